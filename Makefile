@@ -1,0 +1,2 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+SHELL := /bin/bash

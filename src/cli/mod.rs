@@ -1,0 +1,99 @@
+//! The command line: one file per command. Human output goes to stderr, machine output (`--json`) to stdout.
+
+mod bench;
+mod config;
+mod demo;
+mod doctor;
+mod encode;
+mod eval;
+mod init;
+mod labels;
+mod produce;
+mod registry;
+mod retrain;
+mod run;
+mod scenes;
+mod tag;
+mod train;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use tagstream::error::{Exit, WithExit};
+
+/// Tags image streams: Kafka in, text-region matching on a frozen CLIP, exactly-once Parquet out.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 success (retrain: promoted), 1 failure, 2 usage or configuration, 3 candidate rejected,\n\
+                  75 temporary failure, 99 nothing to do or candidate held."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The stage: image references in, Parquet and tags out.
+    Run(run::RunArgs),
+    /// Everything, with an embedded broker and the demo model.
+    Demo(demo::DemoArgs),
+    /// Retrain prompts and prototypes from the labels so far, judge, register, promote.
+    Retrain(retrain::RetrainArgs),
+    /// Tag images and print or draw what was found.
+    Tag(tag::TagArgs),
+    /// Measure a model against labels.
+    Eval(eval::EvalArgs),
+    /// Train a head on partially labelled images.
+    Train(train::TrainArgs),
+    /// Make a bundle from CLIP weights and a list of categories.
+    Init(init::InitArgs),
+    /// Print embeddings of images and texts.
+    Encode(encode::EncodeArgs),
+    /// Write image references to a topic.
+    Produce(produce::ProduceArgs),
+    /// Partial labels from and to files and the topic.
+    Labels(labels::LabelsArgs),
+    /// Versions of the model: list, show, promote, roll back.
+    Registry(registry::RegistryArgs),
+    /// Draw synthetic labelled scenes.
+    Scenes(scenes::ScenesArgs),
+    /// Measure the stage beside bare ONNX Runtime.
+    Bench(bench::BenchArgs),
+    /// Check libraries, providers, broker, object store and model.
+    Doctor(doctor::DoctorArgs),
+    /// Validate or print the configuration.
+    Config(config::ConfigArgs),
+}
+
+/// Parses the arguments, runs the command, prints the error if there is one.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Retrain(args) => retrain::run(args),
+        Command::Tag(args) => tag::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Train(args) => train::run(args),
+        Command::Init(args) => init::run(args),
+        Command::Encode(args) => encode::run(args),
+        Command::Produce(args) => produce::run(args),
+        Command::Labels(args) => labels::run(args),
+        Command::Registry(args) => registry::run(args),
+        Command::Scenes(args) => scenes::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Config(args) => config::run(args),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            error
+                .chain()
+                .find_map(|cause| cause.downcast_ref::<WithExit>())
+                .map_or(Exit::Failure, |with| with.exit)
+                .into()
+        }
+    }
+}

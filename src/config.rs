@@ -1,0 +1,400 @@
+//! The stage's configuration: a TOML file, then `TAGSTREAM_*` environment variables, then flags.
+//!
+//! Section structs live here; every key stands, commented with its default, in `configs/stage.toml` (a test proves it).
+//! An environment variable names a key by its path: `TAGSTREAM_FETCH__TIMEOUT_MS=2000` sets `fetch.timeout_ms`.
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::Path};
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is not there or cannot be read.
+    #[error("cannot read the configuration file {path}: {source}")]
+    Unreadable {
+        /// The path asked for.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A key is unknown, has the wrong type, or the file is not TOML.
+    #[error("configuration: {0}")]
+    Invalid(Box<figment::Error>),
+    /// A value is out of its range or contradicts another.
+    #[error("configuration: `{key}` {reason}")]
+    BadValue {
+        /// Path of the key.
+        key: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+}
+
+/// A value that must not be printed.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(if self.0.is_empty() { "" } else { "***" })
+    }
+}
+
+/// `tagstream run --config`: everything the stage can be told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StageConfig {
+    /// The broker and the consumer group.
+    pub kafka: KafkaConfig,
+    /// The topics read.
+    pub source: SourceConfig,
+    /// The bound on memory.
+    pub memory: MemoryConfig,
+    /// How images are fetched, and from where they may be.
+    pub fetch: FetchConfig,
+    /// How images are decoded.
+    pub decode: DecodeConfig,
+    /// The model and how batches are made for it.
+    pub model: ModelConfig,
+    /// Where rows and messages go.
+    pub output: OutputConfig,
+    /// The label store.
+    pub labels: LabelsConfig,
+    /// The HTTP port for health, metrics and information.
+    pub http: HttpConfig,
+    /// Logs.
+    pub log: LogConfig,
+    /// Credentials and options of object stores, by URL scheme.
+    pub object_store: ObjectStoreConfig,
+    /// How the stage ends.
+    pub shutdown: ShutdownConfig,
+}
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $ty:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $ty,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+section! {
+    /// The broker and the consumer group.
+    KafkaConfig {
+        /// `host:port`, comma-separated.
+        brokers: String = "localhost:9092".into(),
+        /// Consumer group; processes that share it share the partitions.
+        group_id: String = "tagstream".into(),
+        /// Consumer: silence after which the broker gives our partitions to others.
+        session_timeout_ms: u64 = 45_000,
+        /// Consumer: time between polls after which librdkafka leaves the group. Being left is fatal.
+        max_poll_interval_ms: u64 = 300_000,
+        /// Producer: time after which an unacknowledged message is a failure.
+        message_timeout_ms: u64 = 120_000,
+        /// Passed to librdkafka as they are (TLS, SASL, tuning), for consumer and producer.
+        properties: BTreeMap<String, Secret> = BTreeMap::new(),
+    }
+}
+
+section! {
+    /// The topics read.
+    SourceConfig {
+        /// Topic of image references.
+        images_topic: String = "images".into(),
+        /// Where a partition without any file starts: `earliest` or `latest`.
+        start: StartAt = StartAt::Earliest,
+        /// How often partition statistics (lag) are refreshed.
+        statistics_interval_ms: u64 = 5_000,
+    }
+}
+
+/// Where a partition without any file starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartAt {
+    /// The oldest message kept.
+    Earliest,
+    /// Messages that arrive from now on.
+    Latest,
+}
+
+section! {
+    /// The bound on memory.
+    MemoryConfig {
+        /// Bytes of messages, images and rows in flight, all partitions together, MiB. Reading pauses at this bound.
+        budget_mib: u64 = 512,
+    }
+}
+
+section! {
+    /// How images are fetched, and from where they may be.
+    FetchConfig {
+        /// Fetches in flight.
+        concurrency: usize = 64,
+        /// Deadline of one image, retries included; after it the message is a dead letter.
+        timeout_ms: u64 = 10_000,
+        /// Deadline of one connection attempt.
+        connect_timeout_ms: u64 = 3_000,
+        /// Largest image in bytes, MiB.
+        max_mib: u64 = 32,
+        /// Retries of transient errors.
+        retries: u32 = 3,
+        /// First delay between retries; doubles, with jitter.
+        retry_delay_ms: u64 = 100,
+        /// Redirects followed, each checked like the first address.
+        max_redirects: u32 = 3,
+        /// Schemes allowed: `file`, `s3`, `gs`, `az`, `http`, `https`, `data`.
+        allow_schemes: Vec<String> = ["s3", "gs", "az", "https", "data"].map(String::from).to_vec(),
+        /// Hosts (or buckets) allowed, `*.example.org` for a domain's hosts; empty: all.
+        allow_hosts: Vec<String> = Vec::new(),
+        /// Folders that `file` URIs may lie in; empty: none.
+        allow_path_prefixes: Vec<String> = Vec::new(),
+        /// Whether private, loopback and link-local addresses may be fetched from.
+        allow_private_addresses: bool = false,
+    }
+}
+
+section! {
+    /// How images are decoded.
+    DecodeConfig {
+        /// Decoding threads; 0: chosen from the cores and the model workers.
+        threads: usize = 0,
+        /// Largest image in pixels, megapixels, checked before decoding.
+        max_megapixels: u64 = 64,
+    }
+}
+
+/// An execution provider of ONNX Runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// The processor.
+    Cpu,
+    /// CUDA; an error if it is not usable.
+    Cuda,
+    /// TensorRT; an error if it is not usable.
+    Tensorrt,
+    /// CUDA where it is usable, else the processor; which one is logged and shown.
+    Auto,
+}
+
+section! {
+    /// The model and how batches are made for it.
+    ModelConfig {
+        /// A bundle directory or `registry-url[@version]`.
+        path: String = String::new(),
+        /// `cpu`, `cuda`, `tensorrt` or `auto`.
+        provider: Provider = Provider::Cpu,
+        /// Device number for `cuda` and `tensorrt`.
+        device: u32 = 0,
+        /// Inference workers; 0: one per core on a CPU, one on a GPU.
+        workers: usize = 0,
+        /// Largest batch.
+        max_batch: usize = 16,
+        /// Longest time that a ready image waits for others to join its batch.
+        max_delay_ms: u64 = 20,
+        /// How often the registry's pointer is looked at; 0: never.
+        watch_interval_ms: u64 = 5_000,
+        /// Where TensorRT keeps its engines.
+        engine_cache: String = String::new(),
+    }
+}
+
+/// File format of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileFormat {
+    /// Apache Parquet.
+    Parquet,
+    /// Arrow IPC file.
+    Arrow,
+}
+
+section! {
+    /// Where rows and messages go.
+    OutputConfig {
+        /// Where tables are kept: a folder (`file:///...` or a path) or an object store (`s3://bucket/prefix`).
+        url: String = String::new(),
+        /// Name of the predictions table, below `url`.
+        table: String = "predictions".into(),
+        /// The table's epoch; raised by one to skip a broken chain (see the runbook).
+        epoch: u32 = 0,
+        /// `parquet` or `arrow`.
+        format: FileFormat = FileFormat::Parquet,
+        /// A file ends at this size (estimated before compression), MiB.
+        max_file_mib: u64 = 128,
+        /// A file ends when its first message has waited this long, also when the topic is idle.
+        max_file_age_ms: u64 = 60_000,
+        /// Topic for predictions; empty: none.
+        predictions_topic: String = "predictions".into(),
+        /// Topic for dead letters.
+        dead_letter_topic: String = "dead-letters".into(),
+        /// Whether messages of the predictions topic carry the embedding.
+        embedding_in_topic: bool = false,
+        /// Whether the table has a column of region embeddings, one per tag.
+        region_embeddings: bool = false,
+    }
+}
+
+section! {
+    /// The label store.
+    LabelsConfig {
+        /// Whether the labels topic is read.
+        enabled: bool = false,
+        /// Topic of label events.
+        topic: String = "labels".into(),
+        /// Name of the label table, below `output.url`.
+        table: String = "labels".into(),
+    }
+}
+
+section! {
+    /// The HTTP port for health, metrics and information.
+    HttpConfig {
+        /// Address to listen on; empty: none.
+        bind: String = "127.0.0.1:9464".into(),
+        /// `/health/livez` fails when a loop has not moved for this long.
+        liveness_limit_ms: u64 = 60_000,
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+section! {
+    /// Logs.
+    LogConfig {
+        /// `auto`, `text` or `json`.
+        format: LogFormat = LogFormat::Auto,
+        /// Level or filter (`info`, `tagstream=debug,warn`).
+        filter: String = "info".into(),
+    }
+}
+
+section! {
+    /// Credentials and options of object stores; where a key is missing the usual environment variables count.
+    ObjectStoreConfig {
+        /// Options for `s3://` (`endpoint`, `region`, `access_key_id`, `secret_access_key`, `allow_http`, ...).
+        s3: BTreeMap<String, Secret> = BTreeMap::new(),
+        /// Options for `gs://`.
+        gs: BTreeMap<String, Secret> = BTreeMap::new(),
+        /// Options for `az://`.
+        az: BTreeMap<String, Secret> = BTreeMap::new(),
+    }
+}
+
+section! {
+    /// How the stage ends.
+    ShutdownConfig {
+        /// After SIGTERM: time to finish what was read; then the process ends without it (it is read again).
+        drain_timeout_ms: u64 = 20_000,
+    }
+}
+
+impl StageConfig {
+    /// Reads `path` (defaults alone without one), then the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file or the key.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let config: StageConfig = merged(path)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// [`ConfigError::BadValue`] names the first key that cannot be right.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let bad = |key: &str, reason: &str| {
+            Err(ConfigError::BadValue {
+                key: key.into(),
+                reason: reason.into(),
+            })
+        };
+        if self.kafka.brokers.is_empty() {
+            return bad("kafka.brokers", "is empty: name at least one host:port");
+        }
+        if self.memory.budget_mib <= self.fetch.max_mib {
+            return bad(
+                "memory.budget_mib",
+                "must be larger than `fetch.max_mib`, or the largest image could never be read",
+            );
+        }
+        if self.model.max_batch == 0 {
+            return bad("model.max_batch", "must be at least 1");
+        }
+        if self.fetch.concurrency == 0 {
+            return bad("fetch.concurrency", "must be at least 1");
+        }
+        if self.output.dead_letter_topic.is_empty() {
+            return bad(
+                "output.dead_letter_topic",
+                "is empty: messages that yield no row must go somewhere",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Defaults, then the TOML file, then `TAGSTREAM_<SECTION>__<KEY>`.
+///
+/// # Errors
+/// [`ConfigError`] names the file or the key.
+pub fn merged<T: Default + Serialize + serde::de::DeserializeOwned>(
+    path: Option<&Path>,
+) -> Result<T, ConfigError> {
+    let mut figment = Figment::from(Serialized::defaults(T::default()));
+    if let Some(path) = path {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.display().to_string(),
+            source,
+        })?;
+        figment = figment.merge(Toml::string(&text));
+    }
+    figment
+        .merge(
+            Env::prefixed("TAGSTREAM_")
+                .filter(|key| key.as_str().contains("__"))
+                .split("__"),
+        )
+        .extract()
+        .map_err(|e| ConfigError::Invalid(Box::new(e)))
+}

@@ -1,0 +1,1 @@
+//! What a demonstration needs: synthetic scenes and an embedded broker.

@@ -1,0 +1,1 @@
+//! Metrics, the partial-label protocol, data set adapters and baselines.

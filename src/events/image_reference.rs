@@ -1,0 +1,106 @@
+//! The message that asks for one image to be tagged.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// An image to tag (the value of a message of the images topic, JSON). Unknown fields are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageReference {
+    /// The producer's name for the image; not empty.
+    pub image_id: String,
+    /// Where the bytes are: `file://`, `s3://`, `gs://`, `az://`, `http(s)://` or `data:`.
+    pub uri: String,
+    /// When the image came to be (RFC 3339); the Kafka timestamp if missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_time: Option<DateTime<Utc>>,
+    /// Carried through to the output unchanged.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// Why a message could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// The bytes are not UTF-8.
+    #[error("the message is not UTF-8 (first bad byte at {position})")]
+    NotUtf8 {
+        /// Position of the first byte that is not UTF-8.
+        position: usize,
+    },
+    /// Not JSON, or not the JSON of this message type.
+    #[error("the message is not a valid {what}: {reason}")]
+    NotValid {
+        /// The message type expected.
+        what: &'static str,
+        /// What the JSON parser or the type said.
+        reason: String,
+    },
+    /// A field that must say something is empty.
+    #[error("the message's `{field}` is empty")]
+    EmptyField {
+        /// The field's name.
+        field: &'static str,
+    },
+}
+
+pub(super) fn parse_json<T: serde::de::DeserializeOwned>(
+    bytes: &[u8],
+    what: &'static str,
+) -> Result<T, MessageError> {
+    let text = std::str::from_utf8(bytes).map_err(|e| MessageError::NotUtf8 {
+        position: e.valid_up_to(),
+    })?;
+    serde_json::from_str(text).map_err(|e| MessageError::NotValid {
+        what,
+        reason: e.to_string(),
+    })
+}
+
+impl ImageReference {
+    /// Reads the value of a Kafka message.
+    ///
+    /// # Errors
+    /// [`MessageError`] says what is wrong with it.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, MessageError> {
+        let reference: Self = parse_json(bytes, "image reference")?;
+        if reference.image_id.is_empty() {
+            return Err(MessageError::EmptyField { field: "image_id" });
+        }
+        if reference.uri.is_empty() {
+            return Err(MessageError::EmptyField { field: "uri" });
+        }
+        Ok(reference)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_message_is_read() {
+        let r = ImageReference::from_json(br#"{"image_id":"a","uri":"file:///a.jpg","extra":1}"#)
+            .unwrap();
+        assert_eq!((r.image_id.as_str(), r.event_time), ("a", None));
+    }
+
+    #[test]
+    fn every_flaw_is_named() {
+        let name = |b: &[u8]| ImageReference::from_json(b).unwrap_err();
+        assert!(matches!(
+            name(b"{\"image_id\":\"\xff"),
+            MessageError::NotUtf8 { position: 13 }
+        ));
+        assert!(matches!(name(b"[1"), MessageError::NotValid { .. }));
+        assert!(name(br#"{"uri":"x"}"#).to_string().contains("image_id"));
+        assert_eq!(
+            name(br#"{"image_id":"","uri":"x"}"#),
+            MessageError::EmptyField { field: "image_id" }
+        );
+        assert_eq!(
+            name(br#"{"image_id":"a","uri":""}"#),
+            MessageError::EmptyField { field: "uri" }
+        );
+    }
+}

@@ -1,0 +1,15 @@
+//! The wire types: what crosses Kafka topics, and the offsets that order it. Depends on no other room.
+//!
+//! `schemas/*.json` describe the same types as JSON Schema; a test proves that code and files agree.
+
+mod dead_letter;
+mod image_reference;
+mod label_event;
+mod offset;
+mod prediction;
+
+pub use dead_letter::{DeadLetterKind, header};
+pub use image_reference::{ImageReference, MessageError};
+pub use label_event::{LabelEvent, LabelState};
+pub use offset::{Offset, OffsetRange, PartitionId, RangeError, SourcePosition};
+pub use prediction::{BoundingBox, Prediction, Tag};

@@ -1,0 +1,7 @@
+//! Models: bundles on disk, the towers inside them, the ONNX graphs written for them, and the registry of versions.
+
+pub mod bundle;
+pub mod clip;
+pub mod head;
+pub mod onnx;
+pub mod registry;

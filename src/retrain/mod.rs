@@ -1,0 +1,1 @@
+//! From partial labels to a judged model: label store, features, trainer, judge, job, report.
