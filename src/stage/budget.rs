@@ -1,0 +1,135 @@
+//! The bound on memory: one budget of bytes for the whole process.
+//!
+//! Whoever holds bytes of a message, an image or a row holds a [`Lease`] on as many bytes of the [`Budget`]; dropping the
+//! lease gives them back. Nothing waits for the budget while it holds a part that only its own progress could free.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Permits are counted in KiB, so that 4 TiB fit a `u32`.
+const UNIT: u64 = 1024;
+
+/// A bound on bytes, shared by the whole process. Clones share the bound.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    semaphore: Arc<Semaphore>,
+    units: u32,
+    used: Arc<AtomicU64>,
+}
+
+/// Bytes taken from a [`Budget`], given back on drop.
+#[derive(Debug)]
+pub struct Lease {
+    permit: OwnedSemaphorePermit,
+    used: Arc<AtomicU64>,
+}
+
+impl Budget {
+    /// A budget of `bytes`, rounded up to KiB.
+    pub fn new(bytes: u64) -> Self {
+        let units = bytes.div_ceil(UNIT).clamp(1, u32::MAX as u64) as u32;
+        Budget {
+            semaphore: Arc::new(Semaphore::new(units as usize)),
+            units,
+            used: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// The whole budget in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.units as u64 * UNIT
+    }
+
+    /// Bytes leased now.
+    pub fn used_bytes(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Waits until `bytes` are free. More than the whole budget counts as the whole budget: one oversized thing may pass,
+    /// alone.
+    pub async fn lease(&self, bytes: u64) -> Lease {
+        let permit = Arc::clone(&self.semaphore)
+            .acquire_many_owned(self.units_of(bytes))
+            .await
+            .expect("the semaphore is never closed");
+        self.leased(permit)
+    }
+
+    /// As [`Budget::lease`], but gives up at once.
+    pub fn try_lease(&self, bytes: u64) -> Option<Lease> {
+        let permit = Arc::clone(&self.semaphore)
+            .try_acquire_many_owned(self.units_of(bytes))
+            .ok()?;
+        Some(self.leased(permit))
+    }
+
+    fn units_of(&self, bytes: u64) -> u32 {
+        bytes.div_ceil(UNIT).min(self.units as u64) as u32
+    }
+
+    fn leased(&self, permit: OwnedSemaphorePermit) -> Lease {
+        self.used
+            .fetch_add(permit.num_permits() as u64 * UNIT, Ordering::Relaxed);
+        Lease {
+            permit,
+            used: Arc::clone(&self.used),
+        }
+    }
+}
+
+impl Lease {
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
+        self.permit.num_permits() as u64 * UNIT
+    }
+
+    /// Gives back all but `bytes`; does nothing if no more than that is held.
+    pub fn shrink(&mut self, bytes: u64) {
+        let keep = bytes.div_ceil(UNIT) as usize;
+        if let Some(excess) = self.permit.num_permits().checked_sub(keep)
+            && let Some(part) = self.permit.split(excess)
+        {
+            self.used.fetch_sub(excess as u64 * UNIT, Ordering::Relaxed);
+            drop(part);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.used.fetch_sub(self.bytes(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_are_counted_and_given_back() {
+        let budget = Budget::new(10 * UNIT);
+        let mut a = budget.try_lease(6 * UNIT).unwrap();
+        assert!(budget.try_lease(5 * UNIT).is_none());
+        a.shrink(2 * UNIT);
+        assert_eq!(budget.used_bytes(), 2 * UNIT);
+        let b = budget.try_lease(8 * UNIT).unwrap();
+        drop((a, b));
+        assert_eq!(budget.used_bytes(), 0);
+        assert_eq!(budget.try_lease(u64::MAX).unwrap().bytes(), budget.bytes());
+    }
+
+    #[tokio::test]
+    async fn a_waiting_lease_is_served_when_another_is_dropped() {
+        let budget = Budget::new(4 * UNIT);
+        let first = budget.lease(4 * UNIT).await;
+        let second = tokio::spawn({
+            let budget = budget.clone();
+            async move { budget.lease(UNIT).await.bytes() }
+        });
+        drop(first);
+        assert_eq!(second.await.unwrap(), UNIT);
+    }
+}
