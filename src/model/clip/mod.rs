@@ -1,1 +1,6 @@
 //! CLIP's towers: weight names, configurations, tokenizer, the vision tower as an ONNX graph, the text tower in candle.
+
+pub mod text;
+pub mod text_config;
+mod text_weights;
+pub mod tokenizer;

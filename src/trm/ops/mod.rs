@@ -1,0 +1,167 @@
+//! Tensor operations with a backward pass of their own.
+//!
+//! candle's fused softmax and layer norm have no backward (the gradient vanishes without an error), and its `matmul`
+//! computes the gradient of both operands even where the weight is frozen. The text tower is frozen and prompts are
+//! trained through it, so these operations compute exactly what is needed: the gradient of the activations.
+//!
+//! | operation | forward | gradient |
+//! |---|---|---|
+//! | [`FrozenLinear`] | `x Wᵀ + b` | `dx = dy W`, never `dW` |
+//! | [`FrozenLayerNorm`] | `(x - mean) / sqrt(var + eps) · w + b` | `dx` only |
+//! | [`softmax`] | over the last dimension | yes |
+//! | [`quick_gelu`], [`gelu`] | `x σ(1.702 x)`, `x Φ(x)` | yes |
+//! | [`select_rows`] | rows of a matrix by index | scattered back |
+//! | [`causal_attention`] | multi-head, sequences of different length packed in one matrix | yes |
+//!
+//! All run on the CPU in `f32` (training) and `f64` (gradient checks), on rayon's threads, each thread a block of
+//! rows, so that results do not depend on the number of threads.
+
+mod activation;
+mod attention;
+mod layer_norm;
+mod linear;
+mod rows;
+mod softmax;
+
+pub use activation::{gelu, quick_gelu};
+pub use attention::{Segment, causal_attention};
+pub use layer_norm::FrozenLayerNorm;
+pub use linear::FrozenLinear;
+pub use rows::select_rows;
+pub use softmax::softmax;
+
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
+
+/// The element types the operations run in.
+pub(crate) trait Real: WithDType {
+    fn exp(self) -> Self;
+    fn sqrt(self) -> Self;
+    fn erf(self) -> Self;
+}
+
+impl Real for f32 {
+    /// Cephes' expf without branches (relative error below 2e-7), so that loops over slices vectorise; inputs are
+    /// clamped to the range in which the result is a normal number.
+    #[inline(always)]
+    fn exp(self) -> f32 {
+        const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding and subtracting it rounds to the nearest integer
+        let x = self.clamp(-87.0, 88.0);
+        let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+        let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
+        let p = 1.987_569_1e-4;
+        let p = p * r + 1.398_199_9e-3;
+        let p = p * r + 8.333_452e-3;
+        let p = p * r + 4.166_579_6e-2;
+        let p = p * r + 1.666_666_6e-1;
+        let p = p * r + 0.5;
+        let y = p * r * r + r + 1.0;
+        // After the clamp n lies in [-126, 127]: the shifted exponent is that of a normal number.
+        y * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> f32 {
+        self.sqrt()
+    }
+
+    #[inline(always)]
+    fn erf(self) -> f32 {
+        candle_core::cpu::erf::erf_f32(self)
+    }
+}
+
+impl Real for f64 {
+    #[inline(always)]
+    fn exp(self) -> f64 {
+        self.exp()
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> f64 {
+        self.sqrt()
+    }
+
+    #[inline(always)]
+    fn erf(self) -> f64 {
+        candle_core::cpu::erf::erf_f64(self)
+    }
+}
+
+/// Runs `$body` with `$T` bound to the element type of the CPU storage `$storage`.
+macro_rules! dispatch {
+    ($storage:expr, $name:expr, $T:ident => $body:expr) => {
+        match $storage {
+            candle_core::CpuStorage::F32(_) => {
+                type $T = f32;
+                $body
+            }
+            candle_core::CpuStorage::F64(_) => {
+                type $T = f64;
+                $body
+            }
+            _ => candle_core::bail!("{} runs in f32 and f64 only", $name),
+        }
+    };
+}
+pub(crate) use dispatch;
+
+/// The elements of a contiguous operand.
+pub(crate) fn elements<'a, T: WithDType>(
+    storage: &'a CpuStorage,
+    layout: &Layout,
+) -> Result<&'a [T]> {
+    let data = T::cpu_storage_as_slice(storage)?;
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&data[start..end]),
+        None => bail!(
+            "the operand must be contiguous, its strides are {:?}",
+            layout.stride()
+        ),
+    }
+}
+
+/// Calls `f` with the elements of a contiguous CPU tensor.
+pub(crate) fn with_elements<T: WithDType, R>(
+    tensor: &Tensor,
+    f: impl FnOnce(&[T]) -> Result<R>,
+) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => f(elements(storage, layout)?),
+        _ => bail!("this operation runs on the CPU only"),
+    }
+}
+
+/// How many rows a thread takes at once, so that a block is worth the hand-over (about 16 k elements).
+pub(crate) fn rows_per_block(width: usize) -> usize {
+    (16_384 / width.max(1)).max(1)
+}
+
+/// The sum of products, over eight independent partial sums that the compiler keeps in vector registers.
+#[inline(always)]
+pub(crate) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+    let mut lanes = [T::zero(); 8];
+    let (a_blocks, b_blocks) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest = a_blocks
+        .remainder()
+        .iter()
+        .zip(b_blocks.remainder())
+        .fold(T::zero(), |sum, (&a, &b)| sum + a * b);
+    for (a, b) in a_blocks.zip(b_blocks) {
+        for lane in 0..8 {
+            lanes[lane] += a[lane] * b[lane];
+        }
+    }
+    lanes.iter().fold(rest, |sum, &lane| sum + lane)
+}
+
+/// `y += a x`.
+#[inline(always)]
+pub(crate) fn add_scaled<T: Real>(y: &mut [T], a: T, x: &[T]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y += a * x;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
