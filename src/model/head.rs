@@ -1,26 +1,41 @@
 //! The head in the form that inference uses: every product of weights that does not depend on the image is folded.
 //!
-//! With V^ the L2-normalised dense features of one image (N x D) and G its global feature, per category c:
+//! With V the dense features of one image (`N x D`), V^ their rows L2-normalised and G the global feature (`D`), per
+//! category c:
 //!
 //! ```text
-//! A_h[c]   = softmax_n( V^ . attention[h,c] )                        attention = Q Wq_h Wk_h^T / sqrt(dh)
-//! Abar[c]  = mean_h A_h[c]                                           saliency
-//! R[c]     = sum_n Abar[c,n] V^_n ;  R^ = R / |R|                    region-level feature
-//! s_r[c]   = R^ . region.weight[c] + region.bias[c]                  weight = kappa (T_c - n_c); R for R^ if not normalised
-//! O[c]     = sum_h (A_h[c] V^) value_output[h]                       value_output = Wv_h Wo_h   (D x D)
-//! U[c]     = LayerNorm(query[c] + O[c]) ;  F = U + MLP(U) ; F^ = F / |F|
-//! s_q[c]   = F^ . query_branch.weight[c] + bias[c]
-//! s_g[c]   = G^ . global.weight[c] + global.bias[c] + standardised(G) . residual[c]   (residual folded into G's affine map)
-//! s_m[c]   = sum_j exp(-|phi - bank_j|^2) memory.weight[j,c] + memory.bias[c]
-//!            phi = [ G * scale + offset ; spread (M - centre) / |M - centre| ],  M = mean_n V^_n
-//! logit[c] = sum of branches, each already multiplied by its share
+//! A_h[c]   = softmax_n( V^ . (q[h,c] Wk_h^T) )                       q = Q Wq_h / sqrt(dh)
+//! A[c]     = mean_h A_h[c]                                           saliency
+//! R[c]     = sum_n A[c,n] V^_n ;  R^ = R / |R|                       region-level feature
+//! s_r[c]   = R^ . region.weight[c] + region.bias[c]                  (R instead of R^ for pooled cosines: DualCoOp, zero-shot)
+//! O[c]     = concat_h( A_h[c] V^ Wv_h ) Wo
+//! U[c]     = LayerNorm(Q[c] + O[c]) ;  F = U + MLP(U) ; F^ = F / |F| query-level feature
+//! s_q[c]   = F^ . query.read_out.weight[c] + query.read_out.bias[c]
+//! s_g[c]   = G^ . global.weight[c] + global.bias[c] + G . residual[c]
+//! logit[c] = s_r[c] + s_q[c] + s_g[c]                                each already multiplied by its share
 //! ```
 //!
-//! A zero-shot head is the same with `attention = T / 0.05` and no query branch.
+//! With one head `q Wk^T` folds to one `[C, D]` matrix and `Wv Wo` to one `[D, D]`. With more, folding would make
+//! the work grow with the number of heads, so the projections are kept ([`Attention::Projected`]).
+//!
+//! One [`FoldedHead`] is written in two forms from the same weights: [`HeadOutputs::Full`], the bundle's `head.onnx`, and
+//! [`HeadOutputs::Top`], which never builds the `[C, D]` region features of all categories and hands out the rows of
+//! the K best tags only (what the stage runs; with 10,000 categories the difference is 20 MB an image).
 
-use rayon::prelude::*;
+mod evaluate;
+mod file;
+mod graph;
+mod zero_shot;
 
-/// A per-category linear read-out; `share`, scale and negative vectors are already folded in.
+pub use evaluate::HeadEvaluation;
+pub use file::{HeadFiles, NamedTensor, TRAINABLE_PREFIX};
+pub use graph::{HeadOutputs, WeightStorage};
+pub use zero_shot::ZeroShot;
+
+/// LayerNorm's epsilon in the query-level branch.
+pub const NORM_EPSILON: f32 = 1e-5;
+
+/// A per-category linear read-out; share, scale and negative vectors are already folded in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReadOut {
     /// `[C, D]`, row-major.
@@ -29,14 +44,95 @@ pub struct ReadOut {
     pub bias: Vec<f32>,
 }
 
-/// The query-level branch (docs/method.md, "Regions and queries").
+/// What gives the attention's logits.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Attention {
+    /// One head: `[C, D]`, multiplied with V^.
+    Folded(Vec<f32>),
+    /// `heads` heads.
+    Projected {
+        /// `Q Wq_h / sqrt(dh)`, `[h, C, dh]`.
+        query: Vec<f32>,
+        /// Wk, `[D, D]`, applied to V^ from the right; head h owns columns `h * dh .. (h + 1) * dh`.
+        key: Vec<f32>,
+    },
+}
+
+impl Attention {
+    /// The cheapest form of `softmax(Q Wq (V^ Wk)^T / sqrt(dh))`. `query` is `[C, D]`; `wq` and `wk` are `[D, D]`, applied
+    /// from the right; heads are consecutive slices of `D / heads` columns.
+    ///
+    /// # Panics
+    /// If the sizes do not fit together.
+    pub fn fold(query: &[f32], wq: &[f32], wk: &[f32], dim: usize, heads: usize) -> Self {
+        assert!(dim > 0 && heads > 0 && dim.is_multiple_of(heads));
+        assert!(wq.len() == dim * dim && wk.len() == dim * dim && query.len().is_multiple_of(dim));
+        let categories = query.len() / dim;
+        let width = dim / heads;
+        let scale = 1.0 / (width as f64).sqrt();
+        let projected = product(query, wq, categories, dim, dim);
+        if heads == 1 {
+            // q Wk^T: row c, column d is q[c] . wk[d].
+            let folded = projected.chunks_exact(dim).flat_map(|q| {
+                wk.chunks_exact(dim)
+                    .map(move |k| (dot64(q, k) * scale) as f32)
+            });
+            return Self::Folded(folded.collect());
+        }
+        let mut sliced = Vec::with_capacity(categories * dim);
+        for head in 0..heads {
+            for q in projected.chunks_exact(dim) {
+                let slice = &q[head * width..(head + 1) * width];
+                sliced.extend(slice.iter().map(|x| (x * scale) as f32));
+            }
+        }
+        Self::Projected {
+            query: sliced,
+            key: wk.to_vec(),
+        }
+    }
+}
+
+/// Value and output projection of the query-level branch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ValueOutput {
+    /// One head: `Wv Wo`, `[D, D]`, applied from the right.
+    Folded(Vec<f32>),
+    /// `heads` heads.
+    Projected {
+        /// Wv, `[D, D]`; head h owns columns `h * dh .. (h + 1) * dh`.
+        value: Vec<f32>,
+        /// Wo, `[D, D]`.
+        output: Vec<f32>,
+    },
+}
+
+impl ValueOutput {
+    /// The cheapest form of `concat_h(A_h V^ Wv_h) Wo`.
+    ///
+    /// # Panics
+    /// If the sizes do not fit together.
+    pub fn fold(wv: &[f32], wo: &[f32], dim: usize, heads: usize) -> Self {
+        assert!(wv.len() == dim * dim && wo.len() == dim * dim);
+        if heads == 1 {
+            let folded = product(wv, wo, dim, dim, dim);
+            return Self::Folded(folded.iter().map(|&x| x as f32).collect());
+        }
+        Self::Projected {
+            value: wv.to_vec(),
+            output: wo.to_vec(),
+        }
+    }
+}
+
+/// The query-level branch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueryBranch {
     /// Q, `[C, D]`.
     pub query: Vec<f32>,
-    /// Per head `Wv_h Wo_h`, `[h, D, D]`, applied from the right.
-    pub value_output: Vec<f32>,
-    /// LayerNorm weight and bias, `[D]` each, eps 1e-5.
+    /// Value and output projections.
+    pub value_output: ValueOutput,
+    /// LayerNorm weight and bias, `[D]` each, epsilon [`NORM_EPSILON`].
     pub norm: (Vec<f32>, Vec<f32>),
     /// First MLP layer: weight `[hidden, D]`, bias `[hidden]`; GELU (erf) follows.
     pub mlp_in: (Vec<f32>, Vec<f32>),
@@ -46,7 +142,14 @@ pub struct QueryBranch {
     pub read_out: ReadOut,
 }
 
-/// The global branch: `G^ . weight + bias + G . residual` with G raw and G^ normalised.
+impl QueryBranch {
+    /// Width of the MLP's hidden layer.
+    pub fn hidden(&self) -> usize {
+        self.mlp_in.1.len()
+    }
+}
+
+/// The global branch: `G^ . weight + bias + G . residual`, with G raw and G^ normalised.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GlobalBranch {
     /// Read-out on G^.
@@ -55,23 +158,14 @@ pub struct GlobalBranch {
     pub residual: Option<Vec<f32>>,
 }
 
-/// The memory branch: a kernel machine over a bank of training images (docs/method.md, "Memory").
-#[derive(Debug, Clone, PartialEq)]
-pub struct MemoryBranch {
-    /// Multiplies the raw global feature, `[D]` (standardisation and bandwidth).
-    pub global_scale: Vec<f32>,
-    /// Added to it, `[D]`.
-    pub global_offset: Vec<f32>,
-    /// Subtracted from the mean of V^ before it is normalised, `[D]`.
-    pub mean_centre: Vec<f32>,
-    /// Multiplies the normalised mean (bandwidth).
-    pub mean_spread: f32,
-    /// The images remembered, as phi: `[M, 2 D]`.
-    pub bank: Vec<f32>,
-    /// What each of them says, `[M, C]`.
-    pub weight: Vec<f32>,
-    /// `[C]`.
-    pub bias: Vec<f32>,
+/// What the region read-out is applied to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegionForm {
+    /// R^, of norm 1: cosine of the region and the text (TRM-ML).
+    Normalised,
+    /// R itself: the attention-weighted mean of cosines (DualCoOp, zero-shot).
+    Raw,
 }
 
 /// The folded head; see the module's equations.
@@ -83,258 +177,143 @@ pub struct FoldedHead {
     pub categories: usize,
     /// h.
     pub heads: usize,
-    /// `[h, C, D]`: what V^ is multiplied with to give attention logits.
-    pub attention: Vec<f32>,
-    /// Whether the region read-out takes R^ (text-region matching) or R itself (DualCoOp's spatial aggregation).
-    pub normalise_region: bool,
-    /// Read-out on R^ (or R).
+    /// The attention's logits.
+    pub attention: Attention,
+    /// Read-out on the region-level feature.
     pub region: ReadOut,
+    /// Whether that is normalised.
+    pub region_form: RegionForm,
     /// The query-level branch, if the method has one.
     pub query: Option<QueryBranch>,
     /// The global branch, if the method has one.
     pub global: Option<GlobalBranch>,
-    /// The memory branch, if the method has one.
-    pub memory: Option<MemoryBranch>,
 }
 
-/// What a head gives for a batch of B images.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct HeadOutput {
-    /// `[B, C]`.
-    pub logits: Vec<f32>,
-    /// `[B, C, N]`, rows sum to 1.
-    pub saliency: Vec<f32>,
-    /// R^, `[B, C, D]`.
-    pub region: Vec<f32>,
-    /// G^, `[B, D]`.
-    pub embedding: Vec<f32>,
+/// Why a head cannot be used, written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadError {
+    /// A tensor has the wrong number of elements.
+    #[error("head tensor `{name}` has {found} elements; its shape {shape:?} needs {}", .shape.iter().product::<usize>())]
+    Shape {
+        /// Name as in `head.safetensors`.
+        name: &'static str,
+        /// The shape it must have.
+        shape: Vec<usize>,
+        /// The elements it has.
+        found: usize,
+    },
+    /// A weight is NaN or infinite.
+    #[error("head tensor `{name}` holds a value that is not finite")]
+    NotFinite {
+        /// Name as in `head.safetensors`.
+        name: &'static str,
+    },
+    /// Sizes that exclude each other.
+    #[error("head sizes do not fit together: {0}")]
+    Sizes(String),
+    /// The file is no head.
+    #[error("head.safetensors cannot be read: {0}")]
+    Format(String),
+    /// The graph cannot be written.
+    #[error(transparent)]
+    Graph(#[from] super::onnx::GraphError),
 }
 
 impl FoldedHead {
-    /// The module's equations, image by image: the reference that exported graphs are compared with.
-    ///
-    /// `dense` is `[B, N, D]` and `global` `[B, D]`, both as the encoder gives them.
-    ///
-    /// # Panics
-    /// If the lengths of `dense` and `global` do not agree with `dim`; the head's own shapes are the maker's duty.
-    pub fn evaluate(&self, dense: &[f32], global: &[f32]) -> HeadOutput {
-        let batch = global.len() / self.dim;
-        assert_eq!(global.len(), batch * self.dim, "global is not [B, D]");
-        if batch == 0 {
-            return HeadOutput::default();
+    /// Every tensor with its name and shape, in a fixed order. The names are those of `head.safetensors` and of the
+    /// initializers of `head.onnx`.
+    fn tensors(&self) -> Vec<(&'static str, Vec<usize>, &[f32])> {
+        let (c, d, h) = (self.categories, self.dim, self.heads);
+        let mut all: Vec<(&'static str, Vec<usize>, &[f32])> = Vec::new();
+        match &self.attention {
+            Attention::Folded(weight) => all.push(("attention.weight", vec![c, d], weight)),
+            Attention::Projected { query, key } => {
+                all.push(("attention.query", vec![h, c, d / h.max(1)], query));
+                all.push(("attention.key", vec![d, d], key));
+            }
         }
-        let image = dense.len() / batch;
-        assert_eq!(dense.len(), batch * image, "dense is not [B, N, D]");
-        assert_eq!(image % self.dim, 0, "dense is not [B, N, D]");
-        let outputs: Vec<HeadOutput> = dense
-            .par_chunks(image)
-            .zip(global.par_chunks(self.dim))
-            .map(|(dense, global)| self.evaluate_image(dense, global))
-            .collect();
-        let mut all = HeadOutput::default();
-        for output in outputs {
-            all.logits.extend(output.logits);
-            all.saliency.extend(output.saliency);
-            all.region.extend(output.region);
-            all.embedding.extend(output.embedding);
+        all.push(("region.weight", vec![c, d], &self.region.weight));
+        all.push(("region.bias", vec![c], &self.region.bias));
+        if let Some(branch) = &self.query {
+            let hidden = branch.hidden();
+            all.push(("query.embedding", vec![c, d], &branch.query));
+            match &branch.value_output {
+                ValueOutput::Folded(weight) => {
+                    all.push(("query.value_output", vec![d, d], weight));
+                }
+                ValueOutput::Projected { value, output } => {
+                    all.push(("query.value", vec![d, d], value));
+                    all.push(("query.output", vec![d, d], output));
+                }
+            }
+            all.push(("query.norm.weight", vec![d], &branch.norm.0));
+            all.push(("query.norm.bias", vec![d], &branch.norm.1));
+            all.push(("query.mlp_in.weight", vec![hidden, d], &branch.mlp_in.0));
+            all.push(("query.mlp_in.bias", vec![hidden], &branch.mlp_in.1));
+            all.push(("query.mlp_out.weight", vec![d, hidden], &branch.mlp_out.0));
+            all.push(("query.mlp_out.bias", vec![d], &branch.mlp_out.1));
+            all.push(("query.read_out.weight", vec![c, d], &branch.read_out.weight));
+            all.push(("query.read_out.bias", vec![c], &branch.read_out.bias));
+        }
+        if let Some(branch) = &self.global {
+            all.push(("global.weight", vec![c, d], &branch.read_out.weight));
+            all.push(("global.bias", vec![c], &branch.read_out.bias));
+            if let Some(residual) = &branch.residual {
+                all.push(("global.residual", vec![c, d], residual));
+            }
         }
         all
     }
 
-    fn evaluate_image(&self, dense: &[f32], global: &[f32]) -> HeadOutput {
-        let (d, n) = (self.dim, dense.len() / self.dim);
-        let dense: Vec<f32> = dense.chunks(d).flat_map(normalised).collect();
-        let embedding = normalised(global);
-        let mut output = HeadOutput {
-            embedding,
-            ..HeadOutput::default()
-        };
-        for c in 0..self.categories {
-            let row = c * d..(c + 1) * d;
-            let mut saliency = vec![0.0; n];
-            let mut pooled = vec![0.0; self.heads * d];
-            for (h, pooled) in pooled.chunks_mut(d).enumerate() {
-                let key = &self.attention[(h * self.categories + c) * d..][..d];
-                let weights = softmax(dense.chunks(d).map(|v| dot(v, key)).collect());
-                for (at, (weight, v)) in weights.iter().zip(dense.chunks(d)).enumerate() {
-                    saliency[at] += weight / self.heads as f32;
-                    add_scaled(pooled, *weight, v);
-                }
-            }
-            let mut region = vec![0.0; d];
-            for pooled in pooled.chunks(d) {
-                add_scaled(&mut region, 1.0 / self.heads as f32, pooled);
-            }
-            let unit = normalised(&region);
-            let read = if self.normalise_region {
-                &unit
-            } else {
-                &region
-            };
-            let mut logit = dot(read, &self.region.weight[row.clone()]) + self.region.bias[c];
-            if let Some(query) = &self.query {
-                logit += query.logit(c, &pooled, d);
-            }
-            if let Some(branch) = &self.global {
-                logit += dot(&output.embedding, &branch.read_out.weight[row.clone()])
-                    + branch.read_out.bias[c];
-                if let Some(residual) = &branch.residual {
-                    logit += dot(global, &residual[row]);
-                }
-            }
-            output.logits.push(logit);
-            output.saliency.extend(saliency);
-            output.region.extend(unit);
+    /// Checks sizes and that every weight is finite.
+    pub fn check(&self) -> Result<(), HeadError> {
+        let (c, d, h) = (self.categories, self.dim, self.heads);
+        if c == 0 || d == 0 || h == 0 || !d.is_multiple_of(h) {
+            return Err(HeadError::Sizes(format!(
+                "{c} categories, dimension {d}, {h} heads (the dimension must be a multiple of the heads)"
+            )));
         }
-        if let Some(memory) = &self.memory {
-            memory.add_to(&mut output.logits, &dense, global);
+        let folded = matches!(self.attention, Attention::Folded(_));
+        let folded_values = self
+            .query
+            .as_ref()
+            .map_or(folded, |q| matches!(q.value_output, ValueOutput::Folded(_)));
+        if folded != (h == 1) || folded_values != folded {
+            return Err(HeadError::Sizes(format!(
+                "folded projections stand for one head, separate ones for several; this head has {h}"
+            )));
         }
-        output
-    }
-}
-
-impl QueryBranch {
-    /// s_q of category `c` from its pooled features, `[h, D]`.
-    fn logit(&self, c: usize, pooled: &[f32], d: usize) -> f32 {
-        let mut u = self.query[c * d..(c + 1) * d].to_vec();
-        for (pooled, map) in pooled.chunks(d).zip(self.value_output.chunks(d * d)) {
-            for (x, row) in pooled.iter().zip(map.chunks(d)) {
-                add_scaled(&mut u, *x, row);
+        for (name, shape, data) in self.tensors() {
+            if data.len() != shape.iter().product::<usize>() {
+                let found = data.len();
+                return Err(HeadError::Shape { name, shape, found });
+            }
+            if data.iter().any(|x| !x.is_finite()) {
+                return Err(HeadError::NotFinite { name });
             }
         }
-        let mean = u.iter().sum::<f32>() / d as f32;
-        let variance = u.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / d as f32;
-        for (x, (weight, bias)) in u.iter_mut().zip(self.norm.0.iter().zip(&self.norm.1)) {
-            *x = (*x - mean) / (variance + 1e-5).sqrt() * weight + bias;
-        }
-        let hidden: Vec<f32> = self
-            .mlp_in
-            .0
-            .chunks(d)
-            .zip(&self.mlp_in.1)
-            .map(|(row, bias)| gelu(dot(&u, row) + bias))
-            .collect();
-        let f: Vec<f32> = self
-            .mlp_out
-            .0
-            .chunks(hidden.len())
-            .zip(self.mlp_out.1.iter().zip(&u))
-            .map(|(row, (bias, u))| u + dot(&hidden, row) + bias)
-            .collect();
-        dot(&normalised(&f), &self.read_out.weight[c * d..(c + 1) * d]) + self.read_out.bias[c]
+        Ok(())
     }
 }
 
-impl MemoryBranch {
-    fn add_to(&self, logits: &mut [f32], dense: &[f32], global: &[f32]) {
-        let d = global.len();
-        let mut phi: Vec<f32> = global
-            .iter()
-            .zip(self.global_scale.iter().zip(&self.global_offset))
-            .map(|(g, (scale, offset))| g * scale + offset)
-            .collect();
-        let mut mean: Vec<f32> = self.mean_centre.iter().map(|c| -c).collect();
-        let share = d as f32 / dense.len() as f32;
-        for v in dense.chunks(d) {
-            add_scaled(&mut mean, share, v);
-        }
-        phi.extend(normalised(&mean).iter().map(|x| x * self.mean_spread));
-        let categories = logits.len();
-        for (logit, bias) in logits.iter_mut().zip(&self.bias) {
-            *logit += bias;
-        }
-        for (image, weight) in self.bank.chunks(2 * d).zip(self.weight.chunks(categories)) {
-            let distance: f32 = phi.iter().zip(image).map(|(a, b)| (a - b).powi(2)).sum();
-            add_scaled(logits, (-distance).exp(), weight);
+/// `a [rows, inner] @ b [inner, columns]`, summed in 64 bit.
+fn product(a: &[f32], b: &[f32], rows: usize, inner: usize, columns: usize) -> Vec<f64> {
+    let mut out = vec![0.0; rows * columns];
+    for r in 0..rows {
+        let row = &mut out[r * columns..(r + 1) * columns];
+        for k in 0..inner {
+            let x = f64::from(a[r * inner + k]);
+            for (o, y) in row.iter_mut().zip(&b[k * columns..(k + 1) * columns]) {
+                *o += x * f64::from(*y);
+            }
         }
     }
+    out
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
-    }
-}
-
-/// x / max(|x|, 1e-12).
-fn normalised(x: &[f32]) -> Vec<f32> {
-    let norm = dot(x, x).sqrt().max(1e-12);
-    x.iter().map(|x| x / norm).collect()
-}
-
-fn softmax(mut x: Vec<f32>) -> Vec<f32> {
-    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    for x in &mut x {
-        *x = (*x - max).exp();
-    }
-    let sum: f32 = x.iter().sum();
-    for x in &mut x {
-        *x /= sum;
-    }
-    x
-}
-
-fn gelu(x: f32) -> f32 {
-    0.5 * x * (1.0 + candle_core::cpu::erf::erf_f32(x * std::f32::consts::FRAC_1_SQRT_2))
+fn dot64(a: &[f64], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * f64::from(*y)).sum()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Two positions along the axes, one category that looks along the first: everything can be done by hand.
-    fn head() -> FoldedHead {
-        FoldedHead {
-            dim: 2,
-            categories: 1,
-            heads: 1,
-            attention: vec![(3.0f32).ln(), 0.0],
-            normalise_region: false,
-            region: ReadOut {
-                weight: vec![4.0, 8.0],
-                bias: vec![0.5],
-            },
-            query: None,
-            global: None,
-            memory: None,
-        }
-    }
-
-    #[test]
-    fn the_region_is_the_saliency_weighted_mean() {
-        let output = head().evaluate(&[2.0, 0.0, 0.0, 5.0], &[3.0, 4.0]);
-        assert!((output.saliency[0] - 0.75).abs() < 1e-6);
-        assert!((output.logits[0] - (0.75 * 4.0 + 0.25 * 8.0 + 0.5)).abs() < 1e-5);
-        let norm = (0.75f32 * 0.75 + 0.25 * 0.25).sqrt();
-        assert!((output.region[0] - 0.75 / norm).abs() < 1e-6);
-        assert_eq!(output.embedding, [0.6, 0.8]);
-    }
-
-    #[test]
-    fn the_memory_answers_with_what_it_holds_nearest() {
-        let mut head = head();
-        head.region.weight = vec![0.0; 2];
-        head.memory = Some(MemoryBranch {
-            global_scale: vec![1.0, 1.0],
-            global_offset: vec![-1.0, 0.0],
-            mean_centre: vec![0.5, 0.0],
-            mean_spread: 2.0,
-            bank: vec![0.0, 0.0, 0.0, 2.0, 1.0, 0.0, 0.0, 2.0],
-            weight: vec![5.0, 7.0],
-            bias: vec![0.25],
-        });
-        // G = (1, 0) -> (0, 0); mean of V^ = (0.5, 0.5), centred (0, 0.5), normalised and spread (0, 2).
-        let output = head.evaluate(&[2.0, 0.0, 0.0, 5.0], &[1.0, 0.0]);
-        let expected = 0.5 + 0.25 + 5.0 + 7.0 * (-1.0f32).exp();
-        assert!((output.logits[0] - expected).abs() < 1e-5);
-    }
-
-    #[test]
-    fn no_image_gives_no_output() {
-        assert_eq!(head().evaluate(&[], &[]), HeadOutput::default());
-    }
-}
+mod tests;
