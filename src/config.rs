@@ -188,6 +188,8 @@ section! {
         threads: usize = 0,
         /// Largest image in pixels, megapixels, checked before decoding.
         max_megapixels: u64 = 64,
+        /// Largest memory of one image while it is decoded, MiB, checked before decoding.
+        max_alloc_mib: u64 = 512,
     }
 }
 

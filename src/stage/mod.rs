@@ -2,3 +2,4 @@
 //! and the pipeline that joins them. Knows bytes and offsets, never losses.
 
 pub mod budget;
+pub mod decode;

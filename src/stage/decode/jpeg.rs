@@ -1,0 +1,341 @@
+//! JPEG by libjpeg-turbo, at a reduced size where the model needs fewer pixels.
+
+use super::{
+    DecodeError, DecodeLimits, ImageSize, Orientation, Stored, raster, resize::Window, scratch,
+    scratch::Scratch,
+};
+use crate::model::bundle::Preprocessing;
+use image::ImageFormat;
+use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor};
+
+/// Sizes, in eighths, at which libjpeg-turbo's inverse transform is vectorised.
+const EIGHTHS: [u32; 4] = [1, 2, 4, 8];
+
+/// Decodes into `scratch.rgb`, reduced as far as `preprocessing` permits: no side of the part that the model sees becomes
+/// shorter than its input.
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: &DecodeLimits,
+    preprocessing: Option<&Preprocessing>,
+    scratch: &mut Scratch,
+) -> Result<Stored, DecodeError> {
+    let decompressor = decompressor(&mut scratch.decompressor)?;
+    let header = match decompressor.read_header(bytes) {
+        Ok(header) => header,
+        Err(error)
+            if HEADER_WARNINGS
+                .iter()
+                .any(|w| error.to_string().contains(w)) =>
+        {
+            require_end(bytes)?;
+            return raster::decode(bytes, ImageFormat::Jpeg, limits, scratch);
+        }
+        Err(error) => return Err(damaged(&error.to_string())),
+    };
+    let original = size_of(&header)?;
+    limits.check_pixels(original)?;
+    let markers = Markers::of(bytes);
+    let eighths = match preprocessing {
+        Some(p) if !header.is_lossless => eighths_for(original, markers.orientation, p),
+        _ => 8,
+    };
+    let factor = ScalingFactor::new(eighths as usize, 8);
+    let (width, height) = (factor.scale(header.width), factor.scale(header.height));
+    let cmyk = matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK);
+    let format = if cmyk {
+        PixelFormat::CMYK
+    } else {
+        PixelFormat::RGB
+    };
+    let len = width * height * format.size();
+    let pixels = u64::from(original.width) * u64::from(original.height);
+    limits.check_alloc(len as u64 + markers.coefficient_bytes(pixels))?;
+
+    decompressor
+        .set_scan_limit(scan_limit(pixels, limits))
+        .and_then(|()| decompressor.set_scaling_factor(factor))
+        // With a reduced size there is little or no chroma to interpolate; the fast way is then the better one.
+        .and_then(|()| decompressor.set_fast_upsample(eighths < 8))
+        .map_err(|e| damaged(&e.to_string()))?;
+    let output = if cmyk {
+        &mut scratch.samples
+    } else {
+        &mut scratch.rgb
+    };
+    let image = Image {
+        pixels: scratch::sized(output, len),
+        width,
+        pitch: width * format.size(),
+        height,
+        format,
+    };
+    if let Err(error) = decompressor.decompress(bytes, image) {
+        tolerate(&error.to_string(), bytes)?;
+    }
+    if cmyk {
+        let rgb = scratch::sized(&mut scratch.rgb, width * height * 3);
+        inverted_cmyk_to_rgb(&scratch.samples[..len], rgb);
+    }
+    Ok(Stored {
+        original,
+        decoded: ImageSize {
+            width: width as u32,
+            height: height as u32,
+        },
+        eighths,
+        orientation: markers.orientation,
+    })
+}
+
+/// Reads stored size and orientation.
+pub(super) fn probe(
+    bytes: &[u8],
+    scratch: &mut Scratch,
+) -> Result<(ImageSize, Orientation), DecodeError> {
+    let header = decompressor(&mut scratch.decompressor)?
+        .read_header(bytes)
+        .map_err(|e| damaged(&e.to_string()))?;
+    Ok((size_of(&header)?, Markers::of(bytes).orientation))
+}
+
+fn decompressor(kept: &mut Option<Decompressor>) -> Result<&mut Decompressor, DecodeError> {
+    if kept.is_none() {
+        *kept = Some(Decompressor::new().map_err(|e| damaged(&e.to_string()))?);
+    }
+    Ok(kept.as_mut().expect("set above"))
+}
+
+fn size_of(header: &DecompressHeader) -> Result<ImageSize, DecodeError> {
+    match (u32::try_from(header.width), u32::try_from(header.height)) {
+        (Ok(width @ 1..), Ok(height @ 1..)) => Ok(ImageSize { width, height }),
+        _ => Err(damaged("no pixels")),
+    }
+}
+
+/// The smallest reduction that leaves the window at least as large as its target.
+fn eighths_for(
+    original: ImageSize,
+    orientation: Orientation,
+    preprocessing: &Preprocessing,
+) -> u32 {
+    let window = Window::of(original, orientation, preprocessing);
+    EIGHTHS
+        .into_iter()
+        .find(|&eighths| {
+            let reduction = f64::from(eighths) / 8.0;
+            window.width * reduction >= f64::from(window.target.width)
+                && window.height * reduction >= f64::from(window.target.height)
+        })
+        .unwrap_or(8)
+}
+
+/// Most scans of a picture this large. An ordinary progressive file has about ten; a hostile one has thousands of scans
+/// that each touch every coefficient for a few bytes of input.
+fn scan_limit(pixels: u64, limits: &DecodeLimits) -> u32 {
+    (16 * limits.max_pixels / pixels.max(1)).clamp(16, 256) as u32
+}
+
+/// Warnings in the header, about things that do not matter for the pixels.
+const HEADER_WARNINGS: [&str; 3] = [
+    "extraneous bytes before marker",
+    "unknown JFIF revision",
+    "Unknown Adobe color transform",
+];
+
+/// libjpeg decodes what it can and reports its first warning. Few warnings leave the picture whole.
+fn tolerate(message: &str, bytes: &[u8]) -> Result<(), DecodeError> {
+    // Padding between the last scan and the end marker: all pixels are there.
+    let padding = message.contains("extraneous bytes before marker 0xd9");
+    // A wrong spectral selection in a sequential file, written by some cameras. Seen first, it would hide a later
+    // warning about missing data.
+    let camera = message.contains("Invalid SOS parameters for sequential JPEG");
+    if padding {
+        Ok(())
+    } else if camera {
+        require_end(bytes)
+    } else {
+        Err(damaged(message))
+    }
+}
+
+/// An error unless the end marker is there.
+fn require_end(bytes: &[u8]) -> Result<(), DecodeError> {
+    if bytes.windows(2).rev().any(|pair| pair == [0xff, 0xd9]) {
+        Ok(())
+    } else {
+        Err(damaged("it ends early"))
+    }
+}
+
+fn damaged(reason: &str) -> DecodeError {
+    DecodeError::Damaged {
+        format: "jpeg",
+        reason: reason.trim_start_matches("TurboJPEG error: ").into(),
+    }
+}
+
+/// CMYK JPEGs hold inverted values (Adobe's convention, which everybody follows): 255 is no ink.
+fn inverted_cmyk_to_rgb(cmyk: &[u8], rgb: &mut [u8]) {
+    for (rgb, cmyk) in rgb.chunks_exact_mut(3).zip(cmyk.chunks_exact(4)) {
+        let paper = u32::from(cmyk[3]);
+        for (out, &ink) in rgb.iter_mut().zip(cmyk) {
+            // x * y / 255, rounded, without a division.
+            let product = u32::from(ink) * paper + 128;
+            *out = (((product >> 8) + product) >> 8) as u8;
+        }
+    }
+}
+
+/// What the segments before the first scan say that libjpeg-turbo's interface does not pass on.
+#[derive(Debug, Default, PartialEq)]
+struct Markers {
+    orientation: Orientation,
+    /// Coefficients per pixel (1 for grey, 3 for 4:4:4, 1.5 for 4:2:0), in eighths, rounded up.
+    coefficients_per_8_pixels: u64,
+    /// Whether all coefficients are kept until the last scan.
+    buffers_coefficients: bool,
+}
+
+impl Markers {
+    /// Memory libjpeg keeps for coefficients while it reads the scans.
+    fn coefficient_bytes(&self, pixels: u64) -> u64 {
+        if self.buffers_coefficients {
+            pixels.div_ceil(8) * self.coefficients_per_8_pixels * 2
+        } else {
+            0
+        }
+    }
+
+    /// Walks the segments; stops at the first scan or at the first thing that makes no sense (libjpeg will complain).
+    fn of(bytes: &[u8]) -> Self {
+        let mut markers = Markers::default();
+        let mut components = 0;
+        let mut oriented = false;
+        let mut at = 2;
+        while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
+            match marker {
+                0xff => {
+                    at += 1;
+                    continue;
+                }
+                0x01 | 0xd0..=0xd8 => {
+                    at += 2;
+                    continue;
+                }
+                0xd9 => break,
+                _ => {}
+            }
+            let Some(&[high, low]) = bytes.get(at + 2..at + 4) else {
+                break;
+            };
+            let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
+            let Some(body) = bytes.get(at + 4..end) else {
+                break;
+            };
+            match marker {
+                0xe1 if !oriented => {
+                    if let Some(exif) = body.strip_prefix(b"Exif\0\0") {
+                        oriented = true;
+                        markers.orientation = image::metadata::Orientation::from_exif_chunk(exif)
+                            .map(Orientation::from)
+                            .unwrap_or_default();
+                    }
+                }
+                0xc0..=0xcf if ![0xc4, 0xc8, 0xcc].contains(&marker) && body.len() > 5 => {
+                    components = body[5];
+                    markers.coefficients_per_8_pixels = coefficients_per_8_pixels(&body[6..]);
+                    markers.buffers_coefficients = matches!(marker, 0xc2 | 0xc6 | 0xca | 0xce);
+                }
+                0xda => {
+                    // A sequential file in several scans is buffered like a progressive one.
+                    markers.buffers_coefficients |= body.first().is_some_and(|&n| n < components);
+                    break;
+                }
+                _ => {}
+            }
+            at = end;
+        }
+        markers
+    }
+}
+
+/// From the components of a frame header: identifier, sampling factors, table.
+fn coefficients_per_8_pixels(components: &[u8]) -> u64 {
+    let factors = || {
+        components
+            .chunks_exact(3)
+            .map(|c| (u64::from(c[1] >> 4), u64::from(c[1] & 15)))
+    };
+    let sum: u64 = factors().map(|(h, v)| h * v).sum();
+    let most_h = factors().map(|(h, _)| h).max().unwrap_or(1).max(1);
+    let most_v = factors().map(|(_, v)| v).max().unwrap_or(1).max(1);
+    (8 * sum).div_ceil(most_h * most_v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::bundle::{Filter, Fit};
+
+    fn square(side: usize, fit: Fit) -> Preprocessing {
+        Preprocessing {
+            height: side,
+            width: side,
+            fit,
+            filter: Filter::Bicubic,
+        }
+    }
+
+    #[test]
+    fn the_reduction_never_goes_below_the_target() {
+        let eighths = |width, height, side, fit| {
+            eighths_for(
+                ImageSize { width, height },
+                Orientation::Upright,
+                &square(side, fit),
+            )
+        };
+        assert_eq!(eighths(1792, 1792, 224, Fit::Squash), 1);
+        assert_eq!(eighths(1791, 1792, 224, Fit::Squash), 2);
+        assert_eq!(eighths(4000, 447, 224, Fit::Squash), 8);
+        assert_eq!(eighths(4000, 448, 224, Fit::Squash), 4);
+        // The crop's scale is that of the short side.
+        assert_eq!(eighths(4000, 448, 224, Fit::CenterCrop), 4);
+        assert_eq!(eighths(100, 100, 224, Fit::CenterCrop), 8);
+    }
+
+    #[test]
+    fn scans_are_bounded_by_the_work_they_cause() {
+        let limits = DecodeLimits {
+            max_pixels: 64_000_000,
+            max_alloc_bytes: u64::MAX,
+        };
+        assert_eq!(scan_limit(64_000_000, &limits), 16);
+        assert_eq!(scan_limit(16_000_000, &limits), 64);
+        assert_eq!(scan_limit(10_000, &limits), 256);
+    }
+
+    #[test]
+    fn coefficients_are_counted_by_sampling() {
+        assert_eq!(coefficients_per_8_pixels(&[1, 0x11, 0]), 8);
+        assert_eq!(
+            coefficients_per_8_pixels(&[1, 0x22, 0, 2, 0x11, 1, 3, 0x11, 1]),
+            12
+        );
+        assert_eq!(
+            coefficients_per_8_pixels(&[1, 0x11, 0, 2, 0x11, 1, 3, 0x11, 1]),
+            24
+        );
+        assert_eq!(coefficients_per_8_pixels(&[1, 0x00, 0]), 0);
+    }
+
+    #[test]
+    fn ink_is_inverted() {
+        let mut rgb = [0; 9];
+        inverted_cmyk_to_rgb(
+            &[255, 255, 255, 255, 0, 255, 255, 255, 255, 255, 255, 0],
+            &mut rgb,
+        );
+        assert_eq!(rgb, [255, 255, 255, 0, 255, 255, 0, 0, 0]);
+    }
+}

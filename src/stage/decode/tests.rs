@@ -1,0 +1,123 @@
+use super::*;
+use crate::model::bundle::{Filter, Fit};
+
+fn preprocessing(side: usize) -> Preprocessing {
+    Preprocessing {
+        height: side,
+        width: side,
+        fit: Fit::Squash,
+        filter: Filter::Bicubic,
+    }
+}
+
+fn encoded(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
+    let picture = image::RgbImage::from_fn(width, height, |x, y| {
+        image::Rgb([(x * 7) as u8, (y * 11) as u8, (x ^ y) as u8])
+    });
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+fn decoded(bytes: &[u8], limits: &DecodeLimits) -> Result<ImageSize, DecodeError> {
+    decode_into(bytes, &preprocessing(8), limits, &mut [0; 8 * 8 * 3])
+}
+
+#[test]
+fn a_file_that_ends_early_is_an_error_in_every_format() {
+    for format in [
+        ImageFormat::Jpeg,
+        ImageFormat::Png,
+        ImageFormat::WebP,
+        ImageFormat::Gif,
+        ImageFormat::Bmp,
+        ImageFormat::Tiff,
+    ] {
+        let whole = encoded(64, 48, format);
+        assert_eq!(
+            decoded(&whole, &DecodeLimits::default()),
+            Ok(ImageSize {
+                width: 64,
+                height: 48
+            })
+        );
+        for part in [whole.len() / 2, whole.len() * 3 / 4, 20] {
+            let error = decoded(&whole[..part], &DecodeLimits::default()).unwrap_err();
+            assert_eq!(
+                error.kind(),
+                DeadLetterKind::BadImage,
+                "{format:?} cut to {part} bytes: {error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_no_image_is_told_apart() {
+    for (bytes, says) in [
+        (&b"<!DOCTYPE html><html>"[..], "HTML"),
+        (b"  <html><body>404</body></html>", "HTML"),
+        (b"<?xml version=\"1.0\"?><svg/>", "SVG"),
+        (b"{\"error\":\"no such key\"}", "JSON"),
+        (b"%PDF-1.7", "PDF"),
+        (b"\0\0\0\x18ftypmp42", "HEIF or video"),
+        (b"\x7fELF\x02\x01", "7f 45 4c 46"),
+    ] {
+        let error = decoded(bytes, &DecodeLimits::default()).unwrap_err();
+        assert_eq!(error.kind(), DeadLetterKind::UnsupportedImage, "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    assert_eq!(
+        decoded(b"", &DecodeLimits::default()),
+        Err(DecodeError::Empty)
+    );
+}
+
+#[test]
+fn declared_sizes_are_checked_before_decoding() {
+    let limits = DecodeLimits {
+        max_pixels: 64 * 48 - 1,
+        ..DecodeLimits::default()
+    };
+    let little_memory = DecodeLimits {
+        max_alloc_bytes: 8 * 8 * 3,
+        ..DecodeLimits::default()
+    };
+    for format in [
+        ImageFormat::Jpeg,
+        ImageFormat::Png,
+        ImageFormat::WebP,
+        ImageFormat::Gif,
+        ImageFormat::Bmp,
+        ImageFormat::Tiff,
+    ] {
+        let whole = encoded(64, 48, format);
+        let error = decoded(&whole, &limits).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                DecodeError::TooManyPixels {
+                    width: 64,
+                    height: 48,
+                    ..
+                }
+            ),
+            "{format:?}: {error}"
+        );
+        let error = decode_rgb(&whole, &little_memory).unwrap_err();
+        assert!(
+            matches!(error, DecodeError::TooMuchMemory { .. }),
+            "{format:?}: {error}"
+        );
+    }
+}
+
+#[test]
+fn the_header_tells_format_and_size() {
+    for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif] {
+        let info = probe(&encoded(64, 48, format), &DecodeLimits::default()).unwrap();
+        assert_eq!(info.format, name(format));
+        assert_eq!((info.size.width, info.size.height), (64, 48));
+        assert_eq!(info.orientation, Orientation::Upright);
+    }
+}
