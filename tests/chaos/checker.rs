@@ -1,0 +1,268 @@
+//! The independent checker: reads the bucket and the topics with nothing of the stage's own code, and counts what is
+//! lost, doubled or misordered.
+
+use anyhow::{Context, Result, bail, ensure};
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Int32Type, Int64Type};
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt, path::Path as ObjectPath};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
+
+/// What was produced at one place of the topic.
+#[derive(Debug, Clone)]
+pub struct Produced {
+    pub image_id: String,
+    /// The kind of dead letter it must become; `None` for a good image.
+    pub expected: Option<&'static str>,
+}
+
+/// One file's facts, read once: files never change, and the checker holds them to it.
+struct File {
+    etag: String,
+    start: i64,
+    end: i64,
+    /// Offset and image of each row, in file order.
+    rows: Vec<(i64, String)>,
+}
+
+/// Counts of what must not be; all zero is the promise kept.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    pub lost: usize,
+    pub doubled: usize,
+    pub misordered: usize,
+    /// Wrong rows, changed files, gaps or overlaps of the chain, dead letters without cause or of the wrong kind.
+    pub wrong: usize,
+    pub notes: Vec<String>,
+}
+
+impl Verdict {
+    pub fn is_clean(&self) -> bool {
+        self.lost + self.doubled + self.misordered + self.wrong == 0
+    }
+
+    fn note(&mut self, text: String) {
+        if self.notes.len() < 20 {
+            self.notes.push(text);
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "lost={} doubled={} misordered={}",
+            self.lost, self.doubled, self.misordered
+        )
+    }
+}
+
+/// A dead letter as read from its topic.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    pub partition: i32,
+    pub offset: i64,
+    pub kind: String,
+}
+
+pub struct Checker {
+    store: Arc<dyn ObjectStore>,
+    /// Folder of the topic below the table: `<prefix>/<table>/<topic>`.
+    folder: String,
+    topic: String,
+    files: BTreeMap<i32, BTreeMap<String, File>>,
+}
+
+impl Checker {
+    pub fn new(store: Arc<dyn ObjectStore>, folder: String, topic: String) -> Self {
+        Checker {
+            store,
+            folder,
+            topic,
+            files: BTreeMap::new(),
+        }
+    }
+
+    /// Reads files that are new and makes sure that known ones are what they were.
+    pub async fn refresh(&mut self, verdict: &mut Verdict) -> Result<()> {
+        let prefix = ObjectPath::from(self.folder.as_str());
+        let listed: Vec<_> = self.store.list(Some(&prefix)).try_collect().await?;
+        let mut seen = HashSet::new();
+        for meta in listed {
+            let name = meta.location.to_string();
+            if !name.ends_with(".parquet") {
+                continue;
+            }
+            seen.insert(name.clone());
+            let partition: i32 = name
+                .rsplit('/')
+                .nth(1)
+                .and_then(|p| p.parse().ok())
+                .with_context(|| format!("{name} lies in no partition's folder"))?;
+            let etag = meta.e_tag.clone().unwrap_or_default();
+            if let Some(known) = self.files.entry(partition).or_default().get(&name) {
+                if known.etag != etag {
+                    verdict.wrong += 1;
+                    verdict.note(format!("{name} was overwritten"));
+                }
+                continue;
+            }
+            let bytes = self.store.get(&meta.location).await?.bytes().await?;
+            let file = self.read(&name, partition, etag, bytes)?;
+            self.files.entry(partition).or_default().insert(name, file);
+        }
+        for (partition, files) in &self.files {
+            for name in files.keys().filter(|n| !seen.contains(*n)) {
+                verdict.wrong += 1;
+                verdict.note(format!("partition {partition}: {name} disappeared"));
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, name: &str, partition: i32, etag: String, bytes: bytes::Bytes) -> Result<File> {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+            .with_context(|| format!("{name} is no Parquet file"))?;
+        let range = reader
+            .metadata()
+            .file_metadata()
+            .key_value_metadata()
+            .and_then(|pairs| pairs.iter().find(|p| p.key == "tagstream.range"))
+            .and_then(|p| p.value.clone())
+            .with_context(|| format!("{name} has no tagstream.range"))?;
+        let (start, end) = parse_range(&range).with_context(|| format!("{name}: {range}"))?;
+        let mut rows = Vec::new();
+        for batch in reader.build()? {
+            let batch = batch?;
+            let column = |n: &str| {
+                batch
+                    .column_by_name(n)
+                    .with_context(|| format!("{name} has no column {n}"))
+            };
+            let partitions = column("partition")?.as_primitive::<Int32Type>();
+            let offsets = column("offset")?.as_primitive::<Int64Type>();
+            let topics = arrow::compute::cast(column("topic")?, &arrow::datatypes::DataType::Utf8)?;
+            let ids = arrow::compute::cast(column("image_id")?, &arrow::datatypes::DataType::Utf8)?;
+            let (topics, ids) = (topics.as_string::<i32>(), ids.as_string::<i32>());
+            for i in 0..batch.num_rows() {
+                ensure!(
+                    partitions.value(i) == partition && topics.value(i) == self.topic,
+                    "{name} holds a row of another partition"
+                );
+                ensure!(!ids.is_null(i), "{name} holds a row without image");
+                rows.push((offsets.value(i), ids.value(i).to_string()));
+            }
+        }
+        Ok(File {
+            etag,
+            start,
+            end,
+            rows,
+        })
+    }
+
+    /// Where each partition's chain ends.
+    pub fn ends(&self) -> HashMap<i32, i64> {
+        self.files
+            .iter()
+            .map(|(p, files)| (*p, files.values().map(|f| f.end).max().unwrap_or(0)))
+            .collect()
+    }
+
+    /// Rows and files read so far.
+    pub fn size(&self) -> (usize, usize) {
+        let files = self.files.values().flat_map(|f| f.values());
+        files.fold((0, 0), |(rows, n), f| (rows + f.rows.len(), n + 1))
+    }
+
+    /// Holds the files and dead letters against what was produced.
+    pub fn check(
+        &self,
+        produced: &HashMap<(i32, i64), Produced>,
+        dead: &[DeadLetter],
+        verdict: &mut Verdict,
+    ) {
+        let mut dead_at: HashMap<(i32, i64), &DeadLetter> = HashMap::new();
+        for letter in dead {
+            let at = (letter.partition, letter.offset);
+            match produced.get(&at) {
+                Some(p) if p.expected == Some(letter.kind.as_str()) => {}
+                other => {
+                    verdict.wrong += 1;
+                    verdict.note(format!(
+                        "dead letter without cause: {letter:?}, sent {other:?}"
+                    ));
+                }
+            }
+            dead_at.insert(at, letter);
+        }
+        let mut rows: HashMap<(i32, i64), usize> = HashMap::new();
+        for (partition, files) in &self.files {
+            let mut chain: Vec<&File> = files.values().collect();
+            chain.sort_by_key(|f| f.start);
+            for pair in chain.windows(2) {
+                if pair[0].end != pair[1].start {
+                    verdict.wrong += 1;
+                    verdict.note(format!(
+                        "partition {partition}: [{}, {}) is followed by [{}, {})",
+                        pair[0].start, pair[0].end, pair[1].start, pair[1].end
+                    ));
+                }
+            }
+            for file in chain {
+                let mut last = file.start - 1;
+                for (offset, image_id) in &file.rows {
+                    if *offset <= last || *offset >= file.end {
+                        verdict.misordered += 1;
+                        verdict.note(format!(
+                            "partition {partition}: offset {offset} out of order"
+                        ));
+                    }
+                    last = *offset;
+                    *rows.entry((*partition, *offset)).or_default() += 1;
+                    match produced.get(&(*partition, *offset)) {
+                        Some(p) if p.image_id == *image_id && p.expected.is_none() => {}
+                        other => {
+                            verdict.wrong += 1;
+                            verdict.note(format!(
+                                "partition {partition} offset {offset}: row {image_id:?}, sent {other:?}"
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        for (at, count) in &rows {
+            if *count > 1 {
+                verdict.doubled += count - 1;
+                verdict.note(format!("{at:?} stands in {count} rows"));
+            }
+        }
+        for (at, message) in produced {
+            let covered = rows.contains_key(at) || dead_at.contains_key(at);
+            if !covered {
+                verdict.lost += 1;
+                verdict.note(format!("{at:?} {message:?} is nowhere"));
+            }
+        }
+    }
+}
+
+/// `{"start":0,"end":7}`, `[0, 7)` or `0-7`.
+fn parse_range(text: &str) -> Result<(i64, i64)> {
+    let numbers: Vec<i64> = text
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|s| !s.is_empty())
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    match numbers[..] {
+        [start, end] => Ok((start, end)),
+        _ => bail!("not a range"),
+    }
+}

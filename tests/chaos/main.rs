@@ -1,0 +1,358 @@
+//! Chaos: three stage processes in one group, a real Apache Kafka, a real S3 server behind a faulty proxy, and an
+//! independent checker that reads the topic and the Parquet glob.
+//!
+//! `make chaos ROUNDS=n SEED=s` runs it; a seed repeats a run's faults. It ends with `lost=0 doubled=0 misordered=0`.
+
+mod checker;
+mod faults;
+mod proxy;
+mod world;
+
+use anyhow::{Context, Result, bail};
+use checker::{Checker, Verdict};
+use clap::Parser;
+use faults::Fault;
+use proxy::Proxy;
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IteratorRandom};
+use std::{
+    io::Write,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use world::{DeadLetterReader, Launcher, Producer, Servers, Stage};
+
+/// Longer than the stage's session timeout and the rebalance that follows it.
+const ZOMBIE_SLEEP: Duration = Duration::from_millis(4_500);
+
+#[derive(Debug, Parser)]
+struct Options {
+    /// Rounds to run.
+    #[arg(long, default_value_t = 5)]
+    rounds: u64,
+    /// Seed of the faults.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Kafka brokers: 1 or 3.
+    #[arg(long, default_value_t = 3)]
+    brokers: usize,
+    /// Partitions of the images topic.
+    #[arg(long, default_value_t = 6)]
+    partitions: i32,
+    /// Messages of a round.
+    #[arg(long, default_value_t = 300)]
+    messages: usize,
+    /// Stage processes.
+    #[arg(long, default_value_t = 3)]
+    stages: usize,
+    /// A line of JSON for each round is added here.
+    #[arg(long)]
+    log: Option<PathBuf>,
+    /// Model bundle; default: one is made from models/demo-clip.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// `TAGSTREAM_FAILPOINTS` of the stages, for example a deliberately broken commit.
+    #[arg(long)]
+    failpoints: Option<String>,
+    /// Expect the checker to find something: exit 0 only if it does.
+    #[arg(long)]
+    expect_broken: bool,
+    /// Keep the stages' logs here.
+    #[arg(long)]
+    keep: Option<PathBuf>,
+    /// Libtest's flags are accepted and mean nothing here.
+    #[arg(long, hide = true)]
+    nocapture: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let expect_broken = options.expect_broken;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    match runtime.block_on(run(options)) {
+        Ok(verdict) => {
+            for note in &verdict.notes {
+                eprintln!("  {note}");
+            }
+            println!("{verdict}");
+            if verdict.is_clean() != expect_broken {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+        Err(error) => {
+            eprintln!("chaos: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> Result<Verdict> {
+    let scratch = tempfile::tempdir()?;
+    let folder = match &options.keep {
+        Some(keep) => {
+            std::fs::create_dir_all(keep)?;
+            keep.clone()
+        }
+        None => scratch.path().to_path_buf(),
+    };
+    let model = match &options.model {
+        Some(model) => model.clone(),
+        None => make_model(&folder)?,
+    };
+    let servers = Servers::start(options.brokers)?;
+    servers.create_topic(world::IMAGES, options.partitions as usize)?;
+    servers.create_topic(world::PREDICTIONS, options.partitions as usize)?;
+    servers.create_topic(world::DEAD_LETTERS, 1)?;
+    let proxy = Proxy::start(servers.s3_endpoint.clone(), options.seed).await?;
+    let prefix = format!("chaos-{}", options.seed);
+    let checker = Checker::new(
+        Arc::new(servers.store()?),
+        format!("{prefix}/predictions/{}", world::IMAGES),
+        world::IMAGES.into(),
+    );
+    let mut launcher = Launcher::new(
+        folder,
+        servers.bootstrap.clone(),
+        proxy.clone(),
+        servers.bucket.clone(),
+        prefix,
+        model,
+    );
+    launcher.failpoints = options.failpoints.clone();
+    let mut arena = Arena {
+        producer: Producer::new(&servers.bootstrap)?,
+        dead: DeadLetterReader::new(&servers.bootstrap)?,
+        stages: Vec::new(),
+        exits: Vec::new(),
+        options,
+        servers,
+        proxy,
+        checker,
+        launcher,
+    };
+    let mut verdict = Verdict::default();
+    for round in 1..=arena.options.rounds {
+        verdict = arena.round(round, verdict).await?;
+        if !verdict.is_clean() {
+            break;
+        }
+    }
+    Ok(verdict)
+}
+
+/// A zero-shot bundle from the demo model: the checker cares about rows, not about tags.
+fn make_model(folder: &std::path::Path) -> Result<PathBuf> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let categories = folder.join("categories.txt");
+    std::fs::write(&categories, "house\ntree\ncar\nfish\n")?;
+    let out = folder.join("model");
+    if out.exists() {
+        std::fs::remove_dir_all(&out)?;
+    }
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_tagstream"))
+        .arg("init")
+        .arg("--clip")
+        .arg(root.join("models/demo-clip"))
+        .arg("--categories")
+        .arg(&categories)
+        .args(["--input-size", "96"])
+        .arg("--out")
+        .arg(&out)
+        .status()?;
+    anyhow::ensure!(status.success(), "tagstream init failed: {status}");
+    Ok(out)
+}
+
+struct Arena {
+    options: Options,
+    servers: Servers,
+    proxy: Proxy,
+    launcher: Launcher,
+    stages: Vec<Stage>,
+    /// How processes ended that nobody told to end.
+    exits: Vec<String>,
+    producer: Producer,
+    dead: DeadLetterReader,
+    checker: Checker,
+}
+
+impl Arena {
+    async fn round(&mut self, round: u64, mut verdict: Verdict) -> Result<Verdict> {
+        let started = Instant::now();
+        let mut dice = StdRng::seed_from_u64(self.options.seed.wrapping_mul(1_000_003) ^ round);
+        let faults = Fault::draw(&mut dice);
+        self.replenish()?;
+        let share = self.options.messages / (faults.len() + 1);
+        self.produce(share, &mut dice).await?;
+        for fault in &faults {
+            self.inject(*fault, &mut dice)?;
+            self.produce(share, &mut dice).await?;
+        }
+        self.heal()?;
+        let drained = self.drain(&mut verdict).await;
+        self.dead.catch_up()?;
+        self.checker
+            .check(&self.producer.produced, &self.dead.letters, &mut verdict);
+        let (rows, files) = self.checker.size();
+        let names: Vec<String> = faults.iter().map(Fault::to_string).collect();
+        eprintln!(
+            "round {round:>4}  {:>5.1} s  {:<40} {rows} rows, {files} files, {} dead letters, {} S3 faults: {verdict}",
+            started.elapsed().as_secs_f64(),
+            names.join(" + "),
+            self.dead.letters.len(),
+            self.proxy.hits(),
+        );
+        self.log_round(round, &names, started.elapsed(), &verdict)?;
+        if let Err(error) = drained
+            && verdict.is_clean()
+        {
+            bail!("round {round} ({}): {error:#}", names.join(" + "));
+        }
+        Ok(verdict)
+    }
+
+    fn log_round(
+        &mut self,
+        round: u64,
+        faults: &[String],
+        took: Duration,
+        verdict: &Verdict,
+    ) -> Result<()> {
+        let Some(path) = &self.options.log else {
+            return Ok(());
+        };
+        let (rows, files) = self.checker.size();
+        let line = serde_json::json!({
+            "seed": self.options.seed, "round": round, "brokers": self.options.brokers, "faults": faults,
+            "seconds": (took.as_secs_f64() * 10.0).round() / 10.0, "messages": self.producer.produced.len(),
+            "rows": rows, "files": files, "dead_letters": self.dead.letters.len(), "s3_faults": self.proxy.hits(),
+            "exits": std::mem::take(&mut self.exits), "lost": verdict.lost, "doubled": verdict.doubled,
+            "misordered": verdict.misordered, "wrong": verdict.wrong,
+        });
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .with_context(|| path.display().to_string())?;
+        writeln!(file, "{line}")?;
+        Ok(())
+    }
+
+    async fn produce(&mut self, count: usize, dice: &mut StdRng) -> Result<()> {
+        for _ in 0..count {
+            let partition = dice.random_range(0..self.options.partitions);
+            self.producer.send(partition).await?;
+        }
+        Ok(())
+    }
+
+    fn inject(&mut self, fault: Fault, dice: &mut StdRng) -> Result<()> {
+        match fault {
+            Fault::Kill => {
+                if let Some(stage) = self.stages.iter_mut().choose(dice) {
+                    stage.kill()?;
+                    let name = stage.name.clone();
+                    self.stages.retain(|s| s.name != name);
+                }
+                self.replenish()
+            }
+            Fault::Terminate | Fault::Leave => {
+                if let Some(stage) = self.stages.iter_mut().choose(dice) {
+                    stage.signal("TERM")?;
+                }
+                Ok(())
+            }
+            Fault::Zombie => {
+                if let Some(stage) = self.stages.iter_mut().choose(dice) {
+                    stage.signal("STOP")?;
+                }
+                Ok(())
+            }
+            Fault::Join => {
+                let stage = self.launcher.launch()?;
+                self.stages.push(stage);
+                Ok(())
+            }
+            Fault::BrokerRestart => {
+                let node = dice.random_range(1..=self.servers.brokers).to_string();
+                world::run_script("kafka.sh", &["kill", &node])?;
+                world::run_script("kafka.sh", &["restart", &node])?;
+                Ok(())
+            }
+            Fault::S3(plan) => {
+                self.proxy.set(Some(plan));
+                Ok(())
+            }
+            Fault::S3Restart => {
+                world::run_script("s3.sh", &["restart"])?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the faults: zombies sleep until others own their partitions, then wake; the S3 server behaves again.
+    fn heal(&mut self) -> Result<()> {
+        if self.stages.iter().any(Stage::is_stopped) {
+            // Not a synchronisation: a zombie has to outlast its session, and that is a span of time.
+            std::thread::sleep(ZOMBIE_SLEEP);
+        }
+        for stage in &mut self.stages {
+            stage.wake()?;
+        }
+        self.proxy.set(None);
+        self.replenish()
+    }
+
+    /// Buries processes that have ended and starts others in their place.
+    fn replenish(&mut self) -> Result<()> {
+        let mut alive = Vec::new();
+        for mut stage in self.stages.drain(..) {
+            match stage.ended()? {
+                None => alive.push(stage),
+                Some(status) if status.success() => {}
+                Some(status) => self.exits.push(format!("{}: {status}", stage.name)),
+            }
+        }
+        self.stages = alive;
+        while self.stages.len() < self.options.stages {
+            let stage = self.launcher.launch()?;
+            self.stages.push(stage);
+        }
+        Ok(())
+    }
+
+    /// Waits until every partition's chain has reached the last message.
+    async fn drain(&mut self, verdict: &mut Verdict) -> Result<()> {
+        let mut wanted = std::collections::HashMap::new();
+        for (partition, offset) in self.producer.produced.keys() {
+            let end = wanted.entry(*partition).or_insert(0);
+            *end = (*end).max(offset + 1);
+        }
+        let deadline = Instant::now() + Duration::from_secs(90);
+        let mut poll = tokio::time::interval(Duration::from_millis(150));
+        loop {
+            poll.tick().await;
+            self.checker.refresh(verdict).await?;
+            let ends = self.checker.ends();
+            let behind: Vec<_> = wanted
+                .iter()
+                .filter(|(p, end)| ends.get(*p).copied().unwrap_or(0) < **end)
+                .collect();
+            if behind.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let alive: Vec<_> = self.stages.iter().map(|s| s.name.clone()).collect();
+                bail!("stuck: partitions {behind:?} are at {ends:?}; running: {alive:?}");
+            }
+            self.replenish()?;
+        }
+    }
+}

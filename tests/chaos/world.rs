@@ -1,0 +1,435 @@
+//! The world that chaos happens in: a real Kafka, a real S3 server behind the fault proxy, and stage processes.
+
+use crate::{
+    checker::{DeadLetter, Produced},
+    proxy::Proxy,
+};
+use anyhow::{Context, Result, bail, ensure};
+use base64::Engine as _;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use rdkafka::{
+    ClientConfig, Message, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::Headers,
+    producer::{FutureProducer, FutureRecord},
+};
+use std::{
+    collections::HashMap,
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+pub const IMAGES: &str = "images";
+pub const PREDICTIONS: &str = "predictions";
+pub const DEAD_LETTERS: &str = "dead-letters";
+pub const GROUP: &str = "chaos";
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("scripts")
+        .join(name)
+}
+
+/// Runs one of the server scripts and returns what it printed.
+pub fn run_script(name: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(script(name))
+        .args(args)
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("scripts/{name}"))?;
+    ensure!(
+        output.status.success(),
+        "scripts/{name} {} failed: {}",
+        args.join(" "),
+        output.status
+    );
+    Ok(String::from_utf8(output.stdout)?.trim().to_string())
+}
+
+/// The real servers, stopped when dropped.
+pub struct Servers {
+    pub brokers: usize,
+    pub bootstrap: String,
+    pub s3_endpoint: String,
+    pub bucket: String,
+}
+
+impl Servers {
+    pub fn start(brokers: usize) -> Result<Servers> {
+        let bootstrap = run_script("kafka.sh", &["start", "--brokers", &brokers.to_string()])?;
+        let settings = run_script("s3.sh", &["start"])?;
+        let setting = |key: &str| {
+            settings
+                .lines()
+                .find_map(|l| l.strip_prefix(&format!("export TAGSTREAM_TEST_S3_{key}=")))
+                .map(String::from)
+                .with_context(|| format!("s3.sh printed no {key}"))
+        };
+        Ok(Servers {
+            brokers,
+            bootstrap,
+            s3_endpoint: setting("ENDPOINT")?,
+            bucket: setting("BUCKET")?,
+        })
+    }
+
+    /// The checker's own way to the bucket, past the proxy.
+    pub fn store(&self) -> Result<AmazonS3> {
+        Ok(AmazonS3Builder::new()
+            .with_endpoint(&self.s3_endpoint)
+            .with_allow_http(true)
+            .with_bucket_name(&self.bucket)
+            .with_region("us-east-1")
+            .with_access_key_id("tagstream")
+            .with_secret_access_key("tagstream-secret")
+            .build()?)
+    }
+
+    /// Creates a topic on the broker through its own tool.
+    pub fn create_topic(&self, name: &str, partitions: usize) -> Result<()> {
+        let partitions = partitions.to_string();
+        let replicas = self.brokers.to_string();
+        run_script(
+            "kafka.sh",
+            &[
+                "tool",
+                "TopicCommand",
+                "--create",
+                "--topic",
+                name,
+                "--partitions",
+                &partitions,
+                "--replication-factor",
+                &replicas,
+            ],
+        )?;
+        Ok(())
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for (name, command) in [("kafka.sh", "stop"), ("s3.sh", "stop")] {
+            if let Err(error) = run_script(name, &[command]) {
+                eprintln!("{error:#}");
+            }
+        }
+    }
+}
+
+/// One stage process.
+pub struct Stage {
+    pub name: String,
+    child: Child,
+    stopped: bool,
+}
+
+impl Stage {
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// The exit status if the process has ended.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    pub fn signal(&mut self, signal: &str) -> Result<()> {
+        let status = Command::new("kill")
+            .args([format!("-{signal}"), self.pid().to_string()])
+            .stderr(Stdio::null())
+            .status()?;
+        self.stopped = signal == "STOP" && status.success();
+        Ok(())
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Lets a stopped process go on.
+    pub fn wake(&mut self) -> Result<()> {
+        if self.stopped {
+            self.signal("CONT")?;
+        }
+        Ok(())
+    }
+
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill().ok();
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.kill().ok();
+    }
+}
+
+/// How stage processes are started.
+pub struct Launcher {
+    pub folder: PathBuf,
+    pub bootstrap: String,
+    pub proxy: Proxy,
+    pub bucket: String,
+    pub prefix: String,
+    pub model: PathBuf,
+    /// `TAGSTREAM_FAILPOINTS` of every process.
+    pub failpoints: Option<String>,
+    next: usize,
+}
+
+impl Launcher {
+    pub fn new(
+        folder: PathBuf,
+        bootstrap: String,
+        proxy: Proxy,
+        bucket: String,
+        prefix: String,
+        model: PathBuf,
+    ) -> Launcher {
+        Launcher {
+            folder,
+            bootstrap,
+            proxy,
+            bucket,
+            prefix,
+            model,
+            failpoints: None,
+            next: 0,
+        }
+    }
+
+    fn config(&self) -> String {
+        format!(
+            r#"
+[kafka]
+brokers = "{bootstrap}"
+group_id = "{GROUP}"
+session_timeout_ms = 2500
+message_timeout_ms = 30000
+
+[kafka.properties]
+"heartbeat.interval.ms" = "400"
+"reconnect.backoff.max.ms" = "500"
+
+[source]
+images_topic = "{IMAGES}"
+
+[fetch]
+allow_schemes = ["data"]
+
+[model]
+path = "{model}"
+workers = 1
+max_batch = 8
+max_delay_ms = 5
+watch_interval_ms = 0
+
+[output]
+url = "s3://{bucket}/{prefix}"
+table = "predictions"
+max_file_age_ms = 600
+predictions_topic = "{PREDICTIONS}"
+dead_letter_topic = "{DEAD_LETTERS}"
+
+[http]
+bind = ""
+
+[log]
+format = "text"
+filter = "info"
+
+[object_store.s3]
+endpoint = "{endpoint}"
+access_key_id = "tagstream"
+secret_access_key = "tagstream-secret"
+region = "us-east-1"
+allow_http = "true"
+
+[shutdown]
+drain_timeout_ms = 5000
+"#,
+            bootstrap = self.bootstrap,
+            model = self.model.display(),
+            bucket = self.bucket,
+            prefix = self.prefix,
+            endpoint = self.proxy.endpoint,
+        )
+    }
+
+    /// Starts one more process; its log is `<name>.log` in the run's folder.
+    pub fn launch(&mut self) -> Result<Stage> {
+        self.next += 1;
+        let name = format!("stage-{}", self.next);
+        let config = self.folder.join("stage.toml");
+        std::fs::write(&config, self.config())?;
+        let log = File::create(self.folder.join(format!("{name}.log")))?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tagstream"));
+        command
+            .args(["run", "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        if let Some(failpoints) = &self.failpoints {
+            command.env("TAGSTREAM_FAILPOINTS", failpoints);
+        }
+        let child = command.spawn().context("the tagstream binary")?;
+        Ok(Stage {
+            name,
+            child,
+            stopped: false,
+        })
+    }
+}
+
+/// Writes messages, good ones and garbage, and remembers what went where.
+pub struct Producer {
+    producer: FutureProducer,
+    good: String,
+    pub produced: HashMap<(i32, i64), Produced>,
+    sent: usize,
+}
+
+impl Producer {
+    pub fn new(bootstrap: &str) -> Result<Producer> {
+        let mut picture = image::RgbImage::new(40, 30);
+        for (x, y, pixel) in picture.enumerate_pixels_mut() {
+            *pixel = image::Rgb([(x * 6) as u8, (y * 8) as u8, ((x + y) * 3) as u8]);
+        }
+        let mut png = std::io::Cursor::new(Vec::new());
+        picture.write_to(&mut png, image::ImageFormat::Png)?;
+        let base64 = base64::engine::general_purpose::STANDARD.encode(png.into_inner());
+        Ok(Producer {
+            producer: ClientConfig::new()
+                .set("bootstrap.servers", bootstrap)
+                .set("enable.idempotence", "true")
+                .set("message.timeout.ms", "120000")
+                .set("linger.ms", "0")
+                .set("reconnect.backoff.max.ms", "500")
+                .create()?,
+            good: format!("data:image/png;base64,{base64}"),
+            produced: HashMap::new(),
+            sent: 0,
+        })
+    }
+
+    /// Sends one message and waits until the broker has it. Every thirteenth is garbage of some kind.
+    pub async fn send(&mut self, partition: i32) -> Result<()> {
+        self.sent += 1;
+        let image_id = format!("image-{:07}", self.sent);
+        let reference = |uri: &str| format!(r#"{{"image_id":"{image_id}","uri":"{uri}"}}"#);
+        let (value, expected) = match self.sent % 65 {
+            13 => (format!(r#"{{"image_id":"{image_id}""#), Some("bad_message")),
+            26 => (reference("gopher://example.org/a"), Some("bad_uri")),
+            39 => (reference("file:///etc/hostname"), Some("forbidden_uri")),
+            52 => (
+                reference("data:image/png;base64,aGVsbG8gd29ybGQ="),
+                Some("unsupported_image"),
+            ),
+            0 => (
+                // A PNG cut off after its header.
+                reference(&self.good[..self.good.len() / 2 / 4 * 4]),
+                Some("bad_image"),
+            ),
+            _ => (reference(&self.good), None),
+        };
+        let delivery = self
+            .producer
+            .send(
+                FutureRecord::to(IMAGES)
+                    .partition(partition)
+                    .key(&image_id)
+                    .payload(&value),
+                Duration::from_secs(120),
+            )
+            .await
+            .map_err(|(error, _)| error)
+            .context("the chaos producer could not send")?;
+        let at = (delivery.partition, delivery.offset);
+        let message = Produced { image_id, expected };
+        if let Some(before) = self.produced.insert(at, message) {
+            bail!("the broker gave {at:?} twice (before: {before:?})");
+        }
+        Ok(())
+    }
+}
+
+/// Follows the dead-letter topic.
+pub struct DeadLetterReader {
+    consumer: BaseConsumer,
+    pub letters: Vec<DeadLetter>,
+}
+
+impl DeadLetterReader {
+    pub fn new(bootstrap: &str) -> Result<DeadLetterReader> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("group.id", "chaos-checker")
+            .set("enable.auto.commit", "false")
+            .create()?;
+        let mut all = TopicPartitionList::new();
+        all.add_partition_offset(DEAD_LETTERS, 0, rdkafka::Offset::Beginning)?;
+        consumer.assign(&all)?;
+        Ok(DeadLetterReader {
+            consumer,
+            letters: Vec::new(),
+        })
+    }
+
+    /// Reads up to the topic's present end.
+    pub fn catch_up(&mut self) -> Result<()> {
+        let (_, high) = retry(|| {
+            self.consumer
+                .fetch_watermarks(DEAD_LETTERS, 0, Duration::from_secs(10))
+        })?;
+        let position = |c: &BaseConsumer| -> i64 {
+            c.position()
+                .ok()
+                .and_then(|p| p.find_partition(DEAD_LETTERS, 0)?.offset().to_raw())
+                .unwrap_or(0)
+        };
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while position(&self.consumer) < high {
+            ensure!(
+                std::time::Instant::now() < deadline,
+                "the dead-letter topic could not be read to {high}"
+            );
+            let Some(Ok(message)) = self.consumer.poll(Duration::from_millis(200)) else {
+                continue;
+            };
+            let headers = message.headers().context("a dead letter without headers")?;
+            let header = |name: &str| -> Result<String> {
+                let value = headers
+                    .iter()
+                    .find(|h| h.key == name)
+                    .and_then(|h| h.value)
+                    .with_context(|| format!("a dead letter without {name}"))?;
+                Ok(String::from_utf8(value.to_vec())?)
+            };
+            self.letters.push(DeadLetter {
+                partition: header("source.partition")?.parse()?,
+                offset: header("source.offset")?.parse()?,
+                kind: header("error.kind")?,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Repeats a broker call that may fail while a broker restarts.
+fn retry<T, E: std::fmt::Display>(mut call: impl FnMut() -> Result<T, E>) -> Result<T> {
+    let mut last = String::new();
+    for _ in 0..12 {
+        match call() {
+            Ok(value) => return Ok(value),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    bail!("the broker does not answer: {last}")
+}
