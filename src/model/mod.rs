@@ -1,7 +1,10 @@
-//! Models: bundles on disk, the towers inside them, the ONNX graphs written for them, and the registry of versions.
+//! Models: bundles on disk, the towers inside them, the ONNX graphs written for them, the sessions that run those, and
+//! the registry of versions.
 
 pub mod bundle;
 pub mod clip;
 pub mod head;
 pub mod onnx;
 pub mod registry;
+pub mod runtime;
+pub mod session;

@@ -1,0 +1,425 @@
+//! ONNX Runtime itself: where its library is found, and which execution provider can be used.
+//!
+//! The library is loaded at run time and never fetched by itself. An explicit request (`ORT_DYLIB_PATH`, a named
+//! provider) that cannot be met is an error: nothing here falls back in silence.
+
+mod library;
+
+pub use library::cache_folder;
+
+use crate::{config::Provider, model::onnx::proto};
+use library::{Places, find_library};
+use ort::{
+    environment::Environment,
+    ep::{self, ExecutionProvider, ExecutionProviderDispatch},
+    session::{
+        Session,
+        builder::{AutoDevicePolicy, SessionBuilder},
+    },
+    value::Tensor,
+};
+use prost::Message;
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+/// The release that `scripts/onnxruntime.sh` installs and that this code is tested with.
+pub const ONNXRUNTIME_VERSION: &str = "1.31.1";
+
+/// Why ONNX Runtime or one of its execution providers cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RuntimeError {
+    /// No library at any of the places.
+    #[error(
+        "the ONNX Runtime library was not found; tried {}; run `scripts/onnxruntime.sh`, or set ORT_DYLIB_PATH to a libonnxruntime.so",
+        list(tried)
+    )]
+    LibraryNotFound {
+        /// Where it was looked for, in order.
+        tried: Vec<PathBuf>,
+    },
+    /// A library that cannot be loaded or is too old.
+    #[error(
+        "the ONNX Runtime library at {} cannot be used: {reason}; run `scripts/onnxruntime.sh` for version {ONNXRUNTIME_VERSION}",
+        path.display()
+    )]
+    LibraryUnusable {
+        /// The file.
+        path: PathBuf,
+        /// What the loader said.
+        reason: String,
+    },
+    /// An execution provider that was asked for by name and is not usable.
+    #[error("execution provider `{provider}` (device {device}) is not usable: {reason}; {advice}")]
+    ProviderUnusable {
+        /// Its name in the configuration.
+        provider: &'static str,
+        /// Device number.
+        device: u32,
+        /// What ONNX Runtime said.
+        reason: String,
+        /// What to do about it; names the missing library where one is missing.
+        advice: String,
+    },
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let names: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
+    names.join(", ")
+}
+
+/// The device that sessions run on, after `auto` was resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// A CUDA device by number.
+    Cuda(u32),
+    /// A CUDA device by number, through TensorRT (with CUDA for what TensorRT does not take).
+    Tensorrt(u32),
+}
+
+impl Device {
+    /// `cpu`, `cuda` or `tensorrt`: the label in metrics and `/info`.
+    pub fn provider(self) -> &'static str {
+        match self {
+            Device::Cpu => "cpu",
+            Device::Cuda(_) => "cuda",
+            Device::Tensorrt(_) => "tensorrt",
+        }
+    }
+
+    /// The device's number, where there are several.
+    pub fn index(self) -> u32 {
+        match self {
+            Device::Cpu => 0,
+            Device::Cuda(index) | Device::Tensorrt(index) => index,
+        }
+    }
+
+    /// Whether tensors live in another memory than the host's.
+    pub fn is_gpu(self) -> bool {
+        self != Device::Cpu
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            other => write!(f, "{}:{}", other.provider(), other.index()),
+        }
+    }
+}
+
+/// The loaded library; there is one a process, and clones share it.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    environment: Environment,
+    library: PathBuf,
+}
+
+static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
+
+impl Runtime {
+    /// Loads the library (once a process): from `ORT_DYLIB_PATH` if that is set, else beside the executable, else from
+    /// the cache that `scripts/onnxruntime.sh` fills (`TAGSTREAM_CACHE`, or `~/.cache/tagstream`).
+    ///
+    /// # Errors
+    /// [`RuntimeError`] names the places tried, or the file and what is wrong with it.
+    pub fn load() -> Result<Self, RuntimeError> {
+        let mut loaded = LOADED.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(runtime) = &*loaded {
+            return Ok(runtime.clone());
+        }
+        let library = find_library(&Places::of_this_process())?;
+        let unusable = |reason: String| RuntimeError::LibraryUnusable {
+            path: library.clone(),
+            reason,
+        };
+        let environment = ort::init_from(&library)
+            .map_err(|e| unusable(e.to_string()))?
+            .with_name("tagstream")
+            .with_telemetry(false)
+            .build()
+            .map_err(|e| unusable(e.to_string()))?;
+        let runtime = Runtime {
+            environment,
+            library,
+        };
+        *loaded = Some(runtime.clone());
+        Ok(runtime)
+    }
+
+    /// The library's file.
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+
+    /// The library's version, as far as its build information or its file name tell.
+    pub fn version(&self) -> String {
+        let from_build = ort::info()
+            .split([',', ' '])
+            .find_map(|word| word.strip_prefix("git-branch=rel-"))
+            .map(str::to_owned);
+        let from_name = || {
+            let real = fs::canonicalize(&self.library).ok()?;
+            let (_, version) = real.file_name()?.to_str()?.split_once(".so.")?;
+            Some(version.to_owned())
+        };
+        from_build
+            .or_else(from_name)
+            .unwrap_or_else(|| "unknown".into())
+    }
+
+    /// Turns a configured provider into the device to use. A named one is proven by running a graph on it; `auto` is
+    /// CUDA where that works, else the processor.
+    ///
+    /// # Errors
+    /// [`RuntimeError::ProviderUnusable`] says why and names the missing library.
+    pub fn resolve(&self, provider: Provider, index: u32) -> Result<Device, RuntimeError> {
+        match provider {
+            Provider::Cpu => Ok(Device::Cpu),
+            Provider::Cuda => self.proven(Device::Cuda(index)),
+            Provider::Tensorrt => self.proven(Device::Tensorrt(index)),
+            Provider::Auto => match self.proven(Device::Cuda(index)) {
+                Ok(device) => Ok(device),
+                Err(why) => {
+                    tracing::info!(%why, "provider `auto` uses the cpu");
+                    Ok(Device::Cpu)
+                }
+            },
+        }
+    }
+
+    fn proven(&self, device: Device) -> Result<Device, RuntimeError> {
+        let unusable = |reason: String| RuntimeError::ProviderUnusable {
+            provider: device.provider(),
+            device: device.index(),
+            advice: advice(&reason, device),
+            reason,
+        };
+        let compiled_in = match device {
+            Device::Cpu => Ok(true),
+            Device::Cuda(_) => ep::CUDA::is_available(),
+            Device::Tensorrt(_) => ep::TensorRT::is_available(),
+        };
+        if !compiled_in.map_err(|e| unusable(e.to_string()))? {
+            return Err(unusable(format!(
+                "the library {} was built without it",
+                self.library.display()
+            )));
+        }
+        preload_beside(&self.library);
+        self.probe(device).map_err(|e| unusable(e.to_string()))?;
+        Ok(device)
+    }
+
+    /// Runs a one-node graph on the device: registration alone does not notice a missing driver.
+    fn probe(&self, device: Device) -> ort::Result<()> {
+        let mut session = self
+            .builder(device, &ProviderOptions::default())?
+            .commit_from_memory(&identity_graph())?;
+        let input = Tensor::<f32>::from_array(([1usize], vec![1.0f32]))?;
+        session.run(ort::inputs!["x" => input])?;
+        Ok(())
+    }
+
+    /// A session builder for `device`: one thread, no spinning, the provider registered so that failure is an error.
+    pub(crate) fn builder(
+        &self,
+        device: Device,
+        options: &ProviderOptions,
+    ) -> ort::Result<SessionBuilder> {
+        // PreferCPU keeps ONNX Runtime from registering a provider by itself.
+        let builder = Session::builder(&self.environment)?
+            .with_auto_device(AutoDevicePolicy::PreferCPU)?
+            .with_intra_threads(options.threads.max(1))?
+            .with_inter_threads(1)?
+            .with_intra_op_spinning(false)?
+            .with_inter_op_spinning(false)?;
+        let providers = options.providers(device);
+        if providers.is_empty() {
+            return Ok(builder);
+        }
+        Ok(builder.with_execution_providers(providers)?)
+    }
+}
+
+/// What sessions of one model tell their provider.
+#[derive(Debug, Clone)]
+pub(crate) struct ProviderOptions {
+    /// Threads inside one run, on a CPU.
+    pub threads: usize,
+    /// Where TensorRT keeps its engines and timings.
+    pub engine_cache: Option<PathBuf>,
+    /// Smallest, usual and largest shapes of the inputs (`name:1x3,...`), for TensorRT.
+    pub profile: Option<[String; 3]>,
+}
+
+impl Default for ProviderOptions {
+    fn default() -> Self {
+        ProviderOptions {
+            threads: 1,
+            engine_cache: None,
+            profile: None,
+        }
+    }
+}
+
+impl ProviderOptions {
+    fn providers(&self, device: Device) -> Vec<ExecutionProviderDispatch> {
+        let index = device.index() as i32;
+        let cuda = || {
+            ep::CUDA::default()
+                .with_device_id(index)
+                .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
+                .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic)
+                .build()
+                .error_on_failure()
+        };
+        match device {
+            Device::Cpu => Vec::new(),
+            Device::Cuda(_) => vec![cuda()],
+            Device::Tensorrt(_) => {
+                let mut tensorrt = ep::TensorRT::default().with_device_id(index);
+                if let Some(folder) = &self.engine_cache {
+                    tensorrt = tensorrt
+                        .with_engine_cache(true)
+                        .with_engine_cache_path(folder.display())
+                        .with_timing_cache(true)
+                        .with_timing_cache_path(folder.display());
+                }
+                if let Some([min, opt, max]) = &self.profile {
+                    tensorrt = tensorrt
+                        .with_profile_min_shapes(min)
+                        .with_profile_opt_shapes(opt)
+                        .with_profile_max_shapes(max);
+                }
+                vec![tensorrt.build().error_on_failure(), cuda()]
+            }
+        }
+    }
+}
+
+/// Loads the CUDA and cuDNN libraries that lie beside ONNX Runtime, so that they are found without `LD_LIBRARY_PATH`.
+/// They depend on each other, so the folder is gone through until a pass loads nothing more.
+fn preload_beside(library: &Path) {
+    let Some(entries) = library.parent().and_then(|dir| fs::read_dir(dir).ok()) else {
+        return;
+    };
+    let mut waiting: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("");
+            ["libcu", "libnv", "libcudnn"]
+                .iter()
+                .any(|p| name.starts_with(p))
+                && name.contains(".so")
+        })
+        .collect();
+    waiting.sort();
+    loop {
+        let before = waiting.len();
+        waiting.retain(|path| ort::util::preload_dylib(path.as_os_str()).is_err());
+        if waiting.is_empty() || waiting.len() == before {
+            return;
+        }
+    }
+}
+
+/// What to do about a provider that does not work: the missing library, if the loader named one.
+fn advice(reason: &str, device: Device) -> String {
+    let missing = reason
+        .split(|c: char| c.is_whitespace() || matches!(c, ':' | ',' | '\'' | '"'))
+        .map(|word| word.rsplit('/').next().unwrap_or(word))
+        .filter(|word| word.starts_with("lib") && word.contains(".so"))
+        .next_back();
+    let gpu = "`scripts/onnxruntime.sh --cuda` installs ONNX Runtime for CUDA with the CUDA and cuDNN libraries";
+    match (missing, device) {
+        (Some(library), _) if reason.contains("cannot open shared object file") => {
+            format!("the library {library} is missing; {gpu}")
+        }
+        (_, Device::Tensorrt(_)) => {
+            format!(
+                "TensorRT's libraries must be installed and on the loader's path; {gpu}; or choose provider `cuda` or `cpu`"
+            )
+        }
+        _ => format!("{gpu}; or choose provider `cpu`"),
+    }
+}
+
+/// `y = Identity(x)` over one float.
+fn identity_graph() -> Vec<u8> {
+    let float = |name: &str| proto::ValueInfoProto {
+        name: Some(name.into()),
+        r#type: Some(proto::TypeProto {
+            value: Some(proto::type_proto::Value::TensorType(
+                proto::type_proto::Tensor {
+                    elem_type: Some(proto::tensor_proto::DataType::Float as i32),
+                    shape: Some(proto::TensorShapeProto {
+                        dim: vec![proto::tensor_shape_proto::Dimension {
+                            value: Some(proto::tensor_shape_proto::dimension::Value::DimValue(1)),
+                            ..Default::default()
+                        }],
+                    }),
+                },
+            )),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    proto::ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![proto::OperatorSetIdProto {
+            domain: Some(String::new()),
+            version: Some(17),
+        }],
+        graph: Some(proto::GraphProto {
+            name: Some("probe".into()),
+            node: vec![proto::NodeProto {
+                op_type: Some("Identity".into()),
+                input: vec!["x".into()],
+                output: vec!["y".into()],
+                ..Default::default()
+            }],
+            input: vec![float("x")],
+            output: vec![float("y")],
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+    .encode_to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_missing_library_is_named() {
+        let reason = "Failed to load library /opt/libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open shared object file: No such file or directory";
+        let text = advice(reason, Device::Cuda(0));
+        assert!(
+            text.starts_with("the library libcublasLt.so.13 is missing"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_named_provider_that_is_not_there_is_an_error_and_auto_is_not() {
+        let runtime = Runtime::load().unwrap();
+        assert_eq!(runtime.resolve(Provider::Cpu, 0).unwrap(), Device::Cpu);
+        runtime.probe(Device::Cpu).unwrap();
+        if !ep::CUDA::is_available().unwrap() {
+            let error = runtime.resolve(Provider::Cuda, 0).unwrap_err().to_string();
+            assert!(
+                error.contains("`cuda`") && error.contains("built without"),
+                "{error}"
+            );
+            assert_eq!(runtime.resolve(Provider::Auto, 0).unwrap(), Device::Cpu);
+        }
+    }
+}
