@@ -1,1 +1,5 @@
-//! Metrics, the partial-label protocol, data set adapters and baselines.
+//! Measuring: metrics that know partial labels, the partial-label protocol, calibration, data-set adapters.
+
+pub mod calibration;
+pub mod metrics;
+pub mod protocol;
