@@ -12,7 +12,9 @@
 //! U[c]     = LayerNorm(Q[c] + O[c]) ;  F = U + MLP(U) ; F^ = F / |F| query-level feature
 //! s_q[c]   = F^ . query.read_out.weight[c] + query.read_out.bias[c]
 //! s_g[c]   = G^ . global.weight[c] + global.bias[c] + G . residual[c]
-//! logit[c] = s_r[c] + s_q[c] + s_g[c]                                each already multiplied by its share
+//! s_m[c]   = sum_j exp(-|phi - bank_j|^2) memory.weight[j,c] + memory.bias[c]
+//!            phi = [ G * scale + offset ; spread (M - centre) / |M - centre| ],  M = mean_n V^_n
+//! logit[c] = s_r[c] + s_q[c] + s_g[c] + s_m[c]                       each already multiplied by its share
 //! ```
 //!
 //! With one head `q Wk^T` folds to one `[C, D]` matrix and `Wv Wo` to one `[D, D]`. With more, folding would make
@@ -158,6 +160,25 @@ pub struct GlobalBranch {
     pub residual: Option<Vec<f32>>,
 }
 
+/// The memory branch: a kernel machine over a bank of M training images.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MemoryBranch {
+    /// Multiplies the raw global feature, `[D]` (standardisation and bandwidth).
+    pub global_scale: Vec<f32>,
+    /// Added to it, `[D]`.
+    pub global_offset: Vec<f32>,
+    /// Subtracted from the mean of V^ before it is normalised, `[D]`.
+    pub mean_centre: Vec<f32>,
+    /// Multiplies the normalised mean (bandwidth).
+    pub mean_spread: f32,
+    /// The images remembered, as phi: `[M, 2 D]`.
+    pub bank: Vec<f32>,
+    /// What each of them says, `[M, C]`.
+    pub weight: Vec<f32>,
+    /// `[C]`.
+    pub bias: Vec<f32>,
+}
+
 /// What the region read-out is applied to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -187,6 +208,8 @@ pub struct FoldedHead {
     pub query: Option<QueryBranch>,
     /// The global branch, if the method has one.
     pub global: Option<GlobalBranch>,
+    /// The memory branch, if the method has one.
+    pub memory: Option<MemoryBranch>,
 }
 
 /// Why a head cannot be used, written or read.
@@ -262,6 +285,17 @@ impl FoldedHead {
                 all.push(("global.residual", vec![c, d], residual));
             }
         }
+        if let Some(branch) = &self.memory {
+            let images = branch.bank.len() / (2 * d).max(1);
+            let spread = std::slice::from_ref(&branch.mean_spread);
+            all.push(("memory.global_scale", vec![d], &branch.global_scale));
+            all.push(("memory.global_offset", vec![d], &branch.global_offset));
+            all.push(("memory.mean_centre", vec![d], &branch.mean_centre));
+            all.push(("memory.mean_spread", vec![1], spread));
+            all.push(("memory.bank", vec![images, 2 * d], &branch.bank));
+            all.push(("memory.weight", vec![images, c], &branch.weight));
+            all.push(("memory.bias", vec![c], &branch.bias));
+        }
         all
     }
 
@@ -282,6 +316,11 @@ impl FoldedHead {
             return Err(HeadError::Sizes(format!(
                 "folded projections stand for one head, separate ones for several; this head has {h}"
             )));
+        }
+        if self.memory.as_ref().is_some_and(|m| m.bank.is_empty()) {
+            return Err(HeadError::Sizes(
+                "the memory branch remembers no image".to_owned(),
+            ));
         }
         for (name, shape, data) in self.tensors() {
             if data.len() != shape.iter().product::<usize>() {

@@ -1,6 +1,9 @@
 //! The head's equations in plain Rust: the golden of the graphs, and the way for tools that run without ONNX Runtime.
 
-use super::{Attention, FoldedHead, NORM_EPSILON, QueryBranch, ReadOut, RegionForm, ValueOutput};
+use super::{
+    Attention, FoldedHead, MemoryBranch, NORM_EPSILON, QueryBranch, ReadOut, RegionForm,
+    ValueOutput,
+};
 
 /// What the head makes of a batch; all row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +51,11 @@ impl FoldedHead {
         let embedding = normalised(global);
         // [h][C][N]
         let attention = self.attention_rows(&dense);
+        let raw: Vec<f64> = global.iter().map(|&x| f64::from(x)).collect();
+        let memory = self
+            .memory
+            .as_ref()
+            .map(|branch| branch.logits(&raw, &dense));
         let values = self.query.as_ref().map(|query| match &query.value_output {
             ValueOutput::Folded(_) => Vec::new(),
             ValueOutput::Projected { value, .. } => {
@@ -75,9 +83,11 @@ impl FoldedHead {
             if let Some(branch) = &self.global {
                 logit += branch.read_out.at(c, &embedding);
                 if let Some(residual) = &branch.residual {
-                    let raw: Vec<f64> = global.iter().map(|&x| f64::from(x)).collect();
                     logit += dot(&raw, &residual[c * d..(c + 1) * d]);
                 }
+            }
+            if let Some(memory) = &memory {
+                logit += memory[c];
             }
             all.logits.push(logit as f32);
             all.saliency.extend(saliency.iter().map(|&x| x as f32));
@@ -177,6 +187,38 @@ impl QueryBranch {
             .zip(&u)
             .map(|((w, b), u)| u + dot(&hidden, w) + f64::from(*b))
             .collect()
+    }
+}
+
+impl MemoryBranch {
+    /// s_m of every category, from G and the rows of V^.
+    fn logits(&self, global: &[f64], dense: &[Vec<f64>]) -> Vec<f64> {
+        let mut phi: Vec<f64> = global
+            .iter()
+            .zip(self.global_scale.iter().zip(&self.global_offset))
+            .map(|(g, (scale, offset))| g * f64::from(*scale) + f64::from(*offset))
+            .collect();
+        let share = vec![1.0 / dense.len() as f64; dense.len()];
+        let centred: Vec<f64> = mix(&share, dense)
+            .iter()
+            .zip(&self.mean_centre)
+            .map(|(x, centre)| x - f64::from(*centre))
+            .collect();
+        let spread = f64::from(self.mean_spread);
+        phi.extend(unit(&centred).iter().map(|x| x * spread));
+        let mut logits: Vec<f64> = self.bias.iter().map(|&b| f64::from(b)).collect();
+        let images = self.bank.chunks_exact(phi.len());
+        for (image, weights) in images.zip(self.weight.chunks_exact(logits.len())) {
+            let distance: f64 = phi
+                .iter()
+                .zip(image)
+                .map(|(a, b)| (a - f64::from(*b)).powi(2))
+                .sum();
+            for (logit, weight) in logits.iter_mut().zip(weights) {
+                *logit += (-distance).exp() * f64::from(*weight);
+            }
+        }
+        logits
     }
 }
 

@@ -1,8 +1,8 @@
 //! `head.safetensors` and `head.onnx`: the head on disk.
 
 use super::{
-    Attention, FoldedHead, GlobalBranch, HeadError, HeadOutputs, QueryBranch, ReadOut, RegionForm,
-    ValueOutput, WeightStorage,
+    Attention, FoldedHead, GlobalBranch, HeadError, HeadOutputs, MemoryBranch, QueryBranch,
+    ReadOut, RegionForm, ValueOutput, WeightStorage,
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
@@ -229,6 +229,25 @@ fn assemble(
     } else {
         None
     };
+    let memory = if present(tensors, "memory.bank") {
+        let spread = data(tensors, "memory.mean_spread")?;
+        let &[mean_spread] = spread.as_slice() else {
+            return Err(HeadError::Format(
+                "`memory.mean_spread` is not one number".to_owned(),
+            ));
+        };
+        Some(MemoryBranch {
+            global_scale: data(tensors, "memory.global_scale")?,
+            global_offset: data(tensors, "memory.global_offset")?,
+            mean_centre: data(tensors, "memory.mean_centre")?,
+            mean_spread,
+            bank: data(tensors, "memory.bank")?,
+            weight: data(tensors, "memory.weight")?,
+            bias: data(tensors, "memory.bias")?,
+        })
+    } else {
+        None
+    };
     Ok(FoldedHead {
         dim,
         categories,
@@ -238,6 +257,7 @@ fn assemble(
         region_form: header.region,
         query,
         global,
+        memory,
     })
 }
 

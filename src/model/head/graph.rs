@@ -194,6 +194,10 @@ impl HeadGraph<'_> {
                 logits = self.g.add(&logits, &residual);
             }
         }
+        if self.head.memory.is_some() {
+            let memory = self.memory_logits(&shared.dense, &global);
+            logits = self.g.add(&logits, &memory);
+        }
 
         let f32 = Element::F32;
         let g = &mut self.g;
@@ -367,6 +371,44 @@ impl HeadGraph<'_> {
         let out = self.linear(&hidden, "query.mlp_out");
         let feature = self.g.add(&u, &out);
         self.g.l2_normalise(&feature, Element::F32)
+    }
+
+    /// s_m: distances by `|a|^2 + |b|^2 - 2 a.b`, so that they cost one product with the bank.
+    fn memory_logits(&mut self, dense: &Value, global: &Value) -> Value {
+        let (scale, offset) = (
+            self.w("memory.global_scale"),
+            self.w("memory.global_offset"),
+        );
+        let scaled = self.g.mul(global, &scale);
+        let whole = self.g.add(&scaled, &offset);
+        let mean = self.g.mean(dense, 1, false);
+        let (centre, spread) = (self.w("memory.mean_centre"), self.w("memory.mean_spread"));
+        let centred = self.g.node("Sub", &[&mean, &centre], &[]);
+        let direction = self.g.l2_normalise(&centred, Element::F32);
+        let direction = self.g.mul(&direction, &spread);
+        let join = [("axis", Attribute::Int(1))];
+        let phi = self.g.node("Concat", &[&whole, &direction], &join);
+        let bank = self.w("memory.bank");
+        let square = self.g.mul(&bank, &bank);
+        let bank_square = self.g.sum(&square, -1);
+        let square = self.g.mul(&phi, &phi);
+        let last = self.g.integers(&[-1]);
+        let square = self.g.node(
+            "ReduceSum",
+            &[&square, &last],
+            &[("keepdims", Attribute::Int(1))],
+        );
+        let product = self.g.gemm_transposed(&phi, &bank, None);
+        let two = self.g.scalar(Element::F32, 2.0);
+        let product = self.g.mul(&product, &two);
+        let sum = self.g.add(&square, &bank_square);
+        // product - sum is minus the squared distance; above 0 it can only be rounding.
+        let exponent = self.g.node("Sub", &[&product, &sum], &[]);
+        let zero = self.g.scalar(Element::F32, 0.0);
+        let exponent = self.g.node("Min", &[&exponent, &zero], &[]);
+        let kernel = self.g.node("Exp", &[&exponent], &[]);
+        let (weight, bias) = (self.w("memory.weight"), self.w("memory.bias"));
+        self.g.node("Gemm", &[&kernel, &weight, &bias], &[])
     }
 
     /// `x @ weight^T + bias`.

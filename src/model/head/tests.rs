@@ -48,6 +48,19 @@ fn head(heads: usize, form: RegionForm, query: bool, global: bool) -> FoldedHead
             read_out: read_out(17, c, d),
             residual: query.then(|| noise(19, c * d)),
         }),
+        memory: (query && global).then(|| {
+            let images = 11;
+            let quarter = |x: Vec<f32>| x.iter().map(|x| x / 4.0).collect();
+            MemoryBranch {
+                global_scale: quarter(noise(24, d)),
+                global_offset: quarter(noise(25, d)),
+                mean_centre: quarter(noise(26, d)),
+                mean_spread: 0.7,
+                bank: quarter(noise(27, images * 2 * d)),
+                weight: noise(28, images * c),
+                bias: noise(29, c),
+            }
+        }),
     }
 }
 
@@ -258,6 +271,7 @@ fn folded_head_reproduces_the_golden_numbers() {
                 read_out: with_share(query),
             }),
             global: None,
+            memory: None,
         };
         let dense = get("V");
         let global = vec![1.0; b * d];

@@ -77,6 +77,7 @@ impl FoldedHead {
                 read_out,
                 residual: None,
             }),
+            memory: None,
         }
     }
 }
