@@ -11,6 +11,9 @@
 //! | [`softmax`] | over the last dimension | yes |
 //! | [`quick_gelu`], [`gelu`] | `x σ(1.702 x)`, `x Φ(x)` | yes |
 //! | [`select_rows`] | rows of a matrix by index | scattered back |
+//! | [`linear`] | `x Wᵀ + b`, all trained | yes |
+//! | [`attention_pool`] | softmax-weighted mean of frozen positions | to the keys |
+//! | [`unit`], [`row_products`] | L2 normalisation; `rows[b,c] . weight[c]` | yes |
 //! | [`causal_attention`] | multi-head, sequences of different length packed in one matrix | yes |
 //!
 //! All run on the CPU in `f32` (training) and `f64` (gradient checks), on rayon's threads, each thread a block of
@@ -18,17 +21,24 @@
 
 mod activation;
 mod attention;
+mod dense;
 mod layer_norm;
 mod linear;
+pub(crate) mod matrix;
+mod pool;
 mod rows;
 mod softmax;
+mod unit;
 
 pub use activation::{gelu, quick_gelu};
 pub use attention::{Segment, causal_attention};
+pub use dense::linear;
 pub use layer_norm::FrozenLayerNorm;
 pub use linear::FrozenLinear;
+pub use pool::{attention_pool, attention_saliency};
 pub use rows::select_rows;
 pub use softmax::softmax;
+pub use unit::{row_products, unit};
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
 

@@ -1,0 +1,121 @@
+//! Matrix products of slices, for operations that multiply many small matrices on their own threads.
+
+use super::Real;
+
+/// A row-major matrix, or its transpose, inside a slice.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a, T> {
+    data: &'a [T],
+    rows: usize,
+    columns: usize,
+    transposed: bool,
+}
+
+impl<'a, T> Matrix<'a, T> {
+    /// `data` as `[rows, columns]`.
+    ///
+    /// # Panics
+    /// If the slice has another length.
+    pub(crate) fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
+        assert_eq!(data.len(), rows * columns, "a matrix of {rows} x {columns}");
+        Self {
+            data,
+            rows,
+            columns,
+            transposed: false,
+        }
+    }
+
+    /// Its transpose, without moving anything.
+    pub(crate) fn t(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            transposed: !self.transposed,
+            ..self
+        }
+    }
+
+    /// (stride between columns, stride between rows)
+    fn strides(&self) -> (isize, isize) {
+        if self.transposed {
+            (self.rows as isize, 1)
+        } else {
+            (1, self.columns as isize)
+        }
+    }
+}
+
+/// Where a product goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Into {
+    /// It replaces what is there.
+    Set,
+    /// It is added to what is there.
+    Add,
+}
+
+/// `out = a b` (or `out += a b`) on the calling thread; `out` is `[a.rows, b.columns]`, row-major.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub(crate) fn multiply<T: Real>(out: &mut [T], a: Matrix<T>, b: Matrix<T>, into: Into) {
+    assert_eq!(a.columns, b.rows, "inner dimensions of a product");
+    assert_eq!(out.len(), a.rows * b.columns, "the product's shape");
+    if out.is_empty() {
+        return;
+    }
+    let ((a_column, a_row), (b_column, b_row)) = (a.strides(), b.strides());
+    // SAFETY: the three slices have exactly the lengths that their shapes and strides address (`Matrix::new` and the
+    // assertions above), `out` is borrowed mutably and so overlaps neither operand, and `T` is f32 or f64 (`Real` has
+    // no other implementation), which `gemm` takes.
+    unsafe {
+        gemm::gemm(
+            a.rows,
+            b.columns,
+            a.columns,
+            out.as_mut_ptr(),
+            1,
+            b.columns as isize,
+            into == Into::Add,
+            a.data.as_ptr(),
+            a_column,
+            a_row,
+            b.data.as_ptr(),
+            b_column,
+            b_row,
+            T::one(),
+            T::one(),
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_of_matrices_and_transposes() {
+        let a = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]; // [2, 3]
+        let b = [1.0, 0.0, 2.0, 1.0, 0.0, 3.0]; // [3, 2]
+        let mut out = vec![f64::NAN; 4];
+        multiply(
+            &mut out,
+            Matrix::new(&a, 2, 3),
+            Matrix::new(&b, 3, 2),
+            Into::Set,
+        );
+        assert_eq!(out, [5.0, 11.0, 14.0, 23.0]);
+        multiply(
+            &mut out,
+            Matrix::new(&b, 3, 2).t(),
+            Matrix::new(&a, 2, 3).t(),
+            Into::Add,
+        );
+        assert_eq!(out, [10.0, 25.0, 25.0, 46.0]);
+    }
+}

@@ -1,0 +1,249 @@
+//! L2 normalisation, and the one-to-one product of rows, with their gradients.
+
+use super::{Real, add_scaled, dispatch, dot, elements, rows_per_block, with_elements};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, WithDType, bail,
+};
+use rayon::prelude::*;
+
+/// Norms below this count as this, so that a row of zeros stays zero.
+const SMALLEST_NORM: f64 = 1e-12;
+
+/// `x / |x|` over the last dimension.
+///
+/// # Errors
+/// If the element type is neither f32 nor f64.
+pub fn unit(x: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(Unit)
+}
+
+/// `s[b,c] = rows[b,c] . weight[c]`: every category's own row with its own weight, `[B, C]`.
+///
+/// `rows` is `[B, C, D]`, `weight` `[C, D]`; both receive gradients.
+///
+/// # Errors
+/// If the shapes do not fit, or the element types differ.
+pub fn row_products(rows: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let ((_, c, d), (categories, width)) = (rows.dims3()?, weight.dims2()?);
+    if (c, d) != (categories, width) || rows.dtype() != weight.dtype() {
+        bail!("row products of {:?} and {:?}", rows.dims(), weight.dims());
+    }
+    rows.contiguous()?
+        .apply_op2(&weight.contiguous()?, RowProducts)
+}
+
+fn norm<T: Real>(x: &[T]) -> T {
+    let norm = Real::sqrt(dot(x, x));
+    let smallest = T::from_f64(SMALLEST_NORM);
+    if norm > smallest { norm } else { smallest }
+}
+
+struct Unit;
+
+impl Unit {
+    fn run<T: Real>(x: &[T], width: usize) -> Vec<T> {
+        let mut y = vec![T::zero(); x.len()];
+        let block = width * rows_per_block(width);
+        y.par_chunks_mut(block)
+            .zip(x.par_chunks(block))
+            .for_each(|(y, x)| {
+                for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                    add_scaled(y, T::one() / norm(x), x);
+                }
+            });
+        y
+    }
+
+    /// `dx = (g - y (g . y)) / |x|`.
+    fn run_backward<T: Real>(x: &[T], grad: &[T], width: usize) -> Vec<T> {
+        let mut dx = vec![T::zero(); x.len()];
+        let block = width * rows_per_block(width);
+        dx.par_chunks_mut(block)
+            .zip(x.par_chunks(block))
+            .zip(grad.par_chunks(block))
+            .for_each(|((dx, x), grad)| {
+                let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width));
+                for ((dx, x), grad) in rows.zip(grad.chunks_exact(width)) {
+                    let inverse = T::one() / norm(x);
+                    let along = dot(grad, x) * inverse * inverse * inverse;
+                    for ((dx, &x), &grad) in dx.iter_mut().zip(x).zip(grad) {
+                        *dx = grad * inverse - x * along;
+                    }
+                }
+            });
+        dx
+    }
+}
+
+impl CustomOp1 for Unit {
+    fn name(&self) -> &'static str {
+        "unit"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let width = layout.dims().last().copied().unwrap_or(1).max(1);
+        let y = dispatch!(x, self.name(), T => T::to_cpu_storage_owned(Self::run::<T>(elements(x, layout)?, width)));
+        Ok((y, layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(
+            x.detach()
+                .apply_op2_no_bwd(&grad.contiguous()?, &UnitBackward)?,
+        ))
+    }
+}
+
+struct UnitBackward;
+
+impl CustomOp2 for UnitBackward {
+    fn name(&self) -> &'static str {
+        "unit-backward"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let width = layout.dims().last().copied().unwrap_or(1).max(1);
+        let dx = dispatch!(x, self.name(), T => T::to_cpu_storage_owned(
+            Unit::run_backward::<T>(elements(x, layout)?, elements(grad, grad_layout)?, width)
+        ));
+        Ok((dx, layout.shape().clone()))
+    }
+}
+
+struct RowProducts;
+
+impl RowProducts {
+    fn run<T: Real>(rows: &[T], weight: &[T], width: usize) -> Vec<T> {
+        let image = weight.len();
+        rows.par_chunks(image.max(1))
+            .flat_map_iter(|rows| {
+                let pairs = rows.chunks_exact(width).zip(weight.chunks_exact(width));
+                pairs.map(|(row, weight)| dot(row, weight))
+            })
+            .collect()
+    }
+
+    fn run_backward<T: Real>(
+        rows: &[T],
+        weight: &[T],
+        grad: &[T],
+        width: usize,
+    ) -> (Vec<T>, Vec<T>) {
+        let (image, categories) = (weight.len(), weight.len() / width);
+        let mut d_rows = vec![T::zero(); rows.len()];
+        d_rows
+            .par_chunks_mut(image.max(1))
+            .zip(grad.par_chunks(categories.max(1)))
+            .for_each(|(d_rows, grad)| {
+                let all = d_rows
+                    .chunks_exact_mut(width)
+                    .zip(weight.chunks_exact(width));
+                for ((d_row, weight), &grad) in all.zip(grad) {
+                    add_scaled(d_row, grad, weight);
+                }
+            });
+        // A category's gradient is summed over images in their order, whatever the threads.
+        let mut d_weight = vec![T::zero(); image];
+        d_weight
+            .par_chunks_mut(width)
+            .enumerate()
+            .for_each(|(c, d_weight)| {
+                for (rows, grad) in rows.chunks_exact(image).zip(grad.chunks_exact(categories)) {
+                    add_scaled(d_weight, grad[c], &rows[c * width..(c + 1) * width]);
+                }
+            });
+        (d_rows, d_weight)
+    }
+
+    fn gradients<T: Real>(
+        rows: &Tensor,
+        weight: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        let (_, width) = weight.dims2()?;
+        let (d_rows, d_weight) = with_elements::<T, _>(rows, |rows| {
+            with_elements::<T, _>(weight, |weight| {
+                with_elements::<T, _>(grad, |grad| {
+                    Ok(Self::run_backward(rows, weight, grad, width))
+                })
+            })
+        })?;
+        Ok((
+            Tensor::from_vec(d_rows, rows.shape(), &Device::Cpu)?,
+            Tensor::from_vec(d_weight, weight.shape(), &Device::Cpu)?,
+        ))
+    }
+}
+
+impl CustomOp2 for RowProducts {
+    fn name(&self) -> &'static str {
+        "row-products"
+    }
+
+    fn cpu_fwd(
+        &self,
+        rows: &CpuStorage,
+        layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (images, categories, width) = layout.shape().dims3()?;
+        let s = dispatch!(rows, self.name(), T => T::to_cpu_storage_owned(
+            Self::run::<T>(elements(rows, layout)?, elements(weight, weight_layout)?, width)
+        ));
+        Ok((s, (images, categories).into()))
+    }
+
+    fn bwd(
+        &self,
+        rows: &Tensor,
+        weight: &Tensor,
+        _s: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let (d_rows, d_weight) = match rows.dtype() {
+            DType::F32 => Self::gradients::<f32>(rows, weight, &grad)?,
+            _ => Self::gradients::<f64>(rows, weight, &grad)?,
+        };
+        Ok((Some(d_rows), Some(d_weight)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check_equal, check_gradients, noise};
+    use super::*;
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        check_gradients(&|x| unit(&x[0]), &[noise(3, &[2, 3, 4])]);
+        let inputs = [noise(4, &[3, 2, 5]), noise(5, &[2, 5])];
+        check_gradients(&|x| row_products(&x[0], &x[1]), &inputs);
+    }
+
+    #[test]
+    fn they_equal_the_composed_operations() {
+        check_equal(
+            &|x| row_products(&unit(&x[0])?, &x[1]),
+            &|x| {
+                let norm = x[0].sqr()?.sum_keepdim(2)?.sqrt()?;
+                x[0].broadcast_div(&norm)?.broadcast_mul(&x[1])?.sum(2)
+            },
+            &[noise(4, &[3, 2, 9]), noise(5, &[2, 9])],
+        );
+    }
+
+    #[test]
+    fn zeros_stay_zeros() {
+        let x = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
+        let y = unit(&x).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(y, [[0.0; 3]; 2]);
+    }
+}
