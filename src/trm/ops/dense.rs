@@ -1,6 +1,6 @@
 //! A linear map whose weights are trained.
 
-use super::{Real, add_scaled, dispatch, elements, rows_per_block};
+use super::{add_scaled, dispatch, elements, rows_per_block};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
