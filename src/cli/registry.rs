@@ -1,11 +1,34 @@
-//! `tagstream registry`: versions of the model: list, show, promote, roll back.
+//! `tagstream registry`: versions of the model: list, show, add, promote, roll back.
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
-use tagstream::error::Exit;
+use serde::Serialize;
+use std::path::PathBuf;
+use tagstream::{
+    config::{ObjectStoreConfig, StageConfig},
+    error::{Exit, WithExit, usage},
+    model::{
+        bundle::Bundle,
+        registry::{
+            Action, Decision, HistoryEntry, Pointer, Registration, Registry, RegistryError,
+            VersionRecord,
+        },
+    },
+};
 
 /// Arguments of `tagstream registry`.
 #[derive(Debug, Args)]
 pub struct RegistryArgs {
+    /// Where the registry is: a folder, file:///folder, s3://bucket/prefix, gs://... or az://...
+    #[arg(long, global = true, env = "TAGSTREAM_REGISTRY", value_name = "URL")]
+    pub registry: Option<String>,
+    /// Configuration file whose `[object_store]` section holds the store's options; without it the usual environment
+    /// variables count.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
     #[command(subcommand)]
     pub command: RegistryCommand,
 }
@@ -13,17 +36,296 @@ pub struct RegistryArgs {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum RegistryCommand {
-    /// (not built yet)
+    /// Versions and decisions, oldest first.
     List,
-    /// (not built yet)
-    Show,
-    /// (not built yet)
-    Promote,
-    /// (not built yet)
-    Rollback,
+    /// One version: files, figures, decisions about it.
+    Show {
+        /// Version number; the one that serves if missing.
+        version: Option<u64>,
+        /// Write its retraining report to this file.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+    },
+    /// Store a bundle as a new version (and make the registry if there is none).
+    Add {
+        /// The bundle directory.
+        bundle: PathBuf,
+        /// Make it serve at once.
+        #[arg(long)]
+        promote: bool,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Make a version serve.
+    Promote {
+        /// Version number.
+        version: u64,
+        /// Do so only if this version still serves.
+        #[arg(long, value_name = "VERSION")]
+        expect: Option<u64>,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Make the version serve that served before.
+    Rollback {
+        /// Another version than that.
+        #[arg(long, value_name = "VERSION")]
+        to: Option<u64>,
+        #[command(flatten)]
+        reason: Reason,
+    },
+}
+
+/// Who decides, and why: both go into the history.
+#[derive(Debug, Args)]
+pub struct Reason {
+    /// Who decides.
+    #[arg(long, env = "USER", default_value = "unknown")]
+    pub who: String,
+    /// Why.
+    #[arg(long, default_value = "by hand")]
+    pub why: String,
 }
 
 /// Runs the command.
-pub fn run(_args: RegistryArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("`registry` is not built yet")
+pub fn run(args: RegistryArgs) -> anyhow::Result<Exit> {
+    let url = args.registry.as_deref().ok_or_else(|| {
+        usage("name the registry: --registry URL, or the environment variable TAGSTREAM_REGISTRY")
+    })?;
+    let options = match &args.config {
+        Some(path) => StageConfig::load(Some(path))?.object_store,
+        None => ObjectStoreConfig::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the asynchronous runtime")?;
+    let done = runtime.block_on(execute(url, &options, args.command, args.json));
+    done.map(|()| Exit::Success).map_err(with_exit)
+}
+
+/// Gives a registry error the exit code that it deserves.
+fn with_exit(error: anyhow::Error) -> anyhow::Error {
+    let Some(cause) = error.downcast_ref::<RegistryError>() else {
+        return error;
+    };
+    let exit = if cause.is_temporary() {
+        Exit::Temporary
+    } else {
+        match cause {
+            RegistryError::BadUrl { .. }
+            | RegistryError::NotARegistry { .. }
+            | RegistryError::NoSuchVersion { .. }
+            | RegistryError::NothingPromoted { .. }
+            | RegistryError::NothingToRollBackTo
+            | RegistryError::BadBundle { .. } => Exit::Usage,
+            _ => return error,
+        }
+    };
+    let message = format!("{error:#}");
+    WithExit { exit, message }.into()
+}
+
+#[derive(Serialize)]
+struct Listing {
+    pointer: Option<Pointer>,
+    versions: Vec<VersionRecord>,
+    history: Vec<HistoryEntry>,
+}
+
+async fn execute(
+    url: &str,
+    options: &ObjectStoreConfig,
+    command: RegistryCommand,
+    json: bool,
+) -> anyhow::Result<()> {
+    if let RegistryCommand::Add { .. } = command {
+        return add(url, options, command, json).await;
+    }
+    let registry = Registry::open(url, options).await?;
+    match command {
+        RegistryCommand::List => {
+            let listing = Listing {
+                pointer: registry.pointer().await?,
+                versions: registry.versions().await?,
+                history: registry.history().await?,
+            };
+            print(&listing, json, print_listing)
+        }
+        RegistryCommand::Show { version, report } => {
+            let version = match version {
+                Some(number) => registry.version(number).await?,
+                None => registry.current().await?,
+            };
+            if let Some(to) = report {
+                registry.attachment(&version, "report.html", &to).await?;
+            }
+            let history = registry.history().await?;
+            let about = history
+                .into_iter()
+                .filter(|e| e.version == version.version)
+                .collect();
+            let listing = Listing {
+                pointer: registry.pointer().await?,
+                versions: vec![version],
+                history: about,
+            };
+            print(&listing, json, print_version)
+        }
+        RegistryCommand::Promote {
+            version,
+            expect,
+            reason,
+        } => {
+            let pointer = registry.pointer().await?;
+            let serving = pointer.as_ref().and_then(|p| p.version);
+            if expect.is_some() && expect != serving {
+                let serving = serving.map_or("none".into(), |v| v.to_string());
+                let message =
+                    format!("version {serving} serves, not the expected one: nothing was changed");
+                let exit = Exit::Temporary;
+                return Err(WithExit { exit, message }.into());
+            }
+            let generation = Some(pointer.map_or(0, |p| p.generation));
+            let moved = promote(&registry, version, generation, &reason).await?;
+            print(&moved, json, print_pointer)
+        }
+        RegistryCommand::Rollback { to, reason } => {
+            let moved = registry.roll_back(to, &reason.who, &reason.why).await?;
+            print(&moved, json, print_pointer)
+        }
+        RegistryCommand::Add { .. } => unreachable!("handled above"),
+    }
+}
+
+async fn add(
+    url: &str,
+    options: &ObjectStoreConfig,
+    command: RegistryCommand,
+    json: bool,
+) -> anyhow::Result<()> {
+    let RegistryCommand::Add {
+        bundle,
+        promote: wanted,
+        reason,
+    } = command
+    else {
+        unreachable!("the caller looked");
+    };
+    Bundle::open(&bundle).map_err(|e| usage(e.to_string()))?;
+    let registry = Registry::open_or_create(url, options).await?;
+    let generation = registry.pointer().await?.map(|p| p.generation);
+    let version = registry
+        .register(&Registration {
+            bundle: &bundle,
+            attachments: &[],
+            who: &reason.who,
+            why: &reason.why,
+            run: None,
+        })
+        .await?;
+    if wanted {
+        promote(&registry, version.version, generation, &reason).await?;
+    }
+    print(&version, json, |v| {
+        println!("version {} is {}", v.version, v.id)
+    })
+}
+
+async fn promote(
+    registry: &Registry,
+    version: u64,
+    generation: Option<u64>,
+    reason: &Reason,
+) -> Result<Pointer, RegistryError> {
+    registry
+        .decide(Decision {
+            action: Action::Promoted,
+            version,
+            who: reason.who.clone(),
+            why: reason.why.clone(),
+            verdict: None,
+            run: None,
+            generation,
+            token: None,
+        })
+        .await
+}
+
+fn print<T: Serialize>(value: &T, json: bool, human: impl FnOnce(&T)) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(value)?);
+    } else {
+        human(value);
+    }
+    Ok(())
+}
+
+fn print_pointer(pointer: &Pointer) {
+    if let (Some(version), Some(id)) = (pointer.version, &pointer.id) {
+        println!("version {version} serves: {id}");
+    }
+}
+
+fn print_listing(listing: &Listing) {
+    let serving = listing.pointer.as_ref().and_then(|p| p.version);
+    println!("    version  created               categories    map  id");
+    for v in &listing.versions {
+        let mark = if Some(v.version) == serving {
+            "->"
+        } else {
+            "  "
+        };
+        let map = v.metrics.get("map_plain").or(v.metrics.get("map"));
+        println!(
+            " {mark} {:>7}  {}  {:>10}  {:>5}  {}",
+            v.version,
+            v.created.format("%Y-%m-%d %H:%M:%SZ"),
+            v.categories,
+            map.map_or("-".into(), |m| format!("{:.1}", 100.0 * m)),
+            v.id
+        );
+    }
+    println!();
+    for entry in &listing.history {
+        print_entry(entry);
+    }
+}
+
+fn print_version(listing: &Listing) {
+    let serving = listing.pointer.as_ref().and_then(|p| p.version);
+    for v in &listing.versions {
+        let serves = if Some(v.version) == serving {
+            ", serving"
+        } else {
+            ""
+        };
+        println!("version {}{serves}: {}", v.version, v.id);
+        println!("parent      {}", v.parent.as_deref().unwrap_or("-"));
+        println!("registered  {} by {}: {}", v.created, v.who, v.why);
+        for (name, value) in &v.metrics {
+            println!("metric      {name} = {value:.4}");
+        }
+        for (name, entry) in v.files.iter().chain(&v.attachments) {
+            println!(
+                "file        {:<24} {:>12} bytes  {}",
+                name, entry.bytes, entry.sha256
+            );
+        }
+    }
+    for entry in &listing.history {
+        print_entry(entry);
+    }
+}
+
+fn print_entry(entry: &HistoryEntry) {
+    println!(
+        "{:>4}  {}  version {} {} by {}: {}",
+        entry.sequence,
+        entry.time.format("%Y-%m-%d %H:%M:%SZ"),
+        entry.version,
+        entry.action,
+        entry.who,
+        entry.why
+    );
 }
