@@ -81,6 +81,25 @@ impl Budget {
 }
 
 impl Lease {
+    /// Takes more, so that at least `bytes` are held. Returns false, changing nothing, if that much is not free now: who
+    /// holds a part must not wait for the rest, but give the part back first. More than the whole budget counts as the
+    /// whole budget.
+    pub fn try_grow(&mut self, budget: &Budget, bytes: u64) -> bool {
+        let wanted = budget.units_of(bytes) as usize;
+        let Some(missing @ 1..) = wanted.checked_sub(self.permit.num_permits()) else {
+            return true;
+        };
+        match Arc::clone(&budget.semaphore).try_acquire_many_owned(missing as u32) {
+            Ok(more) => {
+                self.permit.merge(more);
+                self.used
+                    .fetch_add(missing as u64 * UNIT, Ordering::Relaxed);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
         self.permit.num_permits() as u64 * UNIT
@@ -117,6 +136,23 @@ mod tests {
         assert_eq!(budget.used_bytes(), 2 * UNIT);
         let b = budget.try_lease(8 * UNIT).unwrap();
         drop((a, b));
+        assert_eq!(budget.used_bytes(), 0);
+        assert_eq!(budget.try_lease(u64::MAX).unwrap().bytes(), budget.bytes());
+    }
+
+    #[test]
+    fn a_lease_grows_only_into_what_is_free() {
+        let budget = Budget::new(10 * UNIT);
+        let mut a = budget.try_lease(2 * UNIT).unwrap();
+        let b = budget.try_lease(4 * UNIT).unwrap();
+        assert!(!a.try_grow(&budget, 7 * UNIT));
+        assert_eq!(budget.used_bytes(), 6 * UNIT);
+        assert!(a.try_grow(&budget, 6 * UNIT));
+        assert!(a.try_grow(&budget, UNIT), "enough is held already");
+        assert_eq!((a.bytes(), budget.used_bytes()), (6 * UNIT, 10 * UNIT));
+        drop(b);
+        assert!(a.try_grow(&budget, u64::MAX));
+        drop(a);
         assert_eq!(budget.used_bytes(), 0);
         assert_eq!(budget.try_lease(u64::MAX).unwrap().bytes(), budget.bytes());
     }

@@ -121,3 +121,67 @@ fn the_header_tells_format_and_size() {
         assert_eq!(info.orientation, Orientation::Upright);
     }
 }
+
+/// One line of tests/fixtures/decode/cases.json, written by scripts/make_decode_goldens.py.
+#[derive(serde::Deserialize)]
+struct Case {
+    file: String,
+    reference: String,
+    width: u32,
+    height: u32,
+    side: usize,
+    fit: Fit,
+    filter: Filter,
+    mean_tolerance: f64,
+    largest_tolerance: u8,
+}
+
+/// The data of a NumPy file of uint8 in C order.
+fn numpy_bytes(file: &[u8]) -> &[u8] {
+    assert!(file.starts_with(b"\x93NUMPY\x01\x00"));
+    let header = usize::from(u16::from_le_bytes([file[8], file[9]]));
+    let text = std::str::from_utf8(&file[10..10 + header]).unwrap();
+    assert!(text.contains("'|u1'") && text.contains("'fortran_order': False"));
+    &file[10 + header..]
+}
+
+#[test]
+fn pictures_equal_what_pillow_makes_of_them() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/decode");
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let cases: Vec<Case> = serde_json::from_slice(&read("cases.json")).unwrap();
+    assert!(cases.len() >= 40);
+    let mut failures = Vec::new();
+    for case in cases {
+        let preprocessing = Preprocessing {
+            height: case.side,
+            width: case.side,
+            fit: case.fit,
+            filter: case.filter,
+        };
+        let file = read(&case.file);
+        let mut pixels = vec![0; case.side * case.side * 3];
+        let size = decode_into(&file, &preprocessing, &DecodeLimits::default(), &mut pixels)
+            .unwrap_or_else(|e| panic!("{}: {e}", case.file));
+        assert_eq!(
+            (size.width, size.height),
+            (case.width, case.height),
+            "{}",
+            case.file
+        );
+        let reference = read(&case.reference);
+        let reference = numpy_bytes(&reference);
+        assert_eq!(reference.len(), pixels.len());
+        let differences = || pixels.iter().zip(reference).map(|(a, b)| a.abs_diff(*b));
+        let mean = differences().map(f64::from).sum::<f64>() / pixels.len() as f64;
+        let largest = differences().max().unwrap();
+        println!("{:60} mean {mean:.3} largest {largest}", case.reference);
+        if mean > case.mean_tolerance || largest > case.largest_tolerance {
+            failures.push(format!(
+                "{}: mean {mean:.3} (at most {}), largest {largest} (at most {})",
+                case.reference, case.mean_tolerance, case.largest_tolerance
+            ));
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}

@@ -1,0 +1,192 @@
+//! Which internet addresses may be fetched from, and a resolver that hands out no others.
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+};
+
+/// Whether `address` belongs to somebody on the public internet. Everything that is private, local, shared, reserved,
+/// documentation, multicast or a tunnel to such a place is not. Addresses that carry an IPv4 address for a translator
+/// (IPv4-mapped, NAT64) are judged by what they carry.
+pub fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => is_public_v4(v4),
+        IpAddr::V6(v6) => is_public_v6(v6),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    // RFC 6890's registry of special-purpose addresses, and multicast.
+    !matches!(
+        address.octets(),
+        [0 | 10 | 127 | 224..=255, ..]
+            | [100, 64..=127, ..]
+            | [169, 254, ..]
+            | [172, 16..=31, ..]
+            | [192, 0, 0 | 2, _]
+            | [192, 88, 99, _]
+            | [192, 168, ..]
+            | [198, 18 | 19, ..]
+            | [198, 51, 100, _]
+            | [203, 0, 113, _]
+    )
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    let carried = || {
+        let [a, b] = segments[6].to_be_bytes();
+        let [c, d] = segments[7].to_be_bytes();
+        is_public_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match segments {
+        [0, 0, 0, 0, 0, 0xffff, ..] => carried(),
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => carried(),
+        // Protocol assignments with Teredo (2001::/23), documentation, 6to4, documentation (3fff::/20).
+        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => {
+            false
+        }
+        // Only 2000::/3 is assigned as global unicast: loopback, link-local, unique local and multicast are elsewhere.
+        [0x2000..=0x3fff, ..] => true,
+        _ => false,
+    }
+}
+
+/// What [`Lookup::lookup`] returns.
+pub type LookupFuture<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
+
+/// Names to addresses. The system's resolver, except in tests.
+pub trait Lookup: Send + Sync + 'static {
+    /// All addresses of `host`.
+    fn lookup<'a>(&'a self, host: &'a str) -> LookupFuture<'a>;
+}
+
+/// The system's resolver.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemLookup;
+
+impl Lookup for SystemLookup {
+    fn lookup<'a>(&'a self, host: &'a str) -> LookupFuture<'a> {
+        Box::pin(async move {
+            Ok(tokio::net::lookup_host((host, 0))
+                .await?
+                .map(|address| address.ip())
+                .collect())
+        })
+    }
+}
+
+/// A name that leads to forbidden addresses only. Found in the sources of the HTTP client's error.
+#[derive(Debug, thiserror::Error)]
+#[error("the host resolves to {0}, which is not a public address")]
+pub(super) struct ForbiddenAddress(pub IpAddr);
+
+/// Resolves names for the HTTP client. The client connects to what this returns and to nothing else, so that a name that
+/// changes its address between check and use gains nothing.
+pub(super) struct CheckedResolver {
+    pub lookup: Arc<dyn Lookup>,
+    pub allow_private: bool,
+}
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let lookup = Arc::clone(&self.lookup);
+        let allow_private = self.allow_private;
+        Box::pin(async move {
+            let all = lookup.lookup(name.as_str()).await?;
+            let allowed: Vec<SocketAddr> = all
+                .iter()
+                .filter(|address| allow_private || is_public(**address))
+                .map(|address| SocketAddr::new(*address, 0))
+                .collect();
+            match (allowed.is_empty(), all.first()) {
+                (false, _) => Ok(Box::new(allowed.into_iter()) as Addrs),
+                (true, Some(first)) => Err(ForbiddenAddress(*first).into()),
+                (true, None) => {
+                    Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address").into())
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn special_addresses_are_not_public() {
+        for address in [
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.255.255.254",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.1",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.0.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.7",
+            "203.0.113.7",
+            "224.0.0.1",
+            "239.255.255.255",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::7f00:1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::1",
+            "100::1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "2002:808:808::",
+            "3fff::1",
+            "5f00::1",
+            "fc00::1",
+            "fd12:3456::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+        ] {
+            assert!(!is_public(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[test]
+    fn ordinary_addresses_are_public() {
+        for address in [
+            "1.1.1.1",
+            "8.8.8.8",
+            "100.63.255.255",
+            "100.128.0.1",
+            "172.15.0.1",
+            "172.32.0.1",
+            "192.1.0.1",
+            "198.20.0.1",
+            "223.255.255.255",
+            "2606:4700::1111",
+            "2a00:1450:4001::1",
+            "2001:4860:4860::8888",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
+        ] {
+            assert!(is_public(address.parse().unwrap()), "{address}");
+        }
+    }
+}

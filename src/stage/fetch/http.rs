@@ -1,0 +1,182 @@
+//! `http` and `https`.
+//!
+//! Redirects are followed here, not in the client, because each hop is checked like the first address. The client knows no
+//! proxies, keeps no cookies, sends no credentials or referrer and undoes no compression.
+
+use super::{
+    Fetched,
+    address::{CheckedResolver, ForbiddenAddress, Lookup},
+    collect::Collector,
+    error::{Failure, scrub},
+    policy::UriPolicy,
+};
+use crate::config::{ConfigError, FetchConfig};
+use reqwest::{
+    Client, Response, StatusCode,
+    header::{ACCEPT, HeaderMap, LOCATION, RETRY_AFTER},
+};
+use std::{error::Error, sync::Arc, time::Duration};
+use url::Url;
+
+/// The HTTP client and its rules.
+pub(super) struct WebClient {
+    client: Client,
+    policy: Arc<UriPolicy>,
+    max_redirects: u32,
+}
+
+impl WebClient {
+    pub fn new(
+        config: &FetchConfig,
+        policy: Arc<UriPolicy>,
+        lookup: Arc<dyn Lookup>,
+    ) -> Result<Self, ConfigError> {
+        let client = Client::builder()
+            .user_agent(concat!("tagstream/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_proxy()
+            .http1_only()
+            .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
+            .pool_max_idle_per_host(8)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .dns_resolver(Arc::new(CheckedResolver {
+                lookup,
+                allow_private: config.allow_private_addresses,
+            }))
+            .build()
+            .map_err(|e| ConfigError::BadValue {
+                key: "fetch".into(),
+                reason: format!("makes no HTTP client: {}", chain(&e)),
+            })?;
+        Ok(WebClient {
+            client,
+            policy,
+            max_redirects: config.max_redirects,
+        })
+    }
+
+    /// Gets `url`, which has been checked.
+    pub async fn fetch(&self, url: &Url, collector: Collector<'_>) -> Result<Fetched, Failure> {
+        let mut url = url.clone();
+        for hop in 0.. {
+            url.set_fragment(None);
+            let response = self
+                .client
+                .get(url.clone())
+                .header(ACCEPT, "image/*, */*;q=0.5")
+                .send()
+                .await
+                .map_err(failure)?;
+            let status = response.status();
+            if status.is_success() {
+                return body(response, collector).await;
+            }
+            let location = match status.as_u16() {
+                301 | 302 | 303 | 307 | 308 => response.headers().get(LOCATION),
+                _ => None,
+            };
+            let Some(location) = location else {
+                return Err(refusal(status, response.headers()));
+            };
+            if hop >= self.max_redirects {
+                return Err(Failure::Permanent(format!(
+                    "more than {} redirects (`fetch.max_redirects`)",
+                    self.max_redirects
+                )));
+            }
+            let next = location
+                .to_str()
+                .ok()
+                .and_then(|location| url.join(location).ok())
+                .ok_or_else(|| Failure::Permanent("it redirects to what is no URI".into()))?;
+            self.check_redirect(&url, &next)?;
+            url = next;
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    fn check_redirect(&self, from: &Url, to: &Url) -> Result<(), Failure> {
+        let forbidden = |reason: String| Failure::Forbidden(format!("redirected: {reason}"));
+        if !matches!(to.scheme(), "http" | "https") {
+            return Err(forbidden(format!("to the scheme `{}`", to.scheme())));
+        }
+        if from.scheme() == "https" && to.scheme() == "http" {
+            return Err(forbidden("from https to http".into()));
+        }
+        self.policy.check_web(to).map_err(|failure| match failure {
+            Failure::Forbidden(reason) => forbidden(reason),
+            other => other,
+        })
+    }
+}
+
+async fn body(mut response: Response, mut collector: Collector<'_>) -> Result<Fetched, Failure> {
+    if let Some(length) = response.content_length() {
+        collector.announce(length)?;
+    }
+    while let Some(part) = response.chunk().await.map_err(failure)? {
+        collector.push(&part)?;
+    }
+    Ok(collector.finish())
+}
+
+/// What an answer that is neither the image nor a redirect means.
+fn refusal(status: StatusCode, headers: &HeaderMap) -> Failure {
+    let reason = format!("the server answered {status}");
+    match status.as_u16() {
+        404 | 410 => Failure::NotFound,
+        401 | 402 | 403 | 407 | 451 => Failure::AccessDenied(reason),
+        408 | 425 | 429 | 500..=599 => Failure::Transient {
+            reason,
+            after: retry_after(headers),
+            timed_out: false,
+        },
+        _ => Failure::Permanent(reason),
+    }
+}
+
+/// The header's delay in seconds, or until its date. Whether there is time for it, the deadline decides.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = chrono::DateTime::parse_from_rfc2822(value).ok()?;
+    date.signed_duration_since(chrono::Utc::now()).to_std().ok()
+}
+
+fn failure(error: reqwest::Error) -> Failure {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(forbidden) = cause.downcast_ref::<ForbiddenAddress>() {
+            return Failure::Forbidden(format!(
+                "{forbidden} (`fetch.allow_private_addresses` is off)"
+            ));
+        }
+        source = cause.source();
+    }
+    let timed_out = error.is_timeout();
+    let reason = chain(&error.without_url());
+    Failure::Transient {
+        reason,
+        after: None,
+        timed_out,
+    }
+}
+
+/// An error and its causes in one line: the client's own message is only the outermost of them.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = cause.source();
+    }
+    scrub(&text)
+}

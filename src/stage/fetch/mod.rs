@@ -1,0 +1,217 @@
+//! A URI to the bytes behind it, within bounds: allowed places only, a deadline, a size, a share of the memory budget.
+//!
+//! | scheme | by |
+//! |---|---|
+//! | `file` | the opened file's real path is checked, so that links and races cannot leave the allowed folders |
+//! | `s3`, `gs`, `az` | `object_store`, one client per bucket |
+//! | `http`, `https` | `reqwest`, connecting to checked addresses only, redirects followed and checked here |
+//! | `data` | the URI itself |
+//!
+//! The deadline covers all attempts of one image; time spent waiting for a place or for memory does not count, because
+//! it says nothing about the image.
+
+mod address;
+mod collect;
+mod data;
+mod error;
+mod file;
+mod http;
+mod object;
+mod policy;
+
+pub use address::{Lookup, LookupFuture, SystemLookup, is_public};
+pub use error::{FetchError, redact};
+pub use policy::{UriPolicy, check};
+
+use crate::{
+    config::{ConfigError, FetchConfig, ObjectStoreConfig},
+    stage::budget::{Budget, Lease},
+};
+use bytes::Bytes;
+use collect::Collector;
+use error::Failure;
+use policy::Source;
+use rand::RngExt;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::Semaphore;
+
+/// Memory taken before anything is known of the image's size; most images fit.
+const FIRST_LEASE_BYTES: u64 = 256 << 10;
+
+/// Longest delay between attempts that is our own choice.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
+
+/// An image's bytes and the share of the memory budget that they take.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The bytes, unchecked: perhaps no image at all.
+    pub bytes: Bytes,
+    /// To be held as long as the bytes are.
+    pub lease: Lease,
+}
+
+/// Fetches images. Clones share clients, limits and rules.
+#[derive(Clone)]
+pub struct Fetcher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    policy: Arc<UriPolicy>,
+    places: Semaphore,
+    timeout: Duration,
+    max_bytes: u64,
+    retries: u32,
+    retry_delay: Duration,
+    web: http::WebClient,
+    objects: object::Buckets,
+}
+
+impl Fetcher {
+    /// Sets up clients; connects to nothing.
+    ///
+    /// # Errors
+    /// [`ConfigError::BadValue`] names the key that cannot be right.
+    pub fn new(config: &FetchConfig, stores: &ObjectStoreConfig) -> Result<Self, ConfigError> {
+        Self::with_lookup(config, stores, Arc::new(SystemLookup))
+    }
+
+    /// As [`Fetcher::new`], with another resolver of host names for `http` and `https`.
+    ///
+    /// # Errors
+    /// As [`Fetcher::new`].
+    pub fn with_lookup(
+        config: &FetchConfig,
+        stores: &ObjectStoreConfig,
+        lookup: Arc<dyn Lookup>,
+    ) -> Result<Self, ConfigError> {
+        for (key, value) in [
+            ("fetch.concurrency", config.concurrency as u64),
+            ("fetch.timeout_ms", config.timeout_ms),
+            ("fetch.connect_timeout_ms", config.connect_timeout_ms),
+            ("fetch.max_mib", config.max_mib),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::BadValue {
+                    key: key.into(),
+                    reason: "must be at least 1".into(),
+                });
+            }
+        }
+        let policy = Arc::new(UriPolicy::new(config)?);
+        Ok(Fetcher {
+            shared: Arc::new(Shared {
+                web: http::WebClient::new(config, Arc::clone(&policy), lookup)?,
+                objects: object::Buckets::new(config, stores)?,
+                policy,
+                places: Semaphore::new(config.concurrency.min(Semaphore::MAX_PERMITS)),
+                timeout: Duration::from_millis(config.timeout_ms),
+                max_bytes: config.max_mib << 20,
+                retries: config.retries,
+                retry_delay: Duration::from_millis(config.retry_delay_ms.max(1)),
+            }),
+        })
+    }
+
+    /// Fetches `uri`. Waits for a place among the fetches in flight and for room in `budget`; then the deadline runs.
+    ///
+    /// # Errors
+    /// [`FetchError`]; its [`FetchError::kind`] is the dead letter it makes.
+    pub async fn fetch(&self, uri: &str, budget: &Budget) -> Result<Fetched, FetchError> {
+        let shared = &self.shared;
+        let named = |failure| shared.named(uri, 1, failure);
+        let source = shared.policy.source(uri).map_err(named)?;
+        let _place = shared
+            .places
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        let mut remaining = shared.timeout;
+        let mut attempts = 0;
+        let mut room = FIRST_LEASE_BYTES.min(shared.max_bytes);
+        loop {
+            // Nothing is held while this waits, so that it cannot be part of a circle.
+            let lease = budget.lease(room).await;
+            let started = Instant::now();
+            let collector = Collector::new(lease, budget, shared.max_bytes);
+            let attempt = tokio::time::timeout(remaining, shared.attempt(&source, collector));
+            let outcome = attempt.await;
+            remaining = remaining.saturating_sub(started.elapsed());
+            let failure = match outcome {
+                Ok(Ok(fetched)) => return Ok(fetched),
+                Ok(Err(Failure::NeedsRoom(bytes))) => {
+                    room = bytes;
+                    continue;
+                }
+                Ok(Err(failure)) => failure,
+                Err(_) => return Err(shared.timed_out(uri)),
+            };
+            attempts += 1;
+            let Failure::Transient { after, .. } = &failure else {
+                return Err(shared.named(uri, attempts, failure));
+            };
+            let delay = shared.delay(attempts).max(after.unwrap_or_default());
+            if attempts > shared.retries || delay >= remaining {
+                return Err(shared.named(uri, attempts, failure));
+            }
+            tokio::time::sleep(delay).await;
+            remaining -= delay;
+        }
+    }
+}
+
+impl Shared {
+    async fn attempt(&self, source: &Source, collector: Collector<'_>) -> Result<Fetched, Failure> {
+        match source {
+            Source::Data(body) => data::fetch(body, collector),
+            Source::File(path) => file::fetch(path, &self.policy, collector).await,
+            Source::Object {
+                scheme,
+                bucket,
+                key,
+            } => self.objects.fetch(scheme, bucket, key, collector).await,
+            Source::Web(url) => self.web.fetch(url, collector).await,
+        }
+    }
+
+    /// Exponential backoff with full jitter above half of it.
+    fn delay(&self, attempts: u32) -> Duration {
+        let longest = self
+            .retry_delay
+            .saturating_mul(1 << (attempts - 1).min(16))
+            .min(MAX_RETRY_DELAY);
+        longest.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+
+    fn timed_out(&self, uri: &str) -> FetchError {
+        FetchError::Timeout {
+            uri: redact(uri),
+            timeout: self.timeout,
+        }
+    }
+
+    fn named(&self, uri: &str, attempts: u32, failure: Failure) -> FetchError {
+        let shown = redact(uri);
+        match failure {
+            Failure::BadUri(reason) => FetchError::BadUri { uri: shown, reason },
+            Failure::Forbidden(reason) => FetchError::Forbidden { uri: shown, reason },
+            Failure::NotFound => FetchError::NotFound { uri: shown },
+            Failure::AccessDenied(reason) => FetchError::AccessDenied { uri: shown, reason },
+            Failure::TooLarge | Failure::NeedsRoom(_) => FetchError::TooLarge {
+                uri: shown,
+                max_bytes: self.max_bytes,
+            },
+            Failure::Transient {
+                timed_out: true, ..
+            } => self.timed_out(uri),
+            Failure::Transient { reason, .. } | Failure::Permanent(reason) => FetchError::Failed {
+                uri: shown,
+                attempts,
+                reason,
+            },
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Objects in S3, Google Cloud Storage and Azure Blob Storage.
+
+use super::{
+    Fetched,
+    collect::Collector,
+    error::{Failure, scrub},
+};
+use crate::config::{ConfigError, FetchConfig, ObjectStoreConfig, Secret};
+use futures::StreamExt;
+use object_store::{
+    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    azure::{AzureConfigKey, MicrosoftAzureBuilder},
+    gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
+    path::Path,
+};
+use std::{
+    collections::BTreeMap,
+    str::FromStr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+/// Clients kept; messages decide which buckets are asked for, so there must be a bound.
+const MAX_CLIENTS: usize = 64;
+
+/// A client and the bucket it is for (scheme, name).
+type Client = ((&'static str, String), Arc<dyn ObjectStore>);
+
+/// One client per bucket, the most recently used last.
+pub(super) struct Buckets {
+    options: ObjectStoreConfig,
+    retry: RetryConfig,
+    timeout: Duration,
+    connect_timeout: Duration,
+    clients: Mutex<Vec<Client>>,
+}
+
+impl Buckets {
+    /// Checks the options' names.
+    pub fn new(config: &FetchConfig, stores: &ObjectStoreConfig) -> Result<Self, ConfigError> {
+        fn known<K: FromStr>(
+            scheme: &str,
+            options: &BTreeMap<String, Secret>,
+        ) -> Result<(), ConfigError> {
+            match options.keys().find(|key| K::from_str(key).is_err()) {
+                None => Ok(()),
+                Some(key) => Err(ConfigError::BadValue {
+                    key: format!("object_store.{scheme}.{key}"),
+                    reason: "is not an option of this store".into(),
+                }),
+            }
+        }
+        known::<AmazonS3ConfigKey>("s3", &stores.s3)?;
+        known::<GoogleConfigKey>("gs", &stores.gs)?;
+        known::<AzureConfigKey>("az", &stores.az)?;
+        let timeout = Duration::from_millis(config.timeout_ms);
+        Ok(Buckets {
+            options: stores.clone(),
+            // The library knows which answers of which store are transient, so it repeats; the deadline is kept outside.
+            retry: RetryConfig {
+                backoff: BackoffConfig {
+                    init_backoff: Duration::from_millis(config.retry_delay_ms.max(1)),
+                    max_backoff: super::MAX_RETRY_DELAY,
+                    base: 2.0,
+                },
+                max_retries: config.retries as usize,
+                retry_timeout: timeout,
+            },
+            timeout,
+            connect_timeout: Duration::from_millis(config.connect_timeout_ms),
+            clients: Mutex::default(),
+        })
+    }
+
+    /// Gets one object.
+    pub async fn fetch(
+        &self,
+        scheme: &'static str,
+        bucket: &str,
+        key: &str,
+        mut collector: Collector<'_>,
+    ) -> Result<Fetched, Failure> {
+        let path = Path::parse(key).map_err(|e| Failure::BadUri(format!("the key: {e}")))?;
+        let store = self.client(scheme, bucket)?;
+        let object = store.get(&path).await.map_err(failure)?;
+        collector.announce(object.meta.size)?;
+        let mut parts = object.into_stream();
+        while let Some(part) = parts.next().await {
+            collector.push(&part.map_err(failure)?)?;
+        }
+        Ok(collector.finish())
+    }
+
+    fn client(&self, scheme: &'static str, bucket: &str) -> Result<Arc<dyn ObjectStore>, Failure> {
+        let mut clients = self.clients.lock().unwrap_or_else(|e| e.into_inner());
+        let found = clients
+            .iter()
+            .position(|((s, b), _)| *s == scheme && b == bucket);
+        let client = match found {
+            Some(at) => clients.remove(at),
+            None => {
+                if clients.len() >= MAX_CLIENTS {
+                    clients.remove(0);
+                }
+                let store = self.open(scheme, bucket).map_err(failure)?;
+                ((scheme, bucket.to_string()), store)
+            }
+        };
+        let store = Arc::clone(&client.1);
+        clients.push(client);
+        Ok(store)
+    }
+
+    fn open(&self, scheme: &str, bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
+        /// Sets every option whose name is known; [`Buckets::new`] has refused others.
+        fn set<B, K: FromStr>(
+            builder: B,
+            options: &BTreeMap<String, Secret>,
+            with: impl Fn(B, K, String) -> B,
+        ) -> B {
+            options
+                .iter()
+                .filter_map(|(key, value)| Some((K::from_str(key).ok()?, value)))
+                .fold(builder, |b, (key, value)| {
+                    with(b, key, value.expose().to_string())
+                })
+        }
+        let client = ClientOptions::new()
+            .with_timeout(self.timeout)
+            .with_connect_timeout(self.connect_timeout);
+        let retry = self.retry.clone();
+        // Options come after the client's, because some of them (`allow_http`) are kept in there.
+        Ok(match scheme {
+            "gs" => {
+                let builder = GoogleCloudStorageBuilder::from_env().with_client_options(client);
+                let builder = set(builder, &self.options.gs, |b, k, v| b.with_config(k, v));
+                Arc::new(builder.with_bucket_name(bucket).with_retry(retry).build()?)
+            }
+            "az" => {
+                let builder = MicrosoftAzureBuilder::from_env().with_client_options(client);
+                let builder = set(builder, &self.options.az, |b, k, v| b.with_config(k, v));
+                Arc::new(
+                    builder
+                        .with_container_name(bucket)
+                        .with_retry(retry)
+                        .build()?,
+                )
+            }
+            _ => {
+                let builder = AmazonS3Builder::from_env().with_client_options(client);
+                let builder = set(builder, &self.options.s3, |b, k, v| b.with_config(k, v));
+                Arc::new(builder.with_bucket_name(bucket).with_retry(retry).build()?)
+            }
+        })
+    }
+}
+
+fn failure(error: object_store::Error) -> Failure {
+    use object_store::Error;
+    let reason = scrub(&error.to_string());
+    match error {
+        Error::NotFound { .. } => Failure::NotFound,
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+            Failure::AccessDenied(reason)
+        }
+        Error::InvalidPath { .. } => Failure::BadUri(reason),
+        // Repeated inside already.
+        _ => Failure::Permanent(reason),
+    }
+}

@@ -1,0 +1,178 @@
+use super::*;
+use crate::events::DeadLetterKind::{BadUri, ForbiddenUri};
+
+fn policy(change: impl FnOnce(&mut FetchConfig)) -> UriPolicy {
+    let mut config = FetchConfig {
+        allow_schemes: SCHEMES.map(String::from).to_vec(),
+        ..FetchConfig::default()
+    };
+    change(&mut config);
+    UriPolicy::new(&config).unwrap()
+}
+
+#[test]
+fn addresses_in_disguise_are_recognised() {
+    let policy = policy(|_| {});
+    for uri in [
+        "http://127.0.0.1/a.jpg",
+        "http://127.1/a.jpg",
+        "http://2130706433/a.jpg",
+        "http://0177.0.0.1/a.jpg",
+        "http://0x7f.0.0.1/a.jpg",
+        "http://0x7f000001/a.jpg",
+        "http://127.0.0.1./a.jpg",
+        "http://127%2e0%2e0%2e1/a.jpg",
+        "http://１２７.0.0.1/a.jpg",
+        "http://[::1]/a.jpg",
+        "http://[::ffff:7f00:1]/a.jpg",
+        "http://[::ffff:169.254.169.254]/latest/meta-data",
+        "http://[64:ff9b::7f00:1]/a.jpg",
+        "http://[fe80::1]/a.jpg",
+        "http://169.254.169.254/latest/meta-data",
+        "http://0/a.jpg",
+        "http:\\\\10.0.0.1\\a.jpg",
+        "HTTP://10.0.0.1/a.jpg",
+    ] {
+        assert_eq!(check(&policy, uri), Err(ForbiddenUri), "{uri}");
+    }
+}
+
+#[test]
+fn user_names_and_passwords_are_refused() {
+    let policy = policy(|c| c.allow_hosts = vec!["example.org".into()]);
+    for uri in [
+        "https://user@example.org/a.jpg",
+        "https://user:password@example.org/a.jpg",
+        "https://:password@example.org/a.jpg",
+        "https://example.org@evil.net/a.jpg",
+        "https://example.org:80@evil.net/a.jpg",
+        "s3://key:secret@example.org/a.jpg",
+    ] {
+        assert_eq!(check(&policy, uri), Err(ForbiddenUri), "{uri}");
+    }
+}
+
+#[test]
+fn hosts_match_whole_names_only() {
+    let policy = policy(|c| {
+        c.allow_hosts = vec![
+            "example.org".into(),
+            "*.cdn.net".into(),
+            "My_Bucket".into(),
+            "bücher.de".into(),
+        ];
+    });
+    for uri in [
+        "https://example.org/a",
+        "https://EXAMPLE.org./a",
+        "https://a.cdn.net/a",
+        "https://a.b.cdn.net/a",
+        "s3://my_bucket/a",
+        "https://xn--bcher-kva.de/a",
+        "https://bücher.de/a",
+    ] {
+        assert_eq!(check(&policy, uri), Ok(()), "{uri}");
+    }
+    for uri in [
+        "https://www.example.org/a",
+        "https://example.org.evil.net/a",
+        "https://notexample.org/a",
+        "https://cdn.net/a",
+        "https://evilcdn.net/a",
+        "https://a.cdn.net.evil.net/a",
+        "https://evil.net/example.org",
+        "https://evil.net\\@example.org/a",
+        "https://evil.net#@example.org/",
+        "https://evil.net?@example.org/",
+        "s3://other/a",
+    ] {
+        assert_eq!(check(&policy, uri), Err(ForbiddenUri), "{uri}");
+    }
+}
+
+#[test]
+fn what_is_no_uri_is_a_bad_uri() {
+    let policy = policy(|_| {});
+    for uri in [
+        "",
+        "a.jpg",
+        "/etc/passwd",
+        "gopher://example.org/1",
+        "javascript:alert(1)",
+        "ftp://example.org/a",
+        "http://",
+        "http:///",
+        "http://[::1",
+        "http://exa mple.org/",
+        "http://256.256.256.256/",
+        "http://1.2.3.4.5/",
+        "http://example.org:99999/",
+        "s3:///key",
+        "s3://bucket",
+        "s3://bucket/",
+        "s3://bucket:9000/key",
+        "s3://bucket/key?versionId=1",
+        "s3://a/%ff",
+        "s3://buc..ket/key",
+        "s3://b%2fc/key",
+        "file://server/share/a.jpg",
+        "file:///a.jpg?x=1",
+    ] {
+        assert_eq!(check(&policy, uri), Err(BadUri), "{uri:?}");
+    }
+}
+
+#[test]
+fn schemes_not_listed_are_refused() {
+    let policy = UriPolicy::new(&FetchConfig::default()).unwrap();
+    assert_eq!(check(&policy, "http://example.org/a"), Err(ForbiddenUri));
+    assert_eq!(check(&policy, "file:///etc/passwd"), Err(ForbiddenUri));
+    assert_eq!(check(&policy, "https://example.org/a"), Ok(()));
+}
+
+#[test]
+fn paths_out_of_the_folders_are_refused_before_they_are_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = folder.path().to_str().unwrap().to_string();
+    let policy = policy(|c| c.allow_path_prefixes = vec![inside.clone()]);
+    for uri in [
+        "file:///etc/passwd".to_string(),
+        format!("file://{inside}/../x.jpg"),
+        format!("file://{inside}/%2e%2e/x.jpg"),
+        format!("file://{inside}/a%2f..%2f..%2fx.jpg"),
+        format!("file://{inside}-other/x.jpg"),
+        "file:///".to_string(),
+    ] {
+        assert_eq!(check(&policy, &uri), Err(ForbiddenUri), "{uri}");
+    }
+    for uri in [
+        format!("file://{inside}/a%20b.jpg"),
+        format!("file://localhost{inside}/a.jpg"),
+    ] {
+        assert_eq!(check(&policy, &uri), Ok(()), "{uri}");
+    }
+    assert_eq!(
+        check(&policy, &format!("file://{inside}/a%00.jpg")),
+        Err(BadUri)
+    );
+}
+
+#[test]
+fn rules_that_cannot_be_right_are_refused_at_the_start() {
+    let refused = |change: fn(&mut FetchConfig)| {
+        let mut config = FetchConfig::default();
+        change(&mut config);
+        UriPolicy::new(&config).unwrap_err().to_string()
+    };
+    assert!(refused(|c| c.allow_schemes = vec!["ftp".into()]).contains("allow_schemes"));
+    for host in ["", "*", "*.", "a.*.b", "a b", "*.10.0.0.1", "http://x"] {
+        let mut config = FetchConfig::default();
+        config.allow_hosts = vec![host.into()];
+        assert!(UriPolicy::new(&config).is_err(), "{host:?}");
+    }
+    assert!(
+        refused(|c| c.allow_path_prefixes = vec!["/no/such/folder".into()])
+            .contains("allow_path_prefixes")
+    );
+    assert!(refused(|c| c.allow_path_prefixes = vec!["src".into()]).contains("absolute"));
+}
