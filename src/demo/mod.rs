@@ -1,1 +1,3 @@
 //! What a demonstration needs: synthetic scenes and an embedded broker.
+
+pub mod scenes;
