@@ -3,4 +3,10 @@
 
 pub mod budget;
 pub mod decode;
+pub mod failpoint;
 pub mod fetch;
+pub mod ledger;
+pub mod pipeline;
+pub mod row_maker;
+pub mod sink;
+pub mod source;

@@ -1,0 +1,132 @@
+//! Failpoints: places where a test can make the process die, fail, hang or stop.
+//!
+//! Armed by the environment: `TAGSTREAM_FAILPOINTS="put.after=kill@3,infer.before=error"`. An action is one of
+//!
+//! | action | what happens |
+//! |---|---|
+//! | `kill` | SIGKILL to this process: nothing is flushed, no destructor runs |
+//! | `stop` | SIGSTOP to this process: it freezes until it gets SIGCONT (a zombie, if its partitions move meanwhile) |
+//! | `error` | the step fails with [`Injected`] |
+//! | `hang` | the step never ends |
+//!
+//! `@N` arms the N-th pass only (the first is 1); without it every pass. Places: `fetch`, `infer`, `predictions.ack`,
+//! `dead_letter.ack`, `put`, `offset.commit`, each with `.before` and `.after`.
+//! Without debug assertions and without the cargo feature `failpoints` (a release build) nothing of this is compiled in.
+
+/// The error that the action `error` makes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("failpoint {0} was told to fail")]
+pub struct Injected(pub &'static str);
+
+/// Passes the place `name`.
+///
+/// # Errors
+/// [`Injected`] if the environment says so.
+#[cfg(any(debug_assertions, feature = "failpoints"))]
+pub async fn pass(name: &'static str) -> Result<(), Injected> {
+    match armed::next(name) {
+        None => Ok(()),
+        Some(armed::Action::Error) => Err(Injected(name)),
+        Some(armed::Action::Hang) => std::future::pending().await,
+        Some(armed::Action::Signal(signal)) => {
+            armed::signal_self(signal);
+            Ok(())
+        }
+    }
+}
+
+/// Passes the place `name`.
+///
+/// # Errors
+/// None in this build.
+#[cfg(not(any(debug_assertions, feature = "failpoints")))]
+#[inline(always)]
+pub async fn pass(_name: &'static str) -> Result<(), Injected> {
+    Ok(())
+}
+
+#[cfg(any(debug_assertions, feature = "failpoints"))]
+mod armed {
+    use std::{
+        collections::HashMap,
+        sync::{
+            LazyLock,
+            atomic::{AtomicU64, Ordering},
+        },
+    };
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Action {
+        Error,
+        Hang,
+        Signal(&'static str),
+    }
+
+    #[derive(Debug)]
+    pub struct Point {
+        pub action: Action,
+        pub at: Option<u64>,
+        pub passes: AtomicU64,
+    }
+
+    pub fn parse(text: &str) -> Result<HashMap<String, Point>, String> {
+        text.split(',')
+            .filter(|part| !part.is_empty())
+            .map(|part| {
+                let bad = || format!("TAGSTREAM_FAILPOINTS: {part:?} is not PLACE=ACTION[@N]");
+                let (name, rest) = part.split_once('=').ok_or_else(bad)?;
+                let (action, at) = match rest.split_once('@') {
+                    Some((action, at)) => (action, Some(at.parse().map_err(|_| bad())?)),
+                    None => (rest, None),
+                };
+                let action = match action {
+                    "kill" => Action::Signal("KILL"),
+                    "stop" => Action::Signal("STOP"),
+                    "error" => Action::Error,
+                    "hang" => Action::Hang,
+                    _ => return Err(bad()),
+                };
+                let passes = AtomicU64::new(0);
+                Ok((name.to_owned(), Point { action, at, passes }))
+            })
+            .collect()
+    }
+
+    static POINTS: LazyLock<HashMap<String, Point>> = LazyLock::new(|| {
+        let text = std::env::var("TAGSTREAM_FAILPOINTS").unwrap_or_default();
+        parse(&text).unwrap_or_else(|error| panic!("{error}"))
+    });
+
+    pub fn next(name: &str) -> Option<Action> {
+        let point = POINTS.get(name)?;
+        let pass = point.passes.fetch_add(1, Ordering::SeqCst) + 1;
+        point.at.is_none_or(|at| at == pass).then_some(point.action)
+    }
+
+    /// Sends a signal to this process through `kill(1)`, which needs no unsafe code; waits until it has arrived.
+    pub fn signal_self(signal: &str) {
+        let id = std::process::id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args([&format!("-{signal}"), &id])
+            .status();
+        assert!(
+            sent.as_ref().is_ok_and(|s| s.success()),
+            "kill -{signal} {id}: {sent:?}"
+        );
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn actions_are_read_and_nonsense_is_refused() {
+            let points = parse("put.after=kill@3,infer.before=error").unwrap();
+            assert_eq!(points["put.after"].at, Some(3));
+            assert_eq!(points["infer.before"].action, Action::Error);
+            for bad in ["put", "put=explode", "put=kill@x"] {
+                assert!(parse(bad).is_err(), "{bad}");
+            }
+        }
+    }
+}

@@ -1,0 +1,513 @@
+//! The ledger of one partition: what was read, what is finished, and where the next file ends. No IO, no clock of its own.
+//!
+//! Rows leave inference out of order; the ledger puts them back. Only the contiguous finished beginning can become a file. A
+//! file ends by size, by age (also when the topic is idle), by a change of the columns' layout, or early when memory is short.
+
+use super::{
+    budget::Lease,
+    sink::{
+        producer::{Ack, Outgoing},
+        table::TableRow,
+    },
+};
+use crate::events::{Offset, OffsetRange};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// When a file ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CutRules {
+    /// At this many bytes of rows.
+    pub max_bytes: u64,
+    /// When its first message has waited this long.
+    pub max_age: Duration,
+}
+
+/// Why a file ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CutReason {
+    /// It reached its size.
+    Size,
+    /// Its first message waited long enough.
+    Age,
+    /// The next row's columns have another layout.
+    Layout,
+    /// Memory was short.
+    Pressure,
+    /// The stage stops, gives the partition back or has read everything.
+    Flush,
+}
+
+impl CutReason {
+    /// The reason's name, as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CutReason::Size => "size",
+            CutReason::Age => "age",
+            CutReason::Layout => "layout",
+            CutReason::Pressure => "pressure",
+            CutReason::Flush => "flush",
+        }
+    }
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub struct Finished<R> {
+    /// Its row; `None` for a dead letter or a tombstone, which still takes its place in a range.
+    pub row: Option<R>,
+    /// A message for the predictions topic.
+    pub prediction: Option<Outgoing>,
+    /// A message for the dead-letter topic.
+    pub dead_letter: Option<Outgoing>,
+    /// The bytes that the row holds, given back when its file is committed.
+    pub lease: Option<Lease>,
+}
+
+#[derive(Debug)]
+enum State<R> {
+    Making,
+    Done(Done<R>),
+}
+
+#[derive(Debug)]
+struct Done<R> {
+    finished: Finished<R>,
+    bytes: u64,
+    prediction: Option<Ack>,
+    dead_letter: Option<Ack>,
+}
+
+#[derive(Debug)]
+struct Entry<R> {
+    offset: Offset,
+    admitted: Instant,
+    state: State<R>,
+}
+
+/// Everything that becomes one file.
+#[derive(Debug)]
+pub struct Cut<R: TableRow> {
+    /// The offsets it covers.
+    pub range: OffsetRange,
+    /// Why it ended.
+    pub reason: CutReason,
+    /// Its rows, by offset; may be empty.
+    pub rows: Vec<R>,
+    /// The rows' layout; `None` without rows.
+    pub layout: Option<Arc<R::Layout>>,
+    /// Outstanding acknowledgements of the predictions topic.
+    pub predictions: Vec<Ack>,
+    /// Outstanding acknowledgements of the dead-letter topic.
+    pub dead_letters: Vec<Ack>,
+    /// The memory it holds.
+    pub leases: Vec<Lease>,
+    /// When its first message was read.
+    pub admitted: Instant,
+}
+
+impl<R: TableRow> Cut<R> {
+    /// Drops the rows that another writer's file covers; `false` if nothing is left.
+    pub fn drop_covered(&mut self, to: Offset) -> bool {
+        self.rows.retain(|row| row.offset() >= to);
+        if self.rows.is_empty() {
+            self.layout = None;
+        }
+        self.range.start = to.min(self.range.end);
+        !self.range.is_empty()
+    }
+}
+
+/// The ledger of one partition.
+#[derive(Debug)]
+pub struct Ledger<R: TableRow> {
+    rules: CutRules,
+    /// First offset of the next file.
+    start: Offset,
+    /// First offset not yet admitted.
+    next: Offset,
+    entries: VecDeque<Entry<R>>,
+    /// How many entries at the front are done and handed to the topics.
+    ready: usize,
+    ready_bytes: u64,
+    making: usize,
+}
+
+impl<R: TableRow> Ledger<R> {
+    /// A ledger whose first file starts at `start`.
+    pub fn new(start: Offset, rules: CutRules) -> Self {
+        Ledger {
+            rules,
+            start,
+            next: start,
+            entries: VecDeque::new(),
+            ready: 0,
+            ready_bytes: 0,
+            making: 0,
+        }
+    }
+
+    /// First offset of the next file.
+    pub fn start(&self) -> Offset {
+        self.start
+    }
+
+    /// First offset not yet admitted.
+    pub fn next(&self) -> Offset {
+        self.next
+    }
+
+    /// Messages admitted and not finished.
+    pub fn making(&self) -> usize {
+        self.making
+    }
+
+    /// Whether nothing is admitted that is not in a file.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of rows that could be cut now.
+    pub fn ready_bytes(&self) -> u64 {
+        self.ready_bytes
+    }
+
+    /// Whether anything could be cut now.
+    pub fn has_ready(&self) -> bool {
+        self.ready > 0
+    }
+
+    /// Takes note of a message that was read. `false` if it is covered already (by a file, or because it was read before): it
+    /// must not be worked on. Offsets may skip: transaction markers and compaction leave holes in a log.
+    pub fn admit(&mut self, offset: Offset, now: Instant) -> bool {
+        if offset < self.next {
+            return false;
+        }
+        self.entries.push_back(Entry {
+            offset,
+            admitted: now,
+            state: State::Making,
+        });
+        self.next = offset.next();
+        self.making += 1;
+        true
+    }
+
+    /// Takes note of what became of a message. What nobody waits for any more is dropped.
+    pub fn finish(&mut self, offset: Offset, finished: Finished<R>) {
+        let Ok(index) = self.entries.binary_search_by_key(&offset, |e| e.offset) else {
+            return;
+        };
+        let entry = &mut self.entries[index];
+        if matches!(entry.state, State::Making) {
+            let bytes = finished.row.as_ref().map_or(0, TableRow::bytes);
+            entry.state = State::Done(Done {
+                finished,
+                bytes,
+                prediction: None,
+                dead_letter: None,
+            });
+            self.making -= 1;
+        }
+    }
+
+    /// Hands messages for the topics to `send`, in the partition's order, as far as everything before them is finished.
+    pub fn publish(&mut self, mut send: impl FnMut(Outgoing) -> Ack) {
+        while let Some(Entry {
+            state: State::Done(done),
+            ..
+        }) = self.entries.get_mut(self.ready)
+        {
+            done.prediction = done.finished.prediction.take().map(&mut send);
+            done.dead_letter = done.finished.dead_letter.take().map(&mut send);
+            self.ready_bytes += done.bytes;
+            self.ready += 1;
+        }
+    }
+
+    fn ready_entries(&self) -> impl Iterator<Item = &Done<R>> {
+        self.entries
+            .iter()
+            .take(self.ready)
+            .filter_map(|e| match &e.state {
+                State::Done(done) => Some(done),
+                State::Making => None,
+            })
+    }
+
+    /// How many entries the next file takes, and whether the one after it must go into another file because of its layout.
+    fn extent(&self) -> (usize, bool) {
+        let mut layout: Option<&Arc<R::Layout>> = None;
+        let mut bytes = 0;
+        for (count, done) in self.ready_entries().enumerate() {
+            if count > 0 && bytes >= self.rules.max_bytes {
+                return (count, false);
+            }
+            if let Some(row) = &done.finished.row {
+                let same = layout.is_none_or(|l| Arc::ptr_eq(l, row.layout()) || l == row.layout());
+                if !same {
+                    return (count, true);
+                }
+                layout = Some(row.layout());
+            }
+            bytes += done.bytes;
+        }
+        (self.ready, false)
+    }
+
+    /// Whether a file should end now, and why.
+    pub fn due(&self, now: Instant) -> Option<CutReason> {
+        let first = self.entries.front().filter(|_| self.ready > 0)?;
+        if self.extent().1 {
+            Some(CutReason::Layout)
+        } else if self.ready_bytes >= self.rules.max_bytes {
+            Some(CutReason::Size)
+        } else if now.duration_since(first.admitted) >= self.rules.max_age {
+            Some(CutReason::Age)
+        } else {
+            None
+        }
+    }
+
+    /// When [`Ledger::due`] will say `Age`.
+    pub fn deadline(&self) -> Option<Instant> {
+        let first = self.entries.front().filter(|_| self.ready > 0)?;
+        Some(first.admitted + self.rules.max_age)
+    }
+
+    /// Takes the next file out of the ledger.
+    pub fn cut(&mut self, reason: CutReason) -> Option<Cut<R>> {
+        let (count, _) = self.extent();
+        let last = self.entries.get(count.checked_sub(1)?)?.offset;
+        let mut cut = Cut {
+            range: OffsetRange {
+                start: self.start,
+                end: last.next(),
+            },
+            reason,
+            rows: Vec::with_capacity(count),
+            layout: None,
+            predictions: Vec::new(),
+            dead_letters: Vec::new(),
+            leases: Vec::with_capacity(count),
+            admitted: self.entries[0].admitted,
+        };
+        for entry in self.entries.drain(..count) {
+            let State::Done(done) = entry.state else {
+                unreachable!("only finished entries are ready");
+            };
+            self.ready_bytes -= done.bytes;
+            if let Some(row) = done.finished.row {
+                cut.layout = Some(Arc::clone(row.layout()));
+                cut.rows.push(row);
+            }
+            cut.predictions.extend(done.prediction);
+            cut.dead_letters.extend(done.dead_letter);
+            cut.leases.extend(done.finished.lease);
+        }
+        self.ready -= count;
+        self.start = cut.range.end;
+        Some(cut)
+    }
+
+    /// Everything before `to` is committed (by us or by another): what lies before it is dropped, finished or not.
+    pub fn advance(&mut self, to: Offset) {
+        while self.entries.front().is_some_and(|e| e.offset < to) {
+            match self.entries.pop_front().map(|e| e.state) {
+                Some(State::Done(done)) if self.ready > 0 => {
+                    self.ready -= 1;
+                    self.ready_bytes -= done.bytes;
+                }
+                Some(State::Making) => self.making -= 1,
+                _ => {}
+            }
+        }
+        self.start = self.start.max(to);
+        self.next = self.next.max(to);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sink::predictions::{
+        PredictionLayout, PredictionRow,
+        tests::{layout, row},
+    };
+    use super::*;
+
+    const RULES: CutRules = CutRules {
+        max_bytes: 3000,
+        max_age: Duration::from_secs(60),
+    };
+
+    struct Fixture {
+        ledger: Ledger<PredictionRow>,
+        layout: Arc<PredictionLayout>,
+        now: Instant,
+        sent: Vec<Outgoing>,
+    }
+
+    impl Fixture {
+        fn new(start: i64) -> Self {
+            Fixture {
+                ledger: Ledger::new(Offset(start), RULES),
+                layout: layout(false),
+                now: Instant::now(),
+                sent: Vec::new(),
+            }
+        }
+        fn admit(&mut self, offsets: impl IntoIterator<Item = i64>) {
+            for o in offsets {
+                assert!(self.ledger.admit(Offset(o), self.now));
+            }
+        }
+        fn finish(&mut self, offset: i64, with_row: bool) {
+            let row = with_row.then(|| row(offset, &self.layout));
+            let message = |topic: &str| Outgoing {
+                topic: topic.into(),
+                key: Some(offset.to_string().into()),
+                ..Outgoing::default()
+            };
+            let finished = Finished {
+                row,
+                prediction: with_row.then(|| message("p")),
+                dead_letter: (!with_row).then(|| message("d")),
+                lease: None,
+            };
+            self.ledger.finish(Offset(offset), finished);
+            let sent = &mut self.sent;
+            self.ledger.publish(|outgoing| {
+                sent.push(outgoing);
+                Ack::acknowledged()
+            });
+        }
+        fn cut(&mut self) -> (i64, i64, Vec<i64>) {
+            let cut = self.ledger.cut(CutReason::Flush).unwrap();
+            let rows = cut.rows.iter().map(|r| r.offset.0).collect();
+            (cut.range.start.0, cut.range.end.0, rows)
+        }
+    }
+
+    #[test]
+    fn only_the_contiguous_beginning_is_cut_and_in_order() {
+        let mut f = Fixture::new(5);
+        f.admit(5..10);
+        for o in [7, 6, 9] {
+            f.finish(o, true);
+        }
+        assert!(f.ledger.cut(CutReason::Flush).is_none());
+        f.finish(5, true);
+        assert_eq!(f.cut(), (5, 8, vec![5, 6, 7]));
+        f.finish(8, true);
+        assert_eq!(f.cut(), (8, 10, vec![8, 9]));
+        assert!(f.ledger.is_empty());
+    }
+
+    #[test]
+    fn messages_reach_the_topics_in_the_partitions_order() {
+        let mut f = Fixture::new(0);
+        f.admit(0..4);
+        for (o, with_row) in [(3, true), (1, false), (0, true), (2, true)] {
+            f.finish(o, with_row);
+        }
+        let keys: Vec<&[u8]> = f.sent.iter().map(|m| m.key.as_deref().unwrap()).collect();
+        assert_eq!(keys, [b"0", b"1", b"2", b"3"]);
+        assert_eq!(f.sent[1].topic.as_ref(), "d");
+    }
+
+    #[test]
+    fn holes_and_dead_letters_lie_inside_ranges() {
+        let mut f = Fixture::new(0);
+        f.admit([2, 3, 9]);
+        for o in [2, 3, 9] {
+            f.finish(o, false);
+        }
+        assert_eq!(f.cut(), (0, 10, vec![]));
+        f.admit([20]);
+        f.finish(20, true);
+        assert_eq!(f.cut(), (10, 21, vec![20]));
+    }
+
+    #[test]
+    fn what_was_read_before_is_not_admitted_again() {
+        let mut f = Fixture::new(5);
+        assert!(!f.ledger.admit(Offset(4), f.now));
+        f.admit([5]);
+        assert!(!f.ledger.admit(Offset(5), f.now));
+    }
+
+    #[test]
+    fn a_file_ends_by_size_and_the_rest_stays() {
+        let mut f = Fixture::new(0);
+        f.admit(0..40);
+        for o in 0..40 {
+            f.finish(o, true);
+        }
+        assert_eq!(f.ledger.due(f.now), Some(CutReason::Size));
+        let (_, end, rows) = f.cut();
+        assert!(end < 40 && rows.len() as i64 == end);
+        let bytes: u64 = rows.iter().map(|o| row(*o, &f.layout).bytes()).sum();
+        assert!(bytes >= RULES.max_bytes && bytes < RULES.max_bytes + 2000);
+        assert_eq!(f.cut().0, end);
+    }
+
+    #[test]
+    fn an_idle_tail_ends_by_age() {
+        let mut f = Fixture::new(0);
+        f.admit([0]);
+        assert_eq!(f.ledger.deadline(), None);
+        f.finish(0, true);
+        assert_eq!(f.ledger.due(f.now), None);
+        assert_eq!(f.ledger.deadline(), Some(f.now + RULES.max_age));
+        assert_eq!(f.ledger.due(f.now + RULES.max_age), Some(CutReason::Age));
+    }
+
+    #[test]
+    fn another_layout_ends_the_file_but_an_equal_one_does_not() {
+        let mut f = Fixture::new(0);
+        f.admit(0..4);
+        f.finish(0, true);
+        f.layout = layout(false);
+        f.finish(1, true);
+        assert_eq!(f.ledger.due(f.now), None);
+        f.finish(2, false);
+        f.layout = layout(true);
+        f.finish(3, true);
+        assert_eq!(f.ledger.due(f.now), Some(CutReason::Layout));
+        assert_eq!(f.cut(), (0, 3, vec![0, 1]));
+        assert_eq!(f.cut(), (3, 4, vec![3]));
+    }
+
+    #[test]
+    fn rows_that_another_writer_covered_are_dropped_finished_or_not() {
+        let mut f = Fixture::new(0);
+        f.admit(0..6);
+        for o in [0, 1, 3] {
+            f.finish(o, true);
+        }
+        f.ledger.advance(Offset(4));
+        assert_eq!(f.ledger.making(), 2);
+        assert_eq!(f.ledger.ready_bytes(), 0);
+        f.finish(2, true);
+        f.finish(4, true);
+        f.finish(5, true);
+        assert_eq!(f.cut(), (4, 6, vec![4, 5]));
+        f.ledger.advance(Offset(100));
+        assert!(!f.ledger.admit(Offset(99), f.now));
+        f.admit([100]);
+    }
+
+    #[test]
+    fn a_cut_drops_what_is_covered_and_keeps_the_rest() {
+        let mut f = Fixture::new(0);
+        f.admit(0..6);
+        for o in 0..6 {
+            f.finish(o, true);
+        }
+        let mut cut = f.ledger.cut(CutReason::Flush).unwrap();
+        assert!(cut.drop_covered(Offset(4)));
+        assert_eq!(cut.range.start, Offset(4));
+        assert_eq!(cut.rows.len(), 2);
+        assert!(!cut.drop_covered(Offset(9)));
+    }
+}

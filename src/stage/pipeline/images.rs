@@ -1,0 +1,261 @@
+//! Images to rows: parse, fetch, decode straight into the model's batch, infer.
+
+use crate::{
+    events::{DeadLetterKind, ImageReference, Offset, PartitionId},
+    model::bundle::Preprocessing,
+    stage::{
+        budget::Budget,
+        decode::{DecodeLimits, ImageSize, decode_into},
+        failpoint,
+        fetch::Fetcher,
+        row_maker::{Made, MakeError, RowMaker},
+        sink::{
+            predictions::{ModelStamp, PredictionLayout, PredictionRow, RowTag},
+            predictions_topic,
+        },
+        source::SourceMessage,
+    },
+};
+use chrono::Utc;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Bytes of a row beside its vectors: names, tags, the message for the predictions topic.
+const ROW_OVERHEAD: u64 = 8 << 10;
+/// Tags whose region embeddings are reckoned with.
+const TAGS_PER_ROW: u64 = 8;
+
+/// What a model says about one image, in the table's terms.
+#[derive(Debug, Clone)]
+pub struct Tagged {
+    /// What said it.
+    pub model: Arc<ModelStamp>,
+    /// The columns it needs.
+    pub layout: Arc<PredictionLayout>,
+    /// Tags, best first.
+    pub tags: Vec<RowTag>,
+    /// Calibrated probabilities, `[C]`.
+    pub scores: Vec<f32>,
+    /// The image's embedding, `[D]`.
+    pub embedding: Vec<f32>,
+}
+
+/// Why a model said nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TagError {
+    /// This image cannot be tagged.
+    #[error("{0}")]
+    Image(String),
+    /// No image can be tagged any more.
+    #[error("{0}")]
+    Stopped(String),
+}
+
+/// A place in a batch that is being made.
+pub trait PixelSlot: Send + 'static {
+    /// How pixels are prepared, and where they go: `[H, W, 3]`, uint8.
+    fn target(&mut self) -> (&Preprocessing, &mut [u8]);
+    /// Waits for the batch.
+    fn infer(self) -> impl Future<Output = Result<Tagged, TagError>> + Send;
+}
+
+/// A model that tags batches of images.
+pub trait Tagger: Send + Sync + 'static {
+    /// A place in a batch.
+    type Slot: PixelSlot;
+    /// Waits for a place.
+    fn slot(&self) -> impl Future<Output = Result<Self::Slot, TagError>> + Send;
+    /// The columns that rows made now need.
+    fn layout(&self) -> Arc<PredictionLayout>;
+}
+
+/// What [`ImageRows`] is told at its start.
+#[derive(Debug, Clone)]
+pub struct ImageSettings {
+    /// Caps on what is decoded.
+    pub limits: DecodeLimits,
+    /// The predictions topic; `None`: no messages.
+    pub predictions_topic: Option<Arc<str>>,
+    /// Whether messages carry the embedding.
+    pub embedding_in_topic: bool,
+    /// Messages in the making.
+    pub places: usize,
+    /// Decoding threads; 0: one for every core.
+    pub decode_threads: usize,
+}
+
+/// Makes rows of the predictions table from image references.
+pub struct ImageRows<T> {
+    tagger: Arc<T>,
+    fetcher: Fetcher,
+    /// Bytes of images between fetch and the batch.
+    budget: Budget,
+    decoders: rayon::ThreadPool,
+    settings: ImageSettings,
+}
+
+enum Flaw {
+    DeadLetter(DeadLetterKind, String),
+    Fatal(MakeError),
+}
+
+impl From<failpoint::Injected> for Flaw {
+    fn from(error: failpoint::Injected) -> Self {
+        Flaw::Fatal(error.into())
+    }
+}
+
+impl From<TagError> for Flaw {
+    fn from(error: TagError) -> Self {
+        match error {
+            TagError::Image(reason) => Flaw::DeadLetter(DeadLetterKind::Inference, reason),
+            TagError::Stopped(reason) => Flaw::Fatal(MakeError::Model(reason)),
+        }
+    }
+}
+
+impl<T: Tagger> ImageRows<T> {
+    /// Joins the parts.
+    ///
+    /// # Errors
+    /// [`MakeError::Model`] if the decoding threads cannot be started.
+    pub fn new(
+        tagger: Arc<T>,
+        fetcher: Fetcher,
+        budget: Budget,
+        settings: ImageSettings,
+    ) -> Result<Self, MakeError> {
+        let decoders = rayon::ThreadPoolBuilder::new()
+            .num_threads(settings.decode_threads)
+            .thread_name(|i| format!("decode-{i}"))
+            .build()
+            .map_err(|e| MakeError::Model(format!("cannot start decoding threads: {e}")))?;
+        Ok(ImageRows {
+            tagger,
+            fetcher,
+            budget,
+            decoders,
+            settings,
+        })
+    }
+
+    /// Decodes on a decoding thread, straight into the batch.
+    async fn decode(
+        &self,
+        bytes: bytes::Bytes,
+        mut slot: T::Slot,
+    ) -> Result<(T::Slot, ImageSize), Flaw> {
+        let (sender, decoded) = oneshot::channel();
+        let limits = self.settings.limits;
+        self.decoders.spawn(move || {
+            let (preprocessing, pixels) = slot.target();
+            let size = decode_into(&bytes, preprocessing, &limits, pixels);
+            // Nobody waits if the stage is stopping.
+            let _ = sender.send(size.map(|size| (slot, size)));
+        });
+        match decoded.await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(Flaw::DeadLetter(error.kind(), error.to_string())),
+            Err(_) => Err(Flaw::DeadLetter(
+                DeadLetterKind::BadImage,
+                "the decoder gave up on this image".into(),
+            )),
+        }
+    }
+
+    async fn row(
+        &self,
+        partition: &PartitionId,
+        offset: Offset,
+        reference: ImageReference,
+        timestamp: chrono::DateTime<Utc>,
+    ) -> Result<PredictionRow, Flaw> {
+        failpoint::pass("fetch.before").await?;
+        let fetched = self
+            .fetcher
+            .fetch(&reference.uri, &self.budget)
+            .await
+            .map_err(|error| Flaw::DeadLetter(error.kind(), error.to_string()))?;
+        failpoint::pass("fetch.after").await?;
+        let slot = self.tagger.slot().await?;
+        let (slot, size) = self.decode(fetched.bytes, slot).await?;
+        drop(fetched.lease);
+        failpoint::pass("infer.before").await?;
+        let tagged = slot.infer().await?;
+        failpoint::pass("infer.after").await?;
+        Ok(PredictionRow {
+            image_id: reference.image_id,
+            uri: reference.uri,
+            event_time: reference.event_time.unwrap_or(timestamp),
+            processed_time: Utc::now(),
+            partition: partition.clone(),
+            offset,
+            model: tagged.model,
+            width: size.width,
+            height: size.height,
+            tags: tagged.tags,
+            scores: tagged.scores,
+            embedding: tagged.embedding,
+            attributes: reference.attributes,
+            layout: tagged.layout,
+        })
+    }
+}
+
+impl<T: Tagger> RowMaker for ImageRows<T> {
+    type Row = PredictionRow;
+
+    async fn make(&self, message: &SourceMessage) -> Result<Made<PredictionRow>, MakeError> {
+        let Some(payload) = &message.payload else {
+            return Ok(Made::Nothing);
+        };
+        let reference = match ImageReference::from_json(payload) {
+            Ok(reference) => reference,
+            Err(error) => {
+                return Ok(Made::DeadLetter {
+                    kind: DeadLetterKind::BadMessage,
+                    reason: error.to_string(),
+                });
+            }
+        };
+        let timestamp = message.timestamp.unwrap_or_else(Utc::now);
+        match self
+            .row(&message.partition, message.offset, reference, timestamp)
+            .await
+        {
+            Ok(row) => {
+                let topic = self.settings.predictions_topic.as_ref();
+                let prediction = topic.map(|topic| {
+                    predictions_topic::message(topic, &row, self.settings.embedding_in_topic)
+                });
+                Ok(Made::Row { row, prediction })
+            }
+            Err(Flaw::DeadLetter(kind, reason)) => Ok(Made::DeadLetter { kind, reason }),
+            Err(Flaw::Fatal(error)) => Err(error),
+        }
+    }
+
+    fn layout(&self) -> Arc<PredictionLayout> {
+        self.tagger.layout()
+    }
+
+    fn row_bytes(&self) -> u64 {
+        let layout = self.tagger.layout();
+        let embedding = layout.embedding as u64;
+        let in_topic = if self.settings.embedding_in_topic {
+            14 * embedding
+        } else {
+            0
+        };
+        let regions = if layout.region_embeddings {
+            TAGS_PER_ROW * 4 * embedding
+        } else {
+            0
+        };
+        ROW_OVERHEAD + 4 * (layout.categories.len() as u64 + embedding) + in_topic + regions
+    }
+
+    fn places(&self) -> usize {
+        self.settings.places
+    }
+}

@@ -1,0 +1,586 @@
+//! One line: the events of a source, the rows of a maker, the files of a table. One task owns all ledgers.
+
+use super::{
+    Control, LineError, Vitals,
+    commit::{FileDone, FileJob},
+    owned::Owned,
+};
+use crate::{
+    config::StartAt,
+    events::{Offset, PartitionId},
+    stage::{
+        budget::{Budget, Lease},
+        failpoint,
+        ledger::{CutReason, CutRules, Finished, Ledger},
+        row_maker::{Made, RowMaker},
+        sink::{
+            chain::{Chain, WriterId},
+            dead_letter_topic,
+            files::{Committed, Fence, FileSink},
+            producer::Topics,
+            table::TableRow,
+            walk::{CommitHint, LogFacts},
+        },
+        source::{Generation, OffsetCommit, Source, SourceCommand, SourceEvent, SourceMessage},
+    },
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering, mpsc::SyncSender},
+    time::Duration,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+/// How often ages and pressure are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// Files held encoded at once: with the largest file, part of the constant above the budget.
+const ENCODERS: usize = 2;
+/// Above this share of the budget the largest file is cut early.
+const PRESSURE: f64 = 0.75;
+/// How long the consumer may take to leave the group.
+const LEAVE: Duration = Duration::from_secs(10);
+
+/// What a line is told at its start.
+#[derive(Debug, Clone)]
+pub struct LineSettings {
+    /// Where a partition without files starts.
+    pub start: StartAt,
+    /// When files end.
+    pub rules: CutRules,
+    /// The topic of dead letters.
+    pub dead_letter_topic: Arc<str>,
+    /// Time to finish what was read, when the stage stops or partitions are taken away.
+    pub drain_timeout: Duration,
+    /// End when everything that was there at the assignment is in files.
+    pub until_drained: bool,
+    /// This process, once; part of every writer id.
+    pub process: Arc<str>,
+}
+
+/// One line, ready to run.
+pub struct Line<M: RowMaker> {
+    /// Makes rows.
+    pub maker: Arc<M>,
+    /// Writes files.
+    pub sink: FileSink<M::Row>,
+    /// Writes messages.
+    pub topics: Arc<dyn Topics>,
+    /// Bytes of messages and rows.
+    pub budget: Budget,
+    /// The settings.
+    pub settings: LineSettings,
+    /// What it shows of itself.
+    pub vitals: Arc<Vitals>,
+}
+
+enum Task<R: TableRow> {
+    Made {
+        partition: PartitionId,
+        generation: Generation,
+        offset: Offset,
+        finished: Finished<R>,
+    },
+    File(FileDone),
+    Resumed {
+        generation: Generation,
+        chains: Vec<(PartitionId, LogFacts, Chain)>,
+        reply: SyncSender<Vec<(PartitionId, Offset)>>,
+    },
+}
+
+struct Revocation {
+    partitions: Vec<PartitionId>,
+    reply: SyncSender<Vec<OffsetCommit>>,
+    deadline: Instant,
+}
+
+struct Driver<M: RowMaker> {
+    line: Line<M>,
+    source: Source,
+    owned: BTreeMap<PartitionId, Owned<M::Row>>,
+    tasks: JoinSet<Result<Task<M::Row>, LineError>>,
+    revocation: Option<Revocation>,
+    encoders: Arc<Semaphore>,
+    /// Set once the line reads no more: until then everything must be in files.
+    drain_until: Option<Instant>,
+    assigned_once: bool,
+}
+
+impl<M: RowMaker> Line<M> {
+    /// Runs until told to stop, until drained if so asked, or until an error.
+    ///
+    /// # Errors
+    /// [`LineError`]; what was committed stays, the rest is read again by the next run.
+    pub async fn run(
+        self,
+        source: Source,
+        control: watch::Receiver<Control>,
+    ) -> Result<(), LineError> {
+        let driver = Driver {
+            line: self,
+            source,
+            owned: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            revocation: None,
+            encoders: Arc::new(Semaphore::new(ENCODERS)),
+            drain_until: None,
+            assigned_once: false,
+        };
+        driver.run(control).await
+    }
+}
+
+impl<M: RowMaker> Driver<M> {
+    async fn run(mut self, mut control: watch::Receiver<Control>) -> Result<(), LineError> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let outcome = loop {
+            let step = tokio::select! {
+                Some(event) = self.source.events.recv() => self.on_source(event).await,
+                Some(task) = self.tasks.join_next() => self.on_task(task).await,
+                changed = control.changed(), if self.drain_until.is_none() => {
+                    if changed.is_err() || *control.borrow() == Control::Drain {
+                        self.stop_reading();
+                    }
+                    Ok(())
+                }
+                _ = tick.tick() => Ok(()),
+            };
+            if let Err(error) = step.and_then(|()| self.look_around()) {
+                break Err(error);
+            }
+            if self.is_done() {
+                break Ok(());
+            }
+        };
+        self.leave(outcome.is_ok()).await;
+        outcome
+    }
+
+    async fn on_source(&mut self, event: SourceEvent) -> Result<(), LineError> {
+        match event {
+            SourceEvent::Assigned {
+                generation,
+                partitions,
+                reply,
+            } => self.resume(generation, partitions, reply),
+            SourceEvent::Revoked {
+                partitions,
+                lost,
+                reply,
+            } => self.revoke(partitions, lost, reply),
+            SourceEvent::Message {
+                generation,
+                message,
+                lease,
+                place,
+            } => self.start_row(generation, message, lease, place),
+            SourceEvent::End {
+                generation,
+                partition,
+            } => {
+                if let Some(owned) = self
+                    .owned
+                    .get_mut(&partition)
+                    .filter(|o| o.generation == generation)
+                {
+                    owned.read_to_end = true;
+                }
+            }
+            SourceEvent::MemoryShort => self.relieve(),
+            SourceEvent::OffsetsCommitted => failpoint::pass("offset.commit.after").await?,
+            SourceEvent::Failed(error) => return Err(error.into()),
+            SourceEvent::Stopped => {}
+        }
+        Ok(())
+    }
+
+    async fn on_task(
+        &mut self,
+        task: Result<Result<Task<M::Row>, LineError>, tokio::task::JoinError>,
+    ) -> Result<(), LineError> {
+        match task.map_err(|e| LineError::Panicked(e.to_string()))?? {
+            Task::Made {
+                partition,
+                generation,
+                offset,
+                finished,
+            } => {
+                if let Some(owned) = self
+                    .owned
+                    .get_mut(&partition)
+                    .filter(|o| o.generation == generation)
+                {
+                    owned.ledger.finish(offset, finished);
+                    owned
+                        .ledger
+                        .publish(|message| self.line.topics.send(message));
+                }
+                Ok(())
+            }
+            Task::File(done) => self.file_done(done).await,
+            Task::Resumed {
+                generation,
+                chains,
+                reply,
+            } => {
+                self.take_over(generation, chains, &reply);
+                Ok(())
+            }
+        }
+    }
+
+    fn resume(
+        &mut self,
+        generation: Generation,
+        partitions: Vec<(PartitionId, LogFacts)>,
+        reply: SyncSender<Vec<(PartitionId, Offset)>>,
+    ) {
+        let (sink, start) = (self.line.sink.clone(), self.line.settings.start);
+        let process = Arc::clone(&self.line.settings.process);
+        self.tasks.spawn(async move {
+            let chains = partitions.into_iter().map(|(partition, log)| {
+                let writer = writer(&process, generation);
+                let sink = &sink;
+                async move {
+                    let chain = sink.resume(&partition, &writer, &log, start).await?;
+                    Ok::<_, LineError>((partition, log, chain))
+                }
+            });
+            let chains = futures::future::try_join_all(chains).await?;
+            Ok(Task::Resumed {
+                generation,
+                chains,
+                reply,
+            })
+        });
+    }
+
+    fn take_over(
+        &mut self,
+        generation: Generation,
+        chains: Vec<(PartitionId, LogFacts, Chain)>,
+        reply: &SyncSender<Vec<(PartitionId, Offset)>>,
+    ) {
+        let mut starts = Vec::with_capacity(chains.len());
+        for (partition, log, chain) in chains {
+            tracing::info!(%partition, epoch = %chain.epoch, start = %chain.end, log_end = %log.high, "partition assigned");
+            starts.push((partition.clone(), chain.end));
+            self.line.vitals.owns(&partition, chain.end);
+            let mut owned = Owned {
+                generation,
+                ledger: Ledger::new(chain.end, self.line.settings.rules),
+                chain: Some(chain),
+                writer: writer(&self.line.settings.process, generation),
+                fence: Fence::default(),
+                log_end: log.high,
+                read_to_end: false,
+                committed: None,
+            };
+            owned.note_progress();
+            self.owned.insert(partition, owned);
+        }
+        self.assigned_once = true;
+        self.line.vitals.assigned.store(true, Ordering::Relaxed);
+        // A consumer that waits no longer has said why.
+        let _ = reply.send(starts);
+    }
+
+    fn revoke(
+        &mut self,
+        partitions: Vec<PartitionId>,
+        lost: bool,
+        reply: SyncSender<Vec<OffsetCommit>>,
+    ) {
+        tracing::info!(?partitions, lost, "partitions revoked");
+        if lost {
+            for partition in &partitions {
+                self.give_up(partition);
+            }
+            let _ = reply.send(Vec::new());
+            return;
+        }
+        self.revocation = Some(Revocation {
+            partitions,
+            reply,
+            deadline: Instant::now() + self.line.settings.drain_timeout,
+        });
+    }
+
+    fn give_up(&mut self, partition: &PartitionId) {
+        if let Some(owned) = self.owned.remove(partition) {
+            owned.fence.kill();
+        }
+        self.line.vitals.gave_up(partition);
+    }
+
+    fn start_row(
+        &mut self,
+        generation: Generation,
+        message: SourceMessage,
+        lease: Lease,
+        place: OwnedSemaphorePermit,
+    ) {
+        let Some(owned) = self
+            .owned
+            .get_mut(&message.partition)
+            .filter(|o| o.generation == generation)
+        else {
+            return;
+        };
+        if self.drain_until.is_some() || !owned.ledger.admit(message.offset, Instant::now()) {
+            return;
+        }
+        owned.note_progress();
+        self.line.vitals.messages.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("tagstream_messages_total", "topic" => message.partition.topic.to_string()).increment(1);
+        let maker = Arc::clone(&self.line.maker);
+        let vitals = Arc::clone(&self.line.vitals);
+        let dead_letters = Arc::clone(&self.line.settings.dead_letter_topic);
+        self.tasks.spawn(async move {
+            let made = maker.make(&message).await?;
+            let mut finished = Finished { row: None, prediction: None, dead_letter: None, lease: None };
+            let mut held = 0;
+            match made {
+                Made::Row { row, prediction } => {
+                    held = row.bytes() + prediction.as_ref().map_or(0, |p| p.payload.as_ref().map_or(0, |b| b.len() as u64));
+                    (finished.row, finished.prediction) = (Some(row), prediction);
+                }
+                Made::DeadLetter { kind, reason } => {
+                    held += message.bytes();
+                    vitals.dead_letter(kind);
+                    metrics::counter!("tagstream_dead_letters_total", "kind" => kind.as_str()).increment(1);
+                    tracing::debug!(partition = %message.partition, offset = %message.offset, %kind, reason, "dead letter");
+                    finished.dead_letter = Some(dead_letter_topic::message(&dead_letters, &message, kind, &reason));
+                }
+                Made::Nothing => {}
+            }
+            let mut lease = lease;
+            lease.shrink(held);
+            finished.lease = Some(lease);
+            drop(place);
+            Ok(Task::Made { partition: message.partition, generation, offset: message.offset, finished })
+        });
+    }
+
+    /// Whether nothing more is read, and whether to wait no longer for what is in the making.
+    fn flush(&self, partition: &PartitionId, now: Instant) -> (bool, bool) {
+        let revoked = self
+            .revocation
+            .as_ref()
+            .filter(|r| r.partitions.contains(partition));
+        let deadline = self
+            .drain_until
+            .into_iter()
+            .chain(revoked.map(|r| r.deadline))
+            .min();
+        // The last quarter is for the files.
+        let last_call = deadline.is_some_and(|d| now + self.line.settings.drain_timeout / 4 >= d);
+        (
+            deadline.is_some() || (self.line.settings.until_drained && self.all_read()),
+            last_call,
+        )
+    }
+
+    fn all_read(&self) -> bool {
+        self.assigned_once && self.owned.values().all(|o| o.read_to_end)
+    }
+
+    /// After every event: files that are due, revocations that are done, pressure.
+    fn look_around(&mut self) -> Result<(), LineError> {
+        let now = Instant::now();
+        self.line.vitals.beat();
+        let partitions: Vec<PartitionId> = self.owned.keys().cloned().collect();
+        for partition in partitions {
+            let (flush, last_call) = self.flush(&partition, now);
+            if let Some(reason) = self
+                .owned
+                .get(&partition)
+                .and_then(|o| o.due(now, flush, last_call))
+            {
+                self.cut(&partition, reason);
+            }
+        }
+        let used = self.line.budget.used_bytes();
+        metrics::gauge!("tagstream_row_budget_used_bytes").set(used as f64);
+        if used as f64 > PRESSURE * self.line.budget.bytes() as f64 {
+            self.relieve();
+        }
+        let settled =
+            |partition: &PartitionId| self.owned.get(partition).is_none_or(Owned::is_settled);
+        if let Some(revocation) = self
+            .revocation
+            .take_if(|r| now >= r.deadline || r.partitions.iter().all(settled))
+        {
+            let commits = self.commits(&revocation.partitions);
+            for partition in &revocation.partitions {
+                self.give_up(partition);
+            }
+            let _ = revocation.reply.send(commits);
+        }
+        Ok(())
+    }
+
+    /// Cuts the largest file early: rows are the only memory that waits for something other than work.
+    fn relieve(&mut self) {
+        let free = self
+            .owned
+            .iter()
+            .filter(|(_, o)| o.chain.is_some() && o.ledger.has_ready());
+        let largest = free
+            .max_by_key(|(_, o)| o.ledger.ready_bytes())
+            .map(|(p, _)| p.clone());
+        if let Some(partition) = largest {
+            self.cut(&partition, CutReason::Pressure);
+        }
+    }
+
+    fn cut(&mut self, partition: &PartitionId, reason: CutReason) {
+        let Some(owned) = self.owned.get_mut(partition) else {
+            return;
+        };
+        let Some(chain) = owned.chain.take() else {
+            return;
+        };
+        let Some(cut) = owned.ledger.cut(reason) else {
+            owned.chain = Some(chain);
+            return;
+        };
+        metrics::counter!("tagstream_files_cut_total", "reason" => reason.as_str()).increment(1);
+        let job = FileJob {
+            sink: self.line.sink.clone(),
+            partition: partition.clone(),
+            generation: owned.generation,
+            writer: owned.writer.clone(),
+            fence: owned.fence.clone(),
+            chain,
+            cut,
+            layout: self.line.maker.layout(),
+            encoders: Arc::clone(&self.encoders),
+        };
+        self.tasks
+            .spawn(async move { job.run().await.map(Task::File) });
+    }
+
+    async fn file_done(&mut self, done: FileDone) -> Result<(), LineError> {
+        let FileDone {
+            partition,
+            generation,
+            chain,
+            last_start,
+            outcome,
+            rows,
+            bytes,
+        } = done;
+        if outcome == Committed::Landed {
+            let vitals = &self.line.vitals;
+            vitals.files.fetch_add(1, Ordering::Relaxed);
+            vitals.rows.fetch_add(rows, Ordering::Relaxed);
+            vitals.file_bytes.fetch_add(bytes, Ordering::Relaxed);
+            vitals
+                .last_commit_ms
+                .store(chrono::Utc::now().timestamp_millis(), Ordering::Relaxed);
+            metrics::counter!("tagstream_rows_total").increment(rows);
+            metrics::counter!("tagstream_files_total").increment(1);
+            metrics::counter!("tagstream_file_bytes_total").increment(bytes);
+            metrics::gauge!("tagstream_last_commit_timestamp_seconds")
+                .set(chrono::Utc::now().timestamp() as f64);
+            tracing::info!(%partition, start = %last_start, end = %chain.end, rows, bytes, "file committed");
+        }
+        if let Committed::Sealed(_) = outcome {
+            return Err(LineError::Sealed(partition));
+        }
+        let Some(owned) = self
+            .owned
+            .get_mut(&partition)
+            .filter(|o| o.generation == generation)
+        else {
+            return Ok(());
+        };
+        owned.ledger.advance(chain.end);
+        owned
+            .ledger
+            .publish(|message| self.line.topics.send(message));
+        owned.note_progress();
+        self.line.vitals.owns(&partition, chain.end);
+        let hint = CommitHint {
+            epoch: chain.epoch,
+            start: last_start,
+        };
+        let commit = OffsetCommit {
+            partition,
+            offset: chain.end,
+            hint,
+        };
+        owned.committed = Some((chain.end, hint));
+        owned.chain = Some(chain);
+        failpoint::pass("offset.commit.before").await?;
+        self.source.command(SourceCommand::Commit(commit));
+        Ok(())
+    }
+
+    fn commits(&self, partitions: &[PartitionId]) -> Vec<OffsetCommit> {
+        let of = |partition: &PartitionId| {
+            let (offset, hint) = self.owned.get(partition)?.committed?;
+            Some(OffsetCommit {
+                partition: partition.clone(),
+                offset,
+                hint,
+            })
+        };
+        partitions.iter().filter_map(of).collect()
+    }
+
+    fn stop_reading(&mut self) {
+        self.source.command(SourceCommand::StopReading);
+        self.drain_until = Some(Instant::now() + self.line.settings.drain_timeout);
+        let making: usize = self.owned.values().map(|o| o.ledger.making()).sum();
+        tracing::info!(making, "stopping: finishing what was read");
+    }
+
+    fn is_done(&self) -> bool {
+        let settled = self.owned.values().all(Owned::is_settled);
+        match self.drain_until {
+            Some(deadline) => settled || Instant::now() >= deadline,
+            None => self.line.settings.until_drained && settled && self.all_read(),
+        }
+    }
+
+    /// Leaves the group. On success with the last offsets committed.
+    async fn leave(mut self, orderly: bool) {
+        let partitions: Vec<PartitionId> = self.owned.keys().cloned().collect();
+        let commits = if orderly {
+            self.commits(&partitions)
+        } else {
+            Vec::new()
+        };
+        for partition in &partitions {
+            self.give_up(partition);
+        }
+        // A revocation that waits for us must not keep the consumer from leaving.
+        self.revocation = None;
+        self.source.command(SourceCommand::Stop(commits));
+        let left = async {
+            while let Some(event) = self.source.events.recv().await {
+                match event {
+                    SourceEvent::Stopped => break,
+                    // The reply is dropped, and the consumer goes on leaving.
+                    _ => continue,
+                }
+            }
+        };
+        if tokio::time::timeout(LEAVE, left).await.is_err() {
+            tracing::warn!(
+                "the consumer did not leave the group in time; the group notices when its session ends"
+            );
+        }
+    }
+}
+
+fn writer(process: &str, generation: Generation) -> WriterId {
+    WriterId(format!("{process}-{}", generation.0))
+}

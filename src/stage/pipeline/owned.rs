@@ -1,0 +1,51 @@
+//! A partition that is ours for now.
+
+use crate::{
+    events::Offset,
+    stage::{
+        ledger::{CutReason, Ledger},
+        sink::{
+            chain::{Chain, WriterId},
+            files::Fence,
+            table::TableRow,
+            walk::CommitHint,
+        },
+        source::Generation,
+    },
+};
+use tokio::time::Instant;
+
+/// A partition that is ours for now.
+pub(super) struct Owned<R: TableRow> {
+    pub generation: Generation,
+    pub ledger: Ledger<R>,
+    /// The end of the files; `None` while a file is on its way.
+    pub chain: Option<Chain>,
+    pub writer: WriterId,
+    pub fence: Fence,
+    /// The log's end when the partition was assigned.
+    pub log_end: Offset,
+    /// Whether everything up to `log_end` was read.
+    pub read_to_end: bool,
+    /// What would be committed to Kafka now.
+    pub committed: Option<(Offset, CommitHint)>,
+}
+
+impl<R: TableRow> Owned<R> {
+    /// Whether nothing is left to be done for it.
+    pub fn is_settled(&self) -> bool {
+        self.chain.is_some() && self.ledger.is_empty()
+    }
+
+    /// Why a file should be cut now, if it should. `flush`: nothing more is to be read; `last_call`: do not wait for what is in the making.
+    pub fn due(&self, now: Instant, flush: bool, last_call: bool) -> Option<CutReason> {
+        self.chain.as_ref()?;
+        let flushed = flush && self.ledger.has_ready() && (last_call || self.ledger.making() == 0);
+        self.ledger.due(now).or(flushed.then_some(CutReason::Flush))
+    }
+
+    /// Notes that everything up to the end as of the assignment was read, if so.
+    pub fn note_progress(&mut self) {
+        self.read_to_end |= self.ledger.next() >= self.log_end;
+    }
+}

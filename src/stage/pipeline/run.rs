@@ -1,0 +1,386 @@
+//! The lines of a process, from a configuration.
+
+use super::{
+    Control, ImageRows, Line, LineError, LineSettings, Vitals,
+    images::{ImageSettings, Tagger},
+};
+use crate::{
+    config::{ConfigError, StageConfig},
+    events::{Offset, PartitionId},
+    stage::{
+        budget::Budget,
+        fetch::Fetcher,
+        ledger::CutRules,
+        row_maker::RowMaker,
+        sink::{
+            chain::{Seal, SealReason, WriterId},
+            files::{FileSink, RepairError, Sealed},
+            producer::{KafkaTopics, Topics},
+            store::{StoreError, TableStore},
+        },
+        source::{self, Admission, Source, SourceError, SourceSettings, connect, partition_log},
+    },
+};
+use std::{str::FromStr, sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// Why the stage did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The place of the tables.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The brokers.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A chain that was to be ended.
+    #[error(transparent)]
+    Repair(#[from] RepairError),
+    /// A partition named on the command line.
+    #[error("{0} is no partition of a topic that this stage reads")]
+    NoPartition(PartitionId),
+    /// A line.
+    #[error(transparent)]
+    Line(#[from] LineError),
+    /// librdkafka refused the producer's configuration.
+    #[error("kafka configuration of the producer: {0}")]
+    Producer(String),
+}
+
+impl PipelineError {
+    /// Whether starting again may help without anybody doing anything.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            PipelineError::Store(error) => error.is_transient(),
+            PipelineError::Source(error) => error.is_temporary(),
+            PipelineError::Line(error) => error.is_temporary(),
+            _ => false,
+        }
+    }
+}
+
+/// Where a new epoch begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SkipTo {
+    /// The log's beginning.
+    Earliest,
+    /// The log's end.
+    Latest,
+    /// An offset.
+    At(Offset),
+}
+
+/// An operator's order to end a chain and go on elsewhere. Names the chain's end, so that it cannot hit another than the one that
+/// was meant, and does nothing when it is given again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skip {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The chain's end, as the error message named it.
+    pub end: Offset,
+    /// Where the next epoch begins.
+    pub to: SkipTo,
+    /// Why.
+    pub reason: SealReason,
+}
+
+/// A skip that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not {1}")]
+pub struct BadSkip(String, &'static str);
+
+fn partition_at(text: &str) -> Option<(PartitionId, Offset)> {
+    let (partition, end) = text.rsplit_once('@')?;
+    let (topic, number) = partition.rsplit_once('/')?;
+    Some((
+        PartitionId::new(topic, number.parse().ok()?),
+        Offset(end.parse().ok()?),
+    ))
+}
+
+impl Skip {
+    /// Reads `TOPIC/PARTITION@END=earliest|latest|OFFSET`.
+    ///
+    /// # Errors
+    /// [`BadSkip`].
+    pub fn new_epoch(text: &str) -> Result<Self, BadSkip> {
+        let parse = || {
+            let (left, to) = text.rsplit_once('=')?;
+            let (partition, end) = partition_at(left)?;
+            let to = match to {
+                "earliest" => SkipTo::Earliest,
+                "latest" => SkipTo::Latest,
+                offset => SkipTo::At(Offset(i64::from_str(offset).ok().filter(|o| *o >= 0)?)),
+            };
+            Some(Skip {
+                partition,
+                end,
+                to,
+                reason: SealReason::NewEpoch,
+            })
+        };
+        parse().ok_or_else(|| BadSkip(text.into(), "TOPIC/PARTITION@END=earliest|latest|OFFSET"))
+    }
+
+    /// Reads `TOPIC/PARTITION@END`.
+    ///
+    /// # Errors
+    /// [`BadSkip`].
+    pub fn accept_gap(text: &str) -> Result<Self, BadSkip> {
+        let (partition, end) =
+            partition_at(text).ok_or_else(|| BadSkip(text.into(), "TOPIC/PARTITION@END"))?;
+        Ok(Skip {
+            partition,
+            end,
+            to: SkipTo::Earliest,
+            reason: SealReason::AcceptedGap,
+        })
+    }
+}
+
+/// What a run is told beside the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// End when everything that was there is in files.
+    pub until_drained: bool,
+    /// Chains to end before reading.
+    pub skips: Vec<Skip>,
+}
+
+/// A line's place in the world.
+#[derive(Debug, Clone)]
+pub struct LineSpec {
+    /// The topic read.
+    pub topic: Arc<str>,
+    /// The consumer group.
+    pub group: String,
+    /// The table written.
+    pub table: String,
+}
+
+/// What the lines of a process share.
+pub struct Shared<'a> {
+    /// The configuration.
+    pub config: &'a StageConfig,
+    /// The run's options.
+    pub options: &'a RunOptions,
+    /// Where tables are kept.
+    pub store: TableStore,
+    /// Where messages go.
+    pub topics: Arc<dyn Topics>,
+    /// This process, once.
+    pub process: Arc<str>,
+    /// What it shows of itself.
+    pub vitals: Arc<Vitals>,
+    /// What it is told.
+    pub control: watch::Receiver<Control>,
+}
+
+impl<'a> Shared<'a> {
+    /// Opens the store, proves its conditional put, starts the producer.
+    ///
+    /// # Errors
+    /// [`PipelineError`] names what is missing.
+    pub async fn open(
+        config: &'a StageConfig,
+        options: &'a RunOptions,
+        vitals: Arc<Vitals>,
+        control: watch::Receiver<Control>,
+    ) -> Result<Self, PipelineError> {
+        let store = TableStore::open(&config.output.url, &config.object_store).await?;
+        let mut producer = source::client_config(&config.kafka);
+        producer
+            .set("enable.idempotence", "true")
+            .set(
+                "message.timeout.ms",
+                config.kafka.message_timeout_ms.to_string(),
+            )
+            .set("linger.ms", "5");
+        let topics =
+            KafkaTopics::start(&producer).map_err(|e| PipelineError::Producer(e.to_string()))?;
+        let process = format!("{:016x}-{}", rand::random::<u64>(), std::process::id());
+        Ok(Shared {
+            config,
+            options,
+            store,
+            topics: Arc::new(topics),
+            process: process.into(),
+            vitals,
+            control,
+        })
+    }
+
+    /// Runs one line: checks the topic, ends the chains that it was told to end, reads until told to stop.
+    ///
+    /// # Errors
+    /// [`PipelineError`].
+    pub async fn run_line<M: RowMaker>(
+        &self,
+        spec: &LineSpec,
+        maker: M,
+        budget: Budget,
+    ) -> Result<(), PipelineError> {
+        let config = self.config;
+        let sink = FileSink::new(self.store.clone(), &spec.table, config.output.format);
+        self.check_topic_and_skip(spec, &sink, &maker).await?;
+        let settings = LineSettings {
+            start: config.source.start,
+            rules: CutRules {
+                max_bytes: config.output.max_file_mib << 20,
+                max_age: Duration::from_millis(config.output.max_file_age_ms),
+            },
+            dead_letter_topic: config.output.dead_letter_topic.as_str().into(),
+            drain_timeout: Duration::from_millis(config.shutdown.drain_timeout_ms),
+            until_drained: self.options.until_drained,
+            process: Arc::clone(&self.process),
+        };
+        let source_settings = SourceSettings {
+            topic: Arc::clone(&spec.topic),
+            group: spec.group.clone(),
+            statistics_interval: Duration::from_millis(config.source.statistics_interval_ms),
+        };
+        let admission = Admission::new(budget.clone(), maker.places(), maker.row_bytes());
+        let source = Source::start(&config.kafka, &source_settings, admission)?;
+        let line = Line {
+            maker: Arc::new(maker),
+            sink,
+            topics: Arc::clone(&self.topics),
+            budget,
+            settings,
+            vitals: Arc::clone(&self.vitals),
+        };
+        Ok(line.run(source, self.control.clone()).await?)
+    }
+
+    async fn check_topic_and_skip<M: RowMaker>(
+        &self,
+        spec: &LineSpec,
+        sink: &FileSink<M::Row>,
+        maker: &M,
+    ) -> Result<(), PipelineError> {
+        let (kafka, group, topic) = (
+            self.config.kafka.clone(),
+            spec.group.clone(),
+            Arc::clone(&spec.topic),
+        );
+        let skips: Vec<Skip> = self
+            .options
+            .skips
+            .iter()
+            .filter(|s| s.partition.topic == spec.topic)
+            .cloned()
+            .collect();
+        // librdkafka blocks: not on the runtime's threads.
+        let facts = tokio::task::spawn_blocking(move || {
+            let (consumer, partitions) = connect(&kafka, &group, &topic)?;
+            skips
+                .into_iter()
+                .map(|skip| {
+                    if !partitions.contains(&skip.partition) {
+                        return Err(PipelineError::NoPartition(skip.partition));
+                    }
+                    let log = partition_log(&consumer, &skip.partition)?;
+                    Ok((skip, log))
+                })
+                .collect::<Result<Vec<_>, PipelineError>>()
+        })
+        .await
+        .map_err(|e| LineError::Panicked(e.to_string()))??;
+        let writer = WriterId(format!("{}-0", self.process));
+        for (skip, log) in facts {
+            let origin = match skip.to {
+                SkipTo::Earliest => log.low,
+                SkipTo::Latest => log.high,
+                SkipTo::At(offset) => offset,
+            };
+            let seal = Seal {
+                origin,
+                reason: skip.reason,
+                identity: log.identity.clone(),
+                group_offset: log.committed.as_ref().map(|c| c.offset),
+            };
+            let (partition, end) = (&skip.partition, skip.end);
+            match sink
+                .seal(partition, &writer, &log, end, seal, &maker.layout())
+                .await?
+            {
+                Sealed::Now => {
+                    tracing::warn!(%partition, %end, %origin, "chain ended, the next epoch begins")
+                }
+                Sealed::Before => {
+                    tracing::info!(%partition, %end, "this chain was ended before; nothing was changed")
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs the images line of a process with a model that is loaded and warm.
+///
+/// # Errors
+/// [`PipelineError`].
+pub async fn run<T: Tagger>(
+    config: &StageConfig,
+    tagger: Arc<T>,
+    options: &RunOptions,
+    vitals: Arc<Vitals>,
+    control: watch::Receiver<Control>,
+) -> Result<(), PipelineError> {
+    for skip in &options.skips {
+        if *skip.partition.topic != *config.source.images_topic {
+            return Err(PipelineError::NoPartition(skip.partition.clone()));
+        }
+    }
+    let shared = Shared::open(config, options, vitals, control).await?;
+    let total = config.memory.budget_mib << 20;
+    let (rows, images) = (Budget::new(total / 2), Budget::new(total / 2));
+    metrics::gauge!("tagstream_row_budget_bytes").set(rows.bytes() as f64);
+    let fetcher = Fetcher::new(&config.fetch, &config.object_store)?;
+    let topic = &config.output.predictions_topic;
+    let settings = ImageSettings {
+        limits: (&config.decode).into(),
+        predictions_topic: (!topic.is_empty()).then(|| topic.as_str().into()),
+        embedding_in_topic: config.output.embedding_in_topic,
+        places: 2 * config.fetch.concurrency + 8 * config.model.max_batch,
+        decode_threads: config.decode.threads,
+    };
+    let maker = ImageRows::new(tagger, fetcher, images, settings).map_err(LineError::from)?;
+    let spec = LineSpec {
+        topic: config.source.images_topic.as_str().into(),
+        group: config.kafka.group_id.clone(),
+        table: config.output.table.clone(),
+    };
+    shared.run_line(&spec, maker, rows).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skips_are_read_as_the_error_messages_print_them() {
+        let skip = Skip::new_epoch("my/images/3@1000=earliest").unwrap();
+        assert_eq!(skip.partition, PartitionId::new("my/images", 3));
+        assert_eq!((skip.end, skip.to), (Offset(1000), SkipTo::Earliest));
+        assert_eq!(
+            Skip::new_epoch("images/3@1000=70").unwrap().to,
+            SkipTo::At(Offset(70))
+        );
+        assert_eq!(
+            Skip::accept_gap("images/3@1000").unwrap().reason,
+            SealReason::AcceptedGap
+        );
+        for bad in [
+            "images@1000=earliest",
+            "images/3=earliest",
+            "images/3@x=earliest",
+            "images/3@1=-5",
+        ] {
+            assert!(Skip::new_epoch(bad).is_err(), "{bad}");
+        }
+    }
+}

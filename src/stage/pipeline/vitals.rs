@@ -1,0 +1,77 @@
+//! What the stage shows of itself while it runs: for health checks, pages and progress bars.
+
+use crate::events::{DeadLetterKind, Offset, PartitionId};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+/// Counters and heartbeats of a running stage.
+#[derive(Debug, Default)]
+pub struct Vitals {
+    /// Messages admitted.
+    pub messages: AtomicU64,
+    /// Rows in committed files.
+    pub rows: AtomicU64,
+    /// Files committed.
+    pub files: AtomicU64,
+    /// Bytes of committed files.
+    pub file_bytes: AtomicU64,
+    /// Whether partitions were assigned at least once.
+    pub assigned: AtomicBool,
+    /// Unix milliseconds when the stage's loop last moved.
+    pub beat_ms: AtomicI64,
+    /// Unix milliseconds of the last commit.
+    pub last_commit_ms: AtomicI64,
+    dead_letters: Mutex<BTreeMap<DeadLetterKind, u64>>,
+    partitions: Mutex<BTreeMap<PartitionId, Offset>>,
+}
+
+impl Vitals {
+    pub(super) fn beat(&self) {
+        self.beat_ms
+            .store(chrono::Utc::now().timestamp_millis(), Ordering::Relaxed);
+    }
+
+    pub(super) fn dead_letter(&self, kind: DeadLetterKind) {
+        *self
+            .dead_letters
+            .lock()
+            .expect("no panic while locked")
+            .entry(kind)
+            .or_default() += 1;
+    }
+
+    pub(super) fn owns(&self, partition: &PartitionId, end: Offset) {
+        self.partitions
+            .lock()
+            .expect("no panic while locked")
+            .insert(partition.clone(), end);
+    }
+
+    pub(super) fn gave_up(&self, partition: &PartitionId) {
+        self.partitions
+            .lock()
+            .expect("no panic while locked")
+            .remove(partition);
+    }
+
+    /// Dead letters so far, by kind. Counted when they are made; a restart makes some again.
+    pub fn dead_letters(&self) -> BTreeMap<DeadLetterKind, u64> {
+        self.dead_letters
+            .lock()
+            .expect("no panic while locked")
+            .clone()
+    }
+
+    /// The partitions owned, each with the end of its files.
+    pub fn partitions(&self) -> BTreeMap<PartitionId, Offset> {
+        self.partitions
+            .lock()
+            .expect("no panic while locked")
+            .clone()
+    }
+}

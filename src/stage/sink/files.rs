@@ -1,0 +1,453 @@
+//! The exactly-once file sink: rows in, committed files out, one create-if-absent put each.
+
+use super::{
+    arrow_ipc,
+    chain::{Chain, ChainError, FileFacts, Proposal, PutAnswer, Seal, Step, WriterId},
+    footer::{Footer, FooterError, read_facts},
+    names::{Epoch, Folder},
+    parquet,
+    store::{Put, StoreError, TableStore},
+    table::TableRow,
+    walk::{LogFacts, ResumeError, Walk},
+};
+use crate::{
+    config::{FileFormat, StartAt},
+    events::{Offset, OffsetRange, PartitionId},
+    stage::failpoint::{self, Injected},
+};
+use bytes::Bytes;
+use std::{
+    marker::PhantomData,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// How long a failing store is tried again before the stage gives up (and is started again by whoever watches it).
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Ends the right to put: killed when the partition is taken away. Clones share it.
+///
+/// The chain alone keeps files disjoint, whatever a late writer does; the fence only saves it the attempt.
+#[derive(Debug, Clone, Default)]
+pub struct Fence(Arc<AtomicBool>);
+
+impl Fence {
+    /// Takes the right away.
+    pub fn kill(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the right was taken away.
+    pub fn is_dead(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Why rows could not be committed.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The chain refuses.
+    #[error("{partition}: {source}")]
+    Chain {
+        /// The partition.
+        partition: PartitionId,
+        /// What is wrong.
+        source: ChainError,
+    },
+    /// The winner of a put could not be read.
+    #[error(transparent)]
+    Footer(#[from] FooterError),
+    /// The store failed for good, or for too long.
+    #[error("{partition}: cannot commit {range}: {source}")]
+    Store {
+        /// The partition.
+        partition: PartitionId,
+        /// The range of the file.
+        range: OffsetRange,
+        /// What the store said last.
+        source: StoreError,
+    },
+    /// The rows do not have their layout's shape.
+    #[error("{partition}: cannot encode {range}: {reason}")]
+    Encode {
+        /// The partition.
+        partition: PartitionId,
+        /// The range of the file.
+        range: OffsetRange,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The store kept saying that the file exists, and that it does not.
+    #[error("{partition}: the store never decided whether the file for {range} exists")]
+    Undecided {
+        /// The partition.
+        partition: PartitionId,
+        /// The range of the file.
+        range: OffsetRange,
+    },
+    /// A test made it fail.
+    #[error(transparent)]
+    Injected(#[from] Injected),
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Committed {
+    /// It is committed.
+    Landed,
+    /// Another writer was first; everything before `to` is committed by it.
+    Covered {
+        /// The winner's end.
+        to: Offset,
+    },
+    /// Somebody ended the chain for good.
+    Sealed(Seal),
+    /// The partition was taken away before the put.
+    Fenced,
+}
+
+/// A whole file, ready to be put.
+#[derive(Debug, Clone)]
+pub struct EncodedFile {
+    proposal: Proposal,
+    bytes: Bytes,
+}
+
+impl EncodedFile {
+    /// The offsets it holds.
+    pub fn range(&self) -> OffsetRange {
+        self.proposal.range
+    }
+
+    /// Its size.
+    pub fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
+/// The exactly-once file sink of one table.
+#[derive(Debug)]
+pub struct FileSink<R> {
+    store: TableStore,
+    table: String,
+    format: FileFormat,
+    patience: Duration,
+    rows: PhantomData<fn(R)>,
+}
+
+impl<R> Clone for FileSink<R> {
+    fn clone(&self) -> Self {
+        FileSink {
+            store: self.store.clone(),
+            table: self.table.clone(),
+            format: self.format,
+            patience: self.patience,
+            rows: PhantomData,
+        }
+    }
+}
+
+impl<R: TableRow> FileSink<R> {
+    /// The sink of `table` in `store`.
+    pub fn new(store: TableStore, table: impl Into<String>, format: FileFormat) -> Self {
+        FileSink {
+            store,
+            table: table.into(),
+            format,
+            patience: PATIENCE,
+            rows: PhantomData,
+        }
+    }
+
+    /// Gives up on a failing store after `patience` instead of five minutes.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        FileSink { patience, ..self }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &TableStore {
+        &self.store
+    }
+
+    fn walk<'a>(&'a self, partition: &'a PartitionId, writer: &'a WriterId) -> Walk<'a> {
+        Walk {
+            store: &self.store,
+            table: &self.table,
+            format: self.format,
+            schema_version: R::SCHEMA_VERSION,
+            partition,
+            writer,
+        }
+    }
+
+    /// Where `partition` goes on.
+    ///
+    /// # Errors
+    /// [`ResumeError`]; input that does not fit the files names the command that helps.
+    pub async fn resume(
+        &self,
+        partition: &PartitionId,
+        writer: &WriterId,
+        log: &LogFacts,
+        start: StartAt,
+    ) -> Result<Chain, ResumeError> {
+        let started = Instant::now();
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match self.walk(partition, writer).resume(log, start).await {
+                Err(ResumeError::Footer(FooterError::Store(error)))
+                    if error.is_transient() && started.elapsed() + pause < self.patience =>
+                {
+                    tracing::warn!(%partition, %error, "cannot read the chain; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Encodes the file that continues `chain` with `range`. Takes the processor for a while: call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// [`SinkError`].
+    pub fn encode(
+        &self,
+        partition: &PartitionId,
+        chain: &Chain,
+        range: OffsetRange,
+        writer: &WriterId,
+        layout: &R::Layout,
+        rows: &[R],
+    ) -> Result<EncodedFile, SinkError> {
+        let proposal = chain
+            .propose(range, writer)
+            .map_err(|source| SinkError::Chain {
+                partition: partition.clone(),
+                source,
+            })?;
+        let facts = FileFacts {
+            range,
+            writer: writer.clone(),
+            seal: None,
+        };
+        let bytes = self.encoded(partition, &proposal, facts, layout, rows)?;
+        Ok(EncodedFile { proposal, bytes })
+    }
+
+    fn encoded(
+        &self,
+        partition: &PartitionId,
+        proposal: &Proposal,
+        facts: FileFacts,
+        layout: &R::Layout,
+        rows: &[R],
+    ) -> Result<Bytes, SinkError> {
+        let footer = Footer {
+            table: self.table.clone(),
+            partition: partition.clone(),
+            epoch: proposal.epoch,
+            facts,
+        };
+        let entries = footer.entries(layout, rows);
+        let encoded = match self.format {
+            FileFormat::Parquet => {
+                parquet::encode(layout, rows, &entries).map_err(|e| e.to_string())
+            }
+            FileFormat::Arrow => {
+                arrow_ipc::encode(layout, rows, &entries).map_err(|e| e.to_string())
+            }
+        };
+        encoded
+            .map(Bytes::from)
+            .map_err(|reason| SinkError::Encode {
+                partition: partition.clone(),
+                range: proposal.range,
+                reason,
+            })
+    }
+
+    /// Puts `file` until the store has decided, and moves `chain` accordingly.
+    ///
+    /// # Errors
+    /// [`SinkError`] if the store fails for good or for too long, or somebody meddled with the folder.
+    pub async fn commit(
+        &self,
+        partition: &PartitionId,
+        chain: &mut Chain,
+        file: &EncodedFile,
+        fence: &Fence,
+    ) -> Result<Committed, SinkError> {
+        let proposal = &file.proposal;
+        let folder = Folder::new(self.store.root(), &self.table, partition);
+        let path = folder.file(proposal.epoch, proposal.range.start, self.format);
+        let started = Instant::now();
+        let mut pause = Duration::from_millis(100);
+        loop {
+            if fence.is_dead() {
+                return Ok(Committed::Fenced);
+            }
+            failpoint::pass("put.before").await?;
+            let (answer, failure) = self.put(&path, file.bytes.clone()).await?;
+            failpoint::pass("put.after").await?;
+            if let Some(error) = failure.as_ref().filter(|e| !e.is_transient()) {
+                tracing::error!(%partition, %error, "the store refused a file");
+            }
+            let permanent = failure.as_ref().is_some_and(|e| !e.is_transient());
+            let step = chain
+                .answer(proposal, answer)
+                .map_err(|source| SinkError::Chain {
+                    partition: partition.clone(),
+                    source,
+                })?;
+            match step {
+                Step::Landed => return Ok(Committed::Landed),
+                Step::Covered { to } => return Ok(Committed::Covered { to }),
+                Step::Sealed(seal) => return Ok(Committed::Sealed(seal)),
+                Step::Repeat if permanent || started.elapsed() + pause >= self.patience => {
+                    let (partition, range) = (partition.clone(), proposal.range);
+                    return Err(match failure {
+                        Some(source) => SinkError::Store {
+                            partition,
+                            range,
+                            source,
+                        },
+                        None => SinkError::Undecided { partition, range },
+                    });
+                }
+                Step::Repeat => {
+                    metrics::counter!("tagstream_store_retries_total").increment(1);
+                    if let Some(error) = &failure {
+                        tracing::warn!(%partition, range = %proposal.range, %error, "cannot put a file; trying again");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+            }
+        }
+    }
+
+    async fn put(
+        &self,
+        path: &object_store::path::Path,
+        bytes: Bytes,
+    ) -> Result<(PutAnswer, Option<StoreError>), SinkError> {
+        match self.store.put_if_absent(path, bytes).await {
+            Ok(Put::Created) => Ok((PutAnswer::Created, None)),
+            Ok(Put::Exists) => match read_facts(&self.store, path, self.format).await {
+                Ok(Some(facts)) => Ok((PutAnswer::Exists(facts), None)),
+                Ok(None) => Ok((PutAnswer::Vanished, None)),
+                Err(FooterError::Store(error)) => Ok((PutAnswer::Unknown, Some(error))),
+                Err(error) => Err(error.into()),
+            },
+            Err(error) => Ok((PutAnswer::Unknown, Some(error))),
+        }
+    }
+
+    /// Ends the chain of `partition` that ends at `expected_end`, so that the next epoch goes on at `seal.origin`, whoever still writes.
+    /// Does nothing if that chain was ended before.
+    ///
+    /// # Errors
+    /// [`RepairError`] if the chain ends elsewhere, or the store fails.
+    pub async fn seal(
+        &self,
+        partition: &PartitionId,
+        writer: &WriterId,
+        log: &LogFacts,
+        expected_end: Offset,
+        seal: Seal,
+        layout: &R::Layout,
+    ) -> Result<Sealed, RepairError> {
+        let walk = self.walk(partition, writer);
+        let walked = walk.walk(log, StartAt::Earliest).await?;
+        let chain = walked.chain;
+        let folder = Folder::new(self.store.root(), &self.table, partition);
+        // The flag may still stand on the command line after it has done its work.
+        for epoch in (0..chain.epoch.0).map(Epoch) {
+            let path = folder.file(epoch, expected_end, self.format);
+            let facts = read_facts(&self.store, &path, self.format).await?;
+            if facts.is_some_and(|f| f.seal.is_some()) {
+                return Ok(Sealed::Before);
+            }
+        }
+        if chain.end != expected_end {
+            return Err(RepairError::OtherEnd {
+                partition: partition.clone(),
+                expected: expected_end,
+                found: chain.end,
+            });
+        }
+        let range = OffsetRange {
+            start: chain.end,
+            end: chain.end,
+        };
+        let proposal = Proposal {
+            epoch: chain.epoch,
+            range,
+            writer: writer.clone(),
+        };
+        let facts = FileFacts {
+            range,
+            writer: writer.clone(),
+            seal: Some(seal.clone()),
+        };
+        let bytes = self.encoded(partition, &proposal, facts, layout, &[])?;
+        let path = folder.file(chain.epoch, chain.end, self.format);
+        match self.store.put_if_absent(&path, bytes).await? {
+            Put::Created => {
+                walk.walk(log, StartAt::Earliest).await?;
+                Ok(Sealed::Now)
+            }
+            Put::Exists => match read_facts(&self.store, &path, self.format).await? {
+                Some(FileFacts { seal: Some(_), .. }) => Ok(Sealed::Before),
+                facts => Err(RepairError::OtherEnd {
+                    partition: partition.clone(),
+                    expected: expected_end,
+                    found: facts.map_or(chain.end, |f| f.range.end),
+                }),
+            },
+        }
+    }
+}
+
+/// What [`FileSink::seal`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sealed {
+    /// The chain was ended now.
+    Now,
+    /// It had been ended before; nothing was changed.
+    Before,
+}
+
+/// Why a chain was not ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// The chain could not be walked.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// The file could not be made.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The winner of the put could not be read.
+    #[error(transparent)]
+    Footer(#[from] FooterError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The chain does not end where the operator believes.
+    #[error(
+        "{partition}: the files end at offset {found}, not at {expected}; nothing was changed. Start without the flag and read what it says now"
+    )]
+    OtherEnd {
+        /// The partition.
+        partition: PartitionId,
+        /// The end named on the command line.
+        expected: Offset,
+        /// The end found.
+        found: Offset,
+    },
+}

@@ -1,0 +1,167 @@
+//! What a committed file says about itself: key-value pairs in the footer of its format.
+
+use super::{
+    arrow_ipc,
+    chain::{FileFacts, Seal, WriterId},
+    names::Epoch,
+    parquet,
+    store::{StoreError, TableStore},
+    table::TableRow,
+};
+use crate::{
+    config::FileFormat,
+    events::{Offset, OffsetRange, PartitionId},
+};
+use bytes::Bytes;
+use object_store::path::Path;
+use std::collections::BTreeMap;
+
+const RANGE: &str = "tagstream.range";
+const WRITER: &str = "tagstream.writer";
+const SEAL: &str = "tagstream.seal";
+/// Most footers fit into the first request.
+const FIRST_TAIL: u64 = 64 * 1024;
+
+/// Why a file could not be made or read back.
+#[derive(Debug, thiserror::Error)]
+pub enum FooterError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file is damaged, or not ours.
+    #[error(
+        "{path} is not a file that tagstream wrote ({reason}): move it out of the table's folder"
+    )]
+    NotOurs {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Everything a file says about itself beside its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Footer {
+    /// Table name.
+    pub table: String,
+    /// Where the rows came from.
+    pub partition: PartitionId,
+    /// The chain it belongs to.
+    pub epoch: Epoch,
+    /// Range, writer and seal.
+    pub facts: FileFacts,
+}
+
+impl Footer {
+    /// The key-value pairs of a file with `rows`.
+    pub fn entries<R: TableRow>(&self, layout: &R::Layout, rows: &[R]) -> BTreeMap<String, String> {
+        let mut entries: BTreeMap<String, String> = R::describe(layout, rows).into_iter().collect();
+        let range =
+            serde_json::json!({"start": self.facts.range.start, "end": self.facts.range.end});
+        entries.extend(
+            [
+                ("tagstream.table", self.table.clone()),
+                ("tagstream.schema_version", R::SCHEMA_VERSION.to_string()),
+                ("tagstream.topic", self.partition.topic.to_string()),
+                ("tagstream.partition", self.partition.partition.to_string()),
+                ("tagstream.epoch", self.epoch.to_string()),
+                ("tagstream.rows", rows.len().to_string()),
+                (RANGE, range.to_string()),
+                (WRITER, self.facts.writer.0.clone()),
+            ]
+            .map(|(key, value)| (key.to_owned(), value)),
+        );
+        if let Some(seal) = &self.facts.seal {
+            let seal = serde_json::to_string(seal).expect("a seal is plain data");
+            entries.insert(SEAL.into(), seal);
+        }
+        entries
+    }
+}
+
+fn facts(entries: &BTreeMap<String, String>) -> Result<FileFacts, String> {
+    #[derive(serde::Deserialize)]
+    struct Range {
+        start: Offset,
+        end: Offset,
+    }
+    let entry = |key: &str| {
+        entries
+            .get(key)
+            .ok_or_else(|| format!("no `{key}` in its footer"))
+    };
+    let range: Range =
+        serde_json::from_str(entry(RANGE)?).map_err(|e| format!("`{RANGE}`: {e}"))?;
+    let seal: Option<Seal> = entries
+        .get(SEAL)
+        .map(|text| serde_json::from_str(text))
+        .transpose()
+        .map_err(|e| format!("`{SEAL}`: {e}"))?;
+    Ok(FileFacts {
+        range: OffsetRange::new(range.start, range.end).map_err(|e| e.to_string())?,
+        writer: WriterId(entry(WRITER)?.clone()),
+        seal,
+    })
+}
+
+/// Reads the footer's entries of a committed file; `None` if there is no such file.
+///
+/// # Errors
+/// [`FooterError`].
+pub async fn read_entries(
+    store: &TableStore,
+    path: &Path,
+    format: FileFormat,
+) -> Result<Option<BTreeMap<String, String>>, FooterError> {
+    let not_ours = |reason: String| FooterError::NotOurs {
+        path: path.to_string(),
+        reason,
+    };
+    let length_of = match format {
+        FileFormat::Parquet => parquet::footer_length,
+        FileFormat::Arrow => arrow_ipc::footer_length,
+    };
+    let Some((mut tail, size)) = store.read_tail(path, FIRST_TAIL).await? else {
+        return Ok(None);
+    };
+    let needed = length_of(&tail).map_err(not_ours)?;
+    if needed > size {
+        return Err(not_ours(format!(
+            "its footer of {needed} bytes does not fit into {size}"
+        )));
+    }
+    if needed > tail.len() as u64 {
+        let Some((longer, _)) = store.read_tail(path, needed).await? else {
+            return Ok(None);
+        };
+        tail = longer;
+    }
+    let footer: Bytes = tail.slice(tail.len() - needed as usize..);
+    match format {
+        FileFormat::Parquet => parquet::footer_entries(&footer),
+        FileFormat::Arrow => arrow_ipc::footer_entries(&footer),
+    }
+    .map(Some)
+    .map_err(not_ours)
+}
+
+/// Reads what a committed file says about itself; `None` if there is no such file.
+///
+/// # Errors
+/// [`FooterError`].
+pub async fn read_facts(
+    store: &TableStore,
+    path: &Path,
+    format: FileFormat,
+) -> Result<Option<FileFacts>, FooterError> {
+    let Some(entries) = read_entries(store, path, format).await? else {
+        return Ok(None);
+    };
+    facts(&entries)
+        .map(Some)
+        .map_err(|reason| FooterError::NotOurs {
+            path: path.to_string(),
+            reason,
+        })
+}

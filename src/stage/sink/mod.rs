@@ -1,0 +1,17 @@
+//! Where rows and messages go: the exactly-once file sink, the predictions topic, the dead-letter topic.
+
+pub mod arrow_ipc;
+pub mod chain;
+#[cfg(test)]
+mod chain_model;
+pub mod dead_letter_topic;
+pub mod files;
+pub mod footer;
+pub mod names;
+pub mod parquet;
+pub mod predictions;
+pub mod predictions_topic;
+pub mod producer;
+pub mod store;
+pub mod table;
+pub mod walk;

@@ -1,0 +1,178 @@
+//! Apache Parquet: vectors without dictionary and statistics, byte-stream-split and zstd; row groups by bytes.
+
+use super::table::TableRow;
+use parquet::{
+    arrow::ArrowWriter,
+    basic::{Compression, Encoding, ZstdLevel},
+    errors::ParquetError,
+    file::{
+        metadata::{KeyValue, ParquetMetaDataReader},
+        properties::{EnabledStatistics, WriterProperties},
+    },
+    schema::types::ColumnPath,
+};
+use std::collections::BTreeMap;
+
+/// Row groups end at this size: large enough for scans, small enough for readers' memory.
+const ROW_GROUP_BYTES: usize = 32 << 20;
+/// Rows turned into columns at once.
+const BATCH_ROWS: usize = 1024;
+/// Length of the footer's length and magic.
+const TRAILER: usize = 8;
+
+fn properties<R: TableRow>(
+    layout: &R::Layout,
+    rows: usize,
+    entries: &BTreeMap<String, String>,
+) -> Result<WriterProperties, ParquetError> {
+    let key_values = entries
+        .iter()
+        .map(|(key, value)| KeyValue::new(key.clone(), value.clone()))
+        .collect();
+    let mut builder = WriterProperties::builder()
+        .set_created_by(format!("tagstream version {}", env!("CARGO_PKG_VERSION")))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+        .set_key_value_metadata(Some(key_values));
+    for column in R::vector_columns(layout) {
+        let path = ColumnPath::from(column.split('.').map(String::from).collect::<Vec<_>>());
+        builder = builder
+            .set_column_dictionary_enabled(path.clone(), false)
+            .set_column_encoding(path.clone(), Encoding::BYTE_STREAM_SPLIT)
+            .set_column_statistics_enabled(path, EnabledStatistics::None);
+    }
+    for column in R::LOOKED_UP {
+        let path = ColumnPath::from(*column);
+        builder = builder
+            .set_column_bloom_filter_enabled(path.clone(), true)
+            .set_column_bloom_filter_max_ndv(path, rows.max(1) as u64);
+    }
+    Ok(builder.build())
+}
+
+/// A whole file of `rows`, with `entries` in its footer.
+///
+/// # Errors
+/// A [`ParquetError`] if a row does not have its layout's shape.
+pub fn encode<R: TableRow>(
+    layout: &R::Layout,
+    rows: &[R],
+    entries: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, ParquetError> {
+    let properties = properties::<R>(layout, rows.len(), entries)?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), R::schema(layout)?, Some(properties))?;
+    for chunk in rows.chunks(BATCH_ROWS) {
+        writer.write(&R::batch(layout, chunk)?)?;
+    }
+    writer.into_inner()
+}
+
+/// How many bytes at the end of a file its footer takes, told from the file's last bytes.
+pub(super) fn footer_length(tail: &[u8]) -> Result<u64, String> {
+    let trailer = tail
+        .last_chunk::<TRAILER>()
+        .ok_or("it is shorter than a Parquet trailer")?;
+    let (length, magic) = trailer.split_at(4);
+    if magic != b"PAR1" {
+        return Err("it does not end like a Parquet file".into());
+    }
+    let length = u32::from_le_bytes(length.try_into().expect("four bytes"));
+    Ok(u64::from(length) + TRAILER as u64)
+}
+
+/// The key-value pairs of a footer.
+pub(super) fn footer_entries(footer: &[u8]) -> Result<BTreeMap<String, String>, String> {
+    let metadata = ParquetMetaDataReader::decode_metadata(&footer[..footer.len() - TRAILER])
+        .map_err(|e| e.to_string())?;
+    Ok(metadata
+        .file_metadata()
+        .key_value_metadata()
+        .into_iter()
+        .flatten()
+        .filter_map(|kv| Some((kv.key.clone(), kv.value.clone()?)))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::predictions::tests::{layout, row};
+    use super::*;
+    use crate::stage::sink::predictions::PredictionRow;
+    use parquet::{
+        arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
+        file::reader::{FileReader, SerializedFileReader},
+    };
+
+    fn entries() -> BTreeMap<String, String> {
+        [("tagstream.x".to_owned(), "y".to_owned())].into()
+    }
+
+    #[test]
+    fn rows_and_entries_come_back() {
+        let layout = layout(true);
+        let rows: Vec<_> = (0..2000).map(|i| row(i, &layout)).collect();
+        let bytes = bytes::Bytes::from(encode(&*layout, &rows, &entries()).unwrap());
+        let length = footer_length(&bytes).unwrap() as usize;
+        let read = footer_entries(&bytes[bytes.len() - length..]).unwrap();
+        assert_eq!(read["tagstream.x"], "y");
+        let batches: Vec<_> = ParquetRecordBatchReaderBuilder::try_new(bytes)
+            .unwrap()
+            .with_batch_size(4000)
+            .build()
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert_eq!(batches[0], PredictionRow::batch(&layout, &rows).unwrap());
+    }
+
+    #[test]
+    fn vectors_are_split_by_byte_and_image_ids_have_a_bloom_filter() {
+        let layout = layout(true);
+        let rows: Vec<_> = (0..50).map(|i| row(i, &layout)).collect();
+        let bytes = bytes::Bytes::from(encode(&*layout, &rows, &entries()).unwrap());
+        let reader = SerializedFileReader::new(bytes).unwrap();
+        let group = reader.metadata().row_group(0);
+        let vectors = PredictionRow::vector_columns(&layout);
+        for column in group.columns() {
+            let path = column.column_path().string();
+            assert!(
+                matches!(column.compression(), Compression::ZSTD(_)),
+                "{path}"
+            );
+            if vectors.contains(&path) {
+                assert!(
+                    column.encodings().any(|e| e == Encoding::BYTE_STREAM_SPLIT),
+                    "{path}"
+                );
+                assert!(
+                    column.dictionary_page_offset().is_none() && column.statistics().is_none(),
+                    "{path}"
+                );
+            }
+        }
+        let found = vectors.iter().filter(|v| {
+            group
+                .columns()
+                .iter()
+                .any(|c| &c.column_path().string() == *v)
+        });
+        assert_eq!(found.count(), 3);
+        assert!(group.column(0).bloom_filter_offset().is_some());
+    }
+
+    #[test]
+    fn a_file_without_rows_has_the_columns() {
+        let layout = layout(false);
+        let bytes = bytes::Bytes::from(encode::<PredictionRow>(&layout, &[], &entries()).unwrap());
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+        assert_eq!(builder.schema().fields().len(), 14);
+        assert_eq!(builder.metadata().file_metadata().num_rows(), 0);
+    }
+
+    #[test]
+    fn damaged_files_are_named_as_such() {
+        assert!(footer_length(b"PAR").is_err());
+        assert!(footer_length(b"12345678").is_err());
+        assert!(footer_entries(b"nonsense\x08\0\0\0PAR1").is_err());
+    }
+}

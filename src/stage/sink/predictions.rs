@@ -1,0 +1,410 @@
+//! The predictions table: a row for each image that was tagged. `schemas/predictions.table.json` states the same columns.
+
+use super::table::TableRow;
+use crate::events::{BoundingBox, Offset, PartitionId};
+use arrow::{
+    array::{
+        ArrayRef, FixedSizeListArray, Float32Array, Int32Array, Int64Array, ListArray, MapBuilder,
+        MapFieldNames, RecordBatch, StringArray, StringBuilder, StructArray,
+        TimestampMicrosecondArray,
+    },
+    buffer::OffsetBuffer,
+    datatypes::{DataType, Field, Fields},
+    error::ArrowError,
+};
+use chrono::{DateTime, Utc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// What decides the table's column types.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PredictionLayout {
+    /// Category names in the order of the score vector (C).
+    pub categories: Vec<String>,
+    /// Length of an embedding (D).
+    pub embedding: usize,
+    /// Whether there is a column of region embeddings.
+    pub region_embeddings: bool,
+}
+
+/// What made a prediction.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ModelStamp {
+    /// The bundle's id.
+    pub version: String,
+    /// The hash of its preprocessing.
+    pub preprocessing_hash: String,
+}
+
+/// A tag of a row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowTag {
+    /// Index into the layout's categories.
+    pub category: usize,
+    /// Calibrated probability.
+    pub score: f32,
+    /// Where it was seen.
+    pub bounding_box: BoundingBox,
+    /// The region's embedding, `[D]`, if the layout has them.
+    pub region: Option<Vec<f32>>,
+}
+
+/// A row of the predictions table.
+#[derive(Debug, Clone)]
+pub struct PredictionRow {
+    /// The image's name.
+    pub image_id: String,
+    /// The image's address.
+    pub uri: String,
+    /// When the image came to be.
+    pub event_time: DateTime<Utc>,
+    /// When the row was made.
+    pub processed_time: DateTime<Utc>,
+    /// The partition that the message came from.
+    pub partition: PartitionId,
+    /// The message's offset.
+    pub offset: Offset,
+    /// What made the prediction.
+    pub model: Arc<ModelStamp>,
+    /// The upright image's width, pixels.
+    pub width: u32,
+    /// The upright image's height, pixels.
+    pub height: u32,
+    /// Tags, best first.
+    pub tags: Vec<RowTag>,
+    /// Calibrated probabilities, `[C]`.
+    pub scores: Vec<f32>,
+    /// The image's embedding, `[D]`.
+    pub embedding: Vec<f32>,
+    /// Carried through from the reference.
+    pub attributes: BTreeMap<String, String>,
+    /// The row's layout.
+    pub layout: Arc<PredictionLayout>,
+}
+
+fn vectors(
+    length: usize,
+    values: impl Iterator<Item = f32>,
+) -> Result<FixedSizeListArray, ArrowError> {
+    let length = i32::try_from(length).map_err(|_| {
+        ArrowError::InvalidArgumentError("a vector of more than 2^31 values".into())
+    })?;
+    let field = Arc::new(Field::new("element", DataType::Float32, false));
+    FixedSizeListArray::try_new(
+        field,
+        length,
+        Arc::new(Float32Array::from_iter_values(values)),
+        None,
+    )
+}
+
+fn structs(fields: Vec<(&str, ArrayRef)>) -> StructArray {
+    let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = fields
+        .into_iter()
+        .map(|(name, array)| (Field::new(name, array.data_type().clone(), false), array))
+        .unzip();
+    StructArray::new(Fields::from(fields), arrays, None)
+}
+
+fn list_of(
+    values: ArrayRef,
+    lengths: impl IntoIterator<Item = usize>,
+) -> Result<ArrayRef, ArrowError> {
+    let field = Arc::new(Field::new("element", values.data_type().clone(), false));
+    Ok(Arc::new(ListArray::try_new(
+        field,
+        OffsetBuffer::from_lengths(lengths),
+        values,
+        None,
+    )?))
+}
+
+fn times(rows: &[PredictionRow], of: impl Fn(&PredictionRow) -> DateTime<Utc>) -> ArrayRef {
+    let values = rows.iter().map(|r| of(r).timestamp_micros());
+    Arc::new(TimestampMicrosecondArray::from_iter_values(values).with_timezone("UTC"))
+}
+
+impl TableRow for PredictionRow {
+    type Layout = PredictionLayout;
+    const SCHEMA_VERSION: u32 = 1;
+    const LOOKED_UP: &'static [&'static str] = &["image_id"];
+
+    fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    fn bytes(&self) -> u64 {
+        let regions: usize = self
+            .tags
+            .iter()
+            .map(|t| t.region.as_ref().map_or(0, Vec::len))
+            .sum();
+        let attributes: usize = self
+            .attributes
+            .iter()
+            .map(|(k, v)| k.len() + v.len() + 64)
+            .sum();
+        let vectors = 4 * (self.scores.len() + self.embedding.len() + regions);
+        let own = std::mem::size_of::<Self>() + self.tags.len() * std::mem::size_of::<RowTag>();
+        (own + self.image_id.len() + self.uri.len() + vectors + attributes) as u64
+    }
+
+    fn layout(&self) -> &Arc<PredictionLayout> {
+        &self.layout
+    }
+
+    fn batch(layout: &PredictionLayout, rows: &[Self]) -> Result<RecordBatch, ArrowError> {
+        let strings = |of: fn(&Self) -> &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(rows.iter().map(of)))
+        };
+        let tags = || rows.iter().flat_map(|r| &r.tags);
+        let floats = |of: fn(&RowTag) -> f32| -> ArrayRef {
+            Arc::new(Float32Array::from_iter_values(tags().map(of)))
+        };
+        let tag_counts = || rows.iter().map(|r| r.tags.len());
+        let names = tags()
+            .map(|t| layout.categories.get(t.category))
+            .collect::<Option<Vec<_>>>();
+        let names = names.ok_or_else(|| {
+            ArrowError::InvalidArgumentError(
+                "a tag names a category that the layout does not have".into(),
+            )
+        })?;
+        let boxes = structs(vec![
+            ("x", floats(|t| t.bounding_box.x)),
+            ("y", floats(|t| t.bounding_box.y)),
+            ("w", floats(|t| t.bounding_box.w)),
+            ("h", floats(|t| t.bounding_box.h)),
+        ]);
+        let tag_structs = structs(vec![
+            (
+                "category",
+                Arc::new(StringArray::from_iter_values(names)) as ArrayRef,
+            ),
+            ("score", floats(|t| t.score)),
+            ("box", Arc::new(boxes)),
+        ]);
+        let field_names = MapFieldNames {
+            entry: "key_value".into(),
+            key: "key".into(),
+            value: "value".into(),
+        };
+        let mut attributes = MapBuilder::new(
+            Some(field_names),
+            StringBuilder::new(),
+            StringBuilder::new(),
+        );
+        for row in rows {
+            for (key, value) in &row.attributes {
+                attributes.keys().append_value(key);
+                attributes.values().append_value(value);
+            }
+            attributes.append(true)?;
+        }
+        let mut columns: Vec<(&str, ArrayRef)> = vec![
+            ("image_id", strings(|r| &r.image_id)),
+            ("uri", strings(|r| &r.uri)),
+            ("event_time", times(rows, |r| r.event_time)),
+            ("processed_time", times(rows, |r| r.processed_time)),
+            ("topic", strings(|r| &r.partition.topic)),
+            (
+                "partition",
+                Arc::new(Int32Array::from_iter_values(
+                    rows.iter().map(|r| r.partition.partition),
+                )),
+            ),
+            (
+                "offset",
+                Arc::new(Int64Array::from_iter_values(
+                    rows.iter().map(|r| r.offset.0),
+                )),
+            ),
+            ("model_version", strings(|r| &r.model.version)),
+            (
+                "width",
+                Arc::new(Int32Array::from_iter_values(
+                    rows.iter().map(|r| r.width as i32),
+                )),
+            ),
+            (
+                "height",
+                Arc::new(Int32Array::from_iter_values(
+                    rows.iter().map(|r| r.height as i32),
+                )),
+            ),
+            ("tags", list_of(Arc::new(tag_structs), tag_counts())?),
+            (
+                "scores",
+                Arc::new(vectors(
+                    layout.categories.len(),
+                    rows.iter().flat_map(|r| r.scores.iter().copied()),
+                )?),
+            ),
+            (
+                "embedding",
+                Arc::new(vectors(
+                    layout.embedding,
+                    rows.iter().flat_map(|r| r.embedding.iter().copied()),
+                )?),
+            ),
+        ];
+        if layout.region_embeddings {
+            let values = tags().flat_map(|t| t.region.iter().flatten().copied());
+            let regions = vectors(layout.embedding, values)?;
+            columns.push((
+                "region_embeddings",
+                list_of(Arc::new(regions), tag_counts())?,
+            ));
+        }
+        columns.push(("attributes", Arc::new(attributes.finish())));
+        RecordBatch::try_from_iter_with_nullable(
+            columns
+                .into_iter()
+                .map(|(name, array)| (name, array, false)),
+        )
+    }
+
+    fn vector_columns(layout: &PredictionLayout) -> Vec<String> {
+        let mut columns = vec![
+            "scores.list.element".to_owned(),
+            "embedding.list.element".to_owned(),
+        ];
+        if layout.region_embeddings {
+            columns.push("region_embeddings.list.element.list.element".to_owned());
+        }
+        columns
+    }
+
+    fn describe(layout: &PredictionLayout, rows: &[Self]) -> Vec<(String, String)> {
+        let distinct = |of: fn(&ModelStamp) -> &String| {
+            let values: BTreeSet<&String> = rows.iter().map(|r| of(&r.model)).collect();
+            serde_json::json!(values).to_string()
+        };
+        vec![
+            ("tagstream.model_versions".into(), distinct(|m| &m.version)),
+            (
+                "tagstream.preprocessing_hashes".into(),
+                distinct(|m| &m.preprocessing_hash),
+            ),
+            (
+                "tagstream.categories".into(),
+                serde_json::json!(layout.categories).to_string(),
+            ),
+        ]
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn layout(region_embeddings: bool) -> Arc<PredictionLayout> {
+        Arc::new(PredictionLayout {
+            categories: vec!["cat".into(), "dog".into(), "kite".into()],
+            embedding: 4,
+            region_embeddings,
+        })
+    }
+
+    pub(crate) fn row(offset: i64, layout: &Arc<PredictionLayout>) -> PredictionRow {
+        let bounding_box = BoundingBox {
+            x: 0.1,
+            y: 0.2,
+            w: 0.5,
+            h: 0.25,
+        };
+        let tag = |category| RowTag {
+            category,
+            score: 0.75,
+            bounding_box,
+            region: layout.region_embeddings.then(|| vec![offset as f32; 4]),
+        };
+        PredictionRow {
+            image_id: format!("image-{offset}"),
+            uri: format!("file:///images/{offset}.jpg"),
+            event_time: DateTime::from_timestamp_micros(1_700_000_000_000_001).unwrap(),
+            processed_time: DateTime::from_timestamp_micros(1_700_000_000_500_000).unwrap(),
+            partition: PartitionId::new("images", 0),
+            offset: Offset(offset),
+            model: Arc::new(ModelStamp {
+                version: "demo-1".into(),
+                preprocessing_hash: "abc".into(),
+            }),
+            width: 640,
+            height: 480,
+            tags: (0..(offset % 3) as usize).map(tag).collect(),
+            scores: vec![0.75, 0.5, offset as f32],
+            embedding: vec![offset as f32, 1.0, -1.0, 0.5],
+            attributes: [("site".to_owned(), format!("{offset}"))].into(),
+            layout: Arc::clone(layout),
+        }
+    }
+
+    #[test]
+    fn a_row_of_the_wrong_shape_is_refused() {
+        let layout = layout(false);
+        let mut short = row(1, &layout);
+        short.scores.pop();
+        assert!(PredictionRow::batch(&layout, &[short]).is_err());
+        let mut strange = row(1, &layout);
+        strange.tags[0].category = 9;
+        assert!(PredictionRow::batch(&layout, &[strange]).is_err());
+    }
+
+    #[test]
+    fn columns_are_those_of_the_published_schema() {
+        let published: serde_json::Value =
+            serde_json::from_str(include_str!("../../../schemas/predictions.table.json")).unwrap();
+        let schema = PredictionRow::schema(&layout(true)).unwrap();
+        let ours: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
+        let theirs: Vec<String> = published["columns"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| c["name"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(ours, theirs);
+        assert_eq!(published["schema_version"], PredictionRow::SCHEMA_VERSION);
+        for (field, column) in schema
+            .fields()
+            .iter()
+            .zip(published["columns"].as_array().unwrap())
+        {
+            assert_eq!(
+                describe_type(field.data_type()),
+                column["type"].as_str().unwrap(),
+                "{}",
+                field.name()
+            );
+        }
+    }
+
+    fn describe_type(data_type: &DataType) -> String {
+        match data_type {
+            DataType::Utf8 => "string".into(),
+            DataType::Int32 => "int32".into(),
+            DataType::Int64 => "int64".into(),
+            DataType::Float32 => "float32".into(),
+            DataType::Timestamp(_, Some(zone)) => format!("timestamp(us, {zone})"),
+            DataType::FixedSizeList(f, n) => {
+                let length = if *n == 3 { "C" } else { "D" };
+                format!(
+                    "fixed_size_list<{}>[{length}]",
+                    describe_type(f.data_type())
+                )
+            }
+            DataType::List(f) => format!("list<{}>", describe_type(f.data_type())),
+            DataType::Struct(fields) => {
+                let inner: Vec<String> = fields
+                    .iter()
+                    .map(|f| format!("{}: {}", f.name(), describe_type(f.data_type())))
+                    .collect();
+                format!("struct<{}>", inner.join(", "))
+            }
+            DataType::Map(_, _) => "map<string, string>".into(),
+            other => panic!("unexpected column type {other}"),
+        }
+    }
+}

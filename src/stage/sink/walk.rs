@@ -1,0 +1,441 @@
+//! Where a partition goes on: its origin, its chain of files, and every reason not to believe them.
+
+use super::{
+    chain::{Chain, ChainError, FileFacts, Seal, SealReason, Step, TopicIdentity, WriterId},
+    footer::{FooterError, read_facts},
+    names::{self, Epoch, Folder, Name},
+    store::{StoreError, TableStore},
+};
+use crate::{
+    config::{FileFormat, StartAt},
+    events::{Offset, PartitionId},
+};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// What Kafka says about a partition when it is assigned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFacts {
+    /// The oldest offset kept.
+    pub low: Offset,
+    /// The offset after the newest message.
+    pub high: Offset,
+    /// The group's committed offset.
+    pub committed: Option<CommittedOffset>,
+    /// Which topic of which cluster this is.
+    pub identity: TopicIdentity,
+}
+
+/// A committed offset: a hint at the chain's end, and a way to notice that somebody moved it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommittedOffset {
+    /// The offset.
+    pub offset: Offset,
+    /// The file that ends there, if it was us who committed.
+    pub hint: Option<CommitHint>,
+}
+
+/// The metadata that we commit beside an offset: the file that ends there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommitHint {
+    /// The file's chain.
+    pub epoch: Epoch,
+    /// The file's start.
+    pub start: Offset,
+}
+
+impl CommitHint {
+    /// As Kafka keeps it.
+    pub fn to_metadata(self) -> String {
+        format!("tagstream/{}/{}", self.epoch, self.start)
+    }
+
+    /// Reads it back; `None` for what we did not write.
+    pub fn from_metadata(metadata: &str) -> Option<Self> {
+        let (epoch, start) = metadata.strip_prefix("tagstream/")?.split_once('/')?;
+        Some(CommitHint {
+            epoch: Epoch(epoch.parse().ok()?),
+            start: Offset(start.parse().ok()?),
+        })
+    }
+}
+
+/// The first start of a chain, put once, before anything is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The chain.
+    pub epoch: Epoch,
+    /// Its first offset.
+    pub offset: Offset,
+    /// The topic it reads.
+    pub identity: TopicIdentity,
+    /// The format of all its files.
+    pub format: FileFormat,
+    /// Version of the table's columns.
+    pub schema_version: u32,
+    /// The group's committed offset when the chain began; it says nothing about the chain.
+    pub group_offset: Option<Offset>,
+    /// Why it began, unless it is the partition's first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<SealReason>,
+    /// When it was put.
+    pub created: DateTime<Utc>,
+    /// Who put it.
+    pub writer: WriterId,
+}
+
+/// Why a partition cannot go on by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Broken {
+    /// The chain lies ahead of the log: the topic was deleted and created again, or lost its end.
+    AheadOfLog {
+        /// The log's end.
+        high: Offset,
+    },
+    /// The topic or the cluster is not the one that the chain was read from.
+    Recreated {
+        /// What the chain says.
+        expected: TopicIdentity,
+        /// What Kafka says.
+        found: TopicIdentity,
+    },
+    /// Retention deleted messages before they were read.
+    Overtaken {
+        /// The log's beginning.
+        low: Offset,
+    },
+    /// The group's offset was moved by hand to where no file ends.
+    OffsetMoved {
+        /// The group's offset.
+        committed: Offset,
+    },
+}
+
+/// Why a partition was not resumed.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    /// The store failed, or a file is not ours.
+    #[error(transparent)]
+    Footer(#[from] FooterError),
+    /// The files of the folder contradict each other.
+    #[error("{partition}: {source}")]
+    Chain {
+        /// The partition.
+        partition: PartitionId,
+        /// What is wrong.
+        source: ChainError,
+    },
+    /// An origin cannot be read.
+    #[error("{path} is not an origin that tagstream wrote: {reason}")]
+    BadOrigin {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The table was begun with other settings.
+    #[error(
+        "{partition}: the table was begun as {begun}, the configuration asks for {asked}: name another `table`, or go back"
+    )]
+    OtherTable {
+        /// The partition.
+        partition: PartitionId,
+        /// What the origin says.
+        begun: String,
+        /// What was asked for.
+        asked: String,
+    },
+    /// Input and output do not fit together, and only a person can say how to go on.
+    #[error("{}", broken_message(.partition, *.epoch, *.end, .broken))]
+    Broken {
+        /// The partition.
+        partition: PartitionId,
+        /// The chain.
+        epoch: Epoch,
+        /// The chain's end.
+        end: Offset,
+        /// What does not fit.
+        broken: Broken,
+    },
+}
+
+impl From<StoreError> for ResumeError {
+    fn from(error: StoreError) -> Self {
+        ResumeError::Footer(FooterError::Store(error))
+    }
+}
+
+fn broken_message(partition: &PartitionId, epoch: Epoch, end: Offset, broken: &Broken) -> String {
+    let chain = format!("{partition}: the files of epoch {epoch} end at offset {end}");
+    let at = format!("{partition}@{end}");
+    match broken {
+        Broken::AheadOfLog { high } => format!(
+            "{chain}, but the log ends at {high}: the topic was deleted and created again, or lost its newest messages. \
+             To read the log from its beginning: tagstream run --new-epoch {at}=earliest"
+        ),
+        Broken::Recreated { expected, found } => format!(
+            "{chain} and were read from another topic of that name (then {expected:?}, now {found:?}). \
+             To read the new one from its beginning: tagstream run --new-epoch {at}=earliest"
+        ),
+        Broken::Overtaken { low } => format!(
+            "{chain}, but the log now begins at {low}: retention deleted {} offsets before they were read. \
+             To record the gap and go on: tagstream run --accept-gap {at}",
+            low.0 - end.0
+        ),
+        Broken::OffsetMoved { committed } => format!(
+            "{chain}, but the group's offset was moved to {committed}, where no file ends. To skip to it: \
+             tagstream run --new-epoch {at}={committed}. To stay with the files: reset the group's offset to {end}. \
+             To read messages again, write to a new table"
+        ),
+    }
+}
+
+/// The folder of one partition, ready to be walked.
+#[derive(Debug, Clone)]
+pub struct Walk<'a> {
+    /// The store.
+    pub store: &'a TableStore,
+    /// The table's name.
+    pub table: &'a str,
+    /// The format of its files.
+    pub format: FileFormat,
+    /// Version of its columns.
+    pub schema_version: u32,
+    /// The partition.
+    pub partition: &'a PartitionId,
+    /// Who walks.
+    pub writer: &'a WriterId,
+}
+
+/// A chain walked to its end.
+#[derive(Debug, Clone)]
+pub struct Walked {
+    /// The chain, at its end.
+    pub chain: Chain,
+    /// Its origin.
+    pub origin: Origin,
+    /// Whether the group's offset is explained by the chain.
+    committed_on_chain: bool,
+}
+
+impl Walk<'_> {
+    fn folder(&self) -> Folder {
+        Folder::new(self.store.root(), self.table, self.partition)
+    }
+
+    /// Finds the end of the partition's current chain; starts the first chain if there is none.
+    ///
+    /// # Errors
+    /// [`ResumeError`]; input that does not fit the chain is *not* one here (see [`Walk::resume`]).
+    pub async fn walk(&self, log: &LogFacts, start: StartAt) -> Result<Walked, ResumeError> {
+        let mut epoch = self.newest_epoch().await?.unwrap_or_default();
+        let first = Origin {
+            epoch,
+            offset: match start {
+                StartAt::Earliest => log.low,
+                StartAt::Latest => log.high,
+            },
+            identity: log.identity.clone(),
+            format: self.format,
+            schema_version: self.schema_version,
+            group_offset: log.committed.as_ref().map(|c| c.offset),
+            reason: None,
+            created: Utc::now(),
+            writer: self.writer.clone(),
+        };
+        let mut origin = self.origin(&first).await?;
+        loop {
+            self.check_table(&origin)?;
+            let (step, chain, committed_on_chain) = self.follow(&origin, log).await?;
+            let Some(Step::Sealed(seal)) = step else {
+                return Ok(Walked {
+                    chain,
+                    origin,
+                    committed_on_chain,
+                });
+            };
+            epoch = epoch.next();
+            origin = self.origin(&self.origin_after(epoch, &seal)).await?;
+        }
+    }
+
+    /// As [`Walk::walk`], and checks that the log can continue the chain.
+    ///
+    /// # Errors
+    /// [`ResumeError`].
+    pub async fn resume(&self, log: &LogFacts, start: StartAt) -> Result<Chain, ResumeError> {
+        let walked = self.walk(log, start).await?;
+        let end = walked.chain.end;
+        let broken = if walked.origin.identity.contradicts(&log.identity) {
+            Broken::Recreated {
+                expected: walked.origin.identity.clone(),
+                found: log.identity.clone(),
+            }
+        } else if end > log.high {
+            Broken::AheadOfLog { high: log.high }
+        } else if end < log.low {
+            Broken::Overtaken { low: log.low }
+        } else if let (false, Some(committed)) = (walked.committed_on_chain, &log.committed) {
+            Broken::OffsetMoved {
+                committed: committed.offset,
+            }
+        } else {
+            return Ok(walked.chain);
+        };
+        Err(ResumeError::Broken {
+            partition: self.partition.clone(),
+            epoch: walked.chain.epoch,
+            end,
+            broken,
+        })
+    }
+
+    fn origin_after(&self, epoch: Epoch, seal: &Seal) -> Origin {
+        Origin {
+            epoch,
+            offset: seal.origin,
+            identity: seal.identity.clone(),
+            format: self.format,
+            schema_version: self.schema_version,
+            group_offset: seal.group_offset,
+            reason: Some(seal.reason),
+            created: Utc::now(),
+            writer: self.writer.clone(),
+        }
+    }
+
+    fn check_table(&self, origin: &Origin) -> Result<(), ResumeError> {
+        let state = |format: FileFormat, version: u32| {
+            format!("{} files of schema version {version}", format.extension())
+        };
+        if (origin.format, origin.schema_version) == (self.format, self.schema_version) {
+            return Ok(());
+        }
+        Err(ResumeError::OtherTable {
+            partition: self.partition.clone(),
+            begun: state(origin.format, origin.schema_version),
+            asked: state(self.format, self.schema_version),
+        })
+    }
+
+    async fn newest_epoch(&self) -> Result<Option<Epoch>, StoreError> {
+        let folder = self.folder();
+        // Origins start with '_' and so sort after every file.
+        let names = self
+            .store
+            .list(folder.path(), Some(&folder.path().clone().join("_")))
+            .await?;
+        let epochs = names.iter().filter_map(|path| match names::parse(path) {
+            Some(Name::Origin(epoch)) => Some(epoch),
+            _ => None,
+        });
+        Ok(epochs.max())
+    }
+
+    /// Puts `wanted` unless there is an origin already; whichever is there then counts.
+    async fn origin(&self, wanted: &Origin) -> Result<Origin, ResumeError> {
+        let path = self.folder().origin(wanted.epoch);
+        let bad = |reason: String| ResumeError::BadOrigin {
+            path: path.to_string(),
+            reason,
+        };
+        if let Some(bytes) = self.store.read(&path).await? {
+            return serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()));
+        }
+        let bytes = serde_json::to_vec_pretty(wanted).expect("an origin is plain data");
+        self.store.put_if_absent(&path, bytes.into()).await?;
+        let bytes = self
+            .store
+            .read(&path)
+            .await?
+            .ok_or_else(|| bad("it vanished".into()))?;
+        serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))
+    }
+
+    async fn facts(&self, epoch: Epoch, start: Offset) -> Result<Option<FileFacts>, ResumeError> {
+        let path = self.folder().file(epoch, start, self.format);
+        Ok(read_facts(self.store, &path, self.format).await?)
+    }
+
+    /// Follows the chain of `origin` to its last file. The committed offset saves listing the whole folder if it is the end of the
+    /// file that it names. Also says whether the committed offset is one that the chain explains.
+    async fn follow(
+        &self,
+        origin: &Origin,
+        log: &LogFacts,
+    ) -> Result<(Option<Step>, Chain, bool), ResumeError> {
+        let epoch = origin.epoch;
+        let hint = log
+            .committed
+            .as_ref()
+            .and_then(|c| Some((c.offset, c.hint?)));
+        if let Some((offset, hint)) = hint
+            && hint.epoch == epoch
+            && let Some(facts) = self.facts(epoch, hint.start).await?
+            && facts.range.end == offset
+            && facts.range.start == hint.start
+        {
+            let starts = self.starts(epoch, Some(offset)).await?;
+            let mut chain = Chain::new(epoch, hint.start);
+            let mut step = self.followed(&mut chain, &facts)?;
+            if let Some(last) = starts.last() {
+                step = self.follow_last(&mut chain, *last).await?;
+            }
+            return Ok((Some(step), chain, true));
+        }
+        let starts = self.starts(epoch, None).await?;
+        let mut chain = Chain::new(epoch, origin.offset);
+        let step = match starts.last() {
+            Some(last) => Some(self.follow_last(&mut chain, *last).await?),
+            None => None,
+        };
+        let explained = log.committed.as_ref().is_none_or(|committed| {
+            let offset = committed.offset;
+            // Committed by a writer of an earlier chain, or before this chain began: says nothing about it.
+            committed.hint.is_some_and(|hint| hint.epoch < epoch)
+                || origin.group_offset == Some(offset)
+                || starts.contains(&offset)
+                || offset == chain.end
+        });
+        Ok((step, chain, explained))
+    }
+
+    async fn follow_last(&self, chain: &mut Chain, last: Offset) -> Result<Step, ResumeError> {
+        chain.end = last;
+        let facts = self.facts(chain.epoch, last).await?.ok_or_else(|| {
+            ResumeError::Footer(FooterError::NotOurs {
+                path: self.folder().file(chain.epoch, last, self.format).to_string(),
+                reason: "it was listed, then gone: committed files must never be removed from the end of a chain".into(),
+            })
+        })?;
+        self.followed(chain, &facts)
+    }
+
+    fn followed(&self, chain: &mut Chain, facts: &FileFacts) -> Result<Step, ResumeError> {
+        chain.follow(facts).map_err(|source| ResumeError::Chain {
+            partition: self.partition.clone(),
+            source,
+        })
+    }
+
+    /// The starts of an epoch's files, from `from` on.
+    async fn starts(
+        &self,
+        epoch: Epoch,
+        from: Option<Offset>,
+    ) -> Result<BTreeSet<Offset>, StoreError> {
+        let folder = self.folder();
+        let after = folder.before(epoch, from.unwrap_or(Offset(0)));
+        let names = self.store.list(folder.path(), Some(&after)).await?;
+        let starts = names.iter().filter_map(|path| match names::parse(path) {
+            Some(Name::File {
+                epoch: e,
+                start,
+                format,
+            }) if e == epoch && format == self.format => Some(start),
+            _ => None,
+        });
+        Ok(starts.collect())
+    }
+}

@@ -1,0 +1,238 @@
+//! What librdkafka calls back: assignments, revocations, commits, statistics. All of it on the polling thread.
+
+use super::{Generation, OffsetCommit, SourceError, SourceEvent, client};
+use crate::events::{Offset, PartitionId};
+use rdkafka::{
+    ClientContext, Offset as KafkaOffset, Statistics, TopicPartitionList,
+    consumer::{
+        BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol, base_consumer,
+    },
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    types::RDKafkaRespErr,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        mpsc::sync_channel,
+    },
+    time::Duration,
+};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// The consumer's context.
+pub(super) struct Context {
+    pub topic: Arc<str>,
+    pub events: UnboundedSender<SourceEvent>,
+    /// How long the stage may take to say where partitions start, or to let go of them.
+    pub answer_within: Duration,
+    pub assigned: Mutex<BTreeMap<PartitionId, Generation>>,
+    /// Counts changes of the assignment.
+    pub changes: AtomicU64,
+    /// Set once nobody answers any more.
+    pub closing: AtomicBool,
+    pub failed: Mutex<Option<SourceError>>,
+    pub next_generation: AtomicU64,
+    /// Unix milliseconds of the last refused commit that was logged.
+    pub last_commit_warning: AtomicI64,
+}
+
+pub(super) type StageConsumer = BaseConsumer<Context>;
+
+impl Context {
+    pub fn fail(&self, error: SourceError) {
+        let mut failed = self.failed.lock().expect("no panic while locked");
+        failed.get_or_insert(error);
+    }
+
+    fn partitions(&self, list: &TopicPartitionList) -> Vec<PartitionId> {
+        list.elements()
+            .iter()
+            .map(|e| PartitionId::new(Arc::clone(&self.topic), e.partition()))
+            .collect()
+    }
+
+    fn assign(
+        &self,
+        consumer: &StageConsumer,
+        list: &mut TopicPartitionList,
+    ) -> Result<(), SourceError> {
+        let generation = Generation(self.next_generation.fetch_add(1, Ordering::SeqCst));
+        let partitions = self.partitions(list);
+        metrics::counter!("tagstream_rebalances_total", "topic" => self.topic.to_string(), "kind" => "assign").increment(1);
+        let identity = client::identity(consumer.client(), &self.topic);
+        let facts = partitions
+            .iter()
+            .map(|p| Ok((p.clone(), client::log_facts(consumer, p, &identity)?)))
+            .collect::<Result<Vec<_>, SourceError>>()?;
+        let (reply, starts) = sync_channel(1);
+        let gone = || SourceError::NoStart {
+            seconds: self.answer_within.as_secs(),
+        };
+        let event = SourceEvent::Assigned {
+            generation,
+            partitions: facts,
+            reply,
+        };
+        self.events.send(event).map_err(|_| gone())?;
+        // Heartbeats go on in librdkafka's own thread meanwhile; `answer_within` lies below max.poll.interval.ms.
+        let starts = starts
+            .recv_timeout(self.answer_within)
+            .map_err(|_| gone())?;
+        for (partition, offset) in &starts {
+            list.set_partition_offset(
+                &partition.topic,
+                partition.partition,
+                KafkaOffset::Offset(offset.0),
+            )
+            .map_err(|e| SourceError::Fatal(e.to_string()))?;
+        }
+        let mut assigned = self.assigned.lock().expect("no panic while locked");
+        assigned.extend(partitions.into_iter().map(|p| (p, generation)));
+        Ok(())
+    }
+
+    fn revoke(&self, consumer: &StageConsumer, list: &TopicPartitionList) {
+        let partitions = self.partitions(list);
+        let lost = consumer.assignment_lost();
+        let kind = if lost { "lost" } else { "revoke" };
+        metrics::counter!("tagstream_rebalances_total", "topic" => self.topic.to_string(), "kind" => kind).increment(1);
+        {
+            let mut assigned = self.assigned.lock().expect("no panic while locked");
+            for partition in &partitions {
+                assigned.remove(partition);
+            }
+        }
+        let (reply, commits) = sync_channel(1);
+        let event = SourceEvent::Revoked {
+            partitions,
+            lost,
+            reply,
+        };
+        if self.events.send(event).is_err() {
+            return;
+        }
+        let commits = commits.recv_timeout(self.answer_within).unwrap_or_default();
+        if !lost && let Some(list) = offsets(&commits) {
+            self.committed(consumer.commit(&list, CommitMode::Sync));
+        }
+    }
+
+    pub fn committed(&self, result: KafkaResult<()>) {
+        match result {
+            Ok(()) => {
+                let _ = self.events.send(SourceEvent::OffsetsCommitted);
+            }
+            // The files are the truth; the next commit, or the next owner's, catches up.
+            Err(error) => {
+                metrics::counter!("tagstream_offset_commit_failures_total").increment(1);
+                let now = chrono::Utc::now().timestamp_millis();
+                if now - self.last_commit_warning.swap(now, Ordering::Relaxed) > 10_000 {
+                    tracing::warn!(topic = %self.topic, %error, "the group's offset was not committed; files are not affected");
+                }
+            }
+        }
+    }
+}
+
+/// A list for librdkafka; `None` if there is nothing to commit.
+pub(super) fn offsets(commits: &[OffsetCommit]) -> Option<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(commits.len());
+    for commit in commits {
+        let (topic, partition) = (&*commit.partition.topic, commit.partition.partition);
+        let mut element = list.add_partition(topic, partition);
+        if element
+            .set_offset(KafkaOffset::Offset(commit.offset.0))
+            .is_ok()
+        {
+            element.set_metadata(commit.hint.to_metadata());
+        }
+    }
+    (!commits.is_empty()).then_some(list)
+}
+
+impl ClientContext for Context {
+    fn stats(&self, statistics: Statistics) {
+        let Some(topic) = statistics.topics.get(&*self.topic) else {
+            return;
+        };
+        let assigned = self.assigned.lock().expect("no panic while locked");
+        for partition in assigned.keys() {
+            // A partition that was given back keeps its last figures: only those assigned count.
+            if let Some(of) = topic.partitions.get(&partition.partition)
+                && of.consumer_lag >= 0
+            {
+                metrics::gauge!(
+                    "tagstream_partition_lag_messages",
+                    "topic" => self.topic.to_string(),
+                    "partition" => partition.partition.to_string()
+                )
+                .set(of.consumer_lag as f64);
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "librdkafka");
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(
+        &self,
+        consumer: &base_consumer::BaseConsumer<Self>,
+        code: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let cooperative = matches!(
+            consumer.rebalance_protocol(),
+            RebalanceProtocol::Cooperative
+        );
+        let closing = self.closing.load(Ordering::SeqCst);
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        let result = match code {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                if !closing && let Err(error) = self.assign(consumer, list) {
+                    self.fail(error);
+                    // Nothing may be read from where nobody said: the partitions are taken, paused for ever, and the thread ends.
+                    let _ = list.set_all_offsets(KafkaOffset::End);
+                }
+                if cooperative {
+                    consumer.incremental_assign(list)
+                } else {
+                    consumer.assign(list)
+                }
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
+                if !closing {
+                    self.revoke(consumer, list);
+                }
+                if cooperative {
+                    consumer.incremental_unassign(list)
+                } else {
+                    consumer.unassign()
+                }
+            }
+            other => {
+                let code: RDKafkaErrorCode = other.into();
+                self.fail(SourceError::Fatal(format!("rebalance: {code}")));
+                consumer.unassign()
+            }
+        };
+        if let Err(error) = result
+            && !closing
+        {
+            self.fail(SourceError::Fatal(format!("rebalance: {error}")));
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        self.committed(result);
+    }
+}
+
+/// The offset type of the wire types, from librdkafka's.
+pub(super) fn offset(raw: i64) -> Offset {
+    Offset(raw)
+}

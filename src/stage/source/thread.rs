@@ -1,0 +1,390 @@
+//! The polling thread.
+
+use super::{
+    Admission, Generation, Short, SourceCommand, SourceError, SourceEvent, SourceMessage, client,
+    context::{Context, StageConsumer, offset, offsets},
+};
+use crate::{config::KafkaConfig, events::PartitionId};
+use bytes::Bytes;
+use chrono::DateTime;
+use rdkafka::{
+    Message as _, TopicPartitionList,
+    consumer::{CommitMode, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{BorrowedMessage, Headers as _},
+};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// Longest wait for a message.
+const POLL: Duration = Duration::from_millis(50);
+/// Wait between two attempts to admit a message.
+const ADMIT: Duration = Duration::from_millis(2);
+/// Back-pressure shorter than this does not pause partitions: a pause throws away what was fetched ahead.
+const PAUSE_AFTER: Duration = Duration::from_secs(1);
+/// How often the stage is told that memory is short.
+const TELL_SHORT: Duration = Duration::from_millis(50);
+/// Hot warnings are logged this often.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// What the source is told at its start.
+#[derive(Debug, Clone)]
+pub struct SourceSettings {
+    /// The topic read.
+    pub topic: Arc<str>,
+    /// The consumer group.
+    pub group: String,
+    /// How often lag is measured.
+    pub statistics_interval: Duration,
+}
+
+/// A running source.
+#[derive(Debug)]
+pub struct Source {
+    /// What it tells.
+    pub events: UnboundedReceiver<SourceEvent>,
+    commands: Sender<SourceCommand>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Source {
+    /// Starts reading.
+    ///
+    /// # Errors
+    /// [`SourceError::Config`].
+    pub fn start(
+        kafka: &KafkaConfig,
+        settings: &SourceSettings,
+        admission: Admission,
+    ) -> Result<Self, SourceError> {
+        let (events, receiver) = unbounded_channel();
+        let (commands, orders) = channel();
+        // Half of what the group allows between polls, so that a slow answer does not throw us out.
+        let answer_within =
+            Duration::from_millis(kafka.max_poll_interval_ms / 2).min(Duration::from_secs(120));
+        let context = Context {
+            topic: Arc::clone(&settings.topic),
+            events: events.clone(),
+            answer_within,
+            assigned: Default::default(),
+            changes: Default::default(),
+            closing: Default::default(),
+            failed: Default::default(),
+            next_generation: 1.into(),
+            last_commit_warning: Default::default(),
+        };
+        let mut config = client::client_config(kafka);
+        if config.get("group.protocol") != Some("consumer") {
+            config
+                .set("partition.assignment.strategy", "cooperative-sticky")
+                .set("session.timeout.ms", kafka.session_timeout_ms.to_string());
+        }
+        let consumer: StageConsumer = config
+            .set("group.id", &settings.group)
+            .set(
+                "max.poll.interval.ms",
+                kafka.max_poll_interval_ms.to_string(),
+            )
+            .set(
+                "statistics.interval.ms",
+                settings.statistics_interval.as_millis().to_string(),
+            )
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "true")
+            // The files say where to start; a log that does not have that offset is an error.
+            .set("auto.offset.reset", "error")
+            .create_with_context(context)
+            .map_err(|e| SourceError::Config(e.to_string()))?;
+        consumer
+            .subscribe(&[&settings.topic])
+            .map_err(|e| SourceError::Config(e.to_string()))?;
+        let poller = Poller {
+            consumer,
+            events,
+            orders,
+            admission,
+            held: VecDeque::new(),
+            short_since: None,
+            told_short: None,
+            paused_at_change: None,
+            reading: true,
+            last_warning: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("source-{}", settings.topic))
+            .spawn(move || poller.run())
+            .map_err(|e| SourceError::Config(format!("cannot start a thread: {e}")))?;
+        Ok(Source {
+            events: receiver,
+            commands,
+            thread: Some(thread),
+        })
+    }
+
+    /// Tells the source something; nobody hears it after its end.
+    pub fn command(&self, command: SourceCommand) {
+        let _ = self.commands.send(command);
+    }
+
+    /// Whether the thread has ended.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+enum Held {
+    Message(Generation, SourceMessage),
+    End(Generation, PartitionId),
+}
+
+struct Poller {
+    consumer: StageConsumer,
+    events: UnboundedSender<SourceEvent>,
+    orders: Receiver<SourceCommand>,
+    admission: Admission,
+    /// Read, but not admitted yet, in order.
+    held: VecDeque<Held>,
+    short_since: Option<Instant>,
+    told_short: Option<Instant>,
+    /// Set while partitions are paused: the change of the assignment that was paused.
+    paused_at_change: Option<u64>,
+    reading: bool,
+    last_warning: Option<Instant>,
+}
+
+impl Poller {
+    fn run(mut self) {
+        let outcome = self.poll_until_stopped();
+        let context = Arc::clone(self.consumer.context());
+        context.closing.store(true, Ordering::SeqCst);
+        if let Err(error) = outcome {
+            let _ = self.events.send(SourceEvent::Failed(error));
+        }
+        // Leaves the group; its callbacks find `closing` set and answer themselves.
+        drop(self.consumer);
+        let _ = self.events.send(SourceEvent::Stopped);
+    }
+
+    fn poll_until_stopped(&mut self) -> Result<(), SourceError> {
+        loop {
+            while let Ok(order) = self.orders.try_recv() {
+                match order {
+                    SourceCommand::Commit(commit) => {
+                        if let Some(list) = offsets(&[commit])
+                            && let Err(error) = self.consumer.commit(&list, CommitMode::Async)
+                        {
+                            self.consumer.context().committed(Err(error));
+                        }
+                    }
+                    SourceCommand::StopReading => {
+                        self.reading = false;
+                        self.held.clear();
+                    }
+                    SourceCommand::Stop(commits) => {
+                        if let Some(list) = offsets(&commits) {
+                            let result = self.consumer.commit(&list, CommitMode::Sync);
+                            self.consumer.context().committed(result);
+                        }
+                        return Ok(());
+                    }
+                }
+            }
+            if self.events.is_closed() {
+                return Ok(());
+            }
+            self.admit_held();
+            if self.must_wait() {
+                std::thread::sleep(ADMIT);
+                continue;
+            }
+            self.pause_or_resume()?;
+            self.poll()?;
+            let failed = self
+                .consumer
+                .context()
+                .failed
+                .lock()
+                .expect("no panic while locked")
+                .take();
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Passes on what was held, as far as there is room.
+    fn admit_held(&mut self) {
+        while let Some(held) = self.held.pop_front() {
+            let event = match held {
+                Held::End(generation, partition) => SourceEvent::End {
+                    generation,
+                    partition,
+                },
+                Held::Message(generation, message) => match self.admission.admit(message.bytes()) {
+                    Ok((lease, place)) => SourceEvent::Message {
+                        generation,
+                        message,
+                        lease,
+                        place,
+                    },
+                    Err(short) => {
+                        self.held.push_front(Held::Message(generation, message));
+                        let now = Instant::now();
+                        self.short_since.get_or_insert(now);
+                        let told = self.told_short.is_some_and(|at| now - at < TELL_SHORT);
+                        if short == Short::Memory && !told {
+                            self.told_short = Some(now);
+                            let _ = self.events.send(SourceEvent::MemoryShort);
+                        }
+                        return;
+                    }
+                },
+            };
+            self.short_since = None;
+            let _ = self.events.send(event);
+        }
+    }
+
+    /// Whether to try admission again before polling: only for as long as a pause is not worth it.
+    fn must_wait(&self) -> bool {
+        let short = self.short_since.filter(|_| !self.held.is_empty());
+        short.is_some_and(|since| since.elapsed() < PAUSE_AFTER) && self.paused_at_change.is_none()
+    }
+
+    fn pause_or_resume(&mut self) -> Result<(), SourceError> {
+        let change = self.consumer.context().changes.load(Ordering::SeqCst);
+        let wanted = !self.held.is_empty() || !self.reading;
+        let fatal = |e: KafkaError| SourceError::Fatal(e.to_string());
+        if wanted && self.paused_at_change != Some(change) {
+            self.consumer.pause(&self.assignment()).map_err(fatal)?;
+            self.paused_at_change = Some(change);
+            self.show_paused(1.0);
+        } else if !wanted && self.paused_at_change.is_some() {
+            self.consumer.resume(&self.assignment()).map_err(fatal)?;
+            self.paused_at_change = None;
+            self.short_since = None;
+            self.show_paused(0.0);
+        }
+        Ok(())
+    }
+
+    fn show_paused(&self, paused: f64) {
+        let topic = self.consumer.context().topic.to_string();
+        metrics::gauge!("tagstream_source_paused", "topic" => topic).set(paused);
+    }
+
+    fn assignment(&self) -> TopicPartitionList {
+        let context = self.consumer.context();
+        let mut list = TopicPartitionList::new();
+        for partition in context
+            .assigned
+            .lock()
+            .expect("no panic while locked")
+            .keys()
+        {
+            list.add_partition(&partition.topic, partition.partition);
+        }
+        list
+    }
+
+    fn poll(&mut self) -> Result<(), SourceError> {
+        let wait = if self.held.is_empty() { POLL } else { ADMIT };
+        let held = match self.consumer.poll(wait) {
+            None => return Ok(()),
+            Some(Ok(message)) => {
+                let partition = self.partition(message.partition());
+                self.generation(&partition)
+                    .map(|generation| Held::Message(generation, owned(partition, &message)))
+            }
+            Some(Err(KafkaError::PartitionEOF(number))) => {
+                let partition = self.partition(number);
+                self.generation(&partition)
+                    .map(|generation| Held::End(generation, partition))
+            }
+            Some(Err(error)) => return self.judge(&error),
+        };
+        if self.reading {
+            self.held.extend(held);
+        }
+        Ok(())
+    }
+
+    fn partition(&self, number: i32) -> PartitionId {
+        PartitionId::new(Arc::clone(&self.consumer.context().topic), number)
+    }
+
+    fn generation(&self, partition: &PartitionId) -> Option<Generation> {
+        let assigned = self
+            .consumer
+            .context()
+            .assigned
+            .lock()
+            .expect("no panic while locked");
+        assigned.get(partition).copied()
+    }
+
+    fn judge(&mut self, error: &KafkaError) -> Result<(), SourceError> {
+        use RDKafkaErrorCode as Code;
+        let topic = &self.consumer.context().topic;
+        let text = error.to_string();
+        match (error, error.rdkafka_error_code()) {
+            (_, Some(Code::PollExceeded)) => return Err(SourceError::PollExceeded),
+            (_, Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)) => {
+                return Err(SourceError::OutOfRange {
+                    topic: topic.to_string(),
+                });
+            }
+            (
+                _,
+                Some(
+                    Code::TopicAuthorizationFailed
+                    | Code::GroupAuthorizationFailed
+                    | Code::ClusterAuthorizationFailed
+                    | Code::SaslAuthenticationFailed
+                    | Code::Authentication,
+                ),
+            ) => return Err(SourceError::Refused(text)),
+            (KafkaError::MessageConsumptionFatal(_), _) | (_, Some(Code::Fatal)) => {
+                return Err(SourceError::Fatal(text));
+            }
+            _ => {}
+        }
+        metrics::counter!("tagstream_source_errors_total", "topic" => topic.to_string())
+            .increment(1);
+        if self.last_warning.is_none_or(|at| at.elapsed() > LOG_EVERY) {
+            self.last_warning = Some(Instant::now());
+            tracing::warn!(%topic, %error, "the consumer has trouble; librdkafka goes on trying");
+        }
+        Ok(())
+    }
+}
+
+fn owned(partition: PartitionId, message: &BorrowedMessage<'_>) -> SourceMessage {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers
+            .iter()
+            .map(|h| (h.key.to_owned(), h.value.map(Bytes::copy_from_slice)))
+            .collect()
+    });
+    SourceMessage {
+        partition,
+        offset: offset(message.offset()),
+        key: message.key().map(Bytes::copy_from_slice),
+        payload: message.payload().map(Bytes::copy_from_slice),
+        headers,
+        timestamp: message
+            .timestamp()
+            .to_millis()
+            .and_then(DateTime::from_timestamp_millis),
+    }
+}
