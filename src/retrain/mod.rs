@@ -1,1 +1,4 @@
 //! From partial labels to a judged model: label store, features, trainer, judge, job, report.
+
+pub mod features;
+pub mod images;
