@@ -4,3 +4,5 @@ pub mod text;
 pub mod text_config;
 mod text_weights;
 pub mod tokenizer;
+pub mod vision;
+pub mod weights;

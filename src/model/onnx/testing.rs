@@ -19,7 +19,6 @@ fn environment() -> &'static Environment {
 /// An input of a run.
 pub(crate) enum Input<'a> {
     F32(Vec<usize>, &'a [f32]),
-    #[expect(dead_code, reason = "for the vision towers")]
     U8(Vec<usize>, &'a [u8]),
 }
 

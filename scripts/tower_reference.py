@@ -1,0 +1,114 @@
+"""Dense and global features of CLIP's vision towers by transformers and open_clip, for goldens and checks.
+
+The dense modes are written out here with the libraries' own modules, apart from what the Rust code does with them.
+"""
+import torch
+import torch.nn.functional as F
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def normalise(pixels: torch.Tensor, mean=CLIP_MEAN, std=CLIP_STD) -> torch.Tensor:
+    """uint8 [B,H,W,3] to float64 [B,3,H,W]."""
+    x = pixels.double() / 255.0
+    return ((x - torch.tensor(mean).double()) / torch.tensor(std).double()).permute(0, 3, 1, 2)
+
+
+def spread(module: torch.nn.Module, seed: int) -> None:
+    """Random weights large enough that every part matters, and rounded to 16 bit, so that files can be small."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = list(module.named_parameters()) + [(n, b) for n, b in module.named_buffers() if b.is_floating_point()]
+    with torch.no_grad():
+        for name, tensor in tensors:
+            noise = torch.randn(tensor.shape, generator=generator)
+            if name.endswith("running_var"):
+                value = 0.5 + noise.abs()
+            elif tensor.ndim >= 2:
+                value = noise * (1.2 / (tensor[0].numel() ** 0.5))
+            elif name.endswith("weight"):  # norms
+                value = 1.0 + 0.2 * noise
+            elif tensor.ndim == 0:
+                continue
+            else:
+                value = 0.2 * noise
+            tensor.copy_(value.half().to(tensor.dtype))
+
+
+@torch.no_grad()
+def hugging_face(model, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """`model` is a CLIPModel or CLIPVisionModelWithProjection in float64."""
+    vision, project = model.vision_model, model.visual_projection
+    normalised = normalise(pixels)
+    hidden = vision(pixel_values=normalised, interpolate_pos_encoding=True, output_hidden_states=True)
+    states, layers = hidden.hidden_states, vision.encoder.layers
+    x, last = states[len(layers) - 1][:, 1:], layers[-1]
+    path = last.self_attn.out_proj(last.self_attn.v_proj(last.layer_norm1(x)))
+    u = x + path
+    u = u + last.mlp(last.layer_norm2(u))
+    return {
+        "global": project(hidden.pooler_output),
+        "dense/plain": project(vision.post_layernorm(states[len(layers)][:, 1:])),
+        "dense/value": project(vision.post_layernorm(u)),
+        "dense/value_bare": project(vision.post_layernorm(path)),
+    }
+
+
+@torch.no_grad()
+def open_clip_transformer(visual, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """`visual` is open_clip's VisionTransformer in float64, at the size of the pixels."""
+    normalised = normalise(pixels)
+    x = visual._embeds(normalised)
+    blocks = visual.transformer.resblocks
+    for block in blocks[:-1]:
+        x = block(x)
+    last = blocks[-1]
+    attention, width = last.attn, x.shape[-1]
+    value = F.linear(last.ln_1(x[:, 1:]), attention.in_proj_weight[2 * width:], attention.in_proj_bias[2 * width:])
+    path = attention.out_proj(value)
+    u = x[:, 1:] + path
+    u = u + last.mlp(last.ln_2(u))
+    return {
+        "global": visual(normalised),
+        "dense/plain": visual.ln_post(last(x)[:, 1:]) @ visual.proj,
+        "dense/value": visual.ln_post(u) @ visual.proj,
+        "dense/value_bare": visual.ln_post(path) @ visual.proj,
+    }
+
+
+@torch.no_grad()
+def open_clip_resnet(visual, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """`visual` is open_clip's ModifiedResNet in float64. At sizes that it was not made for, its pool's positional grid is
+    interpolated as DualCoOp does."""
+    x = visual.stem(normalise(pixels))
+    for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+        x = stage(x)
+    pool, side = visual.attnpool, x.shape[-1]
+    table = pool.positional_embedding
+    native = round((table.shape[0] - 1) ** 0.5)
+    if native != side:
+        grid = table[1:].T.reshape(1, -1, native, native)
+        grid = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
+        table = torch.cat([table[:1], grid.reshape(grid.shape[1], -1).T])
+    saved = pool.positional_embedding
+    pool.positional_embedding = torch.nn.Parameter(table)
+    pooled = pool(x)
+    pool.positional_embedding = saved
+    tokens = x.flatten(2).transpose(1, 2)
+    return {
+        "global": pooled,
+        "dense/value": pool.c_proj(pool.v_proj(tokens)),
+        "dense/value_positional": pool.c_proj(pool.v_proj(tokens + table[1:])),
+    }
+
+
+def open_clip_at(build, state: dict, size: int, native: int):
+    """An open_clip model of `build(size)` in float64 with weights made for `native`, positions resized as open_clip does."""
+    from open_clip.model import resize_pos_embed
+
+    model = build(size).double().eval()
+    state = {key: value.double() if value.is_floating_point() else value for key, value in state.items()}
+    if size != native:
+        resize_pos_embed(state, model)
+    model.load_state_dict(state)
+    return model

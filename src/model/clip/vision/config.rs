@@ -1,0 +1,395 @@
+//! What a vision tower's configuration file says, in Hugging Face's and OpenCLIP's forms.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// CLIP's own pixel statistics, the default where a configuration gives none.
+pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// See [`CLIP_MEAN`].
+pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+
+/// The activation of a block's MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x sigmoid(1.702 x)`: OpenAI's weights.
+    QuickGelu,
+    /// With the error function: most OpenCLIP weights.
+    Gelu,
+}
+
+/// How the tower's tensors are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// `vision_model.*`, `visual_projection.weight`.
+    HuggingFace,
+    /// `visual.*`.
+    OpenClip,
+}
+
+/// The kind of tower and the sizes that no tensor tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Architecture {
+    /// CLIP's vision transformer.
+    Transformer {
+        /// Blocks.
+        layers: usize,
+        /// Width of the residual stream.
+        width: usize,
+        /// Attention heads.
+        heads: usize,
+        /// Side of a patch, pixels.
+        patch: usize,
+        /// The MLP's activation.
+        activation: Activation,
+        /// Added to the variance in every layer norm.
+        epsilon: f32,
+    },
+    /// CLIP's ResNet with an attention pool.
+    ModifiedResNet {
+        /// Bottlenecks in each of the four stages.
+        layers: [usize; 4],
+        /// Channels after the stem.
+        width: usize,
+        /// Heads of the attention pool.
+        heads: usize,
+    },
+}
+
+/// A vision tower's configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VisionConfig {
+    /// The tower.
+    pub architecture: Architecture,
+    /// The names of its tensors.
+    pub naming: Naming,
+    /// D: width of the joint space.
+    pub dim: usize,
+    /// Side of the input that the tower was made for, pixels.
+    pub image_size: usize,
+    /// Pixel mean, of pixels in [0, 1], RGB.
+    pub mean: [f32; 3],
+    /// Pixel standard deviation.
+    pub std: [f32; 3],
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum VisionConfigError {
+    /// No JSON of a known form.
+    #[error("not a CLIP configuration: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// A setting these towers do not have.
+    #[error("the vision tower has {key} = {value}, which is not supported ({hint})")]
+    Unsupported {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What is supported.
+        hint: &'static str,
+    },
+}
+
+fn unsupported(key: &str, value: impl ToString, hint: &'static str) -> VisionConfigError {
+    VisionConfigError::Unsupported {
+        key: key.to_owned(),
+        value: value.to_string(),
+        hint,
+    }
+}
+
+impl VisionConfig {
+    /// Reads Hugging Face's `config.json` of a `CLIPModel` or `CLIPVisionModelWithProjection`; `preprocessor` is the
+    /// `preprocessor_config.json` beside it, if there is one.
+    pub fn hugging_face(json: &str, preprocessor: Option<&str>) -> Result<Self, VisionConfigError> {
+        let value: Value = serde_json::from_str(json)?;
+        let whole = value.get("vision_config");
+        let mut config = HuggingFace::deserialize(whole.unwrap_or(&value))?;
+        if let (Some(_), Some(dim)) = (whole, value.get("projection_dim")) {
+            // A whole CLIPModel says the joint width outside the two towers' own configurations.
+            config.projection_dim = usize::deserialize(dim)?;
+        }
+        if config.num_channels != 3 {
+            return Err(unsupported(
+                "num_channels",
+                config.num_channels,
+                "3 channels",
+            ));
+        }
+        let activation = match config.hidden_act.as_str() {
+            "quick_gelu" => Activation::QuickGelu,
+            "gelu" => Activation::Gelu,
+            other => return Err(unsupported("hidden_act", other, "quick_gelu or gelu")),
+        };
+        let preprocessor: HuggingFacePreprocessor = match preprocessor {
+            Some(json) => serde_json::from_str(json)?,
+            None => HuggingFacePreprocessor::default(),
+        };
+        Ok(Self {
+            architecture: Architecture::Transformer {
+                layers: config.num_hidden_layers,
+                width: config.hidden_size,
+                heads: config.num_attention_heads,
+                patch: config.patch_size,
+                activation,
+                epsilon: config.layer_norm_eps,
+            },
+            naming: Naming::HuggingFace,
+            dim: config.projection_dim,
+            image_size: config.image_size,
+            mean: preprocessor.image_mean,
+            std: preprocessor.image_std,
+        })
+    }
+
+    /// Reads OpenCLIP's `open_clip_config.json`.
+    pub fn open_clip(json: &str) -> Result<Self, VisionConfigError> {
+        let file: OpenClipFile = serde_json::from_str(json)?;
+        let vision = file.model_cfg.vision_cfg;
+        for (key, value) in &vision.others {
+            let harmless = match key.as_str() {
+                // Training only, or of the text tower.
+                "patch_dropout"
+                | "output_tokens"
+                | "timm_model_pretrained"
+                | "attn_pooler_queries"
+                | "attn_pooler_heads" => true,
+                // Reading one token commutes with a layer norm.
+                "final_ln_after_pool" => true,
+                "pool_type" => value == "tok",
+                // Either is stored as a tensor.
+                "pos_embed_type" => value == "learnable" || value == "sin_cos_2d",
+                _ => value.is_null() || value == &Value::Bool(false) || key == "mlp_ratio",
+            };
+            if !harmless {
+                let hint = "OpenCLIP's ModifiedResNet and its plain vision transformer are read";
+                return Err(unsupported(&format!("vision_cfg.{key}"), value, hint));
+            }
+        }
+        let head_width = vision.head_width.unwrap_or(64);
+        let heads = |width: usize| {
+            if head_width == 0 || !width.is_multiple_of(head_width) {
+                return Err(unsupported(
+                    "vision_cfg.head_width",
+                    head_width,
+                    "a divisor of the width",
+                ));
+            }
+            Ok(width / head_width)
+        };
+        let width = vision.width.unwrap_or(768);
+        let architecture = match vision.layers.unwrap_or(Layers::Blocks(12)) {
+            Layers::Stages(layers) => Architecture::ModifiedResNet {
+                layers,
+                width,
+                heads: heads(width * 32)?,
+            },
+            Layers::Blocks(layers) => Architecture::Transformer {
+                layers,
+                width,
+                heads: heads(width)?,
+                patch: vision.patch_size.unwrap_or(16),
+                activation: if file.model_cfg.quick_gelu {
+                    Activation::QuickGelu
+                } else {
+                    Activation::Gelu
+                },
+                epsilon: vision.norm_kwargs.and_then(|norm| norm.eps).unwrap_or(1e-5),
+            },
+        };
+        let preprocess = file.preprocess_cfg.unwrap_or_default();
+        Ok(Self {
+            architecture,
+            naming: Naming::OpenClip,
+            dim: file.model_cfg.embed_dim,
+            image_size: match vision.image_size {
+                None => 224,
+                Some(ImageSize::Square(side)) => side,
+                Some(ImageSize::Sides(height, width)) if height == width => height,
+                Some(ImageSize::Sides(height, width)) => {
+                    let sides = format!("{height}x{width}");
+                    return Err(unsupported("vision_cfg.image_size", sides, "square inputs"));
+                }
+            },
+            mean: preprocess.mean.unwrap_or(CLIP_MEAN),
+            std: preprocess.std.unwrap_or(CLIP_STD),
+        })
+    }
+}
+
+/// `CLIPVisionConfig` with its defaults: configurations leave out what equals them.
+#[derive(Deserialize)]
+#[serde(default)]
+struct HuggingFace {
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_channels: usize,
+    image_size: usize,
+    patch_size: usize,
+    projection_dim: usize,
+    hidden_act: String,
+    layer_norm_eps: f32,
+}
+
+impl Default for HuggingFace {
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            num_channels: 3,
+            image_size: 224,
+            patch_size: 32,
+            projection_dim: 512,
+            hidden_act: "quick_gelu".to_owned(),
+            layer_norm_eps: 1e-5,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct HuggingFacePreprocessor {
+    image_mean: [f32; 3],
+    image_std: [f32; 3],
+}
+
+impl Default for HuggingFacePreprocessor {
+    fn default() -> Self {
+        Self {
+            image_mean: CLIP_MEAN,
+            image_std: CLIP_STD,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct OpenClipFile {
+    model_cfg: OpenClipModel,
+    preprocess_cfg: Option<OpenClipPreprocess>,
+}
+
+#[derive(Deserialize)]
+struct OpenClipModel {
+    embed_dim: usize,
+    #[serde(default)]
+    quick_gelu: bool,
+    vision_cfg: OpenClipVision,
+}
+
+#[derive(Deserialize)]
+struct OpenClipVision {
+    layers: Option<Layers>,
+    width: Option<usize>,
+    head_width: Option<usize>,
+    patch_size: Option<usize>,
+    image_size: Option<ImageSize>,
+    norm_kwargs: Option<NormOptions>,
+    #[serde(flatten)]
+    others: serde_json::Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Layers {
+    Blocks(usize),
+    Stages([usize; 4]),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ImageSize {
+    Square(usize),
+    Sides(usize, usize),
+}
+
+#[derive(Deserialize)]
+struct NormOptions {
+    eps: Option<f32>,
+}
+
+#[derive(Deserialize, Default)]
+struct OpenClipPreprocess {
+    mean: Option<[f32; 3]>,
+    std: Option<[f32; 3]>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_of_hugging_face_are_those_of_vit_b_32() {
+        let config = VisionConfig::hugging_face(
+            r#"{"model_type":"clip","projection_dim":640,"text_config":{},"vision_config":{"patch_size":16}}"#,
+            Some(r#"{"image_mean":[0.5,0.5,0.5],"image_std":[0.25,0.25,0.25],"size":224}"#),
+        )
+        .unwrap();
+        assert_eq!(config.dim, 640);
+        assert_eq!((config.mean, config.std), ([0.5; 3], [0.25; 3]));
+        let Architecture::Transformer {
+            layers,
+            patch,
+            activation,
+            ..
+        } = config.architecture
+        else {
+            panic!("a transformer");
+        };
+        assert_eq!((layers, patch, activation), (12, 16, Activation::QuickGelu));
+    }
+
+    #[test]
+    fn open_clip_tells_its_two_kinds_apart() {
+        let config = VisionConfig::open_clip(
+            r#"{"model_cfg":{"embed_dim":1024,"vision_cfg":{"image_size":224,"layers":[3,4,6,3],"width":64,"patch_size":null}},
+                "preprocess_cfg":{"mean":[0,0,0],"std":[1,1,1]}}"#,
+        )
+        .unwrap();
+        let expected = Architecture::ModifiedResNet {
+            layers: [3, 4, 6, 3],
+            width: 64,
+            heads: 32,
+        };
+        assert_eq!(config.architecture, expected);
+        assert_eq!(config.mean, [0.0; 3]);
+        let config = VisionConfig::open_clip(
+            r#"{"model_cfg":{"embed_dim":512,"quick_gelu":true,"vision_cfg":{"layers":12,"width":768,"patch_size":32,
+                "norm_kwargs":{"eps":1e-6},"patch_dropout":0.5}}}"#,
+        )
+        .unwrap();
+        let Architecture::Transformer {
+            heads,
+            activation,
+            epsilon,
+            ..
+        } = config.architecture
+        else {
+            panic!("a transformer");
+        };
+        assert_eq!(
+            (heads, activation, epsilon),
+            (12, Activation::QuickGelu, 1e-6)
+        );
+        assert_eq!(config.mean, CLIP_MEAN);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        let open_clip = |extra: &str| {
+            let json =
+                format!(r#"{{"model_cfg":{{"embed_dim":8,"vision_cfg":{{"layers":2,{extra}}}}}}}"#);
+            VisionConfig::open_clip(&json).unwrap_err().to_string()
+        };
+        assert!(open_clip(r#""timm_model_name":"convnext_base""#).contains("timm_model_name"));
+        assert!(open_clip(r#""attentional_pool":true"#).contains("attentional_pool"));
+        assert!(open_clip(r#""pool_type":"avg""#).contains("pool_type"));
+        assert!(open_clip(r#""qk_norm":true"#).contains("qk_norm"));
+        assert!(open_clip(r#""image_size":[224,336]"#).contains("224x336"));
+        assert!(open_clip(r#""head_width":100"#).contains("head_width"));
+        let error = VisionConfig::hugging_face(r#"{"hidden_act":"relu"}"#, None).unwrap_err();
+        assert!(error.to_string().contains("relu"), "{error}");
+        assert!(VisionConfig::open_clip("{}").is_err());
+    }
+}
