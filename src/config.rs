@@ -172,12 +172,14 @@ section! {
         max_redirects: u32 = 3,
         /// Schemes allowed: `file`, `s3`, `gs`, `az`, `http`, `https`, `data`.
         allow_schemes: Vec<String> = ["s3", "gs", "az", "https", "data"].map(String::from).to_vec(),
-        /// Hosts (or buckets) allowed, `*.example.org` for a domain's hosts; empty: all.
+        /// Hosts (or buckets) allowed, `*.example.org` for all hosts below a domain; empty: all.
         allow_hosts: Vec<String> = Vec::new(),
         /// Folders that `file` URIs may lie in; empty: none.
         allow_path_prefixes: Vec<String> = Vec::new(),
-        /// Whether private, loopback and link-local addresses may be fetched from.
+        /// Whether private, loopback, link-local and other special addresses may be fetched from by http(s): all of them.
         allow_private_addresses: bool = false,
+        /// Networks that http(s) may fetch from although they are not public, as `10.20.0.0/16`.
+        allow_networks: Vec<String> = Vec::new(),
     }
 }
 

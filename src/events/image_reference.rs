@@ -51,6 +51,13 @@ pub(super) fn parse_json<T: serde::de::DeserializeOwned>(
     let text = std::str::from_utf8(bytes).map_err(|e| MessageError::NotUtf8 {
         position: e.valid_up_to(),
     })?;
+    // Structs can also be read from JSON arrays, field by field; the contract is an object.
+    if text.trim_ascii_start().starts_with('[') {
+        return Err(MessageError::NotValid {
+            what,
+            reason: "it is a JSON array, not an object".into(),
+        });
+    }
     serde_json::from_str(text).map_err(|e| MessageError::NotValid {
         what,
         reason: e.to_string(),
@@ -93,6 +100,10 @@ mod tests {
             MessageError::NotUtf8 { position: 13 }
         ));
         assert!(matches!(name(b"[1"), MessageError::NotValid { .. }));
+        assert!(matches!(
+            name(br#" ["a","file:///a.jpg"]"#),
+            MessageError::NotValid { .. }
+        ));
         assert!(name(br#"{"uri":"x"}"#).to_string().contains("image_id"));
         assert_eq!(
             name(br#"{"image_id":"","uri":"x"}"#),

@@ -19,7 +19,7 @@ pub(super) fn decode(
     preprocessing: Option<&Preprocessing>,
     scratch: &mut Scratch,
 ) -> Result<Stored, DecodeError> {
-    let decompressor = decompressor(&mut scratch.decompressor)?;
+    let mut decompressor = taken(scratch)?;
     let header = match decompressor.read_header(bytes) {
         Ok(header) => header,
         Err(error)
@@ -32,9 +32,9 @@ pub(super) fn decode(
         }
         Err(error) => return Err(damaged(&error.to_string())),
     };
-    let original = size_of(&header)?;
-    limits.check_pixels(original)?;
     let markers = Markers::of(bytes);
+    let original = size_of(&header, &markers)?;
+    limits.check_pixels(original)?;
     let eighths = match preprocessing {
         Some(p) if !header.is_lossless => eighths_for(original, markers.orientation, p),
         _ => 8,
@@ -69,8 +69,9 @@ pub(super) fn decode(
         height,
         format,
     };
-    if let Err(error) = decompressor.decompress(bytes, image) {
-        tolerate(&error.to_string(), bytes)?;
+    match decompressor.decompress(bytes, image) {
+        Ok(()) => scratch.decompressor = Some(decompressor),
+        Err(error) => tolerate(&error.to_string(), bytes)?,
     }
     if cmyk {
         let rgb = scratch::sized(&mut scratch.rgb, width * height * 3);
@@ -92,24 +93,37 @@ pub(super) fn probe(
     bytes: &[u8],
     scratch: &mut Scratch,
 ) -> Result<(ImageSize, Orientation), DecodeError> {
-    let header = decompressor(&mut scratch.decompressor)?
+    let mut decompressor = taken(scratch)?;
+    let header = decompressor
         .read_header(bytes)
         .map_err(|e| damaged(&e.to_string()))?;
-    Ok((size_of(&header)?, Markers::of(bytes).orientation))
+    scratch.decompressor = Some(decompressor);
+    let markers = Markers::of(bytes);
+    Ok((size_of(&header, &markers)?, markers.orientation))
 }
 
-fn decompressor(kept: &mut Option<Decompressor>) -> Result<&mut Decompressor, DecodeError> {
-    if kept.is_none() {
-        *kept = Some(Decompressor::new().map_err(|e| damaged(&e.to_string()))?);
+/// This thread's decompressor, or a new one. It is put back only after it worked without an error: after one in the header
+/// it would go on reading that header in the next file.
+fn taken(scratch: &mut Scratch) -> Result<Decompressor, DecodeError> {
+    match scratch.decompressor.take() {
+        Some(decompressor) => Ok(decompressor),
+        None => Decompressor::new().map_err(|e| damaged(&e.to_string())),
     }
-    Ok(kept.as_mut().expect("set above"))
 }
 
-fn size_of(header: &DecompressHeader) -> Result<ImageSize, DecodeError> {
-    match (u32::try_from(header.width), u32::try_from(header.height)) {
-        (Ok(width @ 1..), Ok(height @ 1..)) => Ok(ImageSize { width, height }),
-        _ => Err(damaged("no pixels")),
+/// The declared size. A file without a frame header makes libjpeg-turbo repeat the size of the picture before it, so the
+/// size counts only if the markers say the same.
+fn size_of(header: &DecompressHeader, markers: &Markers) -> Result<ImageSize, DecodeError> {
+    let Some(size) = markers.size else {
+        return Err(damaged("it has no frame header"));
+    };
+    if size.width == 0 || size.height == 0 {
+        return Err(damaged("it declares no pixels"));
     }
+    if (size.width as usize, size.height as usize) != (header.width, header.height) {
+        return Err(damaged("its frame header is ambiguous"));
+    }
+    Ok(size)
 }
 
 /// The smallest reduction that leaves the window at least as large as its target.
@@ -190,6 +204,8 @@ fn inverted_cmyk_to_rgb(cmyk: &[u8], rgb: &mut [u8]) {
 #[derive(Debug, Default, PartialEq)]
 struct Markers {
     orientation: Orientation,
+    /// The frame header's size.
+    size: Option<ImageSize>,
     /// Coefficients per pixel (1 for grey, 3 for 4:4:4, 1.5 for 4:2:0), in eighths, rounded up.
     coefficients_per_8_pixels: u64,
     /// Whether all coefficients are kept until the last scan.
@@ -242,6 +258,11 @@ impl Markers {
                     }
                 }
                 0xc0..=0xcf if ![0xc4, 0xc8, 0xcc].contains(&marker) && body.len() > 5 => {
+                    let side = |at| u32::from(u16::from_be_bytes([body[at], body[at + 1]]));
+                    markers.size = Some(ImageSize {
+                        width: side(3),
+                        height: side(1),
+                    });
                     components = body[5];
                     markers.coefficients_per_8_pixels = coefficients_per_8_pixels(&body[6..]);
                     markers.buffers_coefficients = matches!(marker, 0xc2 | 0xc6 | 0xca | 0xce);

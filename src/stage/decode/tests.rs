@@ -185,3 +185,73 @@ fn pictures_equal_what_pillow_makes_of_them() {
     }
     assert!(failures.is_empty(), "{failures:#?}");
 }
+
+#[test]
+fn a_jpeg_without_a_frame_is_not_taken_for_the_one_before_it() {
+    let whole = encoded(64, 48, ImageFormat::Jpeg);
+    decoded(&whole, &DecodeLimits::default()).unwrap();
+    for part in [
+        &whole[..20],
+        b"\xff\xd8\xff\xd9",
+        b"\xff\xd8\xff\xe0\0\x02\xff\xd9",
+    ] {
+        let error = decoded(part, &DecodeLimits::default()).unwrap_err();
+        assert_eq!(error.kind(), DeadLetterKind::BadImage, "{error}");
+        assert!(probe(part, &DecodeLimits::default()).is_err());
+    }
+}
+
+#[test]
+fn a_jpeg_is_reduced_only_where_the_model_does_not_need_it() {
+    // The reduced picture must stay in place: an off-by-one in the geometry shows at the edges of this one.
+    let picture = image::RgbImage::from_fn(257, 193, |x, _| {
+        let side = if x < 128 { 30 } else { 220 };
+        image::Rgb([side, side, 255 - side])
+    });
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture
+        .write_with_encoder(image::codecs::jpeg::JpegEncoder::new_with_quality(
+            &mut bytes, 95,
+        ))
+        .unwrap();
+    let bytes = bytes.into_inner();
+    let mut reduced = vec![0; 32 * 32 * 3];
+    decode_into(
+        &bytes,
+        &preprocessing(32),
+        &DecodeLimits::default(),
+        &mut reduced,
+    )
+    .unwrap();
+    let full = decode_rgb(&bytes, &DecodeLimits::default()).unwrap();
+    assert_eq!(full.dimensions(), (257, 193));
+    let mut reference = vec![0; 32 * 32 * 3];
+    fit_rgb(&full, &preprocessing(32), &mut reference);
+    let mean = reduced
+        .iter()
+        .zip(&reference)
+        .map(|(a, b)| f64::from(a.abs_diff(*b)))
+        .sum::<f64>()
+        / reduced.len() as f64;
+    assert!(mean < 1.0, "{mean}");
+}
+
+#[test]
+fn a_broken_header_does_not_spoil_the_next_picture() {
+    let whole = encoded(64, 48, ImageFormat::Jpeg);
+    let mut expected = vec![0; 8 * 8 * 3];
+    let mut got = expected.clone();
+    let limits = DecodeLimits::default();
+    decode_into(&whole, &preprocessing(8), &limits, &mut expected).unwrap();
+    let scan = whole.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
+    for cut in 2..scan {
+        let mut broken = whole[..cut].to_vec();
+        // A segment of impossible length: libjpeg stops in the middle of the header.
+        broken.extend_from_slice(&[0xff, 0xdb, 0, 0]);
+        assert!(decoded(&broken, &limits).is_err(), "cut at {cut}");
+        assert!(probe(&broken, &limits).is_err(), "cut at {cut}");
+        decode_into(&whole, &preprocessing(8), &limits, &mut got)
+            .unwrap_or_else(|e| panic!("after a header cut at {cut}: {e}"));
+        assert_eq!(got, expected, "after a header cut at {cut}");
+    }
+}

@@ -1,5 +1,7 @@
 //! Which internet addresses may be fetched from, and a resolver that hands out no others.
 
+use crate::config::{ConfigError, FetchConfig};
+use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::{
     future::Future,
@@ -56,6 +58,41 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
 }
 
+/// Which addresses the configuration allows.
+#[derive(Debug, Clone)]
+pub(super) struct AddressRule {
+    allow_private: bool,
+    networks: Vec<IpNet>,
+}
+
+impl AddressRule {
+    pub fn new(config: &FetchConfig) -> Result<Self, ConfigError> {
+        let networks = config
+            .allow_networks
+            .iter()
+            .map(|network| {
+                network.parse().map_err(|_| ConfigError::BadValue {
+                    key: "fetch.allow_networks".into(),
+                    reason: format!("has {network:?}, which is not a network like `10.20.0.0/16`"),
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(AddressRule {
+            allow_private: config.allow_private_addresses,
+            networks,
+        })
+    }
+
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.allow_private
+            || is_public(address)
+            || self
+                .networks
+                .iter()
+                .any(|network| network.contains(&address.to_canonical()))
+    }
+}
+
 /// What [`Lookup::lookup`] returns.
 pub type LookupFuture<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
 
@@ -89,18 +126,18 @@ pub(super) struct ForbiddenAddress(pub IpAddr);
 /// changes its address between check and use gains nothing.
 pub(super) struct CheckedResolver {
     pub lookup: Arc<dyn Lookup>,
-    pub allow_private: bool,
+    pub rule: AddressRule,
 }
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let lookup = Arc::clone(&self.lookup);
-        let allow_private = self.allow_private;
+        let rule = self.rule.clone();
         Box::pin(async move {
             let all = lookup.lookup(name.as_str()).await?;
             let allowed: Vec<SocketAddr> = all
                 .iter()
-                .filter(|address| allow_private || is_public(**address))
+                .filter(|address| rule.allows(**address))
                 .map(|address| SocketAddr::new(*address, 0))
                 .collect();
             match (allowed.is_empty(), all.first()) {
@@ -166,6 +203,32 @@ mod tests {
         ] {
             assert!(!is_public(address.parse().unwrap()), "{address}");
         }
+    }
+
+    #[test]
+    fn a_network_can_be_allowed_by_itself() {
+        let rule = AddressRule::new(&FetchConfig {
+            allow_networks: vec!["10.20.0.0/16".into(), "fd00:1::/32".into()],
+            ..FetchConfig::default()
+        })
+        .unwrap();
+        for (address, allowed) in [
+            ("10.20.255.1", true),
+            ("::ffff:10.20.0.1", true),
+            ("10.21.0.1", false),
+            ("fd00:1::5", true),
+            ("fd00:2::5", false),
+            ("127.0.0.1", false),
+            ("8.8.8.8", true),
+        ] {
+            assert_eq!(rule.allows(address.parse().unwrap()), allowed, "{address}");
+        }
+        let error = AddressRule::new(&FetchConfig {
+            allow_networks: vec!["10.20.0.0".into()],
+            ..FetchConfig::default()
+        })
+        .unwrap_err();
+        assert!(error.to_string().contains("allow_networks"), "{error}");
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl WebClient {
             .pool_idle_timeout(Duration::from_secs(30))
             .dns_resolver(Arc::new(CheckedResolver {
                 lookup,
-                allow_private: config.allow_private_addresses,
+                rule: policy.addresses.clone(),
             }))
             .build()
             .map_err(|e| ConfigError::BadValue {
@@ -151,9 +151,7 @@ fn failure(error: reqwest::Error) -> Failure {
     let mut source = error.source();
     while let Some(cause) = source {
         if let Some(forbidden) = cause.downcast_ref::<ForbiddenAddress>() {
-            return Failure::Forbidden(format!(
-                "{forbidden} (`fetch.allow_private_addresses` is off)"
-            ));
+            return Failure::Forbidden(format!("{forbidden}, nor in `fetch.allow_networks`"));
         }
         source = cause.source();
     }
@@ -179,4 +177,67 @@ fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     scrub(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::fetch::SystemLookup;
+
+    #[test]
+    fn a_redirect_cannot_lead_to_where_a_uri_could_not() {
+        let config = FetchConfig {
+            allow_schemes: vec!["http".into(), "https".into(), "file".into(), "data".into()],
+            allow_hosts: vec!["a.example.org".into(), "127.0.0.1".into()],
+            ..FetchConfig::default()
+        };
+        let policy = Arc::new(UriPolicy::new(&config).unwrap());
+        let web = WebClient::new(&config, policy, Arc::new(SystemLookup)).unwrap();
+        let check =
+            |from: &str, to: &str| web.check_redirect(&from.parse().unwrap(), &to.parse().unwrap());
+        assert_eq!(
+            check("http://a.example.org/", "https://a.example.org/b"),
+            Ok(())
+        );
+        for (from, to, says) in [
+            (
+                "https://a.example.org/",
+                "http://a.example.org/b",
+                "https to http",
+            ),
+            (
+                "https://a.example.org/",
+                "file:///etc/passwd",
+                "scheme `file`",
+            ),
+            ("https://a.example.org/", "data:,x", "scheme `data`"),
+            (
+                "https://a.example.org/",
+                "https://b.example.org/",
+                "allow_hosts",
+            ),
+            ("http://a.example.org/", "http://127.0.0.1/", "public"),
+            (
+                "http://a.example.org/",
+                "http://u:p@a.example.org/",
+                "passwords",
+            ),
+        ] {
+            match check(from, to) {
+                Err(Failure::Forbidden(reason)) => assert!(reason.contains(says), "{reason}"),
+                other => panic!("{from} to {to}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        let headers = |value: &str| HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
+        assert_eq!(retry_after(&headers("7")), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(&headers("Wed, 21 Oct 2015 07:28:00 GMT")), None);
+        let later = retry_after(&headers("Fri, 01 Jan 2100 00:00:00 GMT")).unwrap();
+        assert!(later > Duration::from_secs(86_400 * 365));
+        assert_eq!(retry_after(&headers("soon")), None);
+        assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
 }

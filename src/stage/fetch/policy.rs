@@ -1,6 +1,6 @@
 //! What a URI names, and whether the configuration allows it.
 
-use super::{address::is_public, error::Failure};
+use super::{address::AddressRule, error::Failure};
 use crate::config::{ConfigError, FetchConfig};
 use std::path::{Component, Path, PathBuf};
 use url::{Host, Url};
@@ -31,7 +31,7 @@ pub struct UriPolicy {
     schemes: Vec<&'static str>,
     hosts: Vec<HostRule>,
     folders: Vec<Folder>,
-    allow_private: bool,
+    pub(super) addresses: AddressRule,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -103,7 +103,7 @@ impl UriPolicy {
             schemes,
             hosts,
             folders,
-            allow_private: config.allow_private_addresses,
+            addresses: AddressRule::new(config)?,
         })
     }
 
@@ -165,11 +165,9 @@ impl UriPolicy {
         };
         self.check_host(url.host_str().unwrap_or_default())?;
         match address {
-            Some(address) if !self.allow_private && !is_public(address) => {
-                Err(Failure::Forbidden(format!(
-                    "{address} is not a public address (`fetch.allow_private_addresses` is off)"
-                )))
-            }
+            Some(address) if !self.addresses.allows(address) => Err(Failure::Forbidden(format!(
+                "{address} is not a public address, nor in `fetch.allow_networks`"
+            ))),
             _ => Ok(()),
         }
     }

@@ -166,8 +166,10 @@ fn rules_that_cannot_be_right_are_refused_at_the_start() {
     };
     assert!(refused(|c| c.allow_schemes = vec!["ftp".into()]).contains("allow_schemes"));
     for host in ["", "*", "*.", "a.*.b", "a b", "*.10.0.0.1", "http://x"] {
-        let mut config = FetchConfig::default();
-        config.allow_hosts = vec![host.into()];
+        let config = FetchConfig {
+            allow_hosts: vec![host.into()],
+            ..FetchConfig::default()
+        };
         assert!(UriPolicy::new(&config).is_err(), "{host:?}");
     }
     assert!(

@@ -1,0 +1,552 @@
+//! Everything that can be wrong with a message, and the kind of dead letter that it must become.
+//!
+//! [`Yard::start`] puts broken files into a folder and a misbehaving web server onto loopback; [`Yard::items`] lists the
+//! messages. To be used with the yard's own [`FetchConfig`] and [`DecodeConfig`].
+
+use super::{
+    pictures::{
+        bmp_declaring, encoded, gif_declaring, jpeg_declaring, png_declaring, progressive_jpeg,
+        scan_bomb,
+    },
+    web_server::{Answer, WebServer},
+};
+use image::ImageFormat;
+use std::{collections::HashMap, os::unix::fs::symlink, path::Path};
+use tagstream::{
+    config::{DecodeConfig, FetchConfig},
+    events::DeadLetterKind::{self, *},
+};
+
+/// One message that must become a dead letter.
+pub struct Item {
+    /// What is wrong with it.
+    pub name: String,
+    /// The Kafka message's value.
+    pub message: Vec<u8>,
+    /// The dead letter's kind.
+    pub kind: DeadLetterKind,
+}
+
+/// The places that the items point to.
+pub struct Yard {
+    folder: tempfile::TempDir,
+    server: WebServer,
+    closed_port: u16,
+}
+
+const MAX_MIB: u64 = 1;
+
+impl Yard {
+    /// Fills the folder and starts the server, on the runtime that this is called on.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fill(folder.path());
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let closed_port = closed.local_addr().unwrap().port();
+        drop(closed);
+        Yard {
+            server: WebServer::start("127.0.0.1", 0, answers()).await,
+            folder,
+            closed_port,
+        }
+    }
+
+    /// Rules under which the items are what they are: loopback's first address is allowed, nothing else that is private.
+    pub fn fetch_config(&self) -> FetchConfig {
+        FetchConfig {
+            timeout_ms: 2_000,
+            connect_timeout_ms: 1_000,
+            max_mib: MAX_MIB,
+            retries: 2,
+            retry_delay_ms: 5,
+            max_redirects: 3,
+            allow_schemes: ["file", "s3", "http", "https", "data"]
+                .map(String::from)
+                .to_vec(),
+            allow_hosts: [
+                "127.0.0.1",
+                "127.0.0.2",
+                "localhost",
+                "169.254.169.254",
+                "10.0.0.1",
+                "[::1]",
+            ]
+            .map(String::from)
+            .to_vec(),
+            allow_path_prefixes: vec![self.inside().to_str().unwrap().into()],
+            allow_networks: vec!["127.0.0.1/32".into()],
+            ..FetchConfig::default()
+        }
+    }
+
+    /// As the items expect it.
+    pub fn decode_config(&self) -> DecodeConfig {
+        DecodeConfig {
+            max_megapixels: 4,
+            ..DecodeConfig::default()
+        }
+    }
+
+    fn inside(&self) -> std::path::PathBuf {
+        self.folder.path().join("inside")
+    }
+
+    fn file(&self, name: &str) -> String {
+        format!("file://{}/{name}", self.inside().display())
+    }
+
+    /// Messages that must become rows: the same roads, without the flaw.
+    pub fn good(&self) -> Vec<(String, Vec<u8>)> {
+        let data = |bytes: &[u8]| {
+            use base64::Engine;
+            let text = base64::engine::general_purpose::STANDARD.encode(bytes);
+            format!("data:image/png;base64,{text}")
+        };
+        [
+            ("good file", self.file("good.jpg")),
+            ("good link inside", self.file("link-inside.jpg")),
+            ("good web", self.server.url("/good.png")),
+            (
+                "good after two redirects",
+                self.server.url("/redirect-to-good"),
+            ),
+            ("good after two errors", self.server.url("/flaky.png")),
+            ("good after 429", self.server.url("/busy.png")),
+            ("good without length", self.server.url("/chunked.png")),
+            ("good data", data(&encoded(16, ImageFormat::Png))),
+        ]
+        .into_iter()
+        .map(|(name, uri)| (name.to_string(), message(name, &uri)))
+        .collect()
+    }
+
+    /// Every flaw.
+    pub fn items(&self) -> Vec<Item> {
+        let mut items = Vec::new();
+        let mut raw = |name: &str, bytes: &[u8]| {
+            items.push(Item {
+                name: name.into(),
+                message: bytes.into(),
+                kind: BadMessage,
+            });
+        };
+        raw("empty message", b"");
+        raw("not UTF-8", b"{\"image_id\":\"\xff\xfe\",\"uri\":\"x\"}");
+        raw("not JSON", b"image-1,https://example.org/a.jpg");
+        raw("half JSON", b"{\"image_id\":\"a\",\"uri\":\"file:///");
+        raw("JSON array", b"[\"a\",\"b\"]");
+        raw("JSON null", b"null");
+        raw("no image_id", b"{\"uri\":\"data:,x\"}");
+        raw("no uri", b"{\"image_id\":\"a\"}");
+        raw("empty image_id", b"{\"image_id\":\"\",\"uri\":\"data:,x\"}");
+        raw("empty uri", b"{\"image_id\":\"a\",\"uri\":\"\"}");
+        raw("uri is a number", b"{\"image_id\":\"a\",\"uri\":5}");
+        raw(
+            "time is no time",
+            b"{\"image_id\":\"a\",\"uri\":\"data:,x\",\"event_time\":\"yesterday\"}",
+        );
+        raw("nested too deep", &[b'['; 4096]);
+
+        let port = self.server.address.port();
+        let web = |path: &str| self.server.url(path);
+        let file = |name: &str| self.file(name);
+        let outside = self.folder.path().join("outside.jpg");
+        let uris: Vec<(&str, String, DeadLetterKind)> = vec![
+            ("no scheme", "images/a.jpg".into(), BadUri),
+            ("unknown scheme", "gopher://example.org/1".into(), BadUri),
+            ("script", "javascript:alert(1)".into(), BadUri),
+            ("no host", "http://".into(), BadUri),
+            ("bad port", "http://127.0.0.1:99999/".into(), BadUri),
+            ("no key", "s3://localhost".into(), BadUri),
+            ("remote file", "file://server/share/a.jpg".into(), BadUri),
+            ("zero byte in a path", file("a%00.jpg"), BadUri),
+            ("data without comma", "data:image/png;base64".into(), BadUri),
+            ("broken base64", "data:image/png;base64,@@@@".into(), BadUri),
+            (
+                "scheme not allowed",
+                "gs://localhost/a.jpg".into(),
+                ForbiddenUri,
+            ),
+            (
+                "host not allowed",
+                "https://example.org/a.jpg".into(),
+                ForbiddenUri,
+            ),
+            (
+                "bucket not allowed",
+                "s3://secrets/a.jpg".into(),
+                ForbiddenUri,
+            ),
+            (
+                "user in URI",
+                format!("http://me@127.0.0.1:{port}/good.png"),
+                ForbiddenUri,
+            ),
+            (
+                "host hidden behind @",
+                format!("http://localhost:pw@10.0.0.1:{port}/"),
+                ForbiddenUri,
+            ),
+            (
+                "metadata service",
+                "http://169.254.169.254/latest/meta-data/".into(),
+                ForbiddenUri,
+            ),
+            (
+                "metadata, decimal",
+                "http://2852039166/latest/meta-data/".into(),
+                ForbiddenUri,
+            ),
+            (
+                "metadata, octal",
+                "http://0251.0376.0251.0376/".into(),
+                ForbiddenUri,
+            ),
+            (
+                "private, hexadecimal",
+                "http://0x0a.0x00.0x00.0x01/".into(),
+                ForbiddenUri,
+            ),
+            (
+                "other loopback",
+                format!("http://127.0.0.2:{port}/good.png"),
+                ForbiddenUri,
+            ),
+            (
+                "loopback, IPv6",
+                format!("http://[::1]:{port}/good.png"),
+                ForbiddenUri,
+            ),
+            (
+                "outside",
+                format!("file://{}", outside.display()),
+                ForbiddenUri,
+            ),
+            ("password file", "file:///etc/passwd".into(), ForbiddenUri),
+            ("dots", file("../outside.jpg"), ForbiddenUri),
+            ("hidden dots", file("%2e%2e/outside.jpg"), ForbiddenUri),
+            (
+                "hidden slashes",
+                file("x%2f..%2f..%2foutside.jpg"),
+                ForbiddenUri,
+            ),
+            ("link out", file("link-out.jpg"), ForbiddenUri),
+            (
+                "folder link out",
+                file("folder-out/outside.jpg"),
+                ForbiddenUri,
+            ),
+            ("folder", file("folder"), ForbiddenUri),
+            ("pipe", file("pipe"), ForbiddenUri),
+            ("device", file("zero"), ForbiddenUri),
+            (
+                "redirect to the metadata service",
+                web("/redirect-to-metadata"),
+                ForbiddenUri,
+            ),
+            (
+                "redirect to other loopback",
+                web("/redirect-to-loopback"),
+                ForbiddenUri,
+            ),
+            (
+                "redirect to a forbidden host",
+                web("/redirect-to-host"),
+                ForbiddenUri,
+            ),
+            ("redirect to a file", web("/redirect-to-file"), ForbiddenUri),
+            ("redirect to data", web("/redirect-to-data"), ForbiddenUri),
+            (
+                "redirect with a password",
+                web("/redirect-with-password"),
+                ForbiddenUri,
+            ),
+            ("no such file", file("no-such.jpg"), NotFound),
+            ("dangling link", file("link-nowhere.jpg"), NotFound),
+            ("file used as a folder", file("good.jpg/a.jpg"), NotFound),
+            ("404", web("/no-such.png"), NotFound),
+            ("410", web("/gone.png"), NotFound),
+            ("401", web("/unauthorised.png"), AccessDenied),
+            ("403", web("/forbidden.png"), AccessDenied),
+            ("always 500", web("/broken.png"), FetchFailed),
+            ("418", web("/teapot.png"), FetchFailed),
+            ("not HTTP", web("/not-http"), FetchFailed),
+            ("body ends early", web("/short-body.png"), FetchFailed),
+            ("connection closed", web("/closed.png"), FetchFailed),
+            (
+                "nobody listens",
+                format!("http://127.0.0.1:{}/a.png", self.closed_port),
+                FetchFailed,
+            ),
+            ("redirects in a circle", web("/circle"), FetchFailed),
+            (
+                "redirect to nothing",
+                web("/redirect-to-nothing"),
+                FetchFailed,
+            ),
+            ("link to itself", file("link-circle.jpg"), FetchFailed),
+            ("server that never answers", web("/silence"), FetchTimeout),
+            ("head that never ends", web("/slow-head"), FetchTimeout),
+            ("body that never ends", web("/slow-body"), FetchTimeout),
+            ("announced too large", web("/announced-huge.png"), TooLarge),
+            ("endless", web("/endless.png"), TooLarge),
+            ("file too large", file("huge.bin"), TooLarge),
+            (
+                "data too large",
+                format!("data:,{}", "%20".repeat((MAX_MIB << 20) as usize + 1)),
+                TooLarge,
+            ),
+            ("JPEG bomb", file("bomb.jpg"), TooLarge),
+            ("PNG bomb", file("bomb.png"), TooLarge),
+            ("GIF bomb", file("bomb.gif"), TooLarge),
+            ("BMP bomb", file("bomb.bmp"), TooLarge),
+            (
+                "HTML instead of an image",
+                web("/page.jpg"),
+                UnsupportedImage,
+            ),
+            (
+                "JSON instead of an image",
+                web("/error.jpg"),
+                UnsupportedImage,
+            ),
+            (
+                "compressed by the server",
+                web("/gzip.png"),
+                UnsupportedImage,
+            ),
+            ("text named .jpg", file("text.jpg"), UnsupportedImage),
+            ("SVG", file("drawing.svg"), UnsupportedImage),
+            ("PDF", file("paper.pdf"), UnsupportedImage),
+            ("AVIF", file("picture.avif"), UnsupportedImage),
+            ("zeros", file("zeros.jpg"), UnsupportedImage),
+            ("empty file", file("empty.jpg"), BadImage),
+            ("empty body", web("/empty.png"), BadImage),
+            ("no content", web("/no-content.png"), BadImage),
+            ("half a JPEG", file("half.jpg"), BadImage),
+            (
+                "half a progressive JPEG",
+                file("half-progressive.jpg"),
+                BadImage,
+            ),
+            ("JPEG without its end", file("no-end.jpg"), BadImage),
+            (
+                "JPEG with missing rows and an end",
+                file("hole.jpg"),
+                BadImage,
+            ),
+            ("JPEG of 0 x 0", file("nothing.jpg"), BadImage),
+            ("JPEG of too many scans", file("scans.jpg"), BadImage),
+            ("JPEG header alone", file("header.jpg"), BadImage),
+            ("half a PNG", file("half.png"), BadImage),
+            ("PNG with a wrong checksum", file("checksum.png"), BadImage),
+            ("PNG of 0 x 0", file("nothing.png"), BadImage),
+            ("half a GIF", file("half.gif"), BadImage),
+            ("half a WebP", file("half.webp"), BadImage),
+            ("half a BMP", file("half.bmp"), BadImage),
+            ("half a TIFF", file("half.tiff"), BadImage),
+            (
+                "TIFF whose directory points outside",
+                file("wild.tiff"),
+                BadImage,
+            ),
+        ];
+        items.extend(uris.into_iter().map(|(name, uri, kind)| Item {
+            name: name.into(),
+            message: message(name, &uri),
+            kind,
+        }));
+        items
+    }
+}
+
+fn message(image_id: &str, uri: &str) -> Vec<u8> {
+    serde_json::to_vec(&serde_json::json!({ "image_id": image_id, "uri": uri })).unwrap()
+}
+
+fn fill(folder: &Path) {
+    let inside = folder.join("inside");
+    std::fs::create_dir_all(inside.join("folder")).unwrap();
+    std::fs::create_dir_all(folder.join("other")).unwrap();
+    let jpeg = encoded(64, ImageFormat::Jpeg);
+    let png = encoded(64, ImageFormat::Png);
+    std::fs::write(folder.join("outside.jpg"), &jpeg).unwrap();
+    std::fs::write(folder.join("other/outside.jpg"), &jpeg).unwrap();
+    let half = |bytes: &[u8]| bytes[..bytes.len() / 2].to_vec();
+    let mut hole = half(&jpeg);
+    hole.extend_from_slice(&[0xff, 0xd9]);
+    let mut checksum = png.clone();
+    let at = png.len() / 2;
+    checksum[at] ^= 0x40;
+    let mut wild = encoded(16, ImageFormat::Tiff);
+    wild[4..8].copy_from_slice(&0xffff_fff0u32.to_le_bytes());
+    let files: Vec<(&str, Vec<u8>)> = vec![
+        ("good.jpg", jpeg.clone()),
+        ("huge.bin", vec![0; (MAX_MIB << 20) as usize + 1]),
+        ("bomb.jpg", jpeg_declaring(65_000, 65_000)),
+        ("bomb.png", png_declaring(100_000, 100_000)),
+        ("bomb.gif", gif_declaring(65_000, 65_000)),
+        ("bomb.bmp", bmp_declaring(60_000, 60_000)),
+        ("text.jpg", b"this is not a picture\n".to_vec()),
+        (
+            "drawing.svg",
+            b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>".to_vec(),
+        ),
+        ("paper.pdf", b"%PDF-1.7\n".to_vec()),
+        (
+            "picture.avif",
+            b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf".to_vec(),
+        ),
+        ("zeros.jpg", vec![0; 1000]),
+        ("empty.jpg", Vec::new()),
+        ("half.jpg", half(&jpeg)),
+        ("half-progressive.jpg", half(&progressive_jpeg(64))),
+        ("no-end.jpg", jpeg[..jpeg.len() - 2].to_vec()),
+        ("hole.jpg", hole),
+        ("nothing.jpg", jpeg_declaring(0, 0)),
+        ("scans.jpg", scan_bomb(400)),
+        ("header.jpg", jpeg[..20].to_vec()),
+        ("half.png", half(&png)),
+        ("checksum.png", checksum),
+        ("nothing.png", png_declaring(0, 0)),
+        ("half.gif", half(&encoded(64, ImageFormat::Gif))),
+        ("half.webp", half(&encoded(64, ImageFormat::WebP))),
+        ("half.bmp", half(&encoded(64, ImageFormat::Bmp))),
+        ("half.tiff", half(&encoded(64, ImageFormat::Tiff))),
+        ("wild.tiff", wild),
+    ];
+    for (name, bytes) in files {
+        std::fs::write(inside.join(name), bytes).unwrap();
+    }
+    for (target, name) in [
+        ("../outside.jpg", "link-out.jpg"),
+        ("../other", "folder-out"),
+        ("good.jpg", "link-inside.jpg"),
+        ("nowhere.jpg", "link-nowhere.jpg"),
+        ("link-circle.jpg", "link-circle.jpg"),
+        ("/dev/zero", "zero"),
+    ] {
+        symlink(target, inside.join(name)).unwrap();
+    }
+    let pipe = std::ffi::CString::new(inside.join("pipe").to_str().unwrap()).unwrap();
+    // SAFETY: the path is a valid C string for the duration of the call.
+    assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+}
+
+fn answers() -> HashMap<String, Answer> {
+    let png = encoded(16, ImageFormat::Png);
+    let good = || Answer::ok("image/png", &png);
+    let chunked = {
+        let mut raw =
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n".to_vec();
+        for part in png.chunks(100) {
+            raw.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+            raw.extend_from_slice(part);
+            raw.extend_from_slice(b"\r\n");
+        }
+        raw.extend_from_slice(b"0\r\n\r\n");
+        Answer::Raw(raw)
+    };
+    let then = |n, first, second| Answer::Then(n, Box::new(first), Box::new(second));
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n";
+    let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\x03";
+    [
+        ("/good.png", good()),
+        ("/chunked.png", chunked),
+        ("/redirect-to-good", Answer::redirect("/redirect-again")),
+        ("/redirect-again", Answer::redirect("/good.png")),
+        (
+            "/flaky.png",
+            then(2, Answer::status("503 Service Unavailable", ""), good()),
+        ),
+        (
+            "/busy.png",
+            then(
+                1,
+                Answer::status("429 Too Many Requests", "Retry-After: 0\r\n"),
+                good(),
+            ),
+        ),
+        (
+            "/redirect-to-metadata",
+            Answer::redirect("http://169.254.169.254/latest/meta-data/"),
+        ),
+        (
+            "/redirect-to-loopback",
+            Answer::redirect("http://127.0.0.2/good.png"),
+        ),
+        (
+            "/redirect-to-host",
+            Answer::redirect("https://example.org/a.png"),
+        ),
+        ("/redirect-to-file", Answer::redirect("file:///etc/passwd")),
+        (
+            "/redirect-to-data",
+            Answer::redirect("data:image/png;base64,AAAA"),
+        ),
+        (
+            "/redirect-with-password",
+            Answer::redirect("http://me:secret@127.0.0.1/"),
+        ),
+        ("/redirect-to-nothing", Answer::redirect("http://[")),
+        ("/circle", Answer::redirect("/circle")),
+        ("/gone.png", Answer::status("410 Gone", "")),
+        ("/unauthorised.png", Answer::status("401 Unauthorized", "")),
+        ("/forbidden.png", Answer::status("403 Forbidden", "")),
+        (
+            "/broken.png",
+            Answer::status("500 Internal Server Error", ""),
+        ),
+        ("/teapot.png", Answer::status("418 I'm a teapot", "")),
+        (
+            "/not-http",
+            Answer::Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()),
+        ),
+        ("/closed.png", Answer::Raw(Vec::new())),
+        (
+            "/short-body.png",
+            Answer::Raw(format!("{head}Content-Length: 5000\r\n\r\nshort").into_bytes()),
+        ),
+        ("/silence", Answer::Silence),
+        ("/slow-head", Answer::Stall(head.into())),
+        (
+            "/slow-body",
+            Answer::Stall(format!("{head}Content-Length: 5000\r\n\r\nslow").into_bytes()),
+        ),
+        (
+            "/announced-huge.png",
+            Answer::Stall(format!("{head}Content-Length: 99999999999\r\n\r\n").into_bytes()),
+        ),
+        (
+            "/endless.png",
+            Answer::Endless(format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes()),
+        ),
+        (
+            "/page.jpg",
+            Answer::ok(
+                "image/jpeg",
+                "<!DOCTYPE html><html><body>Please log in</body></html>",
+            ),
+        ),
+        (
+            "/error.jpg",
+            Answer::ok("image/jpeg", "{\"error\":\"quota\"}"),
+        ),
+        (
+            "/gzip.png",
+            Answer::Raw(
+                [
+                    format!("{head}Content-Encoding: gzip\r\nContent-Length: 10\r\n\r\n")
+                        .as_bytes(),
+                    gzip,
+                ]
+                .concat(),
+            ),
+        ),
+        ("/empty.png", Answer::ok("image/png", "")),
+        ("/no-content.png", Answer::status("204 No Content", "")),
+    ]
+    .into_iter()
+    .map(|(path, answer)| (path.to_string(), answer))
+    .collect()
+}

@@ -1,0 +1,7 @@
+//! Integration tests that need no broker.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod fetch_decode;
+mod fetching;
