@@ -2,3 +2,6 @@
 
 pub mod features;
 pub mod images;
+pub mod judge;
+pub mod labels;
+pub mod lease;

@@ -1,0 +1,84 @@
+//! Label events onto the topic.
+
+use crate::events::LabelEvent;
+use rdkafka::{
+    ClientConfig,
+    error::KafkaError,
+    producer::{FutureProducer, FutureRecord},
+    util::Timeout,
+};
+use std::time::Duration;
+
+/// Messages in flight; bounds memory.
+const IN_FLIGHT: usize = 1000;
+
+/// Why label events did not get onto the topic.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The producer could not be made or the broker refused.
+    #[error("writing label events to topic {topic} at {brokers}: {source}")]
+    Kafka {
+        /// The brokers.
+        brokers: String,
+        /// The topic.
+        topic: String,
+        /// What was said.
+        source: KafkaError,
+    },
+}
+
+/// Writes every event and waits until all are acknowledged. The message key is the image's id, so that events about one
+/// image stay in order.
+///
+/// # Errors
+/// [`PublishError`]; some events may have been written then, and writing them again is harmless (last write wins).
+pub async fn publish(
+    brokers: &str,
+    topic: &str,
+    events: &[LabelEvent],
+) -> Result<(), PublishError> {
+    let failed = |source| PublishError::Kafka {
+        brokers: brokers.into(),
+        topic: topic.into(),
+        source,
+    };
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", "30000")
+        .create()
+        .map_err(failed)?;
+    for chunk in events.chunks(IN_FLIGHT) {
+        let mut waiting = Vec::with_capacity(chunk.len());
+        for event in chunk {
+            let value = serde_json::to_vec(event).expect("a label event is plain data");
+            let producer = producer.clone();
+            // Sent in order here; only the waiting for acknowledgements is concurrent.
+            let mut record = FutureRecord::to(topic).key(&event.image_id).payload(&value);
+            let delivery = loop {
+                match producer.send_result(record) {
+                    Ok(delivery) => break delivery,
+                    Err((KafkaError::MessageProduction(code), back))
+                        if code == rdkafka::types::RDKafkaErrorCode::QueueFull =>
+                    {
+                        record = back;
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    Err((error, _)) => return Err(failed(error)),
+                }
+            };
+            waiting.push(delivery);
+        }
+        for delivery in waiting {
+            match delivery.await {
+                Ok(Ok(_)) => {}
+                Ok(Err((error, _))) => return Err(failed(error)),
+                Err(_) => return Err(failed(KafkaError::Canceled)),
+            }
+        }
+    }
+    use rdkafka::producer::Producer;
+    producer
+        .flush(Timeout::After(Duration::from_secs(30)))
+        .map_err(failed)
+}
