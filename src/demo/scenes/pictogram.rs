@@ -265,7 +265,7 @@ mod tests {
             ("x M0 0 L1 1", "starts with no known role letter"),
             ("m W0 0", "`W` with 2 numbers is unknown"),
             ("m M0", "`M` with 1 numbers is unknown"),
-            ("m M0 zero", "`zero` is not a number"),
+            ("m M0 1,5", "`1,5` is not a number"),
             ("m~wide M0 0 L1 1", "`wide` is not a width"),
             ("m", "has no extent"),
             ("m R0 0 -1 1", "-1 x 1 is no size"),

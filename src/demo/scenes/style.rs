@@ -39,6 +39,14 @@ impl Style {
         matches!(self, Style::Plain | Style::Pale)
     }
 
+    /// A line's colour as this style has it.
+    fn tone(self, line: Rgb) -> Rgb {
+        match self {
+            Style::Grey => line.grey(),
+            Style::Plain | Style::Pale | Style::Outline => line,
+        }
+    }
+
     /// A background colour as this style has it.
     pub(super) fn ground(self, colour: Rgb) -> Rgb {
         match self {
@@ -119,6 +127,7 @@ impl Palette {
             Style::Pale => (Some((ink, rng.random_range(0.9..1.5) * pixel)), true),
             Style::Outline => (Some((ink, rng.random_range(1.0..1.8) * pixel)), true),
         };
+        let outline = outline.map(|(line, width)| (style.tone(line), width));
         Palette {
             style,
             main,
@@ -133,7 +142,7 @@ impl Palette {
     /// The same with a line of `width` pixels around the whole.
     pub(super) fn outlined(self, line: Rgb, width: f32) -> Palette {
         Palette {
-            outline: Some((line, width)),
+            outline: Some((self.style.tone(line), width)),
             inner_lines: false,
             ..self
         }

@@ -42,6 +42,15 @@ fn every_object_contrasts_and_is_visible() {
 }
 
 #[test]
+fn grey_scenes_have_no_colour() {
+    for index in 0..30 {
+        let scene = Scene::draw(4, index, Style::Grey, 96);
+        let grey = |pixel: &[u8]| pixel[0] == pixel[1] && pixel[1] == pixel[2];
+        assert!(scene.rgb.chunks_exact(3).all(grey), "{}", scene.image_id);
+    }
+}
+
+#[test]
 fn boxes_lie_in_the_picture_and_have_an_extent() {
     for scene in scenes(100) {
         for object in &scene.objects {
