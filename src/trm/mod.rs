@@ -1,11 +1,20 @@
 //! TRM-ML, text-region matching for multi-label recognition with missing labels. Knows tensors, never Kafka or files.
 
+pub mod config;
+pub mod features;
+pub mod fold;
 pub mod losses;
 pub mod matching;
+pub mod memory;
+pub mod model;
+pub mod objective;
 pub mod ops;
+pub mod prompts;
 pub mod prototypes;
 pub mod pseudo_labels;
 pub mod region;
+pub mod start;
+pub mod weights;
 
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,438 @@
+//! The model: what is trained, and the forward pass from frozen features to the branches' logits.
+
+use super::config::{AttendBy, MethodConfig, NegativeMode, Start};
+use super::matching::spatial_keys;
+use super::ops::{row_products, unit};
+use super::prompts::{Prompts, TextEncoder};
+use super::region::{Pooled, QueryLayers, attention_keys, normalised, query_level};
+use super::weights::{Weights, names};
+use candle_core::{DType, Device, Result, Tensor};
+
+/// The region-level branch's name.
+pub const REGION: &str = "region";
+/// The query-level branch's name.
+pub const QUERY: &str = "query";
+/// The global branch's name.
+pub const GLOBAL: &str = "global";
+
+/// Cosine over temperature at the informed start: 1 / 0.05.
+const START_SCALE: f64 = 20.0;
+/// Standard deviation of the MLP's last layer at the start ("near zero": F starts as U).
+const NEAR_ZERO: f64 = 1e-3;
+/// Scales above this do not help and make gradients explode.
+const LARGEST_SCALE: f64 = 100.0;
+
+/// Frozen features of a batch, prepared once.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// V^, `[B, N, D]`.
+    pub positions: Tensor,
+    /// G^, `[B, D]`.
+    pub global: Tensor,
+    /// The standardised global feature, `[B, D]`.
+    pub standard: Tensor,
+}
+
+/// Text features, `[C, D]`, rows of norm 1.
+#[derive(Debug, Clone)]
+pub struct TextFeatures {
+    /// T.
+    pub positive: Tensor,
+    /// T-, where the negative side is a prompt.
+    pub negative: Option<Tensor>,
+}
+
+/// One branch's logits.
+#[derive(Debug, Clone)]
+pub struct BranchLogits {
+    /// [`REGION`], [`QUERY`] or [`GLOBAL`].
+    pub name: &'static str,
+    /// `[B, C]`.
+    pub logits: Tensor,
+}
+
+/// What a forward pass gives.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    /// R^, `[B, C, D]`.
+    pub region: Option<Tensor>,
+    /// F^, `[B, C, D]`.
+    pub query: Option<Tensor>,
+    /// The branches there are.
+    pub branches: Vec<BranchLogits>,
+}
+
+impl Forward {
+    /// A branch's logits.
+    pub fn logits(&self, name: &str) -> Option<&Tensor> {
+        self.branches
+            .iter()
+            .find(|branch| branch.name == name)
+            .map(|branch| &branch.logits)
+    }
+}
+
+/// The architecture: settings, sizes and the fixed part of the prompts. Weights are handed in, so that the live and the
+/// averaged model are one.
+#[derive(Debug, Clone)]
+pub struct Model {
+    config: MethodConfig,
+    prompts: Prompts,
+    /// Features of the template's prompts, `[C, D]`: what informed starts start from.
+    template: Tensor,
+    dim: usize,
+}
+
+impl Model {
+    /// A model for the categories of `prompts`.
+    ///
+    /// # Errors
+    /// If the text tower fails.
+    pub fn new(config: MethodConfig, prompts: Prompts, encoder: &dyn TextEncoder) -> Result<Self> {
+        let template = prompts.template_features(encoder)?;
+        Ok(Self {
+            config,
+            dim: template.dim(1)?,
+            template,
+            prompts,
+        })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &MethodConfig {
+        &self.config
+    }
+
+    /// C.
+    pub fn categories(&self) -> usize {
+        self.prompts.categories()
+    }
+
+    /// D.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Features of the template's prompts, `[C, D]`, rows of norm 1.
+    pub fn template(&self) -> &Tensor {
+        &self.template
+    }
+
+    /// The branches this model has.
+    pub fn branches(&self) -> Vec<&'static str> {
+        let all = [
+            (self.config.region.enabled, REGION),
+            (self.config.query.enabled, QUERY),
+            (self.config.global.enabled, GLOBAL),
+        ];
+        all.into_iter()
+            .filter(|(enabled, _)| *enabled)
+            .map(|(_, name)| name)
+            .collect()
+    }
+
+    fn has_queries(&self) -> bool {
+        self.config.region.attend_by == AttendBy::Queries
+            && (self.config.region.enabled || self.config.query.enabled)
+    }
+
+    fn matches_text(&self, branch: &str) -> bool {
+        branch != GLOBAL || self.config.global.match_text
+    }
+
+    /// Weights to start from; `normal` draws from N(0, 1).
+    ///
+    /// # Errors
+    /// Those of tensor operations.
+    pub fn start(&self, normal: &mut dyn FnMut() -> f64) -> Result<Weights> {
+        let (c, d, dtype) = (self.categories(), self.dim, self.prompts.dtype());
+        let mut weights = Weights::default();
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, dtype, &Device::Cpu);
+        let mut random = |shape: &[usize], deviation: f64| -> Result<Tensor> {
+            let count = shape.iter().product();
+            let values: Vec<f64> = (0..count).map(|_| deviation * normal()).collect();
+            Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)
+        };
+        let identity = |scale: f64| Tensor::eye(d, dtype, &Device::Cpu)? * scale;
+        let prompts = &self.config.prompts;
+        let text = self
+            .branches()
+            .iter()
+            .any(|branch| self.matches_text(branch));
+        if text {
+            let mut draw = || {
+                random(&[1], 1.0)
+                    .and_then(|x| x.to_dtype(DType::F64)?.squeeze(0)?.to_scalar())
+                    .unwrap_or(0.0)
+            };
+            weights.insert(names::CONTEXT, self.prompts.start(prompts, &mut draw)?);
+            match prompts.negative {
+                NegativeMode::Prompt => {
+                    // From the same words it would start equal to the positive side: a difference of zero.
+                    let sets = if prompts.class_specific { c } else { 1 };
+                    let tokens = weights.get(names::CONTEXT)?.dim(1)?;
+                    let context = self.prompts.random_start(sets, tokens, &mut draw)?;
+                    weights.insert(names::NEGATIVE_CONTEXT, context);
+                }
+                NegativeMode::Embedding => weights.insert(names::NEGATIVE, zeros(&[c, d])?),
+                NegativeMode::Bias => {}
+            }
+        }
+        if self.has_queries() {
+            let xavier = (1.0 / d as f64).sqrt();
+            let informed = self.config.region.start == Start::Informed;
+            if informed {
+                let width = (d / self.config.region.heads) as f64;
+                let scale = (START_SCALE * width.sqrt()).sqrt();
+                weights.insert(names::QUERY, self.template.copy()?);
+                weights.insert(names::WQ, identity(scale)?);
+                weights.insert(names::WK, identity(scale)?);
+            } else {
+                weights.insert(names::QUERY, random(&[c, d], 1.0)?);
+                weights.insert(names::WQ, random(&[d, d], xavier)?);
+                weights.insert(names::WK, random(&[d, d], xavier)?);
+            }
+            if self.config.query.enabled {
+                let hidden = ((self.config.query.hidden * d as f64) as usize).max(1);
+                if informed {
+                    weights.insert(names::WV, identity(self.config.query.value_scale)?);
+                    weights.insert(names::WO, identity(1.0)?);
+                } else {
+                    weights.insert(names::WV, random(&[d, d], xavier)?);
+                    weights.insert(names::WO, random(&[d, d], xavier)?);
+                }
+                weights.insert(names::NORM_WEIGHT, Tensor::ones(d, dtype, &Device::Cpu)?);
+                weights.insert(names::NORM_BIAS, zeros(&[d])?);
+                weights.insert(names::MLP_IN_WEIGHT, random(&[hidden, d], xavier)?);
+                weights.insert(names::MLP_IN_BIAS, zeros(&[hidden])?);
+                weights.insert(names::MLP_OUT_WEIGHT, random(&[d, hidden], NEAR_ZERO)?);
+                weights.insert(names::MLP_OUT_BIAS, zeros(&[d])?);
+            }
+        }
+        for branch in self.branches() {
+            if self.matches_text(branch) {
+                let log = Tensor::full(self.config.scale.ln(), 1, &Device::Cpu)?.to_dtype(dtype)?;
+                weights.insert(names::log_scale(branch), log);
+            }
+            weights.insert(names::bias(branch), zeros(&[c])?);
+        }
+        if self.config.global.enabled && self.config.global.residual {
+            weights.insert(names::RESIDUAL, zeros(&[c, d])?);
+        }
+        Ok(weights)
+    }
+
+    /// Names of the weights that are trained with these settings.
+    pub fn trained(&self, weights: &Weights) -> Vec<String> {
+        let frozen = |name: &str| {
+            let prompt = name == names::CONTEXT || name == names::NEGATIVE_CONTEXT;
+            let attention = [names::QUERY, names::WQ, names::WK].contains(&name);
+            prompt && !self.config.prompts.train || attention && !self.config.region.train
+        };
+        weights
+            .iter()
+            .map(|(name, _)| name.to_owned())
+            .filter(|name| !frozen(name))
+            .collect()
+    }
+
+    /// Text features of the current contexts.
+    ///
+    /// # Errors
+    /// Those of the text tower.
+    pub fn text(&self, weights: &Weights, encoder: &dyn TextEncoder) -> Result<TextFeatures> {
+        if !weights.has(names::CONTEXT) {
+            return Ok(TextFeatures {
+                positive: self.template.clone(),
+                negative: None,
+            });
+        }
+        let negative = weights.has(names::NEGATIVE_CONTEXT).then(|| {
+            self.prompts
+                .features(weights.get(names::NEGATIVE_CONTEXT)?, encoder)
+        });
+        Ok(TextFeatures {
+            positive: self
+                .prompts
+                .features(weights.get(names::CONTEXT)?, encoder)?,
+            negative: negative.transpose()?,
+        })
+    }
+
+    /// `kappa (T - n)`, `[C, D]`: what a branch's features are multiplied with.
+    ///
+    /// # Errors
+    /// If a weight is missing.
+    pub fn read_out(&self, weights: &Weights, text: &TextFeatures, branch: &str) -> Result<Tensor> {
+        let mut direction = text.positive.clone();
+        if let Some(negative) = &text.negative {
+            direction = (direction - negative)?;
+        } else if weights.has(names::NEGATIVE) {
+            direction = (direction - weights.get(names::NEGATIVE)?)?;
+        }
+        let log = weights.get(&names::log_scale(branch))?;
+        direction.broadcast_mul(&log.minimum(LARGEST_SCALE.ln())?.exp()?.unsqueeze(0)?)
+    }
+
+    /// What V^ is multiplied with to give attention logits, `[h C, D]`.
+    ///
+    /// # Errors
+    /// If a weight is missing.
+    pub fn keys(&self, weights: &Weights, text: &TextFeatures) -> Result<Tensor> {
+        if self.has_queries() {
+            let (wq, wk) = (weights.get(names::WQ)?, weights.get(names::WK)?);
+            attention_keys(weights.get(names::QUERY)?, wq, wk, self.heads())
+        } else {
+            spatial_keys(&text.positive)
+        }
+    }
+
+    /// Attention heads (1 where texts attend).
+    pub fn heads(&self) -> usize {
+        if self.has_queries() {
+            self.config.region.heads
+        } else {
+            1
+        }
+    }
+
+    /// The forward pass.
+    ///
+    /// # Errors
+    /// If a weight is missing or the shapes do not fit.
+    pub fn forward(
+        &self,
+        weights: &Weights,
+        text: &TextFeatures,
+        batch: &Batch,
+    ) -> Result<Forward> {
+        let mut out = Forward {
+            region: None,
+            query: None,
+            branches: Vec::new(),
+        };
+        let read = |branch: &'static str, rows: &Tensor| -> Result<BranchLogits> {
+            let logits = row_products(rows, &self.read_out(weights, text, branch)?)?;
+            let logits = logits.broadcast_add(weights.get(&names::bias(branch))?)?;
+            Ok(BranchLogits {
+                name: branch,
+                logits,
+            })
+        };
+        if self.config.region.enabled || self.config.query.enabled {
+            let pooled = Pooled::new(&self.keys(weights, text)?, &batch.positions, self.heads())?;
+            let region = pooled.region()?;
+            let direction = normalised(&region)?;
+            if self.config.region.enabled {
+                // Text-pixel matching takes the weighted mean of cosines, text-region matching the cosine of the mean.
+                let rows = if self.has_queries() {
+                    &direction
+                } else {
+                    &region
+                };
+                out.branches.push(read(REGION, rows)?);
+            }
+            if self.config.query.enabled {
+                let attended = pooled.attended(weights.get(names::WV)?, weights.get(names::WO)?)?;
+                let layers = QueryLayers {
+                    norm_weight: weights.get(names::NORM_WEIGHT)?,
+                    norm_bias: weights.get(names::NORM_BIAS)?,
+                    mlp_in: (
+                        weights.get(names::MLP_IN_WEIGHT)?,
+                        weights.get(names::MLP_IN_BIAS)?,
+                    ),
+                    mlp_out: (
+                        weights.get(names::MLP_OUT_WEIGHT)?,
+                        weights.get(names::MLP_OUT_BIAS)?,
+                    ),
+                };
+                let query = query_level(&attended, weights.get(names::QUERY)?, &layers)?;
+                let query = normalised(&query)?;
+                out.branches.push(read(QUERY, &query)?);
+                out.query = Some(query);
+            }
+            out.region = Some(direction);
+        }
+        if self.config.global.enabled {
+            let mut logits = None;
+            if self.config.global.match_text {
+                let read_out = self.read_out(weights, text, GLOBAL)?;
+                logits = Some(batch.global.matmul(&read_out.t()?)?);
+            }
+            if self.config.global.residual {
+                let residual = batch.standard.matmul(&weights.get(names::RESIDUAL)?.t()?)?;
+                logits = Some(match logits {
+                    Some(logits) => (logits + residual)?,
+                    None => residual,
+                });
+            }
+            if let Some(logits) = logits {
+                let logits = logits.broadcast_add(weights.get(&names::bias(GLOBAL))?)?;
+                out.branches.push(BranchLogits {
+                    name: GLOBAL,
+                    logits,
+                });
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Mean and deviation of the global feature over the training images, `[D]` each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standard {
+    /// Mean.
+    pub mean: Vec<f32>,
+    /// Standard deviation, at least 1e-6.
+    pub deviation: Vec<f32>,
+}
+
+impl Standard {
+    /// Of raw global features, `[n, D]`.
+    pub fn new(global: &[f32], dim: usize) -> Self {
+        let (mean, deviation) = super::memory::moments(global, dim);
+        Self {
+            mean: mean.iter().map(|x| *x as f32).collect(),
+            deviation: deviation.iter().map(|x| *x as f32).collect(),
+        }
+    }
+}
+
+impl Batch {
+    /// Prepares raw features (`dense` `[B, N, D]`, `global` `[B, D]`). `mask` (`[B, D]`) multiplies every feature of its
+    /// image: feature dropout.
+    ///
+    /// # Errors
+    /// If the lengths do not fit.
+    pub fn new(
+        dense: Vec<f32>,
+        global: &[f32],
+        standard: &Standard,
+        mask: Option<&Tensor>,
+    ) -> Result<Self> {
+        let d = standard.mean.len();
+        let b = global.len() / d;
+        let n = dense.len() / (b * d).max(1);
+        let standardised: Vec<f32> = global
+            .chunks(d)
+            .flat_map(|row| {
+                let scale = standard.mean.iter().zip(&standard.deviation);
+                row.iter().zip(scale).map(|(x, (m, s))| (x - m) / s)
+            })
+            .collect();
+        let mut batch = Self {
+            positions: unit(&Tensor::from_vec(dense, (b, n, d), &Device::Cpu)?)?,
+            global: unit(&Tensor::from_slice(global, (b, d), &Device::Cpu)?)?,
+            standard: Tensor::from_vec(standardised, (b, d), &Device::Cpu)?,
+        };
+        if let Some(mask) = mask {
+            batch.positions = batch.positions.broadcast_mul(&mask.unsqueeze(1)?)?;
+            batch.global = (batch.global * mask)?;
+            batch.standard = (batch.standard * mask)?;
+        }
+        Ok(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests;
