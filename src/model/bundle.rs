@@ -23,6 +23,7 @@ pub use manifest::{
     Preprocessing,
 };
 pub use reader::Bundle;
+pub(crate) use reader::{check_graph_files, hash_file};
 pub use writer::{BundleWriter, Draft};
 
 /// The manifest's file name.

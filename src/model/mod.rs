@@ -8,3 +8,7 @@ pub mod onnx;
 pub mod registry;
 pub mod runtime;
 pub mod session;
+mod source;
+pub mod text;
+
+pub use source::{EncoderFolder, OpenError, OpenedModel, open};

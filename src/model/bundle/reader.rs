@@ -5,7 +5,10 @@ use super::{
     MANIFEST_FILE, Manifest, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE, external_data,
     manifest::hex,
 };
-use crate::model::head::{FoldedHead, NamedTensor};
+use crate::model::{
+    head::{FoldedHead, NamedTensor},
+    text::TextFiles,
+};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::{
@@ -113,13 +116,13 @@ impl Bundle {
         Ok((head, trainable))
     }
 
-    /// Paths of the text tower's weights, configuration and tokenizer, if the bundle has them.
-    pub fn text_files(&self) -> Option<[PathBuf; 3]> {
-        Some([
-            self.path(TEXT_WEIGHTS_FILE)?,
-            self.path(TEXT_CONFIG_FILE)?,
-            self.path(TOKENIZER_FILE)?,
-        ])
+    /// The text tower's files, if the bundle has them.
+    pub fn text_files(&self) -> Option<TextFiles> {
+        Some(TextFiles {
+            weights: self.path(TEXT_WEIGHTS_FILE)?,
+            config: self.path(TEXT_CONFIG_FILE)?,
+            tokenizer: self.path(TOKENIZER_FILE)?,
+        })
     }
 
     fn check_external_data(&self, name: &str) -> Result<(), BundleError> {
@@ -172,6 +175,31 @@ fn read_manifest(root: &Path) -> Result<Manifest, BundleError> {
         });
     }
     serde_json::from_slice(&content).map_err(json)
+}
+
+/// Refuses a graph outside a bundle whose external data could lie outside its folder: a location must be a plain
+/// relative path and no symbolic link.
+pub(crate) fn check_graph_files(graph: &Path, content: bytes::Bytes) -> Result<(), BundleError> {
+    let locations = external_data::locations(content).map_err(|source| BundleError::Onnx {
+        path: graph.to_path_buf(),
+        source,
+    })?;
+    let place = graph.display().to_string();
+    for location in locations {
+        check_relative(&location, &place)?;
+        let mut path = graph.parent().unwrap_or(Path::new("")).to_path_buf();
+        for part in Path::new(&location).components() {
+            path.push(part);
+            if fs::symlink_metadata(&path).is_ok_and(|m| m.file_type().is_symlink()) {
+                return Err(BundleError::Outside {
+                    path: location,
+                    place,
+                    why: "it is or passes a symbolic link",
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Refuses paths that are not plain relative ones. `place` is where the path is written.
@@ -248,7 +276,7 @@ fn verify_file(root: &Path, name: &str, entry: &FileEntry) -> Result<(), BundleE
 }
 
 /// SHA-256 (hex) of a file, read in pieces.
-pub(super) fn hash_file(path: &Path) -> Result<String, BundleError> {
+pub(crate) fn hash_file(path: &Path) -> Result<String, BundleError> {
     let mut file = fs::File::open(path).map_err(BundleError::io(path))?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

@@ -369,7 +369,6 @@ fn attribute(name: &str, value: &Attribute) -> AttributeProto {
 }
 
 /// Reads an `.onnx` file's message (without the content of external data).
-#[cfg(test)]
 pub(crate) fn parse(bytes: bytes::Bytes) -> Result<ModelProto, prost::DecodeError> {
     ModelProto::decode(bytes)
 }

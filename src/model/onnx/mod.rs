@@ -9,7 +9,6 @@ mod tensor;
 #[cfg(test)]
 pub(crate) mod testing;
 
-#[cfg(test)]
 pub(crate) use graph::parse;
 pub use graph::{Attribute, GraphBuilder, Value};
 pub use tensor::{Dim, Element, ExternalData};
