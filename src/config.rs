@@ -222,6 +222,8 @@ section! {
         workers: usize = 0,
         /// Largest batch.
         max_batch: usize = 16,
+        /// Largest batch in bytes of pixels, MiB.
+        max_batch_mib: u64 = 64,
         /// Longest time that a ready image waits for others to join its batch.
         max_delay_ms: u64 = 20,
         /// How often the registry's pointer is looked at; 0: never.

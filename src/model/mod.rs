@@ -3,12 +3,15 @@
 
 pub mod bundle;
 pub mod clip;
+pub mod encoder_pool;
 pub mod head;
 pub mod onnx;
 pub mod registry;
 pub mod runtime;
+pub mod saliency;
 pub mod session;
 mod source;
 pub mod text;
 
 pub use source::{EncoderFolder, OpenError, OpenedModel, open};
+pub mod tagger;

@@ -335,8 +335,7 @@ fn advice(reason: &str, device: Device) -> String {
     let missing = reason
         .split(|c: char| c.is_whitespace() || matches!(c, ':' | ',' | '\'' | '"'))
         .map(|word| word.rsplit('/').next().unwrap_or(word))
-        .filter(|word| word.starts_with("lib") && word.contains(".so"))
-        .next_back();
+        .rfind(|word| word.starts_with("lib") && word.contains(".so"));
     let gpu = "`scripts/onnxruntime.sh --cuda` installs ONNX Runtime for CUDA with the CUDA and cuDNN libraries";
     match (missing, device) {
         (Some(library), _) if reason.contains("cannot open shared object file") => {

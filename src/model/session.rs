@@ -11,7 +11,7 @@ pub use head::{HeadModel, HeadOutputs, HeadSession};
 
 use super::runtime::{Device, ProviderOptions, Runtime, RuntimeError};
 use crate::config::Provider;
-use graph::{Graph, dims, host_floats, run_on};
+use graph::{Graph, GraphName, dims, host_floats, run_on};
 use ort::{
     session::Session,
     value::{DynTensor, TensorElementType, TensorRef},
@@ -216,17 +216,23 @@ impl EncoderModel {
         runtime: &Runtime,
         options: &SessionOptions,
     ) -> Result<EncoderSession, SessionError> {
-        let graph = Arc::clone(&self.graph);
+        let graph = &self.graph;
         // The shape of the input is needed for TensorRT's profile, and is found by a session on the CPU.
         let cpu = graph.open(runtime, Device::Cpu, &ProviderOptions::default())?;
-        let pixels = graph.outlet(cpu.inputs(), "pixels", TensorElementType::Uint8, 4)?;
+        let pixels = graph
+            .name
+            .outlet(cpu.inputs(), "pixels", TensorElementType::Uint8, 4)?;
         let [_, Some(height), Some(width), Some(3)] = pixels[..] else {
-            return Err(graph.contract(format!(
+            return Err(graph.name.contract(format!(
                 "`pixels` must be [B, height, width, 3] with fixed height and width, but is {pixels:?}"
             )));
         };
-        graph.outlet(cpu.outputs(), "dense", TensorElementType::Float32, 3)?;
-        graph.outlet(cpu.outputs(), "global", TensorElementType::Float32, 2)?;
+        graph
+            .name
+            .outlet(cpu.outputs(), "dense", TensorElementType::Float32, 3)?;
+        graph
+            .name
+            .outlet(cpu.outputs(), "global", TensorElementType::Float32, 2)?;
         let session = if options.device.is_gpu() {
             let profile = |batch| format!("pixels:{batch}x{height}x{width}x3");
             graph.open(runtime, options.device, &options.provider(profile))?
@@ -242,7 +248,7 @@ impl EncoderModel {
                 locations: 0,
                 dim: 0,
             },
-            graph,
+            name: graph.name.clone(),
         };
         let grey = vec![128u8; encoder.shape.image_bytes()];
         let features = encoder.features(&grey, 1)?;
@@ -253,7 +259,7 @@ impl EncoderModel {
                 encoder.shape.dim = *dim;
                 Ok(encoder)
             }
-            _ => Err(encoder.graph.contract(format!(
+            _ => Err(encoder.name.contract(format!(
                 "`dense` must be [B, N, D] and `global` [B, D], but one image gives {dense:?} and {global:?}"
             ))),
         }
@@ -269,7 +275,7 @@ pub struct EncoderSession {
     session: Session,
     device: Device,
     shape: EncoderShape,
-    graph: Arc<Graph>,
+    name: GraphName,
 }
 
 impl EncoderSession {
@@ -306,7 +312,7 @@ impl EncoderSession {
     }
 
     fn host(&self, value: &DynTensor) -> Result<Vec<f32>, SessionError> {
-        host_floats(value).map_err(|e| self.graph.run_error(e))
+        host_floats(value).map_err(|e| self.name.run_error(e))
     }
 
     /// Encodes a batch and leaves the features where they are computed.
@@ -316,13 +322,10 @@ impl EncoderSession {
     pub fn features(&mut self, pixels: &[u8], batch: usize) -> Result<Features, SessionError> {
         let EncoderShape { height, width, .. } = self.shape;
         if batch == 0 || pixels.len() != batch * self.shape.image_bytes() {
-            return Err(SessionError::Input {
-                graph: self.graph.name.clone(),
-                reason: format!(
-                    "{} bytes are not {batch} images of {height}x{width}x3",
-                    pixels.len()
-                ),
-            });
+            return Err(self.name.input(format!(
+                "{} bytes are not {batch} images of {height}x{width}x3",
+                pixels.len()
+            )));
         }
         let (device, session) = (self.device, &mut self.session);
         let mut run = || -> ort::Result<Features> {
@@ -343,7 +346,7 @@ impl EncoderSession {
                 batch,
             })
         };
-        run().map_err(|e| self.graph.run_error(e))
+        run().map_err(|e| self.name.run_error(e))
     }
 }
 

@@ -1,10 +1,12 @@
 //! The stage, a file per step, in order: source, fetch, decode, batch, infer, sink, with the ledger that restores order
 //! and the pipeline that joins them. Knows bytes and offsets, never losses.
 
+pub mod batch;
 pub mod budget;
 pub mod decode;
 pub mod failpoint;
 pub mod fetch;
+pub mod infer;
 pub mod ledger;
 pub mod pipeline;
 pub mod row_maker;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// A graph's bytes and what all sessions of it share.
 pub(super) struct Graph {
-    pub(super) name: String,
+    pub(super) name: GraphName,
     bytes: Vec<u8>,
     /// Large weights, handed to every CPU session so that the prepacked copy is shared too.
     pub(super) shared: Vec<(String, Arc<DynValue>)>,
@@ -65,7 +65,7 @@ impl Graph {
             }
         };
         Ok(Graph {
-            name,
+            name: GraphName(name.into()),
             bytes,
             shared,
             external,
@@ -93,15 +93,21 @@ impl Graph {
             builder.commit_from_memory(&self.bytes)
         };
         build().map_err(|e| SessionError::Open {
-            graph: self.name.clone(),
+            graph: self.name.0.to_string(),
             device,
             reason: e.to_string(),
         })
     }
+}
 
+/// A graph's name, and the errors that carry it. Sessions keep this and not the graph, whose bytes can then be freed.
+#[derive(Clone)]
+pub(super) struct GraphName(Arc<str>);
+
+impl GraphName {
     pub(super) fn contract(&self, reason: impl Into<String>) -> SessionError {
         SessionError::Contract {
-            graph: self.name.clone(),
+            graph: self.0.to_string(),
             reason: reason.into(),
         }
     }
@@ -139,8 +145,15 @@ impl Graph {
 
     pub(super) fn run_error(&self, error: ort::Error) -> SessionError {
         SessionError::Run {
-            graph: self.name.clone(),
+            graph: self.0.to_string(),
             reason: error.to_string(),
+        }
+    }
+
+    pub(super) fn input(&self, reason: String) -> SessionError {
+        SessionError::Input {
+            graph: self.0.to_string(),
+            reason,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Encoded, EncoderShape, Features, SessionError, SessionOptions,
-    graph::{Graph, host_floats, run_on},
+    graph::{Graph, GraphName, host_floats, run_on},
     read,
 };
 use crate::model::runtime::{Device, Runtime};
@@ -72,7 +72,7 @@ impl HeadModel {
         options: &SessionOptions,
         encoder: EncoderShape,
     ) -> Result<HeadSession, SessionError> {
-        let graph = Arc::clone(&self.graph);
+        let graph = &self.graph;
         let EncoderShape { locations, dim, .. } = encoder;
         let profile = |batch| format!("dense:{batch}x{locations}x{dim},global:{batch}x{dim}");
         let session = graph.open(runtime, options.device, &options.provider(profile))?;
@@ -81,13 +81,15 @@ impl HeadModel {
             ("global", 2, vec![None, Some(dim)]),
         ] {
             let declared =
-                graph.outlet(session.inputs(), name, TensorElementType::Float32, rank)?;
+                graph
+                    .name
+                    .outlet(session.inputs(), name, TensorElementType::Float32, rank)?;
             let fits = declared
                 .iter()
                 .zip(&sizes)
                 .all(|(a, b)| a.is_none() || b.is_none() || a == b);
             if !fits {
-                return Err(graph.contract(format!(
+                return Err(graph.name.contract(format!(
                     "`{name}` is declared as {declared:?}, the encoder gives {sizes:?}"
                 )));
             }
@@ -98,14 +100,16 @@ impl HeadModel {
             ("region", 3),
             ("embedding", 2),
         ] {
-            graph.outlet(session.outputs(), name, TensorElementType::Float32, rank)?;
+            graph
+                .name
+                .outlet(session.outputs(), name, TensorElementType::Float32, rank)?;
         }
         let mut head = HeadSession {
             session,
             device: options.device,
             encoder,
             categories: 0,
-            graph,
+            name: graph.name.clone(),
         };
         let zeros = Encoded {
             batch: 1,
@@ -123,7 +127,7 @@ impl HeadModel {
         ];
         for (name, got, want) in right {
             if got != want || want == 0 {
-                return Err(head.graph.contract(format!(
+                return Err(head.name.contract(format!(
                     "`{name}` of one image has {got} numbers instead of {want} (C = {categories}, N = {locations}, D = {dim})"
                 )));
             }
@@ -139,7 +143,7 @@ pub struct HeadSession {
     device: Device,
     encoder: EncoderShape,
     categories: usize,
-    graph: Arc<Graph>,
+    name: GraphName,
 }
 
 impl HeadSession {
@@ -172,7 +176,7 @@ impl HeadSession {
                 region: next()?,
             })
         };
-        run().map_err(|e| self.graph.run_error(e))
+        run().map_err(|e| self.name.run_error(e))
     }
 
     /// Scores features from host memory (the feature cache of training and evaluation).
@@ -187,12 +191,9 @@ impl HeadSession {
         let EncoderShape { locations, dim, .. } = self.encoder;
         let batch = encoded.batch;
         if encoded.dense.len() != batch * locations * dim || encoded.global.len() != batch * dim {
-            return Err(SessionError::Input {
-                graph: self.graph.name.clone(),
-                reason: format!(
-                    "features are not {batch} x [{locations}, {dim}] and {batch} x [{dim}]"
-                ),
-            });
+            return Err(self.name.input(format!(
+                "features are not {batch} x [{locations}, {dim}] and {batch} x [{dim}]"
+            )));
         }
         let tensor = |shape: &[usize], values: &[f32]| -> ort::Result<DynTensor> {
             Ok(Tensor::from_array((shape.to_vec(), values.to_vec()))?.upcast())
@@ -204,7 +205,7 @@ impl HeadSession {
                 batch,
             })
         };
-        let features = features().map_err(|e| self.graph.run_error(e))?;
+        let features = features().map_err(|e| self.name.run_error(e))?;
         self.score(&features, regions)
     }
 }

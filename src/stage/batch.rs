@@ -1,0 +1,464 @@
+//! The queue of images that wait for the model: pure state, owned by one thread, driven by commands and a clock.
+//!
+//! A batch is one allocation, cut into pieces of one image each. A piece is lent to whoever decodes an image, comes back
+//! filled or unused, and when none is out any more the pieces are joined again without a copy: that is the batch the
+//! model sees. A piece that comes back unused is lent again, or is closed up when the batch is sealed, so no hole remains.
+
+use bytes::BytesMut;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+/// Sizes of the batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Bytes of one image.
+    pub image_bytes: usize,
+    /// Most images in a batch.
+    pub capacity: usize,
+    /// Batches that may exist at once: running, prepared and open.
+    pub buffers: usize,
+    /// Longest time that a filled image waits for others.
+    pub max_delay: Duration,
+}
+
+impl Layout {
+    /// The most images that fit both bounds, at least one.
+    pub fn capacity_for(max_batch: usize, max_bytes: u64, image_bytes: usize) -> usize {
+        let by_bytes = usize::try_from(max_bytes / image_bytes.max(1) as u64).unwrap_or(usize::MAX);
+        max_batch.min(by_bytes).max(1)
+    }
+}
+
+/// Which piece of which batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PieceId {
+    batch: u64,
+    index: usize,
+}
+
+/// A piece that is lent out.
+#[derive(Debug)]
+pub struct Piece<M> {
+    /// To be given back.
+    pub id: PieceId,
+    /// One image's bytes; their content is left over from an earlier image.
+    pub pixels: BytesMut,
+    /// The model that the batch will run on.
+    pub model: M,
+}
+
+/// A batch that is complete.
+#[derive(Debug)]
+pub struct Ready<M, R> {
+    /// The model to run.
+    pub model: M,
+    /// The whole buffer; the first `replies.len()` images count. Give it back with [`Queue::recycle`].
+    pub pixels: BytesMut,
+    /// Who waits for which image, in the batch's order.
+    pub replies: Vec<R>,
+    /// When its first image was filled.
+    pub since: Instant,
+}
+
+/// A batch that is being filled.
+struct Batch<M, R> {
+    model: M,
+    /// `None` where the piece is lent.
+    pieces: Vec<Option<BytesMut>>,
+    /// Pieces that were never lent or came back unused; the last is lent next.
+    free: Vec<usize>,
+    /// By index, who waits for the image in it.
+    replies: BTreeMap<usize, R>,
+    since: Option<Instant>,
+}
+
+impl<M, R> Batch<M, R> {
+    fn lent(&self) -> usize {
+        self.pieces.len() - self.free.len() - self.replies.len()
+    }
+
+    /// Closes up the holes and joins the pieces.
+    fn into_ready(mut self, now: Instant) -> Ready<M, R> {
+        let count = self.replies.len();
+        let mut holes: Vec<usize> = self.free.iter().copied().filter(|i| *i < count).collect();
+        let mut replies = Vec::with_capacity(count);
+        let beyond = self.replies.split_off(&count);
+        for (from, reply) in beyond {
+            let to = holes
+                .pop()
+                .expect("as many holes below `count` as images beyond it");
+            let source = self.pieces[from].take().expect("no piece is lent");
+            self.pieces[to]
+                .as_mut()
+                .expect("no piece is lent")
+                .copy_from_slice(&source);
+            self.pieces[from] = Some(source);
+            self.replies.insert(to, reply);
+        }
+        replies.extend(std::mem::take(&mut self.replies).into_values());
+        let pixels = self
+            .pieces
+            .into_iter()
+            .map(|piece| piece.expect("no piece is lent"))
+            .reduce(|mut joined, piece| {
+                joined.unsplit(piece);
+                joined
+            })
+            .expect("a batch has at least one piece");
+        Ready {
+            model: self.model,
+            pixels,
+            replies,
+            since: self.since.unwrap_or(now),
+        }
+    }
+}
+
+/// The queue. `M` is the model that batches are made for, `R` what waits for an image's result.
+pub struct Queue<M, R> {
+    model: M,
+    layout: Layout,
+    batches: BTreeMap<u64, Batch<M, R>>,
+    /// The batch that pieces are lent from.
+    open: Option<u64>,
+    next: u64,
+    /// Buffers of the present layout that nobody uses.
+    spare: Vec<BytesMut>,
+    /// Batches that exist: filling, ready or running.
+    in_use: usize,
+    ready: VecDeque<Ready<M, R>>,
+}
+
+impl<M: Clone, R> Queue<M, R> {
+    /// An empty queue for `model`.
+    pub fn new(model: M, layout: Layout) -> Self {
+        Queue {
+            model,
+            layout,
+            batches: BTreeMap::new(),
+            open: None,
+            next: 0,
+            spare: Vec::new(),
+            in_use: 0,
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// Lends a piece; `None` while every buffer is in use.
+    pub fn claim(&mut self, now: Instant) -> Option<Piece<M>> {
+        let id = match self.open {
+            Some(id) => id,
+            None => self.open_batch()?,
+        };
+        let batch = self.batches.get_mut(&id).expect("the open batch exists");
+        let index = batch.free.pop().expect("an open batch has a free piece");
+        let piece = Piece {
+            id: PieceId { batch: id, index },
+            pixels: batch.pieces[index].take().expect("a free piece is here"),
+            model: batch.model.clone(),
+        };
+        if batch.free.is_empty() {
+            self.seal(now);
+        }
+        Some(piece)
+    }
+
+    fn open_batch(&mut self) -> Option<u64> {
+        if self.in_use >= self.layout.buffers {
+            return None;
+        }
+        let Layout {
+            image_bytes,
+            capacity,
+            ..
+        } = self.layout;
+        let mut whole = self
+            .spare
+            .pop()
+            .unwrap_or_else(|| BytesMut::zeroed(image_bytes * capacity));
+        let pieces = (0..capacity)
+            .map(|_| Some(whole.split_to(image_bytes)))
+            .collect();
+        let id = self.next;
+        self.next += 1;
+        self.in_use += 1;
+        self.open = Some(id);
+        self.batches.insert(
+            id,
+            Batch {
+                model: self.model.clone(),
+                pieces,
+                // The first piece is lent first, so that a batch without accidents needs no copy.
+                free: (0..capacity).rev().collect(),
+                replies: BTreeMap::new(),
+                since: None,
+            },
+        );
+        Some(id)
+    }
+
+    /// Takes back a piece with an image in it.
+    pub fn fill(&mut self, id: PieceId, pixels: BytesMut, reply: R, now: Instant) {
+        let batch = self.batches.get_mut(&id.batch).expect("its piece was lent");
+        batch.pieces[id.index] = Some(pixels);
+        batch.replies.insert(id.index, reply);
+        batch.since.get_or_insert(now);
+        self.complete(id.batch, now);
+    }
+
+    /// Takes back a piece that was not used.
+    pub fn release(&mut self, id: PieceId, pixels: BytesMut, now: Instant) {
+        let batch = self.batches.get_mut(&id.batch).expect("its piece was lent");
+        batch.pieces[id.index] = Some(pixels);
+        batch.free.push(id.index);
+        self.complete(id.batch, now);
+    }
+
+    /// When [`Queue::expire`] has something to do, if nothing else happens.
+    pub fn deadline(&self) -> Option<Instant> {
+        let since = self.batches[&self.open?].since?;
+        Some(since + self.layout.max_delay)
+    }
+
+    /// Seals the open batch if its first image has waited long enough.
+    pub fn expire(&mut self, now: Instant) {
+        if self.deadline().is_some_and(|at| at <= now) {
+            self.seal(now);
+        }
+    }
+
+    /// Ends the open batch: it runs as soon as no piece of it is lent any more.
+    pub fn seal(&mut self, now: Instant) {
+        if let Some(id) = self.open.take() {
+            self.complete(id, now);
+        }
+    }
+
+    fn complete(&mut self, id: u64, now: Instant) {
+        if self.open == Some(id) || self.batches[&id].lent() > 0 {
+            return;
+        }
+        let batch = self.batches.remove(&id).expect("just looked at");
+        let ready = batch.into_ready(now);
+        if ready.replies.is_empty() {
+            self.recycle(ready.pixels);
+        } else {
+            self.ready.push_back(ready);
+        }
+    }
+
+    /// The next complete batch.
+    pub fn pop(&mut self) -> Option<Ready<M, R>> {
+        self.ready.pop_front()
+    }
+
+    /// Takes back the buffer of a batch that has run.
+    pub fn recycle(&mut self, pixels: BytesMut) {
+        self.in_use -= 1;
+        let size = self.layout.image_bytes * self.layout.capacity;
+        // A buffer of an earlier layout is freed.
+        if pixels.len() == size {
+            self.spare.push(pixels);
+        }
+    }
+
+    /// From now on batches are made for `model`. The open batch still runs on the old one.
+    pub fn exchange(&mut self, model: M, layout: Layout, now: Instant) {
+        self.seal(now);
+        if (layout.image_bytes, layout.capacity) != (self.layout.image_bytes, self.layout.capacity)
+        {
+            self.spare.clear();
+        }
+        self.model = model;
+        self.layout = layout;
+    }
+
+    /// Images that are being filled or wait to run.
+    pub fn images(&self) -> usize {
+        let filling = self.batches.values().map(|b| b.lent() + b.replies.len());
+        let waiting = self.ready.iter().map(|r| r.replies.len());
+        filling.chain(waiting).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> Layout {
+        Layout {
+            image_bytes: 4,
+            capacity: 3,
+            buffers: 2,
+            max_delay: Duration::from_millis(20),
+        }
+    }
+
+    fn filled(
+        queue: &mut Queue<&'static str, char>,
+        piece: Piece<&'static str>,
+        reply: char,
+        now: Instant,
+    ) {
+        let mut pixels = piece.pixels;
+        pixels.fill(reply as u8);
+        queue.fill(piece.id, pixels, reply, now);
+    }
+
+    /// Every reply's image must lie at the reply's place.
+    fn check(ready: &Ready<&'static str, char>) {
+        for (i, reply) in ready.replies.iter().enumerate() {
+            assert_eq!(ready.pixels[i * 4..][..4], [*reply as u8; 4], "place {i}");
+        }
+    }
+
+    #[test]
+    fn a_full_batch_is_ready_when_its_last_image_is_filled_in_any_order() {
+        let now = Instant::now();
+        let mut queue = Queue::new("m", layout());
+        let pieces: Vec<_> = (0..3).map(|_| queue.claim(now).unwrap()).collect();
+        for (piece, reply) in pieces.into_iter().zip(['a', 'b', 'c']).rev() {
+            assert!(queue.pop().is_none());
+            filled(&mut queue, piece, reply, now);
+        }
+        let ready = queue.pop().unwrap();
+        assert_eq!(ready.replies, ['a', 'b', 'c']);
+        check(&ready);
+        assert_eq!(ready.pixels.len(), 12);
+    }
+
+    #[test]
+    fn a_dropped_piece_is_lent_again() {
+        let now = Instant::now();
+        let mut queue = Queue::new("m", layout());
+        let dropped = queue.claim(now).unwrap();
+        queue.release(dropped.id, dropped.pixels, now);
+        for reply in "abc".chars() {
+            let piece = queue.claim(now).unwrap();
+            filled(&mut queue, piece, reply, now);
+        }
+        let ready = queue.pop().unwrap();
+        check(&ready);
+        assert_eq!(ready.replies.len(), 3);
+    }
+
+    #[test]
+    fn a_piece_dropped_after_the_batch_was_sealed_leaves_no_hole() {
+        let now = Instant::now();
+        let mut queue = Queue::new("m", layout());
+        let mut pieces: Vec<_> = (0..3).map(|_| queue.claim(now).unwrap()).collect();
+        filled(&mut queue, pieces.pop().unwrap(), 'c', now);
+        filled(&mut queue, pieces.pop().unwrap(), 'b', now);
+        let dropped = pieces.pop().unwrap();
+        queue.release(dropped.id, dropped.pixels, now);
+        let ready = queue.pop().unwrap();
+        check(&ready);
+        assert_eq!(ready.replies.len(), 2);
+    }
+
+    #[test]
+    fn every_pattern_of_drops_keeps_images_with_their_replies() {
+        let now = Instant::now();
+        let big = Layout {
+            capacity: 6,
+            ..layout()
+        };
+        for drops in 0..64u32 {
+            let mut queue = Queue::new("m", big);
+            let pieces: Vec<_> = (0..6).map(|_| queue.claim(now).unwrap()).collect();
+            for (i, piece) in pieces.into_iter().enumerate() {
+                if drops & (1 << i) == 0 {
+                    filled(&mut queue, piece, (b'a' + i as u8) as char, now);
+                } else {
+                    queue.release(piece.id, piece.pixels, now);
+                }
+            }
+            match queue.pop() {
+                Some(ready) => {
+                    check(&ready);
+                    let mut replies = ready.replies.clone();
+                    replies.sort();
+                    let kept = (0..6).filter(|i| drops & (1 << i) == 0);
+                    assert!(
+                        replies
+                            .iter()
+                            .copied()
+                            .eq(kept.map(|i| (b'a' + i as u8) as char))
+                    );
+                    queue.recycle(ready.pixels);
+                }
+                None => assert_eq!(drops, 63),
+            }
+            assert_eq!((queue.in_use, queue.images()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn the_delay_runs_from_the_first_filled_image() {
+        let start = Instant::now();
+        let mut queue = Queue::new("m", layout());
+        let (a, b) = (queue.claim(start).unwrap(), queue.claim(start).unwrap());
+        assert_eq!(queue.deadline(), None);
+        let filled_at = start + Duration::from_millis(5);
+        filled(&mut queue, a, 'a', filled_at);
+        assert_eq!(
+            queue.deadline(),
+            Some(filled_at + Duration::from_millis(20))
+        );
+        queue.expire(filled_at + Duration::from_millis(19));
+        assert!(queue.open.is_some());
+        queue.expire(filled_at + Duration::from_millis(20));
+        assert!(queue.open.is_none());
+        // `b` is still being decoded: the batch waits for it, and later images go to the next.
+        assert!(queue.pop().is_none());
+        let c = queue.claim(start).unwrap();
+        assert_ne!(c.id.batch, b.id.batch);
+        filled(&mut queue, b, 'b', filled_at + Duration::from_millis(30));
+        assert_eq!(queue.pop().unwrap().replies, ['a', 'b']);
+    }
+
+    #[test]
+    fn buffers_are_bounded_and_used_again() {
+        let now = Instant::now();
+        let mut queue = Queue::new("m", layout());
+        for _ in 0..6 {
+            let piece = queue.claim(now).unwrap();
+            filled(&mut queue, piece, 'x', now);
+        }
+        assert!(queue.claim(now).is_none());
+        let ready = queue.pop().unwrap();
+        let address = ready.pixels.as_ptr();
+        queue.recycle(ready.pixels);
+        let piece = queue.claim(now).unwrap();
+        assert_eq!(piece.pixels.as_ptr(), address);
+    }
+
+    #[test]
+    fn a_new_model_takes_new_pieces_and_the_old_one_keeps_its_own() {
+        let now = Instant::now();
+        let mut queue = Queue::new("old", layout());
+        let a = queue.claim(now).unwrap();
+        let wide = Layout {
+            image_bytes: 8,
+            ..layout()
+        };
+        queue.exchange("new", wide, now);
+        let b = queue.claim(now).unwrap();
+        assert_eq!((a.model, a.pixels.len()), ("old", 4));
+        assert_eq!((b.model, b.pixels.len()), ("new", 8));
+        filled(&mut queue, a, 'a', now);
+        let ready = queue.pop().unwrap();
+        assert_eq!(ready.model, "old");
+        queue.recycle(ready.pixels);
+        assert!(queue.spare.is_empty());
+    }
+
+    #[test]
+    fn capacity_obeys_count_and_bytes() {
+        assert_eq!(Layout::capacity_for(16, 1000, 100), 10);
+        assert_eq!(Layout::capacity_for(4, 1000, 100), 4);
+        assert_eq!(Layout::capacity_for(16, 10, 100), 1);
+    }
+}

@@ -1,0 +1,396 @@
+//! The engine: images in, [`Inference`]s out, in batches, on as many workers as the device wants, with the model exchanged
+//! between batches.
+//!
+//! One thread owns the [`Queue`]; workers take complete batches from it. A [`Slot`] is a place in the batch that is being
+//! filled: claim it just before decoding, decode into it, then [`Slot::infer`] it. While a worker runs one batch the next is
+//! filled, so the device does not wait.
+
+mod owner;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub use crate::model::tagger::{Inference, LoadedModel, TagHit};
+
+use super::{batch::Layout, batch::PieceId, decode::ImageSize};
+use crate::{
+    config::ModelConfig,
+    events::DeadLetterKind,
+    model::{
+        bundle::{Bundle, Preprocessing},
+        runtime::{Device, Runtime, RuntimeError},
+        session::{SessionError, SessionOptions},
+        tagger::{Tagger, TaggerOptions},
+    },
+};
+use bytes::BytesMut;
+use owner::{Command, Job};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, RwLock, mpsc},
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+
+/// Why an image got no inference, or an engine or a swap did not come about.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum InferError {
+    /// The library or the provider.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The model cannot be opened or failed its trial; whatever served before goes on.
+    #[error("model {model}: {reason}")]
+    Model {
+        /// The bundle's id.
+        model: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The model failed on this image, also when it ran alone.
+    #[error("inference: {reason}")]
+    Image {
+        /// What ONNX Runtime said, or which output is not finite.
+        reason: String,
+    },
+    /// The engine has stopped.
+    #[error("the inference engine has stopped")]
+    Stopped,
+}
+
+impl InferError {
+    /// The kind of dead letter that an image with this error becomes.
+    pub fn kind(&self) -> DeadLetterKind {
+        DeadLetterKind::Inference
+    }
+
+    fn model(id: &str, error: SessionError) -> Self {
+        match error {
+            SessionError::Runtime(e) => InferError::Runtime(e),
+            other => InferError::Model {
+                model: id.to_owned(),
+                reason: other.to_string(),
+            },
+        }
+    }
+}
+
+/// What waits for one image's result.
+struct Waiting {
+    size: Option<(u32, u32)>,
+    reply: oneshot::Sender<Result<Inference, InferError>>,
+}
+
+/// The engine. Clones are the same engine; it stops when the last clone and the last slot are gone.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    commands: mpsc::Sender<Command>,
+    runtime: Runtime,
+    device: Device,
+    config: ModelConfig,
+    serving: RwLock<Arc<Tagger>>,
+    /// Held while a swap is made: one at a time.
+    swapping: Mutex<()>,
+}
+
+/// A place in the batch that is being filled. Dropping it without [`Slot::infer`] gives the place back.
+pub struct Slot {
+    id: PieceId,
+    pixels: Option<BytesMut>,
+    model: Arc<LoadedModel>,
+    size: Option<(u32, u32)>,
+    engine: Arc<Shared>,
+}
+
+/// What a swap did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Swap {
+    /// The model that served before.
+    pub from: String,
+    /// The model that serves now.
+    pub to: String,
+    /// Whether the encoder's sessions were kept.
+    pub encoder_kept: bool,
+}
+
+impl Engine {
+    /// Opens the model on the configured provider, tries it, warms every batch shape and starts the workers. Blocks; region
+    /// features are computed for tags.
+    ///
+    /// # Errors
+    /// [`InferError`] names the library, the provider or the model and what is wrong.
+    pub fn start(config: &ModelConfig, bundle: &Bundle) -> Result<Self, InferError> {
+        Self::start_with(config, bundle, true)
+    }
+
+    /// As [`Engine::start`]; `regions` says whether tags carry region features (they cost a transfer per batch).
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_with(
+        config: &ModelConfig,
+        bundle: &Bundle,
+        regions: bool,
+    ) -> Result<Self, InferError> {
+        let runtime = Runtime::load()?;
+        let device = runtime.resolve(config.provider, config.device)?;
+        let tagger = prepared(&runtime, device, config, bundle, None)?;
+        let workers = tagger.workers();
+        tracing::info!(model = tagger.model().id(), %device, workers, "model is warm");
+        let (commands, received) = mpsc::channel();
+        let shared = Arc::new(Shared {
+            commands,
+            runtime,
+            device,
+            config: config.clone(),
+            serving: RwLock::new(Arc::clone(&tagger)),
+            swapping: Mutex::new(()),
+        });
+        owner::start(tagger, config.clone(), regions, received, &shared.commands).map_err(|e| {
+            InferError::Model {
+                model: bundle.id().to_owned(),
+                reason: format!("no thread for it: {e}"),
+            }
+        })?;
+        publish_model(None, shared.serving().model());
+        Ok(Engine { shared })
+    }
+
+    /// Waits for a place in a batch. Claim it just before decoding: a batch runs only when every claimed place in it is
+    /// filled or given back.
+    pub async fn slot(&self) -> Slot {
+        let (reply, claimed) = oneshot::channel();
+        let command = Command::Claim {
+            engine: Arc::downgrade(&self.shared),
+            reply,
+        };
+        // The owner stops when `Shared` is dropped, which `self` prevents.
+        self.shared
+            .commands
+            .send(command)
+            .expect("the queue's owner outlives the engine");
+        claimed
+            .await
+            .expect("the queue's owner answers every claim")
+    }
+
+    /// The model that serves new images.
+    pub fn model(&self) -> Arc<LoadedModel> {
+        Arc::clone(self.shared.serving().model())
+    }
+
+    /// Where it runs, after `auto` was resolved.
+    pub fn device(&self) -> Device {
+        self.shared.device
+    }
+
+    /// Exchanges the model between batches: builds, tries and warms the new one beside the old, then new images go to the
+    /// new one and batches that were begun finish on the old one. On an error the old one goes on serving.
+    ///
+    /// # Errors
+    /// [`InferError::Model`] says why the new model was not taken.
+    pub async fn swap(&self, bundle: Bundle) -> Result<Swap, InferError> {
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || engine.swap_blocking(&bundle))
+            .await
+            .map_err(|_| InferError::Stopped)?
+    }
+
+    /// As [`Engine::swap`], on this thread.
+    ///
+    /// # Errors
+    /// As [`Engine::swap`].
+    pub fn swap_blocking(&self, bundle: &Bundle) -> Result<Swap, InferError> {
+        let shared = &self.shared;
+        let _one_at_a_time = shared.swapping.lock().unwrap_or_else(|e| e.into_inner());
+        let old = shared.serving();
+        let new = prepared(
+            &shared.runtime,
+            shared.device,
+            &shared.config,
+            bundle,
+            Some(&old),
+        )
+        .inspect_err(|e| {
+            metrics::counter!("tagstream_model_swaps_total", "result" => "refused").increment(1);
+            tracing::error!(model = bundle.id(), error = %e, "new model refused, the old one goes on");
+        })?;
+        let (done, exchanged) = mpsc::channel();
+        let command = Command::Exchange {
+            tagger: Arc::clone(&new),
+            done,
+        };
+        shared
+            .commands
+            .send(command)
+            .map_err(|_| InferError::Stopped)?;
+        exchanged.recv().map_err(|_| InferError::Stopped)?;
+        *shared.serving.write().unwrap_or_else(|e| e.into_inner()) = Arc::clone(&new);
+        metrics::counter!("tagstream_model_swaps_total", "result" => "done").increment(1);
+        publish_model(Some(old.model()), new.model());
+        let swap = Swap {
+            from: old.model().id().to_owned(),
+            to: new.model().id().to_owned(),
+            encoder_kept: new.shares_encoder_with(&old),
+        };
+        tracing::info!(
+            from = swap.from,
+            to = swap.to,
+            encoder_kept = swap.encoder_kept,
+            "model swapped"
+        );
+        Ok(swap)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Stop);
+    }
+}
+
+impl Shared {
+    fn serving(&self) -> Arc<Tagger> {
+        Arc::clone(&self.serving.read().unwrap_or_else(|e| e.into_inner()))
+    }
+}
+
+impl Slot {
+    /// Exactly one image of the model's input, RGB, row-major; the content is left over from an earlier image.
+    pub fn pixels_mut(&mut self) -> &mut [u8] {
+        self.pixels
+            .as_mut()
+            .expect("present until the slot is used")
+    }
+
+    /// How pixels must be prepared.
+    pub fn preprocessing(&self) -> &Preprocessing {
+        self.model.preprocessing()
+    }
+
+    /// The model that will run.
+    pub fn model(&self) -> &Arc<LoadedModel> {
+        &self.model
+    }
+
+    /// Tells the upright image's size, so that boxes are fractions of the image and not of the model's input (the same
+    /// thing unless the preprocessing crops).
+    pub fn set_image_size(&mut self, size: ImageSize) {
+        self.size = Some((size.width, size.height));
+    }
+
+    /// Hands the image to its batch and waits for the result.
+    ///
+    /// # Errors
+    /// [`InferError::Image`] if the model fails on this image even alone.
+    pub async fn infer(mut self) -> Result<Inference, InferError> {
+        let (reply, result) = oneshot::channel();
+        let command = Command::Fill {
+            id: self.id,
+            pixels: self.pixels.take().expect("present until the slot is used"),
+            waiting: Waiting {
+                size: self.size,
+                reply,
+            },
+        };
+        self.engine
+            .commands
+            .send(command)
+            .map_err(|_| InferError::Stopped)?;
+        result.await.unwrap_or(Err(InferError::Stopped))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(pixels) = self.pixels.take() {
+            // Nobody to give it back to is as good as given back.
+            let _ = self.engine.commands.send(Command::Release {
+                id: self.id,
+                pixels,
+            });
+        }
+    }
+}
+
+/// Batch sizes that are warmed. A GPU compiles and plans per shape, so it sees only these and smaller batches are padded;
+/// a CPU runs any size as it is and only needs its arena grown.
+fn bucket_sizes(device: Device, capacity: usize) -> Vec<usize> {
+    if !device.is_gpu() {
+        return if capacity == 1 {
+            vec![1]
+        } else {
+            vec![1, capacity]
+        };
+    }
+    let mut sizes: Vec<usize> = std::iter::successors(Some(1usize), |n| n.checked_mul(2))
+        .take_while(|n| *n < capacity)
+        .collect();
+    sizes.push(capacity);
+    sizes
+}
+
+fn layout(config: &ModelConfig, tagger: &Tagger) -> Layout {
+    let image_bytes = tagger.model().shape.image_bytes();
+    Layout {
+        image_bytes,
+        capacity: Layout::capacity_for(config.max_batch, config.max_batch_mib << 20, image_bytes),
+        // Every worker runs one; one is complete and one is being filled.
+        buffers: tagger.workers() + 2,
+        max_delay: Duration::from_millis(config.max_delay_ms),
+    }
+}
+
+/// Opens, tries and warms.
+fn prepared(
+    runtime: &Runtime,
+    device: Device,
+    config: &ModelConfig,
+    bundle: &Bundle,
+    reuse: Option<&Tagger>,
+) -> Result<Arc<Tagger>, InferError> {
+    let started = Instant::now();
+    let mut options = TaggerOptions::on(device);
+    if config.workers > 0 {
+        options.workers = config.workers;
+    }
+    let input = &bundle.manifest().preprocessing;
+    options.session = SessionOptions {
+        max_batch: Layout::capacity_for(
+            config.max_batch,
+            config.max_batch_mib << 20,
+            input.height * input.width * 3,
+        ),
+        engine_cache: (!config.engine_cache.is_empty())
+            .then(|| PathBuf::from(&config.engine_cache)),
+        ..options.session
+    };
+    let sizes = bucket_sizes(device, options.session.max_batch);
+    let open = || {
+        let tagger = Tagger::open(runtime, bundle, options, reuse)?;
+        tagger.canary()?;
+        tagger.warm(&sizes)?;
+        Ok(Arc::new(tagger))
+    };
+    let tagger = open().map_err(|e| InferError::model(bundle.id(), e))?;
+    metrics::gauge!("tagstream_model_load_seconds").set(started.elapsed().as_secs_f64());
+    Ok(tagger)
+}
+
+fn publish_model(old: Option<&Arc<LoadedModel>>, new: &Arc<LoadedModel>) {
+    let info = |model: &LoadedModel, value: f64| {
+        metrics::gauge!(
+            "tagstream_model_info",
+            "model_version" => model.id().to_owned(),
+            "provider" => model.device.provider()
+        )
+        .set(value);
+    };
+    if let Some(old) = old {
+        info(old, 0.0);
+    }
+    info(new, 1.0);
+}

@@ -1,0 +1,150 @@
+//! The thread that owns the queue.
+
+use super::{Shared, Slot, Waiting, layout, worker};
+use crate::{
+    config::ModelConfig,
+    model::tagger::Tagger,
+    stage::batch::{PieceId, Queue, Ready},
+};
+use bytes::BytesMut;
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Mutex, Weak, mpsc},
+    thread,
+    time::Instant,
+};
+use tokio::sync::oneshot;
+
+/// What the owner is asked to do.
+pub(super) enum Command {
+    /// Lend a piece as soon as there is one.
+    Claim {
+        engine: Weak<Shared>,
+        reply: oneshot::Sender<Slot>,
+    },
+    /// An image is in its place.
+    Fill {
+        id: PieceId,
+        pixels: BytesMut,
+        waiting: Waiting,
+    },
+    /// A place is given back.
+    Release { id: PieceId, pixels: BytesMut },
+    /// A batch has run; its buffer is free.
+    Recycle(BytesMut),
+    /// Make batches for another model.
+    Exchange {
+        tagger: Arc<Tagger>,
+        done: mpsc::Sender<()>,
+    },
+    /// The engine is gone.
+    Stop,
+}
+
+/// A batch with the model that it runs on.
+pub(super) type Job = Ready<Arc<Tagger>, Waiting>;
+
+/// Starts the owner and one thread a worker; they end on [`Command::Stop`].
+pub(super) fn start(
+    tagger: Arc<Tagger>,
+    config: ModelConfig,
+    regions: bool,
+    commands: mpsc::Receiver<Command>,
+    sender: &mpsc::Sender<Command>,
+) -> io::Result<()> {
+    let (jobs, taken) = mpsc::channel::<Job>();
+    let taken = Arc::new(Mutex::new(taken));
+    for index in 0..tagger.workers() {
+        let (taken, sender) = (Arc::clone(&taken), sender.clone());
+        thread::Builder::new()
+            .name(format!("infer-{index}"))
+            .spawn(move || worker::run(index, regions, &taken, &sender))?;
+    }
+    thread::Builder::new()
+        .name("infer-queue".into())
+        .spawn(move || own(tagger, &config, &commands, &jobs))
+        .map(drop)
+}
+
+fn own(
+    tagger: Arc<Tagger>,
+    config: &ModelConfig,
+    commands: &mpsc::Receiver<Command>,
+    jobs: &mpsc::Sender<Job>,
+) {
+    let first = layout(config, &tagger);
+    let mut queue = Queue::new(tagger, first);
+    let mut claims: VecDeque<(Weak<Shared>, oneshot::Sender<Slot>)> = VecDeque::new();
+    let images = metrics::gauge!("tagstream_batch_queue_images");
+    let waiting = metrics::gauge!("tagstream_batch_claims_waiting");
+    loop {
+        let now = Instant::now();
+        queue.expire(now);
+        lend(&mut queue, &mut claims, now);
+        while let Some(ready) = queue.pop() {
+            // Workers are gone only after `Stop`, or if all of them panicked: their images then see `Stopped`.
+            if jobs.send(ready).is_err() {
+                return;
+            }
+        }
+        images.set(queue.images() as f64);
+        waiting.set(claims.len() as f64);
+        let command = match queue.deadline() {
+            Some(at) => match commands.recv_timeout(at.saturating_duration_since(now)) {
+                Ok(command) => command,
+                Err(mpsc::RecvTimeoutError::Timeout) => continue,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            },
+            None => match commands.recv() {
+                Ok(command) => command,
+                Err(mpsc::RecvError) => return,
+            },
+        };
+        let now = Instant::now();
+        match command {
+            Command::Claim { engine, reply } => claims.push_back((engine, reply)),
+            Command::Fill {
+                id,
+                pixels,
+                waiting,
+            } => queue.fill(id, pixels, waiting, now),
+            Command::Release { id, pixels } => queue.release(id, pixels, now),
+            Command::Recycle(pixels) => queue.recycle(pixels),
+            Command::Exchange { tagger, done } => {
+                let layout = layout(config, &tagger);
+                queue.exchange(tagger, layout, now);
+                // A swap that nobody waits for any more is a swap all the same.
+                let _ = done.send(());
+            }
+            Command::Stop => return,
+        }
+    }
+}
+
+/// Lends pieces to those who wait, in their order; who has gone in the meantime is skipped.
+fn lend(
+    queue: &mut Queue<Arc<Tagger>, Waiting>,
+    claims: &mut VecDeque<(Weak<Shared>, oneshot::Sender<Slot>)>,
+    now: Instant,
+) {
+    while let Some((engine, reply)) = claims.front() {
+        let Some(engine) = engine.upgrade().filter(|_| !reply.is_closed()) else {
+            claims.pop_front();
+            continue;
+        };
+        let Some(piece) = queue.claim(now) else {
+            return;
+        };
+        let slot = Slot {
+            id: piece.id,
+            pixels: Some(piece.pixels),
+            model: Arc::clone(piece.model.model()),
+            size: None,
+            engine,
+        };
+        let (_, reply) = claims.pop_front().expect("just looked at");
+        // A slot that arrives nowhere gives itself back when it is dropped here.
+        let _ = reply.send(slot);
+    }
+}

@@ -1,0 +1,109 @@
+//! A worker: takes complete batches, runs them on its own sessions, answers every image.
+
+use super::{Command, InferError, Job, Waiting, bucket_sizes};
+use crate::model::{session::HeadOutputs, tagger::Tagger};
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    time::Instant,
+};
+
+/// Runs until the queue's owner is gone.
+pub(super) fn run(
+    index: usize,
+    regions: bool,
+    jobs: &Mutex<mpsc::Receiver<Job>>,
+    commands: &mpsc::Sender<Command>,
+) {
+    loop {
+        let job = jobs.lock().unwrap_or_else(|e| e.into_inner()).recv();
+        let Ok(job) = job else { return };
+        let Job {
+            model: tagger,
+            mut pixels,
+            replies,
+            since,
+        } = job;
+        let started = Instant::now();
+        metrics::histogram!("tagstream_batch_wait_seconds")
+            .record(started.duration_since(since).as_secs_f64());
+        metrics::histogram!("tagstream_batch_images").record(replies.len() as f64);
+        match batch(&tagger, index, &mut pixels, replies.len(), regions) {
+            Ok(outputs) => answer(&tagger, &outputs, replies),
+            Err(reason) => {
+                tracing::warn!(
+                    images = replies.len(),
+                    reason,
+                    "batch failed, running its images one by one"
+                );
+                metrics::counter!("tagstream_batch_failures_total").increment(1);
+                one_by_one(&tagger, index, &pixels, replies, regions);
+            }
+        }
+        metrics::histogram!(
+            "tagstream_inference_seconds",
+            "provider" => tagger.model().device.provider()
+        )
+        .record(started.elapsed().as_secs_f64());
+        // Sessions of a model that was exchanged go with its last batch, before the buffer is free again.
+        drop(tagger);
+        if commands.send(Command::Recycle(pixels)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Runs the first `count` images of the buffer, padded to a warmed size where the device wants that.
+fn batch(
+    tagger: &Tagger,
+    index: usize,
+    pixels: &mut [u8],
+    count: usize,
+    regions: bool,
+) -> Result<HeadOutputs, String> {
+    let image = tagger.model().shape.image_bytes();
+    let device = tagger.model().device;
+    let size = if device.is_gpu() {
+        let capacity = pixels.len() / image;
+        let sizes = bucket_sizes(device, capacity);
+        sizes.into_iter().find(|s| *s >= count).unwrap_or(capacity)
+    } else {
+        count
+    };
+    pixels[count * image..size * image].fill(0);
+    tagger
+        .run(index, &pixels[..size * image], size, regions)
+        .map_err(|e| e.to_string())
+}
+
+fn answer(tagger: &Arc<Tagger>, outputs: &HeadOutputs, replies: Vec<Waiting>) {
+    for (i, waiting) in replies.into_iter().enumerate() {
+        let result = tagger.model().interpret(outputs, i, waiting.size);
+        finish(waiting, result);
+    }
+}
+
+fn one_by_one(
+    tagger: &Arc<Tagger>,
+    index: usize,
+    pixels: &[u8],
+    replies: Vec<Waiting>,
+    regions: bool,
+) {
+    let image = tagger.model().shape.image_bytes();
+    for (pixels, waiting) in pixels.chunks_exact(image).zip(replies) {
+        let result = tagger
+            .run(index, pixels, 1, regions)
+            .map_err(|e| e.to_string())
+            .and_then(|outputs| tagger.model().interpret(&outputs, 0, waiting.size));
+        finish(waiting, result);
+    }
+}
+
+fn finish(waiting: Waiting, result: Result<super::Inference, String>) {
+    let outcome = if result.is_ok() { "ok" } else { "error" };
+    metrics::counter!("tagstream_inference_images_total", "result" => outcome).increment(1);
+    // Nobody waits any more when the message's partition was revoked.
+    let _ = waiting
+        .reply
+        .send(result.map_err(|reason| InferError::Image { reason }));
+}
