@@ -1,3 +1,4 @@
 //! What a demonstration needs: synthetic scenes and an embedded broker.
 
 pub mod scenes;
+pub mod scoreboard;
