@@ -1,2 +1,35 @@
 # Two commands do all the set-up: `make demo` and `make test`.
 SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint chaos bench
+
+ROUNDS ?= 20
+SEED ?= 1
+BROKERS ?= 3
+IMAGES ?= 2000
+
+help: ## Show what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+
+build: ## Install what is missing and build the binary (target/release/tagstream)
+	@scripts/setup.sh build >/dev/null
+	cargo build --release --locked
+
+demo: ## The whole loop on an embedded broker and the bundled demo model
+	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; \
+	cargo run --release --locked --quiet -- demo --images $(IMAGES) --out demo-out
+
+test: ## Install what is missing and run all tests, those on a real Kafka and a real S3 server too
+	@scripts/test.sh
+
+lint: ## Formatting, clippy, rustdoc, licences and sources
+	@scripts/lint.sh
+
+chaos: ## ROUNDS=n SEED=s BROKERS=1|3: faults on real servers, and an independent checker
+	@setup=$$(scripts/setup.sh test); eval "$$setup"; \
+	cargo test --release --locked --features failpoints --test chaos -- --rounds $(ROUNDS) --seed $(SEED) --brokers $(BROKERS) \
+		--log benches/runs/chaos.jsonl
+
+bench: ## Criterion benches of the hot parts
+	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo bench --locked

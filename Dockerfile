@@ -1,0 +1,16 @@
+# Not built by the tests: they need no container engine.
+FROM rust:1-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends cmake nasm pkg-config libssl-dev python3 python3-pip && rm -rf /var/lib/apt/lists/*
+WORKDIR /tagstream
+COPY . .
+RUN TAGSTREAM_CACHE=/opt/tagstream scripts/onnxruntime.sh && cargo build --release --locked
+
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 tagstream
+COPY --from=build /tagstream/target/release/tagstream /usr/local/bin/tagstream
+COPY --from=build /opt/tagstream/onnxruntime-1.31.1/ /usr/local/lib/tagstream/
+ENV ORT_DYLIB_PATH=/usr/local/lib/tagstream/libonnxruntime.so.1.31.1
+USER tagstream
+ENTRYPOINT ["tagstream"]
+CMD ["run", "--config", "/etc/tagstream/stage.toml"]
