@@ -1,7 +1,24 @@
 //! `tagstream labels`: partial labels from and to files and the topic.
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
-use tagstream::error::Exit;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufReader, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+use tagstream::{
+    config::{ObjectStoreConfig, StageConfig},
+    error::{Exit, usage},
+    events::LabelEvent,
+    retrain::{
+        label_store::{join_uris, read_labels},
+        labels::{Form, ImportOptions, LabelTable, export, import, publish},
+        suggest::{SuggestOptions, suggest},
+    },
+    stage::sink::store::TableStore,
+};
 
 /// Arguments of `tagstream labels`.
 #[derive(Debug, Args)]
@@ -13,15 +30,315 @@ pub struct LabelsArgs {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum LabelsCommand {
-    /// (not built yet)
-    Import,
-    /// (not built yet)
-    Export,
-    /// (not built yet)
-    Stats,
+    /// Read a label file and write label events to a topic or a file.
+    Import(ImportArgs),
+    /// Write the labels known now as a label file.
+    Export {
+        #[command(flatten)]
+        from: Source,
+        /// Form to write: events, csv, open-images, coco or label-studio.
+        #[arg(long, default_value = "csv", value_parser = form)]
+        form: Form,
+        /// File to write; standard output if missing.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Show how much is known and unknown about each category.
+    Stats {
+        #[command(flatten)]
+        from: Source,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Rank stored predictions by how much a label would teach.
+    Suggest(SuggestArgs),
+}
+
+/// Arguments of `tagstream labels import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The label file.
+    pub file: PathBuf,
+    /// Its form: events, csv, open-images, coco or label-studio.
+    #[arg(long, default_value = "csv", value_parser = form)]
+    pub form: Form,
+    /// The annotation is exhaustive: what an image does not have is absent there (COCO, Label Studio).
+    #[arg(long)]
+    pub exhaustive: bool,
+    /// Put before file names to make URIs, for example s3://bucket/photos/.
+    #[arg(long, default_value = "")]
+    pub uri_prefix: String,
+    /// Annotator of labels whose form names none.
+    #[arg(long, default_value = "")]
+    pub annotator: String,
+    /// Label Studio: name of the control whose choices mean absence.
+    #[arg(long, value_name = "NAME")]
+    pub absent_control: Option<String>,
+    /// Open Images: the file of class descriptions (machine name, display name).
+    #[arg(long, value_name = "FILE")]
+    pub classes: Option<PathBuf>,
+    #[command(flatten)]
+    pub to: Destination,
+}
+
+/// Where label events go.
+#[derive(Debug, Args)]
+pub struct Destination {
+    /// Write label events to this file, one a line.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Write label events to the topic at these brokers.
+    #[arg(long, value_name = "HOST:PORT", requires = "topic")]
+    pub brokers: Option<String>,
+    /// The labels topic.
+    #[arg(long, requires = "brokers")]
+    pub topic: Option<String>,
+}
+
+/// Where labels are read.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// A label file.
+    #[arg(long = "from", value_name = "FILE", conflicts_with = "store")]
+    pub file: Option<PathBuf>,
+    /// The form of that file.
+    #[arg(long, default_value = "csv", value_parser = form)]
+    pub from_form: Form,
+    /// Where the label table is: the stage's `output.url`.
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+    /// The label table.
+    #[arg(long, default_value = "labels")]
+    pub table: String,
+    /// The predictions table, for addresses that label events do not tell.
+    #[arg(long, default_value = "predictions")]
+    pub predictions: String,
+    /// Configuration file whose `[object_store]` section holds the store's options.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of `tagstream labels suggest`.
+#[derive(Debug, Args)]
+pub struct SuggestArgs {
+    /// How many images.
+    #[arg(long, default_value_t = 100)]
+    pub count: usize,
+    /// Where the tables are: the stage's `output.url`.
+    #[arg(long, value_name = "URL")]
+    pub store: String,
+    /// The predictions table.
+    #[arg(long, default_value = "predictions")]
+    pub predictions: String,
+    /// The label table.
+    #[arg(long, default_value = "labels")]
+    pub table: String,
+    /// CSV file to write; standard output if missing.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Also write image references of the suggestions to a topic at these brokers.
+    #[arg(long, value_name = "HOST:PORT", requires = "topic")]
+    pub brokers: Option<String>,
+    /// The topic of suggestions.
+    #[arg(long, requires = "brokers")]
+    pub topic: Option<String>,
+    /// Configuration file whose `[object_store]` section holds the store's options.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+fn form(name: &str) -> Result<Form, String> {
+    Form::named(name).ok_or_else(|| {
+        let names: Vec<_> = Form::ALL.iter().map(|(n, _)| *n).collect();
+        format!("one of {}", names.join(", "))
+    })
 }
 
 /// Runs the command.
-pub fn run(_args: LabelsArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("`labels` is not built yet")
+pub fn run(args: LabelsArgs) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the asynchronous runtime")?;
+    runtime.block_on(async {
+        match args.command {
+            LabelsCommand::Import(args) => run_import(args).await,
+            LabelsCommand::Export { from, form, out } => {
+                let table = read(&from).await?;
+                match out {
+                    Some(path) => write_whole(&path, |w| Ok(export(form, &table, w)?))?,
+                    None => export(form, &table, std::io::stdout().lock())?,
+                }
+                Ok(())
+            }
+            LabelsCommand::Stats { from, json } => stats(&read(&from).await?, json),
+            LabelsCommand::Suggest(args) => run_suggest(args).await,
+        }
+    })?;
+    Ok(Exit::Success)
+}
+
+/// Writes aside and renames, so that no half a file is ever seen.
+fn write_whole(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    let aside = PathBuf::from(name);
+    let shown = || format!("writing {}", path.display());
+    let mut writer = BufWriter::new(File::create(&aside).with_context(shown)?);
+    let written = write(&mut writer).and_then(|()| Ok(writer.flush()?));
+    if let Err(error) = written {
+        // Best effort: there is an error to report already.
+        let _ = std::fs::remove_file(&aside);
+        return Err(error.context(shown()));
+    }
+    std::fs::rename(&aside, path).with_context(shown)
+}
+
+fn options(config: &Option<PathBuf>) -> anyhow::Result<ObjectStoreConfig> {
+    Ok(match config {
+        Some(path) => StageConfig::load(Some(path))?.object_store,
+        None => ObjectStoreConfig::default(),
+    })
+}
+
+async fn read(from: &Source) -> anyhow::Result<LabelTable> {
+    if let Some(path) = &from.file {
+        let file = File::open(path).map_err(|e| usage(format!("{}: {e}", path.display())))?;
+        let read = import(
+            from.from_form,
+            BufReader::new(file),
+            &ImportOptions::default(),
+        );
+        let imported = read.with_context(|| path.display().to_string())?;
+        return Ok(LabelTable::of_events(&imported.events));
+    }
+    let Some(url) = &from.store else {
+        return Err(usage("name where labels are: --store URL, or --from FILE").into());
+    };
+    let store = TableStore::open_for_reading(url, &options(&from.config)?)?;
+    let mut table = read_labels(&store, &from.table).await?;
+    join_uris(&mut table, &store, &from.predictions).await?;
+    Ok(table)
+}
+
+async fn run_import(args: ImportArgs) -> anyhow::Result<()> {
+    if args.to.out.is_none() && args.to.brokers.is_none() {
+        return Err(usage("name where events go: --out FILE, or --brokers and --topic").into());
+    }
+    let options = ImportOptions {
+        exhaustive: args.exhaustive,
+        uri_prefix: args.uri_prefix,
+        annotator: args.annotator,
+        absent_control: args.absent_control,
+        class_names: match &args.classes {
+            Some(path) => class_names(path)?,
+            None => BTreeMap::new(),
+        },
+    };
+    let shown = args.file.display().to_string();
+    let file = File::open(&args.file).map_err(|e| usage(format!("{shown}: {e}")))?;
+    let read = import(args.form, BufReader::new(file), &options);
+    let imported = read.map_err(|e| usage(format!("{shown}: {e}")))?;
+    for (what, count) in &imported.left_out {
+        eprintln!("left out {count} {what}");
+    }
+    let table = LabelTable::of_events(&imported.events);
+    let known = table.known().count();
+    if let Some(path) = &args.to.out {
+        write_whole(path, |w| write_events(&imported.events, w))?;
+    }
+    if let (Some(brokers), Some(topic)) = (&args.to.brokers, &args.to.topic) {
+        publish(brokers, topic, &imported.events).await?;
+    }
+    eprintln!(
+        "{} label events about {} images, {known} known labels",
+        imported.events.len(),
+        table.images().count()
+    );
+    Ok(())
+}
+
+fn write_events(events: &[LabelEvent], to: &mut impl Write) -> anyhow::Result<()> {
+    for event in events {
+        serde_json::to_writer(&mut *to, event)?;
+        writeln!(to)?;
+    }
+    Ok(())
+}
+
+fn class_names(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let reader = csv::ReaderBuilder::new().has_headers(false).from_path(path);
+    let mut reader = reader.map_err(|e| usage(format!("{}: {e}", path.display())))?;
+    let mut names = BTreeMap::new();
+    for row in reader.records() {
+        let row = row.with_context(|| path.display().to_string())?;
+        if let (Some(id), Some(name)) = (row.get(0), row.get(1)) {
+            names.insert(id.to_owned(), name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+fn stats(table: &LabelTable, json: bool) -> anyhow::Result<()> {
+    let counts = table.counts();
+    let images = table.images().count();
+    if json {
+        let object = serde_json::json!({
+            "images": images,
+            "known": table.known().count(),
+            "snapshot": table.hash(),
+            "categories": counts,
+        });
+        println!("{}", serde_json::to_string_pretty(&object)?);
+        return Ok(());
+    }
+    println!("{images} images with labels; snapshot {}", table.hash());
+    println!(
+        "{:<32} {:>9} {:>9} {:>9}  known",
+        "category", "present", "absent", "unknown"
+    );
+    for (name, c) in &counts {
+        let share = 100.0 * (c.present + c.absent) as f64 / images.max(1) as f64;
+        println!(
+            "{name:<32} {:>9} {:>9} {:>9}  {share:.1} %",
+            c.present, c.absent, c.unknown
+        );
+    }
+    Ok(())
+}
+
+async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
+    let store = TableStore::open_for_reading(&args.store, &options(&args.config)?)?;
+    let labels = read_labels(&store, &args.table).await?;
+    let wanted = SuggestOptions {
+        count: args.count,
+        ..SuggestOptions::default()
+    };
+    let suggestions = suggest(&store, &args.predictions, &labels, &wanted).await?;
+    let write = |to: &mut dyn Write| -> anyhow::Result<()> {
+        let mut writer = csv::Writer::from_writer(to);
+        writer.write_record(["rank", "image_id", "uri", "value", "ask"])?;
+        for (rank, s) in suggestions.iter().enumerate() {
+            let ask: Vec<String> = s.ask.iter().map(|(c, p)| format!("{c}={p:.2}")).collect();
+            let (rank, value) = ((rank + 1).to_string(), format!("{:.4}", s.value));
+            writer.write_record([&rank, &s.image_id, &s.uri, &value, &ask.join(" ")])?;
+        }
+        writer.flush()?;
+        Ok(())
+    };
+    match &args.out {
+        Some(path) => write_whole(path, |w| write(w))?,
+        None => write(&mut std::io::stdout().lock())?,
+    }
+    if let (Some(brokers), Some(topic)) = (&args.brokers, &args.topic) {
+        // A label event that says nothing yet is the question: which image, and where it is.
+        let questions: Vec<LabelEvent> = suggestions.iter().map(|s| s.question()).collect();
+        publish(brokers, topic, &questions).await?;
+    }
+    eprintln!("{} images suggested", suggestions.len());
+    Ok(())
 }

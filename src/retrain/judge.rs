@@ -388,8 +388,8 @@ fn gates(j: &Judgement, checks: &[Check], config: &JudgeConfig, finite: bool) ->
     let d = &j.difference;
     gate(
         "mAP not certainly worse",
-        // Written so that a NaN, which means that nothing could be measured, is no proof of harm.
-        !(d.upper < 0.0),
+        // A NaN means that nothing could be measured, which is no proof of harm.
+        d.upper.is_nan() || d.upper >= 0.0,
         format!("upper bound {}", points(d.upper)),
         "not below zero".into(),
         reject,

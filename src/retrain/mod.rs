@@ -3,5 +3,7 @@
 pub mod features;
 pub mod images;
 pub mod judge;
+pub mod label_store;
 pub mod labels;
 pub mod lease;
+pub mod suggest;

@@ -7,6 +7,7 @@ pub mod decode;
 pub mod failpoint;
 pub mod fetch;
 pub mod infer;
+pub mod label_rows;
 pub mod ledger;
 pub mod pipeline;
 pub mod row_maker;

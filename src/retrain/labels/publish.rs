@@ -4,7 +4,8 @@ use crate::events::LabelEvent;
 use rdkafka::{
     ClientConfig,
     error::KafkaError,
-    producer::{FutureProducer, FutureRecord},
+    producer::{FutureProducer, FutureRecord, Producer},
+    types::RDKafkaErrorCode,
     util::Timeout,
 };
 use std::time::Duration;
@@ -58,9 +59,7 @@ pub async fn publish(
             let delivery = loop {
                 match producer.send_result(record) {
                     Ok(delivery) => break delivery,
-                    Err((KafkaError::MessageProduction(code), back))
-                        if code == rdkafka::types::RDKafkaErrorCode::QueueFull =>
-                    {
+                    Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                         record = back;
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
@@ -77,7 +76,6 @@ pub async fn publish(
             }
         }
     }
-    use rdkafka::producer::Producer;
     producer
         .flush(Timeout::After(Duration::from_secs(30)))
         .map_err(failed)

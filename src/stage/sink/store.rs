@@ -149,6 +149,15 @@ impl TableStore {
         Ok(store)
     }
 
+    /// Opens `url` for readers, who need no conditional put.
+    ///
+    /// # Errors
+    /// [`StoreError`] says why the place cannot be used.
+    pub fn open_for_reading(url: &str, options: &ObjectStoreConfig) -> Result<Self, StoreError> {
+        let (inner, root) = resolve(url, options)?;
+        Ok(Self::from_parts(url, inner, root))
+    }
+
     /// A store that lives in this process's memory.
     pub fn in_memory() -> Self {
         Self::from_parts("memory:", Arc::new(InMemory::new()), Path::default())

@@ -1,0 +1,206 @@
+//! Label events into rows of the label table: the same exactly-once line as for images, without a model.
+
+use super::{
+    row_maker::{Made, MakeError, RowMaker},
+    sink::table::TableRow,
+    source::SourceMessage,
+};
+use crate::events::{DeadLetterKind, LabelEvent, Offset, PartitionId};
+use arrow::{
+    array::{
+        ArrayRef, Int32Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
+        TimestampMicrosecondArray,
+    },
+    datatypes::{DataType, Field},
+    error::ArrowError,
+};
+use chrono::{DateTime, Utc};
+use std::sync::Arc;
+
+/// A row of the label table: one label event. `schemas/labels.table.json` states the same columns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LabelRow {
+    /// What was said; its `event_time` is set.
+    pub event: LabelEvent,
+    /// When it was said: the event's time, else the message's.
+    pub event_time: DateTime<Utc>,
+    /// When the row was made.
+    pub processed_time: DateTime<Utc>,
+    /// The partition that the message came from.
+    pub partition: PartitionId,
+    /// The message's offset.
+    pub offset: Offset,
+    layout: Arc<()>,
+}
+
+fn names<'a>(lists: impl Iterator<Item = &'a Vec<String>>) -> ArrayRef {
+    let field = Field::new("element", DataType::Utf8, false);
+    let mut builder = ListBuilder::new(StringBuilder::new()).with_field(field);
+    for list in lists {
+        for name in list {
+            builder.values().append_value(name);
+        }
+        builder.append(true);
+    }
+    Arc::new(builder.finish())
+}
+
+impl TableRow for LabelRow {
+    type Layout = ();
+    const SCHEMA_VERSION: u32 = 1;
+    const LOOKED_UP: &'static [&'static str] = &["image_id"];
+
+    fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    fn bytes(&self) -> u64 {
+        let e = &self.event;
+        let lists = [&e.present, &e.absent, &e.retract];
+        let names: usize = lists.into_iter().flatten().map(|n| n.len() + 24).sum();
+        let strings = e.image_id.len() + e.uri.len() + e.annotator.len();
+        (std::mem::size_of::<Self>() + strings + names) as u64
+    }
+
+    fn layout(&self) -> &Arc<()> {
+        &self.layout
+    }
+
+    fn batch((): &(), rows: &[Self]) -> Result<RecordBatch, ArrowError> {
+        let strings = |of: fn(&Self) -> &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(rows.iter().map(of)))
+        };
+        let times = |of: fn(&Self) -> DateTime<Utc>| -> ArrayRef {
+            let values = rows.iter().map(|r| of(r).timestamp_micros());
+            Arc::new(TimestampMicrosecondArray::from_iter_values(values).with_timezone("UTC"))
+        };
+        let partitions = rows.iter().map(|r| r.partition.partition);
+        let offsets = rows.iter().map(|r| r.offset.0);
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("image_id", strings(|r| &r.event.image_id)),
+            ("uri", strings(|r| &r.event.uri)),
+            ("event_time", times(|r| r.event_time)),
+            ("processed_time", times(|r| r.processed_time)),
+            ("topic", strings(|r| &r.partition.topic)),
+            (
+                "partition",
+                Arc::new(Int32Array::from_iter_values(partitions)),
+            ),
+            ("offset", Arc::new(Int64Array::from_iter_values(offsets))),
+            ("present", names(rows.iter().map(|r| &r.event.present))),
+            ("absent", names(rows.iter().map(|r| &r.event.absent))),
+            ("retract", names(rows.iter().map(|r| &r.event.retract))),
+            ("annotator", strings(|r| &r.event.annotator)),
+        ];
+        let columns = columns
+            .into_iter()
+            .map(|(name, array)| (name, array, false));
+        RecordBatch::try_from_iter_with_nullable(columns)
+    }
+
+    fn vector_columns((): &()) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn describe((): &(), _: &[Self]) -> Vec<(String, String)> {
+        Vec::new()
+    }
+}
+
+/// Makes rows of the label table from messages of the labels topic.
+#[derive(Debug, Clone, Default)]
+pub struct LabelRows {
+    layout: Arc<()>,
+}
+
+impl RowMaker for LabelRows {
+    type Row = LabelRow;
+
+    async fn make(&self, message: &SourceMessage) -> Result<Made<LabelRow>, MakeError> {
+        let Some(payload) = &message.payload else {
+            return Ok(Made::Nothing);
+        };
+        let event = match LabelEvent::from_json(payload) {
+            Ok(event) => event,
+            Err(error) => {
+                return Ok(Made::DeadLetter {
+                    kind: DeadLetterKind::BadMessage,
+                    reason: error.to_string(),
+                });
+            }
+        };
+        let now = Utc::now();
+        let event_time = event.event_time.or(message.timestamp).unwrap_or(now);
+        let row = LabelRow {
+            event,
+            event_time,
+            processed_time: now,
+            partition: message.partition.clone(),
+            offset: message.offset,
+            layout: Arc::clone(&self.layout),
+        };
+        Ok(Made::Row {
+            row,
+            prediction: None,
+        })
+    }
+
+    fn layout(&self) -> Arc<()> {
+        Arc::clone(&self.layout)
+    }
+
+    fn row_bytes(&self) -> u64 {
+        // A parsed event takes little more than its message, which is counted by itself.
+        4 << 10
+    }
+
+    fn places(&self) -> usize {
+        256
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(offset: i64, payload: Option<&str>) -> SourceMessage {
+        SourceMessage {
+            partition: PartitionId::new("labels", 3),
+            offset: Offset(offset),
+            key: None,
+            payload: payload.map(|p| bytes::Bytes::copy_from_slice(p.as_bytes())),
+            headers: Vec::new(),
+            timestamp: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_becomes_a_row_with_the_message_time_where_it_has_none() {
+        let maker = LabelRows::default();
+        let text = r#"{"image_id":"a","present":["cat","dog"],"absent":["owl"],"annotator":"x"}"#;
+        let Made::Row { row, prediction } = maker.make(&message(7, Some(text))).await.unwrap()
+        else {
+            panic!("a good event gave no row");
+        };
+        assert!(prediction.is_none());
+        assert_eq!(row.event_time.to_rfc3339(), "2026-01-01T00:00:00+00:00");
+        let batch = LabelRow::batch(&(), &[row]).unwrap();
+        assert_eq!(batch.num_rows(), 1);
+        assert_eq!(batch.schema(), LabelRow::schema(&()).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_bad_event_is_a_dead_letter_and_a_tombstone_is_nothing() {
+        let maker = LabelRows::default();
+        let made = maker.make(&message(7, Some("{"))).await.unwrap();
+        assert!(matches!(
+            made,
+            Made::DeadLetter {
+                kind: DeadLetterKind::BadMessage,
+                ..
+            }
+        ));
+        let made = maker.make(&message(8, None)).await.unwrap();
+        assert!(matches!(made, Made::Nothing));
+    }
+}
