@@ -1,4 +1,5 @@
 //! What a demonstration needs: synthetic scenes and an embedded broker.
 
+pub mod broker;
 pub mod scenes;
 pub mod scoreboard;

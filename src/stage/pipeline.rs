@@ -11,7 +11,7 @@ mod owned;
 mod run;
 mod vitals;
 
-pub use images::{ImageRows, ImageSettings, PixelSlot, TagError, Tagged, Tagger};
+pub use images::{ImageModel, ImageRows, ImageSettings, PixelSlot, TagError, Tagged};
 pub use line::{Line, LineSettings};
 pub use run::{BadSkip, LineSpec, PipelineError, RunOptions, Shared, Skip, SkipTo, run};
 pub use vitals::Vitals;

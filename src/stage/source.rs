@@ -10,12 +10,12 @@ mod context;
 mod thread;
 mod topic_identity;
 
-pub use client::{client_config, connect, partition_log};
+pub use client::{Broker, Logs, client_config};
 pub use thread::{Source, SourceSettings};
 
 use super::{
     budget::{Budget, Lease},
-    sink::walk::{CommitHint, LogFacts},
+    sink::walk::CommitHint,
 };
 use crate::events::{Offset, PartitionId};
 use bytes::Bytes;
@@ -114,8 +114,8 @@ pub enum SourceEvent {
     Assigned {
         /// The assignment.
         generation: Generation,
-        /// The partitions, with what Kafka says about them.
-        partitions: Vec<(PartitionId, LogFacts)>,
+        /// The partitions.
+        partitions: Vec<PartitionId>,
         /// Where each starts.
         reply: SyncSender<Vec<(PartitionId, Offset)>>,
     },
@@ -208,6 +208,9 @@ pub enum SourceError {
     /// librdkafka says that it is over.
     #[error("fatal error of the consumer: {0}")]
     Fatal(String),
+    /// The stage has ended and waits for nothing any more; it knows why.
+    #[error("the stage has ended")]
+    Dismissed,
     /// The stage did not say where to start.
     #[error("no start position for the assigned partitions within {seconds} s")]
     NoStart {

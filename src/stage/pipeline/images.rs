@@ -53,14 +53,18 @@ pub enum TagError {
 
 /// A place in a batch that is being made.
 pub trait PixelSlot: Send + 'static {
-    /// How pixels are prepared, and where they go: `[H, W, 3]`, uint8.
-    fn target(&mut self) -> (&Preprocessing, &mut [u8]);
+    /// How pixels are prepared.
+    fn preprocessing(&self) -> &Preprocessing;
+    /// Where they go: `[H, W, 3]`, uint8.
+    fn pixels_mut(&mut self) -> &mut [u8];
+    /// Tells the size of the upright original, to which boxes refer.
+    fn set_image_size(&mut self, size: ImageSize);
     /// Waits for the batch.
     fn infer(self) -> impl Future<Output = Result<Tagged, TagError>> + Send;
 }
 
 /// A model that tags batches of images.
-pub trait Tagger: Send + Sync + 'static {
+pub trait ImageModel: Send + Sync + 'static {
     /// A place in a batch.
     type Slot: PixelSlot;
     /// Waits for a place.
@@ -114,7 +118,7 @@ impl From<TagError> for Flaw {
     }
 }
 
-impl<T: Tagger> ImageRows<T> {
+impl<T: ImageModel> ImageRows<T> {
     /// Joins the parts.
     ///
     /// # Errors
@@ -148,8 +152,11 @@ impl<T: Tagger> ImageRows<T> {
         let (sender, decoded) = oneshot::channel();
         let limits = self.settings.limits;
         self.decoders.spawn(move || {
-            let (preprocessing, pixels) = slot.target();
-            let size = decode_into(&bytes, preprocessing, &limits, pixels);
+            let preprocessing = slot.preprocessing().clone();
+            let size = decode_into(&bytes, &preprocessing, &limits, slot.pixels_mut());
+            if let Ok(size) = size {
+                slot.set_image_size(size);
+            }
             // Nobody waits if the stage is stopping.
             let _ = sender.send(size.map(|size| (slot, size)));
         });
@@ -202,7 +209,7 @@ impl<T: Tagger> ImageRows<T> {
     }
 }
 
-impl<T: Tagger> RowMaker for ImageRows<T> {
+impl<T: ImageModel> RowMaker for ImageRows<T> {
     type Row = PredictionRow;
 
     async fn make(&self, message: &SourceMessage) -> Result<Made<PredictionRow>, MakeError> {

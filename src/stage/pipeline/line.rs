@@ -21,7 +21,9 @@ use crate::{
             table::TableRow,
             walk::{CommitHint, LogFacts},
         },
-        source::{Generation, OffsetCommit, Source, SourceCommand, SourceEvent, SourceMessage},
+        source::{
+            Generation, Logs, OffsetCommit, Source, SourceCommand, SourceEvent, SourceMessage,
+        },
     },
 };
 use std::{
@@ -53,8 +55,10 @@ pub struct LineSettings {
     pub rules: CutRules,
     /// The topic of dead letters.
     pub dead_letter_topic: Arc<str>,
-    /// Time to finish what was read, when the stage stops or partitions are taken away.
+    /// Time to finish what was read when the stage stops.
     pub drain_timeout: Duration,
+    /// Time to finish what was read when partitions are taken away: the group waits for us meanwhile.
+    pub revoke_timeout: Duration,
     /// End when everything that was there at the assignment is in files.
     pub until_drained: bool,
     /// This process, once; part of every writer id.
@@ -69,6 +73,8 @@ pub struct Line<M: RowMaker> {
     pub sink: FileSink<M::Row>,
     /// Writes messages.
     pub topics: Arc<dyn Topics>,
+    /// Knows what Kafka says about partitions.
+    pub logs: Arc<dyn Logs>,
     /// Bytes of messages and rows.
     pub budget: Budget,
     /// The settings.
@@ -237,13 +243,26 @@ impl<M: RowMaker> Driver<M> {
     fn resume(
         &mut self,
         generation: Generation,
-        partitions: Vec<(PartitionId, LogFacts)>,
+        partitions: Vec<PartitionId>,
         reply: SyncSender<Vec<(PartitionId, Offset)>>,
     ) {
         let (sink, start) = (self.line.sink.clone(), self.line.settings.start);
         let process = Arc::clone(&self.line.settings.process);
+        let logs = Arc::clone(&self.line.logs);
         self.tasks.spawn(async move {
-            let chains = partitions.into_iter().map(|(partition, log)| {
+            let asked = tokio::task::spawn_blocking(move || {
+                let ask = |partition: PartitionId| {
+                    Ok::<_, LineError>((logs.facts(&partition)?, partition))
+                };
+                partitions
+                    .into_iter()
+                    .map(ask)
+                    .collect::<Result<Vec<_>, _>>()
+            });
+            let facts = asked
+                .await
+                .map_err(|e| LineError::Panicked(e.to_string()))??;
+            let chains = facts.into_iter().map(|(log, partition)| {
                 let writer = writer(&process, generation);
                 let sink = &sink;
                 async move {
@@ -307,7 +326,7 @@ impl<M: RowMaker> Driver<M> {
         self.revocation = Some(Revocation {
             partitions,
             reply,
-            deadline: Instant::now() + self.line.settings.drain_timeout,
+            deadline: Instant::now() + self.line.settings.revoke_timeout,
         });
     }
 

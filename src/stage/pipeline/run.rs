@@ -2,7 +2,7 @@
 
 use super::{
     Control, ImageRows, Line, LineError, LineSettings, Vitals,
-    images::{ImageSettings, Tagger},
+    images::{ImageModel, ImageSettings},
 };
 use crate::{
     config::{ConfigError, StageConfig},
@@ -18,7 +18,7 @@ use crate::{
             producer::{KafkaTopics, Topics},
             store::{StoreError, TableStore},
         },
-        source::{self, Admission, Source, SourceError, SourceSettings, connect, partition_log},
+        source::{self, Admission, Broker, Logs, Source, SourceError, SourceSettings},
     },
 };
 use std::{str::FromStr, sync::Arc, time::Duration};
@@ -225,7 +225,10 @@ impl<'a> Shared<'a> {
     ) -> Result<(), PipelineError> {
         let config = self.config;
         let sink = FileSink::new(self.store.clone(), &spec.table, config.output.format);
-        self.check_topic_and_skip(spec, &sink, &maker).await?;
+        let broker = Broker::new(&config.kafka, &spec.group, Arc::clone(&spec.topic))?;
+        let broker = Arc::new(broker);
+        self.check_topic_and_skip(spec, &broker, &sink, &maker)
+            .await?;
         let settings = LineSettings {
             start: config.source.start,
             rules: CutRules {
@@ -234,6 +237,12 @@ impl<'a> Shared<'a> {
             },
             dead_letter_topic: config.output.dead_letter_topic.as_str().into(),
             drain_timeout: Duration::from_millis(config.shutdown.drain_timeout_ms),
+            revoke_timeout: Duration::from_millis(
+                config
+                    .shutdown
+                    .drain_timeout_ms
+                    .min(config.kafka.session_timeout_ms / 2),
+            ),
             until_drained: self.options.until_drained,
             process: Arc::clone(&self.process),
         };
@@ -248,6 +257,7 @@ impl<'a> Shared<'a> {
             maker: Arc::new(maker),
             sink,
             topics: Arc::clone(&self.topics),
+            logs: broker,
             budget,
             settings,
             vitals: Arc::clone(&self.vitals),
@@ -258,14 +268,11 @@ impl<'a> Shared<'a> {
     async fn check_topic_and_skip<M: RowMaker>(
         &self,
         spec: &LineSpec,
+        broker: &Arc<Broker>,
         sink: &FileSink<M::Row>,
         maker: &M,
     ) -> Result<(), PipelineError> {
-        let (kafka, group, topic) = (
-            self.config.kafka.clone(),
-            spec.group.clone(),
-            Arc::clone(&spec.topic),
-        );
+        let broker = Arc::clone(broker);
         let skips: Vec<Skip> = self
             .options
             .skips
@@ -275,14 +282,14 @@ impl<'a> Shared<'a> {
             .collect();
         // librdkafka blocks: not on the runtime's threads.
         let facts = tokio::task::spawn_blocking(move || {
-            let (consumer, partitions) = connect(&kafka, &group, &topic)?;
+            let partitions = broker.partitions()?;
             skips
                 .into_iter()
                 .map(|skip| {
                     if !partitions.contains(&skip.partition) {
                         return Err(PipelineError::NoPartition(skip.partition));
                     }
-                    let log = partition_log(&consumer, &skip.partition)?;
+                    let log = broker.facts(&skip.partition)?;
                     Ok((skip, log))
                 })
                 .collect::<Result<Vec<_>, PipelineError>>()
@@ -323,7 +330,7 @@ impl<'a> Shared<'a> {
 ///
 /// # Errors
 /// [`PipelineError`].
-pub async fn run<T: Tagger>(
+pub async fn run<T: ImageModel>(
     config: &StageConfig,
     tagger: Arc<T>,
     options: &RunOptions,

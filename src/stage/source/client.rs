@@ -10,12 +10,18 @@ use crate::{
     },
 };
 use rdkafka::{
-    ClientConfig, ClientContext, Offset as KafkaOffset, TopicPartitionList,
-    client::Client,
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    ClientConfig, Offset as KafkaOffset, TopicPartitionList,
+    bindings::rd_kafka_controllerid,
+    consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
 };
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 /// One question to the broker may take this long.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -34,40 +40,129 @@ pub fn client_config(kafka: &KafkaConfig) -> ClientConfig {
     config
 }
 
-/// A consumer that reads nothing, for questions; fails if the brokers do not answer or the topic is not there.
-///
-/// # Errors
-/// [`SourceError`] names what is missing.
-pub fn connect(
-    kafka: &KafkaConfig,
-    group: &str,
-    topic: &str,
-) -> Result<(BaseConsumer, Vec<PartitionId>), SourceError> {
-    let consumer: BaseConsumer = client_config(kafka)
-        .set("group.id", group)
-        .set("enable.auto.commit", "false")
-        .create()
-        .map_err(|e| SourceError::Config(e.to_string()))?;
-    let unreachable = |reason: String| SourceError::Unreachable {
-        brokers: kafka.brokers.clone(),
-        reason,
-    };
-    let metadata = patiently(|| consumer.fetch_metadata(Some(topic), ANSWER))
-        .map_err(|e| unreachable(e.to_string()))?;
-    let partitions: Vec<PartitionId> = metadata
-        .topics()
-        .iter()
-        .filter(|t| t.name() == topic && t.error().is_none())
-        .flat_map(|t| t.partitions())
-        .map(|p| PartitionId::new(topic, p.id()))
-        .collect();
-    if partitions.is_empty() {
-        return Err(SourceError::NoTopic {
+/// What Kafka says about partitions. A trait, so that a line can be tested without a broker.
+pub trait Logs: Send + Sync + 'static {
+    /// What Kafka says about `partition` now. Blocks.
+    ///
+    /// # Errors
+    /// [`SourceError::Unreachable`] if it says nothing.
+    fn facts(&self, partition: &PartitionId) -> Result<LogFacts, SourceError>;
+}
+
+/// A client that reads nothing, for questions about one topic. Its own connection: the polling thread is not kept waiting.
+pub struct Broker {
+    consumer: BaseConsumer,
+    brokers: String,
+    topic: Arc<str>,
+    /// Once the broker did not tell the topic's id, it is not asked again.
+    tells_topic_id: AtomicBool,
+}
+
+impl Broker {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`SourceError::Config`].
+    pub fn new(kafka: &KafkaConfig, group: &str, topic: Arc<str>) -> Result<Self, SourceError> {
+        let consumer: BaseConsumer = client_config(kafka)
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .create()
+            .map_err(|e| SourceError::Config(e.to_string()))?;
+        Ok(Broker {
+            consumer,
             brokers: kafka.brokers.clone(),
-            topic: topic.into(),
-        });
+            topic,
+            tells_topic_id: AtomicBool::new(true),
+        })
     }
-    Ok((consumer, partitions))
+
+    fn unreachable(&self, reason: impl ToString) -> SourceError {
+        SourceError::Unreachable {
+            brokers: self.brokers.clone(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// The topic's partitions. Blocks.
+    ///
+    /// # Errors
+    /// [`SourceError`] if the brokers do not answer or the topic is not there.
+    pub fn partitions(&self) -> Result<Vec<PartitionId>, SourceError> {
+        let metadata = patiently(|| self.consumer.fetch_metadata(Some(&self.topic), ANSWER))
+            .map_err(|e| self.unreachable(e))?;
+        let partitions: Vec<PartitionId> = metadata
+            .topics()
+            .iter()
+            .filter(|t| t.name() == &*self.topic && t.error().is_none())
+            .flat_map(|t| t.partitions())
+            .map(|p| PartitionId::new(Arc::clone(&self.topic), p.id()))
+            .collect();
+        if partitions.is_empty() {
+            return Err(SourceError::NoTopic {
+                brokers: self.brokers.clone(),
+                topic: self.topic.to_string(),
+            });
+        }
+        Ok(partitions)
+    }
+
+    /// Topic ids are asked of the controller; where none is named (the embedded broker) the question would only time out.
+    fn has_controller(&self) -> bool {
+        let Ok(metadata) = self.consumer.fetch_metadata(Some(&self.topic), ANSWER) else {
+            return false;
+        };
+        // SAFETY: the client lives as long as the borrow; the call only reads what the metadata brought.
+        let controller = unsafe { rd_kafka_controllerid(self.consumer.client().native_ptr(), 0) };
+        metadata.brokers().iter().any(|b| b.id() == controller)
+    }
+
+    fn identity(&self) -> TopicIdentity {
+        let client = self.consumer.client();
+        let topic_id =
+            (self.tells_topic_id.load(Ordering::Relaxed) && self.has_controller()).then(|| {
+                // SAFETY: the client lives as long as the borrow.
+                unsafe { topic_identity::topic_id(client.native_ptr(), &self.topic, ANSWER) }
+            });
+        let topic_id = topic_id.flatten();
+        self.tells_topic_id
+            .store(topic_id.is_some(), Ordering::Relaxed);
+        TopicIdentity {
+            cluster_id: client.fetch_cluster_id(ANSWER).filter(|id| !id.is_empty()),
+            topic_id,
+        }
+    }
+}
+
+impl Logs for Broker {
+    fn facts(&self, partition: &PartitionId) -> Result<LogFacts, SourceError> {
+        let identity = self.identity();
+        let (topic, number) = (&*partition.topic, partition.partition);
+        let (low, high) = patiently(|| self.consumer.fetch_watermarks(topic, number, ANSWER))
+            .map_err(|e| self.unreachable(e))?;
+        let committed = patiently(|| {
+            let mut asked = TopicPartitionList::new();
+            asked.add_partition(topic, number);
+            self.consumer.committed_offsets(asked, ANSWER)
+        })
+        .map_err(|e| self.unreachable(e))?;
+        let committed = committed
+            .elements()
+            .first()
+            .and_then(|element| match element.offset() {
+                KafkaOffset::Offset(offset) => Some(CommittedOffset {
+                    offset: Offset(offset),
+                    hint: CommitHint::from_metadata(element.metadata()),
+                }),
+                _ => None,
+            });
+        Ok(LogFacts {
+            low: Offset(low),
+            high: Offset(high),
+            committed,
+            identity,
+        })
+    }
 }
 
 /// Asks again while the answer is an error that passes by itself.
@@ -101,62 +196,4 @@ fn passes(error: &KafkaError) -> bool {
                 | Code::RebalanceInProgress
         )
     )
-}
-
-/// Which topic of which cluster `topic` is, as far as the broker tells.
-pub(super) fn identity<C: ClientContext>(client: &Client<C>, topic: &str) -> TopicIdentity {
-    TopicIdentity {
-        cluster_id: client.fetch_cluster_id(ANSWER).filter(|id| !id.is_empty()),
-        // SAFETY: the client lives as long as the borrow.
-        topic_id: unsafe { topic_identity::topic_id(client.native_ptr(), topic, ANSWER) },
-    }
-}
-
-/// What Kafka says about one partition.
-///
-/// # Errors
-/// [`SourceError::Unreachable`] if it says nothing.
-pub fn partition_log<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    partition: &PartitionId,
-) -> Result<LogFacts, SourceError> {
-    let identity = identity(consumer.client(), &partition.topic);
-    log_facts(consumer, partition, &identity)
-}
-
-/// As [`partition_log`], with the identity known.
-pub(super) fn log_facts<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    partition: &PartitionId,
-    identity: &TopicIdentity,
-) -> Result<LogFacts, SourceError> {
-    let unreachable = |e: KafkaError| SourceError::Unreachable {
-        brokers: format!("partition {partition}"),
-        reason: e.to_string(),
-    };
-    let (topic, number) = (&*partition.topic, partition.partition);
-    let (low, high) =
-        patiently(|| consumer.fetch_watermarks(topic, number, ANSWER)).map_err(unreachable)?;
-    let committed = patiently(|| {
-        let mut asked = TopicPartitionList::new();
-        asked.add_partition(topic, number);
-        consumer.committed_offsets(asked, ANSWER)
-    })
-    .map_err(unreachable)?;
-    let committed = committed
-        .elements()
-        .first()
-        .and_then(|element| match element.offset() {
-            KafkaOffset::Offset(offset) => Some(CommittedOffset {
-                offset: Offset(offset),
-                hint: CommitHint::from_metadata(element.metadata()),
-            }),
-            _ => None,
-        });
-    Ok(LogFacts {
-        low: Offset(low),
-        high: Offset(high),
-        committed,
-        identity: identity.clone(),
-    })
 }

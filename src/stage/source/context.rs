@@ -1,6 +1,6 @@
 //! What librdkafka calls back: assignments, revocations, commits, statistics. All of it on the polling thread.
 
-use super::{Generation, OffsetCommit, SourceError, SourceEvent, client};
+use super::{Generation, OffsetCommit, SourceError, SourceEvent};
 use crate::events::{Offset, PartitionId};
 use rdkafka::{
     ClientContext, Offset as KafkaOffset, Statistics, TopicPartitionList,
@@ -15,7 +15,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
-        mpsc::sync_channel,
+        mpsc::{RecvTimeoutError, sync_channel},
     },
     time::Duration,
 };
@@ -53,33 +53,26 @@ impl Context {
             .collect()
     }
 
-    fn assign(
-        &self,
-        consumer: &StageConsumer,
-        list: &mut TopicPartitionList,
-    ) -> Result<(), SourceError> {
+    fn assign(&self, list: &mut TopicPartitionList) -> Result<(), SourceError> {
         let generation = Generation(self.next_generation.fetch_add(1, Ordering::SeqCst));
         let partitions = self.partitions(list);
         metrics::counter!("tagstream_rebalances_total", "topic" => self.topic.to_string(), "kind" => "assign").increment(1);
-        let identity = client::identity(consumer.client(), &self.topic);
-        let facts = partitions
-            .iter()
-            .map(|p| Ok((p.clone(), client::log_facts(consumer, p, &identity)?)))
-            .collect::<Result<Vec<_>, SourceError>>()?;
         let (reply, starts) = sync_channel(1);
         let gone = || SourceError::NoStart {
             seconds: self.answer_within.as_secs(),
         };
         let event = SourceEvent::Assigned {
             generation,
-            partitions: facts,
+            partitions: partitions.clone(),
             reply,
         };
         self.events.send(event).map_err(|_| gone())?;
         // Heartbeats go on in librdkafka's own thread meanwhile; `answer_within` lies below max.poll.interval.ms.
-        let starts = starts
-            .recv_timeout(self.answer_within)
-            .map_err(|_| gone())?;
+        let starts = match starts.recv_timeout(self.answer_within) {
+            Ok(starts) => starts,
+            Err(RecvTimeoutError::Timeout) => return Err(gone()),
+            Err(RecvTimeoutError::Disconnected) => return Err(SourceError::Dismissed),
+        };
         for (partition, offset) in &starts {
             list.set_partition_offset(
                 &partition.topic,
@@ -193,7 +186,7 @@ impl ConsumerContext for Context {
         self.changes.fetch_add(1, Ordering::SeqCst);
         let result = match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                if !closing && let Err(error) = self.assign(consumer, list) {
+                if !closing && let Err(error) = self.assign(list) {
                     self.fail(error);
                     // Nothing may be read from where nobody said: the partitions are taken, paused for ever, and the thread ends.
                     let _ = list.set_all_offsets(KafkaOffset::End);

@@ -86,7 +86,12 @@ impl Source {
         if config.get("group.protocol") != Some("consumer") {
             config
                 .set("partition.assignment.strategy", "cooperative-sticky")
-                .set("session.timeout.ms", kafka.session_timeout_ms.to_string());
+                .set("session.timeout.ms", kafka.session_timeout_ms.to_string())
+                // Heartbeats go on while an assignment is answered: several must fit into a session.
+                .set(
+                    "heartbeat.interval.ms",
+                    (kafka.session_timeout_ms / 4).clamp(1, 3_000).to_string(),
+                );
         }
         let consumer: StageConsumer = config
             .set("group.id", &settings.group)
@@ -167,7 +172,9 @@ impl Poller {
         let outcome = self.poll_until_stopped();
         let context = Arc::clone(self.consumer.context());
         context.closing.store(true, Ordering::SeqCst);
-        if let Err(error) = outcome {
+        if let Err(error) = outcome
+            && error != SourceError::Dismissed
+        {
             let _ = self.events.send(SourceEvent::Failed(error));
         }
         // Leaves the group; its callbacks find `closing` set and answer themselves.

@@ -1,0 +1,196 @@
+//! Input that does not fit the files is refused by name, with the command that helps; the command helps, once.
+
+use crate::harness::{World, create_topic, unique};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+};
+use tagstream::stage::pipeline::{RunOptions, Skip};
+
+impl World {
+    /// Gives the stage a group whose offset stands where a person put it. (A mock cluster never lets go of a group that had members,
+    /// and refuses commits from outside; so it is a new group.)
+    fn move_group_offset(&mut self, offset: i64) {
+        self.config.kafka.group_id = unique("moved-group");
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.config.kafka.brokers)
+            .set("group.id", &self.config.kafka.group_id)
+            .create()
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        let topic = &self.config.source.images_topic;
+        list.add_partition_offset(topic, 0, Offset::Offset(offset))
+            .unwrap();
+        consumer.commit(&list, CommitMode::Sync).unwrap();
+    }
+
+    async fn refusal(&self) -> String {
+        self.drain()
+            .await
+            .expect_err("this must be refused")
+            .to_string()
+    }
+
+    async fn drain_skipping(&self, skip: Skip) {
+        let options = RunOptions {
+            skips: vec![skip],
+            ..RunOptions::default()
+        };
+        self.drain_with(&self.config, options).await.unwrap();
+    }
+
+    fn ranges(&self) -> Vec<(String, i64, i64)> {
+        let mut ranges: Vec<_> = self
+            .files()
+            .values()
+            .map(|(_, footer)| {
+                let range: serde_json::Value =
+                    serde_json::from_str(&footer["tagstream.range"]).unwrap();
+                let of = |name: &str| range[name].as_i64().unwrap();
+                (footer["tagstream.epoch"].clone(), of("start"), of("end"))
+            })
+            .collect();
+        ranges.sort();
+        ranges
+    }
+}
+
+/// The part of a refusal's text after `flag`.
+fn command(message: &str, flag: &str) -> String {
+    let (_, rest) = message
+        .split_once(flag)
+        .unwrap_or_else(|| panic!("no {flag} in: {message}"));
+    let word = rest.split_whitespace().next().unwrap();
+    word.trim_end_matches('.').to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_moved_by_hand_is_refused_and_a_new_epoch_skips_to_it() {
+    let mut world = World::new("moved", 1);
+    world.produce(0, 10);
+    world.drain().await.unwrap();
+    world.produce(10, 10);
+    world.move_group_offset(15);
+    let message = world.refusal().await;
+    assert!(
+        message.contains("moved to 15") && message.contains("end at offset 10"),
+        "{message}"
+    );
+    let skip = Skip::new_epoch(&command(&message, "--new-epoch ")).unwrap();
+    world.drain_skipping(skip.clone()).await;
+    assert_eq!(
+        world.ranges(),
+        [
+            ("0".into(), 0, 10),
+            ("0".into(), 10, 10),
+            ("1".into(), 15, 20)
+        ]
+    );
+    // The flag may stay on the command line; it does nothing a second time.
+    world.produce(20, 5);
+    world.drain_skipping(skip).await;
+    assert_eq!(world.ranges().last().unwrap(), &("1".to_owned(), 20, 25));
+    assert_eq!(world.rows().len(), 9 + 4 + 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_offset_at_the_end_of_a_file_is_only_a_hint() {
+    let mut world = World::new("stale", 1);
+    world.produce(0, 10);
+    world.drain().await.unwrap();
+    world.produce(10, 10);
+    world.drain().await.unwrap();
+    world.move_group_offset(10);
+    world.produce(20, 10);
+    world.drain().await.unwrap();
+    world.assert_exactly_once(&[30], 27);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_ahead_of_the_log_is_refused_and_a_new_epoch_reads_the_log_anew() {
+    let mut world = World::new("ahead", 1);
+    world.produce(0, 20);
+    world.drain().await.unwrap();
+    // The topic as it looks after it was deleted and created again: the same name in the table, a shorter log. (A mock cluster cannot
+    // delete a topic, so the files are moved to the name of a new one.)
+    let before = world.table();
+    world.config.source.images_topic = unique("ahead-again");
+    create_topic(&world.config.source.images_topic, 1);
+    std::fs::rename(before, world.table()).unwrap();
+    world.produce(0, 5);
+    let message = world.refusal().await;
+    assert!(
+        message.contains("the log ends at 5") || message.contains("another topic"),
+        "{message}"
+    );
+    let skip = Skip::new_epoch(&command(&message, "--new-epoch ")).unwrap();
+    world.drain_skipping(skip).await;
+    assert_eq!(
+        world.ranges(),
+        [
+            ("0".into(), 0, 20),
+            ("0".into(), 20, 20),
+            ("1".into(), 0, 5)
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_format_in_the_same_table_is_refused() {
+    let world = World::new("format", 1);
+    world.produce(0, 5);
+    world.drain().await.unwrap();
+    let mut config = world.config.clone();
+    config.output.format = tagstream::config::FileFormat::Arrow;
+    let error = world
+        .drain_with(&config, RunOptions::default())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("begun as parquet"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_skip_is_named_and_changes_nothing() {
+    let world = World::new("wrong-skip", 1);
+    let mut config = world.config.clone();
+    config.source.images_topic = "nobody-made-this".into();
+    let error = world
+        .drain_with(&config, RunOptions::default())
+        .await
+        .unwrap_err();
+    // A mock cluster makes topics when they are asked for; a broker may, too.
+    let _ = error;
+    let skip = Skip::new_epoch(&format!(
+        "{}/7@0=earliest",
+        world.config.source.images_topic
+    ))
+    .unwrap();
+    let options = RunOptions {
+        skips: vec![skip],
+        ..RunOptions::default()
+    };
+    let error = world
+        .drain_with(&world.config, options)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("no partition"), "{error}");
+    world.produce(0, 5);
+    world.drain().await.unwrap();
+    let skip = Skip::new_epoch(&format!(
+        "{}/0@3=earliest",
+        world.config.source.images_topic
+    ))
+    .unwrap();
+    let options = RunOptions {
+        skips: vec![skip],
+        ..RunOptions::default()
+    };
+    let error = world
+        .drain_with(&world.config, options)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("end at offset 5, not at 3"), "{error}");
+}

@@ -1,0 +1,199 @@
+//! Two owners of one partition: whoever is first at a start wins, the other drops what is covered; nothing is written twice.
+
+use crate::harness::{World, unique};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
+use tagstream::{
+    config::{FileFormat, ObjectStoreConfig},
+    events::{Offset, OffsetRange, PartitionId},
+    stage::{
+        pipeline::RunOptions,
+        sink::{
+            chain::{Chain, TopicIdentity, WriterId},
+            files::{Committed, Fence, FileSink},
+            predictions::{PredictionLayout, PredictionRow},
+            store::TableStore,
+            walk::LogFacts,
+        },
+    },
+};
+
+/// Two processes that do not know of each other: groups of their own, one table.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_stages_on_one_partition_write_no_row_twice() {
+    let world = World::new("zombie", 2);
+    let broken = world.produce(0, 400);
+    let mut first = world.config.clone();
+    // Small files: many starts to meet at.
+    first.output.max_file_age_ms = 5;
+    let mut second = first.clone();
+    second.kafka.group_id = unique("zombie-second");
+    let (a, b) = tokio::join!(
+        world.drain_with(&first, RunOptions::default()),
+        world.drain_with(&second, RunOptions::default())
+    );
+    let (a, b) = (a.unwrap(), b.unwrap());
+    world.assert_exactly_once(&[200, 200], 400 - broken);
+    let written = |v: &Arc<tagstream::stage::pipeline::Vitals>| v.rows.load(Ordering::Relaxed);
+    assert_eq!(written(&a) + written(&b), (400 - broken) as u64);
+}
+
+struct Owner {
+    sink: FileSink<PredictionRow>,
+    chain: Chain,
+    writer: WriterId,
+    fence: Fence,
+}
+
+fn layout() -> Arc<PredictionLayout> {
+    Arc::new(PredictionLayout {
+        categories: vec!["a".into()],
+        embedding: 2,
+        region_embeddings: false,
+    })
+}
+
+fn row(offset: i64, layout: &Arc<PredictionLayout>) -> PredictionRow {
+    PredictionRow {
+        image_id: format!("image-{offset}"),
+        uri: "data:,".into(),
+        event_time: chrono::Utc::now(),
+        processed_time: chrono::Utc::now(),
+        partition: partition(),
+        offset: Offset(offset),
+        model: Arc::new(tagstream::stage::sink::predictions::ModelStamp {
+            version: "m".into(),
+            preprocessing_hash: "p".into(),
+        }),
+        width: 1,
+        height: 1,
+        tags: Vec::new(),
+        scores: vec![0.5],
+        embedding: vec![0.0, 1.0],
+        attributes: Default::default(),
+        layout: Arc::clone(layout),
+    }
+}
+
+fn partition() -> PartitionId {
+    PartitionId::new("images", 0)
+}
+
+impl Owner {
+    async fn new(store: &TableStore, name: &str) -> Self {
+        let sink = FileSink::new(store.clone(), "predictions", FileFormat::Parquet);
+        let writer = WriterId(name.into());
+        let log = LogFacts {
+            low: Offset(0),
+            high: Offset(1000),
+            committed: None,
+            identity: TopicIdentity::default(),
+        };
+        let chain = sink
+            .resume(
+                &partition(),
+                &writer,
+                &log,
+                tagstream::config::StartAt::Earliest,
+            )
+            .await
+            .unwrap();
+        Owner {
+            sink,
+            chain,
+            writer,
+            fence: Fence::default(),
+        }
+    }
+
+    async fn put(&mut self, end: i64) -> Committed {
+        let layout = layout();
+        let rows: Vec<_> = (self.chain.end.0..end).map(|o| row(o, &layout)).collect();
+        let range = OffsetRange::new(self.chain.end, Offset(end)).unwrap();
+        let file = self
+            .sink
+            .encode(
+                &partition(),
+                &self.chain,
+                range,
+                &self.writer,
+                &layout,
+                &rows,
+            )
+            .unwrap();
+        self.sink
+            .commit(&partition(), &mut self.chain, &file, &self.fence)
+            .await
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_zombie_that_wakes_late_is_told_and_goes_on_from_the_winners_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = TableStore::open(
+        folder.path().to_str().unwrap(),
+        &ObjectStoreConfig::default(),
+    )
+    .await
+    .unwrap();
+    let mut zombie = Owner::new(&store, "zombie").await;
+    assert_eq!(zombie.put(10).await, Committed::Landed);
+    let mut successor = Owner::new(&store, "successor").await;
+    assert_eq!(successor.chain.end, Offset(10));
+    assert_eq!(successor.put(25).await, Committed::Landed);
+    assert_eq!(zombie.put(20).await, Committed::Covered { to: Offset(25) });
+    assert_eq!(zombie.put(30).await, Committed::Landed);
+    assert_eq!(
+        successor.put(40).await,
+        Committed::Covered { to: Offset(30) }
+    );
+    zombie.fence.kill();
+    assert_eq!(zombie.put(50).await, Committed::Fenced);
+    let third = Owner::new(&store, "third").await;
+    assert_eq!(third.chain.end, Offset(30));
+}
+
+#[tokio::test]
+async fn a_put_whose_answer_was_lost_is_recognised() {
+    let store = TableStore::in_memory();
+    let mut owner = Owner::new(&store, "a").await;
+    let before = owner.chain.clone();
+    assert_eq!(owner.put(10).await, Committed::Landed);
+    // As if no answer had come: the same put again.
+    owner.chain = before;
+    assert_eq!(owner.put(10).await, Committed::Landed);
+    assert_eq!(owner.chain.end, Offset(10));
+}
+
+#[tokio::test]
+async fn two_first_owners_that_see_different_logs_agree_on_the_origin() {
+    let store = TableStore::in_memory();
+    let sink = FileSink::<PredictionRow>::new(store, "predictions", FileFormat::Parquet);
+    let log = |low| LogFacts {
+        low: Offset(low),
+        high: Offset(100),
+        committed: None,
+        identity: TopicIdentity::default(),
+    };
+    let start = tagstream::config::StartAt::Earliest;
+    let resume = async |name: &str, low| {
+        let writer = WriterId(name.into());
+        sink.resume(&partition(), &writer, &log(low), start)
+            .await
+            .map(|c| c.end)
+    };
+    assert_eq!(resume("a", 5).await.unwrap(), Offset(5));
+    let starts: BTreeSet<_> = [resume("b", 5).await.unwrap(), resume("c", 3).await.unwrap()].into();
+    assert_eq!(starts, [Offset(5)].into());
+    // Had retention moved the log past the origin meanwhile, nobody would guess.
+    assert!(
+        resume("d", 9)
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("--accept-gap images/0@5")
+    );
+}
