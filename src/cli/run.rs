@@ -1,8 +1,21 @@
 //! `tagstream run`: the stage: image references in, Parquet and tags out.
 
+use anyhow::Context;
 use clap::Args;
-use std::path::PathBuf;
-use tagstream::error::Exit;
+use std::{io::IsTerminal, path::PathBuf, sync::Arc};
+use tagstream::{
+    config::{LogConfig, LogFormat, StageConfig},
+    error::{Exit, WithExit, usage},
+    model,
+    stage::{
+        infer::Engine,
+        pipeline::{self, Control, EngineModel, PipelineError, RunOptions, Skip, Vitals},
+    },
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
 /// Arguments of `tagstream run`.
 #[derive(Debug, Args)]
@@ -19,9 +32,115 @@ pub struct RunArgs {
     /// End when every partition has been read to its end as of the start (for back-fills and tests).
     #[arg(long)]
     pub until_drained: bool,
+    /// End the chain of files of a partition that ends at END, and go on at another offset (see docs/runbook.md).
+    /// Does nothing if that was done before. May be repeated.
+    #[arg(long, value_name = "TOPIC/PARTITION@END=earliest|latest|OFFSET")]
+    pub new_epoch: Vec<String>,
+    /// Record that retention deleted messages after END before they were read, and go on at the log's beginning.
+    /// Does nothing if that was done before. May be repeated.
+    #[arg(long, value_name = "TOPIC/PARTITION@END")]
+    pub accept_gap: Vec<String>,
 }
 
 /// Runs the command.
-pub fn run(_args: RunArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("`run` is not built yet")
+pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
+    let mut config = StageConfig::load(args.config.as_deref()).map_err(|e| usage(e.to_string()))?;
+    if let Some(model) = &args.model {
+        config.model.path = model.clone();
+    }
+    if config.model.path.is_empty() {
+        return Err(usage("no model: name one with --model or `model.path`").into());
+    }
+    if args.only.as_deref() == Some("labels") {
+        return Err(
+            usage("--only labels: set `labels.enabled` and run without --only images").into(),
+        );
+    }
+    let skips = args.new_epoch.iter().map(|text| Skip::new_epoch(text));
+    let gaps = args.accept_gap.iter().map(|text| Skip::accept_gap(text));
+    let skips = skips
+        .chain(gaps)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| usage(e.to_string()))?;
+    let options = RunOptions {
+        until_drained: args.until_drained,
+        skips,
+    };
+    start_logging(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(stage(&config, &options));
+    // Tasks that hang in a system call must not keep a stage from ending that has committed all it could.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn stage(config: &StageConfig, options: &RunOptions) -> anyhow::Result<Exit> {
+    let control = control_by_signals()?;
+    let opened = model::open(&config.model.path, &config.object_store).await?;
+    let bundle = opened.into_bundle()?;
+    let (settings, regions) = (config.model.clone(), config.output.region_embeddings);
+    let engine =
+        tokio::task::spawn_blocking(move || Engine::start_with(&settings, &bundle, regions))
+            .await
+            .context("starting the model")??;
+    let model = Arc::new(EngineModel::new(engine, regions));
+    let vitals = Arc::new(Vitals::default());
+    match pipeline::run(config, model, options, vitals, control).await {
+        Ok(()) => Ok(Exit::Success),
+        Err(error) => {
+            tracing::error!(%error, "the stage ended");
+            let exit = match &error {
+                _ if error.is_temporary() => Exit::Temporary,
+                PipelineError::Config(_) | PipelineError::NoPartition(_) => Exit::Usage,
+                _ => Exit::Failure,
+            };
+            let message = error.to_string();
+            Err(WithExit { exit, message }.into())
+        }
+    }
+}
+
+/// The first SIGTERM or SIGINT drains, the second ends the process at once.
+fn control_by_signals() -> anyhow::Result<watch::Receiver<Control>> {
+    let (sender, control) = watch::channel(Control::Run);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        for pass in 0.. {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if pass > 0 {
+                tracing::warn!(
+                    "second signal: ending at once; what is not committed is read again by the next run"
+                );
+                std::process::exit(Exit::Failure as i32);
+            }
+            // Fails only when the stage has ended by itself.
+            let _ = sender.send(Control::Drain);
+        }
+    });
+    Ok(control)
+}
+
+fn start_logging(log: &LogConfig) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
+        .map_err(|e| usage(format!("configuration: `log.filter` {e}")))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let text = match log.format {
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+        LogFormat::Auto => std::io::stderr().is_terminal(),
+    };
+    let started = if text {
+        builder.try_init()
+    } else {
+        builder.json().try_init()
+    };
+    started.map_err(|e| anyhow::anyhow!("logging: {e}"))
 }

@@ -5,12 +5,14 @@
 //! cut early when memory is short: nothing waits for what only its own progress could free.
 
 mod commit;
+mod engine_model;
 mod images;
 mod line;
 mod owned;
 mod run;
 mod vitals;
 
+pub use engine_model::EngineModel;
 pub use images::{ImageModel, ImageRows, ImageSettings, PixelSlot, TagError, Tagged};
 pub use line::{Line, LineSettings};
 pub use run::{BadSkip, LineSpec, PipelineError, RunOptions, Shared, Skip, SkipTo, run};

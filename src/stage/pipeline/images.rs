@@ -18,7 +18,7 @@ use crate::{
 };
 use chrono::Utc;
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 /// Bytes of a row beside its vectors: names, tags, the message for the predictions topic.
 const ROW_OVERHEAD: u64 = 8 << 10;
@@ -95,6 +95,8 @@ pub struct ImageRows<T> {
     /// Bytes of images between fetch and the batch.
     budget: Budget,
     decoders: rayon::ThreadPool,
+    /// One for every decoding thread: a place in a batch is claimed only when it can be filled at once.
+    decode_places: Semaphore,
     settings: ImageSettings,
 }
 
@@ -138,6 +140,7 @@ impl<T: ImageModel> ImageRows<T> {
             tagger,
             fetcher,
             budget,
+            decode_places: Semaphore::new(decoders.current_num_threads()),
             decoders,
             settings,
         })
@@ -184,8 +187,10 @@ impl<T: ImageModel> ImageRows<T> {
             .await
             .map_err(|error| Flaw::DeadLetter(error.kind(), error.to_string()))?;
         failpoint::pass("fetch.after").await?;
+        let place = self.decode_places.acquire().await.expect("never closed");
         let slot = self.tagger.slot().await?;
         let (slot, size) = self.decode(fetched.bytes, slot).await?;
+        drop(place);
         drop(fetched.lease);
         failpoint::pass("infer.before").await?;
         let tagged = slot.infer().await?;
