@@ -3,3 +3,4 @@
 pub mod broker;
 pub mod scenes;
 pub mod scoreboard;
+pub mod story;
