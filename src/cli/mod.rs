@@ -2,6 +2,7 @@
 
 mod bench;
 mod config;
+mod dataset;
 mod demo;
 mod doctor;
 mod encode;

@@ -1,5 +1,6 @@
 //! Measuring: metrics that know partial labels, the partial-label protocol, calibration, data-set adapters.
 
 pub mod calibration;
+pub mod labels;
 pub mod metrics;
 pub mod protocol;

@@ -6,4 +6,5 @@ pub mod judge;
 pub mod label_store;
 pub mod labels;
 pub mod lease;
+pub mod scoring;
 pub mod suggest;

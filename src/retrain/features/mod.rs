@@ -10,6 +10,7 @@ mod worker;
 pub use cache::{FeatureCache, Key};
 pub use extract::{Encoder, Extraction, Progress, Skipped};
 
+use crate::trm::features::{FeatureFailure, FeatureSource};
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use half::f16;
@@ -252,6 +253,24 @@ impl FeatureStore {
             dense,
             Tensor::from_vec(global, (rows.len(), self.dim), &Device::Cpu)?,
         ))
+    }
+}
+
+impl FeatureSource for FeatureStore {
+    fn len(&self) -> usize {
+        self.images
+    }
+
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn global(&self) -> &[f32] {
+        &self.global
+    }
+
+    fn dense(&self, rows: &[usize]) -> Result<Vec<f32>, FeatureFailure> {
+        Ok(FeatureStore::dense(self, rows)?)
     }
 }
 
