@@ -102,7 +102,10 @@ pub fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     let mut progress = story.follow()?;
     let total = references.len() + broken.len();
     story.send_references(&references, &broken)?;
-    eprintln!("  {total} image references sent, {} of them broken on purpose", broken.len());
+    eprintln!(
+        "  {total} image references sent, {} of them broken on purpose",
+        broken.len()
+    );
     let took = follow(&mut progress, &mut stage, total)?;
     stage.finish()?;
 
@@ -132,7 +135,10 @@ pub fn run(args: DemoArgs) -> anyhow::Result<Exit> {
             &format!("{:.1} on {} images", score.map, score.images),
         );
     }
-    row("Parquet files", &format!("{} in {}", board.files, show(&table)));
+    row(
+        "Parquet files",
+        &format!("{} in {}", board.files, show(&table)),
+    );
     row("time", &format!("{:.0} s", started.elapsed().as_secs_f64()));
     eprintln!("\n  Ask the files yourself, for example:");
     eprintln!(
@@ -223,6 +229,10 @@ fn row(name: &str, value: &str) {
 fn show(path: &Path) -> String {
     std::env::current_dir()
         .ok()
-        .and_then(|here| path.strip_prefix(here).ok().map(|p| p.display().to_string()))
+        .and_then(|here| {
+            path.strip_prefix(here)
+                .ok()
+                .map(|p| p.display().to_string())
+        })
         .unwrap_or_else(|| path.display().to_string())
 }

@@ -145,7 +145,10 @@ impl Story {
             .chain(words)
             .collect::<Vec<_>>()
             .join(" ");
-        (command, line.replace(&format!("{}/", self.out.display()), ""))
+        (
+            command,
+            line.replace(&format!("{}/", self.out.display()), ""),
+        )
     }
 
     /// Runs one command to its end, showing it first; its output goes to `<out>/<log>`. Returns its exit code.
@@ -194,8 +197,11 @@ impl Story {
     /// # Errors
     /// [`DemoError::Io`].
     pub fn start_stage(&self, config: &Path) -> Result<RunningStage, DemoError> {
-        let (mut command, line) =
-            self.command(&[OsStr::new("run"), OsStr::new("--config"), config.as_os_str()]);
+        let (mut command, line) = self.command(&[
+            OsStr::new("run"),
+            OsStr::new("--config"),
+            config.as_os_str(),
+        ]);
         eprintln!("  $ {line} &");
         let log = self.out.join("stage.log");
         let file = File::create(&log).map_err(io_error(&log))?;

@@ -6,5 +6,6 @@ pub mod judge;
 pub mod label_store;
 pub mod labels;
 pub mod lease;
+pub mod run_folder;
 pub mod scoring;
 pub mod suggest;
