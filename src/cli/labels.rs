@@ -11,6 +11,7 @@ use std::{
 use tagstream::{
     config::{ObjectStoreConfig, StageConfig},
     error::{Exit, usage},
+    eval::layouts::{self, Layout},
     events::LabelEvent,
     retrain::{
         label_store::{join_uris, read_labels},
@@ -53,6 +54,22 @@ pub enum LabelsCommand {
     },
     /// Rank stored predictions by how much a label would teach.
     Suggest(SuggestArgs),
+    /// Turn a public data set in its distributed layout into labels.csv, categories.txt and splits.csv.
+    Dataset {
+        /// coco14, voc07, voc12, vg200, nus-wide or cub.
+        #[arg(long, value_parser = layout)]
+        layout: Layout,
+        /// The data set's folder.
+        folder: PathBuf,
+        /// Folder to write.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+fn layout(name: &str) -> Result<Layout, String> {
+    let names = || Layout::ALL.map(|(name, _)| name).join(", ");
+    Layout::named(name).ok_or_else(|| format!("the layouts are {}", names()))
 }
 
 /// Arguments of `tagstream labels import`.
@@ -174,6 +191,23 @@ pub fn run(args: LabelsArgs) -> anyhow::Result<Exit> {
             }
             LabelsCommand::Stats { from, json } => stats(&read(&from).await?, json),
             LabelsCommand::Suggest(args) => run_suggest(args).await,
+            LabelsCommand::Dataset {
+                layout,
+                folder,
+                out,
+            } => {
+                let set =
+                    layouts::read(layout, &folder).map_err(|error| usage(error.to_string()))?;
+                set.write(&out)?;
+                eprintln!(
+                    "{}: {} images, {} categories, {} present",
+                    out.display(),
+                    set.labels.images.len(),
+                    set.labels.categories.len(),
+                    set.labels.states.iter().filter(|state| **state > 0).count()
+                );
+                Ok(())
+            }
         }
     })?;
     Ok(Exit::Success)

@@ -2,5 +2,6 @@
 
 pub mod calibration;
 pub mod labels;
+pub mod layouts;
 pub mod metrics;
 pub mod protocol;
