@@ -2,14 +2,21 @@
 
 use anyhow::Context;
 use clap::Args;
-use std::{io::IsTerminal, path::PathBuf, sync::Arc};
+use std::{io::IsTerminal, path::PathBuf, sync::Arc, time::Duration};
 use tagstream::{
     config::{LogConfig, LogFormat, StageConfig},
     error::{Exit, WithExit, usage},
-    model,
+    model::{
+        self,
+        bundle::Bundle,
+        registry::{Cache, Location, Registry, VersionChoice},
+    },
     stage::{
         infer::Engine,
-        pipeline::{self, Control, EngineModel, PipelineError, RunOptions, Skip, Vitals},
+        pipeline::{
+            self, Control, EngineModel, LABELS_BUDGET_MIB, PipelineError, RunOptions, Skip, Vitals,
+        },
+        watch::Watch,
     },
 };
 use tokio::{
@@ -48,13 +55,13 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
     if let Some(model) = &args.model {
         config.model.path = model.clone();
     }
-    if config.model.path.is_empty() {
+    let images = args.only.as_deref() != Some("labels");
+    let labels = match args.only.as_deref() {
+        Some(only) => only == "labels",
+        None => config.labels.enabled,
+    };
+    if images && config.model.path.is_empty() {
         return Err(usage("no model: name one with --model or `model.path`").into());
-    }
-    if args.only.as_deref() == Some("labels") {
-        return Err(
-            usage("--only labels: set `labels.enabled` and run without --only images").into(),
-        );
     }
     let skips = args.new_epoch.iter().map(|text| Skip::new_epoch(text));
     let gaps = args.accept_gap.iter().map(|text| Skip::accept_gap(text));
@@ -70,14 +77,75 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(stage(&config, &options));
+    let outcome = runtime.block_on(stage(&config, &options, images, labels));
     // Tasks that hang in a system call must not keep a stage from ending that has committed all it could.
     runtime.shutdown_background();
     outcome
 }
 
-async fn stage(config: &StageConfig, options: &RunOptions) -> anyhow::Result<Exit> {
+async fn stage(
+    config: &StageConfig,
+    options: &RunOptions,
+    images: bool,
+    labels: bool,
+) -> anyhow::Result<Exit> {
     let control = control_by_signals()?;
+    let topics = [
+        images.then_some(&config.source.images_topic),
+        labels.then_some(&config.labels.topic),
+    ];
+    if let Some(skip) = options
+        .skips
+        .iter()
+        .find(|s| !topics.iter().flatten().any(|t| **t == *s.partition.topic))
+    {
+        let message = format!(
+            "{} belongs to no topic that this stage reads",
+            skip.partition
+        );
+        return Err(usage(message).into());
+    }
+    let of_topic = |topic: &str| RunOptions {
+        skips: options
+            .skips
+            .iter()
+            .filter(|s| *s.partition.topic == *topic)
+            .cloned()
+            .collect(),
+        ..options.clone()
+    };
+    let label_line = async {
+        if !labels {
+            return Ok(());
+        }
+        let options = of_topic(&config.labels.topic);
+        let vitals = Arc::new(Vitals::default());
+        pipeline::run_labels(config, &options, vitals, control.clone())
+            .await
+            .map_err(ended)
+    };
+    let image_line = async {
+        if !images {
+            return Ok(());
+        }
+        let mut config = config.clone();
+        if labels {
+            // One bound for the process.
+            let rest = config.memory.budget_mib.saturating_sub(LABELS_BUDGET_MIB);
+            config.memory.budget_mib = rest;
+        }
+        let options = of_topic(&config.source.images_topic);
+        image_line(&config, &options, control.clone()).await
+    };
+    tokio::try_join!(image_line, label_line)?;
+    Ok(Exit::Success)
+}
+
+async fn image_line(
+    config: &StageConfig,
+    options: &RunOptions,
+    control: watch::Receiver<Control>,
+) -> anyhow::Result<()> {
     let opened = model::open(&config.model.path, &config.object_store).await?;
     let bundle = opened.into_bundle()?;
     let (settings, regions) = (config.model.clone(), config.output.region_embeddings);
@@ -85,21 +153,53 @@ async fn stage(config: &StageConfig, options: &RunOptions) -> anyhow::Result<Exi
         tokio::task::spawn_blocking(move || Engine::start_with(&settings, &bundle, regions))
             .await
             .context("starting the model")??;
+    let following = follow_registry(config, engine.clone()).await?;
     let model = Arc::new(EngineModel::new(engine, regions));
     let vitals = Arc::new(Vitals::default());
-    match pipeline::run(config, model, options, vitals, control).await {
-        Ok(()) => Ok(Exit::Success),
-        Err(error) => {
-            tracing::error!(%error, "the stage ended");
-            let exit = match &error {
-                _ if error.is_temporary() => Exit::Temporary,
-                PipelineError::Config(_) | PipelineError::NoPartition(_) => Exit::Usage,
-                _ => Exit::Failure,
-            };
-            let message = error.to_string();
-            Err(WithExit { exit, message }.into())
+    let line = pipeline::run(config, model, options, vitals, control);
+    let outcome = tokio::select! {
+        outcome = line => outcome,
+        // Follows for ever.
+        () = following => Ok(()),
+    };
+    outcome.map_err(ended)
+}
+
+/// Follows the registry that the model came from, if it came from one and no version was named.
+async fn follow_registry(
+    config: &StageConfig,
+    engine: Engine,
+) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+    let spec = &config.model.path;
+    let location = Location::parse(spec);
+    let follows = config.model.watch_interval_ms > 0
+        && location.version == VersionChoice::Current
+        && Location::is_registry(spec)
+        && !Bundle::is_at(spec);
+    let watch = if follows {
+        let registry = Registry::open(&location.url, &config.object_store).await?;
+        Some(Watch::new(registry, Cache::default_location(), engine))
+    } else {
+        None
+    };
+    let interval = Duration::from_millis(config.model.watch_interval_ms);
+    Ok(async move {
+        match watch {
+            Some(watch) => watch.run(interval).await,
+            None => std::future::pending().await,
         }
-    }
+    })
+}
+
+fn ended(error: PipelineError) -> anyhow::Error {
+    tracing::error!(%error, "the stage ended");
+    let exit = match &error {
+        _ if error.is_temporary() => Exit::Temporary,
+        PipelineError::Config(_) | PipelineError::NoPartition(_) => Exit::Usage,
+        _ => Exit::Failure,
+    };
+    let message = error.to_string();
+    WithExit { exit, message }.into()
 }
 
 /// The first SIGTERM or SIGINT drains, the second ends the process at once.

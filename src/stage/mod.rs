@@ -13,3 +13,4 @@ pub mod pipeline;
 pub mod row_maker;
 pub mod sink;
 pub mod source;
+pub mod watch;

@@ -7,6 +7,7 @@
 mod commit;
 mod engine_model;
 mod images;
+mod labels;
 mod line;
 mod owned;
 mod run;
@@ -14,6 +15,7 @@ mod vitals;
 
 pub use engine_model::EngineModel;
 pub use images::{ImageModel, ImageRows, ImageSettings, PixelSlot, TagError, Tagged};
+pub use labels::{LABELS_BUDGET_MIB, run_labels};
 pub use line::{Line, LineSettings};
 pub use run::{BadSkip, LineSpec, PipelineError, RunOptions, Shared, Skip, SkipTo, run};
 pub use vitals::Vitals;
@@ -77,11 +79,7 @@ impl LineError {
             | LineError::Resume(ResumeError::Footer(FooterError::Store(source))) => {
                 source.is_transient()
             }
-            LineError::Sink(SinkError::Injected(_))
-            | LineError::Make(MakeError::Injected(_))
-            | LineError::Injected(_)
-            | LineError::Sealed(_)
-            | LineError::Produce(_) => true,
+            LineError::Sealed(_) | LineError::Produce(_) | LineError::Injected(_) => true,
             _ => false,
         }
     }

@@ -1,0 +1,35 @@
+//! The labels line of a process: label events into the label table.
+
+use super::{Control, LineSpec, PipelineError, RunOptions, Shared, Vitals};
+use crate::{
+    config::{StageConfig, StartAt},
+    stage::{budget::Budget, label_rows::LabelRows},
+};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The labels line's part of the memory budget: label events are small.
+pub const LABELS_BUDGET_MIB: u64 = 32;
+
+/// Runs the labels line. Its consumer group is the images' with `-labels` behind it, and it always starts at the
+/// beginning of its topic: a label says how things are, however long ago it was said.
+///
+/// # Errors
+/// [`PipelineError`].
+pub async fn run_labels(
+    config: &StageConfig,
+    options: &RunOptions,
+    vitals: Arc<Vitals>,
+    control: watch::Receiver<Control>,
+) -> Result<(), PipelineError> {
+    let mut config = config.clone();
+    config.source.start = StartAt::Earliest;
+    let shared = Shared::open(&config, options, vitals, control).await?;
+    let spec = LineSpec {
+        topic: config.labels.topic.as_str().into(),
+        group: format!("{}-labels", config.kafka.group_id),
+        table: config.labels.table.clone(),
+    };
+    let budget = Budget::new(LABELS_BUDGET_MIB << 20);
+    shared.run_line(&spec, LabelRows::default(), budget).await
+}
