@@ -357,3 +357,70 @@ async fn a_file_exchanged_for_a_link_while_it_is_read_never_leaks() {
     println!("{public} read, {refused} refused, {turns} exchanges");
     assert!(public >= 50 && refused >= 50);
 }
+
+#[tokio::test]
+async fn objects_come_from_the_configured_endpoint() {
+    let listed = |code: &str| {
+        Answer::Raw(
+            format!(
+                "HTTP/1.1 {code}\r\nContent-Type: application/xml\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            .into_bytes(),
+        )
+    };
+    let object = |body: &str| {
+        Answer::Raw(
+            format!(
+                "HTTP/1.1 200 OK\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nETag: \"a\"\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            )
+            .into_bytes(),
+        )
+    };
+    let huge = Answer::Stall(
+        b"HTTP/1.1 200 OK\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nETag: \"a\"\r\nContent-Length: 2000000\r\n\r\n".to_vec(),
+    );
+    let server = WebServer::start(
+        "127.0.0.1",
+        0,
+        served(&[
+            ("/photos/a%20b/c.jpg", object("object")),
+            ("/photos/denied.jpg", listed("403 Forbidden")),
+            ("/photos/broken.jpg", listed("500 Internal Server Error")),
+            ("/photos/huge.jpg", huge),
+        ]),
+    )
+    .await;
+    let stores: ObjectStoreConfig = serde_json::from_value(serde_json::json!({"s3": {
+        "endpoint": server.url(""),
+        "allow_http": "true",
+        "region": "eu-1",
+        "access_key_id": "key",
+        "secret_access_key": "hunter2",
+    }}))
+    .unwrap();
+    let config = FetchConfig {
+        allow_schemes: vec!["s3".into()],
+        ..config()
+    };
+    let fetcher = Fetcher::new(&config, &stores).unwrap();
+    let fetched = get(&fetcher, "s3://photos/a%20b/c.jpg").await;
+    assert_eq!(fetched.unwrap(), b"object");
+    for (key, kind) in [
+        ("no-such.jpg", DeadLetterKind::NotFound),
+        ("denied.jpg", DeadLetterKind::AccessDenied),
+        ("broken.jpg", DeadLetterKind::FetchFailed),
+        ("huge.jpg", DeadLetterKind::TooLarge),
+        ("a/../../etc/passwd", DeadLetterKind::NotFound),
+        ("a//b", DeadLetterKind::BadUri),
+    ] {
+        let error = get(&fetcher, &format!("s3://photos/{key}"))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), kind, "{key}: {error}");
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+    let unknown = serde_json::from_value(serde_json::json!({"s3": {"endpiont": "x"}})).unwrap();
+    let error = Fetcher::new(&config, &unknown).err().unwrap();
+    assert!(error.to_string().contains("endpiont"), "{error}");
+}
