@@ -315,7 +315,7 @@ async fn a_file_exchanged_for_a_link_while_it_is_read_never_leaks() {
         move || {
             let mut turns = 0u32;
             while !stop.load(Ordering::Relaxed) {
-                let target = if turns % 2 == 0 {
+                let target = if turns.is_multiple_of(2) {
                     "../secret"
                 } else {
                     "honest"

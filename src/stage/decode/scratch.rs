@@ -16,6 +16,8 @@ pub(super) struct Scratch {
     pub samples: Vec<u8>,
     /// The fitted picture before it is turned upright.
     pub turned: Vec<u8>,
+    /// The picture with its final width and its old height.
+    pub narrow: Vec<u8>,
     pub resizer: Resizer,
     pub decompressor: Option<Decompressor>,
 }

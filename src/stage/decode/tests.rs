@@ -204,8 +204,8 @@ fn a_jpeg_without_a_frame_is_not_taken_for_the_one_before_it() {
 #[test]
 fn a_jpeg_is_reduced_only_where_the_model_does_not_need_it() {
     // The reduced picture must stay in place: an off-by-one in the geometry shows at the edges of this one.
-    let picture = image::RgbImage::from_fn(257, 193, |x, _| {
-        let side = if x < 128 { 30 } else { 220 };
+    let picture = image::RgbImage::from_fn(657, 493, |x, _| {
+        let side = if x < 328 { 30 } else { 220 };
         image::Rgb([side, side, 255 - side])
     });
     let mut bytes = std::io::Cursor::new(Vec::new());
@@ -224,7 +224,7 @@ fn a_jpeg_is_reduced_only_where_the_model_does_not_need_it() {
     )
     .unwrap();
     let full = decode_rgb(&bytes, &DecodeLimits::default()).unwrap();
-    assert_eq!(full.dimensions(), (257, 193));
+    assert_eq!(full.dimensions(), (657, 493));
     let mut reference = vec![0; 32 * 32 * 3];
     fit_rgb(&full, &preprocessing(32), &mut reference);
     let mean = reduced
