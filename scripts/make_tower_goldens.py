@@ -8,7 +8,6 @@ Needs torch, transformers, open_clip_torch, safetensors. Weights are stored in 1
 """
 import json
 import pathlib
-import shutil
 
 import torch
 from safetensors.torch import save_file
@@ -17,8 +16,21 @@ import tower_reference as reference
 
 FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "tests" / "fixtures"
 ROOT = FIXTURES / "towers"
-TEXT = dict(vocab_size=59, hidden_size=16, intermediate_size=40, num_hidden_layers=1, num_attention_heads=2,
-            max_position_embeddings=77, projection_dim=24, bos_token_id=57, eos_token_id=58)
+TEXT = dict(vocab_size=68, hidden_size=16, intermediate_size=40, num_hidden_layers=1, num_attention_heads=2,
+            max_position_embeddings=77, projection_dim=24, bos_token_id=66, eos_token_id=67)
+
+
+def tokenizer() -> str:
+    """The text fixtures' tokenizer with begin and end as the last ids, as CLIP has them (OpenCLIP reads at the largest)."""
+    content = json.loads((FIXTURES / "text" / "tokenizer" / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    moved = {token: (index - 2) % len(vocabulary) for token, index in vocabulary.items()}
+    content["model"]["vocab"] = dict(sorted(moved.items(), key=lambda item: item[1]))
+    for token in content["added_tokens"]:
+        token["id"] = moved[token["content"]]
+    for token in content["post_processor"]["special_tokens"].values():
+        token["ids"] = [moved[name] for name in token["tokens"]]
+    return json.dumps(content)
 
 
 def pixels(side: int) -> torch.Tensor:
@@ -37,7 +49,7 @@ def save(name: str, model: torch.nn.Module, file: str, goldens: dict[int, dict[s
         expected[f"{side}/pixels"] = pixels(side)
         expected |= {f"{side}/{key}": value.float().contiguous() for key, value in outputs.items()}
     save_file(expected, folder / "expected.safetensors")
-    shutil.copy(FIXTURES / "text" / "tokenizer" / "tokenizer.json", folder / "tokenizer.json")
+    (folder / "tokenizer.json").write_text(tokenizer())
     return folder
 
 
@@ -60,7 +72,7 @@ def hugging_face() -> None:
 def open_clip(name: str, vision: dict, sides: tuple[int, ...], outputs, **options) -> None:
     from open_clip.model import CLIP
 
-    text = dict(context_length=77, vocab_size=59, width=16, heads=2, layers=1)
+    text = dict(context_length=77, vocab_size=68, width=16, heads=2, layers=1)
 
     def build(side: int):
         return CLIP(24, {**vision, "image_size": side}, text, **options)

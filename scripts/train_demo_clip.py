@@ -397,6 +397,10 @@ def work(rank, args, folders):
     torch.manual_seed(args.seed)  # the same weights everywhere
     model, scores = build(config).to(memory_format=torch.channels_last), Scores()
     model.logit_scale.data.fill_(math.log(1 / 0.07))
+    if args.resume:
+        checkpoint = torch.load(args.resume)
+        model.load_state_dict(checkpoint["model"])
+        scores.load_state_dict(checkpoint["scores"])
     named = list(model.named_parameters()) + [("scores." + n, p) for n, p in scores.named_parameters()]
     decay = [p for _, p in named if p.ndim > 1]
     rest = [p for _, p in named if p.ndim <= 1]
@@ -405,8 +409,7 @@ def work(rank, args, folders):
     parameters = [p for _, p in named]
     running = [b for n, b in model.named_buffers() if "running" in n]
     scenes = Scenes(folders["train"])
-    held_out = Scenes([folders["plain"]])
-    held_out.items = held_out.items[:300]  # to watch by; the figures that count are measured on all of them
+    held_out = Scenes([folders["watch"]])
     prompts = [tokenizer([t.format(name) for name in scenes.categories]) for t in TEMPLATES]
     shared = np.random.default_rng(args.seed)  # choices all processes make alike
     own = np.random.default_rng([args.seed, rank])
@@ -456,13 +459,13 @@ def work(rank, args, folders):
         if (step + 1) % args.sync == 0 or last:
             # Each process goes some steps by itself, then all take the mean: they need not wait at every step.
             average([p.data for p in parameters] + running, args.processes)
-        sums += [loss.item() / args.every, *(l.item() / args.every for l in losses[:3]), 1]
+        sums += [1, loss.item(), *(l.item() for l in losses[:3])]
         if (step + 1) % args.every == 0 or last:
             if rank == 0:
                 figures = measure(model, scores, held_out, category_text(model, tokenizer, scenes.categories))
                 line = dict(step=step + 1, size=size, seen=(step + 1) * args.batch, seconds=round(time.time() - start))
                 names = ("loss", "region_loss", "global_loss", "location_loss")
-                line |= {n: round(float(v), 4) for n, v in zip(names, sums)}
+                line |= {n: round(float(v), 4) for n, v in zip(names, sums[1:] / sums[0])}
                 line |= {"map " + n: v for n, v in figures.items()}
                 log(args, line)
                 if figures["region+global"] > best:
@@ -559,6 +562,7 @@ def main():
     parser.add_argument("--every", type=int, default=150, help="steps between measurements")
     parser.add_argument("--port", type=int, default=29517)
     parser.add_argument("--export-only", action="store_true", help="write the best checkpoint so far")
+    parser.add_argument("--resume", help="a checkpoint to go on from; the log goes on too")
     parser.add_argument("--quick", action="store_true", help="with --export-only: do not measure")
     args = parser.parse_args()
 
@@ -568,10 +572,13 @@ def main():
     folders = {"train": [draw(args, f"train-{i}", "plain", 1000 + i, 16384) for i in range(args.shards)]}
     for style in ("plain", "pale", "outline", "grey"):
         folders[style] = draw(args, f"eval-{style}", style, 1, 1000)
+    folders["watch"] = draw(args, "watch-plain", "plain", 4, 300)  # to choose the checkpoint by
     folders["sanity"] = draw(args, "sanity", "plain", 3, 12)
     folders["head"] = draw(args, "head-pale", "pale", 2, 4000)
     if not args.export_only:
-        prepare(args, folders)
+        if not args.resume:
+            prepare(args, folders)
+        start_line(args)
         mp.spawn(work, (args, folders), nprocs=args.processes)
     export(args, folders)
 
@@ -597,8 +604,14 @@ def prepare(args, folders):
     }
     (out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
     (out / "training.log").write_text("")
-    wanted = ("processes", "batch", "small_steps", "full_steps", "sync", "lr", "seed", "shards")
-    log(args, {"torch": torch.__version__, **{k: getattr(args, k) for k in wanted}, "vocabulary": vocab})
+
+
+def start_line(args):
+    """What the run was asked for goes to the log first."""
+    wanted = ("processes", "batch", "small_steps", "full_steps", "sync", "lr", "seed", "shards", "resume")
+    named = {k: getattr(args, k) for k in wanted}
+    named["resume"] = bool(args.resume)
+    log(args, {"torch": torch.__version__, **named})
 
 
 if __name__ == "__main__":

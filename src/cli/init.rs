@@ -1,30 +1,188 @@
 //! `tagstream init`: make a bundle from CLIP weights and a list of categories.
 
-use clap::Args;
-use std::path::PathBuf;
-use tagstream::error::Exit;
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::{Path, PathBuf};
+use tagstream::{
+    error::{Exit, usage},
+    model::{
+        clip::vision::{DenseMode, Precision, TowerOptions},
+        init::{CategoryList, ClipFolder, Init, InitStep, hub::Hub},
+    },
+};
 
 /// Arguments of `tagstream init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// CLIP weights: a directory or hf:owner/name.
+    /// CLIP weights: a directory, or hf:owner/name[@revision] on the Hugging Face hub. Layouts: docs/models.md.
     #[arg(long)]
     pub clip: String,
-    /// Categories: a file with one name a line.
+    /// Categories: a file with one name a line, optionally followed by a tab and the words to use in prompts.
     #[arg(long)]
     pub categories: PathBuf,
-    /// Where to write the bundle.
+    /// Where to write the bundle; must not exist.
     #[arg(long)]
     pub out: PathBuf,
-    /// fp32 or fp16.
-    #[arg(long, default_value = "fp32", value_parser = ["fp32", "fp16"])]
-    pub precision: String,
+    /// Width of the vision tower's weights and products.
+    #[arg(long, value_enum, default_value_t = PrecisionName::Fp32)]
+    pub precision: PrecisionName,
     /// Input size in pixels; default: the size that the tower was made for.
     #[arg(long)]
     pub input_size: Option<usize>,
+    /// How features of locations are made.
+    #[arg(long, value_enum, default_value_t = DenseModeName::Value)]
+    pub dense_mode: DenseModeName,
+}
+
+/// `--precision`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PrecisionName {
+    /// 32-bit floats.
+    Fp32,
+    /// 16-bit floats, for GPUs.
+    Fp16,
+}
+
+/// `--dense-mode`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum DenseModeName {
+    /// Value path of the last attention.
+    Value,
+    /// Transformers: the last block's own outputs.
+    Plain,
+    /// Transformers: the value path without residual and MLP.
+    ValueBare,
+    /// ResNets: the value path with the interpolated positional embedding.
+    ValuePositional,
+}
+
+impl InitArgs {
+    fn tower(&self) -> TowerOptions {
+        TowerOptions {
+            precision: match self.precision {
+                PrecisionName::Fp32 => Precision::Fp32,
+                PrecisionName::Fp16 => Precision::Fp16,
+            },
+            input_size: self.input_size,
+            dense_mode: match self.dense_mode {
+                DenseModeName::Value => DenseMode::Value,
+                DenseModeName::Plain => DenseMode::Plain,
+                DenseModeName::ValueBare => DenseMode::ValueBare,
+                DenseModeName::ValuePositional => DenseMode::ValuePositional,
+            },
+        }
+    }
 }
 
 /// Runs the command.
-pub fn run(_args: InitArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("`init` is not built yet")
+pub fn run(args: InitArgs) -> anyhow::Result<Exit> {
+    let categories =
+        CategoryList::read(&args.categories).map_err(|error| usage(error.to_string()))?;
+    let folder = match args.clip.strip_prefix("hf:") {
+        Some(repository) => fetch(repository)?,
+        None => PathBuf::from(&args.clip),
+    };
+    let clip = ClipFolder::open(&folder).map_err(|error| usage(error.to_string()))?;
+    let name = source_name(&args.clip);
+    let bar = ProgressBar::new(categories.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}")?);
+    let init = Init {
+        clip: &clip,
+        name: &name,
+        source: if args.clip.starts_with("hf:") {
+            &args.clip
+        } else {
+            &name
+        },
+        categories: &categories,
+        tower: args.tower(),
+    };
+    let bundle = init
+        .run(&args.out, |step| match step {
+            InitStep::Vision => bar.set_message("vision tower"),
+            InitStep::Text(done) => {
+                bar.set_message("categories");
+                bar.set_position(done as u64);
+            }
+            InitStep::Write => bar.set_message("writing"),
+        })
+        .with_context(|| format!("making a bundle of {}", args.clip))?;
+    bar.finish_and_clear();
+    let manifest = bundle.manifest();
+    eprintln!(
+        "{}: {} categories, {}x{} pixels, {}x{} locations of {} numbers, in {}",
+        bundle.id(),
+        manifest.categories.len(),
+        manifest.preprocessing.height,
+        manifest.preprocessing.width,
+        manifest.dims.grid_height,
+        manifest.dims.grid_width,
+        manifest.dims.embedding,
+        args.out.display()
+    );
+    Ok(Exit::Success)
+}
+
+fn fetch(repository: &str) -> anyhow::Result<PathBuf> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the asynchronous runtime")?;
+    let bar = ProgressBar::no_length();
+    bar.set_style(ProgressStyle::with_template(
+        "{msg} {bar:30} {bytes}/{total_bytes}",
+    )?);
+    let folder = runtime.block_on(Hub::from_environment().fetch(
+        repository,
+        &mut |file, done, total| {
+            bar.set_message(file.to_owned());
+            if let Some(total) = total {
+                bar.set_length(total);
+            }
+            bar.set_position(done);
+        },
+    ));
+    bar.finish_and_clear();
+    folder.with_context(|| format!("fetching hf:{repository}"))
+}
+
+/// The last part of a path or repository, of characters that do in an id.
+fn source_name(clip: &str) -> String {
+    let bare = clip.strip_prefix("hf:").unwrap_or(clip);
+    let bare = bare.split('@').next().unwrap_or(bare);
+    let last = Path::new(bare).file_name().unwrap_or_default();
+    let name: String = last
+        .to_string_lossy()
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "._".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let name = name.trim_matches(['-', '.']);
+    if name.is_empty() {
+        "clip".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_begin_with_the_sources_name() {
+        assert_eq!(
+            source_name("hf:openai/clip-vit-base-patch32@main"),
+            "clip-vit-base-patch32"
+        );
+        assert_eq!(source_name("models/demo clip/"), "demo-clip");
+        assert_eq!(source_name(".."), "clip");
+    }
 }

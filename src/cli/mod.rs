@@ -17,9 +17,14 @@ mod scenes;
 mod tag;
 mod train;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use tagstream::error::{Exit, WithExit};
+use tagstream::{
+    config::ObjectStoreConfig,
+    error::{Exit, WithExit},
+    model::OpenedModel,
+};
 
 /// Tags image streams: Kafka in, text-region matching on a frozen CLIP, exactly-once Parquet out.
 #[derive(Debug, Parser)]
@@ -65,6 +70,17 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Validate or print the configuration.
     Config(config::ConfigArgs),
+}
+
+/// Opens a model argument from a command that is not asynchronous itself.
+fn open_model(spec: &str, stores: &ObjectStoreConfig) -> anyhow::Result<OpenedModel> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the asynchronous runtime")?;
+    runtime
+        .block_on(tagstream::model::open(spec, stores))
+        .with_context(|| format!("opening the model `{spec}`"))
 }
 
 /// Parses the arguments, runs the command, prints the error if there is one.

@@ -5,6 +5,7 @@ pub mod bundle;
 pub mod clip;
 pub mod encoder_pool;
 pub mod head;
+pub mod init;
 pub mod onnx;
 pub mod registry;
 pub mod runtime;

@@ -153,6 +153,12 @@ impl Runtime {
         Ok(runtime)
     }
 
+    /// The process's one environment, for tests that open sessions by themselves.
+    #[cfg(test)]
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
     /// The library's file.
     pub fn library(&self) -> &Path {
         &self.library

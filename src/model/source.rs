@@ -2,8 +2,8 @@
 
 use super::{
     bundle::{
-        Bundle, BundleError, Dims, ENCODER_FILE, Filter, Fit, MANIFEST_FILE, Preprocessing,
-        check_graph_files, hash_file,
+        Bundle, BundleError, Dims, ENCODER_FILE, Filter, Fit, Preprocessing, check_graph_files,
+        hash_file,
     },
     onnx::{
         parse,
@@ -306,7 +306,10 @@ fn declared(value: &ValueInfoProto, element: i32) -> Option<Vec<Option<usize>>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::onnx::{Dim, Element, GraphBuilder};
+    use crate::model::{
+        bundle::MANIFEST_FILE,
+        onnx::{Dim, Element, GraphBuilder},
+    };
 
     type Shape = Vec<Dim>;
 

@@ -79,7 +79,11 @@ impl LineError {
             | LineError::Resume(ResumeError::Footer(FooterError::Store(source))) => {
                 source.is_transient()
             }
-            LineError::Sealed(_) | LineError::Produce(_) | LineError::Injected(_) => true,
+            LineError::Sink(SinkError::Injected(_))
+            | LineError::Make(MakeError::Injected(_))
+            | LineError::Injected(_)
+            | LineError::Sealed(_)
+            | LineError::Produce(_) => true,
             _ => false,
         }
     }

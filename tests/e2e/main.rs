@@ -4,6 +4,8 @@
 //! folder, memory, and a real S3 where `TAGSTREAM_TEST_S3_URL` (with the usual `AWS_*` variables) names a bucket.
 
 mod basics;
+mod child;
+mod crash;
 mod harness;
 mod labels;
 mod memory;

@@ -51,7 +51,7 @@ impl Style {
     pub(super) fn ground(self, colour: Rgb) -> Rgb {
         match self {
             Style::Plain => colour,
-            Style::Pale => colour.mix(Rgb([246, 242, 234]), 0.72),
+            Style::Pale => colour.mix(Rgb([246, 242, 234]), 0.62),
             Style::Outline => colour.mix(Rgb([236, 236, 236]), 0.5),
             Style::Grey => colour.grey(),
         }
@@ -165,7 +165,7 @@ impl Palette {
         match self.style {
             Style::Plain => natural,
             Style::Pale if role == Role::Ink => natural.mix(self.paper, 0.3),
-            Style::Pale => natural.mix(self.paper, 0.66),
+            Style::Pale => natural.mix(self.paper, 0.5),
             Style::Outline if role == Role::Ink => self.ink,
             Style::Outline => self.paper,
             Style::Grey => natural.grey(),
@@ -188,7 +188,7 @@ impl Rgb {
 pub(super) fn finish(rgb: &mut Vec<u8>, size: usize, style: Style, rng: &mut impl Rng) {
     let (blurs, noise) = match style {
         Style::Plain => (0, [0, 0, 3, 6][rng.random_range(0..4)]),
-        Style::Pale => (rng.random_range(1..=2), rng.random_range(14..=26)),
+        Style::Pale => (1, rng.random_range(7..=16)),
         Style::Outline => (0, 2),
         Style::Grey => (0, rng.random_range(30..=50)),
     };

@@ -35,7 +35,6 @@ pub struct Manifest {
     /// Every other file of the bundle, by path relative to it.
     pub files: BTreeMap<String, FileEntry>,
     /// Quality figures, by name.
-    #[serde(default)]
     pub metrics: BTreeMap<String, f64>,
     /// Where the bundle comes from.
     pub lineage: Lineage,

@@ -332,3 +332,80 @@ fn canonical_json_sorts_keys_at_every_depth() {
         r#"{"a":0.5,"b":{"a":[true,null,"\""],"z":1}}"#
     );
 }
+
+/// Compares a schema with a value in which every optional field is there: same fields, same types, and what the schema
+/// requires is what cannot be left out.
+fn agree(schema: &serde_json::Value, value: &serde_json::Value, place: &str) {
+    let kind = match value {
+        serde_json::Value::String(_) => "string",
+        serde_json::Value::Number(n) if n.is_f64() => "number",
+        serde_json::Value::Number(_) => "integer",
+        serde_json::Value::Array(_) => "array",
+        serde_json::Value::Object(_) => "object",
+        _ => panic!("{place}: {value} has no place in a manifest"),
+    };
+    assert_eq!(schema["type"], kind, "{place}");
+    match value {
+        serde_json::Value::Array(items) => {
+            items
+                .iter()
+                .for_each(|item| agree(&schema["items"], item, place));
+        }
+        serde_json::Value::Object(fields) => {
+            if let Some(properties) = schema["properties"].as_object() {
+                assert_eq!(schema["additionalProperties"], false, "{place}");
+                let known: Vec<_> = properties.keys().collect();
+                assert_eq!(known, fields.keys().collect::<Vec<_>>(), "{place}");
+            }
+            for (name, field) in fields {
+                let own = schema["properties"].get(name);
+                let schema = own.unwrap_or(&schema["additionalProperties"]);
+                agree(schema, field, &format!("{place}.{name}"));
+            }
+        }
+        plain => {
+            if let Some(allowed) = schema["enum"].as_array() {
+                assert!(allowed.contains(plain), "{place}: {plain}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_schema_and_the_code_agree() {
+    let (_folder, out) = bundle();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/bundle.schema.json");
+    let schema: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let mut manifest = Bundle::open(&out).unwrap().manifest().clone();
+    manifest.parent = Some("older-000000000000".to_owned());
+    manifest.lineage.label_snapshot = Some("00".to_owned());
+    manifest.lineage.seed = Some(1);
+    agree(&schema, &serde_json::to_value(&manifest).unwrap(), "bundle");
+    assert_eq!(
+        schema["properties"]["format_version"]["const"],
+        FORMAT_VERSION
+    );
+
+    // The enums list what the code can write, and nothing that it cannot read.
+    let preprocessing = &schema["properties"]["preprocessing"]["properties"];
+    let read = |name: &str, value: &serde_json::Value| {
+        let mut json = serde_json::to_value(&manifest.preprocessing).unwrap();
+        json[name] = value.clone();
+        serde_json::from_value::<Preprocessing>(json).is_ok()
+    };
+    for name in ["fit", "filter"] {
+        let allowed = preprocessing[name]["enum"].as_array().unwrap();
+        assert!(allowed.len() == 2 && allowed.iter().all(|value| read(name, value)));
+        assert!(!read(name, &"another".into()));
+    }
+
+    // Leaving out a required field is refused; leaving out another one is not.
+    let whole = serde_json::to_value(&manifest).unwrap();
+    let required = schema["required"].as_array().unwrap();
+    for name in whole.as_object().unwrap().keys() {
+        let mut cut = whole.clone();
+        cut.as_object_mut().unwrap().remove(name);
+        let needed = serde_json::from_value::<Manifest>(cut).is_err();
+        assert_eq!(required.contains(&name.as_str().into()), needed, "{name}");
+    }
+}

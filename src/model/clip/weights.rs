@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use safetensors::{
     Dtype,
-    tensor::{Metadata, TensorInfo},
+    tensor::{Metadata, TensorInfo, TensorView},
 };
 use std::{
     cell::RefCell,
@@ -166,8 +166,31 @@ impl WeightFile {
         }
     }
 
-    fn read_any(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
-        let info = self.info(name)?;
+    /// The tensors whose names `keep` takes, as the content of another safetensors file, in the types they have here.
+    pub fn subset(&self, keep: impl Fn(&str) -> bool) -> Result<Vec<u8>, WeightsError> {
+        let format = |error: safetensors::SafeTensorError| WeightsError::Format {
+            path: self.path.clone(),
+            reason: error.to_string(),
+        };
+        let kept: Vec<(&str, &TensorInfo, Vec<u8>)> = self
+            .tensors
+            .iter()
+            .filter(|(name, _)| keep(name))
+            .map(|(name, info)| Ok((name.as_str(), info, self.read_raw(info)?)))
+            .collect::<Result<_, WeightsError>>()?;
+        let views = kept
+            .iter()
+            .map(|(name, info, raw)| {
+                Ok((
+                    *name,
+                    TensorView::new(info.dtype, info.shape.clone(), raw).map_err(format)?,
+                ))
+            })
+            .collect::<Result<Vec<_>, WeightsError>>()?;
+        safetensors::serialize(views, None).map_err(format)
+    }
+
+    fn read_raw(&self, info: &TensorInfo) -> Result<Vec<u8>, WeightsError> {
         let (from, to) = info.data_offsets;
         let mut raw = vec![0; to - from];
         let mut file = self.file.borrow_mut();
@@ -177,6 +200,12 @@ impl WeightFile {
                 path: self.path.clone(),
                 source,
             })?;
+        Ok(raw)
+    }
+
+    fn read_any(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
+        let info = self.info(name)?;
+        let raw = self.read_raw(info)?;
         // The chunks below have exactly the length that each array needs.
         Ok(match info.dtype {
             Dtype::F32 => raw
@@ -216,7 +245,6 @@ impl WeightFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use safetensors::tensor::TensorView;
 
     fn file(dtype: Dtype, raw: &[u8]) -> Vec<u8> {
         let shape = vec![raw.len() * 8 / dtype.bitsize()];

@@ -1,19 +1,19 @@
 //! Runs written graphs in ONNX Runtime, for tests of the writers.
 
+use crate::model::runtime::Runtime;
 use ort::{
-    environment::Environment,
-    session::{Session, SessionInputValue},
+    session::{Session, SessionInputValue, builder::SessionBuilder},
     value::Tensor,
 };
-use std::{collections::BTreeMap, path::Path, sync::OnceLock};
+use std::{collections::BTreeMap, path::Path};
 
-fn environment() -> &'static Environment {
-    static ENVIRONMENT: OnceLock<std::sync::Arc<Environment>> = OnceLock::new();
-    ENVIRONMENT.get_or_init(|| {
-        let library = std::env::var("ORT_DYLIB_PATH")
-            .expect("ORT_DYLIB_PATH must name libonnxruntime.so to test the graph writers");
-        ort::init_from(library).unwrap().build().unwrap().into()
-    })
+/// There may be only one environment a process, so it is the runtime's own.
+fn builder() -> SessionBuilder {
+    let runtime = Runtime::load().expect("ONNX Runtime, to test the graph writers");
+    Session::builder(runtime.environment())
+        .unwrap()
+        .with_intra_threads(1)
+        .unwrap()
 }
 
 /// An input of a run.
@@ -59,21 +59,13 @@ fn execute(session: &mut Session, inputs: &[(&str, Input)]) -> Outputs {
 
 /// Runs a model held in memory, on one CPU thread.
 pub(crate) fn run(model: &[u8], inputs: &[(&str, Input)]) -> Outputs {
-    let mut builder = Session::builder(environment())
-        .unwrap()
-        .with_intra_threads(1)
-        .unwrap();
-    let mut session = builder.commit_from_memory(model).unwrap();
+    let mut session = builder().commit_from_memory(model).unwrap();
     execute(&mut session, inputs)
 }
 
 /// Runs a model from its file, so that external data beside it is found.
 pub(crate) fn run_file(path: &Path, inputs: &[(&str, Input)]) -> Outputs {
-    let mut builder = Session::builder(environment())
-        .unwrap()
-        .with_intra_threads(1)
-        .unwrap();
-    let mut session = builder.commit_from_file(path).unwrap();
+    let mut session = builder().commit_from_file(path).unwrap();
     execute(&mut session, inputs)
 }
 

@@ -219,13 +219,4 @@ impl ConsumerContext for Context {
             self.fail(SourceError::Fatal(format!("rebalance: {error}")));
         }
     }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        self.committed(result);
-    }
-}
-
-/// The offset type of the wire types, from librdkafka's.
-pub(super) fn offset(raw: i64) -> Offset {
-    Offset(raw)
 }

@@ -1,10 +1,14 @@
 //! The polling thread.
 
 use super::{
-    Admission, Generation, Short, SourceCommand, SourceError, SourceEvent, SourceMessage, client,
-    context::{Context, StageConsumer, offset, offsets},
+    Admission, Generation, OffsetCommit, Short, SourceCommand, SourceError, SourceEvent,
+    SourceMessage, client,
+    context::{Context, StageConsumer, offsets},
 };
-use crate::{config::KafkaConfig, events::PartitionId};
+use crate::{
+    config::KafkaConfig,
+    events::{Offset, PartitionId},
+};
 use bytes::Bytes;
 use chrono::DateTime;
 use rdkafka::{
@@ -14,7 +18,7 @@ use rdkafka::{
     message::{BorrowedMessage, Headers as _},
 };
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::Ordering,
@@ -35,6 +39,8 @@ const PAUSE_AFTER: Duration = Duration::from_secs(1);
 const TELL_SHORT: Duration = Duration::from_millis(50);
 /// Hot warnings are logged this often.
 const LOG_EVERY: Duration = Duration::from_secs(10);
+/// The group's offset is committed at most this often; it is only for lag tools and a hint.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 /// What the source is told at its start.
 #[derive(Debug, Clone)]
@@ -124,6 +130,8 @@ impl Source {
             paused_at_change: None,
             reading: true,
             last_warning: None,
+            to_commit: BTreeMap::new(),
+            last_commit: Instant::now(),
         };
         let thread = std::thread::Builder::new()
             .name(format!("source-{}", settings.topic))
@@ -165,6 +173,8 @@ struct Poller {
     paused_at_change: Option<u64>,
     reading: bool,
     last_warning: Option<Instant>,
+    to_commit: BTreeMap<PartitionId, OffsetCommit>,
+    last_commit: Instant,
 }
 
 impl Poller {
@@ -187,24 +197,20 @@ impl Poller {
             while let Ok(order) = self.orders.try_recv() {
                 match order {
                     SourceCommand::Commit(commit) => {
-                        if let Some(list) = offsets(&[commit])
-                            && let Err(error) = self.consumer.commit(&list, CommitMode::Async)
-                        {
-                            self.consumer.context().committed(Err(error));
-                        }
+                        self.to_commit.insert(commit.partition.clone(), commit);
                     }
                     SourceCommand::StopReading => {
                         self.reading = false;
                         self.held.clear();
                     }
                     SourceCommand::Stop(commits) => {
-                        if let Some(list) = offsets(&commits) {
-                            let result = self.consumer.commit(&list, CommitMode::Sync);
-                            self.consumer.context().committed(result);
-                        }
+                        self.commit(&commits);
                         return Ok(());
                     }
                 }
+            }
+            if self.last_commit.elapsed() > COMMIT_EVERY {
+                self.commit_due();
             }
             if self.events.is_closed() {
                 return Ok(());
@@ -226,6 +232,24 @@ impl Poller {
             if let Some(error) = failed {
                 return Err(error);
             }
+        }
+    }
+
+    /// Commits what is still ours. What was given up was committed then.
+    fn commit_due(&mut self) {
+        let due: Vec<OffsetCommit> = std::mem::take(&mut self.to_commit)
+            .into_values()
+            .filter(|c| self.generation(&c.partition).is_some())
+            .collect();
+        self.commit(&due);
+    }
+
+    /// Waits for the answer: librdkafka reports none for a commit that nobody waits for.
+    fn commit(&mut self, commits: &[OffsetCommit]) {
+        self.last_commit = Instant::now();
+        if let Some(list) = offsets(commits) {
+            let result = self.consumer.commit(&list, CommitMode::Sync);
+            self.consumer.context().committed(result);
         }
     }
 
@@ -385,7 +409,7 @@ fn owned(partition: PartitionId, message: &BorrowedMessage<'_>) -> SourceMessage
     });
     SourceMessage {
         partition,
-        offset: offset(message.offset()),
+        offset: Offset(message.offset()),
         key: message.key().map(Bytes::copy_from_slice),
         payload: message.payload().map(Bytes::copy_from_slice),
         headers,
