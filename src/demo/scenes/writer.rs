@@ -87,6 +87,20 @@ pub fn write(options: &WriteOptions, mut progress: impl FnMut(u64)) -> Result<()
     if !SIZES.contains(&options.size) {
         return Err(WriteError::Size(options.size));
     }
+    // Before anything is made: a refusal leaves the folder as it was.
+    for name in [
+        "images",
+        "images.tar",
+        "categories.txt",
+        "labels.csv",
+        "boxes.csv",
+        "scenes.jsonl",
+    ] {
+        let path = options.out.join(name);
+        if path.exists() {
+            return Err(WriteError::Exists(path));
+        }
+    }
     fs::create_dir_all(&options.out).map_err(|source| io_error(&options.out, source))?;
     let mut images = Images::create(options)?;
     let mut labels = Sidecar::create(&options.out, "labels.csv")?;
@@ -173,9 +187,6 @@ struct Sidecar {
 impl Sidecar {
     fn create(folder: &Path, name: &str) -> Result<Sidecar, WriteError> {
         let path = folder.join(name);
-        if path.exists() {
-            return Err(WriteError::Exists(path));
-        }
         let partial = folder.join(format!("{name}.partial"));
         let file = File::create(&partial).map_err(|source| io_error(&partial, source))?;
         Ok(Sidecar {
@@ -347,8 +358,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let options = options(folder.path(), 1, Container::Folder);
         write(&options, |_| ()).unwrap();
-        let error = write(&options, |_| ()).unwrap_err();
+        let before = files(folder.path());
+        let other = WriteOptions {
+            container: Container::Tar,
+            ..options.clone()
+        };
+        let error = write(&other, |_| ()).unwrap_err();
         assert!(matches!(error, WriteError::Exists(_)), "{error}");
+        assert_eq!(files(folder.path()), before);
         let error = write(&WriteOptions { size: 8, ..options }, |_| ()).unwrap_err();
         assert_eq!(
             error.to_string(),
