@@ -256,8 +256,6 @@ section! {
         url: String = String::new(),
         /// Name of the predictions table, below `url`.
         table: String = "predictions".into(),
-        /// The table's epoch; raised by one to skip a broken chain (see the runbook).
-        epoch: u32 = 0,
         /// `parquet` or `arrow`.
         format: FileFormat = FileFormat::Parquet,
         /// A file ends at this size (estimated before compression), MiB.

@@ -1,5 +1,7 @@
 //! One line: the events of a source, the rows of a maker, the files of a table. One task owns all ledgers.
 
+mod partitions;
+
 use super::{
     Control, LineError, Vitals,
     commit::{FileDone, FileJob},
@@ -11,12 +13,12 @@ use crate::{
     stage::{
         budget::{Budget, Lease},
         failpoint,
-        ledger::{CutReason, CutRules, Finished, Ledger},
+        ledger::{CutReason, CutRules, Finished},
         row_maker::{Made, RowMaker},
         sink::{
             chain::{Chain, WriterId},
             dead_letter_topic,
-            files::{Committed, Fence, FileSink},
+            files::{Committed, FileSink},
             producer::Topics,
             table::TableRow,
             walk::{CommitHint, LogFacts},
@@ -240,103 +242,6 @@ impl<M: RowMaker> Driver<M> {
         }
     }
 
-    fn resume(
-        &mut self,
-        generation: Generation,
-        partitions: Vec<PartitionId>,
-        reply: SyncSender<Vec<(PartitionId, Offset)>>,
-    ) {
-        let (sink, start) = (self.line.sink.clone(), self.line.settings.start);
-        let process = Arc::clone(&self.line.settings.process);
-        let logs = Arc::clone(&self.line.logs);
-        self.tasks.spawn(async move {
-            let asked = tokio::task::spawn_blocking(move || {
-                let ask = |partition: PartitionId| {
-                    Ok::<_, LineError>((logs.facts(&partition)?, partition))
-                };
-                partitions
-                    .into_iter()
-                    .map(ask)
-                    .collect::<Result<Vec<_>, _>>()
-            });
-            let facts = asked
-                .await
-                .map_err(|e| LineError::Panicked(e.to_string()))??;
-            let chains = facts.into_iter().map(|(log, partition)| {
-                let writer = writer(&process, generation);
-                let sink = &sink;
-                async move {
-                    let chain = sink.resume(&partition, &writer, &log, start).await?;
-                    Ok::<_, LineError>((partition, log, chain))
-                }
-            });
-            let chains = futures::future::try_join_all(chains).await?;
-            Ok(Task::Resumed {
-                generation,
-                chains,
-                reply,
-            })
-        });
-    }
-
-    fn take_over(
-        &mut self,
-        generation: Generation,
-        chains: Vec<(PartitionId, LogFacts, Chain)>,
-        reply: &SyncSender<Vec<(PartitionId, Offset)>>,
-    ) {
-        let mut starts = Vec::with_capacity(chains.len());
-        for (partition, log, chain) in chains {
-            tracing::info!(%partition, epoch = %chain.epoch, start = %chain.end, log_end = %log.high, "partition assigned");
-            starts.push((partition.clone(), chain.end));
-            self.line.vitals.owns(&partition, chain.end);
-            let mut owned = Owned {
-                generation,
-                ledger: Ledger::new(chain.end, self.line.settings.rules),
-                chain: Some(chain),
-                writer: writer(&self.line.settings.process, generation),
-                fence: Fence::default(),
-                log_end: log.high,
-                read_to_end: false,
-                committed: None,
-            };
-            owned.note_progress();
-            self.owned.insert(partition, owned);
-        }
-        self.assigned_once = true;
-        self.line.vitals.assigned.store(true, Ordering::Relaxed);
-        // A consumer that waits no longer has said why.
-        let _ = reply.send(starts);
-    }
-
-    fn revoke(
-        &mut self,
-        partitions: Vec<PartitionId>,
-        lost: bool,
-        reply: SyncSender<Vec<OffsetCommit>>,
-    ) {
-        tracing::info!(?partitions, lost, "partitions revoked");
-        if lost {
-            for partition in &partitions {
-                self.give_up(partition);
-            }
-            let _ = reply.send(Vec::new());
-            return;
-        }
-        self.revocation = Some(Revocation {
-            partitions,
-            reply,
-            deadline: Instant::now() + self.line.settings.revoke_timeout,
-        });
-    }
-
-    fn give_up(&mut self, partition: &PartitionId) {
-        if let Some(owned) = self.owned.remove(partition) {
-            owned.fence.kill();
-        }
-        self.line.vitals.gave_up(partition);
-    }
-
     fn start_row(
         &mut self,
         generation: Generation,
@@ -542,18 +447,6 @@ impl<M: RowMaker> Driver<M> {
         Ok(())
     }
 
-    fn commits(&self, partitions: &[PartitionId]) -> Vec<OffsetCommit> {
-        let of = |partition: &PartitionId| {
-            let (offset, hint) = self.owned.get(partition)?.committed?;
-            Some(OffsetCommit {
-                partition: partition.clone(),
-                offset,
-                hint,
-            })
-        };
-        partitions.iter().filter_map(of).collect()
-    }
-
     fn stop_reading(&mut self) {
         self.source.command(SourceCommand::StopReading);
         self.drain_until = Some(Instant::now() + self.line.settings.drain_timeout);
@@ -566,40 +459,6 @@ impl<M: RowMaker> Driver<M> {
         match self.drain_until {
             Some(deadline) => settled || Instant::now() >= deadline,
             None => self.line.settings.until_drained && settled && self.all_read(),
-        }
-    }
-
-    /// Leaves the group. On success with the last offsets committed.
-    async fn leave(mut self, orderly: bool) {
-        let partitions: Vec<PartitionId> = self.owned.keys().cloned().collect();
-        let commits = if orderly {
-            self.commits(&partitions)
-        } else {
-            Vec::new()
-        };
-        for partition in &partitions {
-            self.give_up(partition);
-        }
-        // A revocation that waits for us must not keep the consumer from leaving.
-        self.revocation = None;
-        self.source.command(SourceCommand::Stop(commits));
-        let left = async {
-            while let Some(event) = self.source.events.recv().await {
-                match event {
-                    SourceEvent::Stopped => break,
-                    SourceEvent::OffsetsCommitted => {
-                        // Only a kill, a stop or a hang matters here: an error has nothing left to end.
-                        let _ = failpoint::pass("offset.commit.after").await;
-                    }
-                    // The reply is dropped, and the consumer goes on leaving.
-                    _ => {}
-                }
-            }
-        };
-        if tokio::time::timeout(LEAVE, left).await.is_err() {
-            tracing::warn!(
-                "the consumer did not leave the group in time; the group notices when its session ends"
-            );
         }
     }
 }

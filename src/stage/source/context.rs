@@ -1,7 +1,7 @@
 //! What librdkafka calls back: assignments, revocations, commits, statistics. All of it on the polling thread.
 
 use super::{Generation, OffsetCommit, SourceError, SourceEvent};
-use crate::events::{Offset, PartitionId};
+use crate::events::PartitionId;
 use rdkafka::{
     ClientContext, Offset as KafkaOffset, Statistics, TopicPartitionList,
     consumer::{

@@ -1,0 +1,181 @@
+use super::*;
+use crate::stage::sink::predictions::{
+    PredictionLayout, PredictionRow,
+    tests::{layout, row},
+};
+
+const RULES: CutRules = CutRules {
+    max_bytes: 3000,
+    max_age: Duration::from_secs(60),
+};
+
+struct Fixture {
+    ledger: Ledger<PredictionRow>,
+    layout: Arc<PredictionLayout>,
+    now: Instant,
+    sent: Vec<Outgoing>,
+}
+
+impl Fixture {
+    fn new(start: i64) -> Self {
+        Fixture {
+            ledger: Ledger::new(Offset(start), RULES),
+            layout: layout(false),
+            now: Instant::now(),
+            sent: Vec::new(),
+        }
+    }
+    fn admit(&mut self, offsets: impl IntoIterator<Item = i64>) {
+        for o in offsets {
+            assert!(self.ledger.admit(Offset(o), self.now));
+        }
+    }
+    fn finish(&mut self, offset: i64, with_row: bool) {
+        let row = with_row.then(|| row(offset, &self.layout));
+        let message = |topic: &str| Outgoing {
+            topic: topic.into(),
+            key: Some(offset.to_string().into()),
+            ..Outgoing::default()
+        };
+        let finished = Finished {
+            row,
+            prediction: with_row.then(|| message("p")),
+            dead_letter: (!with_row).then(|| message("d")),
+            lease: None,
+        };
+        self.ledger.finish(Offset(offset), finished);
+        let sent = &mut self.sent;
+        self.ledger.publish(|outgoing| {
+            sent.push(outgoing);
+            Ack::acknowledged()
+        });
+    }
+    fn cut(&mut self) -> (i64, i64, Vec<i64>) {
+        let cut = self.ledger.cut(CutReason::Flush).unwrap();
+        let rows = cut.rows.iter().map(|r| r.offset.0).collect();
+        (cut.range.start.0, cut.range.end.0, rows)
+    }
+}
+
+#[test]
+fn only_the_contiguous_beginning_is_cut_and_in_order() {
+    let mut f = Fixture::new(5);
+    f.admit(5..10);
+    for o in [7, 6, 9] {
+        f.finish(o, true);
+    }
+    assert!(f.ledger.cut(CutReason::Flush).is_none());
+    f.finish(5, true);
+    assert_eq!(f.cut(), (5, 8, vec![5, 6, 7]));
+    f.finish(8, true);
+    assert_eq!(f.cut(), (8, 10, vec![8, 9]));
+    assert!(f.ledger.is_empty());
+}
+
+#[test]
+fn messages_reach_the_topics_in_the_partitions_order() {
+    let mut f = Fixture::new(0);
+    f.admit(0..4);
+    for (o, with_row) in [(3, true), (1, false), (0, true), (2, true)] {
+        f.finish(o, with_row);
+    }
+    let keys: Vec<&[u8]> = f.sent.iter().map(|m| m.key.as_deref().unwrap()).collect();
+    assert_eq!(keys, [b"0", b"1", b"2", b"3"]);
+    assert_eq!(f.sent[1].topic.as_ref(), "d");
+}
+
+#[test]
+fn holes_and_dead_letters_lie_inside_ranges() {
+    let mut f = Fixture::new(0);
+    f.admit([2, 3, 9]);
+    for o in [2, 3, 9] {
+        f.finish(o, false);
+    }
+    assert_eq!(f.cut(), (0, 10, vec![]));
+    f.admit([20]);
+    f.finish(20, true);
+    assert_eq!(f.cut(), (10, 21, vec![20]));
+}
+
+#[test]
+fn what_was_read_before_is_not_admitted_again() {
+    let mut f = Fixture::new(5);
+    assert!(!f.ledger.admit(Offset(4), f.now));
+    f.admit([5]);
+    assert!(!f.ledger.admit(Offset(5), f.now));
+}
+
+#[test]
+fn a_file_ends_by_size_and_the_rest_stays() {
+    let mut f = Fixture::new(0);
+    f.admit(0..40);
+    for o in 0..40 {
+        f.finish(o, true);
+    }
+    assert_eq!(f.ledger.due(f.now), Some(CutReason::Size));
+    let (_, end, rows) = f.cut();
+    assert!(end < 40 && rows.len() as i64 == end);
+    let bytes: u64 = rows.iter().map(|o| row(*o, &f.layout).bytes()).sum();
+    assert!(bytes >= RULES.max_bytes && bytes < RULES.max_bytes + 2000);
+    assert_eq!(f.cut().0, end);
+}
+
+#[test]
+fn an_idle_tail_ends_by_age() {
+    let mut f = Fixture::new(0);
+    f.admit([0]);
+    assert_eq!(f.ledger.deadline(), None);
+    f.finish(0, true);
+    assert_eq!(f.ledger.due(f.now), None);
+    assert_eq!(f.ledger.deadline(), Some(f.now + RULES.max_age));
+    assert_eq!(f.ledger.due(f.now + RULES.max_age), Some(CutReason::Age));
+}
+
+#[test]
+fn another_layout_ends_the_file_but_an_equal_one_does_not() {
+    let mut f = Fixture::new(0);
+    f.admit(0..4);
+    f.finish(0, true);
+    f.layout = layout(false);
+    f.finish(1, true);
+    assert_eq!(f.ledger.due(f.now), None);
+    f.finish(2, false);
+    f.layout = layout(true);
+    f.finish(3, true);
+    assert_eq!(f.ledger.due(f.now), Some(CutReason::Layout));
+    assert_eq!(f.cut(), (0, 3, vec![0, 1]));
+    assert_eq!(f.cut(), (3, 4, vec![3]));
+}
+
+#[test]
+fn rows_that_another_writer_covered_are_dropped_finished_or_not() {
+    let mut f = Fixture::new(0);
+    f.admit(0..6);
+    for o in [0, 1, 3] {
+        f.finish(o, true);
+    }
+    f.ledger.advance(Offset(4));
+    assert_eq!(f.ledger.making(), 2);
+    assert_eq!(f.ledger.ready_bytes(), 0);
+    f.finish(2, true);
+    f.finish(4, true);
+    f.finish(5, true);
+    assert_eq!(f.cut(), (4, 6, vec![4, 5]));
+    f.ledger.advance(Offset(100));
+    assert!(!f.ledger.admit(Offset(99), f.now));
+    f.admit([100]);
+}
+
+#[test]
+fn a_cut_drops_what_is_covered_and_keeps_the_rest() {
+    let mut f = Fixture::new(0);
+    f.admit(0..6);
+    for o in 0..6 {
+        f.finish(o, true);
+    }
+    let mut cut = f.ledger.cut(CutReason::Flush).unwrap();
+    assert!(cut.drop_covered(Offset(4)));
+    assert_eq!(cut.range.start, Offset(4));
+    assert_eq!(cut.rows.len(), 2);
+    assert!(!cut.drop_covered(Offset(9)));
+}
