@@ -20,21 +20,12 @@ fn world(name: &str) -> (World, usize) {
 }
 
 /// What an image says, however often it is asked.
-fn rows_by_image(world: &World) -> BTreeMap<String, (i32, i64, Vec<u32>)> {
+fn rows_by_image(world: &World) -> BTreeMap<String, (i32, i64, Vec<f32>)> {
     let rows = world.rows();
     let count = rows.len();
     let map: BTreeMap<_, _> = rows
         .into_iter()
-        .map(|r| {
-            (
-                r.image_id,
-                (
-                    r.partition,
-                    r.offset,
-                    r.embedding.iter().map(|v| v.to_bits()).collect(),
-                ),
-            )
-        })
+        .map(|r| (r.image_id, (r.partition, r.offset, r.embedding)))
         .collect();
     assert_eq!(map.len(), count, "an image is there twice");
     map
@@ -43,16 +34,16 @@ fn rows_by_image(world: &World) -> BTreeMap<String, (i32, i64, Vec<u32>)> {
 fn assert_like_undisturbed(
     world: &World,
     broken: usize,
-    undisturbed: &BTreeMap<String, (i32, i64, Vec<u32>)>,
+    undisturbed: &BTreeMap<String, (i32, i64, Vec<f32>)>,
 ) {
     let half = MESSAGES as i64 / 2;
     world.assert_exactly_once(&[half, half], MESSAGES - broken);
-    for (image, row) in rows_by_image(world) {
-        assert_eq!(
-            undisturbed.get(&image),
-            Some(&row),
-            "{image} differs from an undisturbed run's row"
-        );
+    for (image, (partition, offset, embedding)) in rows_by_image(world) {
+        let (p, o, e) = &undisturbed[&image];
+        assert_eq!((partition, offset), (*p, *o), "{image}");
+        // The last bits of a sum depend on the size of the batch that the image happened to be in.
+        let near = embedding.iter().zip(e).all(|(a, b)| (a - b).abs() < 1e-5);
+        assert!(near, "{image}: {embedding:?}, undisturbed {e:?}");
     }
 }
 
