@@ -1,11 +1,15 @@
 //! From partial labels to a judged model: label store, features, trainer, judge, job, report.
 
+pub mod checkpoint;
 pub mod features;
 pub mod images;
 pub mod judge;
 pub mod label_store;
 pub mod labels;
 pub mod lease;
+pub mod optimizer;
 pub mod run_folder;
 pub mod scoring;
 pub mod suggest;
+mod teacher;
+pub mod trainer;

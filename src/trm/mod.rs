@@ -17,4 +17,4 @@ pub mod start;
 pub mod weights;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

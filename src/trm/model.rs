@@ -236,6 +236,11 @@ impl Model {
             .collect()
     }
 
+    /// Whether text features change during training.
+    pub fn trains_text(&self, weights: &Weights) -> bool {
+        self.config.prompts.train && weights.has(names::CONTEXT)
+    }
+
     /// Text features of the current contexts.
     ///
     /// # Errors

@@ -134,6 +134,46 @@ impl VisualPrototypes {
         &self.vectors
     }
 
+    /// Everything, as numbers: vectors, counts, and the features of a FIFO bank with their number in front.
+    pub fn state(&self) -> Vec<f64> {
+        let mut state = self.vectors.clone();
+        state.extend(self.seen.iter().map(|n| *n as f64));
+        for recent in &self.recent {
+            state.push(recent.len() as f64);
+            recent.iter().for_each(|feature| state.extend(feature));
+        }
+        state
+    }
+
+    /// Takes back a state; false, and nothing is changed, if it does not fit.
+    pub fn restore(&mut self, state: &[f64]) -> bool {
+        let (c, d) = (self.seen.len(), self.dim);
+        if state.len() < c * d + c {
+            return false;
+        }
+        let (vectors, rest) = state.split_at(c * d);
+        let (seen, mut rest) = rest.split_at(c);
+        let mut recent = Vec::with_capacity(c);
+        for _ in 0..c {
+            let Some((count, tail)) = rest.split_first() else {
+                return false;
+            };
+            let length = *count as usize * d;
+            if tail.len() < length {
+                return false;
+            }
+            recent.push(tail[..length].chunks(d).map(<[f64]>::to_vec).collect());
+            rest = &tail[length..];
+        }
+        if !rest.is_empty() {
+            return false;
+        }
+        self.vectors = vectors.to_vec();
+        self.seen = seen.iter().map(|n| *n as u64).collect();
+        self.recent = recent;
+        true
+    }
+
     /// Known positives met so far, `[C]`.
     pub fn seen(&self) -> &[u64] {
         &self.seen
@@ -198,6 +238,10 @@ mod tests {
         let half = 0.5f64.sqrt();
         assert!(far(prototypes.vectors(), &[half, half]) < 1e-12);
         assert_eq!(prototypes.seen(), [3]);
+        let mut other = VisualPrototypes::new(vec![1.0, 0.0], 2, config);
+        assert!(other.restore(&prototypes.state()));
+        assert_eq!(other, prototypes);
+        assert!(!other.restore(&prototypes.state()[1..]));
     }
 
     #[test]

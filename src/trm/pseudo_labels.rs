@@ -99,6 +99,25 @@ impl SimilarityStatistics {
         }
     }
 
+    /// Everything, as numbers.
+    pub fn state(&self) -> Vec<f64> {
+        let all = self.positive.iter().chain(&self.negative);
+        all.flat_map(|mean| [mean.sum, mean.weight]).collect()
+    }
+
+    /// Takes back a state; false, and nothing is changed, if it does not fit.
+    pub fn restore(&mut self, state: &[f64]) -> bool {
+        let categories = self.positive.len();
+        if state.len() != 4 * categories {
+            return false;
+        }
+        let all = self.positive.iter_mut().chain(&mut self.negative);
+        for (mean, numbers) in all.zip(state.chunks(2)) {
+            (mean.sum, mean.weight) = (numbers[0], numbers[1]);
+        }
+        true
+    }
+
     /// (mu+, mu-) of category `c`, once both exist.
     pub fn means(&self, c: usize) -> Option<(f64, f64)> {
         Some((self.positive[c].value()?, self.negative[c].value()?))

@@ -161,6 +161,7 @@ pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
 }
 
 /// A tensor from 32-bit elements.
+#[cfg(test)]
 pub(crate) fn tensor(values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu)
 }

@@ -1,0 +1,249 @@
+//! Training on small synthetic features.
+
+use super::*;
+use crate::trm::config::{Method, MethodConfig, PseudoForm};
+use crate::trm::features::FeatureSet;
+use crate::trm::ops::testing::noise;
+use crate::trm::prompts::Prompts;
+use crate::trm::testing::{TestEncoder, numbers, test_tokens};
+use candle_core::DType;
+use half::f16;
+
+const IMAGES: usize = 48;
+const POSITIONS: usize = 4;
+const D: usize = 8;
+const C: usize = 3;
+
+/// Images that hold a category's direction at one position; half of the labels are unknown.
+fn data() -> (FeatureSet, Vec<i8>, Vec<i8>) {
+    let directions = numbers(&noise(70, &[C, D]));
+    let mut dense = numbers(&noise(71, &[IMAGES * POSITIONS, D]));
+    let mut truth = vec![-1i8; IMAGES * C];
+    for image in 0..IMAGES {
+        for c in (0..C).filter(|c| (image + c * c) % (2 + c) == 0) {
+            truth[image * C + c] = 1;
+            let at = (image * POSITIONS + (image + c) % POSITIONS) * D;
+            for d in 0..D {
+                dense[at + d] += 4.0 * directions[c * D + d];
+            }
+        }
+    }
+    let global: Vec<f32> = dense
+        .chunks(POSITIONS * D)
+        .flat_map(|image| {
+            (0..D)
+                .map(|d| image.iter().skip(d).step_by(D).sum::<f64>() as f32)
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let labels = truth
+        .iter()
+        .enumerate()
+        .map(|(at, y)| if at * 7 % 10 < 5 { 0 } else { *y })
+        .collect();
+    let dense = dense.iter().map(|x| f16::from_f64(*x)).collect();
+    (FeatureSet::new(dense, global, POSITIONS, D), labels, truth)
+}
+
+fn model(method: Method, change: impl FnOnce(&mut MethodConfig)) -> (Model, TestEncoder) {
+    let mut config = MethodConfig::preset(method);
+    config.optimizer.epochs = config.optimizer.epochs.min(6);
+    config.optimizer.batch = 16;
+    config.optimizer.feature_dropout = 0.1;
+    config.query.hidden = 1.0;
+    change(&mut config);
+    let encoder = TestEncoder::new(DType::F32);
+    let prompts = Prompts::new(&test_tokens(), &encoder).unwrap();
+    (Model::new(config, prompts, &encoder).unwrap(), encoder)
+}
+
+fn values_of(trained: &Trained) -> Vec<(String, Vec<f32>)> {
+    trained
+        .trainable()
+        .unwrap()
+        .into_iter()
+        .map(|t| (t.name, t.data))
+        .collect()
+}
+
+/// Share of entries on the right side of zero.
+fn accuracy(head: &FoldedHead, features: &FeatureSet, truth: &[i8]) -> f64 {
+    let rows: Vec<usize> = (0..IMAGES).collect();
+    let found = head.evaluate(&features.dense(&rows).unwrap(), features.global(), IMAGES);
+    let right = found
+        .logits
+        .iter()
+        .zip(truth)
+        .filter(|(s, y)| (**s > 0.0) == (**y > 0))
+        .count();
+    right as f64 / truth.len() as f64
+}
+
+#[test]
+fn every_method_trains_and_gets_better_than_its_start() {
+    let (features, labels, truth) = data();
+    for method in Method::ALL {
+        let (model, encoder) = model(method, |config| {
+            for rate in [
+                &mut config.optimizer.rate,
+                &mut config.optimizer.context_rate,
+                &mut config.optimizer.residual_rate,
+            ] {
+                *rate = 2e-2;
+            }
+            config.optimizer.average = 0.0;
+        });
+        let trained = train(
+            &model,
+            &encoder,
+            &features,
+            &labels,
+            TrainOptions::default(),
+        )
+        .unwrap();
+        trained.head.check().unwrap();
+        let found = accuracy(&trained.head, &features, &truth);
+        assert!(found > 0.6, "{method:?}: {found}");
+        if let (Some((_, first)), Some((_, last))) = (trained.curves.first(), trained.curves.last())
+        {
+            let part =
+                |parts: &[(&str, f64)]| parts.iter().find(|p| p.0 == "supervised").unwrap().1;
+            assert!(part(last) < part(first), "{method:?}: {first:?} {last:?}");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits_and_another_one_others() {
+    let (features, labels, _) = data();
+    let (model, encoder) = model(Method::TrmMl, |_| {});
+    let run = |seed| {
+        let options = TrainOptions {
+            seed,
+            ..TrainOptions::default()
+        };
+        values_of(&train(&model, &encoder, &features, &labels, options).unwrap())
+    };
+    let first = run(1);
+    assert_eq!(first, run(1));
+    assert_ne!(first, run(2));
+}
+
+#[test]
+fn a_killed_run_goes_on_bit_for_bit() {
+    let (features, labels, _) = data();
+    for form in [PseudoForm::Prototype, PseudoForm::Ensemble] {
+        let (model, encoder) = model(Method::TrmMl, |config| config.pseudo.form = form);
+        let whole = train(
+            &model,
+            &encoder,
+            &features,
+            &labels,
+            TrainOptions::default(),
+        )
+        .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.safetensors");
+        // Time is over after the first epoch; the second call finds the checkpoint, and so on.
+        let part = |minutes| {
+            let options = TrainOptions {
+                max_minutes: minutes,
+                checkpoint: Some(path.clone()),
+                ..TrainOptions::default()
+            };
+            train(&model, &encoder, &features, &labels, options).unwrap()
+        };
+        assert_eq!(part(Some(0.0)).epochs, 1);
+        assert_eq!(part(Some(0.0)).epochs, 2);
+        let resumed = part(None);
+        assert_eq!(resumed.epochs, whole.epochs);
+        assert_eq!(values_of(&resumed), values_of(&whole));
+        // Another seed is another run: the checkpoint is refused.
+        let options = TrainOptions {
+            seed: 9,
+            checkpoint: Some(path.clone()),
+            ..TrainOptions::default()
+        };
+        let error = train(&model, &encoder, &features, &labels, options).unwrap_err();
+        assert!(matches!(
+            error,
+            TrainError::Checkpoint(CheckpointError::OtherRun { .. })
+        ));
+    }
+}
+
+#[test]
+fn a_warm_start_takes_up_what_was_learned() {
+    let (features, labels, truth) = data();
+    let (model, encoder) = model(Method::TrmMl, |config| config.optimizer.epochs = 0);
+    let mut weights = model.start(&mut || 0.1).unwrap();
+    weights.insert(
+        "region.bias",
+        Tensor::new(&[5.0f32, 6.0, 7.0], &Device::Cpu).unwrap(),
+    );
+    let options = TrainOptions {
+        warm_start: Some((weights, vec![Some(2), None, Some(0)])),
+        ..TrainOptions::default()
+    };
+    let trained = train(&model, &encoder, &features, &labels, options).unwrap();
+    let bias = trained.weights.values("region.bias").unwrap();
+    assert_eq!((bias[0], bias[2]), (7.0, 5.0));
+    assert!(bias[1] != 6.0);
+    let stored = stored_weights(&trained.trainable().unwrap()).unwrap();
+    assert_eq!(stored.values("region.bias").unwrap(), bias);
+    assert!(truth.len() == labels.len());
+}
+
+#[test]
+fn positives_alone_are_learned_from() {
+    let (features, mut labels, _) = data();
+    labels.iter_mut().for_each(|y| *y = (*y).max(0));
+    let (model, encoder) = model(Method::TrmMl, |_| {});
+    let trained = train(
+        &model,
+        &encoder,
+        &features,
+        &labels,
+        TrainOptions::default(),
+    )
+    .unwrap();
+    let rows: Vec<usize> = (0..IMAGES).collect();
+    let found = trained
+        .head
+        .evaluate(&features.dense(&rows).unwrap(), features.global(), IMAGES);
+    assert!(
+        found.logits.iter().any(|s| *s < 0.0),
+        "everything present is not an answer"
+    );
+}
+
+#[test]
+fn progress_is_told_and_counts_to_the_end() {
+    let (features, labels, _) = data();
+    let (model, encoder) = model(Method::TrmMlBase, |config| config.optimizer.epochs = 2);
+    let mut seen = Vec::new();
+    let mut progress = |p: &Progress| seen.push((p.step, p.losses.len(), p.rate));
+    let options = TrainOptions {
+        progress: Some(&mut progress),
+        ..TrainOptions::default()
+    };
+    train(&model, &encoder, &features, &labels, options).unwrap();
+    assert_eq!(
+        seen.iter().map(|s| s.0).collect::<Vec<_>>(),
+        (1..=6).map(|at| (at, 6)).collect::<Vec<_>>()
+    );
+    assert!(seen.iter().all(|s| s.1 >= 3 && s.2 > 0.0));
+}
+
+#[test]
+fn data_that_cannot_be_trained_on_are_refused() {
+    let (features, labels, _) = data();
+    let (model, encoder) = model(Method::TrmMl, |_| {});
+    let error = |labels: &[i8]| {
+        train(&model, &encoder, &features, labels, TrainOptions::default())
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(error(&labels[1..]).contains("labels for"));
+    assert!(error(&vec![-1; labels.len()]).contains("nothing to learn"));
+}
