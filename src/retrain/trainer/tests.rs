@@ -92,6 +92,7 @@ fn every_method_trains_and_gets_better_than_its_start() {
                 *rate = 2e-2;
             }
             config.optimizer.average = 0.0;
+            config.optimizer.feature_dropout = 0.0;
         });
         let trained = train(
             &model,
