@@ -18,6 +18,10 @@ use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+/// A calibrated scale of cosines is at least this: where the start says nothing about the labels the fit would go to zero,
+/// and with it every gradient.
+const LEAST_START_SCALE: f64 = 5.0;
+
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -408,8 +412,15 @@ impl<'a> Run<'a> {
                 }));
             }
         }
-        for (branch, entries) in branches.iter().zip(entries) {
-            let found = fit_calibration(entries.into_iter());
+        for (branch, mut entries) in branches.iter().zip(entries) {
+            let mut found = fit_calibration(entries.iter().copied());
+            if weights.has(&names::log_scale(branch)) && found.scale < LEAST_START_SCALE {
+                for entry in &mut entries {
+                    (entry.offset, entry.score) = (LEAST_START_SCALE * entry.score, 0.0);
+                }
+                found = fit_calibration(entries.into_iter());
+                found.scale = LEAST_START_SCALE;
+            }
             let bias = Tensor::full(found.offset as f32, self.model.categories(), &Device::Cpu)?;
             weights.insert(names::bias(branch), bias);
             if weights.has(&names::log_scale(branch)) {
