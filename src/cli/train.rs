@@ -1,8 +1,33 @@
 //! `tagstream train`: train a head on partially labelled images.
 
+use super::dataset::{DataArgs, Dataset, bar, open_model};
+use anyhow::Context;
+use chrono::Utc;
 use clap::Args;
-use std::path::PathBuf;
-use tagstream::error::Exit;
+use indicatif::ProgressBar;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tagstream::error::{Exit, usage};
+use tagstream::eval::calibration::{ThresholdTarget, temperature, thresholds};
+use tagstream::eval::labels::{LabelTable, read_categories};
+use tagstream::eval::protocol::{RandomState, keep_share, keep_single_positive};
+use tagstream::model::OpenedModel;
+use tagstream::model::bundle::{
+    Bundle, BundleWriter, Calibration, Category, Draft, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE,
+    Lineage, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE,
+};
+use tagstream::model::text::TextEncoder;
+use tagstream::retrain::features::FeatureStore;
+use tagstream::retrain::run_folder::RunFolder;
+use tagstream::retrain::scoring::Scorer;
+use tagstream::retrain::trainer::{self, Progress, TrainOptions, Trained};
+use tagstream::trm::config::{Method, MethodConfig};
+use tagstream::trm::features::{FeatureFailure, FeatureSource};
+use tagstream::trm::model::Model;
+use tagstream::trm::prompts::{PromptTokens, Prompts};
 
 /// Arguments of `tagstream train`.
 #[derive(Debug, Args)]
@@ -10,16 +35,12 @@ pub struct TrainArgs {
     /// Model to start from: bundle directory, folder with encoder.onnx and text tower, or registry-url[@version].
     #[arg(long)]
     pub model: String,
-    /// Labels: CSV with image_id,label,state; what is not mentioned is unknown.
-    #[arg(long)]
-    pub labels: PathBuf,
-    /// Images: a folder or a tar, found by <image_id>.<ext>.
-    #[arg(long)]
-    pub images: PathBuf,
+    #[command(flatten)]
+    pub data: DataArgs,
     /// Categories: a file with one name a line.
     #[arg(long)]
     pub categories: PathBuf,
-    /// Where to write the trained bundle.
+    /// Where to write the trained bundle; must not exist yet.
     #[arg(long)]
     pub out: PathBuf,
     /// zero-shot, linear-probe, dualcoop, positive-coop, trm-ml-base or trm-ml.
@@ -31,15 +52,426 @@ pub struct TrainArgs {
     /// Passes over the training set.
     #[arg(long)]
     pub epochs: Option<usize>,
-    /// Change a switch of the method, for example --set kd.weight=0.
+    /// Change a switch of the method, for example --set distillation.weight=0.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+    /// The run's folder: settings, loss curves, checkpoint. A run that was killed goes on from it. Default: OUT.run
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Partial-label protocol: keep this share of the labels, drawn as numpy's RandomState(mask-seed).rand(images, categories).
+    #[arg(long, value_name = "SHARE", conflicts_with = "single_positive")]
+    pub known: Option<f64>,
+    /// Partial-label protocol: keep one positive label an image and nothing else.
+    #[arg(long)]
+    pub single_positive: bool,
+    /// Seed of the masks.
+    #[arg(long, default_value_t = 0)]
+    pub mask_seed: u32,
+    /// Thresholds for this precision instead of the best F1.
+    #[arg(long, value_name = "SHARE")]
+    pub precision: Option<f64>,
+    /// Leave temperature 1 and thresholds 0.5: calibration trains a second head without a fifth of the images.
+    #[arg(long)]
+    pub no_calibration: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
 }
 
 /// Runs the command.
-pub fn run(_args: TrainArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("`train` is not built yet")
+pub fn run(args: TrainArgs) -> anyhow::Result<Exit> {
+    let config = settings(&args)?;
+    if args
+        .out
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_some())
+    {
+        return Err(usage(format!(
+            "{} is there already; name another --out",
+            args.out.display()
+        ))
+        .into());
+    }
+    let model = open_model(&args.model)?;
+    let files = model.text().ok_or_else(|| {
+        usage(format!(
+            "{} has no text tower to train prompts through",
+            args.model
+        ))
+    })?;
+    let names = read_categories(&args.categories).map_err(|error| usage(error.to_string()))?;
+    let began = Instant::now();
+    let mut data = args.data.load(&model, Some(&names))?;
+    mask(&args, &mut data.labels)?;
+    let feature_time = began.elapsed();
+    let text = TextEncoder::open(&files)?;
+    let prompts: Vec<String> = names.iter().map(|name| name.replace('_', " ")).collect();
+    let fit = Fit {
+        config: &config,
+        text: &text,
+        prompts: &prompts,
+        seed: args.seed,
+    };
+
+    let folder = RunFolder::open(args.run_dir.clone().unwrap_or_else(|| beside(&args.out)))?;
+    folder.write_settings(&serde_json::json!({
+        "model": args.model,
+        "encoder": data.encoder_hash,
+        "method": args.method,
+        "seed": args.seed,
+        "known": args.known,
+        "mask_seed": args.mask_seed,
+        "single_positive": args.single_positive,
+        "labels": snapshot(&data.labels),
+        "settings": config,
+        "code_version": env!("CARGO_PKG_VERSION"),
+    }))?;
+    let began = Instant::now();
+    let trained = fit.train(
+        &data.features,
+        &data.labels.states,
+        Some(folder.checkpoint()),
+        "training",
+    )?;
+    let train_time = began.elapsed();
+    folder.write_curves(&trained.curves)?;
+
+    let began = Instant::now();
+    let calibrated = if args.no_calibration {
+        (1.0, vec![0.5; names.len()])
+    } else {
+        fit.calibrate(&data, args.precision)?
+    };
+    let calibration_time = began.elapsed();
+    let bundle = write_bundle(
+        &args,
+        &model,
+        &data,
+        (&names, &prompts),
+        &trained,
+        &calibrated,
+    )?;
+    folder.finish()?;
+    report(
+        &args,
+        &data,
+        &bundle,
+        &trained,
+        [feature_time, train_time, calibration_time],
+    )
+}
+
+/// The method's settings with the changes asked for.
+fn settings(args: &TrainArgs) -> anyhow::Result<MethodConfig> {
+    let method: Method = args
+        .method
+        .parse()
+        .map_err(|error: tagstream::trm::config::MethodError| usage(error.to_string()))?;
+    let mut config = MethodConfig::preset(method);
+    if let Some(epochs) = args.epochs {
+        config.optimizer.epochs = epochs;
+    }
+    for change in &args.overrides {
+        config
+            .set(change)
+            .map_err(|error| usage(error.to_string()))?;
+    }
+    if args
+        .known
+        .is_some_and(|share| !(0.0..=1.0).contains(&share))
+    {
+        return Err(usage("--known is a share between 0 and 1").into());
+    }
+    Ok(config)
+}
+
+fn mask(args: &TrainArgs, labels: &mut LabelTable) -> anyhow::Result<()> {
+    let c = labels.categories.len();
+    if let Some(share) = args.known {
+        keep_share(&mut labels.states, c, share, args.mask_seed);
+    }
+    if args.single_positive {
+        keep_single_positive(&mut labels.states, c, args.mask_seed);
+    }
+    if !labels.states.contains(&1) {
+        return Err(usage(format!(
+            "{} says of no image that a category is present",
+            args.data.labels.display()
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// OUT.run, beside OUT.
+fn beside(out: &Path) -> PathBuf {
+    let mut name = out.as_os_str().to_owned();
+    name.push(".run");
+    name.into()
+}
+
+/// What a training run needs beside its data.
+struct Fit<'a> {
+    config: &'a MethodConfig,
+    text: &'a TextEncoder,
+    prompts: &'a [String],
+    seed: u64,
+}
+
+impl Fit<'_> {
+    fn train(
+        &self,
+        features: &dyn FeatureSource,
+        labels: &[i8],
+        checkpoint: Option<PathBuf>,
+        what: &'static str,
+    ) -> anyhow::Result<Trained> {
+        let template = &self.config.prompts.template;
+        let tokens = PromptTokens::new(&self.text.tokenizer, template, self.prompts)?;
+        let prompts = Prompts::new(&tokens, &self.text.tower)?;
+        let model = Model::new(self.config.clone(), prompts, &self.text.tower)?;
+        let bar = bar(0, "{prefix} {bar:30} step {pos}/{len} {msg}").with_prefix(what);
+        let mut progress = |progress: &Progress| show(&bar, progress);
+        let options = TrainOptions {
+            seed: self.seed,
+            checkpoint,
+            progress: Some(&mut progress),
+            ..TrainOptions::default()
+        };
+        let trained =
+            trainer::train(&model, &self.text.tower, features, labels, options).context(what);
+        bar.finish_and_clear();
+        trained
+    }
+
+    /// Temperature and thresholds from a head that is trained in the same way without a fifth of the images, and scores
+    /// those: the final head has seen all known labels, so that its own scores on them are too good to calibrate by.
+    fn calibrate(&self, data: &Dataset, precision: Option<f64>) -> anyhow::Result<(f32, Vec<f32>)> {
+        let c = self.prompts.len();
+        let n = data.labels.images.len();
+        let mut random = RandomState::new(self.seed as u32);
+        let held: Vec<bool> = (0..n).map(|_| random.uniform() < 0.2).collect();
+        let rows =
+            |wanted: bool| -> Vec<usize> { (0..n).filter(|&row| held[row] == wanted).collect() };
+        let (rest, out) = (rows(false), rows(true));
+        let labels_of = |rows: &[usize]| -> Vec<i8> {
+            rows.iter()
+                .flat_map(|row| &data.labels.states[row * c..(row + 1) * c])
+                .copied()
+                .collect()
+        };
+        let (rest_labels, out_labels) = (labels_of(&rest), labels_of(&out));
+        if !rest_labels.contains(&1) || !out_labels.contains(&1) || !out_labels.contains(&-1) {
+            eprintln!("too few known labels to calibrate: temperature 1, thresholds 0.5");
+            return Ok((1.0, vec![0.5; c]));
+        }
+        let subset = Subset::new(&data.features, rest);
+        let trained = self.train(&subset, &rest_labels, None, "calibrating")?;
+        let all = Scorer::of_head(&trained.head, &data.features)?.logits(&data.features)?;
+        let logits: Vec<f32> = out
+            .iter()
+            .flat_map(|row| &all[row * c..(row + 1) * c])
+            .copied()
+            .collect();
+        let found = temperature(&logits, &out_labels);
+        let target = precision.map_or(ThresholdTarget::BestF1, ThresholdTarget::Precision);
+        Ok((found, thresholds(&logits, &out_labels, c, found, target)))
+    }
+}
+
+/// Some rows of a feature store.
+struct Subset<'a> {
+    all: &'a FeatureStore,
+    rows: Vec<usize>,
+    global: Vec<f32>,
+}
+
+impl<'a> Subset<'a> {
+    fn new(all: &'a FeatureStore, rows: Vec<usize>) -> Self {
+        let d = all.dim();
+        let global = rows
+            .iter()
+            .flat_map(|row| &all.global()[row * d..(row + 1) * d])
+            .copied()
+            .collect();
+        Self { all, rows, global }
+    }
+}
+
+impl FeatureSource for Subset<'_> {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn dim(&self) -> usize {
+        self.all.dim()
+    }
+
+    fn global(&self) -> &[f32] {
+        &self.global
+    }
+
+    fn dense(&self, rows: &[usize]) -> Result<Vec<f32>, FeatureFailure> {
+        let rows: Vec<usize> = rows.iter().map(|&row| self.rows[row]).collect();
+        Ok(self.all.dense(&rows)?)
+    }
+}
+
+fn show(bar: &ProgressBar, progress: &Progress) {
+    bar.set_length(progress.step.1 as u64);
+    bar.set_position(progress.step.0 as u64);
+    let total: f64 = progress.losses.iter().map(|(_, value)| value).sum();
+    let left = Duration::from_secs(progress.left.as_secs());
+    bar.set_message(format!(
+        "epoch {}/{} loss {total:.4}, {} left",
+        progress.epoch.0 + 1,
+        progress.epoch.1,
+        indicatif::HumanDuration(left)
+    ));
+}
+
+/// A hash of the known labels, for lineage.
+fn snapshot(labels: &LabelTable) -> String {
+    let mut hash = Sha256::new();
+    let names = labels.categories.iter().chain(&labels.images);
+    names.for_each(|name| hash.update(format!("{name}\n")));
+    hash.update(
+        labels
+            .states
+            .iter()
+            .map(|state| *state as u8)
+            .collect::<Vec<_>>(),
+    );
+    hash.finalize().iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+fn write_bundle(
+    args: &TrainArgs,
+    model: &OpenedModel,
+    data: &Dataset,
+    (names, prompts): (&[String], &[String]),
+    trained: &Trained,
+    (temperature, thresholds): &(f32, Vec<f32>),
+) -> anyhow::Result<Bundle> {
+    let dims = model.dims();
+    let head = trained.head.to_files(
+        Some(dims.grid_height * dims.grid_width),
+        &trained.trainable()?,
+    )?;
+    let mut writer = BundleWriter::new(&args.out)?;
+    let (parent, source) = match model {
+        OpenedModel::Bundle(bundle) => {
+            let others = bundle
+                .manifest()
+                .files
+                .keys()
+                .filter(|name| *name != HEAD_FILE && *name != HEAD_WEIGHTS_FILE);
+            for name in others {
+                writer.add_copy(name, &bundle.root().join(name))?;
+            }
+            (
+                Some(bundle.id().to_owned()),
+                bundle.manifest().lineage.source.clone(),
+            )
+        }
+        OpenedModel::Encoder(folder) => {
+            let text = folder.text();
+            writer.add_copy(ENCODER_FILE, &folder.encoder())?;
+            writer.add_copy(TEXT_WEIGHTS_FILE, &text.weights)?;
+            writer.add_copy(TEXT_CONFIG_FILE, &text.config)?;
+            writer.add_copy(TOKENIZER_FILE, &text.tokenizer)?;
+            let name = model
+                .root()
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
+            (None, name.unwrap_or_else(|| "encoder folder".to_owned()))
+        }
+    };
+    writer.add(HEAD_FILE, &head.onnx)?;
+    writer.add(HEAD_WEIGHTS_FILE, &head.safetensors)?;
+    let categories =
+        names
+            .iter()
+            .zip(prompts)
+            .zip(thresholds)
+            .map(|((name, prompt), &threshold)| Category {
+                name: name.clone(),
+                prompt: prompt.clone(),
+                threshold,
+            });
+    let mut metrics = BTreeMap::from([
+        ("train_images".to_owned(), data.labels.images.len() as f64),
+        ("train_known_labels".to_owned(), data.labels.known() as f64),
+        ("epochs".to_owned(), trained.epochs as f64),
+    ]);
+    if let Some((_, losses)) = trained.curves.last() {
+        metrics.insert(
+            "train_loss".to_owned(),
+            losses.iter().map(|(_, value)| value).sum(),
+        );
+    }
+    Ok(writer.finish(Draft {
+        name: args.method.clone(),
+        parent,
+        created: Utc::now(),
+        categories: categories.collect(),
+        dims,
+        preprocessing: model.preprocessing().clone(),
+        calibration: Calibration {
+            temperature: *temperature,
+        },
+        metrics,
+        lineage: Lineage {
+            method: args.method.clone(),
+            source,
+            label_snapshot: Some(snapshot(&data.labels)),
+            seed: Some(args.seed),
+            code_version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+    })?)
+}
+
+fn report(
+    args: &TrainArgs,
+    data: &Dataset,
+    bundle: &Bundle,
+    trained: &Trained,
+    times: [Duration; 3],
+) -> anyhow::Result<Exit> {
+    let [features, training, calibration] = times.map(|time| time.as_secs_f64());
+    if args.json {
+        let losses = trained
+            .curves
+            .last()
+            .map(|(_, losses)| losses.iter().copied().collect::<BTreeMap<_, _>>());
+        let output = serde_json::json!({
+            "out": args.out,
+            "id": bundle.id(),
+            "method": args.method,
+            "seed": args.seed,
+            "images": data.labels.images.len(),
+            "skipped_images": data.skipped,
+            "ignored_labels": data.labels.ignored,
+            "known_labels": data.labels.known(),
+            "epochs": trained.epochs,
+            "steps": trained.steps,
+            "losses": losses,
+            "temperature": bundle.manifest().calibration.temperature,
+            "seconds": {"features": features, "training": training, "calibration": calibration},
+        });
+        println!("{output}");
+    } else {
+        eprintln!(
+            "{}: {} from {} known labels of {} images, {} epochs, {training:.1} s (features {features:.1} s, calibration {calibration:.1} s)",
+            args.out.display(),
+            bundle.id(),
+            data.labels.known(),
+            data.labels.images.len(),
+            trained.epochs
+        );
+    }
+    Ok(Exit::Success)
 }

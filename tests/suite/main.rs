@@ -5,3 +5,4 @@ mod common;
 
 mod fetch_decode;
 mod fetching;
+mod train_eval;

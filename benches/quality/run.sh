@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# The quality table: trains every method on partially labelled Corel5k photos and measures it on the fully labelled dev
+# split. One row a run is appended to benches/runs/quality.csv; benches/quality/table.py turns the rows into a table.
+#
+#   TAGSTREAM_BENCH_DIR=/path/to/bench benches/quality/run.sh
+#
+# The folder holds corel5k/ (images.tar, labels.csv, labels74.csv.gz, categories.txt, categories74.txt, splits.csv) and
+# lab-clip/ (encoder.onnx, text_encoder.safetensors, config.json, tokenizer.json). What is run can be narrowed:
+#   METHODS="trm-ml" KNOWN="0.1" SEEDS="0 1" SETS="36" OVERRIDES="distillation.weight=0" NAME=no-kd benches/quality/run.sh
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+: "${TAGSTREAM_BENCH_DIR:?names the folder with corel5k/ and lab-clip/; without it there is nothing to measure}"
+METHODS=${METHODS:-"zero-shot linear-probe dualcoop positive-coop trm-ml-base trm-ml"}
+KNOWN=${KNOWN:-"0.1 0.5 0.9"}
+SEEDS=${SEEDS:-"0 1 2"}
+SETS=${SETS:-"36 74"}
+OVERRIDES=${OVERRIDES:-}
+NAME=${NAME:-}
+SPLIT=${SPLIT:-dev}
+ROWS=${ROWS:-benches/runs/quality.csv}
+tagstream=${TAGSTREAM:-}
+if [ -z "$tagstream" ]; then
+  cargo build --release --bin tagstream
+  tagstream=${CARGO_TARGET_DIR:-target}/release/tagstream
+fi
+data=$TAGSTREAM_BENCH_DIR/corel5k
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+host="$(nproc) x $(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -1 | tr ',' ' ')"
+commit=$(git rev-parse --short HEAD)$(git diff --quiet HEAD || echo +)
+mkdir -p "$(dirname "$ROWS")"
+[ -s "$ROWS" ] || echo "time,host,commit,set,split,method,variant,overrides,known,mask_seed,map_plain,map_envelope,cf1,of1,ece,train_seconds" > "$ROWS"
+
+for set in $SETS; do
+  case $set in
+    36) labels=$data/labels.csv categories=$data/categories.txt ;;
+    74) labels=$data/labels74.csv.gz categories=$data/categories74.txt ;;
+    *) echo "there is no set $set (36 or 74)" >&2; exit 2 ;;
+  esac
+  for method in $METHODS; do
+    for known in $KNOWN; do
+      for seed in $SEEDS; do
+        out=$work/$set-$method-$known-$seed
+        settings=(); for change in $OVERRIDES; do settings+=(--set "$change"); done
+        "$tagstream" train --model "$TAGSTREAM_BENCH_DIR/lab-clip" --labels "$labels" --images "$data/images.tar" \
+          --split "$data/splits.csv:train" --categories "$categories" --method "$method" --seed "$seed" \
+          --known "$known" --mask-seed "$seed" --no-calibration "${settings[@]}" --out "$out" --json > "$out.train.json"
+        "$tagstream" eval --model "$out" --labels "$labels" --images "$data/images.tar" \
+          --split "$data/splits.csv:$SPLIT" --json > "$out.eval.json"
+        python3 - "$out.train.json" "$out.eval.json" "$(date -u +%FT%TZ),$host,$commit,$set,$SPLIT,$method,$NAME,$OVERRIDES,$known,$seed" >> "$ROWS" <<'PY'
+import json, sys
+train, measured = (json.load(open(path)) for path in sys.argv[1:3])
+figures = [measured[key] for key in ("map_plain", "map_envelope", "cf1", "of1")]
+print(sys.argv[3], *(f"{figure:.3f}" for figure in figures), f"{measured['ece']:.4f}", f"{train['seconds']['training']:.1f}", sep=",")
+PY
+        tail -1 "$ROWS" | cut -d, -f4- >&2
+        rm -rf "$out" "$out.run"
+      done
+    done
+  done
+done
