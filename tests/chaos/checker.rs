@@ -254,15 +254,11 @@ impl Checker {
     }
 }
 
-/// `{"start":0,"end":7}`, `[0, 7)` or `0-7`.
+/// `{"start":0,"end":7}`, as the footer says it.
 fn parse_range(text: &str) -> Result<(i64, i64)> {
-    let numbers: Vec<i64> = text
-        .split(|c: char| !c.is_ascii_digit())
-        .filter(|s| !s.is_empty())
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    match numbers[..] {
-        [start, end] => Ok((start, end)),
+    let range: serde_json::Value = serde_json::from_str(text)?;
+    match (range["start"].as_i64(), range["end"].as_i64()) {
+        (Some(start), Some(end)) if start <= end => Ok((start, end)),
         _ => bail!("not a range"),
     }
 }
