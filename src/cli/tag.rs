@@ -1,8 +1,28 @@
 //! `tagstream tag`: tag images and print or draw what was found.
 
+use anyhow::Context;
 use clap::Args;
-use std::path::PathBuf;
-use tagstream::error::Exit;
+use serde::Serialize;
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+use tagstream::{
+    config::{FetchConfig, ObjectStoreConfig},
+    error::{Exit, usage},
+    events::{BoundingBox, Tag},
+    model::{
+        runtime::{Device, Runtime},
+        saliency::visible_part,
+        tagger::{Inference, Tagger, TaggerOptions},
+    },
+    ops::tag_page::{PageImage, PageTag, render},
+    stage::{
+        budget::Budget,
+        decode::{DecodeLimits, decode_rgb, fit_rgb},
+        fetch::Fetcher,
+    },
+};
 
 /// Arguments of `tagstream tag`.
 #[derive(Debug, Args)]
@@ -21,7 +41,239 @@ pub struct TagArgs {
     pub inputs: Vec<String>,
 }
 
-/// Runs the command.
-pub fn run(_args: TagArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("`tag` is not built yet")
+/// File names taken from a folder.
+const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
+
+/// A JSON line of the output.
+#[derive(Serialize)]
+struct Line<'a> {
+    input: &'a str,
+    model_version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tags: Option<Vec<Tag>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// What became of one input.
+enum Outcome {
+    Tagged(Box<(Inference, Vec<f32>)>),
+    Failed(String),
+}
+
+/// Runs the command. An input that cannot be read or decoded is named, the others are tagged, and the exit code is 1.
+pub fn run(args: TagArgs) -> anyhow::Result<Exit> {
+    let inputs = expand(&args.inputs)?;
+    let bundle = super::open_model(&args.model, &ObjectStoreConfig::default())?.into_bundle()?;
+    let runtime = Runtime::load()?;
+    let tagger = Tagger::open(&runtime, &bundle, TaggerOptions::on(Device::Cpu), None)?;
+    let model = tagger.model().clone();
+    let sources = Sources::new()?;
+    let limits = DecodeLimits::default();
+    let load = |index: usize| -> Result<image::RgbImage, String> {
+        let bytes = sources.read(&inputs[index])?;
+        decode_rgb(&bytes, &limits).map_err(|e| e.to_string())
+    };
+    let mut outcomes: Vec<Option<Outcome>> = inputs.iter().map(|_| None).collect();
+    tagger.tag_each(
+        inputs.len(),
+        false,
+        |index, pixels| {
+            let rgb = load(index)?;
+            fit_rgb(&rgb, model.preprocessing(), pixels);
+            Ok(rgb.dimensions())
+        },
+        |index, result: Result<_, String>| {
+            outcomes[index] = Some(match result {
+                Ok((inference, outputs)) => {
+                    Outcome::Tagged(Box::new((inference, outputs.saliency)))
+                }
+                Err(error) => Outcome::Failed(error),
+            });
+        },
+    )?;
+
+    let names: Vec<String> = model
+        .manifest
+        .categories
+        .iter()
+        .map(|c| c.name.clone())
+        .collect();
+    let locations = model.shape.locations;
+    let mut out = std::io::stdout().lock();
+    let mut page = Vec::new();
+    let mut failed = 0;
+    for (index, (input, outcome)) in inputs.iter().zip(&outcomes).enumerate() {
+        match outcome {
+            None => anyhow::bail!("{input} was passed over"),
+            Some(Outcome::Failed(error)) => {
+                failed += 1;
+                if args.json {
+                    print_line(&mut out, input, model.id(), None, Some(error.clone()))?;
+                }
+                eprintln!("{input}: {error}");
+            }
+            Some(Outcome::Tagged(tagged)) => {
+                let (inference, saliency) = tagged.as_ref();
+                let tags: Vec<Tag> = inference
+                    .tags
+                    .iter()
+                    .map(|hit| Tag {
+                        category: names[hit.category].clone(),
+                        score: hit.score,
+                        bounding_box: hit.bounding_box,
+                    })
+                    .collect();
+                if args.html.is_some() {
+                    let picture = load(index).map_err(anyhow::Error::msg)?;
+                    let covered = visible_part(model.preprocessing(), picture.dimensions());
+                    let maps = inference.tags.iter().map(|hit| {
+                        saliency[hit.category * locations..(hit.category + 1) * locations].to_vec()
+                    });
+                    let tags = tags.iter().zip(maps).map(|(tag, saliency)| PageTag {
+                        category: tag.category.clone(),
+                        score: tag.score,
+                        bounding_box: tag.bounding_box,
+                        saliency,
+                    });
+                    page.push(PageImage {
+                        title: input.clone(),
+                        picture,
+                        columns: model.manifest.dims.grid_width,
+                        covered,
+                        tags: tags.collect(),
+                    });
+                }
+                if args.json {
+                    print_line(&mut out, input, model.id(), Some(tags), None)?;
+                } else {
+                    print_human(&mut out, input, &tags)?;
+                }
+            }
+        }
+    }
+    out.flush()?;
+    if let Some(path) = &args.html {
+        let html = render(model.id(), &page)?;
+        std::fs::write(path, html).with_context(|| format!("writing {}", path.display()))?;
+        eprintln!("{} pictures in {}", page.len(), path.display());
+    }
+    Ok(if failed == 0 {
+        Exit::Success
+    } else {
+        Exit::Failure
+    })
+}
+
+fn print_line(
+    out: &mut impl Write,
+    input: &str,
+    model_version: &str,
+    tags: Option<Vec<Tag>>,
+    error: Option<String>,
+) -> anyhow::Result<()> {
+    let line = Line {
+        input,
+        model_version,
+        tags,
+        error,
+    };
+    serde_json::to_writer(&mut *out, &line)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+fn print_human(out: &mut impl Write, input: &str, tags: &[Tag]) -> std::io::Result<()> {
+    writeln!(out, "{input}")?;
+    for tag in tags {
+        let BoundingBox { x, y, w, h } = tag.bounding_box;
+        writeln!(
+            out,
+            "  {:<24} {:.2}   at {:.0}%,{:.0}%  {:.0}% x {:.0}%",
+            tag.category,
+            tag.score,
+            100.0 * x,
+            100.0 * y,
+            100.0 * w,
+            100.0 * h
+        )?;
+    }
+    if tags.is_empty() {
+        writeln!(out, "  no tag reached its threshold")?;
+    }
+    Ok(())
+}
+
+/// Files as they are, folders as the images below them, URIs as they are.
+fn expand(inputs: &[String]) -> anyhow::Result<Vec<String>> {
+    let mut all = Vec::new();
+    for input in inputs {
+        let path = Path::new(input);
+        if !path.is_dir() {
+            all.push(input.clone());
+            continue;
+        }
+        let mut folders = vec![path.to_path_buf()];
+        let mut found = Vec::new();
+        while let Some(folder) = folders.pop() {
+            let entries = std::fs::read_dir(&folder)
+                .with_context(|| format!("reading folder {}", folder.display()))?;
+            for entry in entries {
+                let path = entry?.path();
+                let extension = path.extension().and_then(|e| e.to_str());
+                if path.is_dir() {
+                    folders.push(path);
+                } else if extension
+                    .is_some_and(|e| EXTENSIONS.contains(&e.to_ascii_lowercase().as_str()))
+                {
+                    found.push(path.display().to_string());
+                }
+            }
+        }
+        if found.is_empty() {
+            return Err(usage(format!("no images below {input}")).into());
+        }
+        found.sort();
+        all.extend(found);
+    }
+    Ok(all)
+}
+
+/// Reads paths directly and URIs through the stage's fetcher.
+struct Sources {
+    runtime: tokio::runtime::Runtime,
+    fetcher: Fetcher,
+    budget: Budget,
+}
+
+impl Sources {
+    fn new() -> anyhow::Result<Sources> {
+        // Whoever types an address on the command line may read it: what is allowed is not restricted here.
+        let config = FetchConfig {
+            allow_schemes: ["s3", "gs", "az", "http", "https", "data"]
+                .map(String::from)
+                .to_vec(),
+            allow_private_addresses: true,
+            ..FetchConfig::default()
+        };
+        Ok(Sources {
+            runtime: tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()?,
+            fetcher: Fetcher::new(&config, &ObjectStoreConfig::default())?,
+            budget: Budget::new(256 << 20),
+        })
+    }
+
+    fn read(&self, input: &str) -> Result<Vec<u8>, String> {
+        let path = input.strip_prefix("file://").unwrap_or(input);
+        if !path.contains("://") && !path.starts_with("data:") {
+            return std::fs::read(path).map_err(|e| e.to_string());
+        }
+        let fetched = self
+            .runtime
+            .block_on(self.fetcher.fetch(input, &self.budget));
+        fetched.map(|f| f.bytes.to_vec()).map_err(|e| e.to_string())
+    }
 }

@@ -1,1 +1,2 @@
 //! Operations: health, metrics, telemetry, doctor.
+pub mod tag_page;
