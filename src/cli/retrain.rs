@@ -1,11 +1,29 @@
 //! `tagstream retrain`: retrain prompts and prototypes from the labels so far, judge, register, promote.
 
+use anyhow::Context;
 use clap::Args;
-use std::path::PathBuf;
-use tagstream::error::Exit;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    io::IsTerminal,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+use tagstream::{
+    error::{Exit, WithExit, usage},
+    model::registry::Verdict,
+    retrain::{
+        config::RetrainConfig,
+        job::{Job, JobError, JobOptions, News, Outcome},
+    },
+};
 
 /// Arguments of `tagstream retrain`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 promoted, 99 nothing to do or held, 3 rejected, 2 usage or configuration (do not retry), \
+                  75 temporary (another run holds the lease, a store failed: retry), 1 anything else.\n\
+                  With --every the process ends only on an error that repeating cannot cure, or on SIGTERM."
+)]
 pub struct RetrainArgs {
     /// Configuration file; every key stands with its default in configs/retrain.toml.
     #[arg(long, env = "TAGSTREAM_RETRAIN_CONFIG")]
@@ -13,18 +31,195 @@ pub struct RetrainArgs {
     /// Run once and exit (the default).
     #[arg(long, conflicts_with = "every")]
     pub once: bool,
-    /// Repeat at this interval, for example 6h.
-    #[arg(long, value_name = "DURATION")]
-    pub every: Option<String>,
+    /// Repeat at this interval: a number and s, m, h or d, for example 6h.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub every: Option<Duration>,
     /// Compute and report, write nothing else.
     #[arg(long)]
     pub dry_run: bool,
-    /// Refresh prototypes without gradients.
+    /// Refresh prototypes and memory without gradients.
     #[arg(long)]
     pub prototypes_only: bool,
+    /// Who runs the job; goes into the registry's history.
+    #[arg(long, env = "TAGSTREAM_WHO", value_name = "NAME")]
+    pub who: Option<String>,
+    /// Print the outcome as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `90s`, `15m`, `6h`, `1d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || format!("{text:?} is no duration: give a number and s, m, h or d, for example 6h");
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let number: u64 = text[..split].parse().map_err(|_| wrong())?;
+    let seconds = match &text[split..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let whole = number.checked_mul(seconds).filter(|s| *s > 0);
+    whole.map(Duration::from_secs).ok_or_else(wrong)
 }
 
 /// Runs the command.
-pub fn run(_args: RetrainArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("`retrain` is not built yet")
+pub fn run(args: RetrainArgs) -> anyhow::Result<Exit> {
+    let config = RetrainConfig::load(args.config.as_deref()).map_err(|e| usage(e.to_string()))?;
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let options = JobOptions {
+        dry_run: args.dry_run,
+        prototypes_only: args.prototypes_only,
+        who: args
+            .who
+            .unwrap_or_else(|| format!("retrain {}/{}", host.trim(), std::process::id())),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the asynchronous runtime")?;
+    let Some(interval) = args.every else {
+        return finish(once(&config, &options, &runtime), args.json);
+    };
+    loop {
+        let began = Instant::now();
+        match once(&config, &options, &runtime) {
+            Err(error) if !error.is_temporary() => return finish(Err(error), args.json),
+            Err(error) => eprintln!("retrain: {error}; next try at the next interval"),
+            done => {
+                finish(done, args.json)?;
+            }
+        }
+        // A run that took longer than the interval is followed by the next at once.
+        let wait = interval.saturating_sub(began.elapsed());
+        let stopped = runtime.block_on(async {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => false,
+                () = terminated() => true,
+            }
+        });
+        if stopped {
+            return Ok(Exit::Success);
+        }
+    }
+}
+
+/// SIGTERM or Ctrl-C. While a run works they end the process as always: the next run goes on where it was.
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut term) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+fn once(
+    config: &RetrainConfig,
+    options: &JobOptions,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<Outcome, JobError> {
+    let bar = if std::io::stderr().is_terminal() {
+        ProgressBar::new(0)
+    } else {
+        ProgressBar::hidden()
+    };
+    let style = ProgressStyle::with_template("{prefix:18} {bar:30} {pos}/{len} {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let terminal = !bar.is_hidden();
+    let news = |news: News| match news {
+        News::Step(name) => {
+            bar.set_prefix(name);
+            bar.set_message("");
+            bar.set_length(0);
+            bar.set_position(0);
+            if !terminal {
+                eprintln!("retrain: {name}");
+            }
+        }
+        News::Features(done, all) => {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        }
+        News::Training(done, all, loss) => {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+            bar.set_message(format!("loss {loss:.4}"));
+        }
+    };
+    let outcome = Job::new(config, options, runtime, &news).run();
+    bar.finish_and_clear();
+    outcome
+}
+
+fn finish(outcome: Result<Outcome, JobError>, json: bool) -> anyhow::Result<Exit> {
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            let exit = if error.is_temporary() {
+                Exit::Temporary
+            } else if error.is_usage() {
+                Exit::Usage
+            } else {
+                return Err(error.into());
+            };
+            let message = error.to_string();
+            return Err(WithExit { exit, message }.into());
+        }
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&outcome)?);
+    }
+    Ok(match &outcome {
+        Outcome::Nothing { reason } => {
+            eprintln!("retrain: nothing to do: {reason}");
+            Exit::NothingToDo
+        }
+        Outcome::Judged {
+            verdict,
+            version,
+            id,
+            report,
+        } => {
+            let version = version.map_or("not registered (dry run)".into(), |v| {
+                format!("version {v}")
+            });
+            eprintln!("retrain: {verdict}: {id}, {version}");
+            if let Some(report) = report {
+                eprintln!("retrain: report in {}", report.display());
+            }
+            match verdict {
+                Verdict::Promote => Exit::Success,
+                Verdict::Hold => Exit::NothingToDo,
+                Verdict::Reject => Exit::Rejected,
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_numbers_with_a_unit() {
+        assert_eq!(duration("6h"), Ok(Duration::from_secs(21_600)));
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        for wrong in [
+            "",
+            "6",
+            "h",
+            "0h",
+            "6 h",
+            "-1h",
+            "1.5h",
+            "99999999999999999999d",
+        ] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,13 +1,16 @@
 //! From partial labels to a judged model: label store, features, trainer, judge, job, report.
 
 pub mod checkpoint;
+pub mod config;
 pub mod features;
 pub mod images;
+pub mod job;
 pub mod judge;
 pub mod label_store;
 pub mod labels;
 pub mod lease;
 pub mod optimizer;
+pub mod report;
 pub mod run_folder;
 pub mod scoring;
 pub mod suggest;

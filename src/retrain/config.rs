@@ -1,0 +1,235 @@
+//! The retraining job's configuration: a TOML file, then `TAGSTREAM_*` environment variables.
+//!
+//! Every key stands, commented with its default, in `configs/retrain.toml`; a test proves it.
+
+use super::judge::JudgeConfig;
+use crate::{
+    config::{
+        ConfigError, DecodeConfig, FetchConfig, LogConfig, ObjectStoreConfig, Provider, merged,
+    },
+    trm::config::{Method, MethodConfig},
+};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// `tagstream retrain --config`: everything the job can be told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetrainConfig {
+    /// Where models are kept.
+    pub registry: RegistryConfig,
+    /// Where labels are read.
+    pub labels: LabelSourceConfig,
+    /// How images are fetched.
+    pub fetch: FetchConfig,
+    /// How images are decoded.
+    pub decode: DecodeConfig,
+    /// The encoder's features.
+    pub features: FeaturesConfig,
+    /// Training.
+    pub train: TrainConfig,
+    /// Calibration.
+    pub calibration: CalibrationConfig,
+    /// The judge.
+    pub judge: JudgeConfig,
+    /// One run at a time.
+    pub lease: LeaseConfig,
+    /// The report.
+    pub report: ReportConfig,
+    /// Credentials and options of object stores.
+    pub object_store: ObjectStoreConfig,
+    /// Logs.
+    pub log: LogConfig,
+}
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $ty:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $ty,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+section! {
+    /// Where models are kept.
+    RegistryConfig {
+        /// The registry: a folder or an object store (`s3://bucket/prefix`).
+        url: String = String::new(),
+    }
+}
+
+section! {
+    /// Where labels are read.
+    LabelSourceConfig {
+        /// Where the stage keeps its tables (its `output.url`).
+        url: String = String::new(),
+        /// The label table, below `url`.
+        table: String = "labels".into(),
+        /// The predictions table, for addresses that label events do not tell; empty: none.
+        predictions_table: String = "predictions".into(),
+        /// Fewer new or changed labels than this since the last run: nothing to do (exit code 99).
+        min_new_labels: usize = 100,
+        /// A category that the model does not know is added once this many images are known to have it; 0: never.
+        new_category_min_present: usize = 10,
+    }
+}
+
+section! {
+    /// The encoder's features.
+    FeaturesConfig {
+        /// Folder of the cache; empty: below the user's cache folder.
+        cache: String = String::new(),
+        /// Bound of the cache on disk, GiB.
+        cache_limit_gib: u64 = 20,
+        /// Bound of features in memory, MiB; what is more is read from the cache batch by batch.
+        memory_mib: u64 = 2048,
+        /// `cpu`, `cuda`, `tensorrt` or `auto`.
+        provider: Provider = Provider::Cpu,
+        /// Encoder sessions on a CPU; 0: one a core.
+        workers: usize = 0,
+    }
+}
+
+section! {
+    /// Training.
+    TrainConfig {
+        /// `trm-ml`, `trm-ml-base`, `positive-coop`, `dualcoop` or `linear-probe`.
+        method: Method = Method::TrmMl,
+        /// Changes to the method's settings, for example `["optimizer.epochs=6"]`.
+        set: Vec<String> = Vec::new(),
+        /// Seed of everything random.
+        seed: u64 = 0,
+        /// Training ends after the epoch in which this time has passed, minutes.
+        max_minutes: f64 = 60.0,
+        /// Start from the champion's weights instead of from the towers.
+        warm_start: bool = true,
+        /// Where checkpoints are kept between runs; empty: below the user's cache folder.
+        work_folder: String = String::new(),
+    }
+}
+
+/// What a category's threshold aims at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CalibrationTarget {
+    /// The best F1.
+    F1,
+    /// At least `precision`.
+    Precision,
+}
+
+section! {
+    /// Calibration, on the held-out part: the judge's measure depends on the order of scores only, which calibration does
+    /// not change.
+    CalibrationConfig {
+        /// `f1` or `precision`.
+        target: CalibrationTarget = CalibrationTarget::F1,
+        /// The precision aimed at, where that is the target.
+        precision: f64 = 0.9,
+    }
+}
+
+section! {
+    /// One run at a time for each registry.
+    LeaseConfig {
+        /// A run that shows no life for this long may be taken over, seconds.
+        time_to_live_s: u64 = 120,
+        /// How long to wait for another run to end before giving up (exit code 75), seconds.
+        wait_s: u64 = 0,
+    }
+}
+
+section! {
+    /// The report.
+    ReportConfig {
+        /// Folder for `report.html` and `report.json`; empty: only in the registry, beside the version.
+        folder: String = String::new(),
+        /// Example pictures.
+        examples: usize = 12,
+    }
+}
+
+impl RetrainConfig {
+    /// Reads `path` (defaults alone without one), then the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file or the key.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let config: RetrainConfig = merged(path)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// [`ConfigError::BadValue`] names the first key that cannot be right.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let bad = |key: &str, reason: &str| {
+            Err(ConfigError::BadValue {
+                key: key.into(),
+                reason: reason.into(),
+            })
+        };
+        if self.registry.url.is_empty() {
+            return bad(
+                "registry.url",
+                "is empty: name the registry (a folder or s3://...)",
+            );
+        }
+        if self.labels.url.is_empty() {
+            return bad(
+                "labels.url",
+                "is empty: name where the stage keeps its tables",
+            );
+        }
+        let share = self.judge.held_out_share;
+        if !(share > 0.0 && share < 1.0) {
+            return bad("judge.held_out_share", "must lie between 0 and 1");
+        }
+        for (key, confidence) in [
+            ("judge.confidence", self.judge.confidence),
+            ("judge.category_confidence", self.judge.category_confidence),
+        ] {
+            if !(0.5..1.0).contains(&confidence) {
+                return bad(key, "must be at least 0.5 and less than 1");
+            }
+        }
+        if self.judge.resamples < 100 {
+            return bad("judge.resamples", "must be at least 100");
+        }
+        if !(self.train.max_minutes > 0.0) {
+            return bad("train.max_minutes", "must be positive");
+        }
+        if self.lease.time_to_live_s == 0 {
+            return bad("lease.time_to_live_s", "must be at least 1");
+        }
+        self.method().map(drop)
+    }
+
+    /// The method's settings, changes included.
+    ///
+    /// # Errors
+    /// [`ConfigError::BadValue`] names the change that cannot be.
+    pub fn method(&self) -> Result<MethodConfig, ConfigError> {
+        let bad = |error: crate::trm::config::MethodError| ConfigError::BadValue {
+            key: "train.set".into(),
+            reason: error.to_string(),
+        };
+        let mut method = MethodConfig::preset(self.train.method);
+        for change in &self.train.set {
+            method.set(change).map_err(bad)?;
+        }
+        method.validate().map_err(bad)?;
+        Ok(method)
+    }
+}

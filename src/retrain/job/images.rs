@@ -1,0 +1,132 @@
+//! The images behind addresses, fetched under the same rules as in the stage.
+
+use super::{Inputs, Job, JobError, News, Part};
+use crate::{
+    model::bundle::Bundle,
+    retrain::{
+        config::RetrainConfig,
+        features::{Encoder, Extraction, FeatureStore, Identity, ImageBytes, ImageError, Progress},
+    },
+    stage::{budget::Budget, decode::DecodeLimits, fetch::Fetcher},
+};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use std::{collections::HashMap, path::PathBuf};
+use tokio::runtime::{Handle, Runtime};
+
+/// Images by id, through their addresses.
+pub(super) struct UriImages {
+    fetcher: Fetcher,
+    budget: Budget,
+    runtime: Handle,
+    uris: HashMap<String, String>,
+}
+
+impl UriImages {
+    pub(super) fn new(
+        config: &RetrainConfig,
+        inputs: &Inputs,
+        runtime: &Runtime,
+    ) -> Result<Self, JobError> {
+        // As many images at once as the cap on memory has room for.
+        let room = config.fetch.max_mib.saturating_mul(8).max(64);
+        Ok(UriImages {
+            fetcher: Fetcher::new(&config.fetch, &config.object_store)?,
+            budget: Budget::new(room << 20),
+            runtime: runtime.handle().clone(),
+            uris: inputs.uris(),
+        })
+    }
+
+    fn uri(&self, id: &str) -> Result<&str, ImageError> {
+        let uri = self.uris.get(id).map(String::as_str);
+        uri.ok_or_else(|| ImageError::NotFound {
+            place: "the label table".into(),
+        })
+    }
+}
+
+impl ImageBytes for UriImages {
+    fn read(&self, id: &str) -> Result<Bytes, ImageError> {
+        let fetched = self
+            .runtime
+            .block_on(self.fetcher.fetch(self.uri(id)?, &self.budget));
+        fetched
+            .map(|f| f.bytes)
+            .map_err(|e| ImageError::Unreadable {
+                reason: e.to_string(),
+            })
+    }
+
+    /// Behind an address in a network there is one image for ever: what is in the cache needs no fetching. Local files
+    /// change more easily and are cheap to read: their content counts.
+    fn identity(&self, id: &str) -> Result<Identity, ImageError> {
+        let uri = self.uri(id)?;
+        if uri.starts_with("file:") || uri.starts_with("data:") {
+            let bytes = self.read(id)?;
+            return Ok(Identity {
+                key: Sha256::digest(&bytes).into(),
+                bytes: Some(bytes),
+            });
+        }
+        let named = Sha256::digest([b"uri\0", uri.as_bytes()].concat());
+        Ok(Identity {
+            key: named.into(),
+            bytes: None,
+        })
+    }
+}
+
+impl Job<'_> {
+    /// The features of a part by the champion's encoder; images that cannot be had leave the part.
+    pub(super) fn features(
+        &self,
+        champion: &Bundle,
+        images: &UriImages,
+        part: Part,
+    ) -> Result<(Part, FeatureStore), JobError> {
+        let config = &self.config.features;
+        let failed = || JobError::work("features");
+        let encoder = Encoder::open(
+            &champion.encoder(),
+            champion.manifest().preprocessing.clone(),
+            config.provider,
+            config.workers,
+        )
+        .map_err(failed())?;
+        if part.ids.is_empty() {
+            let dims = champion.manifest().dims;
+            let positions = champion.manifest().positions();
+            let empty = FeatureStore::from_memory(0, positions, dims.embedding, vec![], vec![]);
+            return Ok((part, empty));
+        }
+        let news = |p: Progress| (self.news)(News::Features(p.done, p.total));
+        let extraction = Extraction {
+            cache: match config.cache.as_str() {
+                "" => crate::retrain::features::default_cache(),
+                folder => Some(PathBuf::from(folder)),
+            },
+            cache_limit: config.cache_limit_gib << 30,
+            memory_limit: config.memory_mib << 20,
+            skip_bad: true,
+            limits: DecodeLimits::from(&self.config.decode),
+            progress: &news,
+            ..Extraction::default()
+        };
+        let (store, skipped) = extraction
+            .run(&encoder, images, &part.ids)
+            .map_err(failed())?;
+        for s in skipped.iter().take(10) {
+            tracing::warn!(image_id = s.id, "left out: {}", s.error);
+        }
+        if !skipped.is_empty() {
+            tracing::warn!(
+                "{} of {} images were left out",
+                skipped.len(),
+                part.ids.len()
+            );
+        }
+        let rows: Vec<usize> = skipped.iter().map(|s| s.row).collect();
+        Ok((part.without(&rows), store))
+    }
+}

@@ -1,0 +1,345 @@
+//! What a run learns from: the snapshot of labels, its categories, its two parts.
+
+use super::JobError;
+use crate::{
+    events::LabelState,
+    model::{
+        bundle::{Bundle, Category},
+        registry::{Registry, RegistryError},
+    },
+    retrain::{
+        config::RetrainConfig,
+        judge::is_held_out,
+        label_store::{TableError, join_uris, read_labels},
+        labels::{CategoryCount, LabelTable},
+    },
+    stage::sink::store::TableStore,
+};
+use flate2::{Compression, GzBuilder, read::GzDecoder};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fs::File,
+    path::Path,
+};
+
+/// The labels of a run, kept beside the version it registers.
+pub(super) const LABELS_FILE: &str = "labels.csv.gz";
+
+/// The snapshot and what follows from it.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    /// The labels.
+    pub table: LabelTable,
+    /// Their hash.
+    pub snapshot: String,
+    /// The champion's categories in their order, then new ones.
+    pub categories: Vec<Category>,
+    /// How many of them are the champion's.
+    pub champion_categories: usize,
+    /// Labelled images that have an address.
+    pub ids: Vec<String>,
+    /// Labelled images that have none: they cannot be learned from.
+    pub without_uri: usize,
+    /// Labels of categories that the candidate does not know.
+    pub unknown_category_labels: u64,
+}
+
+/// A part of the images with their labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// Images, n.
+    pub ids: Vec<String>,
+    /// `[n, C]`: +1 present, -1 absent, 0 unknown.
+    pub labels: Vec<i8>,
+}
+
+impl Part {
+    /// The part without the images of these rows.
+    pub fn without(&self, rows: &[usize]) -> Part {
+        let c = self.labels.len() / self.ids.len().max(1);
+        let gone: HashSet<usize> = rows.iter().copied().collect();
+        let keep = |row: &usize| !gone.contains(row);
+        let kept: Vec<usize> = (0..self.ids.len()).filter(keep).collect();
+        let labels = kept.iter().flat_map(|r| &self.labels[r * c..(r + 1) * c]);
+        Part {
+            ids: kept.iter().map(|r| self.ids[*r].clone()).collect(),
+            labels: labels.copied().collect(),
+        }
+    }
+
+    /// Known labels.
+    pub fn known(&self) -> usize {
+        self.labels.iter().filter(|l| **l != 0).count()
+    }
+}
+
+/// Reads the label table, joins addresses, settles the categories.
+pub(super) async fn read(config: &RetrainConfig, champion: &Bundle) -> Result<Inputs, JobError> {
+    let source = &config.labels;
+    let store = TableStore::open_for_reading(&source.url, &config.object_store);
+    let store = store.map_err(TableError::from)?;
+    let mut table = read_labels(&store, &source.table).await?;
+    if !source.predictions_table.is_empty() {
+        join_uris(&mut table, &store, &source.predictions_table).await?;
+    }
+    Ok(Inputs::new(
+        table,
+        champion.manifest().categories.clone(),
+        source.new_category_min_present,
+    ))
+}
+
+impl Inputs {
+    /// Inputs from a table; categories that are not among `champion`'s join once enough images are known to have them.
+    pub fn new(table: LabelTable, champion: Vec<Category>, new_min_present: usize) -> Self {
+        let counts = table.counts();
+        let mut categories = champion;
+        let champion_categories = categories.len();
+        for (name, count) in &counts {
+            let known = categories[..champion_categories]
+                .iter()
+                .any(|c| c.name == *name);
+            let enough = new_min_present > 0 && count.present >= new_min_present as u64;
+            if !known && enough {
+                categories.push(Category {
+                    name: name.clone(),
+                    prompt: name.replace('_', " "),
+                    threshold: 0.5,
+                });
+            }
+        }
+        let unknown = counts
+            .iter()
+            .filter(|(name, _)| !categories.iter().any(|c| c.name == **name));
+        let ids: Vec<String> = table
+            .images()
+            .filter(|(_, image)| !image.uri.is_empty())
+            .map(|(id, _)| id.to_owned())
+            .collect();
+        Inputs {
+            snapshot: table.hash(),
+            champion_categories,
+            without_uri: table.without_uri().count(),
+            unknown_category_labels: unknown.map(|(_, c)| c.present + c.absent).sum(),
+            ids,
+            categories,
+            table,
+        }
+    }
+
+    /// How much is known about each category.
+    pub fn counts(&self) -> BTreeMap<String, CategoryCount> {
+        self.table.counts()
+    }
+
+    /// The address of every image.
+    pub fn uris(&self) -> HashMap<String, String> {
+        let images = self.table.images();
+        images
+            .map(|(id, image)| (id.to_owned(), image.uri.clone()))
+            .collect()
+    }
+
+    /// The part to learn from, and the held-out part.
+    pub fn split(&self, share: f64) -> (Part, Part) {
+        let index: HashMap<&str, usize> = self
+            .categories
+            .iter()
+            .enumerate()
+            .map(|(i, c)| (c.name.as_str(), i))
+            .collect();
+        let c = self.categories.len();
+        let empty = || Part {
+            ids: Vec::new(),
+            labels: Vec::new(),
+        };
+        let (mut train, mut held_out) = (empty(), empty());
+        for (id, image) in self.table.images() {
+            if image.uri.is_empty() {
+                continue;
+            }
+            let mut row = vec![0i8; c];
+            for (category, state, _) in image.known() {
+                if let Some(&k) = index.get(category) {
+                    row[k] = match state {
+                        LabelState::Present => 1,
+                        LabelState::Absent => -1,
+                    };
+                }
+            }
+            if row.iter().all(|l| *l == 0) {
+                continue;
+            }
+            let part = if is_held_out(id, share) {
+                &mut held_out
+            } else {
+                &mut train
+            };
+            part.ids.push(id.into());
+            part.labels.extend(row);
+        }
+        (train, held_out)
+    }
+
+    /// Writes the labels, compressed, for the next run to compare with. The same labels give the same bytes.
+    pub(super) fn write_labels(&self, path: &Path) -> Result<(), JobError> {
+        let file = File::create(path).map_err(JobError::io(path))?;
+        let zip = GzBuilder::new()
+            .mtime(0)
+            .write(file, Compression::default());
+        let mut writer = csv::Writer::from_writer(zip);
+        let mut write = || -> Result<(), csv::Error> {
+            writer.write_record(["image_id", "label", "state"])?;
+            for (image, category, state) in self.table.known() {
+                let state = match state {
+                    LabelState::Present => "present",
+                    LabelState::Absent => "absent",
+                };
+                writer.write_record([image, category, state])?;
+            }
+            writer.flush()?;
+            Ok(())
+        };
+        write().map_err(|e| JobError::io(path)(e.into()))?;
+        let zip = writer
+            .into_inner()
+            .map_err(|e| JobError::io(path)(e.into_error()))?;
+        zip.finish().map(drop).map_err(JobError::io(path))
+    }
+
+    /// Labels that are new or changed since the newest version that keeps its labels; all if there is none.
+    pub(super) async fn new_since_last_run(&self, registry: &Registry) -> Result<usize, JobError> {
+        let known = self.table.known().count();
+        let versions = registry.versions().await?;
+        let with_labels = |v: &&_| -> bool {
+            let v: &&crate::model::registry::VersionRecord = v;
+            v.attachments.contains_key(LABELS_FILE)
+        };
+        let Some(last) = versions.iter().rev().find(with_labels) else {
+            return Ok(known);
+        };
+        let aside = tempfile_path();
+        registry.attachment(last, LABELS_FILE, &aside).await?;
+        let read = read_states(&aside);
+        // It is ours alone, and of no use any more.
+        let _ = std::fs::remove_file(&aside);
+        let before = read.map_err(|e| RegistryError::Corrupt {
+            path: format!("version {}: {LABELS_FILE}", last.version),
+            reason: e.to_string(),
+        })?;
+        let same = self
+            .table
+            .known()
+            .filter(|(image, category, state)| {
+                let states = before.get(*image);
+                states.and_then(|s| s.get(*category)) == Some(state)
+            })
+            .count();
+        let before: usize = before.values().map(HashMap::len).sum();
+        // Added or changed, plus taken back.
+        Ok((known - same).max(before - same))
+    }
+}
+
+fn tempfile_path() -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("tagstream-labels-{:032x}", rand::random::<u128>()))
+}
+
+type States = HashMap<String, HashMap<String, LabelState>>;
+
+fn read_states(path: &Path) -> Result<States, csv::Error> {
+    let mut states = States::new();
+    let file = File::open(path)?;
+    for row in csv::Reader::from_reader(GzDecoder::new(file)).deserialize() {
+        let (image, category, state): (String, String, LabelState) = row?;
+        states.entry(image).or_default().insert(category, state);
+    }
+    Ok(states)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::LabelEvent;
+
+    fn table(images: usize) -> LabelTable {
+        let events: Vec<LabelEvent> = (0..images)
+            .map(|i| LabelEvent {
+                image_id: format!("img-{i}"),
+                uri: if i == 0 {
+                    String::new()
+                } else {
+                    format!("file:///{i}.jpg")
+                },
+                present: vec!["cat".into(), "new".into()],
+                absent: vec!["dog".into()],
+                retract: Vec::new(),
+                annotator: String::new(),
+                event_time: None,
+            })
+            .collect();
+        LabelTable::of_events(&events)
+    }
+
+    fn category(name: &str) -> Category {
+        Category {
+            name: name.into(),
+            prompt: name.into(),
+            threshold: 0.5,
+        }
+    }
+
+    #[test]
+    fn no_held_out_image_is_ever_trained_on() {
+        let small = Inputs::new(table(500), vec![category("dog"), category("cat")], 10);
+        let large = Inputs::new(table(1000), vec![category("dog"), category("cat")], 10);
+        let (train_small, held_small) = small.split(0.2);
+        let (train_large, held_large) = large.split(0.2);
+        assert_eq!(train_small.ids.len() + held_small.ids.len(), 499);
+        // The sides stay as they are when more labels arrive.
+        for (train, held) in [
+            (&train_small, &held_large),
+            (&train_large, &held_small),
+            (&train_large, &held_large),
+        ] {
+            assert!(train.ids.iter().all(|id| !held.ids.contains(id)));
+        }
+        assert!(held_small.ids.iter().all(|id| held_large.ids.contains(id)));
+    }
+
+    #[test]
+    fn new_categories_join_at_the_end_once_enough_is_known() {
+        let inputs = Inputs::new(table(20), vec![category("dog"), category("cat")], 10);
+        let names: Vec<_> = inputs.categories.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names, ["dog", "cat", "new"]);
+        assert_eq!((inputs.champion_categories, inputs.without_uri), (2, 1));
+        assert_eq!(inputs.split(0.5).0.labels[..3], [-1, 1, 1]);
+        let inputs = Inputs::new(table(20), vec![category("dog")], 0);
+        assert_eq!(inputs.categories.len(), 1);
+        assert_eq!(inputs.unknown_category_labels, 40);
+    }
+
+    #[test]
+    fn labels_are_kept_and_repeat_to_the_byte() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let inputs = Inputs::new(table(20), vec![category("dog")], 0);
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        inputs.write_labels(&a).unwrap();
+        inputs.write_labels(&b).unwrap();
+        assert_eq!(std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap());
+        let states = read_states(&a).unwrap();
+        assert_eq!(states["img-3"]["dog"], LabelState::Absent);
+        assert_eq!(states.values().map(HashMap::len).sum::<usize>(), 60);
+    }
+
+    #[test]
+    fn rows_leave_with_their_labels() {
+        let part = Part {
+            ids: ["a", "b", "c"].map(String::from).to_vec(),
+            labels: vec![1, 0, -1, 1, 0, 0],
+        };
+        let rest = part.without(&[1]);
+        assert_eq!(rest.ids, ["a", "c"]);
+        assert_eq!((rest.labels.clone(), rest.known()), (vec![1, 0, 0, 0], 1));
+    }
+}

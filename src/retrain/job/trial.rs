@@ -1,0 +1,224 @@
+//! The candidate before the judge: both models' scores on the held-out part, the canary, and pictures to look at.
+
+use super::{Inputs, Job, JobError, Part, candidate::Candidate, images::UriImages};
+use crate::{
+    model::{
+        bundle::Bundle,
+        runtime::{Device, Runtime},
+        tagger::{Tagger, TaggerOptions},
+    },
+    retrain::{
+        features::{FeatureStore, ImageBytes},
+        judge::{Check, Judgement, Trial, judge},
+        report::{Confident, Example, ExampleTag},
+        scoring::Scorer,
+    },
+    stage::decode::{DecodeLimits, decode_into, decode_rgb},
+};
+
+/// Longer side of an example picture, pixels.
+const THUMBNAIL: u32 = 240;
+/// Tags shown on a picture for each model.
+const TAGS: usize = 5;
+
+pub(super) struct Judged {
+    pub(super) judgement: Judgement,
+    pub(super) confident: [Confident; 2],
+}
+
+fn logits(bundle: &Bundle, features: &FeatureStore) -> Result<Vec<f32>, JobError> {
+    if features.is_empty() {
+        return Ok(Vec::new());
+    }
+    Scorer::of_bundle(bundle, features)
+        .and_then(|mut scorer| scorer.logits(features))
+        .map_err(JobError::work("scoring the held-out part"))
+}
+
+/// The first `keep` of every `of` columns.
+fn columns<T: Copy>(values: &[T], of: usize, keep: usize) -> Vec<T> {
+    let rows = values.chunks(of.max(1));
+    rows.flat_map(|row| &row[..keep.min(row.len())])
+        .copied()
+        .collect()
+}
+
+pub(super) fn judge_candidate(
+    job: &Job<'_>,
+    champion: &Bundle,
+    candidate: &Candidate,
+    inputs: &Inputs,
+    held_out: &Part,
+    features: &FeatureStore,
+) -> Result<Judged, JobError> {
+    let c = inputs.categories.len();
+    let common = inputs.champion_categories;
+    let mut checks = vec![
+        contract(champion, &candidate.bundle),
+        canary(&candidate.bundle),
+    ];
+    let champion_scores = logits(champion, features)?;
+    let scored = logits(&candidate.bundle, features);
+    let candidate_scores = match scored {
+        Ok(scores) => scores,
+        Err(error) => {
+            // A head that cannot run is a flaw of the candidate, not of the job.
+            checks.push(Check {
+                name: "scores".into(),
+                passed: false,
+                detail: error.to_string(),
+            });
+            vec![f32::NAN; held_out.labels.len()]
+        }
+    };
+    let names: Vec<String> = inputs.categories.iter().map(|c| c.name.clone()).collect();
+    let labels = columns(&held_out.labels, c, common);
+    let trial = Trial {
+        categories: &names[..common],
+        candidate: &columns(&candidate_scores, c, common),
+        champion: &champion_scores,
+        labels: &labels,
+    };
+    let judgement = judge(&trial, &checks, &job.config.judge, job.config.train.seed);
+    let confident = [
+        (champion, trial.champion),
+        (&candidate.bundle, trial.candidate),
+    ]
+    .map(|(bundle, scores)| {
+        Confident::measure(scores, &labels, bundle.manifest().calibration.temperature)
+    });
+    Ok(Judged {
+        judgement,
+        confident,
+    })
+}
+
+/// What must not change from version to version, or readers and the running stage would stumble.
+fn contract(champion: &Bundle, candidate: &Bundle) -> Check {
+    let (old, new) = (champion.manifest(), candidate.manifest());
+    let mut flaws = Vec::new();
+    if old.dims != new.dims {
+        flaws.push("the sizes of the tensors differ".to_owned());
+    }
+    if old.preprocessing_hash != new.preprocessing_hash {
+        flaws.push("the preprocessing differs".to_owned());
+    }
+    if champion.encoder_hash() != candidate.encoder_hash() {
+        flaws.push("the encoder differs".to_owned());
+    }
+    let kept = new.categories.iter().map(|c| &c.name);
+    if !old
+        .categories
+        .iter()
+        .map(|c| &c.name)
+        .eq(kept.take(old.categories.len()))
+    {
+        flaws.push("the champion's categories are not the candidate's first ones".to_owned());
+    }
+    Check {
+        name: "contract".into(),
+        passed: flaws.is_empty(),
+        detail: if flaws.is_empty() {
+            "same encoder, sizes, preprocessing and categories (new ones at the end)".into()
+        } else {
+            flaws.join("; ")
+        },
+    }
+}
+
+fn open(bundle: &Bundle) -> Result<Tagger, Box<dyn std::error::Error>> {
+    let runtime = Runtime::load()?;
+    let options = TaggerOptions {
+        workers: 1,
+        ..TaggerOptions::on(Device::Cpu)
+    };
+    Ok(Tagger::open(&runtime, bundle, options, None)?)
+}
+
+/// Loads the candidate as the stage would and runs a batch.
+fn canary(candidate: &Bundle) -> Check {
+    let result = Bundle::open(candidate.root())
+        .map_err(Into::into)
+        .and_then(|bundle| open(&bundle))
+        .and_then(|tagger| Ok(tagger.canary()?));
+    Check {
+        name: "canary".into(),
+        passed: result.is_ok(),
+        detail: match result {
+            Ok(()) => "loads, and a batch gives finite numbers".into(),
+            Err(error) => error.to_string(),
+        },
+    }
+}
+
+/// Held-out pictures with what both models say, spread over the held-out part. What cannot be shown is left out.
+pub(super) fn examples(
+    job: &Job<'_>,
+    champion: &Bundle,
+    candidate: &Candidate,
+    images: &UriImages,
+    inputs: &Inputs,
+    held_out: &Part,
+) -> Vec<Example> {
+    let wanted = job.config.report.examples.min(held_out.ids.len());
+    let taggers = (open(champion), open(&candidate.bundle));
+    let (Ok(champion), Ok(candidate)) = taggers else {
+        return Vec::new();
+    };
+    let c = inputs.categories.len();
+    (0..wanted)
+        .filter_map(|i| {
+            let row = i * held_out.ids.len() / wanted;
+            let id = &held_out.ids[row];
+            let bytes = images.read(id).ok()?;
+            let limits = DecodeLimits::from(&job.config.decode);
+            let of = |state: i8| -> Vec<String> {
+                let labels = held_out.labels[row * c..(row + 1) * c].iter();
+                let named = labels.zip(&inputs.categories);
+                named
+                    .filter(|(l, _)| **l == state)
+                    .map(|(_, c)| c.name.clone())
+                    .collect()
+            };
+            Some(Example {
+                image_id: id.clone(),
+                picture: thumbnail(&bytes, &limits)?,
+                present: of(1),
+                absent: of(-1),
+                before: tags(&champion, &bytes, &limits)?,
+                after: tags(&candidate, &bytes, &limits)?,
+            })
+        })
+        .collect()
+}
+
+fn tags(tagger: &Tagger, bytes: &[u8], limits: &DecodeLimits) -> Option<Vec<ExampleTag>> {
+    let model = tagger.model();
+    let mut pixels = vec![0; model.shape.image_bytes()];
+    let size = decode_into(bytes, model.preprocessing(), limits, &mut pixels).ok()?;
+    let outputs = tagger.run(0, &pixels, 1, false).ok()?;
+    let inference = model
+        .interpret(&outputs, 0, Some((size.width, size.height)))
+        .ok()?;
+    let shown = inference.tags.into_iter().take(TAGS);
+    let named = shown.map(|tag| ExampleTag {
+        category: model.manifest.categories[tag.category].name.clone(),
+        score: tag.score,
+        bounding_box: tag.bounding_box,
+    });
+    Some(named.collect())
+}
+
+/// A small JPEG.
+fn thumbnail(bytes: &[u8], limits: &DecodeLimits) -> Option<Vec<u8>> {
+    let picture = decode_rgb(bytes, limits).ok()?;
+    let longest = picture.width().max(picture.height());
+    let scale = f64::from(THUMBNAIL) / f64::from(longest.max(1));
+    let side = |x: u32| ((f64::from(x) * scale).round() as u32).max(1);
+    let (w, h) = (side(picture.width()), side(picture.height()));
+    let small = image::imageops::thumbnail(&picture, w, h);
+    let mut out = std::io::Cursor::new(Vec::new());
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut out, 85);
+    small.write_with_encoder(encoder).ok()?;
+    Some(out.into_inner())
+}

@@ -1,0 +1,89 @@
+use super::*;
+use crate::retrain::judge::{JudgeConfig, Trial, judge};
+
+#[test]
+fn sure_predictions_are_counted_against_known_labels_only() {
+    let logits = [4.0, 4.0, -4.0, -4.0, 0.0, 4.0];
+    let labels = [1, -1, -1, 1, 1, 0];
+    let c = Confident::measure(&logits, &labels, 1.0);
+    let expected = Confident {
+        present: 2,
+        present_right: 1,
+        absent: 2,
+        absent_right: 1,
+    };
+    assert_eq!(c, expected);
+    // A temperature makes the same logits less sure.
+    assert_eq!(
+        Confident::measure(&logits, &labels, 4.0),
+        Confident::default()
+    );
+}
+
+#[test]
+fn the_page_escapes_what_it_shows_and_survives_nothing_measured() {
+    let nasty = "<script>alert('x')</script>".to_owned();
+    let judgement = judge(
+        &Trial {
+            categories: &[],
+            candidate: &[],
+            champion: &[],
+            labels: &[],
+        },
+        &[],
+        &JudgeConfig::default(),
+        0,
+    );
+    let example = Example {
+        image_id: nasty.clone(),
+        picture: vec![1, 2, 3],
+        present: vec![nasty.clone()],
+        absent: Vec::new(),
+        before: Vec::new(),
+        after: vec![ExampleTag {
+            category: nasty.clone(),
+            score: 0.5,
+            bounding_box: BoundingBox {
+                x: 0.0,
+                y: 0.0,
+                w: 1.0,
+                h: 1.0,
+            },
+        }],
+    };
+    let facts = Facts {
+        run: &nasty,
+        written: Utc::now(),
+        champion: &nasty,
+        champion_version: Some(1),
+        candidate: &nasty,
+        method: &nasty,
+        seed: 0,
+        code_version: "0",
+        judgement: &judgement,
+        labels: LabelFacts {
+            snapshot: "short".into(),
+            images: 0,
+            known: 0,
+            train_images: 0,
+            train_known: 0,
+            held_out_images: 0,
+            held_out_known: 0,
+            without_uri: 1,
+            of_unknown_categories: 1,
+            new_categories: vec![nasty.clone()],
+            categories: BTreeMap::from([(nasty.clone(), CategoryCount::default())]),
+        },
+        confident: &[Confident::default(); 2],
+        curves: &[],
+        cost: &Cost::default(),
+        examples: &[example],
+    };
+    let html = page::html(&facts);
+    assert!(!html.contains("<script"), "unescaped text");
+    assert!(!html.contains("NaN"));
+    assert!(
+        !html.contains("http://") && !html.contains("https://"),
+        "it needs nothing else"
+    );
+}
