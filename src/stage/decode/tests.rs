@@ -255,3 +255,69 @@ fn a_broken_header_does_not_spoil_the_next_picture() {
         assert_eq!(got, expected, "after a header cut at {cut}");
     }
 }
+
+/// Flips, copies, cuts and overwrites bytes: a fixed sample of what the fuzzer does at length. `TAGSTREAM_MUTATIONS` makes
+/// more of it.
+#[test]
+fn mutated_pictures_give_pixels_or_an_error_and_never_a_panic() {
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+    let rounds: u64 = std::env::var("TAGSTREAM_MUTATIONS")
+        .map(|n| n.parse().unwrap())
+        .unwrap_or(40);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/decode");
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            !matches!(
+                path.extension().and_then(|e| e.to_str()),
+                Some("npy" | "json")
+            )
+        })
+        .collect();
+    names.sort();
+    let limits = DecodeLimits {
+        max_pixels: 1 << 20,
+        max_alloc_bytes: 32 << 20,
+    };
+    let mut decoded_anyway = 0;
+    for path in &names {
+        let whole = std::fs::read(path).unwrap();
+        for seed in 0..rounds {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut bytes = whole.clone();
+            // Headers are short and matter most, so every second change falls into the first bytes.
+            for _ in 0..random.random_range(1..8) {
+                let end = if random.random_bool(0.5) {
+                    bytes.len().min(200)
+                } else {
+                    bytes.len()
+                };
+                let at = random.random_range(0..end.max(1));
+                match random.random_range(0..5) {
+                    0 => bytes[at] ^= 1 << random.random_range(0..8),
+                    1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][random.random_range(0..5)],
+                    2 => bytes[at] = random.random(),
+                    3 if bytes.len() > 16 => bytes.truncate(at.max(8)),
+                    _ => {
+                        let from = random.random_range(0..bytes.len());
+                        let len = random.random_range(0..32.min(bytes.len() - from.max(at)).max(1));
+                        bytes.copy_within(from..from + len, at);
+                    }
+                }
+            }
+            match decode_into(&bytes, &preprocessing(16), &limits, &mut [0; 16 * 16 * 3]) {
+                Ok(size) => {
+                    decoded_anyway += 1;
+                    assert!(u64::from(size.width) * u64::from(size.height) <= limits.max_pixels);
+                }
+                Err(error) => assert!(
+                    !error.to_string().contains("panicked"),
+                    "{}, seed {seed}: {error}",
+                    path.display()
+                ),
+            }
+        }
+    }
+    assert!(names.len() >= 30 && decoded_anyway > 0);
+}
