@@ -93,10 +93,11 @@ impl EmbeddedBroker {
     /// [`BrokerError`].
     pub fn set_down(&self, down: bool) -> Result<(), BrokerError> {
         let cluster = self.cluster()?;
-        Ok(if down {
-            cluster.broker_down(1)?
+        if down {
+            cluster.broker_down(1)?;
         } else {
-            cluster.broker_up(1)?
-        })
+            cluster.broker_up(1)?;
+        }
+        Ok(())
     }
 }

@@ -159,7 +159,9 @@ impl Scoreboard {
         choose: impl Fn(&ScoredImage) -> bool,
     ) -> Result<BTreeMap<String, VersionScore>, ScoreError> {
         let names: Vec<String> = categories().iter().map(|c| c.to_string()).collect();
-        let mut versions: BTreeMap<&str, (Vec<f32>, Vec<i8>, usize, usize)> = BTreeMap::new();
+        /// Scores, labels, images and tags of one version so far.
+        type Gathered = (Vec<f32>, Vec<i8>, usize, usize);
+        let mut versions: BTreeMap<&str, Gathered> = BTreeMap::new();
         for row in self.rows.iter().filter(|r| choose(r)) {
             let Some(present) = truth.get(&row.image_id) else {
                 continue;

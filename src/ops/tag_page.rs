@@ -57,7 +57,7 @@ pub fn render(model: &str, images: &[PageImage]) -> Result<String, image::ImageE
     for image in images {
         card(&mut page, image)?;
     }
-    write!(page, "</main><script>{SCRIPT}</script></body></html>\n")
+    writeln!(page, "</main><script>{SCRIPT}</script></body></html>")
         .expect("writing to a string does not fail");
     Ok(page)
 }

@@ -51,6 +51,9 @@ fn group(name: &str, config: &OptimizerConfig) -> (f64, f64) {
     }
 }
 
+/// A part of the state: its name, its shape, its values.
+pub type StateTensor = (String, Vec<usize>, Vec<f32>);
+
 /// One trained tensor and what the optimiser knows about it.
 #[derive(Debug)]
 struct Slot {
@@ -191,7 +194,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// Those of tensor operations.
-    pub fn state(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+    pub fn state(&self) -> Result<Vec<StateTensor>> {
         let mut state = Vec::new();
         for (name, slot) in &self.slots {
             let live = slot.var.flatten_all()?.to_vec1::<f32>()?;

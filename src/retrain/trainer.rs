@@ -173,17 +173,17 @@ pub fn train(
     let mut optimizer = Optimizer::new(&weights, &model.trained(&weights), &config.optimizer)?;
     let mut teacher = Teacher::new(&run, &weights)?;
     let mut done = 0;
-    if let Some(path) = &options.checkpoint {
-        if let Some(state) = Checkpoint::read(path, &identity)? {
-            let tensors = state
-                .tensors
-                .into_iter()
-                .map(|(name, _, values)| (name, values))
-                .collect();
-            optimizer.restore(&tensors, state.steps)?;
-            teacher.restore(&state.numbers)?;
-            done = state.epochs;
-        }
+    if let Some(path) = &options.checkpoint
+        && let Some(state) = Checkpoint::read(path, &identity)?
+    {
+        let tensors = state
+            .tensors
+            .into_iter()
+            .map(|(name, _, values)| (name, values))
+            .collect();
+        optimizer.restore(&tensors, state.steps)?;
+        teacher.restore(&state.numbers)?;
+        done = state.epochs;
     }
 
     let epochs = config.optimizer.epochs;

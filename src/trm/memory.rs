@@ -161,7 +161,7 @@ impl Memory {
         let mut masks = vec![0.0f32; m * columns];
         let mut right = vec![0.0f32; m * columns];
         for (row, &image) in kept.iter().enumerate() {
-            for category in 0..c {
+            for (category, prior) in priors.iter().enumerate() {
                 let (target, weight) = data.target(image, category);
                 for left_out in 0..=config.folds {
                     if fold_of[image] == left_out.checked_sub(1) && left_out > 0 {
@@ -169,7 +169,7 @@ impl Memory {
                     }
                     let at = row * columns + left_out * c + category;
                     masks[at] = weight.sqrt();
-                    right[at] = weight.sqrt() * (target - priors[category]);
+                    right[at] = weight.sqrt() * (target - prior);
                 }
             }
         }
@@ -499,13 +499,13 @@ mod tests {
         let alpha = solve(&kernel, &masks, &right, columns, ridge).unwrap();
         let k = kernel.to_vec2::<f32>().unwrap();
         for j in 0..columns {
-            for i in 0..6 {
+            for (i, row) in k.iter().enumerate() {
                 let at = i * columns + j;
                 if masks[at] == 0.0 {
                     assert_eq!(alpha[at], 0.0);
                     continue;
                 }
-                let sum: f32 = (0..6).map(|l| k[i][l] * alpha[l * columns + j]).sum();
+                let sum: f32 = (0..6).map(|l| row[l] * alpha[l * columns + j]).sum();
                 assert!((sum + ridge * alpha[at] - right[at]).abs() < 1e-3);
             }
         }

@@ -1,6 +1,6 @@
 //! Named tensors: what is trained, averaged, stored and started from.
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use std::collections::BTreeMap;
 
 /// Names of the trainable tensors. Matrices are applied from the right unless they belong to a layer (`*.weight`).
@@ -163,7 +163,7 @@ pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
 /// A tensor from 32-bit elements.
 #[cfg(test)]
 pub(crate) fn tensor(values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
-    Tensor::from_vec(values, shape, &Device::Cpu)
+    Tensor::from_vec(values, shape, &candle_core::Device::Cpu)
 }
 
 #[cfg(test)]

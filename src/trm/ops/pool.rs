@@ -93,7 +93,7 @@ fn weights<T: Real>(out: &mut [T], keys: &[T], image: &[T], dims: Dims) {
         }
         let sum = row.iter().fold(T::zero(), |a, &b| a + b);
         for x in row.iter_mut() {
-            *x = *x / sum;
+            *x /= sum;
         }
     }
 }

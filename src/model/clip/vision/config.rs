@@ -6,7 +6,7 @@ use serde_json::Value;
 /// CLIP's own pixel statistics, the default where a configuration gives none.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// See [`CLIP_MEAN`].
-pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// The activation of a block's MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
