@@ -302,7 +302,7 @@ settings! {
         /// Global.
         global: f64 = 1.0,
         /// Memory.
-        memory: f64 = 3.0,
+        memory: f64 = 6.0,
     }
 }
 

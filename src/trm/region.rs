@@ -10,7 +10,7 @@
 //! The encoder is frozen, so V^ carries no gradient, and every product that would touch all positions is moved to the
 //! categories' side: `V^ (Wk_h (Q Wq_h)^T)` needs no projection of V^, and `(A_h V^) Wv_h` projects C rows instead of N.
 
-use super::ops::{FrozenLayerNorm, attention_pool, gelu, linear, unit};
+use super::ops::{ResidualMlp, attention_pool, unit};
 use candle_core::{Result, Tensor};
 
 /// LayerNorm's epsilon.
@@ -130,20 +130,15 @@ pub struct QueryLayers<'a> {
 /// # Errors
 /// If the shapes do not fit.
 pub fn query_level(attended: &Tensor, queries: &Tensor, layers: &QueryLayers) -> Result<Tensor> {
-    let u = layer_norm(
-        &attended.broadcast_add(queries)?,
-        layers.norm_weight,
-        layers.norm_bias,
-    )?;
-    let hidden = gelu(&linear(&u, layers.mlp_in.0, layers.mlp_in.1)?)?;
-    &u + linear(&hidden, layers.mlp_out.0, layers.mlp_out.1)?
-}
-
-/// LayerNorm over the last dimension with trained weight and bias.
-fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    let (one, zero) = (weight.ones_like()?, weight.zeros_like()?);
-    let normal = FrozenLayerNorm::new(one, zero, NORM_EPSILON)?.forward(x)?;
-    normal.broadcast_mul(weight)?.broadcast_add(bias)
+    let operation = ResidualMlp {
+        queries,
+        norm_weight: layers.norm_weight,
+        norm_bias: layers.norm_bias,
+        mlp_in: layers.mlp_in,
+        mlp_out: layers.mlp_out,
+        epsilon: NORM_EPSILON,
+    };
+    operation.forward(attended)
 }
 
 /// R^ or F^: rows of norm 1.

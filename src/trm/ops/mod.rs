@@ -11,7 +11,7 @@
 //! | [`softmax`] | over the last dimension | yes |
 //! | [`quick_gelu`], [`gelu`] | `x σ(1.702 x)`, `x Φ(x)` | yes |
 //! | [`select_rows`] | rows of a matrix by index | scattered back |
-//! | [`linear`] | `x Wᵀ + b`, all trained | yes |
+//! | [`ResidualMlp`] | `U + MLP(U)`, `U = LayerNorm(x + Q)` | yes |
 //! | [`attention_pool`] | softmax-weighted mean of frozen positions | to the keys |
 //! | [`unit`], [`row_products`] | L2 normalisation; `rows[b,c] . weight[c]` | yes |
 //! | [`causal_attention`] | multi-head, sequences of different length packed in one matrix | yes |
@@ -21,21 +21,21 @@
 
 mod activation;
 mod attention;
-mod dense;
 mod layer_norm;
 mod linear;
 pub(crate) mod matrix;
 mod pool;
+mod residual_mlp;
 mod rows;
 mod softmax;
 mod unit;
 
 pub use activation::{gelu, quick_gelu};
 pub use attention::{Segment, causal_attention};
-pub use dense::linear;
 pub use layer_norm::FrozenLayerNorm;
 pub use linear::FrozenLinear;
 pub use pool::{attention_pool, attention_saliency};
+pub use residual_mlp::ResidualMlp;
 pub use rows::select_rows;
 pub use softmax::softmax;
 pub use unit::{row_products, unit};

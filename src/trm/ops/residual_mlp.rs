@@ -1,0 +1,456 @@
+//! `F = U + MLP(U)`, `U = LayerNorm(x + Q)`: the query-level feature in one operation.
+//!
+//! Composed, this makes a dozen passes over `[B C, 4 D]`; here each group of images stays on one thread and in its cache.
+
+use super::matrix::{Into, Matrix, multiply};
+use super::{Real, add_scaled, dispatch, elements, with_elements};
+use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+use std::any::Any;
+use std::sync::OnceLock;
+
+/// Groups that images are split into, whatever the number of threads: sums over groups are taken in their order, so the
+/// result does not depend on the threads.
+const GROUPS: usize = 8;
+
+/// The layers' weights.
+#[derive(Debug, Clone, Copy)]
+pub struct ResidualMlp<'a> {
+    /// Q, added to every image's rows, `[C, D]`.
+    pub queries: &'a Tensor,
+    /// LayerNorm weight, `[D]`.
+    pub norm_weight: &'a Tensor,
+    /// LayerNorm bias, `[D]`.
+    pub norm_bias: &'a Tensor,
+    /// First layer, `[hidden, D]` and `[hidden]`; GELU (erf) follows.
+    pub mlp_in: (&'a Tensor, &'a Tensor),
+    /// Second layer, `[D, hidden]` and `[D]`.
+    pub mlp_out: (&'a Tensor, &'a Tensor),
+    /// LayerNorm's epsilon.
+    pub epsilon: f64,
+}
+
+impl ResidualMlp<'_> {
+    /// F of `x` (`[B, C, D]`); the gradient goes to `x` and to every weight.
+    ///
+    /// # Errors
+    /// If the shapes do not fit, or the element types differ.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (_, c, d) = x.dims3()?;
+        let hidden = self.mlp_in.1.dims1()?;
+        let parts: [(&Tensor, &[usize]); 7] = [
+            (self.queries, &[c, d]),
+            (self.norm_weight, &[d]),
+            (self.norm_bias, &[d]),
+            (self.mlp_in.0, &[hidden, d]),
+            (self.mlp_in.1, &[hidden]),
+            (self.mlp_out.0, &[d, hidden]),
+            (self.mlp_out.1, &[d]),
+        ];
+        let mut flat = Vec::with_capacity(parts.len());
+        for (tensor, shape) in parts {
+            if tensor.dims() != shape || tensor.dtype() != x.dtype() {
+                bail!(
+                    "a weight of shape {:?} where {shape:?} is needed",
+                    tensor.dims()
+                );
+            }
+            flat.push(tensor.flatten_all()?);
+        }
+        let operation = Operation {
+            hidden,
+            epsilon: self.epsilon,
+            saved: OnceLock::new(),
+        };
+        x.contiguous()?
+            .apply_op2(&Tensor::cat(&flat, 0)?, operation)
+    }
+}
+
+struct Operation {
+    hidden: usize,
+    epsilon: f64,
+    /// Of every group, what the backward pass needs: `Vec<Saved<T>>`.
+    saved: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+struct Saved<T> {
+    /// `(x + Q - mean) / deviation`.
+    normal: Vec<T>,
+    /// 1 / deviation of every row.
+    inverse: Vec<T>,
+    u: Vec<T>,
+    activated: Vec<T>,
+    slope: Vec<T>,
+}
+
+/// The weights inside the flat operand.
+struct Parts<'a, T> {
+    queries: &'a [T],
+    norm_weight: &'a [T],
+    norm_bias: &'a [T],
+    in_weight: &'a [T],
+    in_bias: &'a [T],
+    out_weight: &'a [T],
+    out_bias: &'a [T],
+}
+
+#[derive(Clone, Copy)]
+struct Dims {
+    categories: usize,
+    width: usize,
+    hidden: usize,
+}
+
+impl Dims {
+    fn sizes(self) -> [usize; 7] {
+        let (c, d, h) = (self.categories, self.width, self.hidden);
+        [c * d, d, d, h * d, h, d * h, d]
+    }
+
+    /// Elements of a group of images.
+    fn group(self, total: usize) -> usize {
+        let image = self.categories * self.width;
+        (total / image).div_ceil(GROUPS).max(1) * image
+    }
+
+    fn split<T>(self, mut flat: &[T]) -> Parts<'_, T> {
+        let mut next = |size: usize| {
+            let (part, rest) = flat.split_at(size);
+            flat = rest;
+            part
+        };
+        let [a, b, c, d, e, f, g] = self.sizes();
+        Parts {
+            queries: next(a),
+            norm_weight: next(b),
+            norm_bias: next(c),
+            in_weight: next(d),
+            in_bias: next(e),
+            out_weight: next(f),
+            out_bias: next(g),
+        }
+    }
+}
+
+impl Operation {
+    fn dims(&self, x: &[usize]) -> Dims {
+        Dims {
+            categories: x[1],
+            width: x[2],
+            hidden: self.hidden,
+        }
+    }
+
+    fn run<T: Real>(&self, x: &[T], flat: &[T], dims: Dims) -> Vec<T> {
+        let parts = dims.split(flat);
+        let mut y = vec![T::zero(); x.len()];
+        let group = dims.group(x.len());
+        let saved: Vec<Saved<T>> = y
+            .par_chunks_mut(group)
+            .zip(x.par_chunks(group))
+            .map(|(y, x)| forward_group(y, x, &parts, dims, self.epsilon))
+            .collect();
+        // Set once: every call of `forward` makes an operation of its own.
+        let _ = self.saved.set(Box::new(saved));
+        y
+    }
+
+    fn run_backward<T: Real>(
+        &self,
+        grad: &[T],
+        flat: &[T],
+        dims: Dims,
+    ) -> Result<(Vec<T>, Vec<T>)> {
+        let saved = self
+            .saved
+            .get()
+            .and_then(|saved| saved.downcast_ref::<Vec<Saved<T>>>());
+        let Some(saved) = saved else {
+            bail!("residual-mlp: backward without forward")
+        };
+        let parts = dims.split(flat);
+        let mut dx = vec![T::zero(); grad.len()];
+        let group = dims.group(grad.len());
+        let sums: Vec<Vec<T>> = dx
+            .par_chunks_mut(group)
+            .zip(grad.par_chunks(group))
+            .zip(saved)
+            .map(|((dx, grad), saved)| backward_group(dx, grad, saved, &parts, dims))
+            .collect();
+        let mut total = vec![T::zero(); flat.len()];
+        const BLOCK: usize = 16_384;
+        total
+            .par_chunks_mut(BLOCK)
+            .enumerate()
+            .for_each(|(at, total)| {
+                for sum in &sums {
+                    let start = at * BLOCK;
+                    add_scaled(total, T::one(), &sum[start..start + total.len()]);
+                }
+            });
+        Ok((dx, total))
+    }
+
+    fn gradients<T: Real>(
+        &self,
+        x: &Tensor,
+        flat: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        let dims = self.dims(x.dims());
+        let (dx, dflat) = with_elements::<T, _>(grad, |grad| {
+            with_elements::<T, _>(flat, |flat| self.run_backward(grad, flat, dims))
+        })?;
+        Ok((
+            Tensor::from_vec(dx, x.shape(), &Device::Cpu)?,
+            Tensor::from_vec(dflat, flat.shape(), &Device::Cpu)?,
+        ))
+    }
+}
+
+fn forward_group<T: Real>(
+    y: &mut [T],
+    x: &[T],
+    parts: &Parts<T>,
+    dims: Dims,
+    epsilon: f64,
+) -> Saved<T> {
+    let (d, h) = (dims.width, dims.hidden);
+    let rows = x.len() / d;
+    let n = T::from_f64(d as f64);
+    let mut normal = x.to_vec();
+    let mut u = vec![T::zero(); x.len()];
+    let mut inverse = Vec::with_capacity(rows);
+    for (at, (normal, u)) in normal
+        .chunks_exact_mut(d)
+        .zip(u.chunks_exact_mut(d))
+        .enumerate()
+    {
+        let c = at % dims.categories;
+        add_scaled(normal, T::one(), &parts.queries[c * d..(c + 1) * d]);
+        let mean = normal.iter().fold(T::zero(), |s, &x| s + x) / n;
+        let variance = normal
+            .iter()
+            .fold(T::zero(), |s, &x| s + (x - mean) * (x - mean))
+            / n;
+        let scale = T::one() / Real::sqrt(variance + T::from_f64(epsilon));
+        for (i, (normal, u)) in normal.iter_mut().zip(u).enumerate() {
+            *normal = (*normal - mean) * scale;
+            *u = *normal * parts.norm_weight[i] + parts.norm_bias[i];
+        }
+        inverse.push(scale);
+    }
+    let mut activated = vec![T::zero(); rows * h];
+    let weight = Matrix::new(parts.in_weight, h, d);
+    multiply(
+        &mut activated,
+        Matrix::new(&u, rows, d),
+        weight.t(),
+        Into::Set,
+    );
+    let mut slope = vec![T::zero(); rows * h];
+    for (activated, slope) in activated.chunks_exact_mut(h).zip(slope.chunks_exact_mut(h)) {
+        for ((a, s), &bias) in activated.iter_mut().zip(slope).zip(parts.in_bias) {
+            (*a, *s) = gelu_and_slope(*a + bias);
+        }
+    }
+    for (y, u) in y.chunks_exact_mut(d).zip(u.chunks_exact(d)) {
+        for ((y, &u), &bias) in y.iter_mut().zip(u).zip(parts.out_bias) {
+            *y = u + bias;
+        }
+    }
+    let weight = Matrix::new(parts.out_weight, d, h);
+    multiply(y, Matrix::new(&activated, rows, h), weight.t(), Into::Add);
+    Saved {
+        normal,
+        inverse,
+        u,
+        activated,
+        slope,
+    }
+}
+
+/// Writes the gradient of the group's rows and returns its part of the weights' gradient, flat.
+fn backward_group<T: Real>(
+    dx: &mut [T],
+    grad: &[T],
+    saved: &Saved<T>,
+    parts: &Parts<T>,
+    dims: Dims,
+) -> Vec<T> {
+    let (c, d, h) = (dims.categories, dims.width, dims.hidden);
+    let rows = grad.len() / d;
+    let n = T::from_f64(d as f64);
+    let mut sums = vec![T::zero(); dims.sizes().iter().sum()];
+    let [a, b, e, f, g, i, _] = dims.sizes();
+    let (d_queries, rest) = sums.split_at_mut(a);
+    let (d_norm_weight, rest) = rest.split_at_mut(b);
+    let (d_norm_bias, rest) = rest.split_at_mut(e);
+    let (d_in_weight, rest) = rest.split_at_mut(f);
+    let (d_in_bias, rest) = rest.split_at_mut(g);
+    let (d_out_weight, d_out_bias) = rest.split_at_mut(i);
+
+    let grads = Matrix::new(grad, rows, d);
+    multiply(
+        d_out_weight,
+        grads.t(),
+        Matrix::new(&saved.activated, rows, h),
+        Into::Set,
+    );
+    grad.chunks_exact(d)
+        .for_each(|row| add_scaled(d_out_bias, T::one(), row));
+    let mut d_hidden = vec![T::zero(); rows * h];
+    multiply(
+        &mut d_hidden,
+        grads,
+        Matrix::new(parts.out_weight, d, h),
+        Into::Set,
+    );
+    for (dh, &slope) in d_hidden.iter_mut().zip(&saved.slope) {
+        *dh *= slope;
+    }
+    let d_hiddens = Matrix::new(&d_hidden, rows, h);
+    multiply(
+        d_in_weight,
+        d_hiddens.t(),
+        Matrix::new(&saved.u, rows, d),
+        Into::Set,
+    );
+    d_hidden
+        .chunks_exact(h)
+        .for_each(|row| add_scaled(d_in_bias, T::one(), row));
+    // du, then in place dx.
+    dx.copy_from_slice(grad);
+    multiply(dx, d_hiddens, Matrix::new(parts.in_weight, h, d), Into::Add);
+    for (at, dx) in dx.chunks_exact_mut(d).enumerate() {
+        let normal = &saved.normal[at * d..(at + 1) * d];
+        let (mut mean, mut along) = (T::zero(), T::zero());
+        for (k, dx) in dx.iter_mut().enumerate() {
+            d_norm_weight[k] += *dx * normal[k];
+            d_norm_bias[k] += *dx;
+            *dx *= parts.norm_weight[k];
+            mean += *dx;
+            along += *dx * normal[k];
+        }
+        (mean, along) = (mean / n, along / n);
+        for (dx, &normal) in dx.iter_mut().zip(normal) {
+            *dx = (*dx - mean - normal * along) * saved.inverse[at];
+        }
+        let category = at % c;
+        add_scaled(
+            &mut d_queries[category * d..(category + 1) * d],
+            T::one(),
+            dx,
+        );
+    }
+    sums
+}
+
+/// `x Φ(x)` and its derivative `Φ(x) + x φ(x)`.
+#[inline(always)]
+fn gelu_and_slope<T: Real>(x: T) -> (T, T) {
+    let number = <T as candle_core::WithDType>::from_f64;
+    let half = number(0.5);
+    let cdf = half * (T::one() + (x * number(std::f64::consts::FRAC_1_SQRT_2)).erf());
+    let density = Real::exp(T::zero() - half * x * x) * number(0.398_942_280_401_432_7);
+    (x * cdf, cdf + x * density)
+}
+
+impl CustomOp2 for Operation {
+    fn name(&self) -> &'static str {
+        "residual-mlp"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        flat: &CpuStorage,
+        flat_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let dims = self.dims(layout.dims());
+        let y = dispatch!(x, self.name(), T => <T as candle_core::WithDType>::to_cpu_storage_owned(
+            self.run::<T>(elements(x, layout)?, elements(flat, flat_layout)?, dims)
+        ));
+        Ok((y, layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        flat: &Tensor,
+        _y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let (dx, dflat) = match x.dtype() {
+            DType::F32 => self.gradients::<f32>(x, flat, &grad)?,
+            _ => self.gradients::<f64>(x, flat, &grad)?,
+        };
+        Ok((Some(dx), Some(dflat)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check_equal, check_gradients, noise};
+    use super::super::{FrozenLayerNorm, gelu};
+    use super::*;
+
+    fn ours(x: &[Tensor]) -> Result<Tensor> {
+        let layers = ResidualMlp {
+            queries: &x[1],
+            norm_weight: &x[2],
+            norm_bias: &x[3],
+            mlp_in: (&x[4], &x[5]),
+            mlp_out: (&x[6], &x[7]),
+            epsilon: 1e-5,
+        };
+        layers.forward(&x[0])
+    }
+
+    fn composed(x: &[Tensor]) -> Result<Tensor> {
+        let norm = FrozenLayerNorm::new(x[2].ones_like()?, x[2].zeros_like()?, 1e-5)?;
+        let u = norm.forward(&x[0].broadcast_add(&x[1])?)?;
+        let u = u.broadcast_mul(&x[2])?.broadcast_add(&x[3])?;
+        let hidden = gelu(&u.broadcast_matmul(&x[4].t()?)?.broadcast_add(&x[5])?)?;
+        &u + hidden.broadcast_matmul(&x[6].t()?)?.broadcast_add(&x[7])?
+    }
+
+    fn inputs(b: usize, c: usize, d: usize, h: usize) -> Vec<Tensor> {
+        let shapes: [&[usize]; 8] = [
+            &[b, c, d],
+            &[c, d],
+            &[d],
+            &[d],
+            &[h, d],
+            &[h],
+            &[d, h],
+            &[d],
+        ];
+        shapes
+            .iter()
+            .enumerate()
+            .map(|(at, shape)| noise(at as u64 + 1, shape))
+            .collect()
+    }
+
+    #[test]
+    fn the_gradients_agree_with_differences() {
+        check_gradients(&ours, &inputs(2, 2, 4, 3));
+    }
+
+    #[test]
+    fn it_equals_the_composed_operations() {
+        // More images than groups, and not a multiple of them.
+        check_equal(&ours, &composed, &inputs(11, 3, 8, 6));
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_errors() {
+        let mut x = inputs(2, 2, 4, 3);
+        x[6] = noise(1, &[3, 4]);
+        assert!(ours(&x).is_err());
+    }
+}
