@@ -9,6 +9,12 @@ use std::sync::Arc;
 
 /// Longest explanation kept, bytes.
 const MAX_REASON: usize = 1000;
+/// Largest message: librdkafka's and the brokers' default. An original that fills it leaves no room for the reason.
+const MAX_MESSAGE: usize = 1_000_000;
+/// What the added headers and the framing may take.
+const ROOM: usize = 4_096;
+/// Stands in place of a value that was too large to be kept: its length.
+pub const VALUE_OMITTED: &str = "error.value_omitted_bytes";
 
 /// The dead letter for `message`.
 pub fn message(
@@ -37,10 +43,17 @@ pub fn message(
     ];
     let mut headers = message.headers.clone();
     headers.extend(added.map(|(key, value)| (key.to_owned(), value)));
+    let mut payload = message.payload.clone();
+    let length = payload.as_ref().map_or(0, |p| p.len());
+    if message.bytes() as usize + ROOM > MAX_MESSAGE {
+        // Better a dead letter without its value than a stage that stops at it for ever; the source says where the value is.
+        payload = None;
+        headers.push((VALUE_OMITTED.into(), text(length.to_string())));
+    }
     Outgoing {
         topic: Arc::clone(topic),
         key: message.key.clone(),
-        payload: message.payload.clone(),
+        payload,
         headers,
     }
 }
@@ -82,5 +95,34 @@ mod tests {
         assert_eq!(value("source.offset").as_deref(), Some("7"));
         assert_eq!(value("trace").as_deref(), Some("1"));
         assert_eq!(value("empty"), None);
+    }
+
+    #[test]
+    fn a_value_that_leaves_no_room_for_the_reason_is_omitted() {
+        let of = |length: usize| SourceMessage {
+            partition: PartitionId::new("images", 0),
+            offset: Offset(0),
+            key: None,
+            payload: Some(vec![b'x'; length].into()),
+            headers: Vec::new(),
+            timestamp: None,
+        };
+        let letter = |length| {
+            message(
+                &"dead".into(),
+                &of(length),
+                DeadLetterKind::BadMessage,
+                "no",
+            )
+        };
+        assert_eq!(letter(900_000).payload.unwrap().len(), 900_000);
+        let short = letter(999_999);
+        assert_eq!(short.payload, None);
+        let header = short
+            .headers
+            .iter()
+            .find(|(k, _)| k == VALUE_OMITTED)
+            .unwrap();
+        assert_eq!(header.1.as_deref(), Some(b"999999".as_slice()));
     }
 }
