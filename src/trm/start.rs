@@ -107,8 +107,8 @@ mod tests {
     #[test]
     fn it_finds_the_scale_and_offset_that_made_the_probabilities() {
         // Fractional weights stand for many draws: 2 x + 1 at x = 20, 21, 22 in units of a tenth.
-        let entries = [20.0, 20.3, 21.0, 22.0].iter().flat_map(|&x| {
-            let p = 1.0 / (1.0 + (-(2.0 * (x - 21.0) + 1.0) as f64).exp());
+        let entries = [20.0f64, 20.3, 21.0, 22.0].iter().flat_map(|&x| {
+            let p = 1.0 / (1.0 + (-(2.0 * (x - 21.0) + 1.0)).exp());
             [entry(x, 1.0, p), entry(x, 0.0, 1.0 - p)]
         });
         let found = fit_calibration(entries);

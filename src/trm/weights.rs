@@ -212,10 +212,6 @@ mod tests {
             skipped,
             [names::QUERY, "region.bias", names::WQ]
                 .map(String::from)
-                .as_slice()
-                .iter()
-                .cloned()
-                .collect::<Vec<_>>()
                 .into_iter()
                 .collect::<std::collections::BTreeSet<_>>()
                 .into_iter()
