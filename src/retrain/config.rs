@@ -233,3 +233,83 @@ impl RetrainConfig {
         Ok(method)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use figment::{
+        Figment,
+        providers::{Format, Serialized, Toml},
+    };
+    use std::collections::BTreeSet;
+
+    const FILE: &str = include_str!("../../configs/retrain.toml");
+
+    /// The file with every commented key put into force.
+    fn in_force() -> String {
+        let lines = FILE.lines().map(|line| match line.strip_prefix("# ") {
+            Some(rest)
+                if rest
+                    .split_once(" = ")
+                    .is_some_and(|(k, _)| !k.contains(' ')) =>
+            {
+                rest
+            }
+            _ => line,
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_shipped_file_states_every_key_with_its_default() {
+        let figment = Figment::from(Serialized::defaults(RetrainConfig::default()))
+            .merge(Toml::string(&in_force()));
+        let read: RetrainConfig = figment.extract().unwrap();
+        assert_eq!(read, RetrainConfig::default());
+        let stated: toml::Table = in_force().parse().unwrap();
+        let all = serde_json::to_value(RetrainConfig::default()).unwrap();
+        // These sections are the stage's own and stand in configs/stage.toml.
+        let shared = ["fetch", "decode", "object_store", "log"];
+        for (section, keys) in all.as_object().unwrap() {
+            if shared.contains(&section.as_str()) {
+                continue;
+            }
+            let wanted: BTreeSet<&String> = keys.as_object().unwrap().keys().collect();
+            let found: BTreeSet<&String> = stated[section].as_table().unwrap().keys().collect();
+            assert_eq!(found, wanted, "[{section}]");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let mut config = RetrainConfig::default();
+        assert!(
+            config
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("registry.url")
+        );
+        config.registry.url = "r".into();
+        config.labels.url = "t".into();
+        config.validate().unwrap();
+        config.train.set = vec!["optimizer.epoch=3".into()];
+        assert!(
+            config
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("train.set")
+        );
+        config.train.set = vec!["optimizer.epochs=3".into()];
+        assert_eq!(config.method().unwrap().optimizer.epochs, 3);
+        config.judge.held_out_share = 1.0;
+        assert!(
+            config
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("held_out_share")
+        );
+    }
+}

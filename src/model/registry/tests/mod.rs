@@ -515,3 +515,69 @@ fn addresses_are_taken_apart() {
     assert!(Location::is_registry("s3://b/p@7"));
     assert!(!Location::is_registry("/nowhere/at/all"));
 }
+
+#[tokio::test]
+async fn the_schema_and_the_records_agree() {
+    let scratch = TempDir::new().unwrap();
+    let registry = in_memory().await;
+    let folder = bundle(scratch.path(), "a", b"encoder");
+    let report = scratch.path().join("report.html");
+    std::fs::write(&report, "<p>").unwrap();
+    let version = registry
+        .register(&Registration {
+            attachments: &[("report.html".to_string(), report)],
+            run: Some("run"),
+            ..registration(&folder)
+        })
+        .await
+        .unwrap();
+    let version = VersionRecord {
+        parent: Some("parent".into()),
+        ..version
+    };
+    let decision = Decision {
+        run: Some("run".into()),
+        ..promotion(1, None, "me")
+    };
+    let pointer = registry.decide(decision).await.unwrap();
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../schemas/registry.schema.json")).unwrap();
+    let records = [
+        ("version", serde_json::to_value(&version).unwrap()),
+        ("pointer", serde_json::to_value(&pointer).unwrap()),
+        ("entry", serde_json::to_value(&pointer.entry).unwrap()),
+    ];
+    for (name, record) in records {
+        let definition = &schema["$defs"][name];
+        let stated = definition["properties"].as_object().unwrap();
+        let written: HashSet<_> = record.as_object().unwrap().keys().collect();
+        assert_eq!(written, stated.keys().collect(), "{name}");
+        for required in definition["required"].as_array().unwrap() {
+            assert!(
+                written.contains(&required.as_str().unwrap().to_owned()),
+                "{name}"
+            );
+        }
+    }
+    for action in [
+        Action::Promoted,
+        Action::RolledBack,
+        Action::Held,
+        Action::Rejected,
+    ] {
+        let known = schema["$defs"]["entry"]["properties"]["action"]["enum"].as_array();
+        assert!(
+            known
+                .unwrap()
+                .contains(&serde_json::to_value(action).unwrap())
+        );
+    }
+    for verdict in [Verdict::Promote, Verdict::Hold, Verdict::Reject] {
+        let known = schema["$defs"]["entry"]["properties"]["verdict"]["enum"].as_array();
+        assert!(
+            known
+                .unwrap()
+                .contains(&serde_json::to_value(verdict).unwrap())
+        );
+    }
+}
