@@ -1,2 +1,7 @@
 //! Operations: health, metrics, telemetry, doctor.
+
+pub mod heartbeat;
+pub mod http;
+pub mod metrics;
 pub mod tag_page;
+pub mod telemetry;

@@ -1,0 +1,249 @@
+//! The HTTP port: health, metrics, information.
+//!
+//! | path | answers |
+//! |---|---|
+//! | `/health/livez` | 200 while every loop moved within its limit, else 503; the body names the loops |
+//! | `/health/readyz` | 200 while every condition holds (assigned, model warm, sink reachable) and the process is not shutting down |
+//! | `/metrics` | Prometheus text |
+//! | `/info` | version, model, provider in use, assignment, configuration hash |
+
+use super::heartbeat::Heartbeats;
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+/// What must hold before work is sent here. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    conditions: Arc<Mutex<BTreeMap<&'static str, bool>>>,
+}
+
+/// The condition that every shutdown breaks first.
+const RUNNING: &str = "not_shutting_down";
+
+impl Readiness {
+    /// Not ready until each of `conditions` is set.
+    pub fn new(conditions: &[&'static str]) -> Self {
+        let readiness = Readiness::default();
+        for condition in conditions {
+            readiness.set(condition, false);
+        }
+        readiness.set(RUNNING, true);
+        readiness
+    }
+
+    /// Says whether a condition holds.
+    pub fn set(&self, condition: &'static str, holds: bool) {
+        self.conditions
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .insert(condition, holds);
+    }
+
+    /// The first thing of every shutdown.
+    pub fn shut_down(&self) {
+        self.set(RUNNING, false);
+    }
+
+    /// Every condition.
+    pub fn conditions(&self) -> BTreeMap<&'static str, bool> {
+        self.conditions
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone()
+    }
+}
+
+/// What the port shows. `info` is asked at every request.
+#[derive(Clone)]
+pub struct View {
+    /// Loops.
+    pub heartbeats: Heartbeats,
+    /// `http.liveness_limit_ms`.
+    pub liveness_limit: Duration,
+    /// Conditions.
+    pub readiness: Readiness,
+    /// Metrics.
+    pub metrics: PrometheusHandle,
+    /// The body of `/info`.
+    pub info: Arc<dyn Fn() -> Value + Send + Sync>,
+}
+
+/// The running server; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+/// Why the port could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on `{bind}` (http.bind): {source}")]
+pub struct BindError {
+    bind: String,
+    source: std::io::Error,
+}
+
+impl Server {
+    /// Listens on `bind` (`host:port`; port 0: any).
+    ///
+    /// # Errors
+    /// [`BindError`] names the address.
+    pub async fn start(bind: &str, view: View) -> Result<Self, BindError> {
+        let failed = |source| BindError {
+            bind: bind.to_owned(),
+            source,
+        };
+        let listener = TcpListener::bind(bind).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let task = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, routes(view)).await {
+                tracing::error!(%error, "the HTTP port has failed");
+            }
+        });
+        tracing::info!(%address, "health, metrics and information are served");
+        Ok(Server { address, task })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn routes(view: View) -> Router {
+    Router::new()
+        .route("/health/livez", get(livez))
+        .route("/health/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/info", get(info))
+        .with_state(view)
+}
+
+fn verdict(good: bool, body: Value) -> (StatusCode, Json<Value>) {
+    let status = if good {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(body))
+}
+
+async fn livez(State(view): State<View>) -> impl IntoResponse {
+    let ages = view.heartbeats.ages(Instant::now());
+    let alive = ages.values().all(|age| *age <= view.liveness_limit);
+    let loops: BTreeMap<_, _> = ages
+        .into_iter()
+        .map(|(name, age)| (name, age.as_secs_f64()))
+        .collect();
+    verdict(alive, json!({"alive": alive, "seconds_since_loops_moved": loops}))
+}
+
+async fn readyz(State(view): State<View>) -> impl IntoResponse {
+    let conditions = view.readiness.conditions();
+    let ready = conditions.values().all(|holds| *holds);
+    verdict(ready, json!({"ready": ready, "conditions": conditions}))
+}
+
+async fn metrics(State(view): State<View>) -> impl IntoResponse {
+    view.metrics.run_upkeep();
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (kind, view.metrics.render())
+}
+
+async fn info(State(view): State<View>) -> impl IntoResponse {
+    Json((view.info)())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::metrics::recorder;
+
+    async fn get(server: &Server, path: &str) -> (u16, String) {
+        let response = reqwest::get(format!("http://{}{path}", server.address()))
+            .await
+            .unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn health_follows_loops_and_conditions() {
+        let recorder = recorder();
+        let view = View {
+            heartbeats: Heartbeats::default(),
+            liveness_limit: Duration::from_secs(3600),
+            readiness: Readiness::new(&["assigned", "model_warm"]),
+            metrics: recorder.handle(),
+            info: Arc::new(|| json!({"provider": "cpu"})),
+        };
+        let server = Server::start("127.0.0.1:0", view.clone()).await.unwrap();
+        let _source = view.heartbeats.register("source");
+        let (status, body) = get(&server, "/health/livez").await;
+        assert_eq!(status, 200);
+        assert!(body.contains("\"source\""), "{body}");
+
+        assert_eq!(get(&server, "/health/readyz").await.0, 503);
+        view.readiness.set("assigned", true);
+        view.readiness.set("model_warm", true);
+        assert_eq!(get(&server, "/health/readyz").await.0, 200);
+        view.readiness.shut_down();
+        let (status, body) = get(&server, "/health/readyz").await;
+        assert_eq!(status, 503);
+        assert!(body.contains("\"not_shutting_down\":false"), "{body}");
+
+        metrics::with_local_recorder(&recorder, || {
+            metrics::counter!("tagstream_messages_total").increment(3);
+        });
+        let (_, text) = get(&server, "/metrics").await;
+        assert!(text.contains("tagstream_messages_total 3"), "{text}");
+        assert_eq!(get(&server, "/info").await.1, "{\"provider\":\"cpu\"}");
+        assert_eq!(get(&server, "/nothing").await.0, 404);
+
+        // A stalled loop: with a limit of nothing, any age is too old.
+        let stalled = View {
+            liveness_limit: Duration::ZERO,
+            heartbeats: Heartbeats::default(),
+            ..view
+        };
+        let _loop = stalled.heartbeats.register_stalled("sink");
+        let server = Server::start("127.0.0.1:0", stalled).await.unwrap();
+        let (status, body) = get(&server, "/health/livez").await;
+        assert_eq!(status, 503);
+        assert!(body.contains("\"sink\""), "{body}");
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bind = taken.local_addr().unwrap().to_string();
+        let view = View {
+            heartbeats: Heartbeats::default(),
+            liveness_limit: Duration::ZERO,
+            readiness: Readiness::default(),
+            metrics: recorder().handle(),
+            info: Arc::new(|| Value::Null),
+        };
+        let error = Server::start(&bind, view).await.unwrap_err().to_string();
+        assert!(error.contains(&bind) && error.contains("http.bind"), "{error}");
+    }
+}

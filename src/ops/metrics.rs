@@ -1,0 +1,205 @@
+//! Every metric there is, in one table: names, kinds, labels, help. `docs/metrics.md` is made from it.
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+/// What a metric measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution over these upper bounds.
+    Histogram(&'static [f64]),
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Its name: base units, `_total` for counters.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Labels; each has few values.
+    pub labels: &'static str,
+    /// What it means.
+    pub help: &'static str,
+}
+
+const SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+macro_rules! table {
+    ($($name:literal $kind:expr, [$labels:literal] $help:literal;)*) => {
+        &[$(Metric { name: $name, kind: $kind, labels: $labels, help: $help },)*]
+    };
+}
+
+/// Every metric, by the step it belongs to.
+pub const METRICS: &[Metric] = {
+    use Kind::{Counter, Gauge, Histogram};
+    table! {
+        // source
+        "tagstream_messages_total" Counter, ["topic"] "Messages read.";
+        "tagstream_partition_lag_messages" Gauge, ["topic, partition"] "Messages between the log's end and what is committed, of the partitions assigned here.";
+        "tagstream_rebalances_total" Counter, ["kind"] "Changes of the assignment.";
+        "tagstream_source_paused" Gauge, ["topic"] "1 while reading is paused because the byte budget is used up.";
+        "tagstream_source_errors_total" Counter, ["topic"] "Errors of the consumer that it went on after.";
+        "tagstream_offset_commit_failures_total" Counter, ["topic"] "Offset commits that failed; files are not affected, lag figures are.";
+        // fetch and decode
+        "tagstream_dead_letters_total" Counter, ["kind"] "Messages that yielded no row.";
+        // batch and inference
+        "tagstream_batch_queue_images" Gauge, [""] "Images that are being filled or wait to run.";
+        "tagstream_batch_claims_waiting" Gauge, [""] "Images that wait for a place in a batch.";
+        "tagstream_batch_wait_seconds" Histogram(SECONDS), [""] "From a batch's first image to its run.";
+        "tagstream_batch_images" Histogram(COUNTS), [""] "Images in a batch.";
+        "tagstream_batch_failures_total" Counter, [""] "Batches that failed and were run image by image.";
+        "tagstream_inference_seconds" Histogram(SECONDS), ["provider"] "One batch through encoder and head, answers included.";
+        "tagstream_inference_images_total" Counter, ["result"] "Images that went through the model; `result` is `ok` or `error`.";
+        // model
+        "tagstream_model_info" Gauge, ["model_version, provider"] "1 for the model that serves, 0 for those it replaced.";
+        "tagstream_model_load_seconds" Gauge, [""] "Time to open, try and warm the model that was loaded last.";
+        "tagstream_model_swaps_total" Counter, ["result"] "Exchanges of the model; `result` is `done` or `refused`.";
+        // sinks
+        "tagstream_rows_total" Counter, ["table"] "Rows in committed files.";
+        "tagstream_files_total" Counter, ["table"] "Files committed.";
+        "tagstream_file_bytes_total" Counter, ["table"] "Bytes of committed files.";
+        "tagstream_files_cut_total" Counter, ["reason"] "Files ended, by what ended them.";
+        "tagstream_overtaken_total" Counter, ["table"] "Files that another owner of the partition had written first.";
+        "tagstream_store_retries_total" Counter, ["operation"] "Requests to the object store that were repeated.";
+        "tagstream_producer_queue_full_total" Counter, [""] "Waits for room in the producer's queue.";
+        "tagstream_last_commit_timestamp_seconds" Gauge, ["table"] "Unix time of the last committed file.";
+        "tagstream_row_budget_bytes" Gauge, [""] "The part of the memory budget that messages and rows may take.";
+        "tagstream_row_budget_used_bytes" Gauge, [""] "What of it is taken.";
+    }
+};
+
+fn builder() -> PrometheusBuilder {
+    METRICS.iter().fold(PrometheusBuilder::new(), |builder, metric| {
+        match metric.kind {
+            Kind::Histogram(bounds) => builder
+                .set_buckets_for_metric(Matcher::Full(metric.name.into()), bounds)
+                .expect("the table's histograms have bounds"),
+            _ => builder,
+        }
+    })
+}
+
+fn describe() {
+    for metric in METRICS {
+        match metric.kind {
+            Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
+            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+            Kind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.help),
+        }
+    }
+}
+
+/// A recorder with the table's buckets, not installed anywhere.
+pub fn recorder() -> PrometheusRecorder {
+    builder().build_recorder()
+}
+
+/// Installs the process's recorder; `None` if there is one already.
+pub fn install() -> Option<PrometheusHandle> {
+    let handle = builder().install_recorder().ok()?;
+    describe();
+    Some(handle)
+}
+
+/// The text of `docs/metrics.md`.
+pub fn reference() -> String {
+    let mut text = String::from(
+        "# Metrics\n\nServed at `/metrics` (`http.bind`). Made from the table in `src/ops/metrics.rs`; a test fails when this \
+         page is stale\n(`UPDATE_DOCS=1 cargo test --lib ops::metrics` writes it).\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for metric in METRICS {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        };
+        let labels: Vec<String> = metric
+            .labels
+            .split(", ")
+            .filter(|l| !l.is_empty())
+            .map(|l| format!("`{l}`"))
+            .collect();
+        text.push_str(&format!(
+            "| `{}` | {kind} | {} | {} |\n",
+            metric.name,
+            labels.join(", "),
+            metric.help
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    #[test]
+    fn the_reference_page_is_fresh() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(&path, reference()).unwrap();
+        }
+        let page = fs::read_to_string(&path).unwrap();
+        assert_eq!(page, reference(), "run UPDATE_DOCS=1 cargo test --lib ops::metrics");
+    }
+
+    /// Names in `counter!`, `gauge!` and `histogram!` calls below `folder`.
+    fn used(folder: &Path, names: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                used(&path, names);
+            } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("ops/metrics.rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                for mark in ["counter!(", "gauge!(", "histogram!("] {
+                    for (at, _) in text.match_indices(mark) {
+                        let rest = text[at + mark.len()..].trim_start();
+                        if let Some(name) = rest.strip_prefix('"').and_then(|r| r.split('"').next()) {
+                            names.insert(name.to_owned());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn code_and_table_have_the_same_metrics() {
+        let mut in_code = BTreeSet::new();
+        used(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut in_code);
+        let in_table: BTreeSet<String> = METRICS.iter().map(|m| m.name.to_owned()).collect();
+        assert_eq!(in_code, in_table);
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for metric in METRICS {
+            assert!(metric.name.starts_with("tagstream_"), "{}", metric.name);
+            assert_eq!(
+                metric.name.ends_with("_total"),
+                metric.kind == Kind::Counter,
+                "{}",
+                metric.name
+            );
+        }
+    }
+
+    #[test]
+    fn histograms_have_their_bounds() {
+        let recorder = recorder();
+        metrics::with_local_recorder(&recorder, || {
+            metrics::histogram!("tagstream_batch_images").record(3.0);
+        });
+        let text = recorder.handle().render();
+        assert!(text.contains("tagstream_batch_images_bucket{le=\"4\"} 1"), "{text}");
+    }
+}
