@@ -3,11 +3,18 @@
 //! Section structs live here; every key stands, commented with its default, in `configs/stage.toml` (a test proves it).
 //! An environment variable names a key by its path: `TAGSTREAM_FETCH__TIMEOUT_MS=2000` sets `fetch.timeout_ms`.
 
+mod reference;
+#[cfg(test)]
+mod tests;
+
+pub use reference::reference;
+
 use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
+use sha2::Digest;
 use std::{collections::BTreeMap, path::Path};
 
 /// Why a configuration was refused.
@@ -95,12 +102,18 @@ pub struct StageConfig {
 }
 
 macro_rules! section {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $ty:ty = $default:expr,)* }) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $field_doc:literal])* $field:ident: $ty:ty = $default:expr,)* }) => {
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(deny_unknown_fields, default)]
         pub struct $name {
-            $($(#[$field_doc])* pub $field: $ty,)*
+            $($(#[doc = $field_doc])* pub $field: $ty,)*
+        }
+
+        impl $name {
+            /// Keys with their descriptions, for the reference file.
+            pub(crate) const KEYS: &'static [(&'static str, &'static [&'static str])] =
+                &[$((stringify!($field), &[$($field_doc),*])),*];
         }
 
         impl Default for $name {
@@ -348,6 +361,13 @@ impl StageConfig {
         Ok(config)
     }
 
+    /// SHA-256 (hex) of the whole configuration, without its secrets: which one a process runs with.
+    pub fn hash(&self) -> String {
+        let text = toml::to_string(self).expect("a configuration is plain data");
+        let digest = sha2::Sha256::digest(text.as_bytes());
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Checks what types cannot.
     ///
     /// # Errors
@@ -373,6 +393,39 @@ impl StageConfig {
         }
         if self.fetch.concurrency == 0 {
             return bad("fetch.concurrency", "must be at least 1");
+        }
+        if self.kafka.group_id.is_empty() {
+            return bad(
+                "kafka.group_id",
+                "is empty: processes share partitions by it",
+            );
+        }
+        if self.model.max_batch_mib == 0 {
+            return bad("model.max_batch_mib", "must be at least 1");
+        }
+        const SCHEMES: [&str; 7] = ["file", "s3", "gs", "az", "http", "https", "data"];
+        for scheme in &self.fetch.allow_schemes {
+            if !SCHEMES.contains(&scheme.as_str()) {
+                let reason = format!("names `{scheme}`; known are {}", SCHEMES.join(", "));
+                return bad("fetch.allow_schemes", &reason);
+            }
+        }
+        if self
+            .output
+            .table
+            .split('/')
+            .any(|p| matches!(p, "" | "." | ".."))
+        {
+            return bad(
+                "output.table",
+                "must be a plain name or names joined by `/`",
+            );
+        }
+        if self.output.max_file_age_ms == 0 {
+            return bad("output.max_file_age_ms", "must be at least 1");
+        }
+        if !self.http.bind.is_empty() && !self.http.bind.contains(':') {
+            return bad("http.bind", "must be `host:port`, or empty for no port");
         }
         if self.output.dead_letter_topic.is_empty() {
             return bad(

@@ -1,7 +1,11 @@
 //! `tagstream config`: validate or print the configuration.
 
 use clap::{Args, Subcommand};
-use tagstream::error::Exit;
+use std::path::PathBuf;
+use tagstream::{
+    config::{StageConfig, reference},
+    error::{Exit, usage},
+};
 
 /// Arguments of `tagstream config`.
 #[derive(Debug, Args)]
@@ -13,13 +17,38 @@ pub struct ConfigArgs {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// (not built yet)
-    Validate,
-    /// (not built yet)
-    Print,
+    /// Check a file (and TAGSTREAM_* variables) and say what is wrong; exit code 2 if something is.
+    Validate {
+        /// The file; without it defaults and variables alone.
+        #[arg(long, env = "TAGSTREAM_CONFIG")]
+        config: Option<PathBuf>,
+    },
+    /// Print what results from the file and the variables, as TOML; secrets are not shown.
+    Print {
+        /// The file; without it defaults and variables alone.
+        #[arg(long, env = "TAGSTREAM_CONFIG")]
+        config: Option<PathBuf>,
+        /// Print every key, commented, with its default and its description.
+        #[arg(long, conflicts_with = "config")]
+        reference: bool,
+    },
 }
 
 /// Runs the command.
-pub fn run(_args: ConfigArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("`config` is not built yet")
+pub fn run(args: ConfigArgs) -> anyhow::Result<Exit> {
+    let load = |path: &Option<PathBuf>| {
+        StageConfig::load(path.as_deref()).map_err(|e| usage(e.to_string()))
+    };
+    match args.command {
+        ConfigCommand::Validate { config } => {
+            load(&config)?;
+            let name = config.map_or("the defaults".into(), |p| p.display().to_string());
+            eprintln!("{name}: valid");
+        }
+        ConfigCommand::Print {
+            reference: true, ..
+        } => print!("{}", reference()),
+        ConfigCommand::Print { config, .. } => print!("{}", toml::to_string(&load(&config)?)?),
+    }
+    Ok(Exit::Success)
 }

@@ -1,16 +1,19 @@
 //! `tagstream run`: the stage: image references in, Parquet and tags out.
 
+mod serve;
+
 use anyhow::Context;
 use clap::Args;
-use std::{io::IsTerminal, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tagstream::{
-    config::{LogConfig, LogFormat, StageConfig},
+    config::StageConfig,
     error::{Exit, WithExit, usage},
     model::{
         self,
         bundle::Bundle,
         registry::{Cache, Location, Registry, VersionChoice},
     },
+    ops,
     stage::{
         infer::Engine,
         pipeline::{
@@ -73,7 +76,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
         until_drained: args.until_drained,
         skips,
     };
-    start_logging(&config.log)?;
+    ops::telemetry::init(&config.log).map_err(|e| usage(e.to_string()))?;
+    // Before anything counts.
+    ops::metrics::install();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -154,8 +159,9 @@ async fn image_line(
             .await
             .context("starting the model")??;
     let following = follow_registry(config, engine.clone()).await?;
-    let model = Arc::new(EngineModel::new(engine, regions));
     let vitals = Arc::new(Vitals::default());
+    let _server = serve::start(config, &engine, &vitals, control.clone()).await?;
+    let model = Arc::new(EngineModel::new(engine, regions));
     let line = pipeline::run(config, model, options, vitals, control);
     let outcome = tokio::select! {
         outcome = line => outcome,
@@ -224,23 +230,4 @@ fn control_by_signals() -> anyhow::Result<watch::Receiver<Control>> {
         }
     });
     Ok(control)
-}
-
-fn start_logging(log: &LogConfig) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
-        .map_err(|e| usage(format!("configuration: `log.filter` {e}")))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let text = match log.format {
-        LogFormat::Text => true,
-        LogFormat::Json => false,
-        LogFormat::Auto => std::io::stderr().is_terminal(),
-    };
-    let started = if text {
-        builder.try_init()
-    } else {
-        builder.json().try_init()
-    };
-    started.map_err(|e| anyhow::anyhow!("logging: {e}"))
 }

@@ -50,14 +50,6 @@ impl Heartbeats {
         heartbeat
     }
 
-    /// A loop that has not moved since the process began.
-    #[cfg(test)]
-    pub(super) fn register_stalled(&self, name: &str) -> Heartbeat {
-        let heartbeat = self.register(name);
-        heartbeat.last_ms.store(0, Ordering::Relaxed);
-        heartbeat
-    }
-
     /// How long ago each loop moved, as of `now`.
     pub fn ages(&self, now: Instant) -> BTreeMap<String, Duration> {
         let now = now.saturating_duration_since(self.start);
@@ -117,6 +109,9 @@ mod tests {
         drop(sink);
         assert!(beats.ages(later).contains_key("sink"));
         drop(again);
-        assert_eq!(beats.ages(later).into_keys().collect::<Vec<_>>(), ["source"]);
+        assert_eq!(
+            beats.ages(later).into_keys().collect::<Vec<_>>(),
+            ["source"]
+        );
     }
 }

@@ -7,7 +7,6 @@
 //! | `/metrics` | Prometheus text |
 //! | `/info` | version, model, provider in use, assignment, configuration hash |
 
-use super::heartbeat::Heartbeats;
 use axum::{
     Json, Router,
     extract::State,
@@ -17,65 +16,23 @@ use axum::{
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-/// What must hold before work is sent here. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Readiness {
-    conditions: Arc<Mutex<BTreeMap<&'static str, bool>>>,
-}
+/// How long ago each loop moved.
+pub type Ages = BTreeMap<String, Duration>;
+/// What must hold before work is sent here, and whether it does.
+pub type Conditions = BTreeMap<&'static str, bool>;
 
-/// The condition that every shutdown breaks first.
-const RUNNING: &str = "not_shutting_down";
-
-impl Readiness {
-    /// Not ready until each of `conditions` is set.
-    pub fn new(conditions: &[&'static str]) -> Self {
-        let readiness = Readiness::default();
-        for condition in conditions {
-            readiness.set(condition, false);
-        }
-        readiness.set(RUNNING, true);
-        readiness
-    }
-
-    /// Says whether a condition holds.
-    pub fn set(&self, condition: &'static str, holds: bool) {
-        self.conditions
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .insert(condition, holds);
-    }
-
-    /// The first thing of every shutdown.
-    pub fn shut_down(&self) {
-        self.set(RUNNING, false);
-    }
-
-    /// Every condition.
-    pub fn conditions(&self) -> BTreeMap<&'static str, bool> {
-        self.conditions
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .clone()
-    }
-}
-
-/// What the port shows. `info` is asked at every request.
+/// What the port shows; the functions are asked at every request.
 #[derive(Clone)]
 pub struct View {
     /// Loops.
-    pub heartbeats: Heartbeats,
+    pub loops: Arc<dyn Fn() -> Ages + Send + Sync>,
     /// `http.liveness_limit_ms`.
     pub liveness_limit: Duration,
-    /// Conditions.
-    pub readiness: Readiness,
+    /// Conditions; the first to break on shutdown is that it does not shut down.
+    pub conditions: Arc<dyn Fn() -> Conditions + Send + Sync>,
     /// Metrics.
     pub metrics: PrometheusHandle,
     /// The body of `/info`.
@@ -149,24 +106,30 @@ fn verdict(good: bool, body: Value) -> (StatusCode, Json<Value>) {
 }
 
 async fn livez(State(view): State<View>) -> impl IntoResponse {
-    let ages = view.heartbeats.ages(Instant::now());
+    let ages = (view.loops)();
     let alive = ages.values().all(|age| *age <= view.liveness_limit);
     let loops: BTreeMap<_, _> = ages
         .into_iter()
         .map(|(name, age)| (name, age.as_secs_f64()))
         .collect();
-    verdict(alive, json!({"alive": alive, "seconds_since_loops_moved": loops}))
+    verdict(
+        alive,
+        json!({"alive": alive, "seconds_since_loops_moved": loops}),
+    )
 }
 
 async fn readyz(State(view): State<View>) -> impl IntoResponse {
-    let conditions = view.readiness.conditions();
+    let conditions = (view.conditions)();
     let ready = conditions.values().all(|holds| *holds);
     verdict(ready, json!({"ready": ready, "conditions": conditions}))
 }
 
 async fn metrics(State(view): State<View>) -> impl IntoResponse {
     view.metrics.run_upkeep();
-    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    let kind = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
     (kind, view.metrics.render())
 }
 
@@ -178,6 +141,7 @@ async fn info(State(view): State<View>) -> impl IntoResponse {
 mod tests {
     use super::*;
     use crate::ops::metrics::recorder;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
     async fn get(server: &Server, path: &str) -> (u16, String) {
         let response = reqwest::get(format!("http://{}{path}", server.address()))
@@ -189,27 +153,35 @@ mod tests {
     #[tokio::test]
     async fn health_follows_loops_and_conditions() {
         let recorder = recorder();
+        let age = Arc::new(AtomicU64::new(1));
+        let ready = Arc::new(AtomicBool::new(false));
         let view = View {
-            heartbeats: Heartbeats::default(),
-            liveness_limit: Duration::from_secs(3600),
-            readiness: Readiness::new(&["assigned", "model_warm"]),
+            loops: Arc::new({
+                let age = Arc::clone(&age);
+                move || [("source".into(), Duration::from_secs(age.load(SeqCst)))].into()
+            }),
+            liveness_limit: Duration::from_secs(60),
+            conditions: Arc::new({
+                let ready = Arc::clone(&ready);
+                move || [("assigned", ready.load(SeqCst)), ("model_warm", true)].into()
+            }),
             metrics: recorder.handle(),
             info: Arc::new(|| json!({"provider": "cpu"})),
         };
-        let server = Server::start("127.0.0.1:0", view.clone()).await.unwrap();
-        let _source = view.heartbeats.register("source");
+        let server = Server::start("127.0.0.1:0", view).await.unwrap();
         let (status, body) = get(&server, "/health/livez").await;
         assert_eq!(status, 200);
-        assert!(body.contains("\"source\""), "{body}");
+        assert!(body.contains("\"source\":1.0"), "{body}");
+        age.store(61, SeqCst);
+        let (status, body) = get(&server, "/health/livez").await;
+        assert_eq!(status, 503);
+        assert!(body.contains("\"alive\":false"), "{body}");
 
-        assert_eq!(get(&server, "/health/readyz").await.0, 503);
-        view.readiness.set("assigned", true);
-        view.readiness.set("model_warm", true);
-        assert_eq!(get(&server, "/health/readyz").await.0, 200);
-        view.readiness.shut_down();
         let (status, body) = get(&server, "/health/readyz").await;
         assert_eq!(status, 503);
-        assert!(body.contains("\"not_shutting_down\":false"), "{body}");
+        assert!(body.contains("\"assigned\":false"), "{body}");
+        ready.store(true, SeqCst);
+        assert_eq!(get(&server, "/health/readyz").await.0, 200);
 
         metrics::with_local_recorder(&recorder, || {
             metrics::counter!("tagstream_messages_total").increment(3);
@@ -218,18 +190,6 @@ mod tests {
         assert!(text.contains("tagstream_messages_total 3"), "{text}");
         assert_eq!(get(&server, "/info").await.1, "{\"provider\":\"cpu\"}");
         assert_eq!(get(&server, "/nothing").await.0, 404);
-
-        // A stalled loop: with a limit of nothing, any age is too old.
-        let stalled = View {
-            liveness_limit: Duration::ZERO,
-            heartbeats: Heartbeats::default(),
-            ..view
-        };
-        let _loop = stalled.heartbeats.register_stalled("sink");
-        let server = Server::start("127.0.0.1:0", stalled).await.unwrap();
-        let (status, body) = get(&server, "/health/livez").await;
-        assert_eq!(status, 503);
-        assert!(body.contains("\"sink\""), "{body}");
     }
 
     #[tokio::test]
@@ -237,13 +197,16 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bind = taken.local_addr().unwrap().to_string();
         let view = View {
-            heartbeats: Heartbeats::default(),
+            loops: Arc::new(Ages::new),
             liveness_limit: Duration::ZERO,
-            readiness: Readiness::default(),
+            conditions: Arc::new(Conditions::new),
             metrics: recorder().handle(),
             info: Arc::new(|| Value::Null),
         };
         let error = Server::start(&bind, view).await.unwrap_err().to_string();
-        assert!(error.contains(&bind) && error.contains("http.bind"), "{error}");
+        assert!(
+            error.contains(&bind) && error.contains("http.bind"),
+            "{error}"
+        );
     }
 }

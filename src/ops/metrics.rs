@@ -1,6 +1,8 @@
 //! Every metric there is, in one table: names, kinds, labels, help. `docs/metrics.md` is made from it.
 
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 
 /// What a metric measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,14 +79,16 @@ pub const METRICS: &[Metric] = {
 };
 
 fn builder() -> PrometheusBuilder {
-    METRICS.iter().fold(PrometheusBuilder::new(), |builder, metric| {
-        match metric.kind {
-            Kind::Histogram(bounds) => builder
-                .set_buckets_for_metric(Matcher::Full(metric.name.into()), bounds)
-                .expect("the table's histograms have bounds"),
-            _ => builder,
-        }
-    })
+    METRICS
+        .iter()
+        .fold(PrometheusBuilder::new(), |builder, metric| {
+            match metric.kind {
+                Kind::Histogram(bounds) => builder
+                    .set_buckets_for_metric(Matcher::Full(metric.name.into()), bounds)
+                    .expect("the table's histograms have bounds"),
+                _ => builder,
+            }
+        })
 }
 
 fn describe() {
@@ -102,11 +106,16 @@ pub fn recorder() -> PrometheusRecorder {
     builder().build_recorder()
 }
 
-/// Installs the process's recorder; `None` if there is one already.
+static INSTALLED: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+/// Installs the process's recorder, once; `None` if there was another one before.
 pub fn install() -> Option<PrometheusHandle> {
-    let handle = builder().install_recorder().ok()?;
-    describe();
-    Some(handle)
+    let install = || {
+        let handle = builder().install_recorder().ok()?;
+        describe();
+        Some(handle)
+    };
+    INSTALLED.get_or_init(install).clone()
 }
 
 /// The text of `docs/metrics.md`.
@@ -149,7 +158,11 @@ mod tests {
             fs::write(&path, reference()).unwrap();
         }
         let page = fs::read_to_string(&path).unwrap();
-        assert_eq!(page, reference(), "run UPDATE_DOCS=1 cargo test --lib ops::metrics");
+        assert_eq!(
+            page,
+            reference(),
+            "run UPDATE_DOCS=1 cargo test --lib ops::metrics"
+        );
     }
 
     /// Names in `counter!`, `gauge!` and `histogram!` calls below `folder`.
@@ -158,12 +171,15 @@ mod tests {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 used(&path, names);
-            } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("ops/metrics.rs") {
+            } else if path.extension().is_some_and(|e| e == "rs")
+                && !path.ends_with("ops/metrics.rs")
+            {
                 let text = fs::read_to_string(&path).unwrap();
                 for mark in ["counter!(", "gauge!(", "histogram!("] {
                     for (at, _) in text.match_indices(mark) {
                         let rest = text[at + mark.len()..].trim_start();
-                        if let Some(name) = rest.strip_prefix('"').and_then(|r| r.split('"').next()) {
+                        if let Some(name) = rest.strip_prefix('"').and_then(|r| r.split('"').next())
+                        {
                             names.insert(name.to_owned());
                         }
                     }
@@ -175,7 +191,10 @@ mod tests {
     #[test]
     fn code_and_table_have_the_same_metrics() {
         let mut in_code = BTreeSet::new();
-        used(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut in_code);
+        used(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+            &mut in_code,
+        );
         let in_table: BTreeSet<String> = METRICS.iter().map(|m| m.name.to_owned()).collect();
         assert_eq!(in_code, in_table);
     }
@@ -200,6 +219,9 @@ mod tests {
             metrics::histogram!("tagstream_batch_images").record(3.0);
         });
         let text = recorder.handle().render();
-        assert!(text.contains("tagstream_batch_images_bucket{le=\"4\"} 1"), "{text}");
+        assert!(
+            text.contains("tagstream_batch_images_bucket{le=\"4\"} 1"),
+            "{text}"
+        );
     }
 }

@@ -38,7 +38,11 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
     let _ = if text {
         lines.with_ansi(io::stderr().is_terminal()).try_init()
     } else {
-        lines.json().flatten_event(true).with_current_span(false).try_init()
+        lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .try_init()
     };
     Ok(())
 }
@@ -128,8 +132,16 @@ mod tests {
     #[test]
     fn a_bad_filter_is_named() {
         let error = filter("tagstream=loud").unwrap_err().to_string();
-        assert!(error.contains("log.filter") && error.contains("tagstream=loud"), "{error}");
+        assert!(
+            error.contains("log.filter") && error.contains("tagstream=loud"),
+            "{error}"
+        );
         assert!(filter("info").unwrap().to_string().contains("ort=warn"));
-        assert!(!filter("info,ort=debug").unwrap().to_string().contains("ort=warn"));
+        assert!(
+            !filter("info,ort=debug")
+                .unwrap()
+                .to_string()
+                .contains("ort=warn")
+        );
     }
 }

@@ -22,6 +22,7 @@ use crate::{
         session::{SessionError, SessionOptions},
         tagger::{Tagger, TaggerOptions},
     },
+    ops::heartbeat::Heartbeats,
 };
 use bytes::BytesMut;
 use owner::{Command, Job};
@@ -92,6 +93,7 @@ struct Shared {
     device: Device,
     config: ModelConfig,
     serving: RwLock<Arc<Tagger>>,
+    heartbeats: Heartbeats,
     /// Held while a swap is made: one at a time.
     swapping: Mutex<()>,
 }
@@ -147,13 +149,21 @@ impl Engine {
             device,
             config: config.clone(),
             serving: RwLock::new(Arc::clone(&tagger)),
+            heartbeats: Heartbeats::default(),
             swapping: Mutex::new(()),
         });
-        owner::start(tagger, config.clone(), regions, received, &shared.commands).map_err(|e| {
-            InferError::Model {
-                model: bundle.id().to_owned(),
-                reason: format!("no thread for it: {e}"),
-            }
+        let heartbeat = shared.heartbeats.register("infer-queue");
+        let started = owner::start(
+            tagger,
+            config.clone(),
+            regions,
+            heartbeat,
+            received,
+            &shared.commands,
+        );
+        started.map_err(|e| InferError::Model {
+            model: bundle.id().to_owned(),
+            reason: format!("no thread for it: {e}"),
         })?;
         publish_model(None, shared.serving().model());
         Ok(Engine { shared })
@@ -185,6 +195,11 @@ impl Engine {
     /// Where it runs, after `auto` was resolved.
     pub fn device(&self) -> Device {
         self.shared.device
+    }
+
+    /// The heartbeats of its loops.
+    pub fn heartbeats(&self) -> &Heartbeats {
+        &self.shared.heartbeats
     }
 
     /// Exchanges the model between batches: builds, tries and warms the new one beside the old, then new images go to the

@@ -4,6 +4,7 @@ use super::{Shared, Slot, Waiting, layout, worker};
 use crate::{
     config::ModelConfig,
     model::tagger::Tagger,
+    ops::heartbeat::Heartbeat,
     stage::batch::{PieceId, Queue, Ready},
 };
 use bytes::BytesMut;
@@ -12,7 +13,7 @@ use std::{
     io,
     sync::{Arc, Mutex, Weak, mpsc},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
 
@@ -42,6 +43,9 @@ pub(super) enum Command {
     Stop,
 }
 
+/// How often the thread shows that it lives while nothing happens.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// A batch with the model that it runs on.
 pub(super) type Job = Ready<Arc<Tagger>, Waiting>;
 
@@ -50,6 +54,7 @@ pub(super) fn start(
     tagger: Arc<Tagger>,
     config: ModelConfig,
     regions: bool,
+    heartbeat: Heartbeat,
     commands: mpsc::Receiver<Command>,
     sender: &mpsc::Sender<Command>,
 ) -> io::Result<()> {
@@ -63,13 +68,14 @@ pub(super) fn start(
     }
     thread::Builder::new()
         .name("infer-queue".into())
-        .spawn(move || own(tagger, &config, &commands, &jobs))
+        .spawn(move || own(tagger, &config, &heartbeat, &commands, &jobs))
         .map(drop)
 }
 
 fn own(
     tagger: Arc<Tagger>,
     config: &ModelConfig,
+    heartbeat: &Heartbeat,
     commands: &mpsc::Receiver<Command>,
     jobs: &mpsc::Sender<Job>,
 ) {
@@ -90,16 +96,14 @@ fn own(
         }
         images.set(queue.images() as f64);
         waiting.set(claims.len() as f64);
-        let command = match queue.deadline() {
-            Some(at) => match commands.recv_timeout(at.saturating_duration_since(now)) {
-                Ok(command) => command,
-                Err(mpsc::RecvTimeoutError::Timeout) => continue,
-                Err(mpsc::RecvTimeoutError::Disconnected) => return,
-            },
-            None => match commands.recv() {
-                Ok(command) => command,
-                Err(mpsc::RecvError) => return,
-            },
+        heartbeat.beat();
+        let patience = queue
+            .deadline()
+            .map_or(IDLE, |at| at.saturating_duration_since(now).min(IDLE));
+        let command = match commands.recv_timeout(patience) {
+            Ok(command) => command,
+            Err(mpsc::RecvTimeoutError::Timeout) => continue,
+            Err(mpsc::RecvTimeoutError::Disconnected) => return,
         };
         let now = Instant::now();
         match command {

@@ -1,0 +1,93 @@
+//! The stage's HTTP port.
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+use tagstream::{
+    config::StageConfig,
+    ops::{
+        self,
+        http::{Conditions, Server, View},
+    },
+    stage::{
+        infer::Engine,
+        pipeline::{Control, Vitals},
+    },
+};
+use tokio::sync::watch;
+
+/// Opens the port, if one is configured; it closes when the server is dropped.
+pub(super) async fn start(
+    config: &StageConfig,
+    engine: &Engine,
+    vitals: &Arc<Vitals>,
+    control: watch::Receiver<Control>,
+) -> anyhow::Result<Option<Server>> {
+    let Some(metrics) = ops::metrics::install() else {
+        anyhow::bail!("another recorder of metrics is installed in this process");
+    };
+    if config.http.bind.is_empty() {
+        return Ok(None);
+    }
+    let view = view(config, engine, vitals, metrics, control);
+    Ok(Some(Server::start(&config.http.bind, view).await?))
+}
+
+/// What the HTTP port shows of the stage.
+fn view(
+    config: &StageConfig,
+    engine: &Engine,
+    vitals: &Arc<Vitals>,
+    metrics: PrometheusHandle,
+    control: watch::Receiver<Control>,
+) -> View {
+    let (beats, stage) = (engine.heartbeats().clone(), Arc::clone(vitals));
+    let started = chrono::Utc::now().timestamp_millis();
+    let loops = move || {
+        let mut ages = beats.ages(Instant::now());
+        let last = stage.beat_ms.load(Ordering::Relaxed).max(started);
+        let age = chrono::Utc::now().timestamp_millis() - last;
+        ages.insert("stage".into(), Duration::from_millis(age.max(0) as u64));
+        ages
+    };
+    let stage = Arc::clone(vitals);
+    let conditions = move || {
+        // Partitions are assigned after their files were walked: the store was reachable.
+        let assigned = stage.assigned.load(Ordering::Relaxed);
+        let running = *control.borrow() == Control::Run;
+        Conditions::from([
+            ("assigned", assigned),
+            ("model_warm", true),
+            ("sink_reachable", assigned),
+            ("not_shutting_down", running),
+        ])
+    };
+    let (stage, engine) = (Arc::clone(vitals), engine.clone());
+    let config_hash = config.hash();
+    let info = move || {
+        let model = engine.model();
+        let assignment: Vec<_> = stage
+            .partitions()
+            .into_iter()
+            .map(|(partition, end)| serde_json::json!({"partition": partition.to_string(), "end": end}))
+            .collect();
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "model_version": model.id(),
+            "categories": model.categories(),
+            "provider": engine.device().provider(),
+            "device": engine.device().to_string(),
+            "assignment": assignment,
+            "config_hash": config_hash,
+        })
+    };
+    View {
+        loops: Arc::new(loops),
+        liveness_limit: Duration::from_millis(config.http.liveness_limit_ms),
+        conditions: Arc::new(conditions),
+        metrics,
+        info: Arc::new(info),
+    }
+}

@@ -1,0 +1,86 @@
+use super::*;
+use std::fs;
+
+fn file(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stage.toml");
+    fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+fn refused(text: &str) -> String {
+    let (_folder, path) = file(text);
+    StageConfig::load(Some(&path)).unwrap_err().to_string()
+}
+
+#[test]
+fn a_file_overrides_defaults_and_unknown_keys_are_named() {
+    let (_folder, path) = file("[fetch]\ntimeout_ms = 5\n[model]\nprovider = \"auto\"\n");
+    let config = StageConfig::load(Some(&path)).unwrap();
+    assert_eq!(
+        (config.fetch.timeout_ms, config.model.provider),
+        (5, Provider::Auto)
+    );
+    assert_eq!(config.fetch.retries, FetchConfig::default().retries);
+    let error = refused("[fetch]\ntimeout = 5\n");
+    assert!(error.contains("timeout"), "{error}");
+    let error = refused("[fetch]\ntimeout_ms = \"soon\"\n");
+    assert!(error.contains("timeout_ms"), "{error}");
+    assert!(refused("[model]\nprovider = \"gpu\"\n").contains("provider"));
+    assert!(refused("this is not toml").contains("configuration"));
+    let missing = StageConfig::load(Some(Path::new("/nowhere/stage.toml"))).unwrap_err();
+    assert!(missing.to_string().contains("/nowhere/stage.toml"));
+}
+
+#[test]
+fn values_that_cannot_be_right_are_named() {
+    for (text, key) in [
+        ("[kafka]\nbrokers = \"\"", "kafka.brokers"),
+        ("[kafka]\ngroup_id = \"\"", "kafka.group_id"),
+        ("[memory]\nbudget_mib = 8", "memory.budget_mib"),
+        ("[fetch]\nconcurrency = 0", "fetch.concurrency"),
+        ("[fetch]\nallow_schemes = [\"ftp\"]", "fetch.allow_schemes"),
+        ("[model]\nmax_batch = 0", "model.max_batch"),
+        ("[model]\nmax_batch_mib = 0", "model.max_batch_mib"),
+        (
+            "[output]\ndead_letter_topic = \"\"",
+            "output.dead_letter_topic",
+        ),
+        ("[output]\ntable = \"a/../b\"", "output.table"),
+        ("[output]\nmax_file_age_ms = 0", "output.max_file_age_ms"),
+        ("[http]\nbind = \"9464\"", "http.bind"),
+    ] {
+        let error = refused(text);
+        assert!(error.contains(&format!("`{key}`")), "{text}: {error}");
+    }
+}
+
+#[test]
+fn secrets_are_never_printed() {
+    let (_folder, path) = file("[object_store.s3]\nsecret_access_key = \"hunter2\"\n");
+    let config = StageConfig::load(Some(&path)).unwrap();
+    assert_eq!(
+        config.object_store.s3["secret_access_key"].expose(),
+        "hunter2"
+    );
+    assert!(!format!("{config:?}").contains("hunter2"));
+    assert!(!toml::to_string(&config).unwrap().contains("hunter2"));
+}
+
+#[test]
+fn variables_override_the_file() {
+    figment::Jail::expect_with(|jail| {
+        jail.create_file("stage.toml", "[fetch]\ntimeout_ms = 5\n")?;
+        jail.set_env("TAGSTREAM_FETCH__TIMEOUT_MS", "7");
+        jail.set_env("TAGSTREAM_KAFKA__BROKERS", "a:1,b:2");
+        // Not a path to a key: other programs' or other commands' variables.
+        jail.set_env("TAGSTREAM_CACHE", "/somewhere");
+        let config = StageConfig::load(Some(Path::new("stage.toml"))).map_err(|e| e.to_string())?;
+        assert_eq!(config.fetch.timeout_ms, 7);
+        assert_eq!(config.kafka.brokers, "a:1,b:2");
+        jail.set_env("TAGSTREAM_FETCH__TIMEOUT", "7");
+        let error = StageConfig::load(None).unwrap_err().to_string();
+        assert!(error.contains("timeout"), "{error}");
+        Ok(())
+    });
+}
