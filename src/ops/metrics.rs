@@ -5,7 +5,7 @@ use metrics_exporter_prometheus::{
 };
 
 /// What a metric measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// Only grows.
     Counter,

@@ -1,5 +1,6 @@
 //! Operations: health, metrics, telemetry, doctor.
 
+pub mod doctor;
 pub mod heartbeat;
 pub mod http;
 pub mod metrics;
