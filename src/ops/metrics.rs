@@ -64,6 +64,7 @@ pub const METRICS: &[Metric] = {
         "tagstream_model_info" Gauge, ["model_version, provider"] "1 for the model that serves, 0 for those it replaced.";
         "tagstream_model_load_seconds" Gauge, [""] "Time to open, try and warm the model that was loaded last.";
         "tagstream_model_swaps_total" Counter, ["result"] "Exchanges of the model; `result` is `done` or `refused`.";
+        "tagstream_model_versions_refused_total" Counter, [""] "Versions of the registry's pointer that were not taken.";
         // sinks
         "tagstream_rows_total" Counter, ["table"] "Rows in committed files.";
         "tagstream_files_total" Counter, ["table"] "Files committed.";
@@ -106,7 +107,7 @@ pub fn recorder() -> PrometheusRecorder {
     builder().build_recorder()
 }
 
-static INSTALLED: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+static INSTALLED: std::sync::OnceLock<Option<PrometheusHandle>> = std::sync::OnceLock::new();
 
 /// Installs the process's recorder, once; `None` if there was another one before.
 pub fn install() -> Option<PrometheusHandle> {

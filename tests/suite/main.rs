@@ -1,6 +1,7 @@
 //! Integration tests that need no broker.
 
 #[path = "../common/mod.rs"]
+mod config_command;
 mod common;
 
 mod fetch_decode;
