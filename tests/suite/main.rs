@@ -1,9 +1,9 @@
 //! Integration tests that need no broker.
 
 #[path = "../common/mod.rs"]
-mod config_command;
 mod common;
 
+mod config_command;
 mod fetch_decode;
 mod fetching;
 mod train_eval;
