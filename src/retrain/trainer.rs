@@ -330,8 +330,21 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn batch(&self, rows: &[usize], mask: Option<&Tensor>) -> Result<Batch, TrainError> {
+        let dense = if self.model.uses_positions() {
+            self.features.dense(rows).map_err(TrainError::Features)?
+        } else {
+            Vec::new()
+        };
+        self.prepared(dense, rows, mask)
+    }
+
+    fn prepared(
+        &self,
+        dense: Vec<f32>,
+        rows: &[usize],
+        mask: Option<&Tensor>,
+    ) -> Result<Batch, TrainError> {
         let d = self.features.dim();
-        let dense = self.features.dense(rows).map_err(TrainError::Features)?;
         let global: Vec<f32> = rows
             .iter()
             .flat_map(|row| &self.features.global()[row * d..(row + 1) * d])
@@ -439,7 +452,8 @@ impl<'a> Run<'a> {
         }
         let mut mean = Vec::with_capacity(self.features.global().len());
         for rows in self.in_order() {
-            let positions = self.batch(&rows, None)?.positions;
+            let dense = self.features.dense(&rows).map_err(TrainError::Features)?;
+            let positions = self.prepared(dense, &rows, None)?.positions;
             mean.extend(positions.mean(1)?.flatten_all()?.to_vec1::<f32>()?);
         }
         let data = MemoryData {

@@ -131,6 +131,11 @@ impl Model {
             .collect()
     }
 
+    /// Whether any branch looks at positions (a linear probe does not: dense features need not be read).
+    pub fn uses_positions(&self) -> bool {
+        self.config.region.enabled || self.config.query.enabled
+    }
+
     fn has_queries(&self) -> bool {
         self.config.region.attend_by == AttendBy::Queries
             && (self.config.region.enabled || self.config.query.enabled)
@@ -324,7 +329,7 @@ impl Model {
                 logits,
             })
         };
-        if self.config.region.enabled || self.config.query.enabled {
+        if self.uses_positions() {
             let pooled = Pooled::new(&self.keys(weights, text)?, &batch.positions, self.heads())?;
             let region = pooled.region()?;
             let direction = normalised(&region)?;
@@ -404,7 +409,7 @@ impl Standard {
 }
 
 impl Batch {
-    /// Prepares raw features (`dense` `[B, N, D]`, `global` `[B, D]`). `mask` (`[B, D]`) multiplies every feature of its
+    /// Prepares raw features (`dense` `[B, N, D]`, empty if no branch needs it; `global` `[B, D]`). `mask` (`[B, D]`) multiplies every feature of its
     /// image: feature dropout.
     ///
     /// # Errors
