@@ -3,6 +3,7 @@
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+use std::sync::OnceLock;
 
 /// What a metric measures.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,7 +108,7 @@ pub fn recorder() -> PrometheusRecorder {
     builder().build_recorder()
 }
 
-static INSTALLED: std::sync::OnceLock<Option<PrometheusHandle>> = std::sync::OnceLock::new();
+static INSTALLED: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
 /// Installs the process's recorder, once; `None` if there was another one before.
 pub fn install() -> Option<PrometheusHandle> {

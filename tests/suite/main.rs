@@ -3,7 +3,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod config_command;
 mod fetch_decode;
 mod fetching;
 mod train_eval;
