@@ -66,21 +66,3 @@ fn secrets_are_never_printed() {
     assert!(!format!("{config:?}").contains("hunter2"));
     assert!(!toml::to_string(&config).unwrap().contains("hunter2"));
 }
-
-#[test]
-fn variables_override_the_file() {
-    figment::Jail::expect_with(|jail| {
-        jail.create_file("stage.toml", "[fetch]\ntimeout_ms = 5\n")?;
-        jail.set_env("TAGSTREAM_FETCH__TIMEOUT_MS", "7");
-        jail.set_env("TAGSTREAM_KAFKA__BROKERS", "a:1,b:2");
-        // Not a path to a key: other programs' or other commands' variables.
-        jail.set_env("TAGSTREAM_CACHE", "/somewhere");
-        let config = StageConfig::load(Some(Path::new("stage.toml"))).map_err(|e| e.to_string())?;
-        assert_eq!(config.fetch.timeout_ms, 7);
-        assert_eq!(config.kafka.brokers, "a:1,b:2");
-        jail.set_env("TAGSTREAM_FETCH__TIMEOUT", "7");
-        let error = StageConfig::load(None).unwrap_err().to_string();
-        assert!(error.contains("timeout"), "{error}");
-        Ok(())
-    });
-}

@@ -3,7 +3,6 @@
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
-use std::sync::OnceLock;
 
 /// What a metric measures.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -108,7 +107,7 @@ pub fn recorder() -> PrometheusRecorder {
     builder().build_recorder()
 }
 
-static INSTALLED: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+static INSTALLED: std::sync::OnceLock<Option<PrometheusHandle>> = std::sync::OnceLock::new();
 
 /// Installs the process's recorder, once; `None` if there was another one before.
 pub fn install() -> Option<PrometheusHandle> {

@@ -207,7 +207,7 @@ impl RetrainConfig {
         if self.judge.resamples < 100 {
             return bad("judge.resamples", "must be at least 100");
         }
-        if !(self.train.max_minutes > 0.0) {
+        if self.train.max_minutes.is_nan() || self.train.max_minutes <= 0.0 {
             return bad("train.max_minutes", "must be positive");
         }
         if self.lease.time_to_live_s == 0 {

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod config_command;
 mod fetch_decode;
 mod fetching;
 mod train_eval;
