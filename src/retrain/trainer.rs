@@ -522,7 +522,7 @@ fn normal(random: &mut StdRng) -> f64 {
     (-2.0 * (1.0 - u).ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
 }
 
-/// Helper of [`Teaching`]'s makers: labels as a tensor.
+/// Helper of `Teaching`'s makers: labels as a tensor.
 pub(super) fn label_tensor(labels: &[i8], categories: usize) -> candle_core::Result<Tensor> {
     let values: Vec<f32> = labels.iter().map(|y| f32::from(*y)).collect();
     Tensor::from_vec(

@@ -1,7 +1,7 @@
 //! The engine: images in, [`Inference`]s out, in batches, on as many workers as the device wants, with the model exchanged
 //! between batches.
 //!
-//! One thread owns the [`Queue`]; workers take complete batches from it. A [`Slot`] is a place in the batch that is being
+//! One thread owns the queue; workers take complete batches from it. A [`Slot`] is a place in the batch that is being
 //! filled: claim it just before decoding, decode into it, then [`Slot::infer`] it. While a worker runs one batch the next is
 //! filled, so the device does not wait.
 

@@ -14,7 +14,7 @@ use std::{
     io::{Read, Write},
 };
 
-/// The name that [`write`] gives the control of absences.
+/// The name that [`write()`] gives the control of absences.
 const ABSENT: &str = "absent";
 
 #[derive(Debug, Deserialize)]

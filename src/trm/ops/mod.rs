@@ -8,12 +8,12 @@
 //! |---|---|---|
 //! | [`FrozenLinear`] | `x Wᵀ + b` | `dx = dy W`, never `dW` |
 //! | [`FrozenLayerNorm`] | `(x - mean) / sqrt(var + eps) · w + b` | `dx` only |
-//! | [`softmax`] | over the last dimension | yes |
+//! | [`softmax()`] | over the last dimension | yes |
 //! | [`quick_gelu`], [`gelu`] | `x σ(1.702 x)`, `x Φ(x)` | yes |
 //! | [`select_rows`] | rows of a matrix by index | scattered back |
 //! | [`ResidualMlp`] | `U + MLP(U)`, `U = LayerNorm(x + Q)` | yes |
 //! | [`attention_pool`] | softmax-weighted mean of frozen positions | to the keys |
-//! | [`unit`], [`row_products`] | L2 normalisation; `rows[b,c] . weight[c]` | yes |
+//! | [`unit()`], [`row_products`] | L2 normalisation; `rows[b,c] . weight[c]` | yes |
 //! | [`causal_attention`] | multi-head, sequences of different length packed in one matrix | yes |
 //!
 //! All run on the CPU in `f32` (training) and `f64` (gradient checks), on rayon's threads, each thread a block of
