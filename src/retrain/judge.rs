@@ -332,6 +332,9 @@ fn verdict(gates: &[Gate]) -> Verdict {
 }
 
 fn points(x: f64) -> String {
+    if !x.is_finite() {
+        return "not measurable".into();
+    }
     format!("{:+.2} points", 100.0 * x)
 }
 
