@@ -130,7 +130,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<Exit> {
     let trained = fit.train(
         &data.features,
         &data.labels.states,
-        Some(folder.checkpoint()),
+        Some(&folder),
         "training",
     )?;
     let train_time = began.elapsed();
@@ -223,7 +223,7 @@ impl Fit<'_> {
         &self,
         features: &dyn FeatureSource,
         labels: &[i8],
-        checkpoint: Option<PathBuf>,
+        folder: Option<&RunFolder>,
         what: &'static str,
     ) -> anyhow::Result<Trained> {
         let template = &self.config.prompts.template;
@@ -231,10 +231,20 @@ impl Fit<'_> {
         let prompts = Prompts::new(&tokens, &self.text.tower)?;
         let model = Model::new(self.config.clone(), prompts, &self.text.tower)?;
         let bar = bar(0, "{prefix} {bar:30} step {pos}/{len} {msg}").with_prefix(what);
-        let mut progress = |progress: &Progress| show(&bar, progress);
+        let per_epoch = features.len().div_ceil(self.config.optimizer.batch);
+        let mut epoch = EpochMeans::default();
+        let mut progress = |progress: &Progress| {
+            show(&bar, progress);
+            epoch.add(progress);
+            if progress.step.0 % per_epoch == 0 {
+                // Written as they come, so that a run that is killed has them; a failure shows at the end of the run.
+                let curve = epoch.take(progress.epoch.0 + 1);
+                let _ = folder.map(|folder| folder.write_curves(&[curve]));
+            }
+        };
         let options = TrainOptions {
             seed: self.seed,
-            checkpoint,
+            checkpoint: folder.map(RunFolder::checkpoint),
             progress: Some(&mut progress),
             ..TrainOptions::default()
         };
@@ -276,6 +286,36 @@ impl Fit<'_> {
         let found = temperature(&logits, &out_labels);
         let target = precision.map_or(ThresholdTarget::BestF1, ThresholdTarget::Precision);
         Ok((found, thresholds(&logits, &out_labels, c, found, target)))
+    }
+}
+
+/// Means of an epoch's losses, step by step.
+#[derive(Default)]
+struct EpochMeans {
+    sums: Vec<(&'static str, f64)>,
+    steps: usize,
+}
+
+impl EpochMeans {
+    fn add(&mut self, progress: &Progress) {
+        self.steps += 1;
+        for (name, value) in &progress.losses {
+            match self.sums.iter_mut().find(|(other, _)| other == name) {
+                Some((_, sum)) => *sum += value,
+                None => self.sums.push((name, *value)),
+            }
+        }
+    }
+
+    fn take(&mut self, epoch: usize) -> (usize, Vec<(&'static str, f64)>) {
+        let steps = std::mem::take(&mut self.steps).max(1) as f64;
+        let sums = std::mem::take(&mut self.sums);
+        (
+            epoch,
+            sums.into_iter()
+                .map(|(name, sum)| (name, sum / steps))
+                .collect(),
+        )
     }
 }
 
