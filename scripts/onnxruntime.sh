@@ -4,7 +4,8 @@
 #   scripts/onnxruntime.sh          the CPU library
 #   scripts/onnxruntime.sh --cuda   the CUDA build and the NVIDIA libraries it needs, gathered in one folder (2 GB)
 #
-# The library is taken out of the official Python wheel, pinned by version and hash in scripts/onnxruntime.txt. tagstream
+# The library is taken out of the official Python wheel, pinned by version and hash in scripts/onnxruntime.txt
+# (with --cuda: scripts/onnxruntime-gpu.txt). tagstream
 # looks in ORT_DYLIB_PATH, then beside its binary, then in this cache ($TAGSTREAM_CACHE, default ~/.cache/tagstream).
 set -euo pipefail
 
@@ -25,15 +26,12 @@ if [ ! -f "$library" ]; then
     wheel() { # requirements or names...
         python3 -m pip --disable-pip-version-check download -q --no-deps --only-binary=:all: --implementation cp \
             --python-version 3.11 --platform "manylinux_2_28_$machine" --platform "manylinux_2_27_$machine" \
-            --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine" -d "$scratch" "$@" >&2 \
+            --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine" --platform "manylinux_2_12_$machine" \
+            --platform "manylinux2010_$machine" -d "$scratch" "$@" >&2 \
             || die "pip could not fetch: $*"
     }
     echo "onnxruntime.sh: fetching $flavour $version" >&2
     wheel --require-hashes -r "$here/$flavour.txt"
-    if [ "$flavour" = onnxruntime-gpu ]; then
-        wheel 'nvidia-cuda-nvrtc==13.*' 'nvidia-cuda-runtime==13.*' 'nvidia-cufft==12.*' 'nvidia-curand==10.*' \
-            'nvidia-cudnn-cu13==9.*' 'nvidia-cublas==13.*' 'nvidia-nvjitlink==13.*'
-    fi
     mkdir -p "$target.partial"
     python3 - "$scratch" "$target.partial" <<'PYTHON'
 import pathlib, sys, zipfile

@@ -205,7 +205,7 @@ impl Runtime {
             provider: device.provider(),
             device: device.index(),
             advice: advice(&reason, device),
-            reason,
+            reason: plain(&reason),
         };
         let compiled_in = match device {
             Device::Cpu => Ok(true),
@@ -336,23 +336,40 @@ fn preload_beside(library: &Path) {
     }
 }
 
+/// One line of what ONNX Runtime said, without where in its source it said so.
+fn plain(reason: &str) -> String {
+    let words: Vec<&str> = reason.split_whitespace().collect();
+    let line = words.join(" ");
+    match line.find("Failed to load") {
+        Some(at) => line[at..].to_owned(),
+        None => line,
+    }
+}
+
 /// What to do about a provider that does not work: the missing library, if the loader named one.
 fn advice(reason: &str, device: Device) -> String {
+    const CUDA: &str = "`scripts/onnxruntime.sh --cuda` installs ONNX Runtime for CUDA with the CUDA and cuDNN libraries";
     let missing = reason
         .split(|c: char| c.is_whitespace() || matches!(c, ':' | ',' | '\'' | '"'))
         .map(|word| word.rsplit('/').next().unwrap_or(word))
-        .rfind(|word| word.starts_with("lib") && word.contains(".so"));
-    let gpu = "`scripts/onnxruntime.sh --cuda` installs ONNX Runtime for CUDA with the CUDA and cuDNN libraries";
+        .rfind(|word| word.starts_with("lib") && word.contains(".so"))
+        .filter(|_| reason.contains("cannot open shared object file"));
     match (missing, device) {
-        (Some(library), _) if reason.contains("cannot open shared object file") => {
-            format!("the library {library} is missing; {gpu}")
-        }
-        (_, Device::Tensorrt(_)) => {
+        (Some(driver), _) if driver.starts_with("libcuda.so") => format!(
+            "the NVIDIA driver's library {driver} is missing: install the driver, or give the container access to the GPU"
+        ),
+        (Some(tensorrt), _)
+            if tensorrt.starts_with("libnvinfer") || tensorrt.starts_with("libnvonnx") =>
+        {
             format!(
-                "TensorRT's libraries must be installed and on the loader's path; {gpu}; or choose provider `cuda` or `cpu`"
+                "TensorRT's library {tensorrt} is missing: install TensorRT on the loader's path, or choose provider `cuda`"
             )
         }
-        _ => format!("{gpu}; or choose provider `cpu`"),
+        (Some(library), _) => format!("the library {library} is missing; {CUDA}"),
+        (None, Device::Tensorrt(_)) => format!(
+            "TensorRT's libraries must be on the loader's path; {CUDA}; or choose provider `cuda` or `cpu`"
+        ),
+        (None, _) => format!("{CUDA}; or choose provider `cpu`"),
     }
 }
 
@@ -405,11 +422,28 @@ mod tests {
 
     #[test]
     fn the_missing_library_is_named() {
-        let reason = "Failed to load library /opt/libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open shared object file: No such file or directory";
-        let text = advice(reason, Device::Cuda(0));
+        let reason = |library: &str| {
+            format!(
+                "/src/bridge.cc:2043 Get() FAIL :\nFailed to load library /opt/libonnxruntime_providers_cuda.so with error: \
+                 {library}: cannot open shared object file: No such file or directory\n"
+            )
+        };
+        let text = advice(&reason("libcublasLt.so.13"), Device::Cuda(0));
         assert!(
             text.starts_with("the library libcublasLt.so.13 is missing"),
             "{text}"
+        );
+        let text = advice(&reason("libcuda.so.1"), Device::Cuda(0));
+        assert!(text.contains("driver's library libcuda.so.1"), "{text}");
+        let text = advice(&reason("libnvinfer.so.10"), Device::Tensorrt(0));
+        assert!(
+            text.contains("TensorRT's library libnvinfer.so.10"),
+            "{text}"
+        );
+        let line = plain(&reason("libcuda.so.1"));
+        assert!(
+            line.starts_with("Failed to load library /opt/") && !line.contains('\n'),
+            "{line}"
         );
     }
 
