@@ -5,7 +5,7 @@
 //! on what a later run is judged by.
 //!
 //! **Measure.** Average precision per category over the images whose label is known (unknown entries count nowhere), mean
-//! over the categories that have a known presence and a known absence: `mAP`. Both models are measured on exactly the same
+//! over the categories that have enough known presences and a known absence: `mAP`. Both models are measured on exactly the same
 //! entries.
 //!
 //! **Interval.** Paired bootstrap over images (Efron & Tibshirani 1993, ch. 8 and 13): an image with all its labels is
@@ -48,6 +48,8 @@ pub struct JudgeConfig {
     pub category_confidence: f64,
     /// Bootstrap resamples.
     pub resamples: usize,
+    /// A category with fewer known held-out presences is not measured: a single picture would move it by dozens of points.
+    pub min_present: usize,
     /// Fewer categories that can be measured: HOLD.
     pub min_categories: usize,
     /// Fewer held-out images with a known label: HOLD.
@@ -64,6 +66,7 @@ impl Default for JudgeConfig {
             confidence: 0.95,
             category_confidence: 0.99,
             resamples: 1000,
+            min_present: 3,
             min_categories: 1,
             min_images: 30,
         }
@@ -251,6 +254,10 @@ pub fn judge(trial: &Trial<'_>, checks: &[Check], config: &JudgeConfig, seed: u6
     // (category, candidate's ranking, champion's ranking, AP of each)
     let measured: Vec<(usize, [Ranking; 2], [f64; 2])> = (0..c)
         .filter_map(|k| {
+            let rows = trial.labels.chunks(c);
+            if rows.filter(|row| row[k] > 0).count() < config.min_present {
+                return None;
+            }
             let rankings = [trial.candidate, trial.champion]
                 .map(|scores| Ranking::new(scores, trial.labels, c, k));
             let candidate = rankings[0].average_precision(&ones)?;

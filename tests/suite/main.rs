@@ -6,4 +6,5 @@ mod common;
 mod config_command;
 mod fetch_decode;
 mod fetching;
+mod retraining;
 mod train_eval;
