@@ -11,6 +11,7 @@ pub mod labels;
 pub mod lease;
 pub mod optimizer;
 pub mod report;
+mod run;
 pub mod run_folder;
 pub mod scoring;
 pub mod suggest;

@@ -1,6 +1,7 @@
 //! What batches are taught beside their known labels: prototypes, pseudo-labels and soft targets.
 
-use super::trainer::{Run, TrainError, label_tensor};
+use super::run::{Run, label_tensor};
+use super::trainer::TrainError;
 use crate::trm::config::PseudoForm;
 use crate::trm::memory::Unseen;
 use crate::trm::model::{Forward, REGION, TextFeatures};
