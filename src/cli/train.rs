@@ -236,7 +236,7 @@ impl Fit<'_> {
         let mut progress = |progress: &Progress| {
             show(&bar, progress);
             epoch.add(progress);
-            if progress.step.0 % per_epoch == 0 {
+            if progress.step.0.is_multiple_of(per_epoch) {
                 // Written as they come, so that a run that is killed has them; a failure shows at the end of the run.
                 let curve = epoch.take(progress.epoch.0 + 1);
                 let _ = folder.map(|folder| folder.write_curves(&[curve]));

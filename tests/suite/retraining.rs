@@ -108,7 +108,7 @@ impl World {
             let known = names
                 .iter()
                 .enumerate()
-                .filter(|(k, _)| (i * 31 + *k as u64 * 17) % 3 != 0);
+                .filter(|(k, _)| !(i * 31 + *k as u64 * 17).is_multiple_of(3));
             let (present, absent): (Vec<&str>, Vec<&str>) =
                 known.map(|(_, n)| *n).partition(|n| tell(&scene, n, i));
             let event = serde_json::json!({
