@@ -11,67 +11,10 @@ use fast_image_resize::{
 };
 use std::hint::black_box;
 use tagstream::{
+    demo::photograph::photograph_jpeg,
     model::bundle::{Filter, Fit, Preprocessing},
     stage::decode::{DecodeLimits, decode_into},
 };
-
-/// Octaves of smooth noise, halving in strength: the 1/f amplitude spectrum of natural scenes.
-fn photograph(width: usize, height: usize) -> Vec<u8> {
-    let hash = |x: usize, y: usize, seed: usize| {
-        let mut h = (x.wrapping_mul(0x9E37_79B1)
-            ^ y.wrapping_mul(0x85EB_CA77)
-            ^ seed.wrapping_mul(0xC2B2_AE3D)) as u32;
-        h ^= h >> 15;
-        h = h.wrapping_mul(0x2C1B_3C6D);
-        h ^= h >> 12;
-        h = h.wrapping_mul(0x297A_2D39);
-        h ^= h >> 15;
-        h as f32 / u32::MAX as f32 - 0.5
-    };
-    let noise = |x: usize, y: usize, channel: usize| {
-        let mut value = 0.0;
-        for octave in 1..9 {
-            let cell = 1usize << octave;
-            let (cx, cy) = (x / cell, y / cell);
-            let (fx, fy) = (
-                (x % cell) as f32 / cell as f32,
-                (y % cell) as f32 / cell as f32,
-            );
-            let seed = octave * 4 + channel;
-            let top = hash(cx, cy, seed) * (1.0 - fx) + hash(cx + 1, cy, seed) * fx;
-            let low = hash(cx, cy + 1, seed) * (1.0 - fx) + hash(cx + 1, cy + 1, seed) * fx;
-            value += (top * (1.0 - fy) + low * fy) * cell as f32;
-        }
-        value
-    };
-    let mut rgb = Vec::with_capacity(width * height * 3);
-    for y in 0..height {
-        for x in 0..width {
-            let light = noise(x, y, 0) * 0.55 + hash(x, y, 99) * 24.0;
-            for channel in 1..4 {
-                let value = 128.0 + light + noise(x / 4, y / 4, channel) * 0.3;
-                rgb.push(value.clamp(0.0, 255.0) as u8);
-            }
-        }
-    }
-    rgb
-}
-
-fn jpeg(width: usize, height: usize) -> Vec<u8> {
-    let pixels = photograph(width, height);
-    let mut compressor = turbojpeg::Compressor::new().unwrap();
-    compressor.set_quality(90).unwrap();
-    compressor.set_subsamp(turbojpeg::Subsamp::Sub2x2).unwrap();
-    compressor
-        .compress_to_vec(turbojpeg::Image {
-            pixels: &pixels[..],
-            width,
-            pitch: width * 3,
-            height,
-            format: turbojpeg::PixelFormat::RGB,
-        })
-        .unwrap()
-}
 
 fn resized(resizer: &mut Resizer, rgb: &[u8], width: u32, height: u32, side: u32, out: &mut [u8]) {
     let source = ImageRef::new(width, height, rgb, PixelType::U8x3).unwrap();
@@ -82,7 +25,7 @@ fn resized(resizer: &mut Resizer, rgb: &[u8], width: u32, height: u32, side: u32
 
 fn jpeg_to_input(criterion: &mut Criterion) {
     for (name, width, height) in [("1MP", 1155, 866), ("4MP", 2309, 1732)] {
-        let file = jpeg(width, height);
+        let file = photograph_jpeg(width, height, 0).unwrap();
         eprintln!(
             "{name}: {width} x {height}, {} KB, {:.2} bits a pixel",
             file.len() / 1000,

@@ -1,7 +1,33 @@
-//! `tagstream bench`: measure the stage beside bare ONNX Runtime.
+//! `tagstream bench`: the stage from broker to Parquet beside what it is made of, on the same pictures and the same model.
+//!
+//! Every repetition measures, one after the other: (a) the bare model in a loop on ready tensors, with every core; (b)
+//! decoding and resizing alone, with every core; (c) the whole stage, a process of its own; and, if one is named, (d) another
+//! program that does the stage's work. docs/performance.md explains the figures.
 
-use clap::Args;
-use tagstream::error::{Exit, usage};
+mod ceiling;
+mod cluster;
+mod host;
+mod pictures;
+mod process;
+mod report;
+mod subject;
+
+use anyhow::{Context, ensure};
+use clap::{Args, ValueEnum};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tagstream::{
+    config::{ObjectStoreConfig, Provider},
+    error::{Exit, usage},
+    model::{
+        bundle::Bundle,
+        init::{CategoryList, ClipFolder, Init},
+        runtime::Runtime,
+        tagger::{Tagger, TaggerOptions},
+    },
+};
 
 /// Arguments of `tagstream bench`.
 #[derive(Debug, Args)]
@@ -9,12 +35,222 @@ pub struct BenchArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+    /// Model: a bundle directory or registry-url[@version]. Default: the demo model, made zero-shot.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Folder of pictures. Default: pictures like photographs, generated.
+    #[arg(long)]
+    pub images: Option<PathBuf>,
+    /// How many pictures are generated, or taken from the folder at most.
+    #[arg(long, default_value_t = 48)]
+    pub pictures: usize,
+    /// Size of generated pictures, megapixels.
+    #[arg(long, default_value_t = 1.0)]
+    pub megapixels: f64,
+    /// Brokers of a real Kafka. Default: an embedded one.
+    #[arg(long)]
+    pub brokers: Option<String>,
+    /// Partitions of the topics.
+    #[arg(long, default_value_t = 4)]
+    pub partitions: i32,
+    /// Repetitions of every measurement.
+    #[arg(long, default_value_t = 3)]
+    pub repeat: usize,
+    /// How long one measurement is meant to take, seconds.
+    #[arg(long, default_value_t = 6.0)]
+    pub seconds: f64,
+    /// Execution provider.
+    #[arg(long, value_enum, default_value_t = ProviderName::Cpu)]
+    pub provider: ProviderName,
+    /// Load of the latency measurement, as a share of the measured throughput; 0: none.
+    #[arg(long, default_value_t = 0.7)]
+    pub latency_load: f64,
+    /// A program that does the same work, to be measured beside the stage; called with --brokers, --topic, --group, --model,
+    /// --predictions-topic and --out.
+    #[arg(long)]
+    pub peer: Option<PathBuf>,
+    /// A name for this run, kept in the JSON.
+    #[arg(long, default_value = "default")]
+    pub case: String,
+    /// Append the JSON object to this file, one line.
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Where files of the runs go; must not exist. Default: a folder that is removed at the end.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// `--provider`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ProviderName {
+    /// The processor.
+    Cpu,
+    /// CUDA.
+    Cuda,
+    /// TensorRT.
+    Tensorrt,
+}
+
+impl From<ProviderName> for Provider {
+    fn from(name: ProviderName) -> Self {
+        match name {
+            ProviderName::Cpu => Provider::Cpu,
+            ProviderName::Cuda => Provider::Cuda,
+            ProviderName::Tensorrt => Provider::Tensorrt,
+        }
+    }
+}
+
+/// A folder that goes with its guard.
+struct Scratch {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Scratch {
+    fn new(out: Option<&Path>) -> anyhow::Result<Self> {
+        let path = match out {
+            Some(path) => {
+                ensure!(!path.exists(), usage(format!("{} exists", path.display())));
+                path.to_owned()
+            }
+            None => std::env::temp_dir().join(format!(
+                "tagstream-bench-{}-{:08x}",
+                std::process::id(),
+                rand::random::<u32>()
+            )),
+        };
+        std::fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        Ok(Scratch {
+            path: path.canonicalize()?,
+            keep: out.is_some(),
+        })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.keep {
+            // What cannot be removed is left to the system's cleaner.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
 }
 
 /// Runs the command.
-pub fn run(_args: BenchArgs) -> anyhow::Result<Exit> {
-    Err(
-        usage("`bench` is not in this version; `make bench` runs the benches of single steps")
-            .into(),
-    )
+pub fn run(args: BenchArgs) -> anyhow::Result<Exit> {
+    ensure!(args.repeat > 0, usage("--repeat: at least 1"));
+    ensure!(args.partitions > 0, usage("--partitions: at least 1"));
+    ensure!(
+        args.seconds > 0.0 && args.seconds.is_finite(),
+        usage("--seconds: more than 0")
+    );
+    ensure!(
+        (0.0..1.0).contains(&args.latency_load),
+        usage("--latency-load: at least 0 and less than 1")
+    );
+    let scratch = Scratch::new(args.out.as_deref())?;
+    let bundle = model(args.model.as_deref(), &scratch.path)?;
+    let pictures = pictures::Pictures::collect(&args, &scratch.path)?;
+
+    let runtime = Runtime::load()?;
+    let device = runtime.resolve(args.provider.into(), 0)?;
+    let tagger = Tagger::open(&runtime, &bundle, TaggerOptions::on(device), None)?;
+    let bench = ceiling::Bench::new(&tagger, &pictures)?;
+    let batch = bench.best_batch(Duration::from_secs_f64((args.seconds / 6.0).min(2.0)))?;
+    let cluster = cluster::Cluster::open(args.brokers.as_deref())?;
+
+    let first = bench.measure(batch, Duration::from_secs_f64(args.seconds / 3.0))?;
+    let images = ((first.shared() * args.seconds) as usize).clamp(64, 200_000);
+    let world = subject::World {
+        cluster: &cluster,
+        pictures: &pictures,
+        bundle: bundle.root(),
+        scratch: &scratch.path,
+        partitions: args.partitions,
+        provider: args.provider.into(),
+    };
+    let load = subject::Load::flood(images, tagger.workers() * batch.max(4) * 2);
+    let mut subjects = vec![subject::Subject::Stage];
+    subjects.extend(args.peer.clone().map(subject::Subject::Peer));
+    let mut ceilings = Vec::new();
+    let mut outcomes: Vec<Vec<subject::Outcome>> = subjects.iter().map(|_| Vec::new()).collect();
+    for repetition in 1..=args.repeat {
+        let ceiling = bench.measure(batch, Duration::from_secs_f64(args.seconds / 2.0))?;
+        eprintln!(
+            "repetition {repetition}: model alone {:.1}/s, decoding alone {:.1}/s",
+            ceiling.model, ceiling.decode
+        );
+        ceilings.push(ceiling);
+        for (subject, outcomes) in subjects.iter().zip(&mut outcomes) {
+            let outcome = world.run(subject, &load)?;
+            eprintln!(
+                "repetition {repetition}: {} {:.1}/s, {:.0} MiB",
+                subject.name(),
+                outcome.images_per_second,
+                outcome.peak_memory_bytes as f64 / f64::from(1 << 20)
+            );
+            outcomes.push(outcome);
+        }
+    }
+    let paced = (args.latency_load > 0.0)
+        .then(|| {
+            let rate = report::median(outcomes[0].iter().map(|o| o.images_per_second)).middle
+                * args.latency_load;
+            let images = ((rate * args.seconds) as usize).max(32);
+            world.run(
+                &subject::Subject::Stage,
+                &subject::Load::paced(images, load.warm, rate),
+            )
+        })
+        .transpose()?;
+    let report = report::Report {
+        args: &args,
+        bundle: &bundle,
+        tagger: &tagger,
+        pictures: &pictures,
+        batch,
+        images,
+        ceilings: &ceilings,
+        stage: &outcomes[0],
+        peer: outcomes.get(1).map(Vec::as_slice),
+        paced: paced.as_ref(),
+        broker: cluster.kind(),
+        bytes: bench.bytes_per_image()?,
+    };
+    let json = report.json();
+    if let Some(path) = &args.log {
+        report::append(path, &json)?;
+    }
+    if args.json {
+        println!("{json}");
+    }
+    report.print();
+    Ok(Exit::Success)
+}
+
+/// The model to measure, as a bundle on this machine.
+fn model(spec: Option<&str>, scratch: &Path) -> anyhow::Result<Bundle> {
+    if let Some(spec) = spec {
+        return Ok(super::open_model(spec, &ObjectStoreConfig::default())?.into_bundle()?);
+    }
+    let folder = Path::new("models/demo-clip");
+    ensure!(
+        folder.is_dir(),
+        usage(
+            "no demo model at models/demo-clip: run this in the repository, or name a model with --model"
+        )
+    );
+    let names = scratch.join("categories.txt");
+    std::fs::write(&names, tagstream::demo::scenes::categories().join("\n"))?;
+    let categories = CategoryList::read(&names)?;
+    let clip = ClipFolder::open(folder)?;
+    let init = Init {
+        clip: &clip,
+        name: "demo-clip",
+        source: "demo-clip",
+        categories: &categories,
+        tower: Default::default(),
+    };
+    Ok(init.run(&scratch.join("model"), |_| ())?)
 }

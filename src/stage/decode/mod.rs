@@ -214,6 +214,48 @@ pub fn decode_rgb(bytes: &[u8], limits: &DecodeLimits) -> Result<image::RgbImage
     })
 }
 
+/// What decoding one picture writes on the way, bytes: for reckoning, not for serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodeWork {
+    /// Pixels out of the decoder, at the reduced size where it reduces.
+    pub decoded_bytes: u64,
+    /// Pixels between the two passes of the resize.
+    pub resampled_bytes: u64,
+}
+
+/// What [`decode_into`] writes for this picture, beside its result.
+///
+/// # Errors
+/// As [`decode_into`].
+pub fn decode_work(
+    bytes: &[u8],
+    preprocessing: &Preprocessing,
+    limits: &DecodeLimits,
+) -> Result<DecodeWork, DecodeError> {
+    let format = sniff(bytes)?;
+    contained(format, |scratch| {
+        let picture = match format {
+            ImageFormat::Jpeg => jpeg::decode(bytes, limits, Some(preprocessing), scratch),
+            _ => raster::decode(bytes, format, limits, scratch),
+        }?;
+        let (width, height) = (
+            u64::from(picture.decoded.width),
+            u64::from(picture.decoded.height),
+        );
+        let upright_width = resize::target_size(preprocessing).width;
+        // The first pass runs along the upright picture's rows.
+        let across = if picture.orientation.swaps_sides() {
+            width
+        } else {
+            height
+        };
+        Ok(DecodeWork {
+            decoded_bytes: width * height * 3,
+            resampled_bytes: u64::from(upright_width) * across * 3,
+        })
+    })
+}
+
 /// Fits an upright RGB picture (`[height, width, 3]`) as [`decode_into`] does.
 ///
 /// # Panics

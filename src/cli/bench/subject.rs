@@ -1,0 +1,484 @@
+//! What is measured from broker to Parquet: the stage, or another program that does the same work. Either is a process of its
+//! own, warm and idle when the clock starts.
+
+use super::{
+    cluster::{Cluster, Counter, References},
+    pictures::Pictures,
+    process::{MemoryWatch, Usage},
+};
+use anyhow::{Context, bail, ensure};
+use arrow::{
+    array::AsArray,
+    compute::cast,
+    datatypes::{DataType, TimeUnit, TimestampMicrosecondType},
+};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde::Serialize;
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use tagstream::{config::Provider, events::ImageReference};
+
+/// The process may take this long to get ready, and to end.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// Files end at this age, so that they are written while the stage works and not all at its end.
+const FILE_AGE_MS: u64 = 4_000;
+
+/// What is measured.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// `tagstream run`.
+    Stage,
+    /// Another program.
+    Peer(PathBuf),
+}
+
+impl Subject {
+    /// For people.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Subject::Stage => "stage",
+            Subject::Peer(_) => "peer",
+        }
+    }
+}
+
+/// What is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Images that count.
+    pub images: usize,
+    /// Images sent before, so that everything is warm.
+    pub warm: usize,
+    /// Images a second; all at once without.
+    pub rate: Option<f64>,
+}
+
+impl Load {
+    /// All at once.
+    pub fn flood(images: usize, warm: usize) -> Self {
+        Load {
+            images,
+            warm,
+            rate: None,
+        }
+    }
+
+    /// Evenly, `rate` a second.
+    pub fn paced(images: usize, warm: usize, rate: f64) -> Self {
+        Load {
+            rate: Some(rate),
+            ..Load::flood(images, warm)
+        }
+    }
+}
+
+/// Time from a message's timestamp to its finished row, milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Latency {
+    /// Median.
+    pub p50_ms: f64,
+    /// 99th percentile.
+    pub p99_ms: f64,
+}
+
+/// What came out.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// Images that count.
+    pub images: usize,
+    /// From the first reference sent to the last file committed.
+    pub seconds: f64,
+    /// Images by seconds.
+    pub images_per_second: f64,
+    /// Rate of the rows between the first and the last tenth: without filling and emptying the line.
+    pub steady_images_per_second: f64,
+    /// Of the rows that count.
+    pub latency: Latency,
+    /// Processor seconds by kind of thread, while the images were worked on.
+    pub cpu_seconds: std::collections::BTreeMap<String, f64>,
+    /// Most memory of the process and its children, shared pages once.
+    pub peak_memory_bytes: u64,
+    /// Bytes through system calls, read.
+    pub read_bytes: u64,
+    /// Bytes through system calls, written.
+    pub written_bytes: u64,
+    /// Parquet files, those of the warm-up too.
+    pub files: usize,
+    /// Their bytes.
+    pub file_bytes: u64,
+}
+
+/// Where a subject runs.
+pub struct World<'a> {
+    pub cluster: &'a Cluster,
+    pub pictures: &'a Pictures,
+    pub bundle: &'a Path,
+    pub scratch: &'a Path,
+    pub partitions: i32,
+    pub provider: Provider,
+}
+
+/// Number of the next run: topics and folders are fresh in each.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    fn check(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("it ended with {status}:\n{}", tail(&self.log)),
+        }
+    }
+
+    /// Asks it to end, and waits.
+    fn finish(mut self) -> anyhow::Result<()> {
+        // SAFETY: a signal to a child that has not been waited for, so that its number is its own.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
+        let begun = Instant::now();
+        loop {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("it ended with {status}:\n{}", tail(&self.log)),
+                None => ensure!(begun.elapsed() < PATIENCE, "it does not end"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Does nothing to a process that has ended and been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+fn milliseconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64() * 1e3)
+}
+
+/// A run's topics, and how to write and count.
+struct Topics {
+    images: String,
+    predictions: Counter,
+    dead_letters: Counter,
+    references: References,
+    sent: usize,
+}
+
+impl World<'_> {
+    /// Runs `subject` under `load`.
+    pub fn run(&self, subject: &Subject, load: &Load) -> anyhow::Result<Outcome> {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("bench-{}-{number}", std::process::id());
+        self.run_named(&id, subject, load)
+            .with_context(|| format!("measuring the {}", subject.name()))
+    }
+
+    fn run_named(&self, id: &str, subject: &Subject, load: &Load) -> anyhow::Result<Outcome> {
+        let folder = self.scratch.join(id);
+        fs::create_dir_all(&folder)?;
+        let mut topics = self.topics(id)?;
+        let mut running = self.start(id, &folder, subject)?;
+        let memory = MemoryWatch::start(running.child.id());
+
+        self.send(&mut topics, load.warm, None)?;
+        self.wait(&topics, &mut running)?;
+        let before = Usage::of(running.child.id());
+        let started = SystemTime::now();
+        self.send(&mut topics, load.images, load.rate)?;
+        self.wait(&topics, &mut running)?;
+        let used = Usage::of(running.child.id()).since(&before);
+        running.finish()?;
+
+        let peak_memory_bytes = memory.peak_bytes();
+        drop(memory);
+        let table = Table::read(&folder)?;
+        ensure!(
+            table.rows.len() == load.warm + load.images,
+            "{} rows were written for {} messages",
+            table.rows.len(),
+            load.warm + load.images
+        );
+        let rows: Vec<Row> = table
+            .rows
+            .into_iter()
+            .filter(|row| row.number >= load.warm)
+            .collect();
+        let seconds = (table.last_commit_ms - milliseconds(started)) / 1e3;
+        Ok(Outcome {
+            images: load.images,
+            seconds,
+            images_per_second: load.images as f64 / seconds,
+            steady_images_per_second: steady_rate(&rows),
+            latency: latency(&rows),
+            cpu_seconds: used.seconds,
+            peak_memory_bytes,
+            read_bytes: used.read_bytes,
+            written_bytes: used.written_bytes,
+            files: table.files,
+            file_bytes: table.bytes,
+        })
+    }
+
+    fn topics(&self, id: &str) -> anyhow::Result<Topics> {
+        let names = ["images", "predictions", "dead"].map(|kind| format!("{id}-{kind}"));
+        for name in &names {
+            self.cluster.create(name, self.partitions)?;
+        }
+        let [images, predictions, dead_letters] = names;
+        Ok(Topics {
+            predictions: self.cluster.counter(&predictions, self.partitions)?,
+            dead_letters: self.cluster.counter(&dead_letters, self.partitions)?,
+            references: self.cluster.producer()?,
+            images,
+            sent: 0,
+        })
+    }
+
+    fn start(&self, id: &str, folder: &Path, subject: &Subject) -> anyhow::Result<Running> {
+        let log = folder.join("log");
+        let output = File::create(&log)?;
+        let mut command = match subject {
+            Subject::Stage => {
+                let config = folder.join("stage.toml");
+                fs::write(&config, self.stage_config(id, folder)?)?;
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg("run").arg("--config").arg(config);
+                command
+            }
+            Subject::Peer(program) => {
+                let mut command = Command::new(program);
+                let text = |path: &Path| path.display().to_string();
+                let arguments = [
+                    ("--brokers", self.cluster.bootstrap().to_owned()),
+                    ("--topic", format!("{id}-images")),
+                    ("--group", id.to_owned()),
+                    ("--model", text(self.bundle)),
+                    ("--predictions-topic", format!("{id}-predictions")),
+                    ("--out", text(folder)),
+                ];
+                for (name, value) in arguments {
+                    command.arg(name).arg(value);
+                }
+                command
+            }
+        };
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .context("starting it")?;
+        Ok(Running { child, log })
+    }
+
+    fn stage_config(&self, id: &str, folder: &Path) -> anyhow::Result<String> {
+        let quoted = |value: &str| toml::Value::String(value.to_owned()).to_string();
+        let path = |path: &Path| quoted(&path.display().to_string());
+        let provider = toml::Value::try_from(self.provider)?;
+        Ok([
+            "[kafka]".to_owned(),
+            format!("brokers = {}", quoted(self.cluster.bootstrap())),
+            format!("group_id = {}", quoted(id)),
+            "[source]".to_owned(),
+            format!("images_topic = {}", quoted(&format!("{id}-images"))),
+            "[fetch]".to_owned(),
+            "allow_schemes = [\"file\"]".to_owned(),
+            format!("allow_path_prefixes = [{}]", path(&self.pictures.folder)),
+            "[model]".to_owned(),
+            format!("path = {}", path(self.bundle)),
+            format!("provider = {provider}"),
+            "[output]".to_owned(),
+            format!("url = {}", path(folder)),
+            format!("max_file_age_ms = {FILE_AGE_MS}"),
+            format!(
+                "predictions_topic = {}",
+                quoted(&format!("{id}-predictions"))
+            ),
+            format!("dead_letter_topic = {}", quoted(&format!("{id}-dead"))),
+            "[http]".to_owned(),
+            "bind = \"\"".to_owned(),
+            "[shutdown]".to_owned(),
+            "drain_timeout_ms = 120000".to_owned(),
+        ]
+        .join("\n"))
+    }
+
+    /// Sends references to the pictures, again and again; messages are numbered through the whole run.
+    fn send(&self, topics: &mut Topics, count: usize, rate: Option<f64>) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        for i in 0..count {
+            if let Some(rate) = rate {
+                let due = Duration::from_secs_f64(i as f64 / rate);
+                std::thread::sleep(due.saturating_sub(begun.elapsed()));
+            }
+            let number = topics.sent;
+            let picture = &self.pictures.all[number % self.pictures.all.len()];
+            let image_id = format!("bench-{number}");
+            let reference = ImageReference {
+                image_id: image_id.clone(),
+                uri: picture.uri.clone(),
+                event_time: None,
+                attributes: Default::default(),
+            };
+            let partition = (number % self.partitions as usize) as i32;
+            let value = serde_json::to_string(&reference)?;
+            topics
+                .references
+                .send(&topics.images, partition, &image_id, &value)?;
+            topics.sent += 1;
+        }
+        topics.references.flush()
+    }
+
+    /// Waits until every message sent has its prediction.
+    fn wait(&self, topics: &Topics, running: &mut Running) -> anyhow::Result<()> {
+        let mut looks = 0;
+        topics.predictions.wait_for(topics.sent, || {
+            running.check()?;
+            looks += 1;
+            // Only now and then: this costs the broker a question for every partition.
+            if looks % 100 == 0 {
+                let dead = topics.dead_letters.count()?;
+                ensure!(dead == 0, "{dead} pictures became dead letters");
+            }
+            Ok(())
+        })
+    }
+}
+
+/// A row's place and times, milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Row {
+    number: usize,
+    event_ms: f64,
+    processed_ms: f64,
+}
+
+#[derive(Default)]
+struct Table {
+    rows: Vec<Row>,
+    files: usize,
+    bytes: u64,
+    last_commit_ms: f64,
+}
+
+impl Table {
+    /// Reads every Parquet file below `folder`.
+    fn read(folder: &Path) -> anyhow::Result<Self> {
+        let mut table = Table::default();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|e| e == "parquet") {
+                    table
+                        .add(&path)
+                        .with_context(|| path.display().to_string())?;
+                }
+            }
+        }
+        Ok(table)
+    }
+
+    fn add(&mut self, path: &Path) -> anyhow::Result<()> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        self.files += 1;
+        self.bytes += metadata.len();
+        self.last_commit_ms = self.last_commit_ms.max(milliseconds(metadata.modified()?));
+        let microseconds = DataType::Timestamp(TimeUnit::Microsecond, None);
+        for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
+            let batch = batch?;
+            let column = |name: &str, kind: &DataType| -> anyhow::Result<_> {
+                let column = batch
+                    .column_by_name(name)
+                    .with_context(|| format!("no column `{name}`"))?;
+                Ok(cast(column, kind)?)
+            };
+            let ids = column("image_id", &DataType::Utf8)?;
+            let event = column("event_time", &microseconds)?;
+            let processed = column("processed_time", &microseconds)?;
+            let event = event.as_primitive::<TimestampMicrosecondType>();
+            let processed = processed.as_primitive::<TimestampMicrosecondType>();
+            for (i, id) in ids.as_string::<i32>().iter().enumerate() {
+                let number = id.and_then(|id| id.strip_prefix("bench-")?.parse().ok());
+                self.rows.push(Row {
+                    number: number.context("an image_id that was not sent")?,
+                    event_ms: event.value(i) as f64 / 1e3,
+                    processed_ms: processed.value(i) as f64 / 1e3,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn steady_rate(rows: &[Row]) -> f64 {
+    let times = sorted(rows.iter().map(|r| r.processed_ms));
+    let (first, last) = (times.len() / 10, times.len() - 1 - times.len() / 10);
+    (last - first) as f64 / ((times[last] - times[first]) / 1e3)
+}
+
+fn latency(rows: &[Row]) -> Latency {
+    let values = sorted(rows.iter().map(|r| r.processed_ms - r.event_ms));
+    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+    Latency {
+        p50_ms: at(0.5),
+        p99_ms: at(0.99),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<Row> {
+        // One every 10 ms, each 5 ms after its event, but the first ten are slow.
+        (0..100)
+            .map(|i| Row {
+                number: i,
+                event_ms: i as f64 * 10.0,
+                processed_ms: i as f64 * 10.0 + if i < 10 { 95.0 } else { 5.0 },
+            })
+            .collect()
+    }
+
+    #[test]
+    fn rates_and_latencies_come_from_the_rows() {
+        let rows = rows();
+        assert!(
+            (steady_rate(&rows) - 100.0).abs() < 12.0,
+            "{}",
+            steady_rate(&rows)
+        );
+        let latency = latency(&rows);
+        assert_eq!((latency.p50_ms, latency.p99_ms), (5.0, 95.0));
+    }
+}
