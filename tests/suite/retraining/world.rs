@@ -1,0 +1,254 @@
+//! What the cases share: pictures, a registry with the demo model, label tables, and the binary.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::LazyLock,
+};
+use tagstream::{
+    config::ObjectStoreConfig,
+    demo::scenes::{Scene, Style, categories},
+    events::{Offset, PartitionId},
+    model::registry::{Cache, HistoryEntry, Registry},
+    stage::{
+        label_rows::{LabelRow, LabelRows},
+        row_maker::{Made, RowMaker},
+        sink::{parquet, store::TableStore},
+        source::SourceMessage,
+    },
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// Fewer than the model could tell apart, so that each has enough labels to be judged by.
+const CATEGORIES: usize = 10;
+
+pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+
+/// The words by which the first model knows the categories.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Words {
+    /// The names, which the demo model was trained with: it is good at once.
+    Known,
+    /// Words that mean nothing to it: it can only guess, and labels have everything to teach.
+    Unknown,
+}
+
+/// Pictures, a registry with the zero-shot demo model, label tables.
+pub struct World {
+    folder: TempDir,
+    pub registry: Registry,
+    images: u64,
+    tables: i64,
+}
+
+impl World {
+    /// A world with `images` pictures, none of them labelled yet; `train` are lines of the `[train]` section.
+    pub fn new(images: u64, words: Words, train: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_path_buf();
+        let lines = names().iter().map(|name| match words {
+            Words::Known => format!("{name}\n"),
+            Words::Unknown => format!("{name}\t{}\n", name.chars().rev().collect::<String>()),
+        });
+        std::fs::write(root.join("categories.txt"), lines.collect::<String>()).unwrap();
+        let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-clip");
+        let (bundle, url) = (root.join("zero-shot"), root.join("registry"));
+        run(tagstream(&root)
+            .args(["init", "--clip"])
+            .arg(clip)
+            .arg("--categories")
+            .arg(root.join("categories.txt"))
+            .arg("--out")
+            .arg(&bundle));
+        run(tagstream(&root)
+            .args(["registry", "add", "--promote", "--registry"])
+            .arg(&url)
+            .arg(&bundle));
+        std::fs::create_dir(root.join("images")).unwrap();
+        for i in 0..images {
+            let scene = scene(i);
+            let path = root.join(format!("images/{}.jpg", scene.image_id));
+            std::fs::write(path, scene.jpeg().unwrap()).unwrap();
+        }
+        let config = format!(
+            "[registry]\nurl = {url:?}\n[labels]\nurl = {tables:?}\nmin_new_labels = 10\n\
+             [fetch]\nallow_schemes = [\"file\"]\nallow_path_prefixes = [{images:?}]\n\
+             [train]\n{train}\nwork_folder = {work:?}\n\
+             [lease]\ntime_to_live_s = 1\nwait_s = 60\n[report]\nfolder = {report:?}\n",
+            tables = root.join("tables"),
+            images = root.join("images"),
+            work = root.join("work"),
+            report = root.join("report"),
+        );
+        std::fs::write(root.join("retrain.toml"), config).unwrap();
+        let options = ObjectStoreConfig::default();
+        let opened = Registry::open(url.to_str().unwrap(), &options);
+        World {
+            registry: RUNTIME.block_on(opened).unwrap(),
+            folder,
+            images,
+            tables: 0,
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Labels the images, two thirds of all entries, in a file of the label table of their own. `tell` says whether the
+    /// labeller says that picture `i` shows a category.
+    pub fn label(&mut self, images: impl Iterator<Item = u64>, tell: impl Fn(u64, &str) -> bool) {
+        let start = self.tables * self.images as i64;
+        let rows: Vec<LabelRow> = images
+            .enumerate()
+            .map(|(at, i)| {
+                let id = scene(i).image_id;
+                let known = names()
+                    .iter()
+                    .enumerate()
+                    .filter(|(k, _)| !(i * 31 + *k as u64 * 17).is_multiple_of(3));
+                let (present, absent): (Vec<&str>, Vec<&str>) =
+                    known.map(|(_, n)| *n).partition(|n| tell(i, n));
+                let event = serde_json::json!({
+                    "image_id": id,
+                    "uri": format!("file://{}", self.path(&format!("images/{id}.jpg")).display()),
+                    "present": present,
+                    "absent": absent,
+                });
+                row(start + at as i64, &event.to_string())
+            })
+            .collect();
+        let bytes = parquet::encode(&(), &rows, &Default::default()).unwrap();
+        RUNTIME.block_on(async {
+            let options = ObjectStoreConfig::default();
+            let tables = self.path("tables");
+            let store = TableStore::open(tables.to_str().unwrap(), &options).await;
+            let store = store.unwrap();
+            let path = store.root().clone().join("labels").join("labels").join("0");
+            let path = path.join(format!("0-{start:020}.parquet"));
+            store.put_if_absent(&path, bytes.into()).await.unwrap();
+        });
+        self.tables += 1;
+    }
+
+    /// Labels every picture.
+    pub fn label_all(&mut self, tell: impl Fn(u64, &str) -> bool) {
+        self.label(0..self.images, tell);
+    }
+
+    /// Starts `tagstream retrain`; what it says goes to [`World::log`].
+    pub fn retrain(&self, more: &[&str]) -> Child {
+        let log = std::fs::File::create(self.path("log.txt")).unwrap();
+        tagstream(self.folder.path())
+            .args(["retrain", "--config"])
+            .arg(self.path("retrain.toml"))
+            .args(more)
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log.txt")).unwrap()
+    }
+
+    /// Retrains to the end; the exit code.
+    pub fn finish(&self, more: &[&str]) -> Option<i32> {
+        self.retrain(more).wait().unwrap().code()
+    }
+
+    /// `tagstream registry` with these arguments.
+    pub fn registry_command(&self, arguments: &[&str]) -> Command {
+        let mut command = tagstream(self.folder.path());
+        command.arg("registry").args(arguments);
+        command.arg("--registry").arg(self.path("registry"));
+        command
+    }
+
+    pub fn report(&self) -> serde_json::Value {
+        let text = std::fs::read(self.path("report/report.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    pub fn versions(&self) -> usize {
+        RUNTIME.block_on(self.registry.versions()).unwrap().len()
+    }
+
+    pub fn serving(&self) -> u64 {
+        RUNTIME.block_on(self.registry.current()).unwrap().version
+    }
+
+    pub fn history(&self) -> Vec<HistoryEntry> {
+        RUNTIME.block_on(self.registry.history()).unwrap()
+    }
+
+    /// Versions whole, history without a gap, one champion.
+    pub fn assert_whole(&self) {
+        RUNTIME.block_on(async {
+            let scratch = tempfile::tempdir().unwrap();
+            let cache = Cache::at(scratch.path());
+            for version in self.registry.versions().await.unwrap() {
+                self.registry.materialise(&version, &cache).await.unwrap();
+            }
+            let history = self.registry.history().await.unwrap();
+            let pointer = self.registry.pointer().await.unwrap().unwrap();
+            for (i, entry) in history.iter().enumerate() {
+                assert_eq!(entry.sequence, i as u64 + 1);
+            }
+            let last = history.iter().rev().find(|e| e.action.moves()).unwrap();
+            assert_eq!(Some(last.version), pointer.version);
+        });
+    }
+}
+
+/// The binary, with a cache folder of its own.
+fn tagstream(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tagstream"));
+    command
+        .env("TAGSTREAM_CACHE", folder.join("cache"))
+        .env_remove("TAGSTREAM_REGISTRY")
+        .stdout(Stdio::null());
+    // The library that this process finds, for a child whose cache folder is another.
+    if let Ok(runtime) = tagstream::model::runtime::Runtime::load() {
+        command.env("ORT_DYLIB_PATH", runtime.library());
+    }
+    command
+}
+
+pub fn run(command: &mut Command) {
+    let status = command.status().unwrap();
+    assert!(status.success(), "{command:?}");
+}
+
+fn names() -> &'static [&'static str] {
+    &categories()[..CATEGORIES]
+}
+
+/// The picture with this number.
+pub fn scene(i: u64) -> Scene {
+    Scene::draw(7, i, Style::Plain, 128)
+}
+
+/// What is there.
+pub fn truth(i: u64, category: &str) -> bool {
+    scene(i).has(category)
+}
+
+fn row(offset: i64, json: &str) -> LabelRow {
+    let message = SourceMessage {
+        partition: PartitionId::new("labels", 0),
+        offset: Offset(offset),
+        key: None,
+        payload: Some(bytes::Bytes::copy_from_slice(json.as_bytes())),
+        headers: Vec::new(),
+        timestamp: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+    };
+    match RUNTIME
+        .block_on(LabelRows::default().make(&message))
+        .unwrap()
+    {
+        Made::Row { row, .. } => row,
+        other => panic!("{other:?}"),
+    }
+}
