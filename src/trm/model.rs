@@ -2,7 +2,7 @@
 
 use super::config::{AttendBy, MethodConfig, NegativeMode, Start};
 use super::matching::spatial_keys;
-use super::ops::{row_products, unit};
+use super::ops::{row_products, unit_rows};
 use super::prompts::{Prompts, TextEncoder};
 use super::region::{Pooled, QueryLayers, attention_keys, normalised, query_level};
 use super::weights::{Weights, names};
@@ -423,24 +423,34 @@ impl Batch {
         let d = standard.mean.len();
         let b = global.len() / d;
         let n = dense.len() / (b * d).max(1);
-        let standardised: Vec<f32> = global
+        let mut standardised: Vec<f32> = global
             .chunks(d)
             .flat_map(|row| {
                 let scale = standard.mean.iter().zip(&standard.deviation);
                 row.iter().zip(scale).map(|(x, (m, s))| (x - m) / s)
             })
             .collect();
-        let mut batch = Self {
-            positions: unit(&Tensor::from_vec(dense, (b, n, d), &Device::Cpu)?)?,
-            global: unit(&Tensor::from_slice(global, (b, d), &Device::Cpu)?)?,
-            standard: Tensor::from_vec(standardised, (b, d), &Device::Cpu)?,
+        let mask = match mask {
+            Some(mask) if mask.dims() != [b, d] => {
+                candle_core::bail!(
+                    "a mask of {:?} for {b} images of {d} dimensions",
+                    mask.dims()
+                )
+            }
+            mask => mask.map(super::weights::values).transpose()?,
         };
-        if let Some(mask) = mask {
-            batch.positions = batch.positions.broadcast_mul(&mask.unsqueeze(1)?)?;
-            batch.global = (batch.global * mask)?;
-            batch.standard = (batch.standard * mask)?;
+        let (mut dense, mut global) = (dense, global.to_vec());
+        unit_rows(&mut dense, n, d, mask.as_deref());
+        unit_rows(&mut global, 1, d, mask.as_deref());
+        if let Some(mask) = &mask {
+            let pairs = standardised.iter_mut().zip(mask);
+            pairs.for_each(|(x, mask)| *x *= mask);
         }
-        Ok(batch)
+        Ok(Self {
+            positions: Tensor::from_vec(dense, (b, n, d), &Device::Cpu)?,
+            global: Tensor::from_vec(global, (b, d), &Device::Cpu)?,
+            standard: Tensor::from_vec(standardised, (b, d), &Device::Cpu)?,
+        })
     }
 }
 

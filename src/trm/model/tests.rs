@@ -5,6 +5,7 @@ use crate::trm::config::{Method, PseudoForm};
 use crate::trm::memory::{Memory, MemoryData};
 use crate::trm::objective::Teaching;
 use crate::trm::ops::testing::{distance, noise};
+use crate::trm::ops::unit;
 use crate::trm::testing::{TestEncoder, numbers, test_tokens};
 use crate::trm::weights::values;
 use candle_core::Var;

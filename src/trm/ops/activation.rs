@@ -1,6 +1,6 @@
 //! The activations of CLIP's text towers.
 
-use super::{Real, dispatch, elements};
+use super::{Real, dispatch, elements, wide};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
@@ -41,16 +41,14 @@ fn quick_gelu_slope<T: Real>(x: T) -> T {
     sigma * (T::one() + T::from_f64(1.702) * x * (T::one() - sigma))
 }
 
+/// `x Φ(x)` and its derivative `Φ(x) + x φ(x)`.
 #[inline(always)]
-fn normal_cdf<T: Real>(x: T) -> T {
-    T::from_f64(0.5) * (T::one() + (x * T::from_f64(std::f64::consts::FRAC_1_SQRT_2)).erf())
-}
-
-/// Φ(x) + x φ(x).
-#[inline(always)]
-fn gelu_slope<T: Real>(x: T) -> T {
-    let density = Real::exp(T::from_f64(-0.5) * x * x) * T::from_f64(0.398_942_280_401_432_7);
-    normal_cdf(x) + x * density
+pub(super) fn gelu_and_slope<T: Real>(x: T) -> (T, T) {
+    let (cdf, density) = x.normal();
+    (
+        x * cdf,
+        cdf + x * density * T::from_f64(0.398_942_280_401_432_7),
+    )
 }
 
 impl Activation {
@@ -58,15 +56,16 @@ impl Activation {
         let mut y = vec![T::zero(); x.len()];
         y.par_chunks_mut(BLOCK)
             .zip(x.par_chunks(BLOCK))
-            .for_each(|(y, x)| match self {
-                Activation::QuickGelu => y
-                    .iter_mut()
-                    .zip(x)
-                    .for_each(|(y, &x)| *y = quick_gelu_of(x)),
-                Activation::Gelu => y
-                    .iter_mut()
-                    .zip(x)
-                    .for_each(|(y, &x)| *y = x * normal_cdf(x)),
+            .for_each(|(y, x)| {
+                let pairs = y.iter_mut().zip(x);
+                match self {
+                    Activation::QuickGelu => {
+                        wide(|| pairs.for_each(|(y, &x)| *y = quick_gelu_of(x)));
+                    }
+                    Activation::Gelu => {
+                        wide(|| pairs.for_each(|(y, &x)| *y = gelu_and_slope(x).0));
+                    }
+                }
             });
         y
     }
@@ -75,15 +74,16 @@ impl Activation {
         let mut dx = grad.to_vec();
         dx.par_chunks_mut(BLOCK)
             .zip(x.par_chunks(BLOCK))
-            .for_each(|(dx, x)| match self {
-                Activation::QuickGelu => dx
-                    .iter_mut()
-                    .zip(x)
-                    .for_each(|(dx, &x)| *dx *= quick_gelu_slope(x)),
-                Activation::Gelu => dx
-                    .iter_mut()
-                    .zip(x)
-                    .for_each(|(dx, &x)| *dx *= gelu_slope(x)),
+            .for_each(|(dx, x)| {
+                let pairs = dx.iter_mut().zip(x);
+                match self {
+                    Activation::QuickGelu => {
+                        wide(|| pairs.for_each(|(dx, &x)| *dx *= quick_gelu_slope(x)));
+                    }
+                    Activation::Gelu => {
+                        wide(|| pairs.for_each(|(dx, &x)| *dx *= gelu_and_slope(x).1));
+                    }
+                }
             });
         dx
     }

@@ -1,7 +1,7 @@
 //! Causal multi-head attention over sequences of different length, packed row after row in one matrix.
 
 use super::softmax::softmax_row;
-use super::{Real, add_scaled, dispatch, dot, elements, with_elements};
+use super::{Real, add_scaled, dispatch, dot, elements, wide, with_elements};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -92,15 +92,14 @@ impl CausalAttention {
             .for_each(|(sequence, out)| {
                 let mut weights = vec![T::zero(); sequence.segment.keys];
                 for head in 0..self.heads {
-                    self.attend(&sequence, width, head, &mut weights, |query, weights| {
-                        let out = &mut out[query * width + head * dh..][..dh];
-                        for (key, &weight) in weights.iter().enumerate() {
-                            add_scaled(
-                                out,
-                                weight,
-                                &sequence.kv[key * 2 * width + width + head * dh..][..dh],
-                            );
-                        }
+                    wide(|| {
+                        self.attend(&sequence, width, head, &mut weights, |query, weights| {
+                            let out = &mut out[query * width + head * dh..][..dh];
+                            for (key, &weight) in weights.iter().enumerate() {
+                                let value = key * 2 * width + width + head * dh;
+                                add_scaled(out, weight, &sequence.kv[value..][..dh]);
+                            }
+                        });
                     });
                 }
             });
@@ -155,24 +154,25 @@ impl CausalAttention {
             let mut weights = vec![T::zero(); sequence.segment.keys];
             let mut slopes = vec![T::zero(); sequence.segment.keys];
             for head in 0..self.heads {
-                self.attend(&sequence, width, head, &mut weights, |query, weights| {
-                    let at = query * width + head * dh;
-                    let grad = &grad.q[at..at + dh];
-                    let slopes = &mut slopes[..weights.len()];
-                    for (key, slope) in slopes.iter_mut().enumerate() {
-                        *slope = dot(
-                            grad,
-                            &sequence.kv[key * 2 * width + width + head * dh..][..dh],
-                        );
-                    }
-                    let along = dot(weights, slopes);
-                    for (key, (&weight, &slope)) in weights.iter().zip(slopes.iter()).enumerate() {
-                        let d_logit = weight * (slope - along) * scale;
-                        let row = key * 2 * width + head * dh;
-                        add_scaled(&mut dq[at..at + dh], d_logit, &sequence.kv[row..row + dh]);
-                        add_scaled(&mut dkv[row..row + dh], d_logit, &sequence.q[at..at + dh]);
-                        add_scaled(&mut dkv[row + width..row + width + dh], weight, grad);
-                    }
+                wide(|| {
+                    self.attend(&sequence, width, head, &mut weights, |query, weights| {
+                        let at = query * width + head * dh;
+                        let grad = &grad.q[at..at + dh];
+                        let slopes = &mut slopes[..weights.len()];
+                        for (key, slope) in slopes.iter_mut().enumerate() {
+                            let value = key * 2 * width + width + head * dh;
+                            *slope = dot(grad, &sequence.kv[value..][..dh]);
+                        }
+                        let along = dot(weights, slopes);
+                        let both = weights.iter().zip(slopes.iter());
+                        for (key, (&weight, &slope)) in both.enumerate() {
+                            let d_logit = weight * (slope - along) * scale;
+                            let row = key * 2 * width + head * dh;
+                            add_scaled(&mut dq[at..at + dh], d_logit, &sequence.kv[row..row + dh]);
+                            add_scaled(&mut dkv[row..row + dh], d_logit, &sequence.q[at..at + dh]);
+                            add_scaled(&mut dkv[row + width..row + width + dh], weight, grad);
+                        }
+                    });
                 });
             }
         });

@@ -1,6 +1,6 @@
 //! Layer normalisation with frozen weight and bias.
 
-use super::{Real, dispatch, dot, elements, rows_per_block, with_elements};
+use super::{Real, dispatch, dot, elements, rows_per_block, wide, with_elements};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
 };
@@ -62,12 +62,15 @@ impl FrozenLayerNorm {
                 y.par_chunks_mut(block)
                     .zip(x.par_chunks(block))
                     .for_each(|(y, x)| {
-                        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                            let (mean, inverse) = moments(x, eps);
-                            for (at, y) in y.iter_mut().enumerate() {
-                                *y = (x[at] - mean) * inverse * weight[at] + bias[at];
+                        wide(|| {
+                            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                                let (mean, inverse) = moments(x, eps);
+                                let affine = weight.iter().zip(bias);
+                                for ((y, &x), (&weight, &bias)) in y.iter_mut().zip(x).zip(affine) {
+                                    *y = (x - mean) * inverse * weight + bias;
+                                }
                             }
-                        }
+                        });
                     });
                 Ok(())
             })
@@ -78,7 +81,6 @@ impl FrozenLayerNorm {
     /// `dx = (g - mean(g) - x̂ mean(g x̂)) / σ` with `g = dy · weight`.
     fn run_backward<T: Real>(&self, x: &[T], grad: &[T], width: usize) -> Result<Vec<T>> {
         let eps = T::from_f64(self.eps);
-        let n = T::from_f64(width as f64);
         let mut dx = vec![T::zero(); x.len()];
         with_elements::<T, _>(&self.weight, |weight| {
             let block = width * rows_per_block(width);
@@ -92,22 +94,40 @@ impl FrozenLayerNorm {
                     .chunks_exact_mut(width)
                     .zip(x.chunks_exact(width))
                     .zip(grad.chunks_exact(width));
-                for ((dx, x), grad) in rows {
-                    let (mean, inverse) = moments(x, eps);
-                    for at in 0..width {
-                        normal[at] = (x[at] - mean) * inverse;
-                        dx[at] = grad[at] * weight[at];
+                wide(|| {
+                    for ((dx, x), grad) in rows {
+                        normal.copy_from_slice(x);
+                        let inverse = normalise(&mut normal, eps);
+                        for ((dx, &grad), &weight) in dx.iter_mut().zip(grad).zip(weight) {
+                            *dx = grad * weight;
+                        }
+                        normalise_backward(dx, &normal, inverse);
                     }
-                    let mean_g = sum(dx) / n;
-                    let mean_gx = dot(dx, &normal) / n;
-                    for (dx, &normal) in dx.iter_mut().zip(&normal) {
-                        *dx = (*dx - mean_g - normal * mean_gx) * inverse;
-                    }
-                }
+                });
             });
             Ok(())
         })?;
         Ok(dx)
+    }
+}
+
+/// `x̂ = (x - mean) / σ` in place; returns `1 / σ`.
+#[inline(always)]
+pub(super) fn normalise<T: Real>(x: &mut [T], eps: T) -> T {
+    let (mean, inverse) = moments(x, eps);
+    for x in x {
+        *x = (*x - mean) * inverse;
+    }
+    inverse
+}
+
+/// From the gradient of `x̂` to that of `x`, in place: `(g - mean(g) - x̂ mean(g x̂)) / σ`.
+#[inline(always)]
+pub(super) fn normalise_backward<T: Real>(grad: &mut [T], normal: &[T], inverse: T) {
+    let n = T::from_f64(grad.len() as f64);
+    let (mean, along) = (sum(grad) / n, dot(grad, normal) / n);
+    for (grad, &normal) in grad.iter_mut().zip(normal) {
+        *grad = (*grad - mean - normal * along) * inverse;
     }
 }
 

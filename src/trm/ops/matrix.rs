@@ -60,21 +60,50 @@ pub(crate) enum Into {
 /// # Panics
 /// If the shapes do not fit.
 pub(crate) fn multiply<T: Real>(out: &mut [T], a: Matrix<T>, b: Matrix<T>, into: Into) {
-    assert_eq!(a.columns, b.rows, "inner dimensions of a product");
     assert_eq!(out.len(), a.rows * b.columns, "the product's shape");
-    if out.is_empty() {
+    // SAFETY: `out` is borrowed mutably, initialised and as long as the product.
+    unsafe { write(out.as_mut_ptr(), a, b, into) }
+}
+
+/// `a b` on the calling thread, row-major.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub(crate) fn product<T: Real>(a: Matrix<T>, b: Matrix<T>) -> Vec<T> {
+    let length = a.rows * b.columns;
+    if a.columns == 0 {
+        return vec![T::zero(); length];
+    }
+    let mut out = Vec::with_capacity(length);
+    // SAFETY: the buffer has room for the product, which is written whole and not read (`Into::Set`) before its length
+    // is set; `T` is a plain number without a destructor.
+    unsafe {
+        write(out.as_mut_ptr(), a, b, Into::Set);
+        out.set_len(length);
+    }
+    out
+}
+
+/// The product of matrices into `out`.
+///
+/// # Safety
+/// `out` must be valid for writes of `a.rows * b.columns` elements, overlap neither operand, and hold initialised
+/// elements if they are added to.
+unsafe fn write<T: Real>(out: *mut T, a: Matrix<T>, b: Matrix<T>, into: Into) {
+    assert_eq!(a.columns, b.rows, "inner dimensions of a product");
+    if a.rows * b.columns == 0 {
         return;
     }
     let ((a_column, a_row), (b_column, b_row)) = (a.strides(), b.strides());
-    // SAFETY: the three slices have exactly the lengths that their shapes and strides address (`Matrix::new` and the
-    // assertions above), `out` is borrowed mutably and so overlaps neither operand, and `T` is f32 or f64 (`Real` has
-    // no other implementation), which `gemm` takes.
+    // SAFETY: the operands have exactly the lengths that their shapes and strides address (`Matrix::new` and the
+    // assertion above), the caller vouches for `out`, and `T` is f32 or f64 (`Real` has no other implementation), which
+    // `gemm` takes.
     unsafe {
         gemm::gemm(
             a.rows,
             b.columns,
             a.columns,
-            out.as_mut_ptr(),
+            out,
             1,
             b.columns as isize,
             into == Into::Add,
@@ -110,6 +139,11 @@ mod tests {
             Into::Set,
         );
         assert_eq!(out, [5.0, 11.0, 14.0, 23.0]);
+        assert_eq!(product(Matrix::new(&a, 2, 3), Matrix::new(&b, 3, 2)), out);
+        assert_eq!(
+            product(Matrix::new(&[0.0; 0], 2, 0), Matrix::new(&[], 0, 1)),
+            [0.0; 2]
+        );
         multiply(
             &mut out,
             Matrix::new(&b, 3, 2).t(),

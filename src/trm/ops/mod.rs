@@ -27,6 +27,7 @@ pub(crate) mod matrix;
 mod pool;
 mod residual_mlp;
 mod rows;
+mod simd;
 mod softmax;
 mod unit;
 
@@ -37,7 +38,9 @@ pub use linear::FrozenLinear;
 pub use pool::{attention_pool, attention_saliency};
 pub use residual_mlp::ResidualMlp;
 pub use rows::select_rows;
+pub(crate) use simd::wide;
 pub use softmax::softmax;
+pub(crate) use unit::unit_rows;
 pub use unit::{row_products, unit};
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
@@ -46,7 +49,8 @@ use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
 pub(crate) trait Real: WithDType {
     fn exp(self) -> Self;
     fn sqrt(self) -> Self;
-    fn erf(self) -> Self;
+    /// The normal distribution: `Φ(x)` and `exp(-x²/2)`.
+    fn normal(self) -> (Self, Self);
 }
 
 impl Real for f32 {
@@ -56,7 +60,8 @@ impl Real for f32 {
     fn exp(self) -> f32 {
         const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding and subtracting it rounds to the nearest integer
         let x = self.clamp(-87.0, 88.0);
-        let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+        let shifted = x * std::f32::consts::LOG2_E + ROUND;
+        let n = shifted - ROUND;
         let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
         let p = 1.987_569_1e-4;
         let p = p * r + 1.398_199_9e-3;
@@ -65,8 +70,8 @@ impl Real for f32 {
         let p = p * r + 1.666_666_6e-1;
         let p = p * r + 0.5;
         let y = p * r * r + r + 1.0;
-        // After the clamp n lies in [-126, 127]: the shifted exponent is that of a normal number.
-        y * f32::from_bits(((n as i32 + 127) as u32) << 23)
+        // The lowest bits of `shifted` hold n, which after the clamp lies in [-126, 127]: 2^n is a normal number.
+        y * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
     }
 
     #[inline(always)]
@@ -74,9 +79,22 @@ impl Real for f32 {
         self.sqrt()
     }
 
+    /// The tail as `exp(-x²/2) P(t)`, `t = 1 / (1 + 0.26 |x|)`, without branches; P was fitted to `Φ(-z) exp(z²/2)` for
+    /// z in [0, 14] (largest error 8e-8), so that the relative error of the tail stays below 2e-6 too.
     #[inline(always)]
-    fn erf(self) -> f32 {
-        candle_core::cpu::erf::erf_f32(self)
+    fn normal(self) -> (f32, f32) {
+        let density = Real::exp(-0.5 * self * self);
+        let t = 1.0 / (1.0 + 0.26 * self.abs());
+        let p = -0.074_230_82;
+        let p = p * t + 0.233_658_99;
+        let p = p * t - 0.113_374_145;
+        let p = p * t + 0.171_646_1;
+        let p = p * t + 0.071_210_56;
+        let p = p * t + 0.107_606_67;
+        let p = p * t + 0.103_482_59;
+        let tail = p * t * density;
+        let cdf = if self < 0.0 { tail } else { 1.0 - tail };
+        (cdf, density)
     }
 }
 
@@ -91,9 +109,9 @@ impl Real for f64 {
         self.sqrt()
     }
 
-    #[inline(always)]
-    fn erf(self) -> f64 {
-        candle_core::cpu::erf::erf_f64(self)
+    fn normal(self) -> (f64, f64) {
+        let erfc = candle_core::cpu::erf::erfc_f64(-self * std::f64::consts::FRAC_1_SQRT_2);
+        (0.5 * erfc, (-0.5 * self * self).exp())
     }
 }
 
@@ -175,3 +193,5 @@ pub(crate) fn add_scaled<T: Real>(y: &mut [T], a: T, x: &[T]) {
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
 //! Attention pooling of dense features that carry no gradient.
 
 use super::matrix::{Into, Matrix, multiply};
-use super::{Real, dispatch, elements, with_elements};
+use super::softmax::softmax_row;
+use super::{Real, dispatch, dot, elements, wide, with_elements};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail,
 };
@@ -83,19 +84,7 @@ fn weights<T: Real>(out: &mut [T], keys: &[T], image: &[T], dims: Dims) {
         Matrix::new(image, dims.positions, dims.width).t(),
         Into::Set,
     );
-    for row in out.chunks_exact_mut(dims.positions) {
-        let top = row
-            .iter()
-            .copied()
-            .fold(row[0], |a, b| if b > a { b } else { a });
-        for x in row.iter_mut() {
-            *x = Real::exp(*x - top);
-        }
-        let sum = row.iter().fold(T::zero(), |a, &b| a + b);
-        for x in row.iter_mut() {
-            *x /= sum;
-        }
-    }
+    wide(|| out.chunks_exact_mut(dims.positions).for_each(softmax_row));
 }
 
 struct Pool {
@@ -140,12 +129,14 @@ impl Pool {
                         weights(&mut a, keys, image, dims);
                         let v = Matrix::new(image, n, d);
                         multiply(&mut da, Matrix::new(grad, k, d), v.t(), Into::Set);
-                        for (da, a) in da.chunks_exact_mut(n).zip(a.chunks_exact(n)) {
-                            let mean = da.iter().zip(a).fold(T::zero(), |s, (&x, &a)| s + x * a);
-                            for (da, &a) in da.iter_mut().zip(a) {
-                                *da = a * (*da - mean);
+                        wide(|| {
+                            for (da, a) in da.chunks_exact_mut(n).zip(a.chunks_exact(n)) {
+                                let mean = dot(da, a);
+                                for (da, &a) in da.iter_mut().zip(a) {
+                                    *da = a * (*da - mean);
+                                }
                             }
-                        }
+                        });
                         multiply(&mut sum, Matrix::new(&da, k, n), v, Into::Add);
                     }
                     sum

@@ -2,8 +2,10 @@
 //!
 //! Composed, this makes a dozen passes over `[B C, 4 D]`; here each group of images stays on one thread and in its cache.
 
-use super::matrix::{Into, Matrix, multiply};
-use super::{Real, add_scaled, dispatch, elements, with_elements};
+use super::activation::gelu_and_slope;
+use super::layer_norm::{normalise, normalise_backward};
+use super::matrix::{Into, Matrix, multiply, product};
+use super::{Real, add_scaled, dispatch, elements, wide, with_elements};
 use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 use std::any::Any;
@@ -172,7 +174,7 @@ impl Operation {
         let parts = dims.split(flat);
         let mut dx = vec![T::zero(); grad.len()];
         let group = dims.group(grad.len());
-        let sums: Vec<Vec<T>> = dx
+        let sums: Vec<Sums<T>> = dx
             .par_chunks_mut(group)
             .zip(grad.par_chunks(group))
             .zip(saved)
@@ -180,15 +182,22 @@ impl Operation {
             .collect();
         let mut total = vec![T::zero(); flat.len()];
         const BLOCK: usize = 16_384;
-        total
-            .par_chunks_mut(BLOCK)
-            .enumerate()
-            .for_each(|(at, total)| {
+        let mut rest = total.as_mut_slice();
+        let mut blocks = Vec::new();
+        for (part, size) in dims.sizes().into_iter().enumerate() {
+            let (here, after) = rest.split_at_mut(size);
+            rest = after;
+            let pieces = here.chunks_mut(BLOCK).enumerate();
+            blocks.extend(pieces.map(|(at, piece)| (part, at * BLOCK, piece)));
+        }
+        blocks.into_par_iter().for_each(|(part, start, total)| {
+            wide(|| {
                 for sum in &sums {
-                    let start = at * BLOCK;
-                    add_scaled(total, T::one(), &sum[start..start + total.len()]);
+                    let sum = &sum.parts()[part][start..start + total.len()];
+                    add_scaled(total, T::one(), sum);
                 }
             });
+        });
         Ok((dx, total))
     }
 
@@ -218,48 +227,39 @@ fn forward_group<T: Real>(
 ) -> Saved<T> {
     let (d, h) = (dims.width, dims.hidden);
     let rows = x.len() / d;
-    let n = T::from_f64(d as f64);
     let mut normal = x.to_vec();
     let mut u = vec![T::zero(); x.len()];
-    let mut inverse = Vec::with_capacity(rows);
-    for (at, (normal, u)) in normal
-        .chunks_exact_mut(d)
-        .zip(u.chunks_exact_mut(d))
-        .enumerate()
-    {
-        let c = at % dims.categories;
-        add_scaled(normal, T::one(), &parts.queries[c * d..(c + 1) * d]);
-        let mean = normal.iter().fold(T::zero(), |s, &x| s + x) / n;
-        let variance = normal
-            .iter()
-            .fold(T::zero(), |s, &x| s + (x - mean) * (x - mean))
-            / n;
-        let scale = T::one() / Real::sqrt(variance + T::from_f64(epsilon));
-        for (i, (normal, u)) in normal.iter_mut().zip(u).enumerate() {
-            *normal = (*normal - mean) * scale;
-            *u = *normal * parts.norm_weight[i] + parts.norm_bias[i];
+    let mut inverse = vec![T::zero(); rows];
+    wide(|| {
+        for (at, (normal, u)) in normal
+            .chunks_exact_mut(d)
+            .zip(u.chunks_exact_mut(d))
+            .enumerate()
+        {
+            let c = at % dims.categories;
+            add_scaled(normal, T::one(), &parts.queries[c * d..(c + 1) * d]);
+            inverse[at] = normalise(normal, T::from_f64(epsilon));
+            let affine = parts.norm_weight.iter().zip(parts.norm_bias);
+            for ((u, &normal), (&weight, &bias)) in u.iter_mut().zip(normal.iter()).zip(affine) {
+                *u = normal * weight + bias;
+            }
         }
-        inverse.push(scale);
-    }
-    let mut activated = vec![T::zero(); rows * h];
+        for (y, u) in y.chunks_exact_mut(d).zip(u.chunks_exact(d)) {
+            for ((y, &u), &bias) in y.iter_mut().zip(u).zip(parts.out_bias) {
+                *y = u + bias;
+            }
+        }
+    });
     let weight = Matrix::new(parts.in_weight, h, d);
-    multiply(
-        &mut activated,
-        Matrix::new(&u, rows, d),
-        weight.t(),
-        Into::Set,
-    );
+    let mut activated = product(Matrix::new(&u, rows, d), weight.t());
     let mut slope = vec![T::zero(); rows * h];
-    for (activated, slope) in activated.chunks_exact_mut(h).zip(slope.chunks_exact_mut(h)) {
-        for ((a, s), &bias) in activated.iter_mut().zip(slope).zip(parts.in_bias) {
-            (*a, *s) = gelu_and_slope(*a + bias);
+    wide(|| {
+        for (activated, slope) in activated.chunks_exact_mut(h).zip(slope.chunks_exact_mut(h)) {
+            for ((a, s), &bias) in activated.iter_mut().zip(slope).zip(parts.in_bias) {
+                (*a, *s) = gelu_and_slope(*a + bias);
+            }
         }
-    }
-    for (y, u) in y.chunks_exact_mut(d).zip(u.chunks_exact(d)) {
-        for ((y, &u), &bias) in y.iter_mut().zip(u).zip(parts.out_bias) {
-            *y = u + bias;
-        }
-    }
+    });
     let weight = Matrix::new(parts.out_weight, d, h);
     multiply(y, Matrix::new(&activated, rows, h), weight.t(), Into::Add);
     Saved {
@@ -271,90 +271,89 @@ fn forward_group<T: Real>(
     }
 }
 
-/// Writes the gradient of the group's rows and returns its part of the weights' gradient, flat.
+/// What a group of images adds to the gradient of the weights.
+struct Sums<T> {
+    in_weight: Vec<T>,
+    out_weight: Vec<T>,
+    queries: Vec<T>,
+    norm_weight: Vec<T>,
+    norm_bias: Vec<T>,
+    in_bias: Vec<T>,
+    out_bias: Vec<T>,
+}
+
+impl<T> Sums<T> {
+    /// In the order of the flat operand.
+    fn parts(&self) -> [&[T]; 7] {
+        [
+            &self.queries,
+            &self.norm_weight,
+            &self.norm_bias,
+            &self.in_weight,
+            &self.in_bias,
+            &self.out_weight,
+            &self.out_bias,
+        ]
+    }
+}
+
+/// Writes the gradient of the group's rows and returns its part of the weights' gradient.
 fn backward_group<T: Real>(
     dx: &mut [T],
     grad: &[T],
     saved: &Saved<T>,
     parts: &Parts<T>,
     dims: Dims,
-) -> Vec<T> {
-    let (c, d, h) = (dims.categories, dims.width, dims.hidden);
+) -> Sums<T> {
+    let (d, h) = (dims.width, dims.hidden);
     let rows = grad.len() / d;
-    let n = T::from_f64(d as f64);
-    let mut sums = vec![T::zero(); dims.sizes().iter().sum()];
-    let [a, b, e, f, g, i, _] = dims.sizes();
-    let (d_queries, rest) = sums.split_at_mut(a);
-    let (d_norm_weight, rest) = rest.split_at_mut(b);
-    let (d_norm_bias, rest) = rest.split_at_mut(e);
-    let (d_in_weight, rest) = rest.split_at_mut(f);
-    let (d_in_bias, rest) = rest.split_at_mut(g);
-    let (d_out_weight, d_out_bias) = rest.split_at_mut(i);
-
     let grads = Matrix::new(grad, rows, d);
-    multiply(
-        d_out_weight,
-        grads.t(),
-        Matrix::new(&saved.activated, rows, h),
-        Into::Set,
-    );
-    grad.chunks_exact(d)
-        .for_each(|row| add_scaled(d_out_bias, T::one(), row));
-    let mut d_hidden = vec![T::zero(); rows * h];
-    multiply(
-        &mut d_hidden,
-        grads,
-        Matrix::new(parts.out_weight, d, h),
-        Into::Set,
-    );
-    for (dh, &slope) in d_hidden.iter_mut().zip(&saved.slope) {
-        *dh *= slope;
-    }
+    let out_weight = product(grads.t(), Matrix::new(&saved.activated, rows, h));
+    let mut d_hidden = product(grads, Matrix::new(parts.out_weight, d, h));
+    let mut sums = Sums {
+        in_weight: Vec::new(),
+        out_weight,
+        queries: vec![T::zero(); dims.categories * d],
+        norm_weight: vec![T::zero(); d],
+        norm_bias: vec![T::zero(); d],
+        in_bias: vec![T::zero(); h],
+        out_bias: vec![T::zero(); d],
+    };
+    wide(|| {
+        for (d_hidden, slope) in d_hidden
+            .chunks_exact_mut(h)
+            .zip(saved.slope.chunks_exact(h))
+        {
+            for (dh, &slope) in d_hidden.iter_mut().zip(slope) {
+                *dh *= slope;
+            }
+            add_scaled(&mut sums.in_bias, T::one(), d_hidden);
+        }
+        for row in grad.chunks_exact(d) {
+            add_scaled(&mut sums.out_bias, T::one(), row);
+        }
+    });
     let d_hiddens = Matrix::new(&d_hidden, rows, h);
-    multiply(
-        d_in_weight,
-        d_hiddens.t(),
-        Matrix::new(&saved.u, rows, d),
-        Into::Set,
-    );
-    d_hidden
-        .chunks_exact(h)
-        .for_each(|row| add_scaled(d_in_bias, T::one(), row));
+    sums.in_weight = product(d_hiddens.t(), Matrix::new(&saved.u, rows, d));
     // du, then in place dx.
     dx.copy_from_slice(grad);
     multiply(dx, d_hiddens, Matrix::new(parts.in_weight, h, d), Into::Add);
-    for (at, dx) in dx.chunks_exact_mut(d).enumerate() {
-        let normal = &saved.normal[at * d..(at + 1) * d];
-        let (mut mean, mut along) = (T::zero(), T::zero());
-        for (k, dx) in dx.iter_mut().enumerate() {
-            d_norm_weight[k] += *dx * normal[k];
-            d_norm_bias[k] += *dx;
-            *dx *= parts.norm_weight[k];
-            mean += *dx;
-            along += *dx * normal[k];
+    wide(|| {
+        for (at, dx) in dx.chunks_exact_mut(d).enumerate() {
+            let normal = &saved.normal[at * d..(at + 1) * d];
+            add_scaled(&mut sums.norm_bias, T::one(), dx);
+            let weights = sums.norm_weight.iter_mut().zip(parts.norm_weight);
+            for ((dx, &normal), (d_weight, &weight)) in dx.iter_mut().zip(normal).zip(weights) {
+                *d_weight += *dx * normal;
+                *dx *= weight;
+            }
+            normalise_backward(dx, normal, saved.inverse[at]);
+            let category = at % dims.categories;
+            let d_query = &mut sums.queries[category * d..(category + 1) * d];
+            add_scaled(d_query, T::one(), dx);
         }
-        (mean, along) = (mean / n, along / n);
-        for (dx, &normal) in dx.iter_mut().zip(normal) {
-            *dx = (*dx - mean - normal * along) * saved.inverse[at];
-        }
-        let category = at % c;
-        add_scaled(
-            &mut d_queries[category * d..(category + 1) * d],
-            T::one(),
-            dx,
-        );
-    }
+    });
     sums
-}
-
-/// `x Φ(x)` and its derivative `Φ(x) + x φ(x)`.
-#[inline(always)]
-fn gelu_and_slope<T: Real>(x: T) -> (T, T) {
-    let number = <T as candle_core::WithDType>::from_f64;
-    let half = number(0.5);
-    let cdf = half * (T::one() + (x * number(std::f64::consts::FRAC_1_SQRT_2)).erf());
-    let density = Real::exp(T::zero() - half * x * x) * number(0.398_942_280_401_432_7);
-    (x * cdf, cdf + x * density)
 }
 
 impl CustomOp2 for Operation {

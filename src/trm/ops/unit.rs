@@ -1,6 +1,6 @@
 //! L2 normalisation, and the one-to-one product of rows, with their gradients.
 
-use super::{Real, add_scaled, dispatch, dot, elements, rows_per_block, with_elements};
+use super::{Real, add_scaled, dispatch, dot, elements, rows_per_block, wide, with_elements};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, WithDType, bail,
 };
@@ -38,6 +38,31 @@ fn norm<T: Real>(x: &[T]) -> T {
     if norm > smallest { norm } else { smallest }
 }
 
+/// [`unit()`] of rows in place; where there is a mask, every row of image b is multiplied with `mask[b]` after.
+///
+/// `x` is `[B, N, D]`, `mask` `[B, D]`.
+///
+/// # Panics
+/// If the lengths do not fit.
+pub(crate) fn unit_rows(x: &mut [f32], rows_per_image: usize, width: usize, mask: Option<&[f32]>) {
+    let image = (rows_per_image * width).max(1);
+    if let Some(mask) = mask {
+        assert_eq!(mask.len(), x.len() / image * width, "one mask an image");
+    }
+    x.par_chunks_mut(image).enumerate().for_each(|(b, image)| {
+        let mask = mask.map(|mask| &mask[b * width..(b + 1) * width]);
+        wide(|| {
+            for row in image.chunks_exact_mut(width) {
+                let inverse = 1.0 / norm(row);
+                row.iter_mut().for_each(|x| *x *= inverse);
+                if let Some(mask) = mask {
+                    row.iter_mut().zip(mask).for_each(|(x, mask)| *x *= mask);
+                }
+            }
+        });
+    });
+}
+
 struct Unit;
 
 impl Unit {
@@ -47,9 +72,11 @@ impl Unit {
         y.par_chunks_mut(block)
             .zip(x.par_chunks(block))
             .for_each(|(y, x)| {
-                for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                    add_scaled(y, T::one() / norm(x), x);
-                }
+                wide(|| {
+                    for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                        add_scaled(y, T::one() / norm(x), x);
+                    }
+                });
             });
         y
     }
@@ -63,13 +90,15 @@ impl Unit {
             .zip(grad.par_chunks(block))
             .for_each(|((dx, x), grad)| {
                 let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width));
-                for ((dx, x), grad) in rows.zip(grad.chunks_exact(width)) {
-                    let inverse = T::one() / norm(x);
-                    let along = dot(grad, x) * inverse * inverse * inverse;
-                    for ((dx, &x), &grad) in dx.iter_mut().zip(x).zip(grad) {
-                        *dx = grad * inverse - x * along;
+                wide(|| {
+                    for ((dx, x), grad) in rows.zip(grad.chunks_exact(width)) {
+                        let inverse = T::one() / norm(x);
+                        let along = dot(grad, x) * inverse * inverse * inverse;
+                        for ((dx, &x), &grad) in dx.iter_mut().zip(x).zip(grad) {
+                            *dx = grad * inverse - x * along;
+                        }
                     }
-                }
+                });
             });
         dx
     }
@@ -120,13 +149,20 @@ struct RowProducts;
 
 impl RowProducts {
     fn run<T: Real>(rows: &[T], weight: &[T], width: usize) -> Vec<T> {
-        let image = weight.len();
-        rows.par_chunks(image.max(1))
-            .flat_map_iter(|rows| {
+        let image = weight.len().max(1);
+        let mut products = vec![T::zero(); rows.len() / width];
+        products
+            .par_chunks_mut((image / width).max(1))
+            .zip(rows.par_chunks(image))
+            .for_each(|(products, rows)| {
                 let pairs = rows.chunks_exact(width).zip(weight.chunks_exact(width));
-                pairs.map(|(row, weight)| dot(row, weight))
-            })
-            .collect()
+                wide(|| {
+                    for (product, (row, weight)) in products.iter_mut().zip(pairs) {
+                        *product = dot(row, weight);
+                    }
+                });
+            });
+        products
     }
 
     fn run_backward<T: Real>(
@@ -144,9 +180,11 @@ impl RowProducts {
                 let all = d_rows
                     .chunks_exact_mut(width)
                     .zip(weight.chunks_exact(width));
-                for ((d_row, weight), &grad) in all.zip(grad) {
-                    add_scaled(d_row, grad, weight);
-                }
+                wide(|| {
+                    for ((d_row, weight), &grad) in all.zip(grad) {
+                        add_scaled(d_row, grad, weight);
+                    }
+                });
             });
         // A category's gradient is summed over images in their order, whatever the threads.
         let mut d_weight = vec![T::zero(); image];
@@ -154,9 +192,12 @@ impl RowProducts {
             .par_chunks_mut(width)
             .enumerate()
             .for_each(|(c, d_weight)| {
-                for (rows, grad) in rows.chunks_exact(image).zip(grad.chunks_exact(categories)) {
-                    add_scaled(d_weight, grad[c], &rows[c * width..(c + 1) * width]);
-                }
+                let images = rows.chunks_exact(image).zip(grad.chunks_exact(categories));
+                wide(|| {
+                    for (rows, grad) in images {
+                        add_scaled(d_weight, grad[c], &rows[c * width..(c + 1) * width]);
+                    }
+                });
             });
         (d_rows, d_weight)
     }
@@ -238,6 +279,20 @@ mod tests {
             },
             &[noise(4, &[3, 2, 9]), noise(5, &[2, 9])],
         );
+    }
+
+    #[test]
+    fn in_place_it_is_the_same_with_a_mask_after() {
+        let x = noise(6, &[2, 3, 5]).to_dtype(DType::F32).unwrap();
+        let mask = noise(7, &[2, 5]).to_dtype(DType::F32).unwrap();
+        let expected = unit(&x)
+            .unwrap()
+            .broadcast_mul(&mask.unsqueeze(1).unwrap())
+            .unwrap();
+        let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let mut found = values(&x);
+        unit_rows(&mut found, 3, 5, Some(&values(&mask)));
+        assert_eq!(found, values(&expected));
     }
 
     #[test]
