@@ -27,6 +27,9 @@ const BATCH: usize = 64;
 const CONTEXT: usize = 4;
 
 fn main() {
+    // As the command line does.
+    // SAFETY: no other thread runs yet.
+    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     let given: Vec<usize> = std::env::args()
         .skip(1)
         .filter_map(|argument| argument.parse().ok())
