@@ -14,7 +14,9 @@
 //! s_g[c]   = G^ . global.weight[c] + global.bias[c] + G . residual[c]
 //! s_m[c]   = sum_j exp(-|phi - bank_j|^2) memory.weight[j,c] + memory.bias[c]
 //!            phi = [ G * scale + offset ; spread (M - centre) / |M - centre| ],  M = mean_n V^_n
-//! logit[c] = s_r[c] + s_q[c] + s_g[c] + s_m[c]                       each already multiplied by its share
+//! s_l[c]   = sum_j exp(b (R0^ . regional.bank[c,:,j] - 1)) regional.weight[c,j] + regional.bias[c]
+//!            R0 as R, from a softmax of V^ . regional.attention[c]
+//! logit[c] = s_r[c] + s_q[c] + s_g[c] + s_m[c] + s_l[c]              each already multiplied by its share
 //! ```
 //!
 //! With one head `q Wk^T` folds to one `[C, D]` matrix and `Wv Wo` to one `[D, D]`. With more, folding would make
@@ -179,6 +181,21 @@ pub struct MemoryBranch {
     pub bias: Vec<f32>,
 }
 
+/// The regional memory: for each category, a kernel machine over M regions of training images.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RegionalBranch {
+    /// What gives the saliency whose regions are remembered, `[C, D]`, multiplied with V^.
+    pub attention: Vec<f32>,
+    /// b: the kernel is `exp(b (cosine - 1))`.
+    pub sharpness: f32,
+    /// The regions remembered, columns of norm 1: `[C, D, M]`.
+    pub bank: Vec<f32>,
+    /// What each of them says, `[C, M]`.
+    pub weight: Vec<f32>,
+    /// `[C]`.
+    pub bias: Vec<f32>,
+}
+
 /// What the region read-out is applied to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -210,6 +227,8 @@ pub struct FoldedHead {
     pub global: Option<GlobalBranch>,
     /// The memory branch, if the method has one.
     pub memory: Option<MemoryBranch>,
+    /// The regional memory, if the method has one.
+    pub regional: Option<RegionalBranch>,
 }
 
 /// Why a head cannot be used, written or read.
@@ -296,6 +315,15 @@ impl FoldedHead {
             all.push(("memory.weight", vec![images, c], &branch.weight));
             all.push(("memory.bias", vec![c], &branch.bias));
         }
+        if let Some(branch) = &self.regional {
+            let regions = branch.weight.len() / c.max(1);
+            let sharpness = std::slice::from_ref(&branch.sharpness);
+            all.push(("regional.attention", vec![c, d], &branch.attention));
+            all.push(("regional.sharpness", vec![1], sharpness));
+            all.push(("regional.bank", vec![c, d, regions], &branch.bank));
+            all.push(("regional.weight", vec![c, regions], &branch.weight));
+            all.push(("regional.bias", vec![c], &branch.bias));
+        }
         all
     }
 
@@ -317,9 +345,11 @@ impl FoldedHead {
                 "folded projections stand for one head, separate ones for several; this head has {h}"
             )));
         }
-        if self.memory.as_ref().is_some_and(|m| m.bank.is_empty()) {
+        if self.memory.as_ref().is_some_and(|m| m.bank.is_empty())
+            || self.regional.as_ref().is_some_and(|m| m.bank.is_empty())
+        {
             return Err(HeadError::Sizes(
-                "the memory branch remembers no image".to_owned(),
+                "a memory branch remembers nothing".to_owned(),
             ));
         }
         for (name, shape, data) in self.tensors() {

@@ -9,6 +9,7 @@ pub mod judge;
 pub mod label_store;
 pub mod labels;
 pub mod lease;
+mod memories;
 pub mod optimizer;
 pub mod report;
 mod run;

@@ -2,7 +2,6 @@
 
 use super::trainer::TrainError;
 use crate::trm::features::FeatureSource;
-use crate::trm::memory::{Memory, MemoryData, Unseen};
 use crate::trm::model::{Batch, Model, Standard};
 use crate::trm::prompts::TextEncoder;
 use crate::trm::start::{Entry, fit_calibration};
@@ -85,7 +84,7 @@ impl<'a> Run<'a> {
         self.prepared(dense, rows, mask)
     }
 
-    fn prepared(
+    pub(super) fn prepared(
         &self,
         dense: Vec<f32>,
         rows: &[usize],
@@ -194,30 +193,6 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
-    }
-
-    /// Fits the memory branch, if the method has one.
-    pub(super) fn remember(&self, seed: u64) -> Result<Option<(Memory, Unseen)>, TrainError> {
-        let config = &self.model.config().memory;
-        if !config.enabled {
-            return Ok(None);
-        }
-        let mut mean = Vec::with_capacity(self.features.global().len());
-        for rows in self.in_order() {
-            let dense = self.features.dense(&rows).map_err(TrainError::Features)?;
-            let positions = self.prepared(dense, &rows, None)?.positions;
-            mean.extend(positions.mean(1)?.flatten_all()?.to_vec1::<f32>()?);
-        }
-        let data = MemoryData {
-            global: self.features.global(),
-            mean: &mean,
-            labels: self.labels,
-            assume_negative: self.assume_negative,
-            dim: self.features.dim(),
-            categories: self.model.categories(),
-        };
-        let order = shuffled(self.features.len(), seed, u64::MAX);
-        Ok(Some(Memory::fit(&data, &order, config)?))
     }
 
     /// What makes this run this run.

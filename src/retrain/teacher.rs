@@ -1,9 +1,9 @@
 //! What batches are taught beside their known labels: prototypes, pseudo-labels and soft targets.
 
+use super::memories::Remembered;
 use super::run::{Run, label_tensor};
 use super::trainer::TrainError;
 use crate::trm::config::PseudoForm;
-use crate::trm::memory::Unseen;
 use crate::trm::model::{Forward, REGION, TextFeatures};
 use crate::trm::objective::Teaching;
 use crate::trm::prototypes::VisualPrototypes;
@@ -69,7 +69,7 @@ impl Teacher {
         &mut self,
         run: &Run,
         average: &Weights,
-        memory: Option<&Unseen>,
+        remembered: &Remembered,
         share_done: f64,
     ) -> Result<(), TrainError> {
         let config = &run.model.config().pseudo;
@@ -89,20 +89,16 @@ impl Teacher {
                 PseudoForm::Ensemble => {
                     let mut logits = vec![0.0f32; labels.len()];
                     for branch in &forward.branches {
-                        let share = run.model.share(branch.name, memory.is_some()) as f32;
+                        let share = run.model.share(branch.name, &remembered.memories.blend) as f32;
                         let own = values(&branch.logits)?;
                         logits
                             .iter_mut()
                             .zip(own)
                             .for_each(|(l, x)| *l += share * x);
                     }
-                    if let Some(unseen) = memory {
-                        let share = run.model.share("memory", true) as f32;
+                    if let Some(unseen) = &remembered.unseen {
                         let own = &unseen[rows[0] * c..(rows[0] + rows.len()) * c];
-                        logits
-                            .iter_mut()
-                            .zip(own)
-                            .for_each(|(l, x)| *l += share * x);
+                        logits.iter_mut().zip(own).for_each(|(l, x)| *l += x);
                     }
                     targets.extend(logits.iter().map(|l| 1.0 / (1.0 + (-l).exp())));
                     counts.extend(labels.iter().map(|y| f32::from(u8::from(*y == 0))));

@@ -6,7 +6,7 @@ use super::run::{Run, normal, shuffled};
 use super::teacher::Teacher;
 use crate::model::head::{FoldedHead, NamedTensor, TRAINABLE_PREFIX};
 use crate::trm::features::{FeatureFailure, FeatureSource};
-use crate::trm::memory::Memory;
+use crate::trm::fold::Memories;
 use crate::trm::model::{Model, Standard, TextFeatures};
 use crate::trm::prompts::TextEncoder;
 use crate::trm::weights::Weights;
@@ -82,8 +82,8 @@ pub struct Trained {
     pub text: TextFeatures,
     /// Of the global feature over the training images.
     pub standard: Standard,
-    /// The memory branch, if the method has one.
-    pub memory: Option<Memory>,
+    /// What was fitted in closed form, and how much it counts.
+    pub memories: Memories,
     /// The head for inference.
     pub head: FoldedHead,
     /// Epochs done; fewer than asked for if time ran out.
@@ -146,10 +146,11 @@ pub fn train(
     if config.calibrated_start {
         run.calibrate(&mut weights)?;
     }
+    // Before the warm start, whose weights may have seen these labels.
+    let remembered = run.remember(&weights, options.seed)?;
     if let Some((stored, rows)) = &options.warm_start {
         weights.warm_start(stored, rows)?;
     }
-    let memory = run.remember(options.seed)?;
     let identity = run.identity(options.seed, &options.warm_start)?;
 
     let mut optimizer = Optimizer::new(&weights, &model.trained(&weights), &config.optimizer)?;
@@ -176,12 +177,7 @@ pub fn train(
     while done < epochs {
         let average = optimizer.averaged(&weights)?;
         let share = (done * per_epoch) as f64 / steps as f64;
-        teacher.prepare(
-            &run,
-            &average,
-            memory.as_ref().map(|(_, unseen)| unseen),
-            share,
-        )?;
+        teacher.prepare(&run, &average, &remembered, share)?;
         let fixed_text = (!model.trains_text(&weights))
             .then(|| model.text(&weights, encoder))
             .transpose()?;
@@ -250,13 +246,13 @@ pub fn train(
 
     let weights = optimizer.averaged(&weights)?;
     let text = model.text(&weights, encoder)?;
-    let memory = memory.map(|(memory, _)| memory);
-    let head = model.fold(&weights, &text, &run.standard, memory.as_ref())?;
+    let memories = remembered.memories;
+    let head = model.fold(&weights, &text, &run.standard, &memories)?;
     Ok(Trained {
         weights,
         text,
         standard: run.standard,
-        memory,
+        memories,
         head,
         epochs: done,
         steps: optimizer.step(),

@@ -4,90 +4,12 @@ use super::losses::{Asymmetric, Distillation};
 use super::memory::MemoryConfig;
 use super::prototypes::PrototypeConfig;
 use super::pseudo_labels::PseudoLabelRule;
+use super::regional::RegionalConfig;
 use serde::{Deserialize, Serialize};
-use std::str::FromStr;
 
-/// What can be trained, from nothing to everything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Text features alone; labels set the scale only.
-    ZeroShot,
-    /// A linear classifier on the standardised global feature.
-    LinearProbe,
-    /// Text-pixel matching with positive and negative prompts (Sun et al., 2022).
-    Dualcoop,
-    /// Text-pixel matching with positive prompts and free negative embeddings (Rawlekar et al., 2025).
-    PositiveCoop,
-    /// The ingredients that the TRM-ML paper names.
-    TrmMlBase,
-    /// Our default: those, a global branch, soft targets and a memory.
-    TrmMl,
-}
+mod method;
 
-impl Method {
-    /// Every method, in the order of the ablation ladder.
-    pub const ALL: [Method; 6] = [
-        Method::ZeroShot,
-        Method::LinearProbe,
-        Method::Dualcoop,
-        Method::PositiveCoop,
-        Method::TrmMlBase,
-        Method::TrmMl,
-    ];
-
-    /// The name used on the command line and in bundles.
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::ZeroShot => "zero-shot",
-            Method::LinearProbe => "linear-probe",
-            Method::Dualcoop => "dualcoop",
-            Method::PositiveCoop => "positive-coop",
-            Method::TrmMlBase => "trm-ml-base",
-            Method::TrmMl => "trm-ml",
-        }
-    }
-}
-
-/// A setting that cannot be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MethodError {
-    /// No such method.
-    #[error(
-        "there is no method `{0}`; the methods are zero-shot, linear-probe, dualcoop, positive-coop, trm-ml-base and trm-ml"
-    )]
-    UnknownMethod(String),
-    /// An override that is not `key=value`.
-    #[error("`{0}` is not of the form key=value")]
-    NotAnOverride(String),
-    /// An override names no setting.
-    #[error("there is no setting `{key}`; {hint}")]
-    UnknownKey {
-        /// The key.
-        key: String,
-        /// What there is.
-        hint: String,
-    },
-    /// A value has the wrong type or is out of range.
-    #[error("setting `{key}`: {reason}")]
-    BadValue {
-        /// The key.
-        key: String,
-        /// Why.
-        reason: String,
-    },
-}
-
-impl FromStr for Method {
-    type Err = MethodError;
-
-    fn from_str(name: &str) -> Result<Self, MethodError> {
-        Method::ALL
-            .into_iter()
-            .find(|method| method.name() == name)
-            .ok_or_else(|| MethodError::UnknownMethod(name.to_owned()))
-    }
-}
+pub use method::{Method, MethodError};
 
 macro_rules! settings {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $ty:ty = $default:expr,)* }) => {
@@ -295,14 +217,19 @@ settings! {
 settings! {
     /// How much each branch counts at inference; shares of the branches that exist are divided by their sum.
     ShareConfig {
+        /// Whether what the memories count, beside the trained branches together, is found from the known labels; their
+        /// two numbers below are then not used.
+        automatic: bool = true,
         /// Region-level.
         region: f64 = 1.0,
         /// Query-level.
         query: f64 = 1.0,
         /// Global.
         global: f64 = 1.0,
-        /// Memory.
-        memory: f64 = 6.0,
+        /// Memory of whole images.
+        memory: f64 = 3.0,
+        /// Memory of regions.
+        regional: f64 = 3.0,
     }
 }
 
@@ -317,8 +244,10 @@ settings! {
         query: QueryConfig = QueryConfig::default(),
         /// Global branch.
         global: GlobalConfig = GlobalConfig::default(),
-        /// Memory branch.
+        /// Memory of whole images.
         memory: MemoryConfig = MemoryConfig::default(),
+        /// Memory of regions.
+        regional: RegionalConfig = RegionalConfig::default(),
         /// Supervised loss.
         loss: LossConfig = LossConfig::default(),
         /// Distillation.
@@ -376,12 +305,14 @@ impl MethodConfig {
             Method::PositiveCoop => pixel(&mut config),
             Method::TrmMlBase => {
                 config.pseudo.form = PseudoForm::Prototype;
-                config.pseudo.unknown_power = 0.0;
+                // Each pseudo-label counts the same, however many there are.
+                config.pseudo.unknown_power = 1.0;
                 config.pseudo.weight = 0.5;
             }
             Method::TrmMl => {
                 config.global.enabled = true;
                 config.memory.enabled = true;
+                config.regional.enabled = true;
             }
         }
         config
@@ -489,7 +420,8 @@ impl MethodConfig {
                 "temperatures and the scale must be greater than 0",
             );
         }
-        self.memory.validate()
+        self.memory.validate()?;
+        self.regional.validate()
     }
 }
 

@@ -1,33 +1,56 @@
 //! From trained weights to the head that inference runs.
 
+use super::blend::Blend;
 use super::config::ShareConfig;
+use super::matching::spatial_keys;
 use super::memory::Memory;
 use super::model::{GLOBAL, Model, QUERY, REGION, Standard, TextFeatures};
+use super::regional::Regional;
 use super::weights::{Weights, names, values};
 use crate::model::head::{
     Attention, FoldedHead, GlobalBranch, MemoryBranch, QueryBranch, ReadOut, RegionForm,
-    ValueOutput,
+    RegionalBranch, ValueOutput,
 };
 use candle_core::Result;
 
-/// The branch fitted in closed form.
-pub const MEMORY: &str = "memory";
+/// What is fitted in closed form, and how much it counts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Memories {
+    /// Of whole images.
+    pub memory: Option<Memory>,
+    /// Of regions.
+    pub regional: Option<Regional>,
+    /// Shares.
+    pub blend: Blend,
+}
+
+impl Memories {
+    /// A method that remembers nothing.
+    pub const NONE: Self = Self {
+        memory: None,
+        regional: None,
+        blend: Blend::NETWORK,
+    };
+}
 
 impl Model {
-    /// Share of a branch at inference: settings, over the branches that exist.
-    pub fn share(&self, branch: &str, with_memory: bool) -> f64 {
+    /// The settings' shares of the trained branches, summed.
+    pub fn branch_shares(&self) -> f64 {
+        self.branches().iter().map(|name| self.setting(name)).sum()
+    }
+
+    fn setting(&self, branch: &str) -> f64 {
         let s: &ShareConfig = &self.config().shares;
-        let of = |name: &str| match name {
+        match branch {
             REGION => s.region,
             QUERY => s.query,
-            GLOBAL => s.global,
-            _ => s.memory,
-        };
-        let mut total: f64 = self.branches().iter().map(|name| of(name)).sum();
-        if with_memory {
-            total += of(MEMORY);
+            _ => s.global,
         }
-        of(branch) / total.max(1e-12)
+    }
+
+    /// Share of a trained branch at inference.
+    pub fn share(&self, branch: &str, blend: &Blend) -> f64 {
+        blend.network * self.setting(branch) / self.branch_shares().max(1e-12)
     }
 
     /// Folds everything that does not depend on the image.
@@ -39,11 +62,11 @@ impl Model {
         weights: &Weights,
         text: &TextFeatures,
         standard: &Standard,
-        memory: Option<&Memory>,
+        memories: &Memories,
     ) -> Result<FoldedHead> {
         let (c, d) = (self.categories(), self.dim());
         let branches = self.branches();
-        let share = |branch: &str| self.share(branch, memory.is_some()) as f32;
+        let share = |branch: &str| self.share(branch, &memories.blend) as f32;
         let bias = |branch: &str| -> Result<Vec<f32>> {
             let bias = weights.values(&names::bias(branch))?;
             Ok(bias.iter().map(|b| b * share(branch)).collect())
@@ -108,7 +131,29 @@ impl Model {
                 read_out: head,
             })
         });
-        let scaled = |x: &[f32]| x.iter().map(|x| x * share(MEMORY)).collect();
+        let scaled =
+            |x: &[f32], share: f64| -> Vec<f32> { x.iter().map(|x| x * share as f32).collect() };
+        let memory = memories.memory.as_ref().map(|memory| MemoryBranch {
+            global_scale: memory.bank.global_scale.clone(),
+            global_offset: memory.bank.global_offset.clone(),
+            mean_centre: memory.bank.mean_centre.clone(),
+            mean_spread: memory.bank.mean_spread,
+            bank: memory.bank.images.clone(),
+            weight: scaled(&memory.weight, memories.blend.memory),
+            bias: scaled(&memory.bias, memories.blend.memory),
+        });
+        let regional = memories
+            .regional
+            .as_ref()
+            .map(|regional| -> Result<RegionalBranch> {
+                Ok(RegionalBranch {
+                    attention: values(&spatial_keys(self.template())?)?,
+                    sharpness: regional.sharpness,
+                    bank: regional.bank.clone(),
+                    weight: scaled(&regional.weight, memories.blend.regional),
+                    bias: scaled(&regional.bias, memories.blend.regional),
+                })
+            });
         Ok(FoldedHead {
             dim: d,
             categories: c,
@@ -126,15 +171,11 @@ impl Model {
             },
             query: query.transpose()?,
             global: global.transpose()?,
-            memory: memory.map(|memory| MemoryBranch {
-                global_scale: memory.bank.global_scale.clone(),
-                global_offset: memory.bank.global_offset.clone(),
-                mean_centre: memory.bank.mean_centre.clone(),
-                mean_spread: memory.bank.mean_spread,
-                bank: memory.bank.images.clone(),
-                weight: scaled(&memory.weight),
-                bias: scaled(&memory.bias),
-            }),
+            // What counts nothing is not carried along.
+            memory: memory.filter(|_| memories.blend.memory > 0.0),
+            regional: regional
+                .transpose()?
+                .filter(|_| memories.blend.regional > 0.0),
         })
     }
 }

@@ -15,7 +15,7 @@
 //! fit had not seen (folds), because a kernel machine flatters the images it remembers.
 
 use super::config::{MethodError, settings};
-use super::start::{Calibration, fit_calibration};
+use super::targets::{Targets, folds, logits};
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
@@ -115,12 +115,11 @@ impl MemoryData<'_> {
         self.global.len() / self.dim
     }
 
-    /// (target, weight) of an entry.
-    fn target(&self, image: usize, c: usize) -> (f32, f32) {
-        match self.labels[image * self.categories + c] {
-            1 => (1.0, 1.0),
-            -1 => (0.0, 1.0),
-            _ => (0.0, self.assume_negative as f32),
+    fn targets(&self) -> Targets<'_> {
+        Targets {
+            labels: self.labels,
+            assume_negative: self.assume_negative,
+            categories: self.categories,
         }
     }
 }
@@ -144,17 +143,15 @@ impl Memory {
         assert_eq!(shuffled.len(), n, "an order of all images");
         let mut kept: Vec<usize> = shuffled.iter().copied().take(config.size).collect();
         kept.sort_unstable();
-        let mut fold_of = vec![None; n];
-        for (at, &image) in shuffled.iter().take(config.size).enumerate() {
-            fold_of[image] = Some(at % config.folds);
-        }
+        let fold_of = folds(shuffled, config.size, config.folds);
 
         let (bank, phi) = Bank::new(data, &kept, config);
         let m = kept.len();
         let width = 2 * data.dim;
         let remembered = Tensor::from_slice(&bank.images, (m, width), &Device::Cpu)?;
         let kernel = gaussian(&remembered, &remembered)?;
-        let priors = priors(data);
+        let targets = data.targets();
+        let priors = targets.priors();
 
         // A column for each category without a fold left out, and one for each fold.
         let columns = c * (config.folds + 1);
@@ -162,7 +159,7 @@ impl Memory {
         let mut right = vec![0.0f32; m * columns];
         for (row, &image) in kept.iter().enumerate() {
             for (category, prior) in priors.iter().enumerate() {
-                let (target, weight) = data.target(image, category);
+                let (target, weight) = targets.of(image, category);
                 for left_out in 0..=config.folds {
                     if fold_of[image] == left_out.checked_sub(1) && left_out > 0 {
                         continue;
@@ -192,8 +189,8 @@ impl Memory {
             }
         }
 
-        let prior_logits: Vec<f32> = priors.iter().map(|p| (p / (1.0 - p)).ln()).collect();
-        let calibration = calibrate(data, &scores, &prior_logits);
+        let prior_logits = logits(&priors);
+        let calibration = targets.calibrate(&scores, &prior_logits);
         let (a, b) = (calibration.scale as f32, calibration.offset as f32);
         for (at, score) in scores.iter_mut().enumerate() {
             *score = a * *score + prior_logits[at % c] + b;
@@ -334,38 +331,6 @@ fn gaussian(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         .broadcast_sub(&squares(b)?.unsqueeze(0)?)?
         .minimum(0.0)?
         .exp()
-}
-
-/// Share of positives among known entries, pulled towards the mean of all categories by two entries.
-fn priors(data: &MemoryData) -> Vec<f32> {
-    let c = data.categories;
-    let (mut positive, mut known) = (vec![0.0f32; c], vec![0.0f32; c]);
-    for image in 0..data.images() {
-        for category in 0..c {
-            let (target, weight) = data.target(image, category);
-            positive[category] += target * weight;
-            known[category] += weight;
-        }
-    }
-    let overall = (positive.iter().sum::<f32>() + 1.0) / (known.iter().sum::<f32>() + 2.0);
-    let pairs = positive.iter().zip(&known);
-    pairs
-        .map(|(p, k)| (p + 2.0 * overall) / (k + 2.0))
-        .collect()
-}
-
-fn calibrate(data: &MemoryData, scores: &[f32], prior_logits: &[f32]) -> Calibration {
-    let c = data.categories;
-    let entries = (0..scores.len()).filter_map(|at| {
-        let (target, weight) = data.target(at / c, at % c);
-        (weight > 0.0).then(|| super::start::Entry {
-            score: f64::from(scores[at]),
-            offset: f64::from(prior_logits[at % c]),
-            target: f64::from(target),
-            weight: f64::from(weight),
-        })
-    });
-    fit_calibration(entries)
 }
 
 /// Solves `(m K m + ridge) x = r` for every column (mask m, right side r) and returns `m x`, `[M, columns]`.

@@ -1,5 +1,6 @@
 //! TRM-ML, text-region matching for multi-label recognition with missing labels. Knows tensors, never Kafka or files.
 
+pub mod blend;
 pub mod config;
 pub mod features;
 pub mod fold;
@@ -13,7 +14,9 @@ pub mod prompts;
 pub mod prototypes;
 pub mod pseudo_labels;
 pub mod region;
+pub mod regional;
 pub mod start;
+pub mod targets;
 pub mod weights;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{
     Attention, FoldedHead, MemoryBranch, NORM_EPSILON, QueryBranch, ReadOut, RegionForm,
-    ValueOutput,
+    RegionalBranch, ValueOutput,
 };
 
 /// What the head makes of a batch; all row-major.
@@ -88,6 +88,9 @@ impl FoldedHead {
             }
             if let Some(memory) = &memory {
                 logit += memory[c];
+            }
+            if let Some(branch) = &self.regional {
+                logit += branch.logit(c, &dense);
             }
             all.logits.push(logit as f32);
             all.saliency.extend(saliency.iter().map(|&x| x as f32));
@@ -219,6 +222,24 @@ impl MemoryBranch {
             }
         }
         logits
+    }
+}
+
+impl RegionalBranch {
+    /// s_l of category `c`, from the rows of V^.
+    fn logit(&self, c: usize, dense: &[Vec<f64>]) -> f64 {
+        let d = dense.first().map_or(0, Vec::len);
+        let row = &self.attention[c * d..(c + 1) * d];
+        let saliency = softmax(dense.iter().map(|v| dot(v, row)).collect());
+        let region = unit(&mix(&saliency, dense));
+        let regions = self.weight.len() / self.bias.len();
+        let bank = &self.bank[c * d * regions..(c + 1) * d * regions];
+        let cosines = times(&region, bank, regions);
+        let weights = &self.weight[c * regions..(c + 1) * regions];
+        let said = cosines.iter().zip(weights).map(|(cosine, weight)| {
+            (f64::from(self.sharpness) * (cosine - 1.0)).exp() * f64::from(*weight)
+        });
+        said.sum::<f64>() + f64::from(self.bias[c])
     }
 }
 

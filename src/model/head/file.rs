@@ -2,7 +2,7 @@
 
 use super::{
     Attention, FoldedHead, GlobalBranch, HeadError, HeadOutputs, MemoryBranch, QueryBranch,
-    ReadOut, RegionForm, ValueOutput, WeightStorage,
+    ReadOut, RegionForm, RegionalBranch, ValueOutput, WeightStorage,
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
@@ -230,12 +230,7 @@ fn assemble(
         None
     };
     let memory = if present(tensors, "memory.bank") {
-        let spread = data(tensors, "memory.mean_spread")?;
-        let &[mean_spread] = spread.as_slice() else {
-            return Err(HeadError::Format(
-                "`memory.mean_spread` is not one number".to_owned(),
-            ));
-        };
+        let mean_spread = number(data(tensors, "memory.mean_spread")?, "memory.mean_spread")?;
         Some(MemoryBranch {
             global_scale: data(tensors, "memory.global_scale")?,
             global_offset: data(tensors, "memory.global_offset")?,
@@ -244,6 +239,17 @@ fn assemble(
             bank: data(tensors, "memory.bank")?,
             weight: data(tensors, "memory.weight")?,
             bias: data(tensors, "memory.bias")?,
+        })
+    } else {
+        None
+    };
+    let regional = if present(tensors, "regional.bank") {
+        Some(RegionalBranch {
+            attention: data(tensors, "regional.attention")?,
+            sharpness: number(data(tensors, "regional.sharpness")?, "regional.sharpness")?,
+            bank: data(tensors, "regional.bank")?,
+            weight: data(tensors, "regional.weight")?,
+            bias: data(tensors, "regional.bias")?,
         })
     } else {
         None
@@ -258,7 +264,15 @@ fn assemble(
         query,
         global,
         memory,
+        regional,
     })
+}
+
+fn number(data: Vec<f32>, name: &str) -> Result<f32, HeadError> {
+    match data.as_slice() {
+        &[number] => Ok(number),
+        _ => Err(HeadError::Format(format!("`{name}` is not one number"))),
+    }
 }
 
 fn bytes(data: &[f32]) -> Vec<u8> {

@@ -198,6 +198,10 @@ impl HeadGraph<'_> {
             let memory = self.memory_logits(&shared.dense, &global);
             logits = self.g.add(&logits, &memory);
         }
+        if self.head.regional.is_some() {
+            let regional = self.regional_logits(&shared);
+            logits = self.g.add(&logits, &regional);
+        }
 
         let f32 = Element::F32;
         let g = &mut self.g;
@@ -409,6 +413,31 @@ impl HeadGraph<'_> {
         let kernel = self.g.node("Exp", &[&exponent], &[]);
         let (weight, bias) = (self.w("memory.weight"), self.w("memory.bias"));
         self.g.node("Gemm", &[&kernel, &weight, &bias], &[])
+    }
+
+    /// s_l: a product of every category's region with its own bank.
+    fn regional_logits(&mut self, shared: &Shared) -> Value {
+        let attention = self.w("regional.attention");
+        let scores = self.g.matmul(&attention, &shared.dense_t);
+        let saliency = self.g.softmax(&scores, -1);
+        let region = self.g.matmul(&saliency, &shared.dense);
+        let region = self.g.l2_normalise(&region, Element::F32);
+        let region = self.g.transpose(&region, &[1, 0, 2]);
+        let bank = self.w("regional.bank");
+        let cosine = self.g.matmul(&region, &bank);
+        let one = self.g.scalar(Element::F32, 1.0);
+        let below = self.g.node("Sub", &[&cosine, &one], &[]);
+        let sharpness = self.w("regional.sharpness");
+        let exponent = self.g.mul(&below, &sharpness);
+        let kernel = self.g.node("Exp", &[&exponent], &[]);
+        let weight = self.w("regional.weight");
+        let middle = self.g.integers(&[1]);
+        let weight = self.g.node("Unsqueeze", &[&weight, &middle], &[]);
+        let said = self.g.mul(&kernel, &weight);
+        let said = self.g.sum(&said, -1);
+        let said = self.g.transpose(&said, &[1, 0]);
+        let bias = self.w("regional.bias");
+        self.g.add(&said, &bias)
     }
 
     /// `x @ weight^T + bias`.

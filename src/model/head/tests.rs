@@ -61,6 +61,13 @@ fn head(heads: usize, form: RegionForm, query: bool, global: bool) -> FoldedHead
                 bias: noise(29, c),
             }
         }),
+        regional: (query && form == RegionForm::Normalised).then(|| RegionalBranch {
+            attention: noise(40, c * d),
+            sharpness: 1.7,
+            bank: noise(41, c * d * 5).iter().map(|x| x / 4.0).collect(),
+            weight: noise(42, c * 5),
+            bias: noise(43, c),
+        }),
     }
 }
 
@@ -272,6 +279,7 @@ fn folded_head_reproduces_the_golden_numbers() {
             }),
             global: None,
             memory: None,
+            regional: None,
         };
         let dense = get("V");
         let global = vec![1.0; b * d];

@@ -78,6 +78,7 @@ impl FoldedHead {
                 residual: None,
             }),
             memory: None,
+            regional: None,
         }
     }
 }

@@ -1,11 +1,15 @@
 //! The whole model: gradients, switches, and the folded head.
 
 use super::*;
+use crate::trm::blend::Blend;
 use crate::trm::config::{Method, PseudoForm};
+use crate::trm::fold::Memories;
 use crate::trm::memory::{Memory, MemoryData};
 use crate::trm::objective::Teaching;
 use crate::trm::ops::testing::{distance, noise};
 use crate::trm::ops::unit;
+use crate::trm::regional::{KnownRegions, Regional, RegionalConfig, RegionalFit};
+use crate::trm::targets::Targets;
 use crate::trm::testing::{TestEncoder, numbers, test_tokens};
 use crate::trm::weights::values;
 use candle_core::Var;
@@ -243,14 +247,21 @@ fn the_folded_head_gives_what_the_branches_give() {
             let (model, encoder) = model(config, DType::F32);
             let weights = moved(&model);
             let text = model.text(&weights, &encoder).unwrap();
-            let memory = model.config().memory.enabled.then(|| {
-                Memory::fit(&data, &[2, 0, 3, 1], &model.config().memory)
-                    .unwrap()
-                    .0
-            });
-            let head = model
-                .fold(&weights, &text, &standard, memory.as_ref())
-                .unwrap();
+            let mut memories = Memories::NONE;
+            if model.config().memory.enabled {
+                let order = [2, 0, 3, 1];
+                let (memory, _) = Memory::fit(&data, &order, &model.config().memory).unwrap();
+                memories.memory = Some(memory);
+                memories.blend = Blend::new(0.5, 0.2, 0.3);
+            }
+            let keys = spatial_keys(model.template()).unwrap();
+            let first = Pooled::new(&keys, &batch.positions, 1).unwrap();
+            let first = unit(&first.region().unwrap()).unwrap();
+            let regional = regional(&first, &labels);
+            if model.config().regional.enabled {
+                memories.regional = Some(regional.0);
+            }
+            let head = model.fold(&weights, &text, &standard, &memories).unwrap();
             head.check().unwrap();
             let found = head.evaluate(&dense, &global, B);
             let forward = model.forward(&weights, &text, &batch).unwrap();
@@ -262,20 +273,44 @@ fn the_folded_head_gives_what_the_branches_give() {
                     .for_each(|(e, x)| *e += share as f32 * x);
             };
             for branch in &forward.branches {
-                let share = model.share(branch.name, memory.is_some());
+                let share = model.share(branch.name, &memories.blend);
                 add(&values(&branch.logits).unwrap(), share);
             }
-            if let Some(memory) = &memory {
-                add(
-                    &memory.logits(&global, &mean).unwrap(),
-                    model.share("memory", true),
-                );
+            if let Some(memory) = &memories.memory {
+                add(&memory.logits(&global, &mean).unwrap(), 0.2);
+            }
+            if memories.regional.is_some() {
+                add(&regional.1, 0.3);
             }
             for (a, b) in found.logits.iter().zip(&expected) {
                 assert!((a - b).abs() < 1e-4, "{method:?} {heads}: {a} {b}");
             }
         }
     }
+}
+
+/// A regional memory of the batch's own regions, and what it says of them.
+fn regional(regions: &Tensor, labels: &[i8]) -> (Regional, Vec<f32>) {
+    let targets = Targets {
+        labels,
+        assume_negative: 0.0,
+        categories: C,
+    };
+    let rows = values(regions).unwrap();
+    let mut known = vec![KnownRegions::default(); C];
+    for (at, label) in labels.iter().enumerate().filter(|(_, y)| **y != 0) {
+        let known = &mut known[at % C];
+        known.images.push(at / C);
+        known.targets.push(f32::from(*label > 0));
+        known.weights.push(1.0);
+        known.regions.extend_from_slice(&rows[at * D..(at + 1) * D]);
+    }
+    let nowhere = [None; B];
+    let config = RegionalConfig::default();
+    let fit = RegionalFit::new(&known, &targets, D, (&nowhere, 2), &config).unwrap();
+    let mut said = fit.unseen(regions, &nowhere).unwrap();
+    let memory = fit.finish(&targets, &mut said, D).unwrap();
+    (memory, said)
 }
 
 #[test]
