@@ -5,10 +5,8 @@
 //! prompt is cut there and prompts of different length are packed into one matrix; and in the last block only the
 //! position that is read is computed. Values and gradients equal those of the full 77 positions (tested).
 
-use super::text_config::{Activation, TextConfig, TextConfigError};
-use crate::trm::ops::{
-    FrozenLayerNorm, FrozenLinear, Segment, causal_attention, gelu, quick_gelu, select_rows,
-};
+use super::text_config::{TextConfig, TextConfigError};
+use crate::trm::ops::{FrozenLayerNorm, FrozenLinear, FrozenTransformer, select_rows};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -89,18 +87,6 @@ pub enum TextError {
     Tensor(#[from] candle_core::Error),
 }
 
-/// One transformer block.
-#[derive(Debug, Clone)]
-pub(super) struct Block {
-    pub(super) norm_1: FrozenLayerNorm,
-    pub(super) query: FrozenLinear,
-    pub(super) key_value: FrozenLinear,
-    pub(super) out: FrozenLinear,
-    pub(super) norm_2: FrozenLayerNorm,
-    pub(super) mlp_in: FrozenLinear,
-    pub(super) mlp_out: FrozenLinear,
-}
-
 /// The text tower. Cheap to clone: tensors are shared.
 #[derive(Debug, Clone)]
 pub struct TextTower {
@@ -109,7 +95,7 @@ pub struct TextTower {
     pub(super) token_embedding: Tensor,
     /// `[context length, W]`.
     pub(super) positional_embedding: Tensor,
-    pub(super) blocks: Vec<Block>,
+    pub(super) transformer: FrozenTransformer,
     pub(super) final_norm: FrozenLayerNorm,
     pub(super) projection: FrozenLinear,
     pub(super) dtype: DType,
@@ -270,50 +256,9 @@ impl TextTower {
             .collect();
         let positions: Vec<usize> = ends.iter().flat_map(|&end| 0..=end).collect();
         let packed = select_rows(&x.reshape((n * length, width))?, &rows)?;
-        let mut x = (packed + select_rows(&self.positional_embedding, &positions)?)?;
-
-        let whole: Vec<Segment> = ends
-            .iter()
-            .map(|end| Segment {
-                queries: end + 1,
-                keys: end + 1,
-            })
-            .collect();
-        let at_end: Vec<Segment> = ends
-            .iter()
-            .map(|end| Segment {
-                queries: 1,
-                keys: end + 1,
-            })
-            .collect();
-        let mut next = 0;
-        let end_rows: Vec<usize> = ends
-            .iter()
-            .map(|end| {
-                next += end + 1;
-                next - 1
-            })
-            .collect();
-        for (index, block) in self.blocks.iter().enumerate() {
-            let last = index + 1 == self.blocks.len();
-            let normal = block.norm_1.forward(&x)?;
-            let key_value = block.key_value.forward(&normal)?;
-            let (queries, segments) = if last {
-                x = select_rows(&x, &end_rows)?;
-                (select_rows(&normal, &end_rows)?, &at_end)
-            } else {
-                (normal, &whole)
-            };
-            let query = block.query.forward(&queries)?;
-            let attended = causal_attention(&query, &key_value, self.config.heads, segments)?;
-            x = (x + block.out.forward(&attended)?)?;
-            let hidden = block.mlp_in.forward(&block.norm_2.forward(&x)?)?;
-            let hidden = match self.config.activation {
-                Activation::QuickGelu => quick_gelu(&hidden)?,
-                Activation::Gelu => gelu(&hidden)?,
-            };
-            x = (x + block.mlp_out.forward(&hidden)?)?;
-        }
+        let x = (packed + select_rows(&self.positional_embedding, &positions)?)?;
+        let lengths: Vec<usize> = ends.iter().map(|end| end + 1).collect();
+        let x = self.transformer.forward(&x, &lengths)?;
         Ok(self.projection.forward(&self.final_norm.forward(&x)?)?)
     }
 }

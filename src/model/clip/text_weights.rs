@@ -1,8 +1,8 @@
 //! The text tower's tensors: read from safetensors, under Hugging Face's or OpenCLIP's names.
 
-use super::text::{Block, TextError, TextTower};
-use super::text_config::TextConfig;
-use crate::trm::ops::{FrozenLayerNorm, FrozenLinear};
+use super::text::{TextError, TextTower};
+use super::text_config::{Activation, TextConfig};
+use crate::trm::ops::{self, FrozenBlock, FrozenLayerNorm, FrozenLinear, FrozenTransformer};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::HashMap;
@@ -152,6 +152,20 @@ pub(super) fn build(
     }
 }
 
+fn transformer(
+    config: &TextConfig,
+    block: impl Fn(usize) -> Result<FrozenBlock, TextError>,
+) -> Result<FrozenTransformer, TextError> {
+    Ok(FrozenTransformer {
+        blocks: (0..config.layers).map(block).collect::<Result<_, _>>()?,
+        heads: config.heads,
+        activation: match config.activation {
+            Activation::QuickGelu => ops::Activation::QuickGelu,
+            Activation::Gelu => ops::Activation::Gelu,
+        },
+    })
+}
+
 fn hugging_face_tower(source: &Source, config: TextConfig) -> Result<TextTower, TextError> {
     let (w, eps) = (config.width, config.layer_norm_eps);
     let block = |index: usize| {
@@ -167,7 +181,7 @@ fn hugging_face_tower(source: &Source, config: TextConfig) -> Result<TextTower, 
             )?)
         };
         let hidden = source.rows(&at("mlp.fc1.weight"))?;
-        Ok(Block {
+        Ok(FrozenBlock {
             norm_1: source.norm(&at("layer_norm1"), w, eps)?,
             query: source.linear(&at("self_attn.q_proj"), w, w)?,
             key_value: FrozenLinear::new(both("weight", &[w, w])?, Some(both("bias", &[w])?))?,
@@ -186,9 +200,7 @@ fn hugging_face_tower(source: &Source, config: TextConfig) -> Result<TextTower, 
             "text_model.embeddings.position_embedding.weight",
             &[config.context_length, w],
         )?,
-        blocks: (0..config.layers)
-            .map(block)
-            .collect::<Result<_, TextError>>()?,
+        transformer: transformer(&config, block)?,
         final_norm: source.norm("text_model.final_layer_norm", w, eps)?,
         projection: FrozenLinear::new(
             source.take("text_projection.weight", &[config.projection, w])?,
@@ -212,7 +224,7 @@ fn open_clip_tower(source: &Source, config: TextConfig) -> Result<TextTower, Tex
             )?)
         };
         let hidden = source.rows(&at("mlp.c_fc.weight"))?;
-        Ok(Block {
+        Ok(FrozenBlock {
             norm_1: source.norm(&at("ln_1"), w, eps)?,
             query: rows(0, w)?,
             key_value: rows(w, 2 * w)?,
@@ -229,9 +241,7 @@ fn open_clip_tower(source: &Source, config: TextConfig) -> Result<TextTower, Tex
     Ok(TextTower {
         token_embedding: source.raw("token_embedding.weight", &[config.vocabulary, w])?,
         positional_embedding: source.take("positional_embedding", &[config.context_length, w])?,
-        blocks: (0..config.layers)
-            .map(block)
-            .collect::<Result<_, TextError>>()?,
+        transformer: transformer(&config, block)?,
         final_norm: source.norm("ln_final", w, eps)?,
         projection: FrozenLinear::new(projection, None)?,
         dtype: source.dtype,

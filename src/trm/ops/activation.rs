@@ -20,9 +20,12 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Activation::Gelu)
 }
 
-#[derive(Clone, Copy)]
-enum Activation {
+/// The activation of a transformer's MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// [`quick_gelu`].
     QuickGelu,
+    /// [`gelu`].
     Gelu,
 }
 
@@ -52,6 +55,32 @@ pub(super) fn gelu_and_slope<T: Real>(x: T) -> (T, T) {
 }
 
 impl Activation {
+    /// Replaces every row of `x` (`[rows, bias.len()]`) by the activation of `x + bias`, and returns its derivative.
+    pub(super) fn apply_rows<T: Real>(self, x: &mut [T], bias: &[T]) -> Vec<T> {
+        let mut slopes = vec![T::zero(); x.len()];
+        let rows = x
+            .chunks_exact_mut(bias.len())
+            .zip(slopes.chunks_exact_mut(bias.len()));
+        match self {
+            Activation::Gelu => wide(|| {
+                for (x, slope) in rows {
+                    for ((x, slope), &bias) in x.iter_mut().zip(slope).zip(bias) {
+                        (*x, *slope) = gelu_and_slope(*x + bias);
+                    }
+                }
+            }),
+            Activation::QuickGelu => wide(|| {
+                for (x, slope) in rows {
+                    for ((x, slope), &bias) in x.iter_mut().zip(slope).zip(bias) {
+                        let sum = *x + bias;
+                        (*x, *slope) = (quick_gelu_of(sum), quick_gelu_slope(sum));
+                    }
+                }
+            }),
+        }
+        slopes
+    }
+
     fn run<T: Real>(self, x: &[T]) -> Vec<T> {
         let mut y = vec![T::zero(); x.len()];
         y.par_chunks_mut(BLOCK)

@@ -59,10 +59,90 @@ struct CausalAttention {
 }
 
 /// The slices of one sequence.
-struct Sequence<'a, T> {
-    segment: Segment,
-    q: &'a [T],
-    kv: &'a [T],
+pub(super) struct Sequence<'a, T> {
+    pub(super) segment: Segment,
+    /// `[queries, W]`.
+    pub(super) q: &'a [T],
+    /// `[keys, 2 W]`.
+    pub(super) kv: &'a [T],
+}
+
+impl<T: Real> Sequence<'_, T> {
+    fn width(&self) -> usize {
+        self.kv.len() / (2 * self.segment.keys)
+    }
+
+    /// Adds the attended values to `out`, `[queries, W]`, on the calling thread.
+    pub(super) fn attend(&self, out: &mut [T], heads: usize) {
+        let width = self.width();
+        let dh = width / heads;
+        let mut weights = vec![T::zero(); self.segment.keys];
+        for head in 0..heads {
+            wide(|| {
+                self.each_query(head, heads, &mut weights, |query, weights| {
+                    let out = &mut out[query * width + head * dh..][..dh];
+                    for (key, &weight) in weights.iter().enumerate() {
+                        let value = key * 2 * width + width + head * dh;
+                        add_scaled(out, weight, &self.kv[value..][..dh]);
+                    }
+                });
+            });
+        }
+    }
+
+    /// Adds the gradients to `dq` and `dkv`, given that of the attended values.
+    pub(super) fn attend_backward(&self, grad: &[T], dq: &mut [T], dkv: &mut [T], heads: usize) {
+        let width = self.width();
+        let dh = width / heads;
+        let scale = T::from_f64(1.0 / (dh as f64).sqrt());
+        let mut weights = vec![T::zero(); self.segment.keys];
+        let mut slopes = vec![T::zero(); self.segment.keys];
+        for head in 0..heads {
+            wide(|| {
+                self.each_query(head, heads, &mut weights, |query, weights| {
+                    let at = query * width + head * dh;
+                    let grad = &grad[at..at + dh];
+                    let slopes = &mut slopes[..weights.len()];
+                    for (key, slope) in slopes.iter_mut().enumerate() {
+                        let value = key * 2 * width + width + head * dh;
+                        *slope = dot(grad, &self.kv[value..][..dh]);
+                    }
+                    let along = dot(weights, slopes);
+                    for (key, (&weight, &slope)) in weights.iter().zip(slopes.iter()).enumerate() {
+                        let d_logit = weight * (slope - along) * scale;
+                        let row = key * 2 * width + head * dh;
+                        add_scaled(&mut dq[at..at + dh], d_logit, &self.kv[row..row + dh]);
+                        add_scaled(&mut dkv[row..row + dh], d_logit, &self.q[at..at + dh]);
+                        add_scaled(&mut dkv[row + width..row + width + dh], weight, grad);
+                    }
+                });
+            });
+        }
+    }
+
+    /// Calls `f(query, weights over the keys it sees)` for each query of one head.
+    #[inline(always)]
+    fn each_query(
+        &self,
+        head: usize,
+        heads: usize,
+        weights: &mut [T],
+        mut f: impl FnMut(usize, &[T]),
+    ) {
+        let width = self.width();
+        let dh = width / heads;
+        let scale = T::from_f64(1.0 / (dh as f64).sqrt());
+        for query in 0..self.segment.queries {
+            let seen = self.segment.keys - self.segment.queries + query + 1;
+            let q = &self.q[query * width + head * dh..][..dh];
+            let weights = &mut weights[..seen];
+            for (key, weight) in weights.iter_mut().enumerate() {
+                *weight = dot(q, &self.kv[key * 2 * width + head * dh..][..dh]) * scale;
+            }
+            softmax_row(weights);
+            f(query, weights);
+        }
+    }
 }
 
 impl CausalAttention {
@@ -83,51 +163,13 @@ impl CausalAttention {
     }
 
     fn run<T: Real>(&self, q: &[T], kv: &[T], width: usize) -> Vec<T> {
-        let dh = width / self.heads;
         let mut out = vec![T::zero(); q.len()];
         let outs = split_rows(&mut out, self.segments.iter().map(|s| s.queries * width));
         self.sequences(q, kv, width)
             .into_par_iter()
             .zip(outs)
-            .for_each(|(sequence, out)| {
-                let mut weights = vec![T::zero(); sequence.segment.keys];
-                for head in 0..self.heads {
-                    wide(|| {
-                        self.attend(&sequence, width, head, &mut weights, |query, weights| {
-                            let out = &mut out[query * width + head * dh..][..dh];
-                            for (key, &weight) in weights.iter().enumerate() {
-                                let value = key * 2 * width + width + head * dh;
-                                add_scaled(out, weight, &sequence.kv[value..][..dh]);
-                            }
-                        });
-                    });
-                }
-            });
+            .for_each(|(sequence, out)| sequence.attend(out, self.heads));
         out
-    }
-
-    /// Calls `f(query, weights over the keys it sees)` for each query of one head of one sequence.
-    #[inline(always)]
-    fn attend<T: Real>(
-        &self,
-        sequence: &Sequence<'_, T>,
-        width: usize,
-        head: usize,
-        weights: &mut [T],
-        mut f: impl FnMut(usize, &[T]),
-    ) {
-        let dh = width / self.heads;
-        let scale = T::from_f64(1.0 / (dh as f64).sqrt());
-        for query in 0..sequence.segment.queries {
-            let seen = sequence.segment.keys - sequence.segment.queries + query + 1;
-            let q = &sequence.q[query * width + head * dh..][..dh];
-            let weights = &mut weights[..seen];
-            for (key, weight) in weights.iter_mut().enumerate() {
-                *weight = dot(q, &sequence.kv[key * 2 * width + head * dh..][..dh]) * scale;
-            }
-            softmax_row(weights);
-            f(query, weights);
-        }
     }
 
     /// Gradients of `q` and `kv`; the weights are computed again rather than kept from the forward pass.
@@ -138,8 +180,6 @@ impl CausalAttention {
         grad: &[T],
         width: usize,
     ) -> (Vec<T>, Vec<T>) {
-        let dh = width / self.heads;
-        let scale = T::from_f64(1.0 / (dh as f64).sqrt());
         let mut dq = vec![T::zero(); q.len()];
         let mut dkv = vec![T::zero(); kv.len()];
         let dqs = split_rows(&mut dq, self.segments.iter().map(|s| s.queries * width));
@@ -151,30 +191,7 @@ impl CausalAttention {
             .zip(grads)
             .zip(dqs.into_par_iter().zip(dkvs));
         work.for_each(|((sequence, grad), (dq, dkv))| {
-            let mut weights = vec![T::zero(); sequence.segment.keys];
-            let mut slopes = vec![T::zero(); sequence.segment.keys];
-            for head in 0..self.heads {
-                wide(|| {
-                    self.attend(&sequence, width, head, &mut weights, |query, weights| {
-                        let at = query * width + head * dh;
-                        let grad = &grad.q[at..at + dh];
-                        let slopes = &mut slopes[..weights.len()];
-                        for (key, slope) in slopes.iter_mut().enumerate() {
-                            let value = key * 2 * width + width + head * dh;
-                            *slope = dot(grad, &sequence.kv[value..][..dh]);
-                        }
-                        let along = dot(weights, slopes);
-                        let both = weights.iter().zip(slopes.iter());
-                        for (key, (&weight, &slope)) in both.enumerate() {
-                            let d_logit = weight * (slope - along) * scale;
-                            let row = key * 2 * width + head * dh;
-                            add_scaled(&mut dq[at..at + dh], d_logit, &sequence.kv[row..row + dh]);
-                            add_scaled(&mut dkv[row..row + dh], d_logit, &sequence.q[at..at + dh]);
-                            add_scaled(&mut dkv[row + width..row + width + dh], weight, grad);
-                        }
-                    });
-                });
-            }
+            sequence.attend_backward(grad.q, dq, dkv, self.heads);
         });
         (dq, dkv)
     }

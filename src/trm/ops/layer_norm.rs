@@ -42,6 +42,15 @@ impl FrozenLayerNorm {
         x.contiguous()?.apply_op1(self.clone())
     }
 
+    /// Weight and bias.
+    pub(super) fn tensors(&self) -> (&Tensor, &Tensor) {
+        (&self.weight, &self.bias)
+    }
+
+    pub(super) fn epsilon(&self) -> f64 {
+        self.eps
+    }
+
     fn check(&self, layout: &Layout) -> Result<usize> {
         let width = self.weight.dims1()?;
         if layout.dims().last() != Some(&width) {

@@ -43,6 +43,11 @@ impl FrozenLinear {
         x.contiguous()?.apply_op1(self.clone())
     }
 
+    /// Weight and bias.
+    pub(super) fn tensors(&self) -> (&Tensor, Option<&Tensor>) {
+        (&self.weight, self.bias.as_ref())
+    }
+
     fn add_bias<T: Real>(&self, y: &mut [T], out: usize) -> Result<()> {
         let Some(bias) = &self.bias else {
             return Ok(());

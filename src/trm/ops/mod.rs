@@ -14,6 +14,7 @@
 //! | [`ResidualMlp`] | `U + MLP(U)`, `U = LayerNorm(x + Q)` | yes |
 //! | [`attention_pool`] | softmax-weighted mean of frozen positions | to the keys |
 //! | [`unit()`], [`row_products`] | L2 normalisation; `rows[b,c] . weight[c]` | yes |
+//! | [`FrozenTransformer`] | causal pre-norm blocks, each sequence read at its end | `dx` only |
 //! | [`causal_attention`] | multi-head, sequences of different length packed in one matrix | yes |
 //!
 //! All run on the CPU in `f32` (training) and `f64` (gradient checks), on rayon's threads, each thread a block of
@@ -29,9 +30,10 @@ mod residual_mlp;
 mod rows;
 mod simd;
 mod softmax;
+mod transformer;
 mod unit;
 
-pub use activation::{gelu, quick_gelu};
+pub use activation::{Activation, gelu, quick_gelu};
 pub use attention::{Segment, causal_attention};
 pub use layer_norm::FrozenLayerNorm;
 pub use linear::FrozenLinear;
@@ -40,6 +42,7 @@ pub use residual_mlp::ResidualMlp;
 pub use rows::select_rows;
 pub(crate) use simd::wide;
 pub use softmax::softmax;
+pub use transformer::{FrozenBlock, FrozenTransformer};
 pub(crate) use unit::unit_rows;
 pub use unit::{row_products, unit};
 

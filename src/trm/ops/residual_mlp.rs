@@ -2,7 +2,7 @@
 //!
 //! Composed, this makes a dozen passes over `[B C, 4 D]`; here each group of images stays on one thread and in its cache.
 
-use super::activation::gelu_and_slope;
+use super::activation::Activation;
 use super::layer_norm::{normalise, normalise_backward};
 use super::matrix::{Into, Matrix, multiply, product};
 use super::{Real, add_scaled, dispatch, elements, wide, with_elements};
@@ -252,14 +252,7 @@ fn forward_group<T: Real>(
     });
     let weight = Matrix::new(parts.in_weight, h, d);
     let mut activated = product(Matrix::new(&u, rows, d), weight.t());
-    let mut slope = vec![T::zero(); rows * h];
-    wide(|| {
-        for (activated, slope) in activated.chunks_exact_mut(h).zip(slope.chunks_exact_mut(h)) {
-            for ((a, s), &bias) in activated.iter_mut().zip(slope).zip(parts.in_bias) {
-                (*a, *s) = gelu_and_slope(*a + bias);
-            }
-        }
-    });
+    let slope = Activation::Gelu.apply_rows(&mut activated, parts.in_bias);
     let weight = Matrix::new(parts.out_weight, d, h);
     multiply(y, Matrix::new(&activated, rows, h), weight.t(), Into::Add);
     Saved {

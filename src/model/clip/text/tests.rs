@@ -1,5 +1,6 @@
 use super::*;
 use crate::trm::ops::testing::{check_gradients, distance, noise};
+use crate::trm::ops::{Segment, causal_attention, quick_gelu};
 use candle_core::Var;
 use serde::Deserialize;
 
@@ -126,7 +127,7 @@ fn plain_forward(tower: &TextTower, x: &Tensor, ends: &[usize]) -> candle_core::
         };
         n
     ];
-    for block in &tower.blocks {
+    for block in tower.transformer.blocks.iter() {
         let normal = block.norm_1.forward(&x)?;
         let (query, key_value) = (
             block.query.forward(&normal)?,

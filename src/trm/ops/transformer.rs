@@ -1,0 +1,507 @@
+//! A frozen causal transformer as one operation.
+//!
+//! Composed of single operations, every product hands its rows to all threads and waits for them, and every sum is a
+//! pass over memory on one of them. Here groups of sequences go through all blocks on one thread each.
+
+use super::activation::Activation;
+use super::attention::{Segment, Sequence};
+use super::layer_norm::{normalise, normalise_backward};
+use super::matrix::{Into, Matrix, multiply, product};
+use super::{
+    FrozenLayerNorm, FrozenLinear, Real, add_scaled, dispatch, elements, wide, with_elements,
+};
+use candle_core::{
+    CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Storage, Tensor, WithDType, bail,
+};
+use rayon::prelude::*;
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
+
+/// Rows that a group of sequences has at least, so that reading the weights is worth it. Groups depend on the sequences
+/// only, not on the threads.
+const ROWS_PER_GROUP: usize = 64;
+
+/// One pre-norm block: `x += out(attention(norm_1(x)))`, `x += mlp_out(activation(mlp_in(norm_2(x))))`.
+#[derive(Debug, Clone)]
+pub struct FrozenBlock {
+    /// Before the attention.
+    pub norm_1: FrozenLayerNorm,
+    /// `[W, W]`.
+    pub query: FrozenLinear,
+    /// Keys, then values, `[2 W, W]`.
+    pub key_value: FrozenLinear,
+    /// `[W, W]`.
+    pub out: FrozenLinear,
+    /// Before the MLP.
+    pub norm_2: FrozenLayerNorm,
+    /// `[hidden, W]`.
+    pub mlp_in: FrozenLinear,
+    /// `[W, hidden]`.
+    pub mlp_out: FrozenLinear,
+}
+
+/// A stack of blocks.
+#[derive(Debug, Clone)]
+pub struct FrozenTransformer {
+    /// The blocks, at least one.
+    pub blocks: Arc<[FrozenBlock]>,
+    /// Attention heads.
+    pub heads: usize,
+    /// The MLPs' activation.
+    pub activation: Activation,
+}
+
+impl FrozenTransformer {
+    /// Runs sequences of the given lengths, packed in `x` (`[sum of lengths, W]`), and reads each at its last position:
+    /// `[sequences, W]`. In the last block nothing else is computed. The gradient goes to `x`.
+    ///
+    /// # Errors
+    /// If the lengths do not sum to the rows of `x`, one of them is 0, or a weight does not fit or has another type.
+    pub fn forward(&self, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+        let (rows, width) = x.dims2()?;
+        if self.heads == 0 || !width.is_multiple_of(self.heads) || self.blocks.is_empty() {
+            bail!(
+                "a transformer of {} blocks, {} heads on {width} dimensions",
+                self.blocks.len(),
+                self.heads
+            );
+        }
+        if lengths.iter().sum::<usize>() != rows || lengths.contains(&0) {
+            bail!("sequences of {lengths:?} positions in {rows} rows");
+        }
+        for block in self.blocks.iter() {
+            let hidden = block.mlp_in.tensors().0.dim(0)?;
+            let square = [width, width];
+            let shapes: [&[usize]; 14] = [
+                &[width],
+                &[width],
+                &square,
+                &[width],
+                &[2 * width, width],
+                &[2 * width],
+                &square,
+                &[width],
+                &[width],
+                &[width],
+                &[hidden, width],
+                &[hidden],
+                &[width, hidden],
+                &[width],
+            ];
+            for (tensor, shape) in block.tensors().into_iter().zip(shapes) {
+                if tensor.is_none_or(|t| t.dims() != shape || t.dtype() != x.dtype()) {
+                    let found = tensor.map(|t| (t.dims(), t.dtype()));
+                    bail!(
+                        "transformer: {found:?} where {shape:?} of {:?} is needed",
+                        x.dtype()
+                    );
+                }
+            }
+        }
+        let groups = rows.div_ceil(ROWS_PER_GROUP).clamp(1, 16);
+        let mut ends = vec![0];
+        let mut sum = 0;
+        for (at, length) in lengths.iter().enumerate() {
+            sum += length;
+            if sum * groups >= rows * ends.len() {
+                ends.push(at + 1);
+            }
+        }
+        x.contiguous()?.apply_op1(Operation {
+            transformer: self.clone(),
+            groups: ends
+                .windows(2)
+                .map(|range| lengths[range[0]..range[1]].to_vec())
+                .collect(),
+            keep: x.track_op(),
+            saved: OnceLock::new(),
+        })
+    }
+}
+
+struct Operation {
+    transformer: FrozenTransformer,
+    /// Lengths of every group's sequences.
+    groups: Vec<Vec<usize>>,
+    /// Whether there will be a backward pass.
+    keep: bool,
+    /// Of every group, of every block, what the backward pass needs: `Vec<Vec<Saved<T>>>`.
+    saved: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+/// What the backward pass of one block needs.
+struct Saved<T> {
+    normal_1: Vec<T>,
+    inverse_1: Vec<T>,
+    q: Vec<T>,
+    kv: Vec<T>,
+    normal_2: Vec<T>,
+    inverse_2: Vec<T>,
+    slope: Vec<T>,
+}
+
+/// A layer's weight and bias.
+type Layer<'a, T> = (&'a [T], &'a [T]);
+
+/// A block's weights.
+struct Parts<'a, T> {
+    norm_1: Layer<'a, T>,
+    query: Layer<'a, T>,
+    key_value: Layer<'a, T>,
+    out: Layer<'a, T>,
+    norm_2: Layer<'a, T>,
+    mlp_in: Layer<'a, T>,
+    mlp_out: Layer<'a, T>,
+}
+
+impl FrozenBlock {
+    /// Weight, bias, weight, bias... in the order of the fields.
+    fn tensors(&self) -> [Option<&Tensor>; 14] {
+        let ((a, b), (m, n)) = (self.norm_1.tensors(), self.norm_2.tensors());
+        let ((c, d), (e, f)) = (self.query.tensors(), self.key_value.tensors());
+        let ((g, h), (i, j)) = (self.out.tensors(), self.mlp_in.tensors());
+        let (k, l) = self.mlp_out.tensors();
+        let (a, b, m, n) = (Some(a), Some(b), Some(m), Some(n));
+        let (c, e, g, i, k) = (Some(c), Some(e), Some(g), Some(i), Some(k));
+        [a, b, c, d, e, f, g, h, m, n, i, j, k, l]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Dims {
+    width: usize,
+    heads: usize,
+    activation: Activation,
+    epsilon: (f64, f64),
+}
+
+impl Operation {
+    /// Calls `f` with the weights of all blocks.
+    fn with_parts<T: Real, R>(&self, f: impl FnOnce(&[Parts<T>]) -> R) -> Result<R> {
+        let blocks = self.transformer.blocks.iter();
+        let held: Vec<_> = blocks
+            .flat_map(|block| block.tensors().into_iter().flatten())
+            .map(Tensor::storage_and_layout)
+            .collect();
+        let slices = held
+            .iter()
+            .map(|(storage, layout)| match &**storage {
+                Storage::Cpu(storage) => elements::<T>(storage, layout),
+                _ => bail!("a transformer runs on the CPU only"),
+            })
+            .collect::<Result<Vec<&[T]>>>()?;
+        let parts: Vec<Parts<T>> = slices
+            .chunks_exact(14)
+            .map(|s| Parts {
+                norm_1: (s[0], s[1]),
+                query: (s[2], s[3]),
+                key_value: (s[4], s[5]),
+                out: (s[6], s[7]),
+                norm_2: (s[8], s[9]),
+                mlp_in: (s[10], s[11]),
+                mlp_out: (s[12], s[13]),
+            })
+            .collect();
+        Ok(f(&parts))
+    }
+
+    fn dims(&self, width: usize) -> Dims {
+        let first = &self.transformer.blocks[0];
+        Dims {
+            width,
+            heads: self.transformer.heads,
+            activation: self.transformer.activation,
+            epsilon: (first.norm_1.epsilon(), first.norm_2.epsilon()),
+        }
+    }
+
+    fn run<T: Real>(&self, x: &[T], width: usize) -> Result<Vec<T>> {
+        let dims = self.dims(width);
+        let done: Vec<(Vec<T>, Vec<Saved<T>>)> = self.with_parts::<T, _>(|parts| {
+            let work: Vec<_> = self.groups.iter().zip(self.split(x, width)).collect();
+            work.into_par_iter()
+                .map(|(lengths, x)| forward_group(x.to_vec(), parts, lengths, dims, self.keep))
+                .collect()
+        })?;
+        let (outputs, saved): (Vec<_>, Vec<_>) = done.into_iter().unzip();
+        // Set once: every call of `forward` makes an operation of its own.
+        let _ = self.saved.set(Box::new(saved));
+        Ok(outputs.concat())
+    }
+
+    /// The rows of every group.
+    fn split<'a, T>(&self, x: &'a [T], width: usize) -> Vec<&'a [T]> {
+        let mut rest = x;
+        let groups = self.groups.iter().map(|lengths| {
+            let (here, after) = rest.split_at(lengths.iter().sum::<usize>() * width);
+            rest = after;
+            here
+        });
+        groups.collect()
+    }
+
+    fn run_backward<T: Real>(&self, grad: &[T], width: usize) -> Result<Vec<T>> {
+        let saved = self
+            .saved
+            .get()
+            .and_then(|saved| saved.downcast_ref::<Vec<Vec<Saved<T>>>>())
+            .filter(|_| self.keep);
+        let Some(saved) = saved else {
+            bail!("transformer: backward without forward")
+        };
+        let dims = self.dims(width);
+        let mut rest = grad;
+        let work: Vec<_> = self
+            .groups
+            .iter()
+            .zip(saved)
+            .map(|(lengths, saved)| {
+                let (here, after) = rest.split_at(lengths.len() * width);
+                rest = after;
+                (lengths, saved, here)
+            })
+            .collect();
+        let gradients: Vec<Vec<T>> = self.with_parts::<T, _>(|parts| {
+            work.into_par_iter()
+                .map(|(lengths, saved, grad)| {
+                    backward_group(grad.to_vec(), saved, parts, lengths, dims)
+                })
+                .collect()
+        })?;
+        Ok(gradients.concat())
+    }
+}
+
+/// Adds `bias` to every row.
+fn add_bias<T: Real>(x: &mut [T], bias: &[T]) {
+    wide(|| {
+        x.chunks_exact_mut(bias.len())
+            .for_each(|row| add_scaled(row, T::one(), bias));
+    });
+}
+
+/// `x Wᵀ + b`.
+fn linear<T: Real>(x: &[T], (weight, bias): Layer<T>) -> Vec<T> {
+    let out = bias.len();
+    let width = weight.len() / out;
+    let x = Matrix::new(x, x.len() / width, width);
+    let mut y = product(x, Matrix::new(weight, out, width).t());
+    add_bias(&mut y, bias);
+    y
+}
+
+/// `y += x Wᵀ + b`.
+fn add_linear<T: Real>(y: &mut [T], x: &[T], (weight, bias): Layer<T>) {
+    let out = bias.len();
+    let width = weight.len() / out;
+    add_bias(y, bias);
+    let x = Matrix::new(x, x.len() / width, width);
+    multiply(y, x, Matrix::new(weight, out, width).t(), Into::Add);
+}
+
+/// The gradient of [`linear`]'s input.
+fn linear_backward<T: Real>(grad: &[T], (weight, bias): Layer<T>) -> Vec<T> {
+    let out = bias.len();
+    let grad = Matrix::new(grad, grad.len() / out, out);
+    product(grad, Matrix::new(weight, out, weight.len() / out))
+}
+
+/// Normalises the rows of `x` in place; returns the inverse deviations and the layer's output.
+fn norm<T: Real>(x: &mut [T], (weight, bias): Layer<T>, epsilon: f64) -> (Vec<T>, Vec<T>) {
+    let width = weight.len();
+    let mut inverses = vec![T::zero(); x.len() / width];
+    let mut y = vec![T::zero(); x.len()];
+    wide(|| {
+        let rows = x.chunks_exact_mut(width).zip(y.chunks_exact_mut(width));
+        for ((x, y), inverse) in rows.zip(&mut inverses) {
+            *inverse = normalise(x, T::from_f64(epsilon));
+            for ((y, &x), (&weight, &bias)) in
+                y.iter_mut().zip(x.iter()).zip(weight.iter().zip(bias))
+            {
+                *y = x * weight + bias;
+            }
+        }
+    });
+    (inverses, y)
+}
+
+/// The gradient of [`norm`]'s input, in place.
+fn norm_backward<T: Real>(grad: &mut [T], weight: &[T], normal: &[T], inverses: &[T]) {
+    let width = weight.len();
+    wide(|| {
+        let rows = grad.chunks_exact_mut(width).zip(normal.chunks_exact(width));
+        for ((grad, normal), &inverse) in rows.zip(inverses) {
+            for (grad, &weight) in grad.iter_mut().zip(weight) {
+                *grad *= weight;
+            }
+            normalise_backward(grad, normal, inverse);
+        }
+    });
+}
+
+/// The rows at which sequences end.
+fn last_rows<T: Copy>(x: &[T], lengths: &[usize], width: usize) -> Vec<T> {
+    let mut end = 0;
+    let rows = lengths.iter().flat_map(|length| {
+        end += length * width;
+        &x[end - width..end]
+    });
+    rows.copied().collect()
+}
+
+/// Calls `f(first query row, first key row, segment)` for every sequence.
+fn each_sequence(lengths: &[usize], last: bool, mut f: impl FnMut(usize, usize, Segment)) {
+    let (mut query, mut key) = (0, 0);
+    for &keys in lengths {
+        let queries = if last { 1 } else { keys };
+        f(query, key, Segment { queries, keys });
+        (query, key) = (query + queries, key + keys);
+    }
+}
+
+fn sequence<'a, T>(
+    q: &'a [T],
+    kv: &'a [T],
+    (query, key): (usize, usize),
+    segment: Segment,
+    width: usize,
+) -> Sequence<'a, T> {
+    Sequence {
+        segment,
+        q: &q[query * width..(query + segment.queries) * width],
+        kv: &kv[key * 2 * width..(key + segment.keys) * 2 * width],
+    }
+}
+
+fn forward_group<T: Real>(
+    mut x: Vec<T>,
+    blocks: &[Parts<T>],
+    lengths: &[usize],
+    dims: Dims,
+    keep: bool,
+) -> (Vec<T>, Vec<Saved<T>>) {
+    let w = dims.width;
+    let mut all = Vec::new();
+    for (index, block) in blocks.iter().enumerate() {
+        let last = index + 1 == blocks.len();
+        let mut normal_1 = x.clone();
+        let (inverse_1, mut y) = norm(&mut normal_1, block.norm_1, dims.epsilon.0);
+        let kv = linear(&y, block.key_value);
+        if last {
+            (x, y) = (last_rows(&x, lengths, w), last_rows(&y, lengths, w));
+        }
+        let q = linear(&y, block.query);
+        let mut attended = vec![T::zero(); q.len()];
+        each_sequence(lengths, last, |query, key, segment| {
+            let out = &mut attended[query * w..(query + segment.queries) * w];
+            sequence(&q, &kv, (query, key), segment, w).attend(out, dims.heads);
+        });
+        add_linear(&mut x, &attended, block.out);
+        let mut normal_2 = x.clone();
+        let (inverse_2, y) = norm(&mut normal_2, block.norm_2, dims.epsilon.1);
+        let (weight, bias) = block.mlp_in;
+        let mut hidden = product(
+            Matrix::new(&y, y.len() / w, w),
+            Matrix::new(weight, bias.len(), w).t(),
+        );
+        let slope = dims.activation.apply_rows(&mut hidden, bias);
+        add_linear(&mut x, &hidden, block.mlp_out);
+        if keep {
+            all.push(Saved {
+                normal_1,
+                inverse_1,
+                q,
+                kv,
+                normal_2,
+                inverse_2,
+                slope,
+            });
+        }
+    }
+    (x, all)
+}
+
+/// From the gradient of what is read to that of the group's rows.
+fn backward_group<T: Real>(
+    mut dx: Vec<T>,
+    saved: &[Saved<T>],
+    blocks: &[Parts<T>],
+    lengths: &[usize],
+    dims: Dims,
+) -> Vec<T> {
+    let w = dims.width;
+    for (index, (block, saved)) in blocks.iter().zip(saved).enumerate().rev() {
+        let last = index + 1 == blocks.len();
+        let mut d_hidden = linear_backward(&dx, block.mlp_out);
+        wide(|| {
+            for (d_hidden, &slope) in d_hidden.iter_mut().zip(&saved.slope) {
+                *d_hidden *= slope;
+            }
+        });
+        let mut dy = linear_backward(&d_hidden, block.mlp_in);
+        norm_backward(&mut dy, block.norm_2.0, &saved.normal_2, &saved.inverse_2);
+        wide(|| add_scaled(&mut dx, T::one(), &dy));
+        let d_attended = linear_backward(&dx, block.out);
+        let (mut dq, mut dkv) = (
+            vec![T::zero(); saved.q.len()],
+            vec![T::zero(); saved.kv.len()],
+        );
+        each_sequence(lengths, last, |query, key, segment| {
+            let queries = query * w..(query + segment.queries) * w;
+            let keys = key * 2 * w..(key + segment.keys) * 2 * w;
+            sequence(&saved.q, &saved.kv, (query, key), segment, w).attend_backward(
+                &d_attended[queries.clone()],
+                &mut dq[queries],
+                &mut dkv[keys],
+                dims.heads,
+            );
+        });
+        let mut dy = linear_backward(&dkv, block.key_value);
+        let d_query = linear_backward(&dq, block.query);
+        if last {
+            // Only the rows that are read go on.
+            let read = std::mem::replace(&mut dx, vec![T::zero(); dy.len()]);
+            each_sequence(lengths, true, |query, key, segment| {
+                let end = (key + segment.keys - 1) * w;
+                dx[end..end + w].copy_from_slice(&read[query * w..(query + 1) * w]);
+                let from = &d_query[query * w..(query + 1) * w];
+                add_scaled(&mut dy[end..end + w], T::one(), from);
+            });
+        } else {
+            wide(|| add_scaled(&mut dy, T::one(), &d_query));
+        }
+        norm_backward(&mut dy, block.norm_1.0, &saved.normal_1, &saved.inverse_1);
+        wide(|| add_scaled(&mut dx, T::one(), &dy));
+    }
+    dx
+}
+
+impl CustomOp1 for Operation {
+    fn name(&self) -> &'static str {
+        "frozen-transformer"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (_, width) = layout.shape().dims2()?;
+        let y = dispatch!(x, self.name(), T => T::to_cpu_storage_owned(self.run::<T>(elements(x, layout)?, width)?));
+        let sequences: usize = self.groups.iter().map(Vec::len).sum();
+        Ok((y, (sequences, width).into()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let width = x.dim(1)?;
+        let grad = grad.contiguous()?;
+        let dx = match x.dtype() {
+            DType::F32 => with_elements::<f32, _>(&grad, |grad| {
+                Tensor::from_vec(self.run_backward(grad, width)?, x.shape(), &Device::Cpu)
+            })?,
+            _ => with_elements::<f64, _>(&grad, |grad| {
+                Tensor::from_vec(self.run_backward(grad, width)?, x.shape(), &Device::Cpu)
+            })?,
+        };
+        Ok(Some(dx))
+    }
+}
+
+#[cfg(test)]
+mod tests;
