@@ -11,6 +11,7 @@
 #
 # The artefacts come from Maven Central by the pinned scripts/kafka/pom.xml and are kept in the cache folder
 # ($TAGSTREAM_CACHE, default ~/.cache/tagstream). Data live in $TAGSTREAM_KAFKA_DIR (default /tmp/tagstream-kafka).
+# $TAGSTREAM_KAFKA_PORT is the port where --port is not given; two clusters at once need a folder and a port each.
 # Needs Java 17 and Maven. Readiness is read from the broker's own log, not guessed by sleeping.
 set -euo pipefail
 
@@ -105,7 +106,7 @@ stop_all() {
 command=${1:-}; [ $# -gt 0 ] && shift
 case $command in
 start)
-    brokers=1 port=19092
+    brokers=1 port=${TAGSTREAM_KAFKA_PORT:-19092}
     while [ $# -gt 0 ]; do case $1 in
         --brokers) brokers=$2; shift 2 ;;
         --port) port=$2; shift 2 ;;
@@ -147,5 +148,5 @@ tool)
     class=$1; shift
     TAGSTREAM_KAFKA_LOG=warn java_with 256m "org.apache.kafka.tools.$class" --bootstrap-server "$(broker_ports "$brokers")" "$@"
     ;;
-*) sed -n '2,16p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
+*) sed -n '2,17p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
 esac

@@ -7,7 +7,8 @@
 #   scripts/s3.sh env                                          print the settings as shell exports
 #
 # The server is built from the Go module pinned in scripts/s3/go.mod (checked against go.sum) and kept in the cache
-# folder ($TAGSTREAM_CACHE, default ~/.cache/tagstream). Data live in $TAGSTREAM_S3_DIR (default /tmp/tagstream-s3).
+# folder ($TAGSTREAM_CACHE, default ~/.cache/tagstream). Data live in $TAGSTREAM_S3_DIR (default /tmp/tagstream-s3);
+# $TAGSTREAM_S3_PORT is the port where --port is not given.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -59,7 +60,7 @@ SETTINGS
 command=${1:-}; [ $# -gt 0 ] && shift
 case $command in
 start)
-    port=19000 bucket=tagstream
+    port=${TAGSTREAM_S3_PORT:-19000} bucket=tagstream
     while [ $# -gt 0 ]; do case $1 in
         --port) port=$2; shift 2 ;;
         --bucket) bucket=$2; shift 2 ;;
@@ -80,5 +81,5 @@ restart)
     kill_server; launch
     ;;
 env) settings ;;
-*) sed -n '2,12p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
+*) sed -n '2,13p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
 esac

@@ -13,17 +13,23 @@ use std::{
     sync::Arc,
 };
 
-/// What was produced at one place of the topic.
+/// A message that was produced, found by its image's name, which is never used twice.
 #[derive(Debug, Clone)]
 pub struct Produced {
-    pub image_id: String,
+    /// How often the topic had been created again before.
+    pub incarnation: usize,
+    pub partition: i32,
+    pub offset: i64,
     /// The kind of dead letter it must become; `None` for a good image.
     pub expected: Option<&'static str>,
+    /// Deleted from the log (by retention, or with the topic) before it was seen in a file: it may be anywhere or nowhere.
+    pub excused: bool,
 }
 
 /// One file's facts, read once: files never change, and the checker holds them to it.
 struct File {
     etag: String,
+    epoch: u32,
     start: i64,
     end: i64,
     /// Offset and image of each row, in file order.
@@ -66,6 +72,7 @@ impl fmt::Display for Verdict {
 /// A dead letter as read from its topic.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
+    pub image_id: String,
     pub partition: i32,
     pub offset: i64,
     pub kind: String,
@@ -113,8 +120,13 @@ impl Checker {
                 }
                 continue;
             }
+            let epoch: u32 = name
+                .rsplit('/')
+                .next()
+                .and_then(|n| n.split('-').next()?.parse().ok())
+                .with_context(|| format!("{name} names no epoch"))?;
             let bytes = self.store.get(&meta.location).await?.bytes().await?;
-            let file = self.read(&name, partition, etag, bytes)?;
+            let file = self.read(&name, partition, epoch, etag, bytes)?;
             self.files.entry(partition).or_default().insert(name, file);
         }
         for (partition, files) in &self.files {
@@ -126,7 +138,14 @@ impl Checker {
         Ok(())
     }
 
-    fn read(&self, name: &str, partition: i32, etag: String, bytes: bytes::Bytes) -> Result<File> {
+    fn read(
+        &self,
+        name: &str,
+        partition: i32,
+        epoch: u32,
+        etag: String,
+        bytes: bytes::Bytes,
+    ) -> Result<File> {
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
             .with_context(|| format!("{name} is no Parquet file"))?;
         let range = reader
@@ -161,17 +180,26 @@ impl Checker {
         }
         Ok(File {
             etag,
+            epoch,
             start,
             end,
             rows,
         })
     }
 
-    /// Where each partition's chain ends.
-    pub fn ends(&self) -> HashMap<i32, i64> {
+    /// Each partition's newest epoch that has files, and where its chain ends.
+    pub fn ends(&self) -> HashMap<i32, (u32, i64)> {
         self.files
             .iter()
-            .map(|(p, files)| (*p, files.values().map(|f| f.end).max().unwrap_or(0)))
+            .filter_map(|(p, files)| Some((*p, files.values().map(|f| (f.epoch, f.end)).max()?)))
+            .collect()
+    }
+
+    /// The images that have a row.
+    pub fn images(&self) -> HashSet<String> {
+        let files = self.files.values().flat_map(|f| f.values());
+        files
+            .flat_map(|f| f.rows.iter().map(|(_, id)| id.clone()))
             .collect()
     }
 
@@ -181,18 +209,19 @@ impl Checker {
         files.fold((0, 0), |(rows, n), f| (rows + f.rows.len(), n + 1))
     }
 
-    /// Holds the files and dead letters against what was produced.
+    /// Holds the files and dead letters against what was produced, by image name.
     pub fn check(
         &self,
-        produced: &HashMap<(i32, i64), Produced>,
+        produced: &HashMap<String, Produced>,
         dead: &[DeadLetter],
         verdict: &mut Verdict,
     ) {
-        let mut dead_at: HashMap<(i32, i64), &DeadLetter> = HashMap::new();
+        let mut dead_images = HashSet::new();
         for letter in dead {
-            let at = (letter.partition, letter.offset);
-            match produced.get(&at) {
-                Some(p) if p.expected == Some(letter.kind.as_str()) => {}
+            match produced.get(&letter.image_id) {
+                Some(p)
+                    if p.expected == Some(letter.kind.as_str())
+                        && (p.partition, p.offset) == (letter.partition, letter.offset) => {}
                 other => {
                     verdict.wrong += 1;
                     verdict.note(format!(
@@ -200,21 +229,23 @@ impl Checker {
                     ));
                 }
             }
-            dead_at.insert(at, letter);
+            dead_images.insert(letter.image_id.as_str());
         }
-        let mut rows: HashMap<(i32, i64), usize> = HashMap::new();
+        let mut rows: HashMap<&str, usize> = HashMap::new();
         for (partition, files) in &self.files {
             let mut chain: Vec<&File> = files.values().collect();
-            chain.sort_by_key(|f| f.start);
+            chain.sort_by_key(|f| (f.epoch, f.start, f.end));
             for pair in chain.windows(2) {
-                if pair[0].end != pair[1].start {
+                if pair[0].epoch == pair[1].epoch && pair[0].end != pair[1].start {
                     verdict.wrong += 1;
                     verdict.note(format!(
-                        "partition {partition}: [{}, {}) is followed by [{}, {})",
-                        pair[0].start, pair[0].end, pair[1].start, pair[1].end
+                        "partition {partition} epoch {}: [{}, {}) is followed by [{}, {})",
+                        pair[0].epoch, pair[0].start, pair[0].end, pair[1].start, pair[1].end
                     ));
                 }
             }
+            // Epochs come in the order of the topic's incarnations, and hold rows of one only.
+            let mut incarnations: BTreeMap<u32, usize> = BTreeMap::new();
             for file in chain {
                 let mut last = file.start - 1;
                 for (offset, image_id) in &file.rows {
@@ -225,30 +256,42 @@ impl Checker {
                         ));
                     }
                     last = *offset;
-                    *rows.entry((*partition, *offset)).or_default() += 1;
-                    match produced.get(&(*partition, *offset)) {
-                        Some(p) if p.image_id == *image_id && p.expected.is_none() => {}
+                    *rows.entry(image_id).or_default() += 1;
+                    match produced.get(image_id) {
+                        Some(p)
+                            if (p.partition, p.offset) == (*partition, *offset)
+                                && p.expected.is_none()
+                                && *incarnations.entry(file.epoch).or_insert(p.incarnation)
+                                    == p.incarnation => {}
                         other => {
                             verdict.wrong += 1;
                             verdict.note(format!(
-                                "partition {partition} offset {offset}: row {image_id:?}, sent {other:?}"
+                                "partition {partition} epoch {} offset {offset}: row {image_id:?}, sent {other:?}",
+                                file.epoch
                             ));
                         }
                     }
                 }
             }
-        }
-        for (at, count) in &rows {
-            if *count > 1 {
-                verdict.doubled += count - 1;
-                verdict.note(format!("{at:?} stands in {count} rows"));
+            if !incarnations.values().is_sorted() {
+                verdict.wrong += 1;
+                verdict.note(format!(
+                    "partition {partition}: epochs of topics {incarnations:?}"
+                ));
             }
         }
-        for (at, message) in produced {
-            let covered = rows.contains_key(at) || dead_at.contains_key(at);
-            if !covered {
+        for (image_id, count) in &rows {
+            if *count > 1 {
+                verdict.doubled += count - 1;
+                verdict.note(format!("{image_id} stands in {count} rows"));
+            }
+        }
+        for (image_id, message) in produced {
+            let covered =
+                rows.contains_key(image_id.as_str()) || dead_images.contains(image_id.as_str());
+            if !covered && !message.excused {
                 verdict.lost += 1;
-                verdict.note(format!("{at:?} {message:?} is nowhere"));
+                verdict.note(format!("{image_id} {message:?} is nowhere"));
             }
         }
     }

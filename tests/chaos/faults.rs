@@ -1,6 +1,7 @@
 //! The faults of a round, drawn from its seed.
 
 use crate::proxy::{Plan, S3Fault};
+use anyhow::{Result, bail};
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use std::fmt;
 
@@ -19,32 +20,50 @@ pub enum Fault {
     Leave,
     /// SIGKILL one broker and start it again; with three brokers its leaders move.
     BrokerRestart,
+    /// With three brokers: the leaders of the images topic move to other brokers, none of which dies.
+    LeaderMove,
     /// The S3 server misbehaves.
     S3(Plan),
     /// SIGKILL the S3 server and start it again.
     S3Restart,
+    /// The images topic is deleted and created again under the running stages. They must stop; an operator starts new epochs.
+    TopicRecreated,
+    /// Messages are deleted before they were read. The stages must refuse to go on; an operator records the gap.
+    RetentionOvertakes,
 }
 
 impl Fault {
-    /// One to three faults.
-    pub fn draw(dice: &mut StdRng) -> Vec<Fault> {
+    /// One to three faults, with `only` of the kind whose name begins so.
+    pub fn draw(dice: &mut StdRng, brokers: usize, only: Option<&str>) -> Result<Vec<Fault>> {
         let count = *[1, 1, 2, 2, 3].choose(dice).expect("not empty");
-        (0..count).map(|_| Fault::one(dice)).collect()
+        let wanted = |fault: &Fault| only.is_none_or(|only| fault.to_string().starts_with(only));
+        let mut faults = Vec::new();
+        for _ in 0..10_000 {
+            faults.extend(Some(Fault::one(dice, brokers)).filter(wanted));
+            if faults.len() == count {
+                return Ok(faults);
+            }
+        }
+        bail!("no kind of fault is called {only:?} with {brokers} brokers")
     }
 
-    fn one(dice: &mut StdRng) -> Fault {
+    fn one(dice: &mut StdRng, brokers: usize) -> Fault {
         match dice.random_range(0..100) {
-            0..25 => Fault::Kill,
-            25..33 => Fault::Terminate,
-            33..53 => Fault::Zombie,
-            53..61 => Fault::Join,
-            61..69 => Fault::Leave,
-            69..76 => Fault::BrokerRestart,
-            76..97 => Fault::S3(Plan {
+            0..20 => Fault::Kill,
+            20..28 => Fault::Terminate,
+            28..46 => Fault::Zombie,
+            46..55 => Fault::Join,
+            55..63 => Fault::Leave,
+            63..69 => Fault::BrokerRestart,
+            69..75 if brokers > 1 => Fault::LeaderMove,
+            69..75 => Fault::BrokerRestart,
+            75..93 => Fault::S3(Plan {
                 fault: *S3Fault::ALL.choose(dice).expect("not empty"),
                 share: *[0.2, 0.5, 0.9].choose(dice).expect("not empty"),
             }),
-            _ => Fault::S3Restart,
+            93..96 => Fault::S3Restart,
+            96..98 => Fault::TopicRecreated,
+            _ => Fault::RetentionOvertakes,
         }
     }
 }

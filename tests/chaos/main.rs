@@ -5,6 +5,7 @@
 
 mod checker;
 mod faults;
+mod operator;
 mod proxy;
 mod world;
 
@@ -15,8 +16,9 @@ use faults::Fault;
 use proxy::Proxy;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IteratorRandom};
 use std::{
+    collections::{BTreeMap, HashMap},
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -25,6 +27,10 @@ use world::{DeadLetterReader, Launcher, Producer, Servers, Stage};
 
 /// Longer than the stage's session timeout and the rebalance that follows it.
 const ZOMBIE_SLEEP: Duration = Duration::from_millis(4_500);
+/// S3 requests that a round with an S3 fault wants to see hit.
+const ENOUGH_HITS: u64 = 6;
+/// How long anything may take that must come in the end; the machine may be busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 #[derive(Debug, Parser)]
 struct Options {
@@ -58,9 +64,15 @@ struct Options {
     /// Expect the checker to find something: exit 0 only if it does.
     #[arg(long)]
     expect_broken: bool,
+    /// Draw faults of this kind only, for example `TopicRecreated`.
+    #[arg(long)]
+    only: Option<String>,
     /// Keep the stages' logs here.
     #[arg(long)]
     keep: Option<PathBuf>,
+    /// The `tagstream` to test instead of the one built beside this driver; it must have failpoints for `--failpoints`.
+    #[arg(long)]
+    binary: Option<PathBuf>,
     /// Libtest's flags are accepted and mean nothing here.
     #[arg(long, hide = true)]
     nocapture: bool,
@@ -102,9 +114,13 @@ async fn run(options: Options) -> Result<Verdict> {
         }
         None => scratch.path().to_path_buf(),
     };
+    let binary = options
+        .binary
+        .clone()
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_tagstream").into());
     let model = match &options.model {
         Some(model) => model.clone(),
-        None => make_model(&folder)?,
+        None => make_model(&binary, &folder)?,
     };
     let servers = Servers::start(options.brokers)?;
     servers.create_topic(world::IMAGES, options.partitions as usize)?;
@@ -118,6 +134,7 @@ async fn run(options: Options) -> Result<Verdict> {
         world::IMAGES.into(),
     );
     let mut launcher = Launcher::new(
+        binary,
         folder,
         servers.bootstrap.clone(),
         proxy.clone(),
@@ -131,6 +148,10 @@ async fn run(options: Options) -> Result<Verdict> {
         dead: DeadLetterReader::new(&servers.bootstrap)?,
         stages: Vec::new(),
         exits: Vec::new(),
+        rounds_done: 0,
+        seen: BTreeMap::new(),
+        hits_before: None,
+        epochs: HashMap::new(),
         options,
         servers,
         proxy,
@@ -144,11 +165,12 @@ async fn run(options: Options) -> Result<Verdict> {
             break;
         }
     }
+    arena.log_summary(&verdict)?;
     Ok(verdict)
 }
 
 /// A zero-shot bundle from the demo model: the checker cares about rows, not about tags.
-fn make_model(folder: &std::path::Path) -> Result<PathBuf> {
+fn make_model(binary: &Path, folder: &Path) -> Result<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let categories = folder.join("categories.txt");
     std::fs::write(&categories, "house\ntree\ncar\nfish\n")?;
@@ -156,7 +178,7 @@ fn make_model(folder: &std::path::Path) -> Result<PathBuf> {
     if out.exists() {
         std::fs::remove_dir_all(&out)?;
     }
-    let status = std::process::Command::new(env!("CARGO_BIN_EXE_tagstream"))
+    let status = std::process::Command::new(binary)
         .arg("init")
         .arg("--clip")
         .arg(root.join("models/demo-clip"))
@@ -178,6 +200,13 @@ struct Arena {
     stages: Vec<Stage>,
     /// How processes ended that nobody told to end.
     exits: Vec<String>,
+    rounds_done: u64,
+    /// How often each kind of fault happened.
+    seen: BTreeMap<String, u64>,
+    /// S3 requests hit before this round's S3 faults.
+    hits_before: Option<u64>,
+    /// Each partition's epoch after what the operator did; 0 if it did nothing.
+    epochs: HashMap<i32, u32>,
     producer: Producer,
     dead: DeadLetterReader,
     checker: Checker,
@@ -187,15 +216,19 @@ impl Arena {
     async fn round(&mut self, round: u64, mut verdict: Verdict) -> Result<Verdict> {
         let started = Instant::now();
         let mut dice = StdRng::seed_from_u64(self.options.seed.wrapping_mul(1_000_003) ^ round);
-        let faults = Fault::draw(&mut dice);
+        let faults = Fault::draw(
+            &mut dice,
+            self.options.brokers,
+            self.options.only.as_deref(),
+        )?;
         self.replenish()?;
         let share = self.options.messages / (faults.len() + 1);
         self.produce(share, &mut dice).await?;
         for fault in &faults {
-            self.inject(*fault, &mut dice)?;
+            self.inject(*fault, &mut dice, &mut verdict).await?;
             self.produce(share, &mut dice).await?;
         }
-        self.heal()?;
+        self.heal().await?;
         let drained = self.drain(&mut verdict).await;
         self.dead.catch_up()?;
         self.checker
@@ -225,10 +258,12 @@ impl Arena {
         took: Duration,
         verdict: &Verdict,
     ) -> Result<()> {
-        let Some(path) = &self.options.log else {
-            return Ok(());
-        };
         let (rows, files) = self.checker.size();
+        self.rounds_done += 1;
+        for fault in faults {
+            let kind = fault.split('@').next().unwrap_or(fault).to_string();
+            *self.seen.entry(kind).or_default() += 1;
+        }
         let line = serde_json::json!({
             "seed": self.options.seed, "round": round, "brokers": self.options.brokers, "faults": faults,
             "seconds": (took.as_secs_f64() * 10.0).round() / 10.0, "messages": self.producer.produced.len(),
@@ -236,6 +271,25 @@ impl Arena {
             "exits": std::mem::take(&mut self.exits), "lost": verdict.lost, "doubled": verdict.doubled,
             "misordered": verdict.misordered, "wrong": verdict.wrong,
         });
+        self.log(&line)
+    }
+
+    /// One line for the whole run, with how often each kind of fault was seen.
+    fn log_summary(&self, verdict: &Verdict) -> Result<()> {
+        let (rows, files) = self.checker.size();
+        let line = serde_json::json!({
+            "summary": true, "seed": self.options.seed, "brokers": self.options.brokers, "rounds": self.rounds_done,
+            "failpoints": self.options.failpoints, "faults": self.seen, "messages": self.producer.produced.len(),
+            "rows": rows, "files": files, "dead_letters": self.dead.letters.len(), "s3_faults": self.proxy.hits(),
+            "lost": verdict.lost, "doubled": verdict.doubled, "misordered": verdict.misordered, "wrong": verdict.wrong,
+        });
+        self.log(&line)
+    }
+
+    fn log(&self, line: &serde_json::Value) -> Result<()> {
+        let Some(path) = &self.options.log else {
+            return Ok(());
+        };
         let mut file = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -246,14 +300,18 @@ impl Arena {
     }
 
     async fn produce(&mut self, count: usize, dice: &mut StdRng) -> Result<()> {
-        for _ in 0..count {
-            let partition = dice.random_range(0..self.options.partitions);
-            self.producer.send(partition).await?;
-        }
-        Ok(())
+        let partitions: Vec<i32> = (0..count)
+            .map(|_| dice.random_range(0..self.options.partitions))
+            .collect();
+        self.producer.send(&partitions).await
     }
 
-    fn inject(&mut self, fault: Fault, dice: &mut StdRng) -> Result<()> {
+    async fn inject(
+        &mut self,
+        fault: Fault,
+        dice: &mut StdRng,
+        verdict: &mut Verdict,
+    ) -> Result<()> {
         match fault {
             Fault::Kill => {
                 if let Some(stage) = self.stages.iter_mut().choose(dice) {
@@ -286,10 +344,14 @@ impl Arena {
                 world::run_script("kafka.sh", &["restart", &node])?;
                 Ok(())
             }
+            Fault::LeaderMove => self.servers.move_leaders(self.options.partitions, dice),
             Fault::S3(plan) => {
+                self.hits_before.get_or_insert(self.proxy.hits());
                 self.proxy.set(Some(plan));
                 Ok(())
             }
+            Fault::TopicRecreated => self.recreate_topic(dice, verdict).await,
+            Fault::RetentionOvertakes => self.overtake(dice, verdict).await,
             Fault::S3Restart => {
                 world::run_script("s3.sh", &["restart"])?;
                 Ok(())
@@ -298,7 +360,14 @@ impl Arena {
     }
 
     /// Ends the faults: zombies sleep until others own their partitions, then wake; the S3 server behaves again.
-    fn heal(&mut self) -> Result<()> {
+    async fn heal(&mut self) -> Result<()> {
+        // A fault that hit nothing is none: the S3 server misbehaves until somebody has noticed, if anybody asks it for anything.
+        if let Some(before) = self.hits_before.take() {
+            let started = Instant::now();
+            while self.proxy.hits() < before + ENOUGH_HITS && started.elapsed() < ZOMBIE_SLEEP {
+                world::pause().await;
+            }
+        }
         if self.stages.iter().any(Stage::is_stopped) {
             // Not a synchronisation: a zombie has to outlast its session, and that is a span of time.
             std::thread::sleep(ZOMBIE_SLEEP);
@@ -330,12 +399,15 @@ impl Arena {
 
     /// Waits until every partition's chain has reached the last message.
     async fn drain(&mut self, verdict: &mut Verdict) -> Result<()> {
-        let mut wanted = std::collections::HashMap::new();
-        for (partition, offset) in self.producer.produced.keys() {
-            let end = wanted.entry(*partition).or_insert(0);
-            *end = (*end).max(offset + 1);
+        let mut wanted = HashMap::new();
+        let current = self.producer.incarnation;
+        let produced = self.producer.produced.values();
+        for message in produced.filter(|p| p.incarnation == current && !p.excused) {
+            let epoch = self.epochs.get(&message.partition).copied().unwrap_or(0);
+            let end = wanted.entry(message.partition).or_insert((epoch, 0));
+            end.1 = end.1.max(message.offset + 1);
         }
-        let deadline = Instant::now() + Duration::from_secs(90);
+        let deadline = Instant::now() + PATIENCE;
         let mut poll = tokio::time::interval(Duration::from_millis(150));
         loop {
             poll.tick().await;
@@ -343,7 +415,7 @@ impl Arena {
             let ends = self.checker.ends();
             let behind: Vec<_> = wanted
                 .iter()
-                .filter(|(p, end)| ends.get(*p).copied().unwrap_or(0) < **end)
+                .filter(|(p, end)| ends.get(*p).copied().unwrap_or((0, 0)) < **end)
                 .collect();
             if behind.is_empty() {
                 return Ok(());

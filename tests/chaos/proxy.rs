@@ -7,6 +7,7 @@ use axum::{
     http::{Request, StatusCode},
     response::{IntoResponse, Response},
 };
+use futures::StreamExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{
     sync::{
@@ -27,14 +28,23 @@ pub enum S3Fault {
     BreakOff,
     /// Holds the request back for a while, then does it: the put of a slow writer arrives late.
     Late,
+    /// Refuses as S3 does when it is asked too often.
+    SlowDown,
+    /// Takes the request and never answers, nor does it: the caller's time-out has to end it.
+    Silent,
+    /// Does it at once, and the answer's body comes in drops.
+    Trickle,
 }
 
 impl S3Fault {
-    pub const ALL: [S3Fault; 4] = [
+    pub const ALL: [S3Fault; 7] = [
         S3Fault::Refuse,
         S3Fault::LoseAnswer,
         S3Fault::BreakOff,
         S3Fault::Late,
+        S3Fault::SlowDown,
+        S3Fault::Silent,
+        S3Fault::Trickle,
     ];
 }
 
@@ -101,6 +111,11 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request<Body>) -> R
     }
     match fault {
         Some(S3Fault::Refuse) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Some(S3Fault::SlowDown) => {
+            let body = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
+            return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
+        }
+        Some(S3Fault::Silent) => std::future::pending().await,
         Some(S3Fault::Late) => tokio::time::sleep(Duration::from_millis(2_500)).await,
         _ => {}
     }
@@ -118,8 +133,27 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request<Body>) -> R
             });
             Response::new(Body::from_stream(broken))
         }
+        Some(S3Fault::Trickle) => trickle(answer).await,
         _ => answer,
     }
+}
+
+/// The same answer in sixteen drops over more than a second.
+async fn trickle(answer: Response) -> Response {
+    let (parts, body) = answer.into_parts();
+    let Ok(bytes) = axum::body::to_bytes(body, 256 << 20).await else {
+        return StatusCode::BAD_GATEWAY.into_response();
+    };
+    let size = bytes.len().div_ceil(16).max(1);
+    let drops: Vec<Bytes> = bytes
+        .chunks(size)
+        .map(|c| Bytes::copy_from_slice(c))
+        .collect();
+    let drops = futures::stream::iter(drops).then(|drop| async {
+        tokio::time::sleep(Duration::from_millis(80)).await;
+        Ok::<_, std::convert::Infallible>(drop)
+    });
+    Response::from_parts(parts, Body::from_stream(drops))
 }
 
 async fn pass_on(shared: &Shared, request: Request<Body>) -> anyhow::Result<Response> {

@@ -7,6 +7,7 @@ use crate::{
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
+use rand::{rngs::StdRng, seq::SliceRandom};
 use rdkafka::{
     ClientConfig, Message, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -14,7 +15,7 @@ use rdkafka::{
     producer::{FutureProducer, FutureRecord},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -30,6 +31,11 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("scripts")
         .join(name)
+}
+
+/// Between two looks at something that cannot tell when it is ready, and between messages.
+pub async fn pause() {
+    tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
 /// Runs one of the server scripts and returns what it printed.
@@ -109,6 +115,48 @@ impl Servers {
     }
 }
 
+impl Servers {
+    /// Gives every partition of the images topic another order of replicas, and makes the first of them the leader.
+    pub fn move_leaders(&self, partitions: i32, dice: &mut StdRng) -> Result<()> {
+        let mut nodes: Vec<usize> = (1..=self.brokers).collect();
+        let moves: Vec<_> = (0..partitions)
+            .map(|partition| {
+                nodes.shuffle(dice);
+                serde_json::json!({"topic": IMAGES, "partition": partition, "replicas": nodes})
+            })
+            .collect();
+        let plan = serde_json::json!({"version": 1, "partitions": moves});
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), plan.to_string())?;
+        let path = file.path().to_str().context("a path in UTF-8")?;
+        let (reassign, elect) = (
+            "reassign.ReassignPartitionsCommand",
+            "LeaderElectionCommand",
+        );
+        run_script(
+            "kafka.sh",
+            &[
+                "tool",
+                reassign,
+                "--execute",
+                "--reassignment-json-file",
+                path,
+            ],
+        )?;
+        run_script(
+            "kafka.sh",
+            &[
+                "tool",
+                elect,
+                "--election-type",
+                "preferred",
+                "--all-topic-partitions",
+            ],
+        )?;
+        Ok(())
+    }
+}
+
 impl Drop for Servers {
     fn drop(&mut self) {
         for (name, command) in [("kafka.sh", "stop"), ("s3.sh", "stop")] {
@@ -122,6 +170,7 @@ impl Drop for Servers {
 /// One stage process.
 pub struct Stage {
     pub name: String,
+    pub log: PathBuf,
     child: Child,
     stopped: bool,
 }
@@ -172,19 +221,21 @@ impl Drop for Stage {
 
 /// How stage processes are started.
 pub struct Launcher {
+    pub binary: PathBuf,
     pub folder: PathBuf,
     pub bootstrap: String,
     pub proxy: Proxy,
     pub bucket: String,
     pub prefix: String,
     pub model: PathBuf,
-    /// `TAGSTREAM_FAILPOINTS` of every process.
+    /// `TAGSTREAM_FAILPOINTS` of every process, also the operator's.
     pub failpoints: Option<String>,
     next: usize,
 }
 
 impl Launcher {
     pub fn new(
+        binary: PathBuf,
         folder: PathBuf,
         bootstrap: String,
         proxy: Proxy,
@@ -193,6 +244,7 @@ impl Launcher {
         model: PathBuf,
     ) -> Launcher {
         Launcher {
+            binary,
             folder,
             bootstrap,
             proxy,
@@ -250,6 +302,7 @@ access_key_id = "tagstream"
 secret_access_key = "tagstream-secret"
 region = "us-east-1"
 allow_http = "true"
+timeout = "4s"
 
 [shutdown]
 drain_timeout_ms = 5000
@@ -264,15 +317,28 @@ drain_timeout_ms = 5000
 
     /// Starts one more process; its log is `<name>.log` in the run's folder.
     pub fn launch(&mut self) -> Result<Stage> {
+        self.launch_with("stage", &[])
+    }
+
+    /// Runs a process with more arguments to its end; returns its log.
+    pub fn once(&mut self, kind: &str, arguments: &[String]) -> Result<PathBuf> {
+        let mut stage = self.launch_with(kind, arguments)?;
+        stage.child.wait()?;
+        Ok(stage.log.clone())
+    }
+
+    /// The same with more arguments.
+    pub fn launch_with(&mut self, kind: &str, arguments: &[String]) -> Result<Stage> {
         self.next += 1;
-        let name = format!("stage-{}", self.next);
+        let name = format!("{kind}-{}", self.next);
         let config = self.folder.join("stage.toml");
         std::fs::write(&config, self.config())?;
         let log = File::create(self.folder.join(format!("{name}.log")))?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tagstream"));
+        let mut command = Command::new(&self.binary);
         command
             .args(["run", "--config"])
             .arg(&config)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
@@ -281,6 +347,7 @@ drain_timeout_ms = 5000
         }
         let child = command.spawn().context("the tagstream binary")?;
         Ok(Stage {
+            log: self.folder.join(format!("{name}.log")),
             name,
             child,
             stopped: false,
@@ -291,9 +358,24 @@ drain_timeout_ms = 5000
 /// Writes messages, good ones and garbage, and remembers what went where.
 pub struct Producer {
     producer: FutureProducer,
+    bootstrap: String,
     good: String,
-    pub produced: HashMap<(i32, i64), Produced>,
+    pub produced: HashMap<String, Produced>,
+    places: HashSet<(usize, i32, i64)>,
+    /// How often the topic was created again.
+    pub incarnation: usize,
     sent: usize,
+}
+
+/// An idempotent producer; a fresh one knows nothing of a topic that was deleted.
+fn producer(bootstrap: &str) -> Result<FutureProducer> {
+    Ok(ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", "120000")
+        .set("linger.ms", "0")
+        .set("reconnect.backoff.max.ms", "500")
+        .create()?)
 }
 
 impl Producer {
@@ -306,21 +388,76 @@ impl Producer {
         picture.write_to(&mut png, image::ImageFormat::Png)?;
         let base64 = base64::engine::general_purpose::STANDARD.encode(png.into_inner());
         Ok(Producer {
-            producer: ClientConfig::new()
-                .set("bootstrap.servers", bootstrap)
-                .set("enable.idempotence", "true")
-                .set("message.timeout.ms", "120000")
-                .set("linger.ms", "0")
-                .set("reconnect.backoff.max.ms", "500")
-                .create()?,
+            producer: producer(bootstrap)?,
+            bootstrap: bootstrap.to_string(),
             good: format!("data:image/png;base64,{base64}"),
             produced: HashMap::new(),
+            places: HashSet::new(),
+            incarnation: 0,
             sent: 0,
         })
     }
 
-    /// Sends one message and waits until the broker has it. Every thirteenth is garbage of some kind.
-    pub async fn send(&mut self, partition: i32) -> Result<()> {
+    /// Sends a message to each of `partitions` and waits until the broker has them all. Every thirteenth is garbage of some kind.
+    pub async fn send(&mut self, partitions: &[i32]) -> Result<()> {
+        // A few at a time, so that the stages see them trickle in.
+        for some in partitions.chunks(16) {
+            let messages: Vec<_> = some.iter().map(|p| (*p, self.next())).collect();
+            let incarnation = self.incarnation;
+            let sent = messages
+                .into_iter()
+                .map(|(partition, (image_id, value, expected))| {
+                    let producer = &self.producer;
+                    async move {
+                        let record = FutureRecord::to(IMAGES)
+                            .partition(partition)
+                            .key(&image_id)
+                            .payload(&value);
+                        let delivery = producer
+                            .send(record, Duration::from_secs(120))
+                            .await
+                            .map_err(|(error, _)| error)
+                            .context("the chaos producer could not send")?;
+                        let produced = Produced {
+                            incarnation,
+                            partition: delivery.partition,
+                            offset: delivery.offset,
+                            expected,
+                            excused: false,
+                        };
+                        Ok::<_, anyhow::Error>((image_id, produced))
+                    }
+                });
+            for (image_id, produced) in futures::future::try_join_all(sent).await? {
+                let place = (incarnation, produced.partition, produced.offset);
+                ensure!(
+                    self.places.insert(place),
+                    "the broker gave {place:?} twice, the second time for {image_id}"
+                );
+                self.produced.insert(image_id, produced);
+            }
+            pause().await;
+        }
+        Ok(())
+    }
+
+    /// Goes on with the topic created again.
+    pub fn begin_incarnation(&mut self) -> Result<()> {
+        self.producer = producer(&self.bootstrap)?;
+        self.incarnation += 1;
+        Ok(())
+    }
+
+    /// Excuses every message that `gone` says was deleted, unless it is already seen.
+    pub fn excuse(&mut self, seen: &HashSet<String>, gone: impl Fn(&Produced) -> bool) {
+        for (image_id, produced) in &mut self.produced {
+            if gone(produced) && !seen.contains(image_id) {
+                produced.excused = true;
+            }
+        }
+    }
+
+    fn next(&mut self) -> (String, String, Option<&'static str>) {
         self.sent += 1;
         let image_id = format!("image-{:07}", self.sent);
         let reference = |uri: &str| format!(r#"{{"image_id":"{image_id}","uri":"{uri}"}}"#);
@@ -339,24 +476,7 @@ impl Producer {
             ),
             _ => (reference(&self.good), None),
         };
-        let delivery = self
-            .producer
-            .send(
-                FutureRecord::to(IMAGES)
-                    .partition(partition)
-                    .key(&image_id)
-                    .payload(&value),
-                Duration::from_secs(120),
-            )
-            .await
-            .map_err(|(error, _)| error)
-            .context("the chaos producer could not send")?;
-        let at = (delivery.partition, delivery.offset);
-        let message = Produced { image_id, expected };
-        if let Some(before) = self.produced.insert(at, message) {
-            bail!("the broker gave {at:?} twice (before: {before:?})");
-        }
-        Ok(())
+        (image_id, value, expected)
     }
 }
 
@@ -412,7 +532,9 @@ impl DeadLetterReader {
                     .with_context(|| format!("a dead letter without {name}"))?;
                 Ok(String::from_utf8(value.to_vec())?)
             };
+            let key = message.key().context("a dead letter without key")?;
             self.letters.push(DeadLetter {
+                image_id: String::from_utf8(key.to_vec())?,
                 partition: header("source.partition")?.parse()?,
                 offset: header("source.offset")?.parse()?,
                 kind: header("error.kind")?,
