@@ -36,6 +36,7 @@ pub mod demo;
 pub mod error;
 pub mod eval;
 pub mod events;
+pub mod failpoint;
 pub mod model;
 pub mod ops;
 pub mod retrain;

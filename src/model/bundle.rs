@@ -22,8 +22,8 @@ pub use manifest::{
     Calibration, Category, Dims, FORMAT_VERSION, FileEntry, Filter, Fit, Lineage, Manifest,
     Preprocessing,
 };
-pub use reader::Bundle;
-pub(crate) use reader::{check_graph_files, hash_file};
+pub(crate) use reader::hash_file;
+pub use reader::{Bundle, check_graph_files};
 pub use writer::{BundleWriter, Draft};
 
 /// The manifest's file name.

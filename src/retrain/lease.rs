@@ -12,6 +12,7 @@
 //! holder writes its token into the registry's pointer, and decisions with an older token fail there
 //! (see [`Registry::raise_fence`](crate::model::registry::Registry::raise_fence)).
 
+use crate::failpoint;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
 use object_store::{
@@ -130,6 +131,9 @@ impl Beats {
     async fn create(&self, token: u64, beat: u64, content: &Beat) -> Result<bool, LeaseError> {
         let path = self.path(token, beat);
         let bytes = serde_json::to_vec(content).expect("a beat is plain data");
+        failpoint::pass_store("lease.before")
+            .await
+            .map_err(failed(format!("writing {path}")))?;
         let put = self
             .objects
             .put_opts(
@@ -138,6 +142,9 @@ impl Beats {
                 PutOptions::from(PutMode::Create),
             )
             .await;
+        failpoint::pass_store("lease.after")
+            .await
+            .map_err(failed(format!("writing {path}")))?;
         let Err(error) = put else {
             return Ok(true);
         };

@@ -4,7 +4,7 @@
 pub mod batch;
 pub mod budget;
 pub mod decode;
-pub mod failpoint;
+pub use crate::failpoint;
 pub mod fetch;
 pub mod infer;
 pub mod label_rows;

@@ -10,7 +10,7 @@ mod context;
 mod thread;
 mod topic_identity;
 
-pub use client::{Broker, Logs, client_config};
+pub use client::{Broker, Logs, client_config, recreated};
 pub use thread::{Source, SourceSettings};
 
 use super::{
@@ -199,6 +199,14 @@ pub enum SourceError {
         "topic {topic}: an offset to be read is not in the log (retention overtook the stage, or the topic was re-created); start again to see which partition, and the command that helps"
     )]
     OutOfRange {
+        /// The topic.
+        topic: String,
+    },
+    /// The topic is another one than when the stage started.
+    #[error(
+        "topic {topic} was deleted and created again while the stage read it; start again to see which partition, and the command that helps"
+    )]
+    Recreated {
         /// The topic.
         topic: String,
     },

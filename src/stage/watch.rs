@@ -2,6 +2,7 @@
 //! between two batches. What cannot serve is refused, logged and counted, and the old model goes on.
 
 use super::infer::{Engine, InferError, Swap};
+use crate::failpoint;
 use crate::model::{
     bundle::{Bundle, BundleError},
     registry::{Cache, Pointer, Registry, RegistryError},
@@ -130,7 +131,14 @@ impl<E: Swappable> Watch<E> {
         let bundle = tokio::task::spawn_blocking(move || Bundle::open(folder))
             .await
             .map_err(|_| InferError::Stopped)??;
-        Ok(self.engine.swap(bundle).await?)
+        failpoint::pass_store("swap.before")
+            .await
+            .map_err(injected)?;
+        let swap = self.engine.swap(bundle).await?;
+        failpoint::pass_store("swap.after")
+            .await
+            .map_err(injected)?;
+        Ok(swap)
     }
 
     fn refuse(&mut self, pointer: &Pointer, version: u64, reason: &RefusedVersion) {
@@ -142,6 +150,13 @@ impl<E: Swappable> Watch<E> {
             "the registry's version cannot serve and is refused; the model in use goes on. \
              Roll back with `tagstream registry rollback`"
         );
+    }
+}
+
+fn injected(source: object_store::Error) -> RegistryError {
+    RegistryError::Store {
+        doing: "swapping the model".into(),
+        source,
     }
 }
 

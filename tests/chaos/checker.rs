@@ -1,6 +1,10 @@
 //! The independent checker: reads the bucket and the topics with nothing of the stage's own code, and counts what is
 //! lost, doubled or misordered.
 
+#[path = "../common/invariants.rs"]
+#[allow(dead_code)]
+mod invariants;
+
 use anyhow::{Context, Result, bail, ensure};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int32Type, Int64Type};
@@ -8,7 +12,7 @@ use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, path::Path as ObjectPath};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     sync::Arc,
 };
@@ -235,12 +239,12 @@ impl Checker {
         for (partition, files) in &self.files {
             let mut chain: Vec<&File> = files.values().collect();
             chain.sort_by_key(|f| (f.epoch, f.start, f.end));
-            for pair in chain.windows(2) {
-                if pair[0].epoch == pair[1].epoch && pair[0].end != pair[1].start {
+            for epoch in chain.iter().map(|f| f.epoch).collect::<BTreeSet<_>>() {
+                let of_it = chain.iter().filter(|f| f.epoch == epoch);
+                for (before, after) in invariants::breaks(of_it.map(|f| (f.start, f.end))) {
                     verdict.wrong += 1;
                     verdict.note(format!(
-                        "partition {partition} epoch {}: [{}, {}) is followed by [{}, {})",
-                        pair[0].epoch, pair[0].start, pair[0].end, pair[1].start, pair[1].end
+                        "partition {partition} epoch {epoch}: {before:?} is followed by {after:?}"
                     ));
                 }
             }

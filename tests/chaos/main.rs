@@ -7,6 +7,7 @@ mod checker;
 mod faults;
 mod operator;
 mod proxy;
+mod traffic;
 mod world;
 
 use anyhow::{Context, Result, bail};
@@ -23,7 +24,8 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use world::{DeadLetterReader, Launcher, Producer, Servers, Stage};
+use traffic::{DeadLetterReader, Producer};
+use world::{Launcher, Servers, Stage};
 
 /// Longer than the stage's session timeout and the rebalance that follows it.
 const ZOMBIE_SLEEP: Duration = Duration::from_millis(4_500);

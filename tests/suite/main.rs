@@ -6,5 +6,6 @@ mod common;
 mod config_command;
 mod fetch_decode;
 mod fetching;
+mod fuzz_replay;
 mod retraining;
 mod train_eval;

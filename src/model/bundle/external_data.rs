@@ -14,9 +14,10 @@ pub(super) fn locations(onnx: bytes::Bytes) -> Result<BTreeSet<String>, prost::D
     if let Some(graph) = &model.graph {
         from_graph(graph, &mut found);
     }
-    for node in model.functions.iter().flat_map(|f| &f.node) {
-        node.attribute
-            .iter()
+    for function in &model.functions {
+        let of_nodes = function.node.iter().flat_map(|node| &node.attribute);
+        of_nodes
+            .chain(&function.attribute_proto)
             .for_each(|a| from_attribute(a, &mut found));
     }
     for training in &model.training_info {
@@ -64,13 +65,16 @@ fn from_attribute(attribute: &AttributeProto, found: &mut BTreeSet<String>) {
 
 fn from_tensor(tensor: &TensorProto, found: &mut BTreeSet<String>) {
     let declared = tensor.data_location == Some(DataLocation::External as i32);
-    let location = tensor
+    // Every entry counts: which of several a runtime takes is its own affair.
+    let mut locations = tensor
         .external_data
         .iter()
-        .find(|entry| entry.key.as_deref() == Some("location"))
-        .and_then(|entry| entry.value.clone());
+        .filter(|entry| entry.key.as_deref() == Some("location"))
+        .map(|entry| entry.value.clone().unwrap_or_default())
+        .peekable();
     // An external tensor without a location is the empty path, which the caller refuses.
-    if declared || location.is_some() {
-        found.insert(location.unwrap_or_default());
+    if declared && locations.peek().is_none() {
+        found.insert(String::new());
     }
+    found.extend(locations);
 }

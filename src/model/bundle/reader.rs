@@ -179,7 +179,10 @@ fn read_manifest(root: &Path) -> Result<Manifest, BundleError> {
 
 /// Refuses a graph outside a bundle whose external data could lie outside its folder: a location must be a plain
 /// relative path and no symbolic link.
-pub(crate) fn check_graph_files(graph: &Path, content: bytes::Bytes) -> Result<(), BundleError> {
+///
+/// # Errors
+/// [`BundleError::Onnx`] if it is no graph, [`BundleError::Outside`] names the location that is not allowed.
+pub fn check_graph_files(graph: &Path, content: bytes::Bytes) -> Result<(), BundleError> {
     let locations = external_data::locations(content).map_err(|source| BundleError::Onnx {
         path: graph.to_path_buf(),
         source,

@@ -247,6 +247,23 @@ fn graphs_may_not_refer_to_files_outside() {
         );
         assert!(!out.exists());
     }
+    // Of two locations a runtime may take either: both count.
+    let twice = {
+        use crate::model::onnx::proto::{ModelProto, StringStringEntryProto};
+        use prost::Message;
+        let mut model = ModelProto::decode(&*encoder(Some(HEAD_WEIGHTS_FILE))).unwrap();
+        let tensor = &mut model.graph.as_mut().unwrap().initializer[0];
+        tensor.external_data.push(StringStringEntryProto {
+            key: Some("location".into()),
+            value: Some("/etc/passwd".into()),
+        });
+        model.encode_to_vec()
+    };
+    let result = write(&folder.path().join("twice"), &twice, draft());
+    assert!(
+        matches!(result, Err(BundleError::Outside { .. })),
+        "{result:?}"
+    );
     // A listed file is fine.
     let listed = encoder(Some(HEAD_WEIGHTS_FILE));
     write(&folder.path().join("good"), &listed, draft()).unwrap();

@@ -33,7 +33,8 @@ pub(super) fn read(path: &Path) -> Result<HashMap<String, Tensor>, TextError> {
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|error| unreadable(error.to_string()))?;
     let data_start = header_length + 8;
-    if data_start + metadata.data_len() as u64 > file_length {
+    let end = data_start.checked_add(metadata.data_len() as u64);
+    if end.is_none_or(|end| end > file_length) {
         return Err(unreadable(
             "the file ends before its last tensor".to_owned(),
         ));

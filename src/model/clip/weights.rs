@@ -99,7 +99,7 @@ impl WeightFile {
         let metadata: Metadata =
             serde_json::from_slice(&header).map_err(|error| format(error.to_string()))?;
         let data_start = 8 + length;
-        if data_start + metadata.data_len() as u64 != size {
+        if data_start.checked_add(metadata.data_len() as u64) != Some(size) {
             return Err(format("its length is not what its header says".to_owned()));
         }
         let tensors = metadata

@@ -5,6 +5,7 @@ use super::{
     record::REGISTRY_FORMAT,
     store::{RegistryStore, parse, to_json},
 };
+use crate::failpoint;
 use object_store::{
     Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
     UpdateVersion,
@@ -69,6 +70,22 @@ impl RegistryStore {
 
     /// Replaces the pointer by `next` if it still is `held` (`None`: if there is none yet).
     pub(super) async fn compare_and_set(
+        &self,
+        held: Option<Held>,
+        next: &Pointer,
+    ) -> Result<Swap, RegistryError> {
+        let failed = || RegistryError::store("replacing the pointer".to_string());
+        failpoint::pass_store("pointer.before")
+            .await
+            .map_err(failed())?;
+        let swap = self.swap_pointer(held, next).await?;
+        failpoint::pass_store("pointer.after")
+            .await
+            .map_err(failed())?;
+        Ok(swap)
+    }
+
+    async fn swap_pointer(
         &self,
         held: Option<Held>,
         next: &Pointer,

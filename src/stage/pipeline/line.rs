@@ -375,6 +375,17 @@ impl<M: RowMaker> Driver<M> {
             return;
         };
         metrics::counter!("tagstream_files_cut_total", "reason" => reason.as_str()).increment(1);
+        if failpoint::is_on("sabotage.commit.early") {
+            let hint = CommitHint {
+                epoch: chain.epoch,
+                start: chain.end,
+            };
+            self.source.command(SourceCommand::Commit(OffsetCommit {
+                partition: partition.clone(),
+                offset: cut.range.end,
+                hint,
+            }));
+        }
         let job = FileJob {
             sink: self.line.sink.clone(),
             partition: partition.clone(),

@@ -24,6 +24,9 @@ use crate::{
 use std::{str::FromStr, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
+/// How often the topic is asked whether it is still the same.
+const IDENTITY_EVERY: Duration = Duration::from_secs(10);
+
 /// Why the stage did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
@@ -253,6 +256,18 @@ impl<'a> Shared<'a> {
         };
         let admission = Admission::new(budget.clone(), maker.places(), maker.row_bytes());
         let source = Source::start(&config.kafka, &source_settings, admission)?;
+        let asked = Arc::clone(&broker);
+        let recreated = source::recreated(
+            move || {
+                let broker = Arc::clone(&asked);
+                async move {
+                    let identity = tokio::task::spawn_blocking(move || broker.identity()).await;
+                    // Who does not answer now is asked again; the consumer knows by itself that the brokers are gone.
+                    identity.ok()?.ok()
+                }
+            },
+            IDENTITY_EVERY,
+        );
         let line = Line {
             maker: Arc::new(maker),
             sink,
@@ -262,7 +277,11 @@ impl<'a> Shared<'a> {
             settings,
             vitals: Arc::clone(&self.vitals),
         };
-        Ok(line.run(source, self.control.clone()).await?)
+        tokio::select! {
+            outcome = line.run(source, self.control.clone()) => Ok(outcome?),
+            // What is not in a file is read again by the next run, if it is still there.
+            () = recreated => Err(SourceError::Recreated { topic: spec.topic.to_string() }.into()),
+        }
     }
 
     async fn check_topic_and_skip<M: RowMaker>(

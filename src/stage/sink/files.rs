@@ -16,6 +16,7 @@ use crate::{
     stage::failpoint::{self, Injected},
 };
 use bytes::Bytes;
+use object_store::ObjectStoreExt;
 use std::{
     marker::PhantomData,
     sync::{
@@ -336,6 +337,11 @@ impl<R: TableRow> FileSink<R> {
         path: &object_store::path::Path,
         bytes: Bytes,
     ) -> Result<(PutAnswer, Option<StoreError>), SinkError> {
+        if failpoint::is_on("sabotage.put.overwrite") {
+            let put = self.store.objects().put(path, bytes.into()).await;
+            let created = put.map_or(PutAnswer::Unknown, |_| PutAnswer::Created);
+            return Ok((created, None));
+        }
         match self.store.put_if_absent(path, bytes).await {
             Ok(Put::Created) => Ok((PutAnswer::Created, None)),
             Ok(Put::Exists) => match read_facts(&self.store, path, self.format).await {

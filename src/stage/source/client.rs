@@ -54,7 +54,7 @@ pub struct Broker {
     consumer: BaseConsumer,
     brokers: String,
     topic: Arc<str>,
-    /// Once the broker did not tell the topic's id, it is not asked again.
+    /// Whether the brokers have told the topic's id before.
     tells_topic_id: AtomicBool,
 }
 
@@ -73,7 +73,7 @@ impl Broker {
             consumer,
             brokers: kafka.brokers.clone(),
             topic,
-            tells_topic_id: AtomicBool::new(true),
+            tells_topic_id: AtomicBool::new(false),
         })
     }
 
@@ -108,35 +108,73 @@ impl Broker {
     }
 
     /// Topic ids are asked of the controller; where none is named (the embedded broker) the question would only time out.
-    fn has_controller(&self) -> bool {
-        let Ok(metadata) = self.consumer.fetch_metadata(Some(&self.topic), ANSWER) else {
-            return false;
-        };
+    fn has_controller(&self) -> Result<bool, SourceError> {
+        let metadata = patiently(|| self.consumer.fetch_metadata(Some(&self.topic), ANSWER))
+            .map_err(|e| self.unreachable(e))?;
         // SAFETY: the client lives as long as the borrow; the call only reads what the metadata brought.
         let controller = unsafe { rd_kafka_controllerid(self.consumer.client().native_ptr(), 0) };
-        metadata.brokers().iter().any(|b| b.id() == controller)
+        Ok(metadata.brokers().iter().any(|b| b.id() == controller))
     }
 
-    fn identity(&self) -> TopicIdentity {
-        let client = self.consumer.client();
-        let topic_id =
-            (self.tells_topic_id.load(Ordering::Relaxed) && self.has_controller()).then(|| {
+    /// The topic's id; `None` only where ids are not known, never because an answer was lost: what is `None` is not compared.
+    fn topic_id(&self) -> Result<Option<String>, SourceError> {
+        let started = Instant::now();
+        loop {
+            if self.has_controller()? {
+                let client = self.consumer.client();
                 // SAFETY: the client lives as long as the borrow.
-                unsafe { topic_identity::topic_id(client.native_ptr(), &self.topic, ANSWER) }
-            });
-        let topic_id = topic_id.flatten();
-        self.tells_topic_id
-            .store(topic_id.is_some(), Ordering::Relaxed);
-        TopicIdentity {
-            cluster_id: client.fetch_cluster_id(ANSWER).filter(|id| !id.is_empty()),
-            topic_id,
+                let id =
+                    unsafe { topic_identity::topic_id(client.native_ptr(), &self.topic, ANSWER) };
+                if let Ok(id) = id {
+                    self.tells_topic_id
+                        .fetch_or(id.is_some(), Ordering::Relaxed);
+                    return Ok(id);
+                }
+            } else if !self.tells_topic_id.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            if started.elapsed() > PATIENCE {
+                return Err(self.unreachable("the topic's id is not told"));
+            }
+            std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// Which topic of which cluster this is. Blocks.
+    ///
+    /// # Errors
+    /// [`SourceError::Unreachable`] if the brokers do not tell, though they could.
+    pub fn identity(&self) -> Result<TopicIdentity, SourceError> {
+        let topic_id = self.topic_id()?;
+        let cluster_id = self.consumer.client().fetch_cluster_id(ANSWER);
+        Ok(TopicIdentity {
+            cluster_id: cluster_id.filter(|id| !id.is_empty()),
+            topic_id,
+        })
+    }
+}
+
+/// Ends when the topic is no longer the one that it was when first asked. A consumer whose topic was created again may get neither
+/// messages nor an error (its knowledge of the leaders is newer than the new topic's), and would be silent for ever.
+pub async fn recreated<A>(ask: impl Fn() -> A, every: Duration)
+where
+    A: Future<Output = Option<TopicIdentity>>,
+{
+    let mut first: Option<TopicIdentity> = None;
+    loop {
+        if let Some(now) = ask().await {
+            let first = first.get_or_insert_with(|| now.clone());
+            if first.contradicts(&now) {
+                return;
+            }
+        }
+        tokio::time::sleep(every).await;
     }
 }
 
 impl Logs for Broker {
     fn facts(&self, partition: &PartitionId) -> Result<LogFacts, SourceError> {
-        let identity = self.identity();
+        let identity = self.identity()?;
         let (topic, number) = (&*partition.topic, partition.partition);
         let (low, high) = patiently(|| self.consumer.fetch_watermarks(topic, number, ANSWER))
             .map_err(|e| self.unreachable(e))?;
@@ -196,4 +234,52 @@ fn passes(error: &KafkaError) -> bool {
                 | Code::RebalanceInProgress
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    fn identity(topic: Option<&str>) -> Option<TopicIdentity> {
+        Some(TopicIdentity {
+            cluster_id: Some("cluster".into()),
+            topic_id: topic.map(Into::into),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_topic_created_again_while_nothing_arrives_is_noticed() {
+        let answers = [
+            identity(Some("a")),
+            None,
+            identity(Some("a")),
+            identity(Some("b")),
+        ];
+        let next = AtomicUsize::new(0);
+        let ask = || {
+            let answer = answers[next.fetch_add(1, Ordering::SeqCst)].clone();
+            async move { answer }
+        };
+        recreated(ask, Duration::ZERO).await;
+        assert_eq!(next.load(Ordering::SeqCst), answers.len());
+    }
+
+    #[tokio::test]
+    async fn brokers_that_do_not_answer_or_know_no_ids_are_no_new_topic() {
+        let next = AtomicUsize::new(0);
+        let ask = || {
+            let n = next.fetch_add(1, Ordering::SeqCst);
+            async move { [identity(Some("a")), None, identity(None)][n % 3].clone() }
+        };
+        let asked_often = async {
+            while next.load(Ordering::SeqCst) < 100 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = recreated(ask, Duration::ZERO) => panic!("taken for a new topic"),
+            () = asked_often => {}
+        }
+    }
 }

@@ -6,17 +6,55 @@
 //! |---|---|
 //! | `kill` | SIGKILL to this process: nothing is flushed, no destructor runs |
 //! | `stop` | SIGSTOP to this process: it freezes until it gets SIGCONT (a zombie, if its partitions move meanwhile) |
+//! | `term` | SIGTERM to this process, which goes on: it drains, commits and leaves |
 //! | `error` | the step fails with [`Injected`] |
 //! | `hang` | the step never ends |
+//! | `on` | a sabotage is in force, see below |
 //!
 //! `@N` arms the N-th pass only (the first is 1); without it every pass. Places: `fetch`, `infer`, `predictions.ack`,
-//! `dead_letter.ack`, `put`, `offset.commit`, each with `.before` and `.after`.
+//! `dead_letter.ack`, `put`, `offset.commit`, `swap` (of the model), `lease` (of the retraining job), `pointer` (of the registry), each
+//! with `.before` and `.after`.
+//!
+//! A sabotage breaks a rule of the protocol on purpose, so that it can be seen that the chaos checker finds it:
+//!
+//! | sabotage | what is broken |
+//! |---|---|
+//! | `sabotage.put.overwrite` | files are put whatever is there |
+//! | `sabotage.commit.early` | Kafka's offset is committed before the put |
+//! | `sabotage.resume.trust` | a partition goes on at Kafka's committed offset, whatever the files say |
+//!
 //! Without debug assertions and without the cargo feature `failpoints` (a release build) nothing of this is compiled in.
 
 /// The error that the action `error` makes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("failpoint {0} was told to fail")]
 pub struct Injected(pub &'static str);
+
+/// Passes a place where an object store is used: an injected failure looks like one of the store.
+///
+/// # Errors
+/// [`object_store::Error::Generic`] if the environment says so.
+pub async fn pass_store(name: &'static str) -> Result<(), object_store::Error> {
+    pass(name)
+        .await
+        .map_err(|injected| object_store::Error::Generic {
+            store: "failpoint",
+            source: Box::new(injected),
+        })
+}
+
+/// Whether the sabotage `name` is in force.
+#[cfg(any(debug_assertions, feature = "failpoints"))]
+pub fn is_on(name: &'static str) -> bool {
+    matches!(armed::next(name), Some(armed::Action::On))
+}
+
+/// Whether the sabotage `name` is in force: never in this build.
+#[cfg(not(any(debug_assertions, feature = "failpoints")))]
+#[inline(always)]
+pub const fn is_on(_name: &'static str) -> bool {
+    false
+}
 
 /// Passes the place `name`.
 ///
@@ -26,9 +64,17 @@ pub struct Injected(pub &'static str);
 pub async fn pass(name: &'static str) -> Result<(), Injected> {
     match armed::next(name) {
         None => Ok(()),
-        Some(armed::Action::Error) => Err(Injected(name)),
-        Some(armed::Action::Hang) => std::future::pending().await,
+        Some(armed::Action::On) => Ok(()),
+        Some(armed::Action::Error) => {
+            tracing::warn!(name, "failpoint: error");
+            Err(Injected(name))
+        }
+        Some(armed::Action::Hang) => {
+            tracing::warn!(name, "failpoint: hang");
+            std::future::pending().await
+        }
         Some(armed::Action::Signal(signal)) => {
+            tracing::warn!(name, signal, "failpoint: signal");
             armed::signal_self(signal);
             Ok(())
         }
@@ -57,6 +103,7 @@ mod armed {
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum Action {
+        On,
         Error,
         Hang,
         Signal(&'static str),
@@ -82,6 +129,8 @@ mod armed {
                 let action = match action {
                     "kill" => Action::Signal("KILL"),
                     "stop" => Action::Signal("STOP"),
+                    "term" => Action::Signal("TERM"),
+                    "on" => Action::On,
                     "error" => Action::Error,
                     "hang" => Action::Hang,
                     _ => return Err(bad()),

@@ -1,0 +1,247 @@
+//! What each fuzz target does with its input; the ordinary tests do the same with the kept seeds (`suite fuzz_replay`).
+
+use std::{
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+use tagstream::{
+    config::FetchConfig,
+    eval::labels::LabelTable as EvalLabels,
+    events::{ImageReference, LabelEvent},
+    model::{
+        bundle::{Bundle, Filter, Fit, Preprocessing, check_graph_files},
+        clip::weights::WeightFile,
+        head::FoldedHead,
+        registry::{Cache, HistoryEntry, Pointer, Registry, VersionRecord},
+    },
+    retrain::labels::{Form, ImportOptions, LabelTable, export, import},
+    stage::{
+        decode::{DecodeLimits, decode_into, probe},
+        fetch::{UriPolicy, check, redact},
+    },
+};
+
+/// A body by its target's name.
+pub type Body = fn(&[u8]);
+
+/// Every target.
+pub const ALL: [(&str, Body); 6] = [
+    ("message", message),
+    ("uri", uri),
+    ("image", image),
+    ("bundle", bundle),
+    ("registry", registry),
+    ("labels", labels),
+];
+
+/// Kafka values: any bytes give a message or an error, and what was read can be written and read again.
+pub fn message(bytes: &[u8]) {
+    if let Ok(reference) = ImageReference::from_json(bytes) {
+        assert!(!reference.image_id.is_empty() && !reference.uri.is_empty());
+        let written = serde_json::to_vec(&reference).unwrap();
+        assert_eq!(ImageReference::from_json(&written).unwrap(), reference);
+    }
+    if let Ok(event) = LabelEvent::from_json(bytes) {
+        let written = serde_json::to_vec(&event).unwrap();
+        assert_eq!(LabelEvent::from_json(&written).unwrap(), event);
+    }
+}
+
+static POLICY: LazyLock<UriPolicy> = LazyLock::new(|| {
+    UriPolicy::new(&FetchConfig {
+        allow_schemes: ["file", "s3", "http", "https", "data"]
+            .map(String::from)
+            .to_vec(),
+        allow_hosts: vec!["example.org".into(), "*.example.net".into()],
+        allow_path_prefixes: vec!["/usr/share".into()],
+        ..FetchConfig::default()
+    })
+    .unwrap()
+});
+
+/// URIs: no panic, nothing allowed that the rules forbid, and no secret survives redaction.
+pub fn uri(bytes: &[u8]) {
+    let Ok(uri) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let shown = redact(uri);
+    assert!(shown.chars().count() <= 201 && !shown.contains(char::is_control));
+    if check(&POLICY, uri).is_err() {
+        return;
+    }
+    if uri.to_ascii_lowercase().starts_with("data:") {
+        return;
+    }
+    // What was allowed is allowed for a reason that can be seen in the parsed URI.
+    let url = url::Url::parse(uri).expect("allowed, so it parses");
+    assert!(url.username().is_empty() && url.password().is_none());
+    match url.scheme() {
+        "file" => assert!(url.to_file_path().unwrap().starts_with("/usr/share")),
+        "http" | "https" | "s3" => {
+            let host = url.host_str().unwrap().trim_end_matches('.');
+            let host = host.to_ascii_lowercase();
+            assert!(
+                host == "example.org" || host.ends_with(".example.net"),
+                "{host}"
+            );
+        }
+        other => panic!("the scheme {other} is not allowed"),
+    }
+}
+
+/// Images of all formats: any bytes give pixels or an error, within the limits; header and decoder agree on the size.
+pub fn image(bytes: &[u8]) {
+    let limits = DecodeLimits {
+        max_pixels: 1 << 20,
+        max_alloc_bytes: 32 << 20,
+    };
+    let fit = if bytes.len() % 2 == 0 {
+        Fit::Squash
+    } else {
+        Fit::CenterCrop
+    };
+    let preprocessing = Preprocessing {
+        height: 24,
+        width: 32,
+        fit,
+        filter: Filter::Bicubic,
+    };
+    let mut pixels = vec![0; 24 * 32 * 3];
+    if let Ok(size) = decode_into(bytes, &preprocessing, &limits, &mut pixels) {
+        assert!(u64::from(size.width) * u64::from(size.height) <= limits.max_pixels);
+        if let Ok(info) = probe(bytes, &limits) {
+            assert_eq!(info.size, size);
+        }
+    }
+}
+
+/// A folder with the small bundle's files, whose `bundle.json` and weights are replaced by the input.
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = if root.ends_with("fuzz") {
+        root.parent().unwrap()
+    } else {
+        root
+    };
+    let folder = tempfile::tempdir().unwrap().keep();
+    for entry in std::fs::read_dir(root.join("tests/fixtures/tiny-model")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+        }
+    }
+    folder
+});
+
+/// Bundle files: the first byte says which; any bytes are read or refused, and what is read can be written and read again.
+pub fn bundle(bytes: &[u8]) {
+    let Some((which, bytes)) = bytes.split_first() else {
+        return;
+    };
+    match which % 4 {
+        0 => {
+            std::fs::write(FOLDER.join("bundle.json"), bytes).unwrap();
+            if let Ok(bundle) = Bundle::open(&*FOLDER) {
+                for name in bundle.manifest().files.keys() {
+                    let path = bundle.path(name).unwrap().canonicalize().unwrap();
+                    assert!(path.starts_with(FOLDER.canonicalize().unwrap()), "{name}");
+                }
+            }
+        }
+        1 => {
+            if let Ok((head, trainable)) = FoldedHead::from_safetensors(bytes) {
+                let written = head.to_safetensors(&trainable).unwrap();
+                let (again, _) = FoldedHead::from_safetensors(&written).unwrap();
+                assert_eq!((again.categories, again.dim), (head.categories, head.dim));
+            }
+        }
+        2 => {
+            let _ = check_graph_files(&FOLDER.join("encoder.onnx"), bytes.to_vec().into());
+        }
+        _ => {
+            let path = FOLDER.join("weights.safetensors");
+            std::fs::write(&path, bytes).unwrap();
+            if let Ok(file) = WeightFile::open(&path) {
+                for name in file.names() {
+                    let shape = file.shape(name).unwrap();
+                    let _ = file.read(name, shape);
+                    let _ = file.read_number(name);
+                }
+            }
+        }
+    }
+}
+
+/// Registry records: any bytes are read or refused; no file name of a version leads out of the cache.
+pub fn registry(bytes: &[u8]) {
+    static WORLD: LazyLock<(tokio::runtime::Runtime, Registry, PathBuf)> = LazyLock::new(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let folder = tempfile::tempdir().unwrap().keep();
+        let url = folder.join("registry").display().to_string();
+        let registry = runtime
+            .block_on(Registry::open_or_create(&url, &Default::default()))
+            .unwrap();
+        (runtime, registry, folder)
+    });
+    if let Ok(pointer) = serde_json::from_slice::<Pointer>(bytes) {
+        let written = serde_json::to_vec(&pointer).unwrap();
+        assert_eq!(
+            serde_json::from_slice::<Pointer>(&written).unwrap(),
+            pointer
+        );
+    }
+    if let Ok(entry) = serde_json::from_slice::<HistoryEntry>(bytes) {
+        let written = serde_json::to_vec(&entry).unwrap();
+        assert_eq!(
+            serde_json::from_slice::<HistoryEntry>(&written).unwrap(),
+            entry
+        );
+    }
+    let Ok(version) = serde_json::from_slice::<VersionRecord>(bytes) else {
+        return;
+    };
+    let (runtime, registry, folder) = &*WORLD;
+    let cache = folder.join("cache");
+    // The registry is empty: only a version without files can be had.
+    let had = runtime.block_on(registry.materialise(&version, &Cache::at(&cache)));
+    assert!(had.is_err() || version.files.is_empty());
+    let mut beside: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    beside.retain(|name| name != "cache" && name != "registry");
+    assert!(beside.is_empty(), "it wrote {beside:?} beside the cache");
+}
+
+/// Label files: the first byte says which form; any bytes give events or an error, and events survive writing and reading.
+pub fn labels(bytes: &[u8]) {
+    let Some((which, bytes)) = bytes.split_first() else {
+        return;
+    };
+    let which = usize::from(*which);
+    if which % 6 == 5 {
+        let path = FOLDER.join("labels.csv");
+        std::fs::write(&path, bytes).unwrap();
+        let _ = EvalLabels::read(&path, None);
+        return;
+    }
+    let options = ImportOptions {
+        exhaustive: which & 64 != 0,
+        uri_prefix: "file:///images/".into(),
+        annotator: "fuzz".into(),
+        absent_control: (which & 128 != 0).then(|| "absent".into()),
+        ..ImportOptions::default()
+    };
+    let (_, form) = Form::ALL[which % 6];
+    let Ok(imported) = import(form, bytes, &options) else {
+        return;
+    };
+    let table = LabelTable::of_events(&imported.events);
+    let _ = (table.hash(), table.counts());
+    for (_, form) in Form::ALL {
+        let mut written = Vec::new();
+        export(form, &table, &mut written).unwrap();
+    }
+}

@@ -1,0 +1,219 @@
+//! What goes in and what comes out beside the files: the messages sent, and the dead letters.
+
+use crate::{
+    checker::{DeadLetter, Produced},
+    world::{DEAD_LETTERS, IMAGES, pause},
+};
+use anyhow::{Context, Result, bail, ensure};
+use base64::Engine as _;
+use rdkafka::{
+    ClientConfig, Message, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::Headers,
+    producer::{FutureProducer, FutureRecord},
+};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+/// Writes messages, good ones and garbage, and remembers what went where.
+pub struct Producer {
+    producer: FutureProducer,
+    bootstrap: String,
+    good: String,
+    pub produced: HashMap<String, Produced>,
+    places: HashSet<(usize, i32, i64)>,
+    /// How often the topic was created again.
+    pub incarnation: usize,
+    sent: usize,
+}
+
+/// An idempotent producer; a fresh one knows nothing of a topic that was deleted.
+fn producer(bootstrap: &str) -> Result<FutureProducer> {
+    Ok(ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", "120000")
+        .set("linger.ms", "0")
+        .set("reconnect.backoff.max.ms", "500")
+        .create()?)
+}
+
+impl Producer {
+    pub fn new(bootstrap: &str) -> Result<Producer> {
+        let mut picture = image::RgbImage::new(40, 30);
+        for (x, y, pixel) in picture.enumerate_pixels_mut() {
+            *pixel = image::Rgb([(x * 6) as u8, (y * 8) as u8, ((x + y) * 3) as u8]);
+        }
+        let mut png = std::io::Cursor::new(Vec::new());
+        picture.write_to(&mut png, image::ImageFormat::Png)?;
+        let base64 = base64::engine::general_purpose::STANDARD.encode(png.into_inner());
+        Ok(Producer {
+            producer: producer(bootstrap)?,
+            bootstrap: bootstrap.to_string(),
+            good: format!("data:image/png;base64,{base64}"),
+            produced: HashMap::new(),
+            places: HashSet::new(),
+            incarnation: 0,
+            sent: 0,
+        })
+    }
+
+    /// Sends a message to each of `partitions` and waits until the broker has them all. Every thirteenth is garbage of some kind.
+    pub async fn send(&mut self, partitions: &[i32]) -> Result<()> {
+        // A few at a time, so that the stages see them trickle in.
+        for some in partitions.chunks(16) {
+            let messages: Vec<_> = some.iter().map(|p| (*p, self.next())).collect();
+            let incarnation = self.incarnation;
+            let sent = messages
+                .into_iter()
+                .map(|(partition, (image_id, value, expected))| {
+                    let producer = &self.producer;
+                    async move {
+                        let record = FutureRecord::to(IMAGES)
+                            .partition(partition)
+                            .key(&image_id)
+                            .payload(&value);
+                        let delivery = producer
+                            .send(record, Duration::from_secs(120))
+                            .await
+                            .map_err(|(error, _)| error)
+                            .context("the chaos producer could not send")?;
+                        let produced = Produced {
+                            incarnation,
+                            partition: delivery.partition,
+                            offset: delivery.offset,
+                            expected,
+                            excused: false,
+                        };
+                        Ok::<_, anyhow::Error>((image_id, produced))
+                    }
+                });
+            for (image_id, produced) in futures::future::try_join_all(sent).await? {
+                let place = (incarnation, produced.partition, produced.offset);
+                ensure!(
+                    self.places.insert(place),
+                    "the broker gave {place:?} twice, the second time for {image_id}"
+                );
+                self.produced.insert(image_id, produced);
+            }
+            pause().await;
+        }
+        Ok(())
+    }
+
+    /// Goes on with the topic created again.
+    pub fn begin_incarnation(&mut self) -> Result<()> {
+        self.producer = producer(&self.bootstrap)?;
+        self.incarnation += 1;
+        Ok(())
+    }
+
+    /// Excuses every message that `gone` says was deleted, unless it is already seen.
+    pub fn excuse(&mut self, seen: &HashSet<String>, gone: impl Fn(&Produced) -> bool) {
+        for (image_id, produced) in &mut self.produced {
+            if gone(produced) && !seen.contains(image_id) {
+                produced.excused = true;
+            }
+        }
+    }
+
+    fn next(&mut self) -> (String, String, Option<&'static str>) {
+        self.sent += 1;
+        let image_id = format!("image-{:07}", self.sent);
+        let reference = |uri: &str| format!(r#"{{"image_id":"{image_id}","uri":"{uri}"}}"#);
+        let (value, expected) = match self.sent % 65 {
+            13 => (format!(r#"{{"image_id":"{image_id}""#), Some("bad_message")),
+            26 => (reference("gopher://example.org/a"), Some("bad_uri")),
+            39 => (reference("file:///etc/hostname"), Some("forbidden_uri")),
+            52 => (
+                reference("data:image/png;base64,aGVsbG8gd29ybGQ="),
+                Some("unsupported_image"),
+            ),
+            0 => (
+                // A PNG cut off after its header.
+                reference(&self.good[..self.good.len() / 2 / 4 * 4]),
+                Some("bad_image"),
+            ),
+            _ => (reference(&self.good), None),
+        };
+        (image_id, value, expected)
+    }
+}
+
+/// Follows the dead-letter topic.
+pub struct DeadLetterReader {
+    consumer: BaseConsumer,
+    pub letters: Vec<DeadLetter>,
+}
+
+impl DeadLetterReader {
+    pub fn new(bootstrap: &str) -> Result<DeadLetterReader> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("group.id", "chaos-checker")
+            .set("enable.auto.commit", "false")
+            .create()?;
+        let mut all = TopicPartitionList::new();
+        all.add_partition_offset(DEAD_LETTERS, 0, rdkafka::Offset::Beginning)?;
+        consumer.assign(&all)?;
+        Ok(DeadLetterReader {
+            consumer,
+            letters: Vec::new(),
+        })
+    }
+
+    /// Reads up to the topic's present end.
+    pub fn catch_up(&mut self) -> Result<()> {
+        let (_, high) = retry(|| {
+            self.consumer
+                .fetch_watermarks(DEAD_LETTERS, 0, Duration::from_secs(10))
+        })?;
+        let position = |c: &BaseConsumer| -> i64 {
+            c.position()
+                .ok()
+                .and_then(|p| p.find_partition(DEAD_LETTERS, 0)?.offset().to_raw())
+                .unwrap_or(0)
+        };
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while position(&self.consumer) < high {
+            ensure!(
+                std::time::Instant::now() < deadline,
+                "the dead-letter topic could not be read to {high}"
+            );
+            let Some(Ok(message)) = self.consumer.poll(Duration::from_millis(200)) else {
+                continue;
+            };
+            let headers = message.headers().context("a dead letter without headers")?;
+            let header = |name: &str| -> Result<String> {
+                let value = headers
+                    .iter()
+                    .find(|h| h.key == name)
+                    .and_then(|h| h.value)
+                    .with_context(|| format!("a dead letter without {name}"))?;
+                Ok(String::from_utf8(value.to_vec())?)
+            };
+            let key = message.key().context("a dead letter without key")?;
+            self.letters.push(DeadLetter {
+                image_id: String::from_utf8(key.to_vec())?,
+                partition: header("source.partition")?.parse()?,
+                offset: header("source.offset")?.parse()?,
+                kind: header("error.kind")?,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Repeats a broker call that may fail while a broker restarts.
+fn retry<T, E: std::fmt::Display>(mut call: impl FnMut() -> Result<T, E>) -> Result<T> {
+    let mut last = String::new();
+    for _ in 0..12 {
+        match call() {
+            Ok(value) => return Ok(value),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    bail!("the broker does not answer: {last}")
+}
