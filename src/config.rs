@@ -175,7 +175,7 @@ section! {
 section! {
     /// How images are fetched, and from where they may be.
     FetchConfig {
-        /// Fetches in flight.
+        /// Images being fetched, or fetched and waiting to be decoded.
         concurrency: usize = 64,
         /// Deadline of one image, retries included; after it the message is a dead letter.
         timeout_ms: u64 = 10_000,
@@ -239,12 +239,14 @@ section! {
         device: u32 = 0,
         /// Inference workers; 0: one per core on a CPU, one on a GPU.
         workers: usize = 0,
-        /// Largest batch.
+        /// Largest batch. On a CPU batches also end at about 100 ms of work: larger ones only wait and take memory.
         max_batch: usize = 16,
         /// Largest batch in bytes of pixels, MiB.
         max_batch_mib: u64 = 64,
         /// Longest time that a ready image waits for others to join its batch.
         max_delay_ms: u64 = 20,
+        /// Most tags of one image: those that exceed their thresholds the furthest.
+        max_tags: usize = 100,
         /// How often the registry's pointer is looked at; 0: never.
         watch_interval_ms: u64 = 5_000,
         /// Where TensorRT keeps its engines.
@@ -390,6 +392,9 @@ impl StageConfig {
         }
         if self.model.max_batch == 0 {
             return bad("model.max_batch", "must be at least 1");
+        }
+        if self.model.max_tags == 0 {
+            return bad("model.max_tags", "must be at least 1");
         }
         if self.fetch.concurrency == 0 {
             return bad("fetch.concurrency", "must be at least 1");

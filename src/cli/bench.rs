@@ -19,13 +19,13 @@ use std::{
     time::Duration,
 };
 use tagstream::{
-    config::{ObjectStoreConfig, Provider},
+    config::{ModelConfig, ObjectStoreConfig, Provider},
     error::{Exit, usage},
     model::{
         bundle::Bundle,
         init::{CategoryList, ClipFolder, Init},
         runtime::Runtime,
-        tagger::{Tagger, TaggerOptions},
+        tagger::{HeadRows, Tagger, TaggerOptions},
     },
 };
 
@@ -155,7 +155,15 @@ pub fn run(args: BenchArgs) -> anyhow::Result<Exit> {
 
     let runtime = Runtime::load()?;
     let device = runtime.resolve(args.provider.into(), 0)?;
-    let tagger = Tagger::open(&runtime, &bundle, TaggerOptions::on(device), None)?;
+    let options = TaggerOptions {
+        // As the stage runs it.
+        rows: HeadRows::Best {
+            count: ModelConfig::default().max_tags,
+            regions: false,
+        },
+        ..TaggerOptions::on(device)
+    };
+    let tagger = Tagger::open(&runtime, &bundle, options, None)?;
     let bench = ceiling::Bench::new(&tagger, &pictures)?;
     let batch = bench.best_batch(Duration::from_secs_f64((args.seconds / 6.0).min(2.0)))?;
     let cluster = cluster::Cluster::open(args.brokers.as_deref())?;

@@ -11,7 +11,8 @@ pub use head::{HeadModel, HeadOutputs, HeadSession};
 
 use super::runtime::{Device, ProviderOptions, Runtime, RuntimeError};
 use crate::config::Provider;
-use graph::{Graph, GraphName, dims, host_floats, run_on};
+use bytes::Bytes;
+use graph::{Graph, GraphName, Source, dims, host_floats, run_on};
 use ort::{
     session::Session,
     value::{DynTensor, TensorElementType, TensorRef},
@@ -187,17 +188,37 @@ impl EncoderModel {
     /// # Errors
     /// [`SessionError`] names the file and what is wrong.
     pub fn read(runtime: &Runtime, path: &Path) -> Result<Self, SessionError> {
-        Self::from_bytes(runtime, path.display().to_string(), read(path)?)
+        let name = path.display().to_string();
+        Self::from_source(
+            runtime,
+            name,
+            Source::File(path.to_owned()),
+            read(path)?.into(),
+        )
     }
 
     /// As [`EncoderModel::read`], from bytes; `name` stands in errors.
     ///
     /// # Errors
     /// [`SessionError::Contract`] if it is not an ONNX model.
-    pub fn from_bytes(_: &Runtime, name: String, bytes: Vec<u8>) -> Result<Self, SessionError> {
+    pub fn from_bytes(
+        runtime: &Runtime,
+        name: String,
+        bytes: Vec<u8>,
+    ) -> Result<Self, SessionError> {
+        let bytes = Bytes::from(bytes);
+        Self::from_source(runtime, name, Source::Memory(bytes.clone()), bytes)
+    }
+
+    fn from_source(
+        _: &Runtime,
+        name: String,
+        source: Source,
+        bytes: Bytes,
+    ) -> Result<Self, SessionError> {
         let sha256 = hex(&Sha256::digest(&bytes));
         Ok(EncoderModel {
-            graph: Arc::new(Graph::new(name, bytes, None)?),
+            graph: Arc::new(Graph::new(name, source, bytes, None)?),
             sha256,
         })
     }

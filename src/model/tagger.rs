@@ -3,7 +3,8 @@
 //! The stage's engine drives one of these from its threads; `tagstream tag` and evaluation use [`Tagger::tag_each`].
 
 use super::{
-    bundle::{Bundle, Manifest, Preprocessing},
+    bundle::{Bundle, HEAD_WEIGHTS_FILE, Manifest, Preprocessing},
+    head::{self, FoldedHead, HeadError, WeightStorage},
     runtime::{Device, Runtime},
     saliency,
     session::{
@@ -13,11 +14,14 @@ use super::{
 };
 use crate::events::BoundingBox;
 use std::{
+    fs,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 /// What is known of a model that is loaded: no sessions in here, so results may keep it as long as they like.
@@ -71,14 +75,23 @@ impl LoadedModel {
             .iter()
             .map(|logit| 1.0 / (1.0 + (-logit / temperature).exp()))
             .collect();
-        let mut hits: Vec<usize> = (0..c)
-            .filter(|i| scores[*i] >= self.manifest.categories[*i].threshold)
-            .collect();
-        hits.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+        // Every category has a row, or those have one that can be tags.
+        let rows: Vec<(usize, usize)> = match &outputs.rows {
+            None => (0..c).map(|i| (i, image * c + i)).collect(),
+            Some(rows) => {
+                let k = rows.len() / outputs.batch;
+                let own = (image * k..).zip(&rows[image * k..(image + 1) * k]);
+                own.map(|(row, category)| (*category as usize, row))
+                    .collect()
+            }
+        };
+        let mut hits = rows;
+        hits.retain(|(i, _)| scores[*i] >= self.manifest.categories[*i].threshold);
+        // By index where scores are equal, so that the order does not depend on where rows come from.
+        hits.sort_by(|(a, _), (b, _)| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
         let tags = hits
             .into_iter()
-            .map(|category| {
-                let row = image * c + category;
+            .map(|(category, row)| {
                 let map = &outputs.saliency[row * n..(row + 1) * n];
                 let columns = self.manifest.dims.grid_width;
                 let inside = saliency::peak_box(map, columns, saliency::BOX_THRESHOLD);
@@ -129,6 +142,21 @@ pub struct Inference {
     pub embedding: Vec<f32>,
 }
 
+/// For which categories the head hands out rows of evidence (`saliency` and, if wanted, `region`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadRows {
+    /// For all of them: the bundle's own `head.onnx`. For looking at maps, and for heads of unknown make.
+    All,
+    /// For the `count` categories that exceed their thresholds the furthest: an image has at most so many tags. Built from
+    /// `head.safetensors`; a head that was not written by [`crate::model::head`] is run as it is.
+    Best {
+        /// K.
+        count: usize,
+        /// Whether region features are wanted.
+        regions: bool,
+    },
+}
+
 /// How a [`Tagger`] is opened.
 #[derive(Debug, Clone)]
 pub struct TaggerOptions {
@@ -136,6 +164,8 @@ pub struct TaggerOptions {
     pub session: SessionOptions,
     /// Sessions: one a worker.
     pub workers: usize,
+    /// For which categories there are rows of evidence.
+    pub rows: HeadRows,
 }
 
 impl TaggerOptions {
@@ -145,6 +175,7 @@ impl TaggerOptions {
         TaggerOptions {
             session: SessionOptions::on(device),
             workers: if device.is_gpu() { 1 } else { cores },
+            rows: HeadRows::All,
         }
     }
 }
@@ -156,6 +187,59 @@ pub struct Tagger {
     encoders: Vec<Arc<Mutex<EncoderSession>>>,
     heads: Vec<Mutex<HeadSession>>,
     options: TaggerOptions,
+    useful_batch: usize,
+}
+
+/// The logit at which a category's calibrated probability reaches its threshold.
+fn floor(threshold: f32, temperature: f32) -> f32 {
+    // Thresholds of 0 and 1 are infinitely far away; what is compared with them must stay a number.
+    (temperature * (threshold / (1.0 - threshold)).ln()).clamp(-1e30, 1e30)
+}
+
+/// The head, in the form that hands out the rows wanted.
+fn open_head(
+    runtime: &Runtime,
+    bundle: &Bundle,
+    rows: HeadRows,
+) -> Result<HeadModel, SessionError> {
+    let path = bundle.root().join(HEAD_WEIGHTS_FILE);
+    let HeadRows::Best { count, regions } = rows else {
+        return HeadModel::read(runtime, &bundle.head_graph(), &path);
+    };
+    let weights = fs::read(&path).map_err(|source| SessionError::Unreadable {
+        path: path.clone(),
+        source,
+    })?;
+    let head = match FoldedHead::from_safetensors(&weights) {
+        Ok((head, _)) => head,
+        Err(HeadError::Format(reason)) => {
+            tracing::info!(
+                reason,
+                "head.safetensors is of another make: head.onnx is run as it is"
+            );
+            return HeadModel::read(runtime, &bundle.head_graph(), &path);
+        }
+        Err(other) => return Err(bad_head(&path, other)),
+    };
+    let manifest = bundle.manifest();
+    let temperature = manifest.calibration.temperature;
+    let thresholds = manifest.categories.iter().map(|c| c.threshold);
+    let outputs = head::HeadOutputs::Top {
+        count,
+        floors: thresholds.map(|t| floor(t, temperature)).collect(),
+        regions,
+    };
+    let graph = WeightStorage::beside(HEAD_WEIGHTS_FILE, &weights)
+        .and_then(|storage| head.to_onnx(&outputs, Some(manifest.positions()), &storage))
+        .map_err(|e| bad_head(&path, e))?;
+    HeadModel::from_bytes(runtime, path.display().to_string(), graph, &weights)
+}
+
+fn bad_head(path: &Path, error: HeadError) -> SessionError {
+    SessionError::Contract {
+        graph: path.display().to_string(),
+        reason: error.to_string(),
+    }
 }
 
 /// The lock of a session whose last user panicked is as good as any: a run leaves no state behind.
@@ -215,8 +299,7 @@ impl Tagger {
                 shape.dim
             )));
         }
-        let weights = bundle.root().join(crate::model::bundle::HEAD_WEIGHTS_FILE);
-        let head = HeadModel::read(runtime, &bundle.head_graph(), &weights)?;
+        let head = open_head(runtime, bundle, options.rows)?;
         let heads = (0..workers)
             .map(|_| Ok(Mutex::new(head.open(runtime, &options.session, shape)?)))
             .collect::<Result<Vec<_>, SessionError>>()?;
@@ -240,6 +323,7 @@ impl Tagger {
             encoder_hash: bundle.encoder_hash().to_owned(),
             encoders,
             heads,
+            useful_batch: options.session.max_batch,
             options,
         })
     }
@@ -272,6 +356,33 @@ impl Tagger {
     ) -> Result<HeadOutputs, SessionError> {
         let features = lock(&self.encoders[worker]).features(pixels, batch)?;
         lock(&self.heads[worker]).score(&features, regions)
+    }
+
+    /// The largest batch that is worth making; at most [`SessionOptions::max_batch`].
+    pub fn useful_batch(&self) -> usize {
+        self.useful_batch
+    }
+
+    /// Finds [`Tagger::useful_batch`]. A GPU wants all it can get. On a processor a batch only spreads what a run costs
+    /// beside the arithmetic, well under a millisecond; beyond `time` it makes images wait and takes memory for nothing.
+    ///
+    /// # Errors
+    /// A run that failed.
+    pub fn settle_batch(&mut self, time: Duration) -> Result<(), SessionError> {
+        let limit = self.options.session.max_batch;
+        if self.model.device.is_gpu() || limit == 1 {
+            return Ok(());
+        }
+        let grey = vec![128u8; self.model.shape.image_bytes()];
+        let mut least = Duration::MAX;
+        for _ in 0..3 {
+            let started = Instant::now();
+            self.run(0, &grey, 1, false)?;
+            least = least.min(started.elapsed());
+        }
+        let images = time.as_secs_f64() / least.as_secs_f64().max(1e-6);
+        self.useful_batch = (images.ceil() as usize).clamp(1, limit);
+        Ok(())
     }
 
     /// Runs every batch size of `sizes` on every worker, all workers at once: the first run of a shape is slow.
@@ -386,3 +497,6 @@ impl Tagger {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use crate::{
         bundle::{Bundle, Preprocessing},
         runtime::{Device, Runtime, RuntimeError},
         session::{SessionError, SessionOptions},
-        tagger::{Tagger, TaggerOptions},
+        tagger::{HeadRows, Tagger, TaggerOptions},
     },
     ops::heartbeat::Heartbeats,
 };
@@ -92,6 +92,7 @@ struct Shared {
     runtime: Runtime,
     device: Device,
     config: ModelConfig,
+    regions: bool,
     serving: RwLock<Arc<Tagger>>,
     heartbeats: Heartbeats,
     /// Held while a swap is made: one at a time.
@@ -139,7 +140,7 @@ impl Engine {
     ) -> Result<Self, InferError> {
         let runtime = Runtime::load()?;
         let device = runtime.resolve(config.provider, config.device)?;
-        let tagger = prepared(&runtime, device, config, bundle, None)?;
+        let tagger = prepared(&runtime, device, config, regions, bundle, None)?;
         let workers = tagger.workers();
         tracing::info!(model = tagger.model().id(), %device, workers, "model is warm");
         let (commands, received) = mpsc::channel();
@@ -148,6 +149,7 @@ impl Engine {
             runtime,
             device,
             config: config.clone(),
+            regions,
             serving: RwLock::new(Arc::clone(&tagger)),
             heartbeats: Heartbeats::default(),
             swapping: Mutex::new(()),
@@ -226,6 +228,7 @@ impl Engine {
             &shared.runtime,
             shared.device,
             &shared.config,
+            shared.regions,
             bundle,
             Some(&old),
         )
@@ -348,11 +351,23 @@ fn bucket_sizes(device: Device, capacity: usize) -> Vec<usize> {
     sizes
 }
 
+/// How long a batch may take on a processor: see [`Tagger::settle_batch`].
+const CPU_BATCH: Duration = Duration::from_millis(100);
+
+/// Gives back to the system what opening a model has left in the allocator's free lists: a copy or two of its weights.
+fn release_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: takes no pointers; it only touches free memory, under the allocator's own locks.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 fn layout(config: &ModelConfig, tagger: &Tagger) -> Layout {
     let image_bytes = tagger.model().shape.image_bytes();
     Layout {
         image_bytes,
-        capacity: Layout::capacity_for(config.max_batch, config.max_batch_mib << 20, image_bytes),
+        capacity: tagger.useful_batch(),
         // Every worker runs one; one is complete and one is being filled.
         buffers: tagger.workers() + 2,
         max_delay: Duration::from_millis(config.max_delay_ms),
@@ -364,6 +379,7 @@ fn prepared(
     runtime: &Runtime,
     device: Device,
     config: &ModelConfig,
+    regions: bool,
     bundle: &Bundle,
     reuse: Option<&Tagger>,
 ) -> Result<Arc<Tagger>, InferError> {
@@ -372,6 +388,10 @@ fn prepared(
     if config.workers > 0 {
         options.workers = config.workers;
     }
+    options.rows = HeadRows::Best {
+        count: config.max_tags,
+        regions,
+    };
     let input = &bundle.manifest().preprocessing;
     options.session = SessionOptions {
         max_batch: Layout::capacity_for(
@@ -383,11 +403,12 @@ fn prepared(
             .then(|| PathBuf::from(&config.engine_cache)),
         ..options.session
     };
-    let sizes = bucket_sizes(device, options.session.max_batch);
     let open = || {
-        let tagger = Tagger::open(runtime, bundle, options, reuse)?;
+        let mut tagger = Tagger::open(runtime, bundle, options, reuse)?;
         tagger.canary()?;
-        tagger.warm(&sizes)?;
+        tagger.settle_batch(CPU_BATCH)?;
+        tagger.warm(&bucket_sizes(device, tagger.useful_batch()))?;
+        release_memory();
         Ok(Arc::new(tagger))
     };
     let tagger = open().map_err(|e| InferError::model(bundle.id(), e))?;

@@ -18,6 +18,8 @@ pub enum HeadOutputs {
         /// Per category the logit from which it counts as a tag, `[C]`. With it the K rows kept are those that can
         /// become tags, also where thresholds differ.
         floors: Vec<f32>,
+        /// Whether `tag_region` is handed out; without it the region features are not computed.
+        regions: bool,
     },
 }
 
@@ -73,7 +75,7 @@ impl FoldedHead {
         storage: &WeightStorage,
     ) -> Result<Vec<u8>, HeadError> {
         self.check()?;
-        if let HeadOutputs::Top { count, floors } = outputs
+        if let HeadOutputs::Top { count, floors, .. } = outputs
             && (floors.len() != self.categories || *count == 0)
         {
             return Err(HeadError::Sizes(format!(
@@ -214,7 +216,11 @@ impl HeadGraph<'_> {
                 let dims = [batch.clone(), c.into(), d.into()];
                 g.output(&direction, "region", f32, &dims);
             }
-            HeadOutputs::Top { count, floors } => {
+            HeadOutputs::Top {
+                count,
+                floors,
+                regions,
+            } => {
                 let k = (*count).min(c);
                 let floors = g.weight("floors", &[c], f32, floors);
                 let margins = g.node("Sub", &[&logits, &floors], &[]);
@@ -224,14 +230,16 @@ impl HeadGraph<'_> {
                 let index = g.node("Unsqueeze", &[&best[1], &last], &[]);
                 let per_image = [("batch_dims", Attribute::Int(1))];
                 let saliency = g.node("GatherND", &[&shared.saliency, &index], &per_image);
-                let region = g.matmul(&saliency, &shared.dense);
-                let region = g.l2_normalise(&region, f32);
                 let dims = [batch.clone(), k.into()];
                 g.output(&best[1], "tags", Element::I64, &dims);
                 let dims = [batch.clone(), k.into(), positions];
                 g.output(&saliency, "tag_saliency", f32, &dims);
-                let dims = [batch.clone(), k.into(), d.into()];
-                g.output(&region, "tag_region", f32, &dims);
+                if *regions {
+                    let region = g.matmul(&saliency, &shared.dense);
+                    let region = g.l2_normalise(&region, f32);
+                    let dims = [batch.clone(), k.into(), d.into()];
+                    g.output(&region, "tag_region", f32, &dims);
+                }
             }
         }
         g.output(&embedding, "embedding", f32, &[batch, d.into()]);

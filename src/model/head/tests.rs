@@ -155,6 +155,7 @@ fn lean_graph_gives_the_rows_of_the_best_tags() {
                 let outputs = HeadOutputs::Top {
                     count: k,
                     floors: floors.clone(),
+                    regions: true,
                 };
                 let model = head
                     .to_onnx(&outputs, positions, &WeightStorage::Inline)
@@ -178,6 +179,21 @@ fn lean_graph_gives_the_rows_of_the_best_tags() {
                 assert_close(&outputs, "tags", &[BATCH, k], &tags);
                 assert_close(&outputs, "tag_saliency", &[BATCH, k, n], &saliency);
                 assert_close(&outputs, "tag_region", &[BATCH, k, d], &region);
+                let without = HeadOutputs::Top {
+                    count: k,
+                    floors: floors.clone(),
+                    regions: false,
+                };
+                let model = head
+                    .to_onnx(&without, positions, &WeightStorage::Inline)
+                    .unwrap();
+                let mut fewer = run(&model, &inputs(&head, n, &dense, &global));
+                let mut all = outputs;
+                all.remove("tag_region");
+                assert_eq!(fewer.len(), 4);
+                for (name, values) in all {
+                    assert_eq!(fewer.remove(name.as_str()).unwrap(), values, "{name}");
+                }
             }
         }
     }
@@ -189,6 +205,7 @@ fn asking_for_more_tags_than_categories_gives_all_of_them() {
     let outputs = HeadOutputs::Top {
         count: 100,
         floors: vec![0.0; head.categories],
+        regions: true,
     };
     let model = head
         .to_onnx(&outputs, None, &WeightStorage::Inline)
@@ -205,6 +222,7 @@ fn zero_shot_graph_never_builds_the_regions() {
     let outputs = HeadOutputs::Top {
         count: 2,
         floors: vec![0.0; head.categories],
+        regions: true,
     };
     let products = |head: &FoldedHead| {
         let model = head
@@ -387,6 +405,7 @@ fn flaws_are_named() {
     let top = HeadOutputs::Top {
         count: 3,
         floors: vec![0.0; 2],
+        regions: true,
     };
     assert!(matches!(
         good.to_onnx(&top, None, &storage),

@@ -10,7 +10,7 @@ use super::{
 };
 
 use prost::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// A tensor inside a graph: an input, an initializer or what a node makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -312,7 +312,11 @@ impl GraphBuilder {
     }
 
     /// The finished model as protobuf types.
-    pub fn into_model(self) -> ModelProto {
+    pub fn into_model(mut self) -> ModelProto {
+        // ONNX Runtime forgets initializers that nothing reads, and then refuses values for them.
+        let read: HashSet<&String> = self.nodes.iter().flat_map(|node| &node.input).collect();
+        self.initializers
+            .retain(|tensor| tensor.name.as_ref().is_some_and(|name| read.contains(name)));
         ModelProto {
             ir_version: Some(IR_VERSION),
             producer_name: Some("tagstream".to_owned()),

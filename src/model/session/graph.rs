@@ -5,18 +5,30 @@ use crate::model::{
     onnx::proto,
     runtime::{Device, ProviderOptions, Runtime},
 };
+use bytes::Bytes;
 use ort::{
     memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
     session::{Session, builder::PrepackedWeights},
-    value::{DynTensor, DynValue, Outlet, Tensor, TensorElementType, ValueType},
+    value::{
+        DynTensor, DynValue, Outlet, PrimitiveTensorElementType, Tensor, TensorElementType,
+        ValueType,
+    },
 };
 use prost::Message;
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
-/// A graph's bytes and what all sessions of it share.
+/// Where a graph is read from, each time a session of it is opened.
+pub(super) enum Source {
+    /// A file. ONNX Runtime reads it by itself, so that no second copy of the weights is held meanwhile.
+    File(PathBuf),
+    /// Bytes.
+    Memory(Bytes),
+}
+
+/// A graph and what all sessions of it share.
 pub(super) struct Graph {
     pub(super) name: GraphName,
-    bytes: Vec<u8>,
+    source: Source,
     /// Large weights, handed to every CPU session so that the prepacked copy is shared too.
     pub(super) shared: Vec<(String, Arc<DynValue>)>,
     /// Weights that the graph leaves outside.
@@ -28,16 +40,19 @@ pub(super) struct Graph {
 const SHARED_FROM_BYTES: usize = 16 * 1024;
 
 impl Graph {
+    /// `bytes` are the content of `source`.
     pub(super) fn new(
         name: String,
-        bytes: Vec<u8>,
+        source: Source,
+        bytes: Bytes,
         external: Option<&[u8]>,
     ) -> Result<Self, SessionError> {
         let contract = |reason: String| SessionError::Contract {
             graph: name.clone(),
             reason,
         };
-        let model = proto::ModelProto::decode(bytes.as_slice())
+        // The weights in it are slices of `bytes`, not copies.
+        let model = proto::ModelProto::decode(bytes)
             .map_err(|e| contract(format!("it is not an ONNX model ({e})")))?;
         let initializers = model.graph.map(|g| g.initializer).unwrap_or_default();
         let (outside, inside): (Vec<_>, Vec<_>) = initializers
@@ -66,7 +81,7 @@ impl Graph {
         };
         Ok(Graph {
             name: GraphName(name.into()),
-            bytes,
+            source,
             shared,
             external,
             prepacked: PrepackedWeights::new(),
@@ -90,7 +105,10 @@ impl Graph {
                 }
                 builder = builder.with_prepacked_weights(&self.prepacked)?;
             }
-            builder.commit_from_memory(&self.bytes)
+            match &self.source {
+                Source::File(path) => builder.commit_from_file(path),
+                Source::Memory(bytes) => builder.commit_from_memory(bytes),
+            }
         };
         build().map_err(|e| SessionError::Open {
             graph: self.name.0.to_string(),
@@ -263,9 +281,16 @@ pub(super) fn run_on(
 
 /// Copies a float tensor to the host, from wherever it lies.
 pub(super) fn host_floats(value: &DynTensor) -> ort::Result<Vec<f32>> {
+    host_values(value)
+}
+
+/// As [`host_floats`], of any plain element type.
+pub(super) fn host_values<T: PrimitiveTensorElementType + Copy>(
+    value: &DynTensor,
+) -> ort::Result<Vec<T>> {
     if value.memory_info().is_cpu_accessible() {
-        return Ok(value.try_extract_tensor::<f32>()?.1.to_vec());
+        return Ok(value.try_extract_tensor::<T>()?.1.to_vec());
     }
     let host = value.to(AllocationDevice::CPU, 0)?;
-    Ok(host.try_extract_tensor::<f32>()?.1.to_vec())
+    Ok(host.try_extract_tensor::<T>()?.1.to_vec())
 }

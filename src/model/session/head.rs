@@ -2,10 +2,11 @@
 
 use super::{
     Encoded, EncoderShape, Features, SessionError, SessionOptions,
-    graph::{Graph, GraphName, host_floats, run_on},
+    graph::{Graph, GraphName, Source, host_floats, host_values, run_on},
     read,
 };
 use crate::model::runtime::{Device, Runtime};
+use bytes::Bytes;
 use ort::{
     session::Session,
     value::{DynTensor, Tensor, TensorElementType},
@@ -19,9 +20,12 @@ pub struct HeadOutputs {
     pub batch: usize,
     /// `[B, C]`, before calibration.
     pub logits: Vec<f32>,
-    /// `[B, C, N]`: where each category's evidence lies; sums to 1 over N.
+    /// `[B, K]`: the categories whose rows are in `saliency` and `region`, those that exceed their thresholds the furthest
+    /// first; `None`: all of them in their order (K = C).
+    pub rows: Option<Vec<i64>>,
+    /// `[B, K, N]`: where each category's evidence lies; sums to 1 over N.
     pub saliency: Vec<f32>,
-    /// `[B, C, D]`: each category's region feature; empty unless asked for.
+    /// `[B, K, D]`: each category's region feature; empty unless asked for.
     pub region: Vec<f32>,
     /// `[B, D]`, L2-normalised.
     pub embedding: Vec<f32>,
@@ -57,8 +61,10 @@ impl HeadModel {
         graph: Vec<u8>,
         weights: &[u8],
     ) -> Result<Self, SessionError> {
+        let graph = Bytes::from(graph);
+        let source = Source::Memory(graph.clone());
         Ok(HeadModel {
-            graph: Arc::new(Graph::new(name, graph, Some(weights))?),
+            graph: Arc::new(Graph::new(name, source, graph, Some(weights))?),
         })
     }
 
@@ -94,20 +100,19 @@ impl HeadModel {
                 )));
             }
         }
-        for (name, rank) in [
-            ("logits", 2),
-            ("saliency", 3),
-            ("region", 3),
-            ("embedding", 2),
-        ] {
-            graph
-                .name
-                .outlet(session.outputs(), name, TensorElementType::Float32, rank)?;
+        let hands_out = |name: &str| session.outputs().iter().any(|o| o.name() == name);
+        let form = Form {
+            top: hands_out("tags"),
+            regions: hands_out("region") || hands_out("tag_region"),
+        };
+        for (name, element, rank) in form.outputs() {
+            graph.name.outlet(session.outputs(), name, element, rank)?;
         }
         let mut head = HeadSession {
             session,
             device: options.device,
             encoder,
+            form,
             categories: 0,
             name: graph.name.clone(),
         };
@@ -120,15 +125,18 @@ impl HeadModel {
         };
         let outputs = head.score_encoded(&zeros, true)?;
         let categories = outputs.logits.len();
+        let rows = outputs.rows.as_ref().map_or(categories, Vec::len);
+        let region = if form.regions { rows * dim } else { 0 };
         let right = [
-            ("saliency", outputs.saliency.len(), categories * locations),
-            ("region", outputs.region.len(), categories * dim),
+            ("saliency", outputs.saliency.len(), rows * locations),
+            ("region", outputs.region.len(), region),
             ("embedding", outputs.embedding.len(), dim),
         ];
         for (name, got, want) in right {
-            if got != want || want == 0 {
+            if got != want || rows == 0 {
                 return Err(head.name.contract(format!(
-                    "`{name}` of one image has {got} numbers instead of {want} (C = {categories}, N = {locations}, D = {dim})"
+                    "`{name}` of one image has {got} numbers instead of {want} (C = {categories}, rows = {rows}, \
+                     N = {locations}, D = {dim})"
                 )));
             }
         }
@@ -137,11 +145,36 @@ impl HeadModel {
     }
 }
 
+/// Which of the two forms of [`crate::model::head::HeadOutputs`] a graph has.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    /// Rows of the best categories only.
+    top: bool,
+    /// Whether it hands out region features.
+    regions: bool,
+}
+
+impl Form {
+    /// Names, element types and ranks, in the order in which they are read. The contract's form always has regions.
+    fn outputs(self) -> Vec<(&'static str, TensorElementType, usize)> {
+        use TensorElementType::{Float32, Int64};
+        let mut all = vec![("logits", Float32, 2), ("embedding", Float32, 2)];
+        if self.top {
+            all.extend([("tags", Int64, 2), ("tag_saliency", Float32, 3)]);
+            all.extend(self.regions.then_some(("tag_region", Float32, 3)));
+        } else {
+            all.extend([("saliency", Float32, 3), ("region", Float32, 3)]);
+        }
+        all
+    }
+}
+
 /// One worker's head. Runs are exclusive: one session a worker.
 pub struct HeadSession {
     session: Session,
     device: Device,
     encoder: EncoderShape,
+    form: Form,
     categories: usize,
     name: GraphName,
 }
@@ -161,18 +194,28 @@ impl HeadSession {
         features: &Features,
         regions: bool,
     ) -> Result<HeadOutputs, SessionError> {
-        let names = ["logits", "saliency", "embedding", "region"];
-        let wanted = if regions { &names[..] } else { &names[..3] };
+        let mut names: Vec<&str> = self.form.outputs().iter().map(|o| o.0).collect();
+        if self.form.regions && !regions {
+            names.pop();
+        }
+        let top = self.form.top;
         let inputs = [("dense", &features.dense), ("global", &features.global)];
         let mut run = || -> ort::Result<HeadOutputs> {
-            let outputs = run_on(&mut self.session, self.device, &inputs, wanted, Device::Cpu)?;
-            let mut host = outputs.iter().map(host_floats);
-            let mut next = || host.next().unwrap_or_else(|| Ok(Vec::new()));
+            let outputs = run_on(&mut self.session, self.device, &inputs, &names, Device::Cpu)?;
+            let mut outputs = outputs.iter();
+            let mut next = || outputs.next().map_or_else(|| Ok(Vec::new()), host_floats);
+            let (logits, embedding) = (next()?, next()?);
+            let rows = match top {
+                true => outputs.next().map(host_values).transpose()?,
+                false => None,
+            };
+            let mut next = || outputs.next().map_or_else(|| Ok(Vec::new()), host_floats);
             Ok(HeadOutputs {
                 batch: features.batch,
-                logits: next()?,
+                logits,
+                embedding,
+                rows,
                 saliency: next()?,
-                embedding: next()?,
                 region: next()?,
             })
         };

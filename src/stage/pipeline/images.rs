@@ -84,6 +84,8 @@ pub struct ImageSettings {
     pub embedding_in_topic: bool,
     /// Messages in the making.
     pub places: usize,
+    /// Images being fetched or waiting to be decoded.
+    pub fetches: usize,
     /// Decoding threads; 0: one for every core.
     pub decode_threads: usize,
 }
@@ -95,6 +97,8 @@ pub struct ImageRows<T> {
     /// Bytes of images between fetch and the batch.
     budget: Budget,
     decoders: rayon::ThreadPool,
+    /// Images being fetched or waiting to be decoded: bytes that are ahead of the decoder only take memory.
+    fetch_places: Semaphore,
     /// One for every decoding thread: a place in a batch is claimed only when it can be filled at once.
     decode_places: Semaphore,
     settings: ImageSettings,
@@ -140,6 +144,7 @@ impl<T: ImageModel> ImageRows<T> {
             tagger,
             fetcher,
             budget,
+            fetch_places: Semaphore::new(settings.fetches.max(1)),
             decode_places: Semaphore::new(decoders.current_num_threads()),
             decoders,
             settings,
@@ -181,6 +186,7 @@ impl<T: ImageModel> ImageRows<T> {
         timestamp: chrono::DateTime<Utc>,
     ) -> Result<PredictionRow, Flaw> {
         failpoint::pass("fetch.before").await?;
+        let ahead = self.fetch_places.acquire().await.expect("never closed");
         let fetched = self
             .fetcher
             .fetch(&reference.uri, &self.budget)
@@ -189,6 +195,7 @@ impl<T: ImageModel> ImageRows<T> {
         failpoint::pass("fetch.after").await?;
         let place = self.decode_places.acquire().await.expect("never closed");
         let slot = self.tagger.slot().await?;
+        drop(ahead);
         let (slot, size) = self.decode(fetched.bytes, slot).await?;
         drop(place);
         drop(fetched.lease);

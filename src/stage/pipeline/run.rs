@@ -372,6 +372,7 @@ pub async fn run<T: ImageModel>(
         predictions_topic: (!topic.is_empty()).then(|| topic.as_str().into()),
         embedding_in_topic: config.output.embedding_in_topic,
         places: 2 * config.fetch.concurrency + 8 * config.model.max_batch,
+        fetches: config.fetch.concurrency,
         decode_threads: config.decode.threads,
     };
     let maker = ImageRows::new(tagger, fetcher, images, settings).map_err(LineError::from)?;

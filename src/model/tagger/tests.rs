@@ -1,0 +1,152 @@
+//! Bundles of the tiny encoder of `tests/fixtures/tiny-model` with heads of our own making.
+
+use super::*;
+use crate::model::{
+    bundle::{BundleWriter, Category, Draft},
+    head::ZeroShot,
+};
+use std::path::PathBuf;
+
+const CATEGORIES: usize = 12;
+
+/// A bundle whose head scores `CATEGORIES` directions of the encoder's four dimensions.
+fn bundle(folder: &Path, threshold: f32) -> Bundle {
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-model");
+    let manifest = Bundle::open(&source).unwrap().manifest().clone();
+    let directions: Vec<f32> = (0..CATEGORIES * 4)
+        .map(|i| ((i * 37 % 23) as f32 / 11.0) - 1.0)
+        .collect();
+    let head = FoldedHead::zero_shot(&directions, 4, ZeroShot::from_logit(Some(2.0), None));
+    let files = head.to_files(Some(manifest.positions()), &[]).unwrap();
+    let mut writer = BundleWriter::new(folder).unwrap();
+    writer
+        .add_copy("encoder.onnx", &source.join("encoder.onnx"))
+        .unwrap();
+    writer.add("head.onnx", &files.onnx).unwrap();
+    writer.add("head.safetensors", &files.safetensors).unwrap();
+    let categories = (0..CATEGORIES).map(|i| Category {
+        name: format!("c{i}"),
+        prompt: format!("c{i}"),
+        // Different thresholds: the best score and the furthest above its threshold are not the same.
+        threshold: threshold + 0.02 * (i % 3) as f32,
+    });
+    writer
+        .finish(Draft {
+            name: "rows".into(),
+            parent: None,
+            created: manifest.created,
+            categories: categories.collect(),
+            dims: manifest.dims,
+            preprocessing: manifest.preprocessing,
+            calibration: manifest.calibration,
+            metrics: manifest.metrics,
+            lineage: manifest.lineage,
+        })
+        .unwrap()
+}
+
+fn open(bundle: &Bundle, rows: HeadRows) -> Tagger {
+    let options = TaggerOptions {
+        workers: 1,
+        rows,
+        ..TaggerOptions::on(Device::Cpu)
+    };
+    Tagger::open(&Runtime::load().unwrap(), bundle, options, None).unwrap()
+}
+
+/// Pictures of the tiny model: a coloured square on grey.
+fn pictures() -> Vec<u8> {
+    let colours: [[u8; 3]; 4] = [[250, 20, 20], [20, 250, 20], [20, 20, 250], [200, 200, 30]];
+    let picture = |(i, colour): (usize, &[u8; 3])| {
+        let mut pixels = vec![90u8; 32 * 32 * 3];
+        for y in 8..24 {
+            for x in 4 * i..4 * i + 16 {
+                pixels[(y * 32 + x) * 3..][..3].copy_from_slice(colour);
+            }
+        }
+        pixels
+    };
+    colours.iter().enumerate().flat_map(picture).collect()
+}
+
+fn inferences(tagger: &Tagger, regions: bool) -> Vec<Inference> {
+    let outputs = tagger.run(0, &pictures(), 4, regions).unwrap();
+    let interpret = |i| {
+        tagger
+            .model()
+            .interpret(&outputs, i, Some((640, 480)))
+            .unwrap()
+    };
+    (0..4).map(interpret).collect()
+}
+
+#[test]
+fn rows_of_the_best_say_the_same_as_rows_of_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = bundle(&folder.path().join("bundle"), 0.5);
+    let all = inferences(&open(&bundle, HeadRows::All), true);
+    let tags: usize = all.iter().map(|i| i.tags.len()).sum();
+    assert!((5..4 * CATEGORIES).contains(&tags), "{tags} tags");
+    let best = HeadRows::Best {
+        count: 100,
+        regions: true,
+    };
+    for (a, b) in all.iter().zip(inferences(&open(&bundle, best), true)) {
+        assert_eq!(a.tags.len(), b.tags.len());
+        let close = |x: &[f32], y: &[f32]| x.iter().zip(y).all(|(x, y)| (x - y).abs() < 1e-5);
+        assert!(close(&a.scores, &b.scores) && close(&a.embedding, &b.embedding));
+        for (x, y) in a.tags.iter().zip(&b.tags) {
+            assert_eq!((x.category, x.bounding_box), (y.category, y.bounding_box));
+            let regions = (x.region.as_ref().unwrap(), y.region.as_ref().unwrap());
+            assert!(close(regions.0, regions.1));
+        }
+    }
+}
+
+#[test]
+fn few_rows_are_those_that_exceed_their_thresholds_the_furthest() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = bundle(&folder.path().join("bundle"), 0.45);
+    let all = inferences(&open(&bundle, HeadRows::All), false);
+    let best = HeadRows::Best {
+        count: 2,
+        regions: false,
+    };
+    let few = inferences(&open(&bundle, best), false);
+    assert!(all.iter().any(|i| i.tags.len() > 2));
+    for (a, b) in all.iter().zip(&few) {
+        let temperature = bundle.manifest().calibration.temperature;
+        let margin = |t: &TagHit| {
+            let threshold = bundle.manifest().categories[t.category].threshold;
+            temperature * (t.score / (1.0 - t.score)).ln() - floor(threshold, temperature)
+        };
+        let mut expected = a.tags.clone();
+        expected.sort_by(|x, y| margin(y).total_cmp(&margin(x)));
+        expected.truncate(2);
+        expected.sort_by(|x, y| y.score.total_cmp(&x.score));
+        let categories = |tags: &[TagHit]| tags.iter().map(|t| t.category).collect::<Vec<_>>();
+        assert_eq!(categories(&expected), categories(&b.tags));
+        assert!(b.tags.iter().all(|t| t.region.is_none()));
+    }
+}
+
+#[test]
+fn floors_are_where_the_probability_reaches_the_threshold() {
+    for (threshold, temperature) in [(0.5f32, 1.0f32), (0.9, 1.0), (0.2, 2.5)] {
+        let logit = floor(threshold, temperature);
+        let probability = 1.0 / (1.0 + (-logit / temperature).exp());
+        assert!((probability - threshold).abs() < 1e-6);
+    }
+    assert_eq!((floor(0.0, 1.0), floor(1.0, 1.0)), (-1e30, 1e30));
+}
+
+#[test]
+fn a_processor_s_batch_is_bounded_by_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tagger = open(&bundle(&folder.path().join("bundle"), 0.5), HeadRows::All);
+    assert_eq!(tagger.useful_batch(), 16);
+    tagger.settle_batch(Duration::ZERO).unwrap();
+    assert_eq!(tagger.useful_batch(), 1);
+    tagger.settle_batch(Duration::from_secs(3600)).unwrap();
+    assert_eq!(tagger.useful_batch(), 16);
+}
