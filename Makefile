@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint chaos bench
+.PHONY: help build demo test lint chaos bench bench-scale bench-steps
 
 ROUNDS ?= 20
 SEED ?= 1
@@ -31,5 +31,11 @@ chaos: ## ROUNDS=n SEED=s BROKERS=1|3: faults on real servers, and an independen
 	cargo test --release --locked --features failpoints --test chaos -- --rounds $(ROUNDS) --seed $(SEED) --brokers $(BROKERS) \
 		--log benches/runs/chaos.jsonl
 
-bench: ## Criterion benches of the hot parts
+bench: ## The stage beside bare ONNX Runtime and a Python peer (KAFKA=1: on a real broker), rows in benches/runs/stage.jsonl
+	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; scripts/bench.sh
+
+bench-scale: ## Cost of an image as categories, embedding, partitions and files grow, rows in benches/runs/scale.jsonl
+	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; scripts/bench_scale.sh
+
+bench-steps: ## Criterion benches of single steps
 	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo bench --locked
