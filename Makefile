@@ -7,7 +7,7 @@ SHELL := /bin/bash
 ROUNDS ?= 20
 SEED ?= 1
 BROKERS ?= 3
-IMAGES ?= 2000
+IMAGES ?= 8000
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"

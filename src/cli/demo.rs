@@ -1,31 +1,44 @@
 //! `tagstream demo`: everything, with an embedded broker and the demo model.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 use tagstream::{
     demo::{
-        scenes::{Scene, Style},
+        scenes::{DEFAULT_SIZE, Scene, Style},
         scoreboard::{Scoreboard, truth},
-        story::{Progress, RunningStage, Story, topic, write_broken_pictures},
+        story::{Progress, RunningStage, Story, partial_labels, topic, write_broken_pictures},
     },
     error::Exit,
 };
 
-/// Seed of the scenes that the demonstration streams; the demo model was not trained on them.
-const SEED: u64 = 20_261_121;
+/// Seeds of the two halves of the stream; the demo model was not trained on them, nor on their style.
+const SEEDS: [u64; 2] = [20_261_121, 20_261_122];
+/// Names of the halves, and of their folders.
+const HALVES: [&str; 2] = ["first", "second"];
+/// Pale, blurred, noisy pictures, which the demo model finds hard.
+const STYLE: Style = Style::Pale;
+/// Share of all pairs of a scene of the first half and a category that are labelled.
+const KNOWN: f64 = 0.1;
+/// Exit codes of `tagstream retrain` that a story can go on from.
+const JUDGED: [i32; 3] = [
+    Exit::Success as i32,
+    Exit::NothingToDo as i32,
+    Exit::Rejected as i32,
+];
 
 /// Arguments of `tagstream demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// How many scenes to draw.
-    #[arg(long, default_value_t = 2000)]
+    /// How many scenes to stream: half of them before the retraining, half of them after it.
+    #[arg(long, default_value_t = 8000)]
     pub images: usize,
     /// Where to leave the results.
     #[arg(long, default_value = "demo-out")]
@@ -33,11 +46,14 @@ pub struct DemoArgs {
     /// The demo model's weights.
     #[arg(long, default_value = "models/demo-clip")]
     pub clip: PathBuf,
+    /// Bound of the training time, minutes.
+    #[arg(long, default_value_t = 2.5)]
+    pub max_minutes: f64,
 }
 
 /// Runs the command.
 pub fn run(args: DemoArgs) -> anyhow::Result<Exit> {
-    ensure!(args.images >= 100, "--images: at least 100");
+    ensure!(args.images >= 400, "--images: at least 400");
     ensure!(
         args.clip.is_dir(),
         "no demo model at {}: run this in the repository, or name it with --clip",
@@ -45,137 +61,271 @@ pub fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     );
     let started = Instant::now();
     let program = std::env::current_exe().context("where is this binary?")?;
-    let story = Story::begin(program, &args.out)?;
     let clip = args.clip.canonicalize()?;
-    let out = story.out().to_path_buf();
-    let scenes_dir = out.join("scenes");
+    let demo = Demo::new(Story::begin(program, &args.out)?, args.images / 2);
 
-    chapter("A stream of pictures and a zero-shot model");
-    story.run(
-        "setup.log",
-        &[
-            "scenes".as_ref(),
-            "--out".as_ref(),
-            scenes_dir.as_os_str(),
-            "--count".as_ref(),
-            args.images.to_string().as_ref(),
-            "--seed".as_ref(),
-            SEED.to_string().as_ref(),
-            "--style".as_ref(),
-            "plain".as_ref(),
-        ],
-        &[0],
-    )?;
-    let model = out.join("model");
-    story.run(
-        "setup.log",
-        &[
-            "init".as_ref(),
-            "--clip".as_ref(),
-            clip.as_os_str(),
-            "--categories".as_ref(),
-            scenes_dir.join("categories.txt").as_os_str(),
-            "--out".as_ref(),
-            model.as_os_str(),
-        ],
-        &[0],
-    )?;
+    chapter("1. A stream of pictures that the model has never seen the like of");
+    demo.draw_pictures()?;
+    demo.register_model(&clip)?;
+    let scenes = SEEDS.map(|seed| draw(seed, demo.half));
+    let config = demo.write("stage.toml", &demo.stage_config())?;
+    let mut stage = demo.story.start_stage(&config)?;
+    let mut progress = demo.story.follow()?;
+    let (first_half, broken) = demo.stream(0, &scenes[0], &mut progress, &mut stage)?;
 
-    let scenes = draw(args.images, Style::Plain);
-    let pictures = scenes_dir.join("images");
-    let references: Vec<(String, PathBuf)> = scenes
-        .iter()
-        .map(|s| {
-            (
-                s.image_id.clone(),
-                pictures.join(format!("{}.jpg", s.image_id)),
-            )
-        })
-        .collect();
-    let broken_dir = out.join("broken");
-    std::fs::create_dir_all(&broken_dir)?;
-    let broken = write_broken_pictures(&broken_dir, &scenes[0].jpeg()?)?;
-
-    let config = out.join("stage.toml");
-    std::fs::write(&config, stage_config(&story, &model))?;
-    let mut stage = story.start_stage(&config)?;
-    let mut progress = story.follow()?;
-    let total = references.len() + broken.len();
-    story.send_references(&references, &broken)?;
+    chapter("2. Labels arrive, most of them missing");
+    let labels = partial_labels(&scenes[0], KNOWN, SEEDS[0], |s| demo.uri(0, s));
+    demo.story.send_labels(&labels)?;
+    let filed = demo.story.wait_for_labels(labels.len(), &mut stage)?;
+    let known = filed.known().count();
+    let pairs = demo.half * tagstream::demo::scenes::categories().len();
     eprintln!(
-        "  {total} image references sent, {} of them broken on purpose",
-        broken.len()
+        "  {known} labels of {} pictures: {:.0} % of what could be said about them",
+        labels.len(),
+        100.0 * known as f64 / pairs as f64
     );
-    let took = follow(&mut progress, &mut stage, total)?;
+
+    chapter("3. Retraining, and the judge");
+    let config = demo.write("retrain.toml", &demo.retrain_config(args.max_minutes))?;
+    let training = Instant::now();
+    let code = demo
+        .story
+        .run_in_sight(&["retrain", "--config", &show(&config)], &JUDGED)?;
+    let training = training.elapsed();
+    let report = demo.story.out().join("report.html");
+    if code != Exit::Success as i32 {
+        bail!(
+            "the candidate was not promoted (exit code {code}): see why in {}",
+            show(&report)
+        );
+    }
+
+    chapter("4. The running stage takes the new model, and the stream goes on");
+    let (second_half, _) = demo.stream(1, &scenes[1], &mut progress, &mut stage)?;
     stage.finish()?;
 
-    let table = out.join("predictions");
-    let board = Scoreboard::read(&table)?;
-    let scores = board.by_version(&truth(&scenes), |_| true)?;
+    chapter("5. Before and after, on the second half, which nobody has labelled");
+    let before = demo.measure(1)?;
+    let board = Scoreboard::read(&demo.story.out().join("predictions"))?;
     ensure!(
-        board.rows.len() == references.len(),
+        board.rows.len() == 2 * demo.half,
         "{} rows in the files, but {} good pictures were sent",
         board.rows.len(),
-        references.len()
+        2 * demo.half
     );
+    let unseen = truth(&scenes[1]);
+    let after = board.by_version(&unseen, |row| unseen.contains_key(&row.image_id))?;
+    let candidate = demo.serving()?;
+    let after = after.get(&candidate).context(
+        "the stage never took the new model: every picture of the second half has the old one's tags",
+    )?;
+
     eprintln!();
-    let tags: usize = board.rows.iter().map(|r| r.tags).sum();
-    row("images tagged", &board.rows.len().to_string());
-    row("tags", &tags.to_string());
-    row(
-        "images a second",
-        &format!("{:.0}", references.len() as f64 / took.as_secs_f64()),
-    );
+    row("pictures tagged", &board.rows.len().to_string());
+    for (version, count) in progress.versions() {
+        row(&format!("  by {version}"), &count.to_string());
+    }
     for (kind, count) in progress.dead_letters() {
         row(&format!("dead letters, {kind}"), &count.to_string());
     }
-    for (version, score) in &scores {
-        row(
-            &format!("mAP of {version}"),
-            &format!("{:.1} on {} images", score.map, score.images),
-        );
-    }
-    row(
-        "Parquet files",
-        &format!("{} in {}", board.files, show(&table)),
+    ensure!(
+        progress.done() == 2 * demo.half + broken,
+        "messages were lost or doubled"
     );
+    let rate = |took: Duration| demo.half as f64 / took.as_secs_f64();
+    row(
+        "pictures a second",
+        &format!("{:.0} and {:.0}", rate(first_half), rate(second_half)),
+    );
+    row("labels known", &format!("{known} of {pairs}"));
+    row(
+        "retraining",
+        &format!("{:.0} s, all of it", training.as_secs_f64()),
+    );
+    row(
+        "mAP before, unseen pictures",
+        &format!("{before:.1} on {}", demo.half),
+    );
+    row(
+        "mAP after, unseen pictures",
+        &format!("{:.1} on {}", after.map, after.images),
+    );
+    row("gain", &format!("{:+.1} points", after.map - before));
     row("time", &format!("{:.0} s", started.elapsed().as_secs_f64()));
+    eprintln!();
+    let table = demo.story.out().join("predictions");
+    row("report", &show(&report));
+    row(
+        "tables",
+        &format!("{} ({} files)", show(&table), board.files),
+    );
+    row("models", &show(&demo.story.out().join("registry")));
     eprintln!("\n  Ask the files yourself, for example:");
     eprintln!(
         "    duckdb -c \"select tag.category, count(*) n, round(avg(tag.score), 2) score \
          from '{}/**/*.parquet', unnest(tags) t(tag) group by 1 order by 2 desc limit 10\"",
         show(&table)
     );
+    open(&report);
     Ok(Exit::Success)
 }
 
-fn draw(count: usize, style: Style) -> Vec<Scene> {
-    (0..count as u64)
-        .into_par_iter()
-        .map(|i| Scene::draw(SEED, i, style, tagstream::demo::scenes::DEFAULT_SIZE))
-        .collect()
+/// The parts of the demonstration that have a place in its folder.
+struct Demo {
+    story: Story,
+    /// Pictures in each half.
+    half: usize,
 }
 
-fn stage_config(story: &Story, model: &Path) -> String {
-    format!(
-        r#"# Written by `tagstream demo`. Every key stands with its default in configs/stage.toml.
+impl Demo {
+    fn new(story: Story, half: usize) -> Self {
+        Demo { story, half }
+    }
+
+    fn pictures(&self, half: usize) -> PathBuf {
+        self.story.out().join("pictures").join(HALVES[half])
+    }
+
+    fn registry(&self) -> String {
+        show(&self.story.out().join("registry"))
+    }
+
+    fn uri(&self, half: usize, scene: &Scene) -> String {
+        format!("file://{}", self.picture(half, scene).display())
+    }
+
+    fn picture(&self, half: usize, scene: &Scene) -> PathBuf {
+        let name = format!("images/{}.jpg", scene.image_id);
+        self.pictures(half).join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+        let path = self.story.out().join(name);
+        std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+        Ok(path)
+    }
+
+    /// Both halves as files; what is in the pictures goes to a folder that nobody but this command reads.
+    fn draw_pictures(&self) -> anyhow::Result<()> {
+        for (half, seed) in SEEDS.iter().enumerate() {
+            let folder = self.pictures(half);
+            self.story.run(
+                "setup.log",
+                &[
+                    "scenes",
+                    "--out",
+                    &show(&folder),
+                    "--count",
+                    &self.half.to_string(),
+                    "--seed",
+                    &seed.to_string(),
+                    "--style",
+                    STYLE.name(),
+                ],
+                &[0],
+            )?;
+            let truth = self.truth(half);
+            std::fs::create_dir_all(&truth)?;
+            for name in ["labels.csv", "boxes.csv", "scenes.jsonl"] {
+                std::fs::rename(folder.join(name), truth.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn truth(&self, half: usize) -> PathBuf {
+        self.story.out().join("truth").join(HALVES[half])
+    }
+
+    /// A zero-shot model, and a registry in which it serves.
+    fn register_model(&self, clip: &Path) -> anyhow::Result<()> {
+        let model = show(&self.story.out().join("zero-shot"));
+        let categories = self.pictures(0).join("categories.txt");
+        let (clip, categories) = (show(clip), show(&categories));
+        let init = ["init", "--clip", &clip, "--categories", &categories];
+        let init: Vec<&str> = init.into_iter().chain(["--out", &model]).collect();
+        self.story.run("setup.log", &init, &[0])?;
+        let registry = self.registry();
+        let add = ["registry", "add", &model, "--promote"];
+        let add: Vec<&str> = add.into_iter().chain(["--registry", &registry]).collect();
+        self.story.run("setup.log", &add, &[0])?;
+        Ok(())
+    }
+
+    /// Sends a half (the first with broken messages among it) and waits until all of it has come to an end. Gives the time
+    /// that tagging took, and how many were broken.
+    fn stream(
+        &self,
+        half: usize,
+        scenes: &[Scene],
+        progress: &mut Progress,
+        stage: &mut RunningStage,
+    ) -> anyhow::Result<(Duration, usize)> {
+        let references: Vec<(String, PathBuf)> = scenes
+            .iter()
+            .map(|s| (s.image_id.clone(), self.picture(half, s)))
+            .collect();
+        let broken = if half == 0 {
+            let folder = self.story.out().join("broken");
+            std::fs::create_dir_all(&folder)?;
+            write_broken_pictures(&folder, &std::fs::read(&references[0].1)?)?
+        } else {
+            Vec::new()
+        };
+        self.story.send_references(&references, &broken)?;
+        let (sent, bad) = (references.len() + broken.len(), broken.len());
+        eprintln!("  {sent} image references sent, {bad} of them broken on purpose");
+        Ok((follow(progress, stage, sent)?, bad))
+    }
+
+    /// mAP of a version on the second half, from its pictures and the whole truth, percent.
+    fn measure(&self, version: u64) -> anyhow::Result<f64> {
+        let model = format!("{}@{version}", self.registry());
+        let labels = show(&self.truth(1).join("labels.csv"));
+        let images = show(&self.pictures(1).join("images"));
+        let eval = ["eval", "--model", &model, "--labels", &labels, "--images"];
+        let more = [images.as_str(), "--no-cache", "--json"];
+        let eval: Vec<&str> = eval.into_iter().chain(more).collect();
+        let answer = self.story.ask("eval.log", &eval)?;
+        let answer: serde_json::Value = serde_json::from_str(&answer)?;
+        answer["map_plain"].as_f64().context("eval gave no mAP")
+    }
+
+    /// The id of the model that the registry says should serve.
+    fn serving(&self) -> anyhow::Result<String> {
+        let registry = self.registry();
+        let list = ["registry", "list", "--json", "--registry", &registry];
+        let answer = self.story.ask("setup.log", &list)?;
+        let answer: serde_json::Value = serde_json::from_str(&answer)?;
+        let id = answer["pointer"]["id"].as_str();
+        Ok(id.context("the registry has no pointer")?.to_owned())
+    }
+
+    fn stage_config(&self) -> String {
+        format!(
+            r#"# Written by `tagstream demo`. Every key stands with its default in configs/stage.toml.
 [kafka]
 brokers = "{brokers}"
 group_id = "demo"
 
 [fetch]
 allow_schemes = ["file", "http"]
-allow_path_prefixes = ["{out}"]
+allow_path_prefixes = ["{out}/pictures", "{out}/broken"]
 
 [model]
-path = "{model}"
+path = "{out}/registry"
+watch_interval_ms = 250
 
 [output]
 url = "{out}"
 table = "predictions"
-max_file_age_ms = 5000
+max_file_age_ms = 2000
 predictions_topic = "{predictions}"
 dead_letter_topic = "{dead}"
+
+[labels]
+enabled = true
+topic = "{labels}"
 
 [http]
 bind = ""
@@ -183,22 +333,64 @@ bind = ""
 [log]
 format = "text"
 "#,
-        brokers = story.brokers(),
-        out = story.out().display(),
-        model = model.display(),
-        predictions = topic::PREDICTIONS,
-        dead = topic::DEAD_LETTERS,
-    )
+            brokers = self.story.brokers(),
+            out = self.story.out().display(),
+            predictions = topic::PREDICTIONS,
+            dead = topic::DEAD_LETTERS,
+            labels = topic::LABELS,
+        )
+    }
+
+    fn retrain_config(&self, max_minutes: f64) -> String {
+        format!(
+            r#"# Written by `tagstream demo`. Every key stands with its default in configs/retrain.toml.
+[registry]
+url = "{out}/registry"
+
+[labels]
+url = "{out}"
+
+# The job may read the pictures of the first half and nothing else.
+[fetch]
+allow_schemes = ["file"]
+allow_path_prefixes = ["{first}"]
+
+[features]
+cache = "{out}/work/features"
+
+[train]
+set = ["memory.enabled=false", "prompts.train=false", "optimizer.rate=1e-3"]
+max_minutes = {max_minutes:?}
+work_folder = "{out}/work"
+
+[report]
+folder = "{out}"
+"#,
+            out = self.story.out().display(),
+            first = self.pictures(0).display(),
+        )
+    }
+}
+
+/// What is in the scenes; their pixels are not kept.
+fn draw(seed: u64, count: usize) -> Vec<Scene> {
+    (0..count as u64)
+        .into_par_iter()
+        .map(|i| Scene {
+            rgb: Vec::new(),
+            ..Scene::draw(seed, i, STYLE, DEFAULT_SIZE)
+        })
+        .collect()
 }
 
 fn follow(
     progress: &mut Progress,
     stage: &mut RunningStage,
-    total: usize,
+    more: usize,
 ) -> anyhow::Result<Duration> {
     let begun = progress.done();
     let bar = if std::io::stderr().is_terminal() {
-        ProgressBar::new((total - begun) as u64)
+        ProgressBar::new(more as u64)
     } else {
         ProgressBar::hidden()
     };
@@ -207,7 +399,7 @@ fn follow(
     )?);
     // Model loading and joining the group are not tagging: the clock starts with the first answer.
     let mut first: Option<Instant> = None;
-    progress.wait_for(total, stage, |done| {
+    progress.wait_for(begun + more, stage, |done| {
         if done > begun {
             first.get_or_insert_with(Instant::now);
         }
@@ -215,6 +407,20 @@ fn follow(
     })?;
     bar.finish_and_clear();
     Ok(first.map_or(Duration::ZERO, |f| f.elapsed()))
+}
+
+/// Shows the report where there is a screen to show it on.
+fn open(report: &Path) {
+    let screen = ["DISPLAY", "WAYLAND_DISPLAY"];
+    if screen.iter().any(|name| std::env::var_os(name).is_some()) {
+        // Where there is no such command its path, printed above, must do.
+        let _ = Command::new("xdg-open")
+            .arg(report)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+    }
 }
 
 fn chapter(title: &str) {
@@ -227,12 +433,9 @@ fn row(name: &str, value: &str) {
 
 /// A path as seen from here, if it lies below.
 fn show(path: &Path) -> String {
-    std::env::current_dir()
-        .ok()
-        .and_then(|here| {
-            path.strip_prefix(here)
-                .ok()
-                .map(|p| p.display().to_string())
-        })
-        .unwrap_or_else(|| path.display().to_string())
+    let here = std::env::current_dir().ok();
+    here.and_then(|here| path.strip_prefix(here).ok())
+        .unwrap_or(path)
+        .display()
+        .to_string()
 }

@@ -4,15 +4,18 @@
 //! about the scenes stays in this process: what the stage and the retraining job see are pictures and the labels sent to them.
 
 mod follow;
+mod labels;
 mod references;
 
 pub use follow::Progress;
+pub use labels::partial_labels;
 pub use references::{Broken, write_broken_pictures};
 
 use super::{
     broker::{BrokerError, EmbeddedBroker},
     scoreboard::ScoreError,
 };
+use crate::retrain::label_store::TableError;
 use rdkafka::error::KafkaError;
 use std::{
     ffi::OsStr,
@@ -61,13 +64,13 @@ pub enum DemoError {
     #[error("the embedded broker: {0}")]
     Kafka(#[from] KafkaError),
     /// A command failed.
-    #[error("`{command}` ended with {status}; its output is above, or in {log}")]
+    #[error("`{command}` ended with {status}; its output is above{}", if .log.is_empty() { String::new() } else { format!(", or in {}", .log) })]
     Command {
         /// The command line.
         command: String,
         /// How it ended.
         status: ExitStatus,
-        /// Where its output went.
+        /// Where its output went; empty if it was shown.
         log: String,
     },
     /// The stage ended while it was needed.
@@ -81,6 +84,9 @@ pub enum DemoError {
     /// The results cannot be read.
     #[error(transparent)]
     Score(#[from] ScoreError),
+    /// The label table cannot be read.
+    #[error("the label table: {0}")]
+    Table(#[from] TableError),
 }
 
 /// An [`io::Error`] with the file it is about.
@@ -140,6 +146,14 @@ impl Story {
     fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> (Command, String) {
         let mut command = Command::new(&self.program);
         command.args(arguments).stdin(Stdio::null());
+        // Settings of the user's own installation are not meant for the demonstration.
+        let foreign = |name: &OsStr| {
+            let name = name.to_string_lossy();
+            name.starts_with("TAGSTREAM_") && (name.contains("__") || name == "TAGSTREAM_REGISTRY")
+        };
+        for (name, _) in std::env::vars_os().filter(|(name, _)| foreign(name)) {
+            command.env_remove(name);
+        }
         let words = arguments.iter().map(|a| a.as_ref().to_string_lossy());
         let line = std::iter::once("tagstream".into())
             .chain(words)
@@ -163,33 +177,56 @@ impl Story {
     ) -> Result<i32, DemoError> {
         let (mut command, line) = self.command(arguments);
         eprintln!("  $ {line}");
-        let path = self.out.join(log);
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(io_error(&path))?;
+        let (path, file) = self.log(log)?;
         let second = file.try_clone().map_err(io_error(&path))?;
         let status = command
             .stdout(file)
             .stderr(second)
             .status()
             .map_err(io_error(&self.program))?;
-        match status.code() {
-            Some(code) if allowed.contains(&code) => Ok(code),
-            _ => {
-                let text = std::fs::read_to_string(&path).unwrap_or_default();
-                let tail: Vec<&str> = text.lines().rev().take(12).collect();
-                for line in tail.iter().rev() {
-                    eprintln!("    {line}");
-                }
-                Err(DemoError::Command {
-                    command: line,
-                    status,
-                    log: path.display().to_string(),
-                })
-            }
-        }
+        ended(line, status, &path, allowed)
+    }
+
+    /// As [`Story::run`], but what the command says is seen at once: progress bars and all.
+    ///
+    /// # Errors
+    /// [`DemoError::Command`] unless the exit code is one of `allowed`.
+    pub fn run_in_sight<S: AsRef<OsStr>>(
+        &self,
+        arguments: &[S],
+        allowed: &[i32],
+    ) -> Result<i32, DemoError> {
+        let (mut command, line) = self.command(arguments);
+        eprintln!("  $ {line}");
+        let status = command
+            .stdout(Stdio::null())
+            .status()
+            .map_err(io_error(&self.program))?;
+        ended(line, status, Path::new(""), allowed)
+    }
+
+    /// As [`Story::run`], but gives what the command printed; the rest goes to the log.
+    ///
+    /// # Errors
+    /// [`DemoError::Command`] unless it ends well.
+    pub fn ask<S: AsRef<OsStr>>(&self, log: &str, arguments: &[S]) -> Result<String, DemoError> {
+        let (mut command, line) = self.command(arguments);
+        eprintln!("  $ {line}");
+        let (path, file) = self.log(log)?;
+        let output = command.stderr(file).output();
+        let output = output.map_err(io_error(&self.program))?;
+        ended(line, output.status, &path, &[0])?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn log(&self, name: &str) -> Result<(PathBuf, File), DemoError> {
+        let path = self.out.join(name);
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(io_error(&path))?;
+        Ok((path, file))
     }
 
     /// Starts the stage beside; its log is `<out>/stage.log`.
@@ -212,6 +249,30 @@ impl Story {
             .spawn()
             .map_err(io_error(&self.program))?;
         Ok(RunningStage { child, log })
+    }
+}
+
+/// The exit code if it is one of `allowed`; else the error, after the last lines of the log.
+fn ended(
+    command: String,
+    status: ExitStatus,
+    log: &Path,
+    allowed: &[i32],
+) -> Result<i32, DemoError> {
+    match status.code() {
+        Some(code) if allowed.contains(&code) => Ok(code),
+        _ => {
+            let text = std::fs::read_to_string(log).unwrap_or_default();
+            let tail: Vec<&str> = text.lines().rev().take(12).collect();
+            for line in tail.iter().rev() {
+                eprintln!("    {line}");
+            }
+            Err(DemoError::Command {
+                command,
+                status,
+                log: log.display().to_string(),
+            })
+        }
     }
 }
 
