@@ -4,6 +4,7 @@
 mod common;
 
 mod config_command;
+mod demonstration;
 mod fetch_decode;
 mod fetching;
 mod fuzz_replay;
