@@ -8,9 +8,10 @@ use tagstream::{
     config::{ObjectStoreConfig, StageConfig},
     error::{Exit, WithExit, usage},
     model::{
+        add_category::{self, AddCategoryError},
         bundle::Bundle,
         registry::{
-            Action, Decision, HistoryEntry, Pointer, Registration, Registry, RegistryError,
+            Action, Cache, Decision, HistoryEntry, Pointer, Registration, Registry, RegistryError,
             VersionRecord,
         },
     },
@@ -56,6 +57,19 @@ pub enum RegistryCommand {
         #[command(flatten)]
         reason: Reason,
     },
+    /// Add a category to the version that serves, by its words alone: a new version, no training.
+    AddCategory {
+        /// The category's name.
+        name: String,
+        /// Words that stand for it in prompts; the name, underscores as spaces, if missing.
+        #[arg(long, value_name = "WORDS")]
+        words: Option<String>,
+        /// Make the new version serve at once.
+        #[arg(long)]
+        promote: bool,
+        #[command(flatten)]
+        reason: Reason,
+    },
     /// Make a version serve.
     Promote {
         /// Version number.
@@ -76,6 +90,9 @@ pub enum RegistryCommand {
     },
 }
 
+/// The reason that stands in the history when none was given.
+const BY_HAND: &str = "by hand";
+
 /// Who decides, and why: both go into the history.
 #[derive(Debug, Args)]
 pub struct Reason {
@@ -83,7 +100,7 @@ pub struct Reason {
     #[arg(long, env = "USER", default_value = "unknown")]
     pub who: String,
     /// Why.
-    #[arg(long, default_value = "by hand")]
+    #[arg(long, default_value = BY_HAND)]
     pub why: String,
 }
 
@@ -194,8 +211,82 @@ async fn execute(
             let moved = registry.roll_back(to, &reason.who, &reason.why).await?;
             print(&moved, json, print_pointer)
         }
+        RegistryCommand::AddCategory {
+            name,
+            words,
+            promote,
+            reason,
+        } => {
+            let words = words.as_deref();
+            let version = new_category(&registry, &name, words, promote, &reason).await?;
+            print(&version, json, |v| {
+                println!(
+                    "version {} is {}, with `{name}` as category {}",
+                    v.version, v.id, v.categories
+                );
+            })
+        }
         RegistryCommand::Add { .. } => unreachable!("handled above"),
     }
+}
+
+/// Registers the serving version with a category more.
+async fn new_category(
+    registry: &Registry,
+    name: &str,
+    words: Option<&str>,
+    wanted: bool,
+    reason: &Reason,
+) -> anyhow::Result<VersionRecord> {
+    let pointer = registry.pointer().await?;
+    let generation = pointer.map(|p| p.generation);
+    let serving = registry.current().await?;
+    let folder = registry
+        .materialise(&serving, &Cache::default_location())
+        .await?;
+    let aside = std::env::temp_dir().join(format!("tagstream-category-{}", std::process::id()));
+    let bundle = Bundle::open(folder)?;
+    let bundle = add_category::add_category(&bundle, name, words, &aside).map_err(|e| match e {
+        AddCategoryError::Known(_) | AddCategoryError::Empty | AddCategoryError::Head(_) => {
+            usage(e.to_string()).into()
+        }
+        other => anyhow::Error::new(other),
+    })?;
+    // Whatever comes of it: in the registry or not, this copy is not needed any more.
+    let registered = register_category(registry, &bundle, name, wanted, generation, reason).await;
+    let _ = std::fs::remove_dir_all(&aside);
+    registered
+}
+
+async fn register_category(
+    registry: &Registry,
+    bundle: &Bundle,
+    name: &str,
+    wanted: bool,
+    generation: Option<u64>,
+    reason: &Reason,
+) -> anyhow::Result<VersionRecord> {
+    let why = match reason.why.as_str() {
+        BY_HAND => format!("category `{name}` by its words"),
+        why => why.to_owned(),
+    };
+    let reason = Reason {
+        who: reason.who.clone(),
+        why,
+    };
+    let version = registry
+        .register(&Registration {
+            bundle: bundle.root(),
+            attachments: &[],
+            who: &reason.who,
+            why: &reason.why,
+            run: None,
+        })
+        .await?;
+    if wanted {
+        promote(registry, version.version, generation, &reason).await?;
+    }
+    Ok(version)
 }
 
 async fn add(

@@ -29,6 +29,7 @@
 mod evaluate;
 mod file;
 mod graph;
+mod new_category;
 mod zero_shot;
 
 pub use evaluate::HeadEvaluation;

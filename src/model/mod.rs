@@ -1,6 +1,7 @@
 //! Models: bundles on disk, the towers inside them, the ONNX graphs written for them, the sessions that run those, and
 //! the registry of versions.
 
+pub mod add_category;
 pub mod bundle;
 pub mod clip;
 pub mod encoder_pool;

@@ -423,3 +423,32 @@ fn flaws_are_named() {
     cut.truncate(cut.len() - 4);
     assert!(FoldedHead::from_safetensors(&cut).is_err());
 }
+
+#[test]
+fn a_category_more_leaves_the_others_as_they_were() {
+    let text = unit_rows(noise(77, 24), 24);
+    for before in every_head() {
+        let after = before.with_category(&text);
+        if before.heads > 1 {
+            let error = after.unwrap_err().to_string();
+            assert!(error.contains("attention heads"), "{error}");
+            continue;
+        }
+        let after = after.unwrap();
+        assert_eq!(after.categories, before.categories + 1);
+        let (dense, global) = features(&before, 9);
+        let [old, new] = [&before, &after].map(|h| h.evaluate(&dense, &global, BATCH).logits);
+        for (old, new) in old.chunks(7).zip(new.chunks(8)) {
+            assert!(old.iter().zip(new).all(|(a, b)| (a - b).abs() < 1e-4));
+            assert!(new[7].is_finite());
+        }
+        let files = after.to_files(Some(9), &[]).unwrap();
+        let (read, _) = FoldedHead::from_safetensors(&files.safetensors).unwrap();
+        assert_eq!(read, after);
+    }
+    assert!(
+        head(1, RegionForm::Raw, true, true)
+            .with_category(&text[1..])
+            .is_err()
+    );
+}
