@@ -277,12 +277,33 @@ pub fn contrastive(
     labels: &Tensor,
     tau: f64,
 ) -> Result<Tensor> {
-    let Some((rows, categories)) = present(labels)? else {
-        return Tensor::zeros((), z.dtype(), z.device());
+    let (_, _, d) = z.dims3()?;
+    let all = z.reshape(((), d))?;
+    contrastive_rows(
+        &|rows| super::ops::select_rows(&all, rows),
+        visual,
+        text,
+        labels,
+        tau,
+    )
+}
+
+/// [`contrastive`] where the rows of z are computed on demand: `rows` gives those of the flat indices `b C + c`, ascending.
+///
+/// # Errors
+/// If the shapes differ.
+pub fn contrastive_rows(
+    rows: &dyn Fn(&[usize]) -> Result<Tensor>,
+    visual: &Tensor,
+    text: &Tensor,
+    labels: &Tensor,
+    tau: f64,
+) -> Result<Tensor> {
+    let Some((chosen, categories)) = present(labels)? else {
+        return Tensor::zeros((), text.dtype(), text.device());
     };
-    let (_, c, d) = z.dims3()?;
-    let count = rows.len();
-    let anchors = super::ops::select_rows(&z.reshape(((), d))?, &rows)?;
+    let (c, count) = (text.dim(0)?, chosen.len());
+    let anchors = rows(&chosen)?;
     let prototypes = Tensor::cat(&[&visual.detach(), text], 0)?;
     let scores = (anchors.matmul(&prototypes.t()?)? / tau)?;
     let log_share = log_softmax(&scores)?.reshape(((), 1))?;

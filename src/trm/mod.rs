@@ -4,6 +4,7 @@ pub mod blend;
 pub mod config;
 pub mod features;
 pub mod fold;
+mod forward;
 pub mod losses;
 pub mod matching;
 pub mod memory;

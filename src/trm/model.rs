@@ -2,11 +2,13 @@
 
 use super::config::{AttendBy, MethodConfig, NegativeMode, Start};
 use super::matching::spatial_keys;
-use super::ops::{row_products, unit_rows};
+use super::ops::unit_rows;
 use super::prompts::{Prompts, TextEncoder};
-use super::region::{Pooled, QueryLayers, attention_keys, normalised, query_level};
+use super::region::attention_keys;
 use super::weights::{Weights, names};
 use candle_core::{DType, Device, Result, Tensor};
+
+pub use super::forward::{BranchLogits, Forward};
 
 /// The region-level branch's name.
 pub const REGION: &str = "region";
@@ -40,36 +42,6 @@ pub struct TextFeatures {
     pub positive: Tensor,
     /// T-, where the negative side is a prompt.
     pub negative: Option<Tensor>,
-}
-
-/// One branch's logits.
-#[derive(Debug, Clone)]
-pub struct BranchLogits {
-    /// [`REGION`], [`QUERY`] or [`GLOBAL`].
-    pub name: &'static str,
-    /// `[B, C]`.
-    pub logits: Tensor,
-}
-
-/// What a forward pass gives.
-#[derive(Debug, Clone)]
-pub struct Forward {
-    /// R^, `[B, C, D]`.
-    pub region: Option<Tensor>,
-    /// F^, `[B, C, D]`.
-    pub query: Option<Tensor>,
-    /// The branches there are.
-    pub branches: Vec<BranchLogits>,
-}
-
-impl Forward {
-    /// A branch's logits.
-    pub fn logits(&self, name: &str) -> Option<&Tensor> {
-        self.branches
-            .iter()
-            .find(|branch| branch.name == name)
-            .map(|branch| &branch.logits)
-    }
 }
 
 /// The architecture: settings, sizes and the fixed part of the prompts. Weights are handed in, so that the live and the
@@ -136,7 +108,7 @@ impl Model {
         self.config.region.enabled || self.config.query.enabled
     }
 
-    fn has_queries(&self) -> bool {
+    pub(super) fn has_queries(&self) -> bool {
         self.config.region.attend_by == AttendBy::Queries
             && (self.config.region.enabled || self.config.query.enabled)
     }
@@ -304,87 +276,6 @@ impl Model {
         } else {
             1
         }
-    }
-
-    /// The forward pass.
-    ///
-    /// # Errors
-    /// If a weight is missing or the shapes do not fit.
-    pub fn forward(
-        &self,
-        weights: &Weights,
-        text: &TextFeatures,
-        batch: &Batch,
-    ) -> Result<Forward> {
-        let mut out = Forward {
-            region: None,
-            query: None,
-            branches: Vec::new(),
-        };
-        let read = |branch: &'static str, rows: &Tensor| -> Result<BranchLogits> {
-            let logits = row_products(rows, &self.read_out(weights, text, branch)?)?;
-            let logits = logits.broadcast_add(weights.get(&names::bias(branch))?)?;
-            Ok(BranchLogits {
-                name: branch,
-                logits,
-            })
-        };
-        if self.uses_positions() {
-            let pooled = Pooled::new(&self.keys(weights, text)?, &batch.positions, self.heads())?;
-            let region = pooled.region()?;
-            let direction = normalised(&region)?;
-            if self.config.region.enabled {
-                // Text-pixel matching takes the weighted mean of cosines, text-region matching the cosine of the mean.
-                let rows = if self.has_queries() {
-                    &direction
-                } else {
-                    &region
-                };
-                out.branches.push(read(REGION, rows)?);
-            }
-            if self.config.query.enabled {
-                let attended = pooled.attended(weights.get(names::WV)?, weights.get(names::WO)?)?;
-                let layers = QueryLayers {
-                    norm_weight: weights.get(names::NORM_WEIGHT)?,
-                    norm_bias: weights.get(names::NORM_BIAS)?,
-                    mlp_in: (
-                        weights.get(names::MLP_IN_WEIGHT)?,
-                        weights.get(names::MLP_IN_BIAS)?,
-                    ),
-                    mlp_out: (
-                        weights.get(names::MLP_OUT_WEIGHT)?,
-                        weights.get(names::MLP_OUT_BIAS)?,
-                    ),
-                };
-                let query = query_level(&attended, weights.get(names::QUERY)?, &layers)?;
-                let query = normalised(&query)?;
-                out.branches.push(read(QUERY, &query)?);
-                out.query = Some(query);
-            }
-            out.region = Some(direction);
-        }
-        if self.config.global.enabled {
-            let mut logits = None;
-            if self.config.global.match_text {
-                let read_out = self.read_out(weights, text, GLOBAL)?;
-                logits = Some(batch.global.matmul(&read_out.t()?)?);
-            }
-            if self.config.global.residual {
-                let residual = batch.standard.matmul(&weights.get(names::RESIDUAL)?.t()?)?;
-                logits = Some(match logits {
-                    Some(logits) => (logits + residual)?,
-                    None => residual,
-                });
-            }
-            if let Some(logits) = logits {
-                let logits = logits.broadcast_add(weights.get(&names::bias(GLOBAL))?)?;
-                out.branches.push(BranchLogits {
-                    name: GLOBAL,
-                    logits,
-                });
-            }
-        }
-        Ok(out)
     }
 }
 

@@ -6,7 +6,7 @@
 //! ```
 
 use super::losses::{
-    Asymmetric, Distillation, bernoulli_distillation, class_distillation, contrastive,
+    Asymmetric, Distillation, bernoulli_distillation, class_distillation, contrastive_rows,
     feature_distillation, soft_cross_entropy,
 };
 use super::model::{Forward, Model, QUERY, REGION, TextFeatures};
@@ -114,11 +114,11 @@ impl Model {
             )?;
         }
         let config = &config.contrastive;
-        if let (Some(region), Some(prototypes), true) =
+        if let (Some(_), Some(prototypes), true) =
             (&forward.region, &teaching.prototypes, config.weight > 0.0)
         {
-            let loss = contrastive(
-                region,
+            let loss = contrastive_rows(
+                &|rows| forward.region_rows(rows),
                 prototypes,
                 &text.positive,
                 &self.anchors(teaching)?,

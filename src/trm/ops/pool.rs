@@ -34,7 +34,7 @@ pub fn attention_saliency(keys: &Tensor, positions: &Tensor) -> Result<Tensor> {
     keys.apply_op2_no_bwd(&positions, &Saliency)
 }
 
-fn check(keys: &Tensor, positions: &Tensor) -> Result<()> {
+pub(super) fn check(keys: &Tensor, positions: &Tensor) -> Result<()> {
     let ((_, d), (_, n, width)) = (keys.dims2()?, positions.dims3()?);
     if d != width || n == 0 {
         bail!(
@@ -54,15 +54,15 @@ fn check(keys: &Tensor, positions: &Tensor) -> Result<()> {
 }
 
 #[derive(Clone, Copy)]
-struct Dims {
-    images: usize,
-    keys: usize,
-    positions: usize,
-    width: usize,
+pub(super) struct Dims {
+    pub(super) images: usize,
+    pub(super) keys: usize,
+    pub(super) positions: usize,
+    pub(super) width: usize,
 }
 
 impl Dims {
-    fn of(keys: &[usize], positions: &[usize]) -> Self {
+    pub(super) fn of(keys: &[usize], positions: &[usize]) -> Self {
         Self {
             images: positions[0],
             keys: keys[0],
@@ -71,13 +71,13 @@ impl Dims {
         }
     }
 
-    fn image(&self) -> usize {
+    pub(super) fn image(&self) -> usize {
         self.positions * self.width
     }
 }
 
 /// Softmax over positions of one image, `[K, N]`.
-fn weights<T: Real>(out: &mut [T], keys: &[T], image: &[T], dims: Dims) {
+pub(super) fn weights<T: Real>(out: &mut [T], keys: &[T], image: &[T], dims: Dims) {
     multiply(
         out,
         Matrix::new(keys, dims.keys, dims.width),
@@ -85,6 +85,30 @@ fn weights<T: Real>(out: &mut [T], keys: &[T], image: &[T], dims: Dims) {
         Into::Set,
     );
     wide(|| out.chunks_exact_mut(dims.positions).for_each(softmax_row));
+}
+
+/// Adds one image's part to the gradient of the keys (`[K, D]`), given its weights and the gradient of what they pooled;
+/// `da` is room for `[K, N]`.
+pub(super) fn image_backward<T: Real>(
+    d_keys: &mut [T],
+    a: &[T],
+    da: &mut [T],
+    image: &[T],
+    grad: &[T],
+    dims: Dims,
+) {
+    let (k, n, d) = (dims.keys, dims.positions, dims.width);
+    let v = Matrix::new(image, n, d);
+    multiply(da, Matrix::new(grad, k, d), v.t(), Into::Set);
+    wide(|| {
+        for (da, a) in da.chunks_exact_mut(n).zip(a.chunks_exact(n)) {
+            let mean = dot(da, a);
+            for (da, &a) in da.iter_mut().zip(a) {
+                *da = a * (*da - mean);
+            }
+        }
+    });
+    multiply(d_keys, Matrix::new(da, k, n), v, Into::Add);
 }
 
 struct Pool {
@@ -127,17 +151,7 @@ impl Pool {
                     let (mut a, mut da) = (vec![T::zero(); k * n], vec![T::zero(); k * n]);
                     for (image, grad) in positions.chunks(dims.image()).zip(grad.chunks(k * d)) {
                         weights(&mut a, keys, image, dims);
-                        let v = Matrix::new(image, n, d);
-                        multiply(&mut da, Matrix::new(grad, k, d), v.t(), Into::Set);
-                        wide(|| {
-                            for (da, a) in da.chunks_exact_mut(n).zip(a.chunks_exact(n)) {
-                                let mean = dot(da, a);
-                                for (da, &a) in da.iter_mut().zip(a) {
-                                    *da = a * (*da - mean);
-                                }
-                            }
-                        });
-                        multiply(&mut sum, Matrix::new(&da, k, n), v, Into::Add);
+                        image_backward(&mut sum, &a, &mut da, image, grad, dims);
                     }
                     sum
                 })

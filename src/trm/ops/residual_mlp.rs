@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 /// Groups that images are split into, whatever the number of threads: sums over groups are taken in their order, so the
 /// result does not depend on the threads.
-const GROUPS: usize = 8;
+pub(super) const GROUPS: usize = 8;
 
 /// The layers' weights.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +76,7 @@ struct Operation {
     saved: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
-struct Saved<T> {
+pub(super) struct Saved<T> {
     /// `(x + Q - mean) / deviation`.
     normal: Vec<T>,
     /// 1 / deviation of every row.
@@ -87,21 +87,21 @@ struct Saved<T> {
 }
 
 /// The weights inside the flat operand.
-struct Parts<'a, T> {
-    queries: &'a [T],
-    norm_weight: &'a [T],
-    norm_bias: &'a [T],
-    in_weight: &'a [T],
-    in_bias: &'a [T],
-    out_weight: &'a [T],
-    out_bias: &'a [T],
+pub(super) struct Parts<'a, T> {
+    pub(super) queries: &'a [T],
+    pub(super) norm_weight: &'a [T],
+    pub(super) norm_bias: &'a [T],
+    pub(super) in_weight: &'a [T],
+    pub(super) in_bias: &'a [T],
+    pub(super) out_weight: &'a [T],
+    pub(super) out_bias: &'a [T],
 }
 
 #[derive(Clone, Copy)]
-struct Dims {
-    categories: usize,
-    width: usize,
-    hidden: usize,
+pub(super) struct Dims {
+    pub(super) categories: usize,
+    pub(super) width: usize,
+    pub(super) hidden: usize,
 }
 
 impl Dims {
@@ -133,6 +133,26 @@ impl Dims {
             out_bias: next(g),
         }
     }
+}
+
+/// Adds the parts of every group, in the order of the groups, to the totals.
+pub(super) fn add_up<T: Real>(totals: Vec<&mut [T]>, groups: &[Vec<&[T]>]) {
+    const BLOCK: usize = 16_384;
+    let blocks: Vec<_> = totals
+        .into_iter()
+        .enumerate()
+        .flat_map(|(part, total)| {
+            let pieces = total.chunks_mut(BLOCK).enumerate();
+            pieces.map(move |(at, piece)| (part, at * BLOCK, piece))
+        })
+        .collect();
+    blocks.into_par_iter().for_each(|(part, start, total)| {
+        wide(|| {
+            for group in groups {
+                add_scaled(total, T::one(), &group[part][start..start + total.len()]);
+            }
+        });
+    });
 }
 
 impl Operation {
@@ -181,23 +201,14 @@ impl Operation {
             .map(|((dx, grad), saved)| backward_group(dx, grad, saved, &parts, dims))
             .collect();
         let mut total = vec![T::zero(); flat.len()];
-        const BLOCK: usize = 16_384;
         let mut rest = total.as_mut_slice();
-        let mut blocks = Vec::new();
-        for (part, size) in dims.sizes().into_iter().enumerate() {
-            let (here, after) = rest.split_at_mut(size);
+        let totals = dims.sizes().into_iter().map(|size| {
+            let (here, after) = std::mem::take(&mut rest).split_at_mut(size);
             rest = after;
-            let pieces = here.chunks_mut(BLOCK).enumerate();
-            blocks.extend(pieces.map(|(at, piece)| (part, at * BLOCK, piece)));
-        }
-        blocks.into_par_iter().for_each(|(part, start, total)| {
-            wide(|| {
-                for sum in &sums {
-                    let sum = &sum.parts()[part][start..start + total.len()];
-                    add_scaled(total, T::one(), sum);
-                }
-            });
+            here
         });
+        let sums: Vec<_> = sums.iter().map(|sums| sums.parts().to_vec()).collect();
+        add_up(totals.collect(), &sums);
         Ok((dx, total))
     }
 
@@ -218,7 +229,7 @@ impl Operation {
     }
 }
 
-fn forward_group<T: Real>(
+pub(super) fn forward_group<T: Real>(
     y: &mut [T],
     x: &[T],
     parts: &Parts<T>,
@@ -265,14 +276,14 @@ fn forward_group<T: Real>(
 }
 
 /// What a group of images adds to the gradient of the weights.
-struct Sums<T> {
-    in_weight: Vec<T>,
-    out_weight: Vec<T>,
-    queries: Vec<T>,
-    norm_weight: Vec<T>,
-    norm_bias: Vec<T>,
-    in_bias: Vec<T>,
-    out_bias: Vec<T>,
+pub(super) struct Sums<T> {
+    pub(super) in_weight: Vec<T>,
+    pub(super) out_weight: Vec<T>,
+    pub(super) queries: Vec<T>,
+    pub(super) norm_weight: Vec<T>,
+    pub(super) norm_bias: Vec<T>,
+    pub(super) in_bias: Vec<T>,
+    pub(super) out_bias: Vec<T>,
 }
 
 impl<T> Sums<T> {
@@ -291,7 +302,7 @@ impl<T> Sums<T> {
 }
 
 /// Writes the gradient of the group's rows and returns its part of the weights' gradient.
-fn backward_group<T: Real>(
+pub(super) fn backward_group<T: Real>(
     dx: &mut [T],
     grad: &[T],
     saved: &Saved<T>,

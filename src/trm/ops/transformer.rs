@@ -71,22 +71,11 @@ impl FrozenTransformer {
         }
         for block in self.blocks.iter() {
             let hidden = block.mlp_in.tensors().0.dim(0)?;
-            let square = [width, width];
+            let (one, square): (&[usize], &[usize]) = (&[width], &[width, width]);
+            #[rustfmt::skip]
             let shapes: [&[usize]; 14] = [
-                &[width],
-                &[width],
-                &square,
-                &[width],
-                &[2 * width, width],
-                &[2 * width],
-                &square,
-                &[width],
-                &[width],
-                &[width],
-                &[hidden, width],
-                &[hidden],
-                &[width, hidden],
-                &[width],
+                one, one, square, one, &[2 * width, width], &[2 * width], square, one, one, one,
+                &[hidden, width], &[hidden], &[width, hidden], one,
             ];
             for (tensor, shape) in block.tensors().into_iter().zip(shapes) {
                 if tensor.is_none_or(|t| t.dims() != shape || t.dtype() != x.dtype()) {
@@ -218,8 +207,8 @@ impl Operation {
     fn run<T: Real>(&self, x: &[T], width: usize) -> Result<Vec<T>> {
         let dims = self.dims(width);
         let done: Vec<(Vec<T>, Vec<Saved<T>>)> = self.with_parts::<T, _>(|parts| {
-            let work: Vec<_> = self.groups.iter().zip(self.split(x, width)).collect();
-            work.into_par_iter()
+            self.split(x, width, |lengths| lengths.iter().sum())
+                .into_par_iter()
                 .map(|(lengths, x)| forward_group(x.to_vec(), parts, lengths, dims, self.keep))
                 .collect()
         })?;
@@ -229,13 +218,18 @@ impl Operation {
         Ok(outputs.concat())
     }
 
-    /// The rows of every group.
-    fn split<'a, T>(&self, x: &'a [T], width: usize) -> Vec<&'a [T]> {
+    /// The rows of every group, `rows(lengths)` of each.
+    fn split<'a, T>(
+        &self,
+        x: &'a [T],
+        width: usize,
+        rows: impl Fn(&[usize]) -> usize,
+    ) -> Vec<(&Vec<usize>, &'a [T])> {
         let mut rest = x;
         let groups = self.groups.iter().map(|lengths| {
-            let (here, after) = rest.split_at(lengths.iter().sum::<usize>() * width);
+            let (here, after) = rest.split_at(rows(lengths) * width);
             rest = after;
-            here
+            (lengths, here)
         });
         groups.collect()
     }
@@ -250,20 +244,11 @@ impl Operation {
             bail!("transformer: backward without forward")
         };
         let dims = self.dims(width);
-        let mut rest = grad;
-        let work: Vec<_> = self
-            .groups
-            .iter()
-            .zip(saved)
-            .map(|(lengths, saved)| {
-                let (here, after) = rest.split_at(lengths.len() * width);
-                rest = after;
-                (lengths, saved, here)
-            })
-            .collect();
         let gradients: Vec<Vec<T>> = self.with_parts::<T, _>(|parts| {
-            work.into_par_iter()
-                .map(|(lengths, saved, grad)| {
+            self.split(grad, width, <[usize]>::len)
+                .into_par_iter()
+                .zip(saved)
+                .map(|((lengths, grad), saved)| {
                     backward_group(grad.to_vec(), saved, parts, lengths, dims)
                 })
                 .collect()

@@ -32,6 +32,7 @@ pub fn row_products(rows: &Tensor, weight: &Tensor) -> Result<Tensor> {
         .apply_op2(&weight.contiguous()?, RowProducts)
 }
 
+#[inline(always)]
 fn norm<T: Real>(x: &[T]) -> T {
     let norm = Real::sqrt(dot(x, x));
     let smallest = T::from_f64(SMALLEST_NORM);
@@ -60,6 +61,54 @@ pub(crate) fn unit_rows(x: &mut [f32], rows_per_image: usize, width: usize, mask
                 }
             }
         });
+    });
+}
+
+/// Replaces rows by rows of norm 1, multiplies each with its category's direction, and returns the inverse norms.
+pub(super) fn unit_and_match<T: Real>(
+    rows: &mut [T],
+    directions: &[T],
+    logits: &mut [T],
+    d: usize,
+) -> Vec<T> {
+    let mut inverses = vec![T::zero(); logits.len()];
+    let categories = directions.len() / d;
+    wide(|| {
+        let outputs = logits.iter_mut().zip(&mut inverses);
+        for (at, (row, (logit, inverse))) in rows.chunks_exact_mut(d).zip(outputs).enumerate() {
+            *inverse = T::one() / norm(row);
+            row.iter_mut().for_each(|x| *x *= *inverse);
+            let category = at % categories;
+            *logit = dot(row, &directions[category * d..(category + 1) * d]);
+        }
+    });
+    inverses
+}
+
+/// Adds the gradient of the rows before they were normalised to `d_rows`, and that of the directions to `d_directions`:
+/// with z the direction, y the row of norm 1, `dx = g (z - y (y . z)) / |x|`, `dz += g y`.
+pub(super) fn unit_and_match_backward<T: Real>(
+    (d_rows, d_directions): (&mut [T], &mut [T]),
+    grad: &[T],
+    rows: &[T],
+    inverses: &[T],
+    directions: &[T],
+    d: usize,
+) {
+    let categories = directions.len() / d;
+    wide(|| {
+        let all = d_rows.chunks_exact_mut(d).zip(rows.chunks_exact(d));
+        for (at, ((d_row, row), (&grad, &inverse))) in
+            all.zip(grad.iter().zip(inverses)).enumerate()
+        {
+            let own = at % categories * d..(at % categories + 1) * d;
+            let direction = &directions[own.clone()];
+            let (scale, along) = (grad * inverse, dot(row, direction));
+            for ((d_row, &row), &direction) in d_row.iter_mut().zip(row).zip(direction) {
+                *d_row += scale * (direction - row * along);
+            }
+            add_scaled(&mut d_directions[own], grad, row);
+        }
     });
 }
 
