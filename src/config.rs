@@ -307,6 +307,8 @@ section! {
         bind: String = "127.0.0.1:9464".into(),
         /// `/health/livez` fails when a loop has not moved for this long.
         liveness_limit_ms: u64 = 60_000,
+        /// How often the output is tried for `/health/readyz`.
+        sink_check_ms: u64 = 10_000,
     }
 }
 
@@ -431,6 +433,9 @@ impl StageConfig {
         }
         if !self.http.bind.is_empty() && !self.http.bind.contains(':') {
             return bad("http.bind", "must be `host:port`, or empty for no port");
+        }
+        if self.http.sink_check_ms == 0 {
+            return bad("http.sink_check_ms", "must be at least 1");
         }
         if self.output.dead_letter_topic.is_empty() {
             return bad(

@@ -3,7 +3,7 @@
 //! Each room of the library has an error enum of its own (`thiserror`), whose variants name the thing that went wrong;
 //! the binary turns them into `anyhow` and, through [`Exit`], into the process's exit code.
 
-use std::process::ExitCode;
+use std::io::Write;
 
 /// What a finished process tells its caller. The numbers are a contract (see `tagstream --help`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +23,15 @@ pub enum Exit {
     NothingToDo = 99,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        ExitCode::from(exit as u8)
+impl Exit {
+    /// Ends the process with this code, at once. Destructors of libraries do not run: ONNX Runtime and librdkafka have threads of
+    /// their own, and one that still works while its library is torn down crashes a process that has done everything right.
+    pub fn end_process(self) -> ! {
+        // What cannot be written now could not be written a moment later.
+        let _ = std::io::stdout().flush();
+        let _ = std::io::stderr().flush();
+        // SAFETY: `_exit` takes a number and does not return; it runs no code of this process.
+        unsafe { libc::_exit(self as i32) }
     }
 }
 

@@ -9,11 +9,12 @@
 //! | `term` | SIGTERM to this process, which goes on: it drains, commits and leaves |
 //! | `error` | the step fails with [`Injected`] |
 //! | `hang` | the step never ends |
+//! | `delayN` | the step takes N milliseconds longer |
 //! | `on` | a sabotage is in force, see below |
 //!
 //! `@N` arms the N-th pass only (the first is 1); without it every pass. Places: `fetch`, `infer`, `predictions.ack`,
 //! `dead_letter.ack`, `put`, `offset.commit`, `swap` (of the model), `lease` (of the retraining job), `pointer` (of the registry), each
-//! with `.before` and `.after`.
+//! with `.before` and `.after`; and `source.poll` (`delayN` only).
 //!
 //! A sabotage breaks a rule of the protocol on purpose, so that it can be seen that the chaos checker finds it:
 //!
@@ -73,6 +74,10 @@ pub async fn pass(name: &'static str) -> Result<(), Injected> {
             tracing::warn!(name, "failpoint: hang");
             std::future::pending().await
         }
+        Some(armed::Action::Delay(delay)) => {
+            tokio::time::sleep(delay).await;
+            Ok(())
+        }
         Some(armed::Action::Signal(signal)) => {
             tracing::warn!(name, signal, "failpoint: signal");
             armed::signal_self(signal);
@@ -80,6 +85,19 @@ pub async fn pass(name: &'static str) -> Result<(), Injected> {
         }
     }
 }
+
+/// Passes the place `name` on a thread that may be blocked: only `delayN` means anything there.
+#[cfg(any(debug_assertions, feature = "failpoints"))]
+pub fn pass_blocking(name: &'static str) {
+    if let Some(armed::Action::Delay(delay)) = armed::next(name) {
+        std::thread::sleep(delay);
+    }
+}
+
+/// Passes the place `name`.
+#[cfg(not(any(debug_assertions, feature = "failpoints")))]
+#[inline(always)]
+pub fn pass_blocking(_name: &'static str) {}
 
 /// Passes the place `name`.
 ///
@@ -99,6 +117,7 @@ mod armed {
             LazyLock,
             atomic::{AtomicU64, Ordering},
         },
+        time::Duration,
     };
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +125,7 @@ mod armed {
         On,
         Error,
         Hang,
+        Delay(Duration),
         Signal(&'static str),
     }
 
@@ -133,7 +153,10 @@ mod armed {
                     "on" => Action::On,
                     "error" => Action::Error,
                     "hang" => Action::Hang,
-                    _ => return Err(bad()),
+                    _ => {
+                        let delay = action.strip_prefix("delay").and_then(|n| n.parse().ok());
+                        Action::Delay(Duration::from_millis(delay.ok_or_else(bad)?))
+                    }
                 };
                 let passes = AtomicU64::new(0);
                 Ok((name.to_owned(), Point { action, at, passes }))
@@ -173,7 +196,9 @@ mod armed {
             let points = parse("put.after=kill@3,infer.before=error").unwrap();
             assert_eq!(points["put.after"].at, Some(3));
             assert_eq!(points["infer.before"].action, Action::Error);
-            for bad in ["put", "put=explode", "put=kill@x"] {
+            let slow = &parse("put.before=delay250").unwrap()["put.before"];
+            assert_eq!(slow.action, Action::Delay(Duration::from_millis(250)));
+            for bad in ["put", "put=explode", "put=kill@x", "put=delay"] {
                 assert!(parse(bad).is_err(), "{bad}");
             }
         }

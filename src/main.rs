@@ -2,11 +2,9 @@
 
 mod cli;
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
+fn main() {
     keep_candle_on_one_thread();
-    cli::main()
+    cli::main().end_process()
 }
 
 /// candle hands parts of element-wise operations to threads that wait by spinning. What is worth more than one thread

@@ -1,6 +1,7 @@
 //! The command line: one file per command. Human output goes to stderr, machine output (`--json`) to stdout.
 
 mod bench;
+mod broker;
 mod config;
 mod dataset;
 mod demo;
@@ -19,7 +20,6 @@ mod train;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use std::process::ExitCode;
 use tagstream::{
     config::ObjectStoreConfig,
     error::{Exit, WithExit},
@@ -64,6 +64,8 @@ enum Command {
     Registry(registry::RegistryArgs),
     /// Draw synthetic labelled scenes.
     Scenes(scenes::ScenesArgs),
+    /// A broker in memory for trying things out, until standard input ends or a signal comes.
+    Broker(broker::BrokerArgs),
     /// Measure the stage beside bare ONNX Runtime.
     Bench(bench::BenchArgs),
     /// Check libraries, providers, broker, object store and model.
@@ -84,7 +86,7 @@ fn open_model(spec: &str, stores: &ObjectStoreConfig) -> anyhow::Result<OpenedMo
 }
 
 /// Parses the arguments, runs the command, prints the error if there is one.
-pub fn main() -> ExitCode {
+pub fn main() -> Exit {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(args),
         Command::Demo(args) => demo::run(args),
@@ -98,19 +100,19 @@ pub fn main() -> ExitCode {
         Command::Labels(args) => labels::run(args),
         Command::Registry(args) => registry::run(args),
         Command::Scenes(args) => scenes::run(args),
+        Command::Broker(args) => broker::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(args),
     };
     match result {
-        Ok(exit) => exit.into(),
+        Ok(exit) => exit,
         Err(error) => {
             eprintln!("error: {error:#}");
             error
                 .chain()
                 .find_map(|cause| cause.downcast_ref::<WithExit>())
                 .map_or(Exit::Failure, |with| with.exit)
-                .into()
         }
     }
 }

@@ -39,7 +39,8 @@ pub struct RunArgs {
     /// Run one part only.
     #[arg(long, value_name = "PART", value_parser = ["images", "labels"])]
     pub only: Option<String>,
-    /// End when every partition has been read to its end as of the start (for back-fills and tests).
+    /// End when every partition of the topic is in files up to its end as of the start, whichever process of the group
+    /// wrote them (for back-fills and tests).
     #[arg(long)]
     pub until_drained: bool,
     /// End the chain of files of a partition that ends at END, and go on at another offset (see docs/runbook.md).
@@ -54,6 +55,7 @@ pub struct RunArgs {
 
 /// Runs the command.
 pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
+    ops::heaps::bound();
     let mut config = StageConfig::load(args.config.as_deref()).map_err(|e| usage(e.to_string()))?;
     if let Some(model) = &args.model {
         config.model.path = model.clone();
@@ -223,7 +225,7 @@ fn control_by_signals() -> anyhow::Result<watch::Receiver<Control>> {
                 tracing::warn!(
                     "second signal: ending at once; what is not committed is read again by the next run"
                 );
-                std::process::exit(Exit::Failure as i32);
+                Exit::Failure.end_process();
             }
             // Fails only when the stage has ended by itself.
             let _ = sender.send(Control::Drain);

@@ -184,10 +184,13 @@ mod tests {
         assert_eq!(get(&server, "/health/readyz").await.0, 200);
 
         metrics::with_local_recorder(&recorder, || {
-            metrics::counter!("tagstream_messages_total").increment(3);
+            metrics::counter!("tagstream_messages_total", "topic" => "t").increment(3);
         });
         let (_, text) = get(&server, "/metrics").await;
-        assert!(text.contains("tagstream_messages_total 3"), "{text}");
+        assert!(
+            text.contains("tagstream_messages_total{topic=\"t\"} 3"),
+            "{text}"
+        );
         assert_eq!(get(&server, "/info").await.1, "{\"provider\":\"cpu\"}");
         assert_eq!(get(&server, "/nothing").await.0, 404);
     }

@@ -46,12 +46,12 @@ pub const METRICS: &[Metric] = {
         // source
         "tagstream_messages_total" Counter, ["topic"] "Messages read.";
         "tagstream_partition_lag_messages" Gauge, ["topic, partition"] "Messages between the log's end and what is committed, of the partitions assigned here.";
-        "tagstream_rebalances_total" Counter, ["kind"] "Changes of the assignment.";
+        "tagstream_rebalances_total" Counter, ["topic, kind"] "Changes of the assignment; `kind` is `assign`, `revoke` or `lost`.";
         "tagstream_source_paused" Gauge, ["topic"] "1 while reading is paused because the byte budget is used up.";
         "tagstream_source_errors_total" Counter, ["topic"] "Errors of the consumer that it went on after.";
         "tagstream_offset_commit_failures_total" Counter, ["topic"] "Offset commits that failed; files are not affected, lag figures are.";
         // fetch and decode
-        "tagstream_dead_letters_total" Counter, ["kind"] "Messages that yielded no row.";
+        "tagstream_dead_letters_total" Counter, ["topic, kind"] "Messages that yielded no row.";
         // batch and inference
         "tagstream_batch_queue_images" Gauge, [""] "Images that are being filled or wait to run.";
         "tagstream_batch_claims_waiting" Gauge, [""] "Images that wait for a place in a batch.";
@@ -69,13 +69,13 @@ pub const METRICS: &[Metric] = {
         "tagstream_rows_total" Counter, ["table"] "Rows in committed files.";
         "tagstream_files_total" Counter, ["table"] "Files committed.";
         "tagstream_file_bytes_total" Counter, ["table"] "Bytes of committed files.";
-        "tagstream_files_cut_total" Counter, ["reason"] "Files ended, by what ended them.";
+        "tagstream_files_cut_total" Counter, ["table, reason"] "Files ended; `reason` is `size`, `age`, `layout`, `pressure` or `flush`.";
         "tagstream_overtaken_total" Counter, ["table"] "Files that another owner of the partition had written first.";
-        "tagstream_store_retries_total" Counter, ["operation"] "Requests to the object store that were repeated.";
+        "tagstream_store_retries_total" Counter, ["table"] "Puts of files that were repeated because the store failed.";
         "tagstream_producer_queue_full_total" Counter, [""] "Waits for room in the producer's queue.";
         "tagstream_last_commit_timestamp_seconds" Gauge, ["table"] "Unix time of the last committed file.";
-        "tagstream_row_budget_bytes" Gauge, [""] "The part of the memory budget that messages and rows may take.";
-        "tagstream_row_budget_used_bytes" Gauge, [""] "What of it is taken.";
+        "tagstream_row_budget_bytes" Gauge, ["table"] "The part of the memory budget that messages and rows may take.";
+        "tagstream_row_budget_used_bytes" Gauge, ["table"] "What of it is taken.";
     }
 };
 
@@ -150,7 +150,11 @@ pub fn reference() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{collections::BTreeSet, fs, path::Path};
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        fs,
+        path::Path,
+    };
 
     #[test]
     fn the_reference_page_is_fresh() {
@@ -166,8 +170,28 @@ mod tests {
         );
     }
 
-    /// Names in `counter!`, `gauge!` and `histogram!` calls below `folder`.
-    fn used(folder: &Path, names: &mut BTreeSet<String>) {
+    /// The labels named in a call's arguments: `"label" => value`.
+    fn labels(arguments: &str) -> BTreeSet<String> {
+        let before_arrow = arguments.split("=>").filter_map(|part| {
+            let quoted = part.trim_end().strip_suffix('"')?;
+            quoted.rsplit('"').next()
+        });
+        let arrows = arguments.matches("=>").count();
+        before_arrow.take(arrows).map(str::to_owned).collect()
+    }
+
+    /// The text up to the parenthesis that closes a call.
+    fn arguments(text: &str) -> &str {
+        let mut depth = 1;
+        let end = text.find(|c| {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            depth == 0
+        });
+        &text[..end.unwrap_or(text.len())]
+    }
+
+    /// Names and labels in `counter!`, `gauge!` and `histogram!` calls below `folder`.
+    fn used(folder: &Path, names: &mut BTreeMap<String, BTreeSet<String>>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
@@ -181,7 +205,12 @@ mod tests {
                         let rest = text[at + mark.len()..].trim_start();
                         if let Some(name) = rest.strip_prefix('"').and_then(|r| r.split('"').next())
                         {
-                            names.insert(name.to_owned());
+                            let labels = labels(arguments(rest));
+                            let before = names.insert(name.to_owned(), labels.clone());
+                            assert!(
+                                before.is_none_or(|b| b == labels),
+                                "{name} has other labels elsewhere"
+                            );
                         }
                     }
                 }
@@ -191,12 +220,18 @@ mod tests {
 
     #[test]
     fn code_and_table_have_the_same_metrics() {
-        let mut in_code = BTreeSet::new();
+        let mut in_code = BTreeMap::new();
         used(
             &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
             &mut in_code,
         );
-        let in_table: BTreeSet<String> = METRICS.iter().map(|m| m.name.to_owned()).collect();
+        let in_table: BTreeMap<String, BTreeSet<String>> = METRICS
+            .iter()
+            .map(|m| {
+                let labels = m.labels.split(", ").filter(|l| !l.is_empty());
+                (m.name.to_owned(), labels.map(str::to_owned).collect())
+            })
+            .collect();
         assert_eq!(in_code, in_table);
     }
 

@@ -1,6 +1,7 @@
 //! Operations: health, metrics, telemetry, doctor.
 
 pub mod doctor;
+pub mod heaps;
 pub mod heartbeat;
 pub mod http;
 pub mod metrics;

@@ -14,21 +14,51 @@ pub struct Stage {
     log: PathBuf,
 }
 
+/// What a `tagstream run` is told beside the world's configuration.
+#[derive(Default)]
+pub struct Launch<'a> {
+    /// Its faults.
+    pub failpoints: &'a str,
+    /// Whether it goes on after it has read everything.
+    pub for_ever: bool,
+    /// Whether it opens an HTTP port.
+    pub http: bool,
+}
+
 impl World {
-    /// Starts `tagstream run` with this world's configuration. `name` names its log, `failpoints` its faults.
+    /// Starts a `tagstream run` that reads to the end. `name` names its log, `failpoints` its faults.
     pub fn start(&self, name: &str, failpoints: &str) -> Stage {
-        let config = self.folder.path().join("stage.toml");
-        std::fs::write(&config, toml::to_string(&self.config).unwrap()).unwrap();
+        let launch = Launch {
+            failpoints,
+            ..Launch::default()
+        };
+        self.launch(name, &launch)
+    }
+
+    /// Starts `tagstream run` with this world's configuration. `name` names its log.
+    pub fn launch(&self, name: &str, launch: &Launch<'_>) -> Stage {
+        let path = self.folder.path().join(format!("{name}.toml"));
+        let mut config = self.config.clone();
+        // Secrets are not written into files; the environment carries them.
+        config.object_store.s3.clear();
+        std::fs::write(&path, toml::to_string(&config).unwrap()).unwrap();
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-model");
         let log = self.folder.path().join(format!("{name}.log"));
+        let secrets = self.config.object_store.s3.iter();
         let child = Command::new(env!("CARGO_BIN_EXE_tagstream"))
-            .args(["run", "--until-drained", "--config"])
-            .arg(&config)
+            .arg("run")
+            .args((!launch.for_ever).then_some("--until-drained"))
+            .arg("--config")
+            .arg(&path)
             .arg("--model")
             .arg(model)
-            .env("TAGSTREAM_FAILPOINTS", failpoints)
+            .envs(secrets.map(|(k, v)| (format!("AWS_{}", k.to_uppercase()), v.expose())))
+            .env("TAGSTREAM_FAILPOINTS", launch.failpoints)
             .env("TAGSTREAM_MODEL__WORKERS", "1")
-            .env("TAGSTREAM_HTTP__BIND", "")
+            .env(
+                "TAGSTREAM_HTTP__BIND",
+                if launch.http { "127.0.0.1:0" } else { "" },
+            )
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
@@ -40,6 +70,48 @@ impl World {
 impl Stage {
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until its log has `text` at least `times` times.
+    pub fn says(&mut self, text: &str, times: usize) {
+        let started = Instant::now();
+        while self.log().matches(text).count() < times {
+            let ended = self.child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && started.elapsed() < STUCK,
+                "{ended:?}, and never said {text:?} {times} times:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Where its HTTP port is.
+    pub fn address(&mut self) -> String {
+        const LINE: &str = "health, metrics and information are served";
+        self.says(LINE, 1);
+        let log = self.log();
+        let line = log.lines().find(|l| l.contains(LINE)).unwrap();
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let address = &line["address"];
+        let address = if address.is_null() {
+            &line["fields"]["address"]
+        } else {
+            address
+        };
+        address.as_str().unwrap().to_owned()
+    }
+
+    /// The most memory that it ever held at once, bytes, as the kernel counts it; `None` once it has ended.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+        Some(line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10)
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Sends a signal, as `kill` does.

@@ -1,30 +1,27 @@
 //! What the cases share: a broker, pictures, a stand-in model, the stage in this process, and readers of what it left.
 
+use crate::servers::blocking;
+pub use crate::servers::{bootstrap, bucket, create_topic, is_real_broker, not_tested, unique};
 use arrow::array::{
     FixedSizeListArray, Float32Array, Int32Array, Int64Array, RecordBatch, StringArray,
     cast::AsArray,
 };
+use object_store::{ObjectStoreExt, path::Path as ObjectPath};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::Headers,
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 use tagstream::{
     config::StageConfig,
-    demo::broker::EmbeddedBroker,
     events::BoundingBox,
     model::bundle::{Filter, Fit, Preprocessing},
     stage::{
@@ -33,63 +30,16 @@ use tagstream::{
             self, Control, ImageModel, PipelineError, PixelSlot, RunOptions, TagError, Tagged,
             Vitals,
         },
-        sink::predictions::{ModelStamp, PredictionLayout, RowTag},
+        sink::{
+            predictions::{ModelStamp, PredictionLayout, RowTag},
+            store::TableStore,
+        },
     },
 };
 use tokio::sync::watch;
 
 /// Time after which a test is stuck; never part of what is asserted.
 pub const STUCK: Duration = Duration::from_secs(60);
-
-enum Broker {
-    Embedded(EmbeddedBroker),
-    Real(String),
-}
-
-static BROKER: LazyLock<Broker> = LazyLock::new(|| match std::env::var("TAGSTREAM_TEST_KAFKA") {
-    Ok(bootstrap) => Broker::Real(bootstrap),
-    Err(_) => Broker::Embedded(EmbeddedBroker::start().expect("the embedded broker starts")),
-});
-
-pub fn bootstrap() -> String {
-    match &*BROKER {
-        Broker::Embedded(broker) => broker.bootstrap_servers().into(),
-        Broker::Real(bootstrap) => bootstrap.clone(),
-    }
-}
-
-pub fn is_real_broker() -> bool {
-    matches!(&*BROKER, Broker::Real(_))
-}
-
-pub fn create_topic(name: &str, partitions: i32) {
-    match &*BROKER {
-        Broker::Embedded(broker) => broker
-            .create_topic(name, partitions)
-            .expect("the topic is created"),
-        Broker::Real(bootstrap) => {
-            let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-                .set("bootstrap.servers", bootstrap)
-                .create()
-                .unwrap();
-            let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-            let made =
-                futures::executor::block_on(admin.create_topics([&topic], &AdminOptions::new()))
-                    .unwrap();
-            made[0].as_ref().expect("the topic is created");
-        }
-    }
-}
-
-/// A name that no other test of this or an earlier run uses.
-pub fn unique(name: &str) -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let n = COUNT.fetch_add(1, Ordering::SeqCst);
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap();
-    format!("{name}-{}-{n}-{}", std::process::id(), now.subsec_nanos())
-}
 
 /// One world: topics, a folder for pictures and one for tables.
 pub struct World {
@@ -121,7 +71,13 @@ impl World {
         config.source.images_topic = unique(&format!("{name}-images"));
         config.output.predictions_topic = unique(&format!("{name}-predictions"));
         config.output.dead_letter_topic = unique(&format!("{name}-dead"));
-        config.output.url = folder.path().join("tables").to_str().unwrap().into();
+        match bucket() {
+            Some((url, options)) => {
+                config.output.url = format!("{url}/{}", unique(name));
+                config.object_store = options;
+            }
+            None => config.output.url = folder.path().join("tables").to_str().unwrap().into(),
+        }
         config.output.max_file_age_ms = 500;
         config.fetch.allow_schemes = vec!["file".into()];
         config.fetch.allow_path_prefixes = vec![folder.path().to_str().unwrap().into()];
@@ -165,14 +121,24 @@ impl World {
     }
 
     pub fn produce_raw(&self, values: impl IntoIterator<Item = (i32, Option<String>)>) {
+        self.produce_bytes(
+            values
+                .into_iter()
+                .map(|(p, v)| (p, v.map(String::into_bytes))),
+        );
+    }
+
+    pub fn produce_bytes(&self, values: impl IntoIterator<Item = (i32, Option<Vec<u8>>)>) {
         let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
             .set("bootstrap.servers", bootstrap())
             .set("message.timeout.ms", "30000")
+            .set("message.max.bytes", "8388608")
+            .set("queue.buffering.max.messages", "1000000")
             .create()
             .unwrap();
         for (partition, value) in values {
             let mut record =
-                BaseRecord::<str, str>::to(&self.config.source.images_topic).partition(partition);
+                BaseRecord::<str, [u8]>::to(&self.config.source.images_topic).partition(partition);
             if let Some(value) = &value {
                 record = record.payload(value);
             }
@@ -210,40 +176,71 @@ impl World {
         Ok(vitals)
     }
 
-    pub fn table(&self) -> PathBuf {
-        Path::new(&self.config.output.url)
-            .join(&self.config.output.table)
-            .join(&self.config.source.images_topic)
+    fn store(&self) -> TableStore {
+        TableStore::open_for_reading(&self.config.output.url, &self.config.object_store).unwrap()
+    }
+
+    /// The folder of the images topic's files, and what lies in it.
+    async fn objects(&self, store: &TableStore) -> (ObjectPath, Vec<ObjectPath>) {
+        let folder = store
+            .root()
+            .clone()
+            .join(self.config.output.table.as_str())
+            .join(self.config.source.images_topic.as_str());
+        let names = store.list(&folder, None).await.unwrap();
+        (folder, names)
+    }
+
+    /// Moves the files of this world's images topic to the name of another topic, which is this world's from now on.
+    pub fn rename_images_topic(&mut self, topic: String) {
+        let store = self.store();
+        blocking(async {
+            let (folder, names) = self.objects(&store).await;
+            let parent = folder.prefix_matches(store.root()).then_some(store.root());
+            let target = parent
+                .unwrap()
+                .clone()
+                .join(self.config.output.table.as_str())
+                .join(topic.as_str());
+            for name in names {
+                let rest: Vec<_> = name.prefix_match(&folder).unwrap().collect();
+                let to = rest.into_iter().fold(target.clone(), ObjectPath::join);
+                store.objects().rename(&name, &to).await.unwrap();
+            }
+        });
+        self.config.source.images_topic = topic;
     }
 
     /// Every Parquet file below the table, with its bytes' batches and footer.
-    pub fn files(&self) -> BTreeMap<PathBuf, (Vec<RecordBatch>, BTreeMap<String, String>)> {
-        let mut files = BTreeMap::new();
-        for partition in 0..self.partitions {
-            let Ok(entries) = std::fs::read_dir(self.table().join(partition.to_string())) else {
-                continue;
-            };
-            for path in entries.map(|e| e.unwrap().path()) {
-                if path.extension().is_some_and(|e| e == "parquet") {
-                    let builder = ParquetRecordBatchReaderBuilder::try_new(
-                        std::fs::File::open(&path).unwrap(),
-                    )
-                    .unwrap();
-                    let footer = builder
-                        .metadata()
-                        .file_metadata()
-                        .key_value_metadata()
-                        .unwrap();
-                    let footer = footer
-                        .iter()
-                        .filter_map(|kv| Some((kv.key.clone(), kv.value.clone()?)))
-                        .collect();
-                    let batches = builder.build().unwrap().collect::<Result<_, _>>().unwrap();
-                    files.insert(path, (batches, footer));
-                }
+    pub fn files(&self) -> BTreeMap<String, (Vec<RecordBatch>, BTreeMap<String, String>)> {
+        let store = self.store();
+        let files = blocking(async {
+            let (_, names) = self.objects(&store).await;
+            let mut files = Vec::new();
+            for name in names
+                .into_iter()
+                .filter(|n| n.extension() == Some("parquet"))
+            {
+                let bytes = store.read(&name).await.unwrap().expect("it was listed");
+                files.push((name.to_string(), bytes));
             }
-        }
-        files
+            files
+        });
+        let read = |(name, bytes): (String, bytes::Bytes)| {
+            let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+            let footer = builder
+                .metadata()
+                .file_metadata()
+                .key_value_metadata()
+                .unwrap();
+            let footer = footer
+                .iter()
+                .filter_map(|kv| Some((kv.key.clone(), kv.value.clone()?)))
+                .collect();
+            let batches = builder.build().unwrap().collect::<Result<_, _>>().unwrap();
+            (name, (batches, footer))
+        };
+        files.into_iter().map(read).collect()
     }
 
     pub fn rows(&self) -> Vec<ReadRow> {
@@ -269,8 +266,7 @@ impl World {
             for row in batches.iter().flat_map(read_rows) {
                 assert!(
                     row.partition == partition && (start..end).contains(&row.offset),
-                    "{} holds {row:?}",
-                    path.display()
+                    "{path} holds {row:?}"
                 );
             }
             ranges.push((partition, start, end));

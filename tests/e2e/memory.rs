@@ -1,7 +1,11 @@
 //! Memory is bounded by the configuration, whatever the input or the sink does.
 
 use crate::harness::World;
-use std::sync::atomic::Ordering;
+use rand::{RngExt, SeedableRng, distr::Alphanumeric, rngs::StdRng};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 use tagstream::stage::pipeline::RunOptions;
 
 /// A file is due only when it has 128 MiB or after an hour; the budget holds a fraction of the rows. Were rows not cut early under
@@ -25,4 +29,80 @@ async fn a_small_budget_cuts_files_early_instead_of_standing_still() {
         vitals.files.load(Ordering::Relaxed) > 2,
         "files were cut early"
     );
+}
+
+const MIB: u64 = 1 << 20;
+/// Bytes of attributes in each message.
+const ATTRIBUTE: usize = 24 << 10;
+const PARTITIONS: i32 = 32;
+/// What the stage may hold beside what it holds when idle and its budget: "Memory" in docs/runbook.md.
+const CONSTANT: u64 = 64 * MIB;
+
+/// The most memory that a stage held which read everything, and how long it took. Every put of a file takes `delay_ms` longer.
+fn peak(world: &World, name: &str, delay_ms: u64) -> (u64, Duration) {
+    let failpoints = format!("put.before=delay{delay_ms}");
+    let started = Instant::now();
+    let mut stage = world.start(name, &failpoints);
+    let mut peak = 0;
+    while stage.is_running() {
+        peak = stage.peak_memory().unwrap_or(0).max(peak);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    stage.finish();
+    (peak, started.elapsed())
+}
+
+fn with_large_messages(name: &str, count: usize) -> World {
+    let mut world = World::new(name, PARTITIONS);
+    world.config.output.max_file_age_ms = 3_600_000;
+    let random = StdRng::seed_from_u64(1).sample_iter(Alphanumeric);
+    // Each message takes another piece of it.
+    let pool: String = random.take(count + ATTRIBUTE).map(char::from).collect();
+    let uri = format!("file://{}", world.picture(1).display());
+    let values = (0..count).map(|i| {
+        let attributes = serde_json::json!({ "note": pool[i..i + ATTRIBUTE] });
+        let value =
+            serde_json::json!({"image_id": i.to_string(), "uri": uri, "attributes": attributes});
+        (i as i32 % PARTITIONS, Some(value.to_string()))
+    });
+    world.produce_raw(values);
+    world
+}
+
+/// A put takes as long as reading hundreds of times what it writes: memory stays within the budget and the stated constant. The same stage with
+/// a budget for everything goes beyond: the test can fail.
+#[test]
+fn a_sink_far_slower_than_the_source_does_not_fill_memory() {
+    const MESSAGES: usize = 3_200;
+    let total = (MESSAGES * ATTRIBUTE) as u64;
+    let mut slow = with_large_messages("slow-sink", MESSAGES);
+    slow.config.memory.budget_mib = 16;
+    slow.config.fetch.max_mib = 1;
+    let (idle, _) = peak(&World::new("idle", PARTITIONS), "idle", 0);
+    let mut fast = with_large_messages("fast-sink", MESSAGES);
+    fast.config.memory.budget_mib = 1_024;
+    let (unbounded, quick) = peak(&fast, "fast", 0);
+    let (bounded, long) = peak(&slow, "slow", 150);
+    let limit = idle + slow.config.memory.budget_mib * MIB + CONSTANT;
+    println!(
+        "idle {} MiB, bounded {} MiB in {long:?}, unbounded {} MiB in {quick:?}, limit {} MiB, messages {} MiB",
+        idle / MIB,
+        bounded / MIB,
+        unbounded / MIB,
+        limit / MIB,
+        total / MIB
+    );
+    assert!(
+        bounded <= limit,
+        "{} MiB, not {}",
+        bounded / MIB,
+        limit / MIB
+    );
+    assert!(
+        unbounded > limit,
+        "the test could not fail: {} MiB",
+        unbounded / MIB
+    );
+    let end = (MESSAGES / PARTITIONS as usize) as i64;
+    slow.assert_exactly_once(&[end; PARTITIONS as usize], MESSAGES);
 }

@@ -1,8 +1,10 @@
 //! Input that does not fit the files is refused by name, with the command that helps; the command helps, once.
 
-use crate::harness::{World, create_topic, unique};
+use crate::harness::{World, create_topic, is_real_broker, unique};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
     consumer::{BaseConsumer, CommitMode, Consumer},
 };
 use tagstream::stage::pipeline::{RunOptions, Skip};
@@ -22,6 +24,20 @@ impl World {
         list.add_partition_offset(topic, 0, Offset::Offset(offset))
             .unwrap();
         consumer.commit(&list, CommitMode::Sync).unwrap();
+    }
+
+    /// As retention does, at once.
+    async fn delete_records_before(&self, offset: i64) {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", &self.config.kafka.brokers)
+            .create()
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        let topic = &self.config.source.images_topic;
+        list.add_partition_offset(topic, 0, Offset::Offset(offset))
+            .unwrap();
+        let deleted = admin.delete_records(&list, &AdminOptions::new()).await;
+        deleted.unwrap();
     }
 
     async fn refusal(&self) -> String {
@@ -113,10 +129,9 @@ async fn a_chain_ahead_of_the_log_is_refused_and_a_new_epoch_reads_the_log_anew(
     world.drain().await.unwrap();
     // The topic as it looks after it was deleted and created again: the same name in the table, a shorter log. (A mock cluster cannot
     // delete a topic, so the files are moved to the name of a new one.)
-    let before = world.table();
-    world.config.source.images_topic = unique("ahead-again");
-    create_topic(&world.config.source.images_topic, 1);
-    std::fs::rename(before, world.table()).unwrap();
+    let again = unique("ahead-again");
+    create_topic(&again, 1);
+    world.rename_images_topic(again);
     world.produce(0, 5);
     let message = world.refusal().await;
     assert!(
@@ -133,6 +148,58 @@ async fn a_chain_ahead_of_the_log_is_refused_and_a_new_epoch_reads_the_log_anew(
             ("1".into(), 0, 5)
         ]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_that_overtook_the_reader_is_refused_and_the_gap_is_recorded_once() {
+    let world = World::new("overtaken", 1);
+    world.produce(0, 10);
+    world.drain().await.unwrap();
+    if is_real_broker() {
+        world.produce(10, 10);
+        world.delete_records_before(15).await;
+    } else {
+        // An embedded broker keeps 5 MiB of a partition.
+        let large = |_| (0, Some("x".repeat(900_000)));
+        world.produce_raw((0..10).map(large));
+    }
+    let message = world.refusal().await;
+    let (_, rest) = message.split_once("the log now begins at ").unwrap();
+    let low: i64 = rest.split(':').next().unwrap().parse().unwrap();
+    assert!(low > 10, "{message}");
+    let lost = format!("deleted {} offsets", low - 10);
+    assert!(message.contains(&lost), "{message}");
+    let gap = Skip::accept_gap(&command(&message, "--accept-gap ")).unwrap();
+    world.drain_skipping(gap.clone()).await;
+    let ranges = world.ranges();
+    assert_eq!(ranges[..2], [("0".into(), 0, 10), ("0".into(), 10, 10)]);
+    assert_eq!((&*ranges[2].0, ranges[2].1), ("1", low));
+    assert_eq!(ranges.last().unwrap().2, 20);
+    // The seal says why, and the flag does nothing a second time.
+    let seals = world.files().into_values();
+    let seals = seals.filter_map(|(_, footer)| footer.get("tagstream.seal").cloned());
+    let seals: Vec<String> = seals.collect();
+    assert!(
+        seals.len() == 1 && seals[0].contains("accepted_gap"),
+        "{seals:?}"
+    );
+    world.produce(20, 5);
+    world.drain_skipping(gap).await;
+    assert_eq!(world.ranges().last().unwrap(), &("1".to_owned(), 20, 25));
+}
+
+/// Nobody listens: the stage says where it asked, and that trying again may help.
+#[test]
+fn a_broker_that_is_down_is_named() {
+    let mut world = World::new("down", 1);
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = closed.local_addr().unwrap().to_string();
+    drop(closed);
+    world.config.kafka.brokers = address.clone();
+    let mut stage = world.start("down", "");
+    assert_eq!(stage.wait().code(), Some(75), "{}", stage.log());
+    let said = format!("no answer from the brokers at {address}");
+    assert!(stage.log().contains(&said), "{}", stage.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

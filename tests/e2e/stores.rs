@@ -1,18 +1,18 @@
-//! What every store must do for exactly-once, checked on each: a folder, memory, and a real S3 where one is named.
+//! What every store must do for exactly-once, for the registry and for the lease, checked on each: a folder, memory, a real S3 server.
 
-use object_store::{ObjectStore, PutMode, PutOptions, memory::InMemory, path::Path};
-use std::sync::Arc;
+use crate::harness::{bucket, not_tested, unique};
+use object_store::{ObjectStore, PutMode, PutOptions, memory::InMemory, path::Path as ObjectPath};
+use std::{path::Path, sync::Arc, time::Duration};
 use tagstream::{
     config::ObjectStoreConfig,
+    model::registry::{Action, Decision, Registration, Registry, RegistryError},
+    retrain::lease::{Lease, LeaseError},
     stage::sink::store::{Put, StoreError, TableStore},
 };
 
 async fn conforms(store: &TableStore) {
     store.prove_conditional_put().await.unwrap();
-    let folder = store
-        .root()
-        .clone()
-        .join(crate::harness::unique("conformance"));
+    let folder = store.root().clone().join(unique("conformance"));
     let path = |name: &str| folder.clone().join(name);
     // One of many concurrent creators wins, and its bytes stay.
     let tasks = (0..8u8).map(|i| {
@@ -60,7 +60,7 @@ async fn conforms(store: &TableStore) {
             Put::Created
         );
     }
-    let names = |paths: Vec<Path>| {
+    let names = |paths: Vec<ObjectPath>| {
         paths
             .iter()
             .map(|p| p.filename().unwrap().to_owned())
@@ -125,20 +125,115 @@ async fn memory_conforms() {
     conforms(&TableStore::in_memory()).await;
 }
 
+/// A store of its own on the real S3 server; `None`, aloud, where there is none.
+async fn on_real_s3(test: &str) -> Option<(TableStore, String, ObjectStoreConfig)> {
+    let Some((bucket, options)) = bucket() else {
+        not_tested(&format!(
+            "{test}: no real S3 server (TAGSTREAM_TEST_S3_*, see scripts/s3.sh)"
+        ));
+        return None;
+    };
+    let url = format!("{bucket}/{}", unique("real-s3"));
+    let store = TableStore::open(&url, &options).await.unwrap();
+    Some((store, url, options))
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_s3_conforms_where_one_is_named() {
-    let Ok(url) = std::env::var("TAGSTREAM_TEST_S3_URL") else {
-        eprintln!(
-            "no real S3: TAGSTREAM_TEST_S3_URL names none; the folder and the memory store were checked"
-        );
+async fn a_real_s3_conforms() {
+    if let Some((store, ..)) = on_real_s3("conditional put").await {
+        conforms(&store).await;
+    }
+}
+
+/// Of decisions taken on one generation exactly one moves the pointer, whoever comes first.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_real_s3_one_of_many_promotions_wins() {
+    let Some((_, url, options)) = on_real_s3("the registry").await else {
         return;
     };
-    conforms(
-        &TableStore::open(&url, &ObjectStoreConfig::default())
-            .await
-            .unwrap(),
-    )
-    .await;
+    let registry = Registry::open_or_create(&format!("{url}/models"), &options)
+        .await
+        .unwrap();
+    let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-model");
+    let registration = |run| Registration {
+        bundle: &bundle,
+        attachments: &[],
+        who: "test",
+        why: "because",
+        run,
+    };
+    let first = registry.register(&registration(None)).await.unwrap();
+    let decision = |generation, who: String| Decision {
+        action: Action::Promoted,
+        version: first.version,
+        who,
+        why: "because".into(),
+        verdict: None,
+        run: None,
+        generation,
+        token: None,
+    };
+    let begun = registry.decide(decision(None, "a".into())).await.unwrap();
+    let mut generation = begun.generation;
+    for round in 0..5 {
+        let tasks = (0..8).map(|i| {
+            let (registry, decision) = (
+                registry.clone(),
+                decision(Some(generation), format!("{round}-{i}")),
+            );
+            tokio::spawn(async move { registry.decide(decision).await })
+        });
+        let mut winners = 0;
+        for task in tasks.collect::<Vec<_>>() {
+            match task.await.unwrap() {
+                Ok(pointer) => {
+                    winners += 1;
+                    generation = pointer.generation;
+                }
+                Err(RegistryError::Conflict { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(winners, 1, "round {round}");
+    }
+    let history = registry.history().await.unwrap();
+    assert_eq!(history.len(), 6, "{history:?}");
+}
+
+/// One of many takes a free lease; the next holder's token is higher, and the old one notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_real_s3_one_of_many_takes_the_lease() {
+    let Some((store, ..)) = on_real_s3("the lease").await else {
+        return;
+    };
+    let (objects, prefix) = (store.objects().clone(), store.root().clone());
+    let take = |holder: String, time: Duration| {
+        let (objects, prefix) = (Arc::clone(&objects), prefix.clone());
+        async move { Lease::acquire(objects, &prefix, "retrain", &holder, time).await }
+    };
+    let hour = Duration::from_secs(3_600);
+    let tasks = (0..8).map(|i| tokio::spawn(take(format!("holder-{i}"), hour)));
+    let (mut won, mut refused) = (Vec::new(), 0);
+    for task in tasks.collect::<Vec<_>>() {
+        match task.await.unwrap() {
+            Ok(lease) => won.push(lease),
+            Err(LeaseError::Held { .. }) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!((won.len(), refused), (1, 7));
+    let first = won.pop().unwrap();
+    let token = first.token();
+    first.release().await.unwrap();
+    // Held for no time at all: whoever comes next may take it over.
+    let mut second = take("second".into(), Duration::ZERO).await.unwrap();
+    assert!(second.token() > token);
+    let third = take("third".into(), hour).await.unwrap();
+    assert!(third.token() > second.token());
+    assert!(matches!(
+        second.renew().await.unwrap_err(),
+        LeaseError::Lost { .. }
+    ));
 }
 
 /// A store that ignores the condition, as some S3-compatible servers do.
@@ -155,7 +250,7 @@ impl std::fmt::Display for Careless {
 impl ObjectStore for Careless {
     async fn put_opts(
         &self,
-        location: &Path,
+        location: &ObjectPath,
         payload: object_store::PutPayload,
         _: PutOptions,
     ) -> object_store::Result<object_store::PutResult> {
@@ -165,40 +260,40 @@ impl ObjectStore for Careless {
     }
     async fn put_multipart_opts(
         &self,
-        location: &Path,
+        location: &ObjectPath,
         opts: object_store::PutMultipartOptions,
     ) -> object_store::Result<Box<dyn object_store::MultipartUpload>> {
         self.0.put_multipart_opts(location, opts).await
     }
     async fn get_opts(
         &self,
-        location: &Path,
+        location: &ObjectPath,
         options: object_store::GetOptions,
     ) -> object_store::Result<object_store::GetResult> {
         self.0.get_opts(location, options).await
     }
     fn delete_stream(
         &self,
-        locations: futures::stream::BoxStream<'static, object_store::Result<Path>>,
-    ) -> futures::stream::BoxStream<'static, object_store::Result<Path>> {
+        locations: futures::stream::BoxStream<'static, object_store::Result<ObjectPath>>,
+    ) -> futures::stream::BoxStream<'static, object_store::Result<ObjectPath>> {
         self.0.delete_stream(locations)
     }
     fn list(
         &self,
-        prefix: Option<&Path>,
+        prefix: Option<&ObjectPath>,
     ) -> futures::stream::BoxStream<'static, object_store::Result<object_store::ObjectMeta>> {
         self.0.list(prefix)
     }
     async fn list_with_delimiter(
         &self,
-        prefix: Option<&Path>,
+        prefix: Option<&ObjectPath>,
     ) -> object_store::Result<object_store::ListResult> {
         self.0.list_with_delimiter(prefix).await
     }
     async fn copy_opts(
         &self,
-        from: &Path,
-        to: &Path,
+        from: &ObjectPath,
+        to: &ObjectPath,
         options: object_store::CopyOptions,
     ) -> object_store::Result<()> {
         self.0.copy_opts(from, to, options).await
@@ -210,7 +305,7 @@ async fn a_store_that_overwrites_is_refused_with_the_reason() {
     let store = TableStore::from_parts(
         "careless://",
         Arc::new(Careless(InMemory::new())),
-        Path::default(),
+        ObjectPath::default(),
     );
     let error = store.prove_conditional_put().await.unwrap_err();
     assert!(matches!(error, StoreError::NoConditionalPut { .. }));

@@ -48,19 +48,27 @@ fn view(
     let loops = move || {
         let mut ages = beats.ages(Instant::now());
         let last = stage.beat_ms.load(Ordering::Relaxed).max(started);
-        let age = chrono::Utc::now().timestamp_millis() - last;
+        let now = chrono::Utc::now().timestamp_millis();
+        let age = now - last;
         ages.insert("stage".into(), Duration::from_millis(age.max(0) as u64));
+        let polled = stage.source_beat_ms.load(Ordering::Relaxed);
+        if polled > 0 {
+            let age = now.saturating_sub(polled).max(0);
+            ages.insert("source".into(), Duration::from_millis(age as u64));
+        }
         ages
     };
     let stage = Arc::clone(vitals);
     let conditions = move || {
-        // Partitions are assigned after their files were walked: the store was reachable.
         let assigned = stage.assigned.load(Ordering::Relaxed);
         let running = *control.borrow() == Control::Run;
         Conditions::from([
             ("assigned", assigned),
             ("model_warm", true),
-            ("sink_reachable", assigned),
+            (
+                "sink_reachable",
+                stage.sink_reachable.load(Ordering::Relaxed),
+            ),
             ("not_shutting_down", running),
         ])
     };

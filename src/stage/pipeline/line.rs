@@ -1,5 +1,6 @@
 //! One line: the events of a source, the rows of a maker, the files of a table. One task owns all ledgers.
 
+mod drained;
 mod partitions;
 
 use super::{
@@ -28,8 +29,9 @@ use crate::{
         },
     },
 };
+use drained::Drained;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering, mpsc::SyncSender},
     time::Duration,
 };
@@ -61,8 +63,8 @@ pub struct LineSettings {
     pub drain_timeout: Duration,
     /// Time to finish what was read when partitions are taken away: the group waits for us meanwhile.
     pub revoke_timeout: Duration,
-    /// End when everything that was there at the assignment is in files.
-    pub until_drained: bool,
+    /// End when every partition's files reach the log's end as named here; `None`: never.
+    pub until: Option<BTreeMap<PartitionId, LogFacts>>,
     /// This process, once; part of every writer id.
     pub process: Arc<str>,
 }
@@ -98,6 +100,8 @@ enum Task<R: TableRow> {
         chains: Vec<(PartitionId, LogFacts, Chain)>,
         reply: SyncSender<Vec<(PartitionId, Offset)>>,
     },
+    /// Partitions of others that are in files.
+    Looked(BTreeSet<PartitionId>),
 }
 
 struct Revocation {
@@ -116,6 +120,7 @@ struct Driver<M: RowMaker> {
     /// Set once the line reads no more: until then everything must be in files.
     drain_until: Option<Instant>,
     assigned_once: bool,
+    drained: Drained,
 }
 
 impl<M: RowMaker> Line<M> {
@@ -137,6 +142,7 @@ impl<M: RowMaker> Line<M> {
             encoders: Arc::new(Semaphore::new(ENCODERS)),
             drain_until: None,
             assigned_once: false,
+            drained: Drained::default(),
         };
         driver.run(control).await
     }
@@ -231,6 +237,10 @@ impl<M: RowMaker> Driver<M> {
                 Ok(())
             }
             Task::File(done) => self.file_done(done).await,
+            Task::Looked(reached) => {
+                self.looked(reached);
+                Ok(())
+            }
             Task::Resumed {
                 generation,
                 chains,
@@ -277,7 +287,7 @@ impl<M: RowMaker> Driver<M> {
                 Made::DeadLetter { kind, reason } => {
                     held += message.bytes();
                     vitals.dead_letter(kind);
-                    metrics::counter!("tagstream_dead_letters_total", "kind" => kind.as_str()).increment(1);
+                    metrics::counter!("tagstream_dead_letters_total", "topic" => message.partition.topic.to_string(), "kind" => kind.as_str()).increment(1);
                     tracing::debug!(partition = %message.partition, offset = %message.offset, %kind, reason, "dead letter");
                     finished.dead_letter = Some(dead_letter_topic::message(&dead_letters, &message, kind, &reason));
                 }
@@ -305,19 +315,20 @@ impl<M: RowMaker> Driver<M> {
         // The last quarter is for the files.
         let last_call = deadline.is_some_and(|d| now + self.line.settings.drain_timeout / 4 >= d);
         (
-            deadline.is_some() || (self.line.settings.until_drained && self.all_read()),
+            deadline.is_some() || (self.line.settings.until.is_some() && self.all_read()),
             last_call,
         )
-    }
-
-    fn all_read(&self) -> bool {
-        self.assigned_once && self.owned.values().all(|o| o.read_to_end)
     }
 
     /// After every event: files that are due, revocations that are done, pressure.
     fn look_around(&mut self) -> Result<(), LineError> {
         let now = Instant::now();
         self.line.vitals.beat();
+        let moved = self.source.last_moved_ms();
+        self.line
+            .vitals
+            .source_beat_ms
+            .store(moved, Ordering::Relaxed);
         let partitions: Vec<PartitionId> = self.owned.keys().cloned().collect();
         for partition in partitions {
             let (flush, last_call) = self.flush(&partition, now);
@@ -330,7 +341,8 @@ impl<M: RowMaker> Driver<M> {
             }
         }
         let used = self.line.budget.used_bytes();
-        metrics::gauge!("tagstream_row_budget_used_bytes").set(used as f64);
+        metrics::gauge!("tagstream_row_budget_used_bytes", "table" => self.table())
+            .set(used as f64);
         if used as f64 > PRESSURE * self.line.budget.bytes() as f64 {
             self.relieve();
         }
@@ -374,7 +386,8 @@ impl<M: RowMaker> Driver<M> {
             owned.chain = Some(chain);
             return;
         };
-        metrics::counter!("tagstream_files_cut_total", "reason" => reason.as_str()).increment(1);
+        let table = self.line.sink.table().to_owned();
+        metrics::counter!("tagstream_files_cut_total", "table" => table, "reason" => reason.as_str()).increment(1);
         if failpoint::is_on("sabotage.commit.early") {
             let hint = CommitHint {
                 epoch: chain.epoch,
@@ -419,10 +432,11 @@ impl<M: RowMaker> Driver<M> {
             vitals
                 .last_commit_ms
                 .store(chrono::Utc::now().timestamp_millis(), Ordering::Relaxed);
-            metrics::counter!("tagstream_rows_total").increment(rows);
-            metrics::counter!("tagstream_files_total").increment(1);
-            metrics::counter!("tagstream_file_bytes_total").increment(bytes);
-            metrics::gauge!("tagstream_last_commit_timestamp_seconds")
+            let table = || self.table();
+            metrics::counter!("tagstream_rows_total", "table" => table()).increment(rows);
+            metrics::counter!("tagstream_files_total", "table" => table()).increment(1);
+            metrics::counter!("tagstream_file_bytes_total", "table" => table()).increment(bytes);
+            metrics::gauge!("tagstream_last_commit_timestamp_seconds", "table" => table())
                 .set(chrono::Utc::now().timestamp() as f64);
             tracing::info!(%partition, start = %last_start, end = %chain.end, rows, bytes, "file committed");
         }
@@ -458,6 +472,10 @@ impl<M: RowMaker> Driver<M> {
         Ok(())
     }
 
+    fn table(&self) -> String {
+        self.line.sink.table().to_owned()
+    }
+
     fn stop_reading(&mut self) {
         self.source.command(SourceCommand::StopReading);
         self.drain_until = Some(Instant::now() + self.line.settings.drain_timeout);
@@ -465,11 +483,12 @@ impl<M: RowMaker> Driver<M> {
         tracing::info!(making, "stopping: finishing what was read");
     }
 
-    fn is_done(&self) -> bool {
-        let settled = self.owned.values().all(Owned::is_settled);
+    fn is_done(&mut self) -> bool {
         match self.drain_until {
-            Some(deadline) => settled || Instant::now() >= deadline,
-            None => self.line.settings.until_drained && settled && self.all_read(),
+            Some(deadline) => {
+                self.owned.values().all(Owned::is_settled) || Instant::now() >= deadline
+            }
+            None => self.is_drained(),
         }
     }
 }

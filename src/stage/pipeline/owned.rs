@@ -23,7 +23,7 @@ pub(super) struct Owned<R: TableRow> {
     pub chain: Option<Chain>,
     pub writer: WriterId,
     pub fence: Fence,
-    /// The log's end when the partition was assigned.
+    /// The log's end as of the start of a run that reads to the end, else as of the assignment.
     pub log_end: Offset,
     /// Whether everything up to `log_end` was read.
     pub read_to_end: bool,

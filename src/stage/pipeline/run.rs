@@ -17,15 +17,24 @@ use crate::{
             files::{FileSink, RepairError, Sealed},
             producer::{KafkaTopics, Topics},
             store::{StoreError, TableStore},
+            walk::LogFacts,
         },
         source::{self, Admission, Broker, Logs, Source, SourceError, SourceSettings},
     },
 };
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    str::FromStr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tokio::sync::watch;
 
 /// How often the topic is asked whether it is still the same.
 const IDENTITY_EVERY: Duration = Duration::from_secs(10);
+/// A store that takes longer to answer is not reachable.
+const STORE_ANSWER: Duration = Duration::from_secs(10);
 
 /// Why the stage did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +156,7 @@ impl Skip {
 /// What a run is told beside the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct RunOptions {
-    /// End when everything that was there is in files.
+    /// End when everything that was there at the start is in files, whichever member of the group wrote them.
     pub until_drained: bool,
     /// Chains to end before reading.
     pub skips: Vec<Skip>,
@@ -232,6 +241,11 @@ impl<'a> Shared<'a> {
         let broker = Arc::new(broker);
         self.check_topic_and_skip(spec, &broker, &sink, &maker)
             .await?;
+        let until = if self.options.until_drained {
+            Some(ends(&broker).await?)
+        } else {
+            None
+        };
         let settings = LineSettings {
             start: config.source.start,
             rules: CutRules {
@@ -246,7 +260,7 @@ impl<'a> Shared<'a> {
                     .drain_timeout_ms
                     .min(config.kafka.session_timeout_ms / 2),
             ),
-            until_drained: self.options.until_drained,
+            until,
             process: Arc::clone(&self.process),
         };
         let source_settings = SourceSettings {
@@ -254,6 +268,8 @@ impl<'a> Shared<'a> {
             group: spec.group.clone(),
             statistics_interval: Duration::from_millis(config.source.statistics_interval_ms),
         };
+        metrics::gauge!("tagstream_row_budget_bytes", "table" => spec.table.clone())
+            .set(budget.bytes() as f64);
         let admission = Admission::new(budget.clone(), maker.places(), maker.row_bytes());
         let source = Source::start(&config.kafka, &source_settings, admission)?;
         let asked = Arc::clone(&broker);
@@ -345,6 +361,20 @@ impl<'a> Shared<'a> {
     }
 }
 
+/// What every partition of the topic holds now.
+async fn ends(broker: &Arc<Broker>) -> Result<BTreeMap<PartitionId, LogFacts>, PipelineError> {
+    let broker = Arc::clone(broker);
+    let ask = move || {
+        let partitions = broker.partitions()?;
+        let facts = |p: PartitionId| Ok((p.clone(), broker.facts(&p)?));
+        partitions.into_iter().map(facts).collect()
+    };
+    let asked: Result<_, SourceError> = tokio::task::spawn_blocking(ask)
+        .await
+        .map_err(|e| LineError::Panicked(e.to_string()))?;
+    Ok(asked?)
+}
+
 /// Runs the images line of a process with a model that is loaded and warm.
 ///
 /// # Errors
@@ -364,7 +394,6 @@ pub async fn run<T: ImageModel>(
     let shared = Shared::open(config, options, vitals, control).await?;
     let total = config.memory.budget_mib << 20;
     let (rows, images) = (Budget::new(total / 2), Budget::new(total / 2));
-    metrics::gauge!("tagstream_row_budget_bytes").set(rows.bytes() as f64);
     let fetcher = Fetcher::new(&config.fetch, &config.object_store)?;
     let topic = &config.output.predictions_topic;
     let settings = ImageSettings {
@@ -381,7 +410,29 @@ pub async fn run<T: ImageModel>(
         group: config.kafka.group_id.clone(),
         table: config.output.table.clone(),
     };
-    shared.run_line(&spec, maker, rows).await
+    let every = Duration::from_millis(config.http.sink_check_ms);
+    tokio::select! {
+        outcome = shared.run_line(&spec, maker, rows) => outcome,
+        never = watch_store(&shared.store, every, &shared.vitals) => match never {},
+    }
+}
+
+/// Tries the store every so often, for `/health/readyz`: a put of what is there already, which needs all that a file's put needs.
+async fn watch_store(store: &TableStore, every: Duration, vitals: &Vitals) -> Infallible {
+    loop {
+        let tried = tokio::time::timeout(STORE_ANSWER, store.prove_conditional_put()).await;
+        let reachable = matches!(tried, Ok(Ok(())));
+        if vitals.sink_reachable.swap(reachable, Ordering::Relaxed) != reachable {
+            match tried {
+                Ok(Ok(())) => tracing::info!(url = store.url(), "the store can be written to"),
+                Ok(Err(error)) => {
+                    tracing::warn!(url = store.url(), %error, "the store cannot be written to")
+                }
+                Err(_) => tracing::warn!(url = store.url(), "the store does not answer"),
+            }
+        }
+        tokio::time::sleep(every).await;
+    }
 }
 
 #[cfg(test)]

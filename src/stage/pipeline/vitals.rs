@@ -24,6 +24,10 @@ pub struct Vitals {
     pub assigned: AtomicBool,
     /// Unix milliseconds when the stage's loop last moved.
     pub beat_ms: AtomicI64,
+    /// Unix milliseconds when the polling thread last moved; 0 before it has started.
+    pub source_beat_ms: AtomicI64,
+    /// Whether the store took the last request that tried it.
+    pub sink_reachable: AtomicBool,
     /// Unix milliseconds of the last commit.
     pub last_commit_ms: AtomicI64,
     dead_letters: Mutex<BTreeMap<DeadLetterKind, u64>>,

@@ -174,6 +174,11 @@ impl<R: TableRow> FileSink<R> {
         &self.store
     }
 
+    /// The table's name.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
     fn walk<'a>(&'a self, partition: &'a PartitionId, writer: &'a WriterId) -> Walk<'a> {
         Walk {
             store: &self.store,
@@ -196,6 +201,8 @@ impl<R: TableRow> FileSink<R> {
         log: &LogFacts,
         start: StartAt,
     ) -> Result<Chain, ResumeError> {
+        let folder = Folder::new(self.store.root(), &self.table, partition);
+        self.store.sweep(folder.path()).await;
         let started = Instant::now();
         let mut pause = Duration::from_millis(100);
         loop {
@@ -210,6 +217,19 @@ impl<R: TableRow> FileSink<R> {
                 result => return result,
             }
         }
+    }
+
+    /// Where the files of `partition` end now; `None` if there is no chain yet, or one that was ended and not begun anew. Writes nothing.
+    ///
+    /// # Errors
+    /// [`ResumeError`].
+    pub async fn reached(
+        &self,
+        partition: &PartitionId,
+        log: &LogFacts,
+    ) -> Result<Option<Offset>, ResumeError> {
+        let nobody = WriterId(String::new());
+        self.walk(partition, &nobody).reached(log).await
     }
 
     /// Encodes the file that continues `chain` with `range`. Takes the processor for a while: call it where blocking is allowed.
@@ -321,7 +341,7 @@ impl<R: TableRow> FileSink<R> {
                     });
                 }
                 Step::Repeat => {
-                    metrics::counter!("tagstream_store_retries_total").increment(1);
+                    metrics::counter!("tagstream_store_retries_total", "table" => self.table.clone()).increment(1);
                     if let Some(error) = &failure {
                         tracing::warn!(%partition, range = %proposal.range, %error, "cannot put a file; trying again");
                     }

@@ -12,6 +12,7 @@ pub mod parquet;
 pub mod predictions;
 pub mod predictions_topic;
 pub mod producer;
+mod staging;
 pub mod store;
 pub mod table;
 pub mod walk;

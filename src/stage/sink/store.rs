@@ -4,6 +4,7 @@
 //! On a local disk: write aside, fsync, hard-link, fsync the folder. On S3, Google Cloud Storage and Azure: a conditional put.
 //! A store that cannot do this is refused when it is opened.
 
+use super::staging;
 use crate::config::ObjectStoreConfig;
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -11,7 +12,7 @@ use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem,
     memory::InMemory, path::Path,
 };
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, time::SystemTime};
 use url::Url;
 
 /// One request may take this long; a whole file is one request.
@@ -135,6 +136,8 @@ pub struct TableStore {
     url: String,
     root: Path,
     inner: Arc<dyn ObjectStore>,
+    /// The same, where it is a local disk.
+    disk: Option<LocalFileSystem>,
 }
 
 impl TableStore {
@@ -143,8 +146,7 @@ impl TableStore {
     /// # Errors
     /// [`StoreError`] says why the place cannot be used.
     pub async fn open(url: &str, options: &ObjectStoreConfig) -> Result<Self, StoreError> {
-        let (inner, root) = resolve(url, options)?;
-        let store = Self::from_parts(url, inner, root);
+        let store = Self::open_for_reading(url, options)?;
         store.prove_conditional_put().await?;
         Ok(store)
     }
@@ -154,8 +156,9 @@ impl TableStore {
     /// # Errors
     /// [`StoreError`] says why the place cannot be used.
     pub fn open_for_reading(url: &str, options: &ObjectStoreConfig) -> Result<Self, StoreError> {
-        let (inner, root) = resolve(url, options)?;
-        Ok(Self::from_parts(url, inner, root))
+        let (inner, root, disk) = resolve(url, options)?;
+        let store = Self::from_parts(url, inner, root);
+        Ok(TableStore { disk, ..store })
     }
 
     /// A store that lives in this process's memory.
@@ -169,6 +172,7 @@ impl TableStore {
             url: url.into(),
             root,
             inner,
+            disk: None,
         }
     }
 
@@ -211,6 +215,28 @@ impl TableStore {
             }
         }
         Err(refused("a second put overwrote the first".into()))
+    }
+
+    /// Removes what killed processes left aside in `folder` of a local disk; does nothing elsewhere.
+    pub(super) async fn sweep(&self, folder: &Path) {
+        let Some(folder) = self
+            .disk
+            .as_ref()
+            .and_then(|disk| disk.path_to_filesystem(folder).ok())
+        else {
+            return;
+        };
+        let work = move || match staging::sweep(&folder, SystemTime::now()) {
+            Ok(0) => {}
+            Ok(files) => {
+                tracing::info!(folder = %folder.display(), files, "files aside that a killed process had left were removed");
+            }
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "cannot remove what killed processes left aside");
+            }
+        };
+        // Nothing depends on it.
+        let _ = tokio::task::spawn_blocking(work).await;
     }
 
     /// Creates `path` with `bytes`, whole and durable, or leaves what is there.
@@ -295,10 +321,9 @@ impl TableStore {
     }
 }
 
-fn resolve(
-    url: &str,
-    options: &ObjectStoreConfig,
-) -> Result<(Arc<dyn ObjectStore>, Path), StoreError> {
+type Place = (Arc<dyn ObjectStore>, Path, Option<LocalFileSystem>);
+
+fn resolve(url: &str, options: &ObjectStoreConfig) -> Result<Place, StoreError> {
     if url.is_empty() {
         return Err(StoreError::NoUrl);
     }
@@ -339,41 +364,15 @@ fn resolve(
         .chain(configured);
     let (inner, root) =
         object_store::parse_url_opts(&parsed, all).map_err(|e| bad(e.to_string()))?;
-    Ok((Arc::from(inner), root))
+    Ok((Arc::from(inner), root, None))
 }
 
-fn local(folder: &std::path::Path) -> Result<(Arc<dyn ObjectStore>, Path), String> {
+fn local(folder: &std::path::Path) -> Result<Place, String> {
     std::fs::create_dir_all(folder).map_err(|e| format!("cannot create the folder: {e}"))?;
     let files = LocalFileSystem::new_with_prefix(folder)
         .map_err(|e| e.to_string())?
         .with_fsync(true);
-    Ok((Arc::new(files), Path::default()))
-}
-
-/// Repeats `attempt` while it fails transiently, with growing pauses, until `patience` is used up.
-///
-/// # Errors
-/// The last error.
-pub async fn with_retries<T, F>(
-    patience: Duration,
-    mut attempt: impl FnMut() -> F,
-) -> Result<T, StoreError>
-where
-    F: Future<Output = Result<T, StoreError>>,
-{
-    let started = tokio::time::Instant::now();
-    let mut pause = Duration::from_millis(100);
-    loop {
-        match attempt().await {
-            Err(error) if error.is_transient() && started.elapsed() + pause < patience => {
-                tracing::warn!(%error, "the store failed; trying again");
-                metrics::counter!("tagstream_store_retries_total").increment(1);
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(5));
-            }
-            result => return result,
-        }
-    }
+    Ok((Arc::new(files.clone()), Path::default(), Some(files)))
 }
 
 #[cfg(test)]
@@ -437,40 +436,5 @@ mod tests {
                 .await
                 .contains("cannot create the folder")
         );
-    }
-
-    #[tokio::test]
-    async fn transient_errors_are_repeated_and_permanent_ones_are_not() {
-        let failing = |transient: bool| {
-            let source = object_store::Error::Generic {
-                store: "test",
-                source: "503".into(),
-            };
-            if transient {
-                classified("put", &Path::from("x"), source)
-            } else {
-                StoreError::NoUrl
-            }
-        };
-        let mut calls = 0;
-        let result = with_retries(Duration::from_secs(60), || {
-            calls += 1;
-            let answer = if calls < 2 {
-                Err(failing(true))
-            } else {
-                Ok(calls)
-            };
-            async move { answer }
-        })
-        .await;
-        assert_eq!(result.unwrap(), 2);
-        let mut calls = 0;
-        let result: Result<(), _> = with_retries(Duration::from_secs(60), || {
-            calls += 1;
-            async { Err(failing(false)) }
-        })
-        .await;
-        assert!(result.is_err());
-        assert_eq!(calls, 1);
     }
 }

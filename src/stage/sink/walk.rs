@@ -299,6 +299,27 @@ impl Walk<'_> {
         })
     }
 
+    /// Where the newest chain ends now; `None` if there is none, or it was ended for good and the next is not begun. Puts nothing.
+    ///
+    /// # Errors
+    /// [`ResumeError`].
+    pub async fn reached(&self, log: &LogFacts) -> Result<Option<Offset>, ResumeError> {
+        let Some(epoch) = self.newest_epoch().await? else {
+            return Ok(None);
+        };
+        let path = self.folder().origin(epoch);
+        let Some(bytes) = self.store.read(&path).await? else {
+            return Ok(None);
+        };
+        let origin = serde_json::from_slice(&bytes).map_err(|e| ResumeError::BadOrigin {
+            path: path.to_string(),
+            reason: e.to_string(),
+        })?;
+        self.check_table(&origin)?;
+        let (step, chain, _) = self.follow(&origin, log).await?;
+        Ok((!matches!(step, Some(Step::Sealed(_)))).then_some(chain.end))
+    }
+
     fn origin_after(&self, epoch: Epoch, seal: &Seal) -> Origin {
         Origin {
             epoch,

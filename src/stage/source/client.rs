@@ -3,14 +3,14 @@
 use super::{SourceError, topic_identity};
 use crate::{
     config::KafkaConfig,
-    events::{Offset, PartitionId},
+    events::{Offset, OffsetRange, PartitionId},
     stage::sink::{
         chain::TopicIdentity,
         walk::{CommitHint, CommittedOffset, LogFacts},
     },
 };
 use rdkafka::{
-    ClientConfig, Offset as KafkaOffset, TopicPartitionList,
+    ClientConfig, Message as _, Offset as KafkaOffset, TopicPartitionList,
     bindings::rd_kafka_controllerid,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
@@ -47,6 +47,17 @@ pub trait Logs: Send + Sync + 'static {
     /// # Errors
     /// [`SourceError::Unreachable`] if it says nothing.
     fn facts(&self, partition: &PartitionId) -> Result<LogFacts, SourceError>;
+
+    /// Whether a message lies in `range` of `partition`. Its end may be transaction markers, or compaction may have emptied it.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`SourceError::Unreachable`] if the log is silent.
+    fn has_messages(
+        &self,
+        partition: &PartitionId,
+        range: OffsetRange,
+    ) -> Result<bool, SourceError>;
 }
 
 /// A client that reads nothing, for questions about one topic. Its own connection: the polling thread is not kept waiting.
@@ -67,6 +78,8 @@ impl Broker {
         let consumer: BaseConsumer = client_config(kafka)
             .set("group.id", group)
             .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "error")
             .create()
             .map_err(|e| SourceError::Config(e.to_string()))?;
         Ok(Broker {
@@ -200,6 +213,39 @@ impl Logs for Broker {
             committed,
             identity,
         })
+    }
+
+    fn has_messages(
+        &self,
+        partition: &PartitionId,
+        range: OffsetRange,
+    ) -> Result<bool, SourceError> {
+        let mut list = TopicPartitionList::new();
+        let start = KafkaOffset::Offset(range.start.0);
+        list.add_partition_offset(&partition.topic, partition.partition, start)
+            .and_then(|()| self.consumer.assign(&list))
+            .map_err(|e| self.unreachable(e))?;
+        let started = Instant::now();
+        let answer = loop {
+            match self.consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => break Ok(message.offset() < range.end.0),
+                Some(Err(KafkaError::PartitionEOF(_))) => break Ok(false),
+                // Retention took the beginning: whoever owns the partition must be told by a person how to go on.
+                Some(Err(error))
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) =>
+                {
+                    break Ok(true);
+                }
+                Some(Err(error)) if !passes(&error) => break Err(self.unreachable(error)),
+                _ if started.elapsed() > PATIENCE => {
+                    break Err(self.unreachable(format!("no message of {partition} came")));
+                }
+                _ => {}
+            }
+        };
+        // Fails only for a client that is shutting down.
+        let _ = self.consumer.unassign();
+        answer
     }
 }
 

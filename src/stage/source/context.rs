@@ -27,6 +27,7 @@ pub(super) struct Context {
     pub events: UnboundedSender<SourceEvent>,
     /// How long the stage may take to say where partitions start, or to let go of them.
     pub answer_within: Duration,
+    pub pulse: Arc<Pulse>,
     pub assigned: Mutex<BTreeMap<PartitionId, Generation>>,
     /// Counts changes of the assignment.
     pub changes: AtomicU64,
@@ -36,6 +37,26 @@ pub(super) struct Context {
     pub next_generation: AtomicU64,
     /// Unix milliseconds of the last refused commit that was logged.
     pub last_commit_warning: AtomicI64,
+}
+
+/// When the polling thread last moved.
+#[derive(Debug, Default)]
+pub(super) struct Pulse(AtomicI64);
+
+impl Pulse {
+    pub fn moved(&self) {
+        self.0
+            .store(chrono::Utc::now().timestamp_millis(), Ordering::Relaxed);
+    }
+
+    /// The thread waits for the stage's answer, as it must: until it moves again, its stillness is the stage's, who has a pulse of its own.
+    fn waits_for_the_stage(&self) {
+        self.0.store(i64::MAX, Ordering::Relaxed);
+    }
+
+    pub fn last_ms(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 pub(super) type StageConsumer = BaseConsumer<Context>;
@@ -67,6 +88,7 @@ impl Context {
             reply,
         };
         self.events.send(event).map_err(|_| gone())?;
+        self.pulse.waits_for_the_stage();
         // Heartbeats go on in librdkafka's own thread meanwhile; `answer_within` lies below max.poll.interval.ms.
         let starts = match starts.recv_timeout(self.answer_within) {
             Ok(starts) => starts,
@@ -86,6 +108,15 @@ impl Context {
         Ok(())
     }
 
+    fn show_lag(&self, partition: &PartitionId, messages: i64) {
+        metrics::gauge!(
+            "tagstream_partition_lag_messages",
+            "topic" => self.topic.to_string(),
+            "partition" => partition.partition.to_string()
+        )
+        .set(messages as f64);
+    }
+
     fn revoke(&self, consumer: &StageConsumer, list: &TopicPartitionList) {
         let partitions = self.partitions(list);
         let lost = consumer.assignment_lost();
@@ -95,6 +126,8 @@ impl Context {
             let mut assigned = self.assigned.lock().expect("no panic while locked");
             for partition in &partitions {
                 assigned.remove(partition);
+                // Its lag is its next owner's to tell.
+                self.show_lag(partition, 0);
             }
         }
         let (reply, commits) = sync_channel(1);
@@ -106,6 +139,7 @@ impl Context {
         if self.events.send(event).is_err() {
             return;
         }
+        self.pulse.waits_for_the_stage();
         let commits = commits.recv_timeout(self.answer_within).unwrap_or_default();
         if !lost && let Some(list) = offsets(&commits) {
             self.committed(consumer.commit(&list, CommitMode::Sync));
@@ -119,7 +153,7 @@ impl Context {
             }
             // The files are the truth; the next commit, or the next owner's, catches up.
             Err(error) => {
-                metrics::counter!("tagstream_offset_commit_failures_total").increment(1);
+                metrics::counter!("tagstream_offset_commit_failures_total", "topic" => self.topic.to_string()).increment(1);
                 let now = chrono::Utc::now().timestamp_millis();
                 if now - self.last_commit_warning.swap(now, Ordering::Relaxed) > 10_000 {
                     tracing::warn!(topic = %self.topic, %error, "the group's offset was not committed; files are not affected");
@@ -152,16 +186,10 @@ impl ClientContext for Context {
         };
         let assigned = self.assigned.lock().expect("no panic while locked");
         for partition in assigned.keys() {
-            // A partition that was given back keeps its last figures: only those assigned count.
             if let Some(of) = topic.partitions.get(&partition.partition)
                 && of.consumer_lag >= 0
             {
-                metrics::gauge!(
-                    "tagstream_partition_lag_messages",
-                    "topic" => self.topic.to_string(),
-                    "partition" => partition.partition.to_string()
-                )
-                .set(of.consumer_lag as f64);
+                self.show_lag(partition, of.consumer_lag);
             }
         }
     }

@@ -3,11 +3,12 @@
 use super::{
     Admission, Generation, OffsetCommit, Short, SourceCommand, SourceError, SourceEvent,
     SourceMessage, client,
-    context::{Context, StageConsumer, offsets},
+    context::{Context, Pulse, StageConsumer, offsets},
 };
 use crate::{
     config::KafkaConfig,
     events::{Offset, PartitionId},
+    stage::failpoint,
 };
 use bytes::Bytes;
 use chrono::DateTime;
@@ -29,6 +30,8 @@ use std::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+/// What librdkafka may fetch ahead before it stops asking, and what one answer may bring, KiB; a configuration can say otherwise.
+const PREFETCH_KIB: u32 = 16 << 10;
 /// Longest wait for a message.
 const POLL: Duration = Duration::from_millis(50);
 /// Wait between two attempts to admit a message.
@@ -59,6 +62,7 @@ pub struct Source {
     /// What it tells.
     pub events: UnboundedReceiver<SourceEvent>,
     commands: Sender<SourceCommand>,
+    pulse: Arc<Pulse>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -77,10 +81,12 @@ impl Source {
         // Half of what the group allows between polls, so that a slow answer does not throw us out.
         let answer_within =
             Duration::from_millis(kafka.max_poll_interval_ms / 2).min(Duration::from_secs(120));
+        let pulse = Arc::<Pulse>::default();
         let context = Context {
             topic: Arc::clone(&settings.topic),
             events: events.clone(),
             answer_within,
+            pulse: Arc::clone(&pulse),
             assigned: Default::default(),
             changes: Default::default(),
             closing: Default::default(),
@@ -89,6 +95,15 @@ impl Source {
             last_commit_warning: Default::default(),
         };
         let mut config = client::client_config(kafka);
+        // Part of the constant above the memory budget (docs/runbook.md).
+        for (key, most) in [
+            ("queued.max.messages.kbytes", PREFETCH_KIB),
+            ("fetch.max.bytes", PREFETCH_KIB << 10),
+        ] {
+            if config.get(key).is_none() {
+                config.set(key, most.to_string());
+            }
+        }
         if config.get("group.protocol") != Some("consumer") {
             config
                 .set("partition.assignment.strategy", "cooperative-sticky")
@@ -140,6 +155,7 @@ impl Source {
         Ok(Source {
             events: receiver,
             commands,
+            pulse,
             thread: Some(thread),
         })
     }
@@ -147,6 +163,11 @@ impl Source {
     /// Tells the source something; nobody hears it after its end.
     pub fn command(&self, command: SourceCommand) {
         let _ = self.commands.send(command);
+    }
+
+    /// Unix milliseconds when the polling thread last moved.
+    pub fn last_moved_ms(&self) -> i64 {
+        self.pulse.last_ms()
     }
 
     /// Whether the thread has ended.
@@ -193,7 +214,10 @@ impl Poller {
     }
 
     fn poll_until_stopped(&mut self) -> Result<(), SourceError> {
+        let pulse = Arc::clone(&self.consumer.context().pulse);
         loop {
+            pulse.moved();
+            failpoint::pass_blocking("source.poll");
             while let Ok(order) = self.orders.try_recv() {
                 match order {
                     SourceCommand::Commit(commit) => {

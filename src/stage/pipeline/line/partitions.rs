@@ -65,6 +65,11 @@ impl<M: RowMaker> Driver<M> {
         for (partition, log, chain) in chains {
             tracing::info!(%partition, epoch = %chain.epoch, start = %chain.end, log_end = %log.high, "partition assigned");
             starts.push((partition.clone(), chain.end));
+            let until = self.line.settings.until.as_ref();
+            // What is written while a run reads to the end is not waited for.
+            let log_end = until
+                .and_then(|u| u.get(&partition))
+                .map_or(log.high, |start| start.high);
             self.line.vitals.owns(&partition, chain.end);
             let mut owned = Owned {
                 generation,
@@ -72,7 +77,7 @@ impl<M: RowMaker> Driver<M> {
                 chain: Some(chain),
                 writer: writer(&self.line.settings.process, generation),
                 fence: Fence::default(),
-                log_end: log.high,
+                log_end,
                 read_to_end: false,
                 committed: None,
             };

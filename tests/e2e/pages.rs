@@ -1,0 +1,97 @@
+//! The pages that an operator and a scheduler look at, from a running process.
+
+use crate::{
+    child::{Launch, Stage},
+    harness::{STUCK, World},
+};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+async fn page(address: &str, path: &str) -> (u16, String) {
+    let answer = reqwest::get(format!("http://{address}{path}"))
+        .await
+        .unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+/// Waits until `/health/readyz` answers `status` and says that `condition` is `holds`.
+async fn wait_ready(stage: &mut Stage, address: &str, status: u16, condition: &str, holds: bool) {
+    let started = Instant::now();
+    loop {
+        let (found, text) = page(address, "/health/readyz").await;
+        let body: Value = serde_json::from_str(&text).unwrap();
+        if found == status && body["conditions"][condition] == Value::Bool(holds) {
+            assert_eq!(body["ready"], Value::Bool(status == 200));
+            return;
+        }
+        assert!(
+            started.elapsed() < STUCK && stage.is_running(),
+            "{found} {text}\n{}",
+            stage.log()
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_tell_how_it_is() {
+    let mut world = World::new("pages", 2);
+    // A folder wherever the other tests keep their tables: it can be taken away.
+    let tables = world.folder.path().join("tables");
+    world.config.output.url = tables.to_str().unwrap().into();
+    world.config.object_store.s3.clear();
+    world.config.http.sink_check_ms = 50;
+    world.config.source.statistics_interval_ms = 100;
+    let broken = world.produce(0, 100);
+    let launch = Launch {
+        failpoints: "",
+        for_ever: true,
+        http: true,
+    };
+    let mut stage = world.launch("pages", &launch);
+    let address = stage.address();
+    wait_ready(&mut stage, &address, 200, "assigned", true).await;
+    let rows = 100 - broken;
+    let started = Instant::now();
+    while world.rows().len() < rows {
+        assert!(started.elapsed() < STUCK, "{}", stage.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    let (status, text) = page(&address, "/health/livez").await;
+    let live: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, &live["alive"]), (200, &Value::Bool(true)));
+    for name in ["source", "stage"] {
+        let age = live["seconds_since_loops_moved"][name].as_f64();
+        assert!(age.is_some_and(|a| a >= 0.0), "{name}: {text}");
+    }
+
+    let (_, text) = page(&address, "/info").await;
+    let info: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(info["provider"], "cpu");
+    let assignment = info["assignment"].as_array().unwrap();
+    assert_eq!(assignment.len(), 2, "{text}");
+    assert!(assignment.iter().all(|a| a["end"] == 50), "{text}");
+
+    let (_, text) = page(&address, "/metrics").await;
+    let topic = &world.config.source.images_topic;
+    for line in [
+        format!("tagstream_messages_total{{topic=\"{topic}\"}} 100"),
+        format!("tagstream_rows_total{{table=\"predictions\"}} {rows}"),
+        format!("tagstream_dead_letters_total{{topic=\"{topic}\",kind=\"bad_message\"}} {broken}"),
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+
+    // The store goes away: a file stands where the folder was.
+    let aside = world.folder.path().join("tables-aside");
+    std::fs::rename(&tables, &aside).unwrap();
+    std::fs::write(&tables, "").unwrap();
+    wait_ready(&mut stage, &address, 503, "sink_reachable", false).await;
+    std::fs::remove_file(&tables).unwrap();
+    std::fs::rename(&aside, &tables).unwrap();
+    wait_ready(&mut stage, &address, 200, "sink_reachable", true).await;
+    stage.signal("TERM");
+    assert!(stage.wait().success(), "{}", stage.log());
+}

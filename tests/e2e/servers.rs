@@ -1,0 +1,98 @@
+//! The servers that tests run on: the embedded broker or a real Apache Kafka, a folder or a bucket of a real S3 server.
+
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+};
+use std::{
+    io::Write,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tagstream::{config::ObjectStoreConfig, demo::broker::EmbeddedBroker};
+
+enum Broker {
+    Embedded(EmbeddedBroker),
+    Real(String),
+}
+
+static BROKER: LazyLock<Broker> = LazyLock::new(|| match std::env::var("TAGSTREAM_TEST_KAFKA") {
+    Ok(bootstrap) => Broker::Real(bootstrap),
+    Err(_) => Broker::Embedded(EmbeddedBroker::start().expect("the embedded broker starts")),
+});
+
+pub fn bootstrap() -> String {
+    match &*BROKER {
+        Broker::Embedded(broker) => broker.bootstrap_servers().into(),
+        Broker::Real(bootstrap) => bootstrap.clone(),
+    }
+}
+
+pub fn is_real_broker() -> bool {
+    matches!(&*BROKER, Broker::Real(_))
+}
+
+/// How to reach the bucket of the real S3 server that `TAGSTREAM_TEST_S3_*` names (`scripts/s3.sh`): its URL and its options.
+pub fn bucket() -> Option<(String, ObjectStoreConfig)> {
+    let of = |name: &str| std::env::var(format!("TAGSTREAM_TEST_S3_{name}"));
+    let endpoint = of("ENDPOINT").ok()?;
+    let mut options = ObjectStoreConfig::default();
+    let mut set = |key: &str, value: String| _ = options.s3.insert(key.into(), value.into());
+    set("endpoint", endpoint);
+    set("allow_http", "true".into());
+    for key in ["ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION"] {
+        let value = of(key).unwrap_or_else(|_| panic!("TAGSTREAM_TEST_S3_{key} is missing"));
+        set(&key.to_ascii_lowercase(), value);
+    }
+    let bucket = of("BUCKET").expect("TAGSTREAM_TEST_S3_BUCKET is missing");
+    Some((format!("s3://{bucket}"), options))
+}
+
+/// Says on the test run's own output, past libtest's capture, that something was not tested. `scripts/test.sh` counts these lines.
+pub fn not_tested(what: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "NOT TESTED: {what}").unwrap();
+}
+
+/// Waits for `work` on a thread of its own: callable from inside a runtime, too.
+pub fn blocking<T: Send>(work: impl Future<Output = T> + Send) -> T {
+    let wait = || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap().block_on(work)
+    };
+    std::thread::scope(|scope| scope.spawn(wait).join().unwrap())
+}
+
+pub fn create_topic(name: &str, partitions: i32) {
+    match &*BROKER {
+        Broker::Embedded(broker) => broker
+            .create_topic(name, partitions)
+            .expect("the topic is created"),
+        Broker::Real(bootstrap) => {
+            let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+                .set("bootstrap.servers", bootstrap)
+                .create()
+                .unwrap();
+            // Large messages are let in, as an embedded broker does: what is too large is for the stage to say.
+            let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1))
+                .set("max.message.bytes", "8388608");
+            let made =
+                futures::executor::block_on(admin.create_topics([&topic], &AdminOptions::new()))
+                    .unwrap();
+            made[0].as_ref().expect("the topic is created");
+        }
+    }
+}
+
+/// A name that no other test of this or an earlier run uses.
+pub fn unique(name: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let n = COUNT.fetch_add(1, Ordering::SeqCst);
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    format!("{name}-{}-{n}-{}", std::process::id(), now.subsec_nanos())
+}
