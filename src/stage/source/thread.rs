@@ -30,8 +30,10 @@ use std::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// What librdkafka may fetch ahead before it stops asking, and what one answer may bring, KiB; a configuration can say otherwise.
-const PREFETCH_KIB: u32 = 16 << 10;
+/// What librdkafka may have fetched ahead when it stops asking, KiB; a configuration can say otherwise.
+const PREFETCH_KIB: u32 = 8 << 10;
+/// What one answer of a broker may bring, KiB, if more than one message; a configuration can say otherwise.
+const ANSWER_KIB: u32 = 4 << 10;
 /// Longest wait for a message.
 const POLL: Duration = Duration::from_millis(50);
 /// Wait between two attempts to admit a message.
@@ -98,7 +100,7 @@ impl Source {
         // Part of the constant above the memory budget (docs/runbook.md).
         for (key, most) in [
             ("queued.max.messages.kbytes", PREFETCH_KIB),
-            ("fetch.max.bytes", PREFETCH_KIB << 10),
+            ("fetch.max.bytes", ANSWER_KIB << 10),
         ] {
             if config.get(key).is_none() {
                 config.set(key, most.to_string());
