@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The quality table: trains every method on partially labelled Corel5k photos and measures it on the fully labelled dev
-# split. One row a run is appended to benches/runs/quality.csv; benches/quality/table.py turns the rows into a table.
+# split. One row a run is appended to benches/quality/corel5k.csv; benches/quality/table.py turns the rows into a table. A run
+# whose row is there already is skipped, so that an interrupted table is finished by the same command; to repeat, name other ROWS.
 #
 #   TAGSTREAM_BENCH_DIR=/path/to/bench benches/quality/run.sh
 #
@@ -17,7 +18,7 @@ SETS=${SETS:-"36 74"}
 OVERRIDES=${OVERRIDES:-}
 NAME=${NAME:-}
 SPLIT=${SPLIT:-dev}
-ROWS=${ROWS:-benches/runs/quality.csv}
+ROWS=${ROWS:-benches/quality/corel5k.csv}
 tagstream=${TAGSTREAM:-}
 if [ -z "$tagstream" ]; then
   cargo build --release --bin tagstream
@@ -40,6 +41,8 @@ for set in $SETS; do
   for method in $METHODS; do
     for known in $KNOWN; do
       for seed in $SEEDS; do
+        key=$set,$SPLIT,$method,$NAME,$OVERRIDES,$known,$seed
+        if grep -qF ",$key," "$ROWS"; then continue; fi
         out=$work/$set-$method-$known-$seed
         settings=(); for change in $OVERRIDES; do settings+=(--set "$change"); done
         "$tagstream" train --model "$TAGSTREAM_BENCH_DIR/lab-clip" --labels "$labels" --images "$data/images.tar" \
@@ -47,7 +50,7 @@ for set in $SETS; do
           --known "$known" --mask-seed "$seed" --no-calibration "${settings[@]}" --out "$out" --json > "$out.train.json"
         "$tagstream" eval --model "$out" --labels "$labels" --images "$data/images.tar" \
           --split "$data/splits.csv:$SPLIT" --json > "$out.eval.json"
-        python3 - "$out.train.json" "$out.eval.json" "$(date -u +%FT%TZ),$host,$commit,$set,$SPLIT,$method,$NAME,$OVERRIDES,$known,$seed" >> "$ROWS" <<'PY'
+        python3 - "$out.train.json" "$out.eval.json" "$(date -u +%FT%TZ),$host,$commit,$key" >> "$ROWS" <<'PY'
 import json, sys
 train, measured = (json.load(open(path)) for path in sys.argv[1:3])
 figures = [measured[key] for key in ("map_plain", "map_envelope", "cf1", "of1")]

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Rows of benches/runs/quality.csv as Markdown: mean and spread over mask seeds. Of repeated runs the newest counts."""
+"""Rows of benches/quality/corel5k.csv as Markdown: mean and spread over mask seeds. Of repeated runs the newest counts."""
 import csv
 import pathlib
 import statistics
 import sys
 
-path = sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent / "runs" / "quality.csv"
+path = sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent / "corel5k.csv"
 runs: dict[tuple, dict[tuple, dict[str, float]]] = {}
 known_shares = set()
 for row in csv.DictReader(open(path)):

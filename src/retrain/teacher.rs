@@ -3,6 +3,7 @@
 use super::memories::Remembered;
 use super::run::{Run, label_tensor};
 use super::trainer::TrainError;
+use crate::trm::blend::Blend;
 use crate::trm::config::PseudoForm;
 use crate::trm::model::{Forward, REGION, TextFeatures};
 use crate::trm::objective::Teaching;
@@ -78,6 +79,8 @@ impl Teacher {
             return Ok(());
         }
         let c = run.model.categories();
+        let unseen = remembered.unseen.as_ref().filter(|_| config.memories);
+        let blend = unseen.map_or(Blend::NETWORK, |_| remembered.memories.blend);
         let text = run.model.text(average, run.encoder)?;
         let (mut targets, mut counts) = (Vec::new(), Vec::new());
         for rows in run.in_order() {
@@ -89,14 +92,14 @@ impl Teacher {
                 PseudoForm::Ensemble => {
                     let mut logits = vec![0.0f32; labels.len()];
                     for branch in &forward.branches {
-                        let share = run.model.share(branch.name, &remembered.memories.blend) as f32;
+                        let share = run.model.share(branch.name, &blend) as f32;
                         let own = values(&branch.logits)?;
                         logits
                             .iter_mut()
                             .zip(own)
                             .for_each(|(l, x)| *l += share * x);
                     }
-                    if let Some(unseen) = &remembered.unseen {
+                    if let Some(unseen) = unseen {
                         let own = &unseen[rows[0] * c..(rows[0] + rows.len()) * c];
                         logits.iter_mut().zip(own).for_each(|(l, x)| *l += x);
                     }

@@ -58,7 +58,7 @@ settings! {
         template: String = "a photo of a".into(),
         /// Informed: the template's embeddings; random: N(0, 0.02²).
         start: Start = Start::Informed,
-        /// Context tokens a prompt where they start at random.
+        /// Context tokens a prompt where they start at random (negative prompts always do).
         random_tokens: usize = 16,
         /// Every category has contexts of its own (else one set for all).
         class_specific: bool = true,
@@ -177,6 +177,9 @@ settings! {
         weight: f64 = 1.0,
         /// The weight is multiplied by (1 - known share) to this power.
         unknown_power: f64 = 2.0,
+        /// Whether the memories have a say in the ensemble's targets. They then speak twice: through the branches that learnt from
+        /// them, and for themselves.
+        memories: bool = false,
         /// Share of the steps without.
         warm_up: f64 = 0.25,
         /// Share of the steps over which the weight then rises.

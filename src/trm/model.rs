@@ -145,9 +145,10 @@ impl Model {
             weights.insert(names::CONTEXT, self.prompts.start(prompts, &mut draw)?);
             match prompts.negative {
                 NegativeMode::Prompt => {
-                    // From the same words it would start equal to the positive side: a difference of zero.
+                    // From the same words it would start equal to the positive side: a difference of zero. The more random
+                    // tokens before the name, the less it says, and the less the difference starts below the positive side.
                     let sets = if prompts.class_specific { c } else { 1 };
-                    let tokens = weights.get(names::CONTEXT)?.dim(1)?;
+                    let tokens = prompts.random_tokens;
                     let context = self.prompts.random_start(sets, tokens, &mut draw)?;
                     weights.insert(names::NEGATIVE_CONTEXT, context);
                 }
