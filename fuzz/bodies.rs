@@ -95,7 +95,7 @@ pub fn image(bytes: &[u8]) {
         max_pixels: 1 << 20,
         max_alloc_bytes: 32 << 20,
     };
-    let fit = if bytes.len() % 2 == 0 {
+    let fit = if bytes.len().is_multiple_of(2) {
         Fit::Squash
     } else {
         Fit::CenterCrop

@@ -91,7 +91,7 @@ pub fn add_category(
         categories,
         dims: manifest.dims,
         preprocessing: manifest.preprocessing.clone(),
-        calibration: manifest.calibration.clone(),
+        calibration: manifest.calibration,
         // Figures of the parent are not this model's: it answers one question more.
         metrics: BTreeMap::new(),
         lineage: Lineage {
