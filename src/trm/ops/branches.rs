@@ -43,7 +43,7 @@ pub struct BranchOutputs {
     pub region_logits: Tensor,
     /// s_q, `[B, C]`.
     pub query_logits: Tensor,
-    /// R^, `[B, C, D]`, without a gradient (see [`pool_rows`](super::pool_rows)).
+    /// R^, `[B, C, D]`, without a gradient (see [`pool_rows`](super::pool_rows())).
     pub region: Tensor,
 }
 

@@ -13,7 +13,7 @@
 //! | [`select_rows`] | rows of a matrix by index | scattered back |
 //! | [`ResidualMlp`] | `U + MLP(U)`, `U = LayerNorm(x + Q)` | yes |
 //! | [`Branches`] | region- and query-level logits from positions to matches | to every weight |
-//! | [`pool_rows`] | some rows of [`attention_pool`] | to the keys |
+//! | [`pool_rows()`] | some rows of [`attention_pool`] | to the keys |
 //! | [`attention_pool`] | softmax-weighted mean of frozen positions | to the keys |
 //! | [`unit()`], [`row_products`] | L2 normalisation; `rows[b,c] . weight[c]` | yes |
 //! | [`FrozenTransformer`] | causal pre-norm blocks, each sequence read at its end | `dx` only |
