@@ -76,11 +76,82 @@ impl LabelEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     #[test]
     fn a_contradiction_is_refused() {
         let e = LabelEvent::from_json(br#"{"image_id":"a","present":["cat"],"absent":["cat"]}"#);
         assert!(e.unwrap_err().to_string().contains("cat"));
         assert!(LabelEvent::from_json(br#"{"image_id":"a","present":["cat","cat"]}"#).is_ok());
+    }
+
+    /// Whether a value is as the schema says: the part of JSON Schema that ours uses.
+    fn fits(schema: &Value, root: &Value, value: &Value) -> bool {
+        if let Some(pointer) = schema["$ref"].as_str() {
+            return fits(root.pointer(&pointer[1..]).unwrap(), root, value);
+        }
+        match schema["type"].as_str().unwrap() {
+            "string" => value.as_str().is_some_and(|text| {
+                let long_enough = text.len() as u64 >= schema["minLength"].as_u64().unwrap_or(0);
+                let time = schema["format"] == "date-time";
+                long_enough && (!time || text.parse::<DateTime<Utc>>().is_ok())
+            }),
+            "array" => value
+                .as_array()
+                .is_some_and(|all| all.iter().all(|v| fits(&schema["items"], root, v))),
+            "object" => value.as_object().is_some_and(|object| {
+                let required = schema["required"].as_array().unwrap();
+                let properties = schema["properties"].as_object().unwrap();
+                required
+                    .iter()
+                    .all(|name| object.contains_key(name.as_str().unwrap()))
+                    && object
+                        .iter()
+                        .all(|(name, v)| properties.get(name).is_none_or(|s| fits(s, root, v)))
+            }),
+            other => panic!("no rule for {other}"),
+        }
+    }
+
+    #[test]
+    fn the_published_schema_and_the_code_accept_the_same_events() {
+        let schema: Value =
+            serde_json::from_str(include_str!("../../schemas/label_event.schema.json")).unwrap();
+        let full = LabelEvent {
+            image_id: "a".into(),
+            uri: "s3://b/a.jpg".into(),
+            present: vec!["cat".into()],
+            absent: vec!["dog".into()],
+            retract: vec!["owl".into()],
+            annotator: "x".into(),
+            event_time: Some(DateTime::UNIX_EPOCH),
+        };
+        let written = serde_json::to_value(&full).unwrap();
+        let ours: Vec<&String> = written.as_object().unwrap().keys().collect();
+        let theirs: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+        assert_eq!(ours, theirs);
+        for (good, text) in [
+            (true, written.to_string().as_str()),
+            (true, r#"{"image_id":"a"}"#),
+            (true, r#"{"image_id":"a","note":[1],"present":[]}"#),
+            (
+                true,
+                r#"{"image_id":"a","event_time":"2026-01-01T00:00:00+02:00"}"#,
+            ),
+            (false, r#"{"present":["cat"]}"#),
+            (false, r#"{"image_id":""}"#),
+            (false, r#"{"image_id":7}"#),
+            (false, r#"{"image_id":"a","uri":null}"#),
+            (false, r#"{"image_id":"a","present":"cat"}"#),
+            (false, r#"{"image_id":"a","absent":[""]}"#),
+            (false, r#"{"image_id":"a","retract":[1]}"#),
+            (false, r#"{"image_id":"a","event_time":"yesterday"}"#),
+            (false, r#"["a"]"#),
+        ] {
+            let value: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(fits(&schema, &schema, &value), good, "the schema: {text}");
+            let read = LabelEvent::from_json(text.as_bytes());
+            assert_eq!(read.is_ok(), good, "the code: {text}");
+        }
     }
 }

@@ -203,4 +203,34 @@ mod tests {
         let made = maker.make(&message(8, None)).await.unwrap();
         assert!(matches!(made, Made::Nothing));
     }
+
+    #[test]
+    fn columns_are_those_of_the_published_schema() {
+        let published: serde_json::Value =
+            serde_json::from_str(include_str!("../../schemas/labels.table.json")).unwrap();
+        let schema = LabelRow::schema(&()).unwrap();
+        let described = |data_type: &DataType| match data_type {
+            DataType::Utf8 => "string".to_owned(),
+            DataType::Int32 => "int32".to_owned(),
+            DataType::Int64 => "int64".to_owned(),
+            DataType::Timestamp(_, Some(zone)) => format!("timestamp(us, {zone})"),
+            DataType::List(f) if *f.data_type() == DataType::Utf8 => "list<string>".to_owned(),
+            other => panic!("unexpected column type {other}"),
+        };
+        let ours: Vec<(String, String)> = schema
+            .fields()
+            .iter()
+            .map(|f| (f.name().clone(), described(f.data_type())))
+            .collect();
+        let text = |column: &serde_json::Value, key: &str| column[key].as_str().unwrap().to_owned();
+        let theirs: Vec<(String, String)> = published["columns"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| (text(c, "name"), text(c, "type")))
+            .collect();
+        assert_eq!(ours, theirs);
+        assert!(schema.fields().iter().all(|f| !f.is_nullable()));
+        assert_eq!(published["schema_version"], LabelRow::SCHEMA_VERSION);
+    }
 }
