@@ -46,33 +46,26 @@ pub(super) fn curves(curves: &[EpochLosses]) -> String {
         .min()
         .unwrap_or(1)
         .min(last - 1);
+    // A part may begin at nothing (a penalty on what starts at zero): the largest value is what there always is.
     let relative = |points: &[(usize, f64)]| -> Vec<(usize, f64)> {
-        let base = points
-            .iter()
-            .map(|p| p.1)
-            .find(|v| v.abs() > 1e-12)
-            .unwrap_or(1.0);
+        let largest = points.iter().map(|p| p.1.abs()).fold(0.0f64, f64::max);
+        let base = if largest > 0.0 { largest } else { 1.0 };
         points.iter().map(|(e, v)| (*e, v / base)).collect()
     };
     let all: Vec<_> = series
         .iter()
         .map(|(name, points)| (*name, relative(points), points))
         .collect();
-    let highest = all
-        .iter()
-        .flat_map(|(_, r, _)| r)
-        .map(|p| p.1)
-        .fold(1.0f64, f64::max);
     let x = |epoch: usize| {
         left + (WIDTH - left - 12.0) * (epoch - first) as f64 / (last - first) as f64
     };
-    let y = |value: f64| top + height * (1.0 - (value / highest).clamp(0.0, 1.0));
+    let y = |value: f64| top + height * (1.0 - value.clamp(0.0, 1.0));
     let mut svg = format!(
         "<svg viewBox='0 0 {WIDTH} {:.0}' role=img aria-label='Training losses'>",
         top + height + 30.0
     );
     for tick in 0..=4 {
-        let value = highest * f64::from(tick) / 4.0;
+        let value = f64::from(tick) / 4.0;
         let at = y(value);
         let _ = write!(
             svg,

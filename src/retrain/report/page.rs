@@ -83,7 +83,7 @@ pub(super) fn html(f: &Facts<'_>) -> String {
     let _ = write!(
         h,
         "</table></section><section><h2>Average precision by category</h2>{}</section>\
-         <section><h2>Training losses</h2><p class=note>Each part in percent of its first epoch.</p>{}</section>",
+         <section><h2>Training losses</h2><p class=note>Each part in percent of its largest value; below, its value in the first and in the last epoch.</p>{}</section>",
         chart::categories(&j.categories),
         chart::curves(f.curves)
     );
