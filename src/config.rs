@@ -175,7 +175,7 @@ section! {
 section! {
     /// How images are fetched, and from where they may be.
     FetchConfig {
-        /// Images being fetched, or fetched and waiting to be decoded.
+        /// Images being fetched, or fetched and waiting to be decoded; of local files at most three a decoding thread.
         concurrency: usize = 64,
         /// Deadline of one image, retries included; after it the message is a dead letter.
         timeout_ms: u64 = 10_000,

@@ -2,20 +2,21 @@
 //!
 //! The stage's engine drives one of these from its threads; `tagstream tag` and evaluation use [`Tagger::tag_each`].
 
+mod rows;
+
+pub use rows::HeadRows;
+
 use super::{
-    bundle::{Bundle, HEAD_WEIGHTS_FILE, Manifest, Preprocessing},
-    head::{self, FoldedHead, HeadError, WeightStorage},
+    bundle::{Bundle, Manifest, Preprocessing},
     runtime::{Device, Runtime},
     saliency,
     session::{
-        EncoderModel, EncoderSession, EncoderShape, HeadModel, HeadOutputs, HeadSession,
-        SessionError, SessionOptions,
+        EncoderModel, EncoderSession, EncoderShape, HeadOutputs, HeadSession, SessionError,
+        SessionOptions,
     },
 };
 use crate::events::BoundingBox;
 use std::{
-    fs,
-    path::Path,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
@@ -142,21 +143,6 @@ pub struct Inference {
     pub embedding: Vec<f32>,
 }
 
-/// For which categories the head hands out rows of evidence (`saliency` and, if wanted, `region`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadRows {
-    /// For all of them: the bundle's own `head.onnx`. For looking at maps, and for heads of unknown make.
-    All,
-    /// For the `count` categories that exceed their thresholds the furthest: an image has at most so many tags. Built from
-    /// `head.safetensors`; a head that was not written by [`crate::model::head`] is run as it is.
-    Best {
-        /// K.
-        count: usize,
-        /// Whether region features are wanted.
-        regions: bool,
-    },
-}
-
 /// How a [`Tagger`] is opened.
 #[derive(Debug, Clone)]
 pub struct TaggerOptions {
@@ -188,58 +174,6 @@ pub struct Tagger {
     heads: Vec<Mutex<HeadSession>>,
     options: TaggerOptions,
     useful_batch: usize,
-}
-
-/// The logit at which a category's calibrated probability reaches its threshold.
-fn floor(threshold: f32, temperature: f32) -> f32 {
-    // Thresholds of 0 and 1 are infinitely far away; what is compared with them must stay a number.
-    (temperature * (threshold / (1.0 - threshold)).ln()).clamp(-1e30, 1e30)
-}
-
-/// The head, in the form that hands out the rows wanted.
-fn open_head(
-    runtime: &Runtime,
-    bundle: &Bundle,
-    rows: HeadRows,
-) -> Result<HeadModel, SessionError> {
-    let path = bundle.root().join(HEAD_WEIGHTS_FILE);
-    let HeadRows::Best { count, regions } = rows else {
-        return HeadModel::read(runtime, &bundle.head_graph(), &path);
-    };
-    let weights = fs::read(&path).map_err(|source| SessionError::Unreadable {
-        path: path.clone(),
-        source,
-    })?;
-    let head = match FoldedHead::from_safetensors(&weights) {
-        Ok((head, _)) => head,
-        Err(HeadError::Format(reason)) => {
-            tracing::info!(
-                reason,
-                "head.safetensors is of another make: head.onnx is run as it is"
-            );
-            return HeadModel::read(runtime, &bundle.head_graph(), &path);
-        }
-        Err(other) => return Err(bad_head(&path, other)),
-    };
-    let manifest = bundle.manifest();
-    let temperature = manifest.calibration.temperature;
-    let thresholds = manifest.categories.iter().map(|c| c.threshold);
-    let outputs = head::HeadOutputs::Top {
-        count,
-        floors: thresholds.map(|t| floor(t, temperature)).collect(),
-        regions,
-    };
-    let graph = WeightStorage::beside(HEAD_WEIGHTS_FILE, &weights)
-        .and_then(|storage| head.to_onnx(&outputs, Some(manifest.positions()), &storage))
-        .map_err(|e| bad_head(&path, e))?;
-    HeadModel::from_bytes(runtime, path.display().to_string(), graph, &weights)
-}
-
-fn bad_head(path: &Path, error: HeadError) -> SessionError {
-    SessionError::Contract {
-        graph: path.display().to_string(),
-        reason: error.to_string(),
-    }
 }
 
 /// The lock of a session whose last user panicked is as good as any: a run leaves no state behind.
@@ -299,7 +233,7 @@ impl Tagger {
                 shape.dim
             )));
         }
-        let head = open_head(runtime, bundle, options.rows)?;
+        let head = options.rows.open_head(runtime, bundle)?;
         let heads = (0..workers)
             .map(|_| Ok(Mutex::new(head.open(runtime, &options.session, shape)?)))
             .collect::<Result<Vec<_>, SessionError>>()?;

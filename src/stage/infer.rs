@@ -22,7 +22,7 @@ use crate::{
         session::{SessionError, SessionOptions},
         tagger::{HeadRows, Tagger, TaggerOptions},
     },
-    ops::heartbeat::Heartbeats,
+    ops::{heaps, heartbeat::Heartbeats},
 };
 use bytes::BytesMut;
 use owner::{Command, Job};
@@ -354,15 +354,6 @@ fn bucket_sizes(device: Device, capacity: usize) -> Vec<usize> {
 /// How long a batch may take on a processor: see [`Tagger::settle_batch`].
 const CPU_BATCH: Duration = Duration::from_millis(100);
 
-/// Gives back to the system what opening a model has left in the allocator's free lists: a copy or two of its weights.
-fn release_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: takes no pointers; it only touches free memory, under the allocator's own locks.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 fn layout(config: &ModelConfig, tagger: &Tagger) -> Layout {
     let image_bytes = tagger.model().shape.image_bytes();
     Layout {
@@ -408,7 +399,8 @@ fn prepared(
         tagger.canary()?;
         tagger.settle_batch(CPU_BATCH)?;
         tagger.warm(&bucket_sizes(device, tagger.useful_batch()))?;
-        release_memory();
+        // Opening has left a copy or two of the weights there.
+        heaps::release();
         Ok(Arc::new(tagger))
     };
     let tagger = open().map_err(|e| InferError::model(bundle.id(), e))?;

@@ -1,11 +1,11 @@
 //! Bundles of the tiny encoder of `tests/fixtures/tiny-model` with heads of our own making.
 
-use super::*;
+use super::{rows::floor, *};
 use crate::model::{
     bundle::{BundleWriter, Category, Draft},
-    head::ZeroShot,
+    head::{FoldedHead, ZeroShot},
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const CATEGORIES: usize = 12;
 

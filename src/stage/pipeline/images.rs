@@ -25,6 +25,17 @@ const ROW_OVERHEAD: u64 = 8 << 10;
 /// Tags whose region embeddings are reckoned with.
 const TAGS_PER_ROW: u64 = 8;
 
+/// Images on this machine that are read ahead of each decoding thread.
+const LOCAL_AHEAD: usize = 3;
+
+/// Whether an image is had without waiting for anybody.
+fn is_local(uri: &str) -> bool {
+    let scheme = uri.split(':').next().unwrap_or("");
+    ["file", "data"]
+        .iter()
+        .any(|s| scheme.eq_ignore_ascii_case(s))
+}
+
 /// What a model says about one image, in the table's terms.
 #[derive(Debug, Clone)]
 pub struct Tagged {
@@ -99,7 +110,10 @@ pub struct ImageRows<T> {
     decoders: rayon::ThreadPool,
     /// Images being fetched or waiting to be decoded: bytes that are ahead of the decoder only take memory.
     fetch_places: Semaphore,
-    /// One for every decoding thread: a place in a batch is claimed only when it can be filled at once.
+    /// The same for what is read from here, where nothing is gained by asking for much at once.
+    local_places: Semaphore,
+    /// Two for every decoding thread: a place in a batch is claimed only when it can be filled soon, and when a thread has decoded
+    /// an image the next one is there. With one, threads wait for tasks that want the same cores.
     decode_places: Semaphore,
     settings: ImageSettings,
 }
@@ -145,7 +159,10 @@ impl<T: ImageModel> ImageRows<T> {
             fetcher,
             budget,
             fetch_places: Semaphore::new(settings.fetches.max(1)),
-            decode_places: Semaphore::new(decoders.current_num_threads()),
+            local_places: Semaphore::new(
+                (LOCAL_AHEAD * decoders.current_num_threads()).clamp(1, settings.fetches.max(1)),
+            ),
+            decode_places: Semaphore::new(2 * decoders.current_num_threads()),
             decoders,
             settings,
         })
@@ -186,7 +203,11 @@ impl<T: ImageModel> ImageRows<T> {
         timestamp: chrono::DateTime<Utc>,
     ) -> Result<PredictionRow, Flaw> {
         failpoint::pass("fetch.before").await?;
-        let ahead = self.fetch_places.acquire().await.expect("never closed");
+        let places = match is_local(&reference.uri) {
+            true => &self.local_places,
+            false => &self.fetch_places,
+        };
+        let ahead = places.acquire().await.expect("never closed");
         let fetched = self
             .fetcher
             .fetch(&reference.uri, &self.budget)
