@@ -66,3 +66,9 @@ fn secrets_are_never_printed() {
     assert!(!format!("{config:?}").contains("hunter2"));
     assert!(!toml::to_string(&config).unwrap().contains("hunter2"));
 }
+
+#[test]
+fn the_http_port_is_open_to_this_machine_only_unless_asked_for() {
+    let bind: std::net::SocketAddr = StageConfig::default().http.bind.parse().unwrap();
+    assert!(bind.ip().is_loopback(), "{bind}");
+}

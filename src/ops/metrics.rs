@@ -248,6 +248,33 @@ mod tests {
         }
     }
 
+    /// What a message can choose (an image's name, a URI, a host, a category) is no label: whoever sends messages could otherwise make
+    /// as many series as there are messages.
+    #[test]
+    fn no_label_has_values_that_a_message_can_choose() {
+        // Configured, or from closed lists; `model_version` and `partition` grow with promotions and topics only.
+        let few = [
+            "kind",
+            "model_version",
+            "operation",
+            "partition",
+            "provider",
+            "reason",
+            "result",
+            "table",
+            "topic",
+        ];
+        for metric in METRICS {
+            for label in metric.labels.split(", ").filter(|l| !l.is_empty()) {
+                assert!(
+                    few.contains(&label),
+                    "{} has the label {label}",
+                    metric.name
+                );
+            }
+        }
+    }
+
     #[test]
     fn histograms_have_their_bounds() {
         let recorder = recorder();

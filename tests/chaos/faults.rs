@@ -14,6 +14,8 @@ pub enum Fault {
     Terminate,
     /// SIGSTOP one stage process for longer than its session lasts, then SIGCONT: a zombie.
     Zombie,
+    /// One more member joins, and stops itself when it is about to put its second file: a zombie with a put in its hand.
+    FrozenPut,
     /// One more member joins, and stays until the round ends.
     Join,
     /// One member leaves in good order and is not replaced before the round ends.
@@ -51,7 +53,8 @@ impl Fault {
         match dice.random_range(0..100) {
             0..20 => Fault::Kill,
             20..28 => Fault::Terminate,
-            28..46 => Fault::Zombie,
+            28..40 => Fault::Zombie,
+            40..46 => Fault::FrozenPut,
             46..55 => Fault::Join,
             55..63 => Fault::Leave,
             63..69 => Fault::BrokerRestart,

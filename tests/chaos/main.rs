@@ -5,6 +5,7 @@
 
 mod checker;
 mod faults;
+mod matrix;
 mod operator;
 mod proxy;
 mod traffic;
@@ -66,6 +67,9 @@ struct Options {
     /// Expect the checker to find something: exit 0 only if it does.
     #[arg(long)]
     expect_broken: bool,
+    /// Instead of rounds: the kill matrix, every cell of it or a `short` selection.
+    #[arg(long, value_name = "full|short", value_parser = ["full", "short"])]
+    matrix: Option<String>,
     /// Draw faults of this kind only, for example `TopicRecreated`.
     #[arg(long)]
     only: Option<String>,
@@ -122,7 +126,7 @@ async fn run(options: Options) -> Result<Verdict> {
         .unwrap_or_else(|| env!("CARGO_BIN_EXE_tagstream").into());
     let model = match &options.model {
         Some(model) => model.clone(),
-        None => make_model(&binary, &folder)?,
+        None => make_model(&binary, &folder, "house\ntree\ncar\nfish\n")?,
     };
     let servers = Servers::start(options.brokers)?;
     servers.create_topic(world::IMAGES, options.partitions as usize)?;
@@ -160,6 +164,9 @@ async fn run(options: Options) -> Result<Verdict> {
         checker,
         launcher,
     };
+    if let Some(matrix) = arena.options.matrix.clone() {
+        return arena.matrix(matrix == "short").await;
+    }
     let mut verdict = Verdict::default();
     for round in 1..=arena.options.rounds {
         verdict = arena.round(round, verdict).await?;
@@ -172,10 +179,10 @@ async fn run(options: Options) -> Result<Verdict> {
 }
 
 /// A zero-shot bundle from the demo model: the checker cares about rows, not about tags.
-fn make_model(binary: &Path, folder: &Path) -> Result<PathBuf> {
+fn make_model(binary: &Path, folder: &Path, names: &str) -> Result<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let categories = folder.join("categories.txt");
-    std::fs::write(&categories, "house\ntree\ncar\nfish\n")?;
+    std::fs::write(&categories, names)?;
     let out = folder.join("model");
     if out.exists() {
         std::fs::remove_dir_all(&out)?;
@@ -333,6 +340,16 @@ impl Arena {
                 if let Some(stage) = self.stages.iter_mut().choose(dice) {
                     stage.signal("STOP")?;
                 }
+                Ok(())
+            }
+            Fault::FrozenPut => {
+                let others = self.launcher.failpoints.clone();
+                let frozen = "put.before=stop@2".to_string();
+                let all = others.iter().cloned().chain([frozen]);
+                self.launcher.failpoints = Some(all.collect::<Vec<_>>().join(","));
+                let stage = self.launcher.launch()?;
+                self.launcher.failpoints = others;
+                self.stages.push(stage);
                 Ok(())
             }
             Fault::Join => {

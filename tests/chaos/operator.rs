@@ -137,6 +137,8 @@ impl Arena {
             );
             let mut running = Vec::new();
             for mut stage in self.stages.drain(..) {
+                // One may have stopped itself since.
+                stage.wake()?;
                 match stage.ended()? {
                     None => running.push(stage),
                     Some(status) => {

@@ -15,6 +15,8 @@ pub const IMAGES: &str = "images";
 pub const PREDICTIONS: &str = "predictions";
 pub const DEAD_LETTERS: &str = "dead-letters";
 pub const GROUP: &str = "chaos";
+/// How long a command is left hanging.
+const HANG: Duration = Duration::from_secs(5);
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -183,13 +185,19 @@ impl Stage {
         Ok(())
     }
 
+    /// Whether it was stopped, by us or by itself.
     pub fn is_stopped(&self) -> bool {
-        self.stopped
+        // The state is the field after the name in parentheses.
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        let state = stat
+            .ok()
+            .and_then(|s| Some(s.rsplit_once(") ")?.1.starts_with('T')));
+        self.stopped || state == Some(true)
     }
 
     /// Lets a stopped process go on.
     pub fn wake(&mut self) -> Result<()> {
-        if self.stopped {
+        if self.is_stopped() {
             self.signal("CONT")?;
         }
         Ok(())
@@ -219,6 +227,8 @@ pub struct Launcher {
     pub model: PathBuf,
     /// `TAGSTREAM_FAILPOINTS` of every process, also the operator's.
     pub failpoints: Option<String>,
+    /// More of its environment.
+    pub environment: Vec<(&'static str, String)>,
     next: usize,
 }
 
@@ -241,6 +251,7 @@ impl Launcher {
             prefix,
             model,
             failpoints: None,
+            environment: Vec::new(),
             next: 0,
         }
     }
@@ -309,6 +320,53 @@ drain_timeout_ms = 5000
         self.launch_with("stage", &[])
     }
 
+    /// Writes the stage's configuration; commands find the object store's settings in it too.
+    pub fn write_config(&self) -> Result<PathBuf> {
+        let config = self.folder.join("stage.toml");
+        std::fs::write(&config, self.config())?;
+        Ok(config)
+    }
+
+    /// A configuration of the retraining job: a lease that is soon over, and no labels.
+    pub fn retrain_config(&self, registry: &str) -> Result<PathBuf> {
+        let config = self.config();
+        let store = config
+            .split("[object_store.s3]")
+            .nth(1)
+            .and_then(|rest| rest.split("[shutdown]").next())
+            .context("the stage's configuration has an object store")?;
+        let text = format!(
+            "[registry]\nurl = \"{registry}\"\n[labels]\nurl = \"s3://{}/{}\"\n[lease]\ntime_to_live_s = 2\nwait_s = 60\n\
+             [object_store.s3]{store}",
+            self.bucket, self.prefix
+        );
+        let path = self.folder.join("retrain.toml");
+        std::fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// Runs a command to its end, or, if it is to hang, until it has had time to; then kills it.
+    pub fn command(
+        &self,
+        mut command: Command,
+        name: &str,
+        hangs: Option<bool>,
+    ) -> Result<ExitStatus> {
+        let log = File::create(self.folder.join(format!("{name}.log")))?;
+        command
+            .env("TAGSTREAM_CACHE", self.folder.join("cache"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let mut child = command.spawn()?;
+        if hangs == Some(true) {
+            // Not a synchronisation: what hangs never says so, and whenever it is killed the outcome must be right.
+            std::thread::sleep(HANG);
+            child.kill().ok();
+        }
+        Ok(child.wait()?)
+    }
+
     /// Runs a process with more arguments to its end; returns its log.
     pub fn once(&mut self, kind: &str, arguments: &[String]) -> Result<PathBuf> {
         let mut stage = self.launch_with(kind, arguments)?;
@@ -320,8 +378,7 @@ drain_timeout_ms = 5000
     pub fn launch_with(&mut self, kind: &str, arguments: &[String]) -> Result<Stage> {
         self.next += 1;
         let name = format!("{kind}-{}", self.next);
-        let config = self.folder.join("stage.toml");
-        std::fs::write(&config, self.config())?;
+        let config = self.write_config()?;
         let log = File::create(self.folder.join(format!("{name}.log")))?;
         let mut command = Command::new(&self.binary);
         command
@@ -331,6 +388,8 @@ drain_timeout_ms = 5000
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
+        command.env("TAGSTREAM_CACHE", self.folder.join("cache"));
+        command.envs(self.environment.iter().map(|(k, v)| (k, v)));
         if let Some(failpoints) = &self.failpoints {
             command.env("TAGSTREAM_FAILPOINTS", failpoints);
         }

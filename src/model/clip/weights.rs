@@ -289,6 +289,29 @@ mod tests {
     }
 
     #[test]
+    fn sizes_that_lie_are_refused_before_anything_is_reserved() {
+        let with_header = |length: u64, header: &str| {
+            let mut file = length.to_le_bytes().to_vec();
+            file.extend_from_slice(header.as_bytes());
+            file
+        };
+        let header = |shape: &str, end: u64| {
+            format!(r#"{{"x":{{"dtype":"F32","shape":{shape},"data_offsets":[0,{end}]}}}}"#)
+        };
+        let claims = [
+            header("[4611686018427387904]", u64::MAX),
+            header("[4611686018427387903]", u64::MAX - 3),
+            header("[1048576,1048576]", 1 << 42),
+            header("[2]", 4),
+        ];
+        let lies = claims.iter().map(|h| with_header(h.len() as u64, h));
+        let lengths = [u64::MAX, u64::MAX - 7, 1 << 40].map(|n| with_header(n, "{}"));
+        for bad in lies.chain(lengths) {
+            assert!(matches!(open(&bad), Err(WeightsError::Format { .. })));
+        }
+    }
+
+    #[test]
     fn flaws_are_named() {
         let good = file(Dtype::F32, &[0; 8]);
         let weights = open(&good).unwrap();

@@ -219,6 +219,10 @@ impl RegistryStore {
                 let piece = piece.map_err(failed())?;
                 hasher.update(&piece);
                 length += piece.len() as u64;
+                if length > entry.bytes {
+                    // Not one byte more than announced reaches the disk.
+                    break;
+                }
                 file.write_all(&piece).await.map_err(io())?;
             }
             file.flush().await.map_err(io())

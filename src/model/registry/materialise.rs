@@ -81,6 +81,16 @@ impl Registry {
                 reason: format!("the file name {name:?} leaves the folder"),
             });
         }
+        // The hash becomes a file name too.
+        let is_hash = |hash: &str| {
+            hash.len() == 64 && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        if let Some((name, entry)) = version.files.iter().find(|(_, e)| !is_hash(&e.sha256)) {
+            return Err(RegistryError::Corrupt {
+                path: format!("version {}", version.version),
+                reason: format!("{name:?} has {:?} for its SHA-256", entry.sha256),
+            });
+        }
         let mut names = Sha256::new();
         for (name, entry) in &version.files {
             names.update(format!("{name}\0{}\n", entry.sha256));

@@ -455,6 +455,34 @@ async fn damage_is_found_and_a_damaged_cache_is_repaired() {
 }
 
 #[tokio::test]
+async fn names_and_hashes_that_leave_the_cache_are_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let registry = in_memory().await;
+    let folder = bundle(scratch.path(), "m", b"encoder");
+    let good = registry.register(&registration(&folder)).await.unwrap();
+    let cache = Cache::at(scratch.path().join("cache"));
+    for (name, sha256) in [
+        ("../out", None),
+        ("/out", None),
+        ("a/../../out", None),
+        ("a", Some("../../out")),
+        ("a", Some("/out")),
+        ("a", Some("")),
+    ] {
+        let mut version = good.clone();
+        let mut entry = version.files["encoder.onnx"].clone();
+        entry.sha256 = sha256.map_or(entry.sha256, String::from);
+        version.files.insert(name.into(), entry);
+        let had = registry.materialise(&version, &cache).await;
+        assert!(
+            matches!(had, Err(RegistryError::Corrupt { .. })),
+            "{name} {sha256:?}: {had:?}"
+        );
+    }
+    assert!(!scratch.path().join("out").exists() && !scratch.path().join("cache").exists());
+}
+
+#[tokio::test]
 async fn a_bundle_that_is_not_what_it_says_is_refused() {
     let scratch = TempDir::new().unwrap();
     let registry = in_memory().await;
