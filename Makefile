@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint chaos bench bench-scale bench-steps
+.PHONY: help build demo test lint chaos matrix bench bench-scale bench-steps
 
 ROUNDS ?= 20
 SEED ?= 1
@@ -30,6 +30,10 @@ chaos: ## ROUNDS=n SEED=s BROKERS=1|3: faults on real servers, and an independen
 	@setup=$$(scripts/setup.sh test); eval "$$setup"; \
 	cargo test --release --locked --features failpoints --test chaos -- --rounds $(ROUNDS) --seed $(SEED) --brokers $(BROKERS) \
 		--log benches/runs/chaos.jsonl
+
+matrix: ## The kill matrix: every step of the stage x kill, term, error, hang, on real servers
+	@setup=$$(scripts/setup.sh test); eval "$$setup"; \
+	cargo test --release --locked --features failpoints --test chaos -- --matrix full --brokers 1 --partitions 2
 
 bench: ## The stage beside bare ONNX Runtime and a Python peer (KAFKA=1: on a real broker), rows in benches/runs/stage.jsonl
 	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; scripts/bench.sh

@@ -41,7 +41,7 @@ filter = "warn"
 def png(path, seed):
     """A 40x30 picture of noise-free colours, by hand: no image library needed."""
     rows = b"".join(
-        b"\0" + bytes((x * 5 + seed * 7 + c * 60 + y * 3) % 256 for x in range(40) for c in range(3)) for y in range(30)
+        b"\0" + bytes((x * 5 + seed * 7 + c * 60 + y * 3) % 250 for x in range(40) for c in range(3)) for y in range(30)
     )
     chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     path.write_bytes(

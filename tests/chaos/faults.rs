@@ -51,12 +51,12 @@ impl Fault {
 
     fn one(dice: &mut StdRng, brokers: usize) -> Fault {
         match dice.random_range(0..100) {
-            0..20 => Fault::Kill,
-            20..28 => Fault::Terminate,
-            28..40 => Fault::Zombie,
-            40..46 => Fault::FrozenPut,
-            46..55 => Fault::Join,
-            55..63 => Fault::Leave,
+            0..18 => Fault::Kill,
+            18..25 => Fault::Terminate,
+            25..37 => Fault::Zombie,
+            37..48 => Fault::FrozenPut,
+            48..56 => Fault::Join,
+            56..63 => Fault::Leave,
             63..69 => Fault::BrokerRestart,
             69..75 if brokers > 1 => Fault::LeaderMove,
             69..75 => Fault::BrokerRestart,

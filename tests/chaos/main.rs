@@ -431,6 +431,10 @@ impl Arena {
         loop {
             poll.tick().await;
             self.checker.refresh(verdict).await?;
+            if !verdict.is_clean() {
+                // Broken already: what would drain a broken chain?
+                return Ok(());
+            }
             let ends = self.checker.ends();
             let behind: Vec<_> = wanted
                 .iter()

@@ -9,10 +9,16 @@ use crate::{
 use anyhow::{Context, Result, bail, ensure};
 use rand::{SeedableRng, rngs::StdRng};
 use std::{
-    fmt, os::unix::process::ExitStatusExt, path::PathBuf, process::ExitStatus, time::Instant,
+    fmt,
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    process::ExitStatus,
+    time::{Duration, Instant},
 };
 
 const MESSAGES: usize = 48;
+/// Longer than the drain may take.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// Places on the way of a message, and the pass at which something happens there.
 const STEPS: [(&str, u64); 12] = [
@@ -139,7 +145,12 @@ impl Arena {
         self.launcher.failpoints = None;
         happened(&mut stage, cell).await?;
         if cell.action == Action::Hang {
-            // What hangs is given up after the drain's time; the process must not wait for it for ever.
+            // What hangs is given up after the drain's time; if it is the line itself that hangs, a second signal ends it.
+            stage.signal("TERM")?;
+            let told = Instant::now();
+            while stage.ended()?.is_none() && told.elapsed() < DRAIN {
+                world::pause().await;
+            }
             stage.signal("TERM")?;
         }
         ended_as(cell, ended(&mut stage).await?)?;
