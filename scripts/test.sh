@@ -34,13 +34,6 @@ s3=$(scripts/s3.sh start)
 step "chaos, shortened"
 $cargo --test chaos --quiet -- --rounds "${TAGSTREAM_CHAOS_ROUNDS:-5}" --seed "${TAGSTREAM_CHAOS_SEED:-1}" --brokers 1
 
-step "the kill matrix, one action for each place"
-$cargo --test chaos --quiet -- --matrix short --brokers 1 --partitions 2
-
-step "the chaos checker finds a commit that is broken on purpose"
-$cargo --test chaos --quiet -- --rounds 20 --seed 1 --brokers 1 --only FrozenPut --messages 120 \
-    --failpoints sabotage.put.overwrite=on --expect-broken
-
 if [ "$(find /dev -maxdepth 1 -name 'nvidia[0-9]*' | wc -l)" = 0 ]; then
     echo; echo "not tested here: the CUDA and TensorRT providers (no GPU on this machine)"
 fi
