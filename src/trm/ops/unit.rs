@@ -41,11 +41,14 @@ fn norm<T: Real>(x: &[T]) -> T {
 
 /// [`unit()`] of rows in place; where there is a mask, every row of image b is multiplied with `mask[b]` after.
 ///
-/// `x` is `[B, N, D]`, `mask` `[B, D]`.
+/// `x` is `[B, N, D]`, `mask` `[B, D]`. A method that reads no locations passes no rows.
 ///
 /// # Panics
 /// If the lengths do not fit.
 pub(crate) fn unit_rows(x: &mut [f32], rows_per_image: usize, width: usize, mask: Option<&[f32]>) {
+    if x.is_empty() {
+        return;
+    }
     let image = (rows_per_image * width).max(1);
     if let Some(mask) = mask {
         assert_eq!(mask.len(), x.len() / image * width, "one mask an image");
@@ -316,6 +319,15 @@ mod tests {
         check_gradients(&|x| unit(&x[0]), &[noise(3, &[2, 3, 4])]);
         let inputs = [noise(4, &[3, 2, 5]), noise(5, &[2, 5])];
         check_gradients(&|x| row_products(&x[0], &x[1]), &inputs);
+    }
+
+    #[test]
+    fn images_without_locations_may_have_a_mask() {
+        let mut none: [f32; 0] = [];
+        unit_rows(&mut none, 0, 4, Some(&[1.0; 8]));
+        let mut rows = [3.0, 4.0, 0.0, 2.0];
+        unit_rows(&mut rows, 1, 2, Some(&[1.0, 0.5, 2.0, 0.0]));
+        assert_eq!(rows, [0.6, 0.4, 0.0, 0.0]);
     }
 
     #[test]
