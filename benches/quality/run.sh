@@ -50,12 +50,7 @@ for set in $SETS; do
           --known "$known" --mask-seed "$seed" --no-calibration "${settings[@]}" --out "$out" --json > "$out.train.json"
         "$tagstream" eval --model "$out" --labels "$labels" --images "$data/images.tar" \
           --split "$data/splits.csv:$SPLIT" --json > "$out.eval.json"
-        python3 - "$out.train.json" "$out.eval.json" "$(date -u +%FT%TZ),$host,$commit,$key" >> "$ROWS" <<'PY'
-import json, sys
-train, measured = (json.load(open(path)) for path in sys.argv[1:3])
-figures = [measured[key] for key in ("map_plain", "map_envelope", "cf1", "of1")]
-print(sys.argv[3], *(f"{figure:.3f}" for figure in figures), f"{measured['ece']:.4f}", f"{train['seconds']['training']:.1f}", sep=",")
-PY
+        python3 benches/quality/row.py "$out.train.json" "$out.eval.json" "$(date -u +%FT%TZ),$host,$commit,$key" >> "$ROWS"
         tail -1 "$ROWS" | cut -d, -f4- >&2
         rm -rf "$out" "$out.run"
       done
