@@ -1,11 +1,18 @@
 //! Training on small synthetic features.
 
 use super::*;
+use crate::model::head::{HeadOutputs, WeightStorage};
+use crate::model::onnx::testing::{Input, difference, run as run_onnx};
 use crate::trm::config::{Method, MethodConfig, PseudoForm};
 use crate::trm::features::FeatureSet;
+use crate::trm::matching::spatial_keys;
+use crate::trm::model::Batch;
 use crate::trm::ops::testing::noise;
+use crate::trm::ops::unit;
 use crate::trm::prompts::Prompts;
+use crate::trm::region::Pooled;
 use crate::trm::testing::{TestEncoder, numbers, test_tokens};
+use crate::trm::weights::values;
 use candle_core::DType;
 use half::f16;
 
@@ -79,6 +86,62 @@ fn accuracy(head: &FoldedHead, features: &FeatureSet, truth: &[i8]) -> f64 {
     right as f64 / truth.len() as f64
 }
 
+/// The exported graph of a trained head, run by ONNX Runtime, against the model's own forward pass and memories.
+fn onnx_says_what_candle_says(model: &Model, trained: &Trained, features: &FeatureSet) {
+    let rows: Vec<usize> = (0..IMAGES).collect();
+    let (dense, global) = (features.dense(&rows).unwrap(), features.global());
+    let graph = trained
+        .head
+        .to_onnx(&HeadOutputs::Full, Some(POSITIONS), &WeightStorage::Inline)
+        .unwrap();
+    let inputs = [
+        ("dense", Input::F32(vec![IMAGES, POSITIONS, D], &dense)),
+        ("global", Input::F32(vec![IMAGES, D], global)),
+    ];
+    let outputs = run_onnx(&graph, &inputs);
+    let found = &outputs["logits"].1;
+
+    let batch = Batch::new(dense.clone(), global, &trained.standard, None).unwrap();
+    let forward = model
+        .forward(&trained.weights, &trained.text, &batch)
+        .unwrap();
+    let blend = &trained.memories.blend;
+    let mut expected = vec![0.0f32; IMAGES * C];
+    let mut add = |logits: &[f32], share: f64| {
+        let pairs = expected.iter_mut().zip(logits);
+        pairs.for_each(|(sum, x)| *sum += share as f32 * x);
+    };
+    for branch in &forward.branches {
+        let logits = values(&branch.logits).unwrap();
+        add(&logits, model.share(branch.name, blend));
+    }
+    if let Some(memory) = &trained.memories.memory {
+        let mean = values(&batch.positions.mean(1).unwrap()).unwrap();
+        add(&memory.logits(global, &mean).unwrap(), blend.memory);
+    }
+    if let Some(regional) = &trained.memories.regional {
+        let keys = spatial_keys(model.template()).unwrap();
+        let pooled = Pooled::new(&keys, &batch.positions, 1).unwrap();
+        let rows = values(&unit(&pooled.region().unwrap()).unwrap()).unwrap();
+        let m = regional.weight.len() / C;
+        let said: Vec<f32> = (0..IMAGES * C)
+            .map(|at| {
+                let c = at % C;
+                let kernel = (0..m).map(|j| {
+                    let cosine: f32 = (0..D)
+                        .map(|d| rows[at * D + d] * regional.bank[(c * D + d) * m + j])
+                        .sum();
+                    (regional.sharpness * (cosine - 1.0)).exp() * regional.weight[c * m + j]
+                });
+                kernel.sum::<f32>() + regional.bias[c]
+            })
+            .collect();
+        add(&said, blend.regional);
+    }
+    let largest = difference(found, &expected);
+    assert!(largest < 1e-4, "{largest}");
+}
+
 #[test]
 fn every_method_trains_and_gets_better_than_its_start() {
     let (features, labels, truth) = data();
@@ -104,6 +167,7 @@ fn every_method_trains_and_gets_better_than_its_start() {
         .unwrap();
         trained.head.check().unwrap();
         let found = accuracy(&trained.head, &features, &truth);
+        onnx_says_what_candle_says(&model, &trained, &features);
         // The stand-in's texts know nothing of the images: without training there is nothing to expect.
         assert!(trained.epochs == 0 || found > 0.6, "{method:?}: {found}");
         if let (Some((_, first)), Some((_, last))) = (trained.curves.first(), trained.curves.last())
