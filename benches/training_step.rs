@@ -29,7 +29,14 @@ const CONTEXT: usize = 4;
 fn main() {
     // As the command line does.
     // SAFETY: no other thread runs yet.
-    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    unsafe {
+        std::env::set_var("CANDLE_NUM_THREADS", "1");
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
+        }
+    }
     let given: Vec<usize> = std::env::args()
         .skip(1)
         .filter_map(|argument| argument.parse().ok())

@@ -4,6 +4,7 @@ mod cli;
 
 fn main() {
     keep_candle_on_one_thread();
+    keep_training_memory();
     cli::main().end_process()
 }
 
@@ -15,5 +16,21 @@ fn keep_candle_on_one_thread() {
     if std::env::var_os(THREADS).is_none() {
         // SAFETY: this is the first thing that the process does, so no other thread reads the environment.
         unsafe { std::env::set_var(THREADS, "1") };
+    }
+}
+
+/// A training step asks for the same large buffers again and again. By default the C library gives them back to the
+/// kernel in between, and the next step pays for clearing every page anew.
+fn keep_training_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if matches!(
+        std::env::args().nth(1).as_deref(),
+        Some("train" | "retrain")
+    ) {
+        // SAFETY: plain numbers to the C library's allocator, before any other thread runs.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
+        }
     }
 }

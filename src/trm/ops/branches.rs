@@ -203,6 +203,7 @@ fn forward_group<T: Real>(
     (region, s_r, s_q): (&mut [T], &mut [T], &mut [T]),
     positions: &[T],
     parts: &Parts<T>,
+    columns: (&[T], &[T]),
     dims: Dims,
     epsilon: f64,
 ) -> Saved<T> {
@@ -226,7 +227,9 @@ fn forward_group<T: Real>(
         Matrix::new(parts.values, d, d),
     );
     let mut query = vec![T::zero(); rows * d];
-    let mlp = residual_mlp::forward_group(&mut query, &attended, &parts.mlp, dims.mlp, epsilon);
+    let mlp = residual_mlp::forward_group(
+        &mut query, &attended, &parts.mlp, columns, dims.mlp, epsilon,
+    );
     let query_inverse = unit_and_match(&mut query, parts.query_direction, s_q, d);
     Saved {
         weights,
@@ -328,6 +331,8 @@ impl Operation {
         let mut region = vec![T::zero(); images * c * d];
         let mut logits = vec![T::zero(); 2 * images * c];
         let (s_r, s_q) = logits.split_at_mut(images * c);
+        let columns = parts.mlp.columns(dims.mlp);
+        let columns = (&columns.0[..], &columns.1[..]);
         let saved: Vec<Saved<T>> = with_elements::<T, _>(&self.positions, |positions| {
             Ok(region
                 .par_chunks_mut((group * c * d).max(1))
@@ -335,7 +340,8 @@ impl Operation {
                 .zip(s_q.par_chunks_mut((group * c).max(1)))
                 .zip(positions.par_chunks(group * dims.pool.image()))
                 .map(|(((region, s_r), s_q), positions)| {
-                    forward_group((region, s_r, s_q), positions, parts, dims, self.epsilon)
+                    let out = (region, s_r, s_q);
+                    forward_group(out, positions, parts, columns, dims, self.epsilon)
                 })
                 .collect())
         })?;

@@ -4,12 +4,15 @@ use super::{Real, rows_per_block, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
+use std::sync::{Arc, OnceLock};
 
 /// `y = x Wᵀ + b` on the last dimension; the gradient goes to `x` only.
 #[derive(Debug, Clone)]
 pub struct FrozenLinear {
     weight: Tensor,
     bias: Option<Tensor>,
+    /// The weight's transpose, made when it is first asked for.
+    columns: Arc<OnceLock<Tensor>>,
 }
 
 impl FrozenLinear {
@@ -32,6 +35,7 @@ impl FrozenLinear {
         Ok(Self {
             weight: weight.detach().contiguous()?,
             bias: bias.map(|bias| bias.detach().contiguous()).transpose()?,
+            columns: Arc::default(),
         })
     }
 
@@ -46,6 +50,15 @@ impl FrozenLinear {
     /// Weight and bias.
     pub(super) fn tensors(&self) -> (&Tensor, Option<&Tensor>) {
         (&self.weight, self.bias.as_ref())
+    }
+
+    /// The weight's transpose, `[in, out]`, kept.
+    pub(super) fn columns(&self) -> Result<Tensor> {
+        if let Some(columns) = self.columns.get() {
+            return Ok(columns.clone());
+        }
+        let columns = self.weight.t()?.contiguous()?;
+        Ok(self.columns.get_or_init(|| columns).clone())
     }
 
     fn add_bias<T: Real>(&self, y: &mut [T], out: usize) -> Result<()> {

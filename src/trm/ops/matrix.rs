@@ -1,6 +1,7 @@
 //! Matrix products of slices, for operations that multiply many small matrices on their own threads.
 
 use super::Real;
+use rayon::prelude::*;
 
 /// A row-major matrix, or its transpose, inside a slice.
 #[derive(Clone, Copy)]
@@ -44,6 +45,26 @@ impl<'a, T> Matrix<'a, T> {
             (1, self.columns as isize)
         }
     }
+}
+
+/// The transpose of a matrix of `columns` columns, moved, on rayon's threads: a right operand that many products share is
+/// read faster like this than through [`Matrix::t`].
+pub(crate) fn transposed<T: Real>(data: &[T], columns: usize) -> Vec<T> {
+    let rows = data.len() / columns.max(1);
+    let mut out = vec![T::zero(); data.len()];
+    const BLOCK: usize = 16;
+    out.par_chunks_mut((rows * BLOCK).max(1))
+        .enumerate()
+        .for_each(|(block, out)| {
+            let width = out.len() / rows;
+            for (row, from) in data.chunks_exact(columns).enumerate() {
+                let from = &from[block * BLOCK..block * BLOCK + width];
+                for (column, &x) in from.iter().enumerate() {
+                    out[column * rows + row] = x;
+                }
+            }
+        });
+    out
 }
 
 /// Where a product goes.
@@ -126,6 +147,16 @@ unsafe fn write<T: Real>(out: *mut T, a: Matrix<T>, b: Matrix<T>, into: Into) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moved_transpose_is_the_transpose() {
+        let a: Vec<f32> = (0..3 * 37).map(|x| x as f32).collect();
+        let moved = transposed(&a, 37);
+        for (at, x) in moved.iter().enumerate() {
+            assert_eq!(*x, a[at % 3 * 37 + at / 3]);
+        }
+        assert_eq!(transposed(&moved, 3), a);
+    }
 
     #[test]
     fn products_of_matrices_and_transposes() {

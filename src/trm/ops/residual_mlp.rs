@@ -4,7 +4,7 @@
 
 use super::activation::Activation;
 use super::layer_norm::{normalise, normalise_backward};
-use super::matrix::{Into, Matrix, multiply, product};
+use super::matrix::{Into, Matrix, multiply, product, transposed};
 use super::{Real, add_scaled, dispatch, elements, wide, with_elements};
 use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
@@ -97,6 +97,17 @@ pub(super) struct Parts<'a, T> {
     pub(super) out_bias: &'a [T],
 }
 
+impl<T: Real> Parts<'_, T> {
+    /// The two layers' weights transposed.
+    pub(super) fn columns(&self, dims: Dims) -> (Vec<T>, Vec<T>) {
+        let (d, h) = (dims.width, dims.hidden);
+        (
+            transposed(self.in_weight, d),
+            transposed(self.out_weight, h),
+        )
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct Dims {
     pub(super) categories: usize,
@@ -168,10 +179,12 @@ impl Operation {
         let parts = dims.split(flat);
         let mut y = vec![T::zero(); x.len()];
         let group = dims.group(x.len());
+        let columns = parts.columns(dims);
+        let columns = (&columns.0[..], &columns.1[..]);
         let saved: Vec<Saved<T>> = y
             .par_chunks_mut(group)
             .zip(x.par_chunks(group))
-            .map(|(y, x)| forward_group(y, x, &parts, dims, self.epsilon))
+            .map(|(y, x)| forward_group(y, x, &parts, columns, dims, self.epsilon))
             .collect();
         // Set once: every call of `forward` makes an operation of its own.
         let _ = self.saved.set(Box::new(saved));
@@ -229,10 +242,12 @@ impl Operation {
     }
 }
 
+/// F of a group of images; the layers' weights come transposed ([`Parts::columns`]).
 pub(super) fn forward_group<T: Real>(
     y: &mut [T],
     x: &[T],
     parts: &Parts<T>,
+    (in_columns, out_columns): (&[T], &[T]),
     dims: Dims,
     epsilon: f64,
 ) -> Saved<T> {
@@ -261,11 +276,10 @@ pub(super) fn forward_group<T: Real>(
             }
         }
     });
-    let weight = Matrix::new(parts.in_weight, h, d);
-    let mut activated = product(Matrix::new(&u, rows, d), weight.t());
+    let mut activated = product(Matrix::new(&u, rows, d), Matrix::new(in_columns, d, h));
     let slope = Activation::Gelu.apply_rows(&mut activated, parts.in_bias);
-    let weight = Matrix::new(parts.out_weight, d, h);
-    multiply(y, Matrix::new(&activated, rows, h), weight.t(), Into::Add);
+    let weight = Matrix::new(out_columns, h, d);
+    multiply(y, Matrix::new(&activated, rows, h), weight, Into::Add);
     Saved {
         normal,
         inverse,

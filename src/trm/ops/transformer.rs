@@ -3,16 +3,18 @@
 //! Composed of single operations, every product hands its rows to all threads and waits for them, and every sum is a
 //! pass over memory on one of them. Here groups of sequences go through all blocks on one thread each.
 
+mod layers;
+
 use super::activation::Activation;
 use super::attention::{Segment, Sequence};
-use super::layer_norm::{normalise, normalise_backward};
-use super::matrix::{Into, Matrix, multiply, product};
+use super::matrix::{Matrix, product};
 use super::{
     FrozenLayerNorm, FrozenLinear, Real, add_scaled, dispatch, elements, wide, with_elements,
 };
 use candle_core::{
     CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Storage, Tensor, WithDType, bail,
 };
+use layers::{Layer, Norm, add_linear, linear, linear_backward, norm, norm_backward};
 use rayon::prelude::*;
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
@@ -129,21 +131,23 @@ struct Saved<T> {
     slope: Vec<T>,
 }
 
-/// A layer's weight and bias.
-type Layer<'a, T> = (&'a [T], &'a [T]);
-
 /// A block's weights.
 struct Parts<'a, T> {
-    norm_1: Layer<'a, T>,
+    norm_1: Norm<'a, T>,
     query: Layer<'a, T>,
     key_value: Layer<'a, T>,
     out: Layer<'a, T>,
-    norm_2: Layer<'a, T>,
+    norm_2: Norm<'a, T>,
     mlp_in: Layer<'a, T>,
     mlp_out: Layer<'a, T>,
 }
 
 impl FrozenBlock {
+    fn layers(&self) -> [&FrozenLinear; 5] {
+        let mlp = (&self.mlp_in, &self.mlp_out);
+        [&self.query, &self.key_value, &self.out, mlp.0, mlp.1]
+    }
+
     /// Weight, bias, weight, bias... in the order of the fields.
     fn tensors(&self) -> [Option<&Tensor>; 14] {
         let ((a, b), (m, n)) = (self.norm_1.tensors(), self.norm_2.tensors());
@@ -167,9 +171,18 @@ struct Dims {
 impl Operation {
     /// Calls `f` with the weights of all blocks.
     fn with_parts<T: Real, R>(&self, f: impl FnOnce(&[Parts<T>]) -> R) -> Result<R> {
-        let blocks = self.transformer.blocks.iter();
+        let blocks = &self.transformer.blocks;
+        // For training only: it doubles the tower's memory.
+        let columns: Vec<Tensor> = blocks
+            .iter()
+            .filter(|_| self.keep)
+            .flat_map(FrozenBlock::layers)
+            .map(FrozenLinear::columns)
+            .collect::<Result<_>>()?;
         let held: Vec<_> = blocks
+            .iter()
             .flat_map(|block| block.tensors().into_iter().flatten())
+            .chain(&columns)
             .map(Tensor::storage_and_layout)
             .collect();
         let slices = held
@@ -179,18 +192,28 @@ impl Operation {
                 _ => bail!("a transformer runs on the CPU only"),
             })
             .collect::<Result<Vec<&[T]>>>()?;
-        let parts: Vec<Parts<T>> = slices
-            .chunks_exact(14)
-            .map(|s| Parts {
+        let (slices, columns) = slices.split_at(14 * blocks.len());
+        let parts = slices.chunks_exact(14).enumerate().map(|(block, s)| {
+            let layer = |index: usize, at: usize| {
+                let (weight, bias) = (s[at], s[at + 1]);
+                let (out, inner) = (bias.len(), weight.len() / bias.len());
+                let from_right = match columns.get(5 * block + index) {
+                    Some(columns) => Matrix::new(columns, inner, out),
+                    None => Matrix::new(weight, out, inner).t(),
+                };
+                (weight, bias, from_right)
+            };
+            Parts {
                 norm_1: (s[0], s[1]),
-                query: (s[2], s[3]),
-                key_value: (s[4], s[5]),
-                out: (s[6], s[7]),
+                query: layer(0, 2),
+                key_value: layer(1, 4),
+                out: layer(2, 6),
                 norm_2: (s[8], s[9]),
-                mlp_in: (s[10], s[11]),
-                mlp_out: (s[12], s[13]),
-            })
-            .collect();
+                mlp_in: layer(3, 10),
+                mlp_out: layer(4, 12),
+            }
+        });
+        let parts: Vec<Parts<T>> = parts.collect();
         Ok(f(&parts))
     }
 
@@ -257,73 +280,6 @@ impl Operation {
     }
 }
 
-/// Adds `bias` to every row.
-fn add_bias<T: Real>(x: &mut [T], bias: &[T]) {
-    wide(|| {
-        x.chunks_exact_mut(bias.len())
-            .for_each(|row| add_scaled(row, T::one(), bias));
-    });
-}
-
-/// `x Wᵀ + b`.
-fn linear<T: Real>(x: &[T], (weight, bias): Layer<T>) -> Vec<T> {
-    let out = bias.len();
-    let width = weight.len() / out;
-    let x = Matrix::new(x, x.len() / width, width);
-    let mut y = product(x, Matrix::new(weight, out, width).t());
-    add_bias(&mut y, bias);
-    y
-}
-
-/// `y += x Wᵀ + b`.
-fn add_linear<T: Real>(y: &mut [T], x: &[T], (weight, bias): Layer<T>) {
-    let out = bias.len();
-    let width = weight.len() / out;
-    add_bias(y, bias);
-    let x = Matrix::new(x, x.len() / width, width);
-    multiply(y, x, Matrix::new(weight, out, width).t(), Into::Add);
-}
-
-/// The gradient of [`linear`]'s input.
-fn linear_backward<T: Real>(grad: &[T], (weight, bias): Layer<T>) -> Vec<T> {
-    let out = bias.len();
-    let grad = Matrix::new(grad, grad.len() / out, out);
-    product(grad, Matrix::new(weight, out, weight.len() / out))
-}
-
-/// Normalises the rows of `x` in place; returns the inverse deviations and the layer's output.
-fn norm<T: Real>(x: &mut [T], (weight, bias): Layer<T>, epsilon: f64) -> (Vec<T>, Vec<T>) {
-    let width = weight.len();
-    let mut inverses = vec![T::zero(); x.len() / width];
-    let mut y = vec![T::zero(); x.len()];
-    wide(|| {
-        let rows = x.chunks_exact_mut(width).zip(y.chunks_exact_mut(width));
-        for ((x, y), inverse) in rows.zip(&mut inverses) {
-            *inverse = normalise(x, T::from_f64(epsilon));
-            for ((y, &x), (&weight, &bias)) in
-                y.iter_mut().zip(x.iter()).zip(weight.iter().zip(bias))
-            {
-                *y = x * weight + bias;
-            }
-        }
-    });
-    (inverses, y)
-}
-
-/// The gradient of [`norm`]'s input, in place.
-fn norm_backward<T: Real>(grad: &mut [T], weight: &[T], normal: &[T], inverses: &[T]) {
-    let width = weight.len();
-    wide(|| {
-        let rows = grad.chunks_exact_mut(width).zip(normal.chunks_exact(width));
-        for ((grad, normal), &inverse) in rows.zip(inverses) {
-            for (grad, &weight) in grad.iter_mut().zip(weight) {
-                *grad *= weight;
-            }
-            normalise_backward(grad, normal, inverse);
-        }
-    });
-}
-
 /// The rows at which sequences end.
 fn last_rows<T: Copy>(x: &[T], lengths: &[usize], width: usize) -> Vec<T> {
     let mut end = 0;
@@ -384,11 +340,8 @@ fn forward_group<T: Real>(
         add_linear(&mut x, &attended, block.out);
         let mut normal_2 = x.clone();
         let (inverse_2, y) = norm(&mut normal_2, block.norm_2, dims.epsilon.1);
-        let (weight, bias) = block.mlp_in;
-        let mut hidden = product(
-            Matrix::new(&y, y.len() / w, w),
-            Matrix::new(weight, bias.len(), w).t(),
-        );
+        let (_, bias, from_right) = block.mlp_in;
+        let mut hidden = product(Matrix::new(&y, y.len() / w, w), from_right);
         let slope = dims.activation.apply_rows(&mut hidden, bias);
         add_linear(&mut x, &hidden, block.mlp_out);
         if keep {
