@@ -56,7 +56,7 @@ impl Verdict {
         self.lost + self.doubled + self.misordered + self.wrong == 0
     }
 
-    fn note(&mut self, text: String) {
+    pub fn note(&mut self, text: String) {
         if self.notes.len() < 20 {
             self.notes.push(text);
         }

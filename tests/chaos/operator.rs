@@ -39,7 +39,9 @@ impl Arena {
             .excuse(&seen, |p| p.incarnation == incarnation);
         self.producer.begin_incarnation()?;
         self.produce(MESSAGES, dice).await?;
-        self.refused("--new-epoch").await?;
+        if !self.refused("--new-epoch", verdict).await? {
+            return Ok(());
+        }
         let partitions: Vec<i32> = (0..self.options.partitions).collect();
         self.operate(&partitions, "--new-epoch", "=earliest", verdict)
             .await
@@ -114,7 +116,9 @@ impl Arena {
                     .any(|(partition, low)| p.partition == *partition && p.offset < *low)
         });
         self.replenish()?;
-        self.refused("--accept-gap").await?;
+        if !self.refused("--accept-gap", verdict).await? {
+            return Ok(());
+        }
         let partitions: Vec<i32> = gaps.iter().map(|(partition, _)| *partition).collect();
         self.operate(&partitions, "--accept-gap", "", verdict).await
     }
@@ -126,15 +130,18 @@ impl Arena {
     }
 
     /// Waits until every stage has ended by itself, and one has named the flag that helps.
-    async fn refused(&mut self, flag: &str) -> Result<()> {
+    async fn refused(&mut self, flag: &str, verdict: &mut Verdict) -> Result<bool> {
         let started = Instant::now();
         let mut named = false;
         while !self.stages.is_empty() {
-            ensure!(
-                started.elapsed() < PATIENCE,
-                "{} goes on where it should have refused",
-                self.stages[0].name
-            );
+            if started.elapsed() > PATIENCE {
+                verdict.wrong += 1;
+                verdict.note(format!(
+                    "{} goes on where it should have refused",
+                    self.stages[0].name
+                ));
+                return Ok(false);
+            }
             let mut running = Vec::new();
             for mut stage in self.stages.drain(..) {
                 // One may have stopped itself since.
@@ -158,12 +165,13 @@ impl Arena {
             // They noticed that something was wrong; the next start has to say what.
             let log = self.launcher.once("asks", &["--until-drained".into()])?;
             named = std::fs::read_to_string(log)?.contains(flag);
-            ensure!(
-                named || started.elapsed() < PATIENCE,
-                "no stage ever asked for {flag}"
-            );
+            if !named && started.elapsed() > PATIENCE {
+                verdict.wrong += 1;
+                verdict.note(format!("no stage ever asked for {flag}"));
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Does what the message said, for each partition at the end of its files.
