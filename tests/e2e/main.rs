@@ -19,4 +19,5 @@ mod rebalance;
 mod refusals;
 mod servers;
 mod stores;
+mod swaps;
 mod zombie;
