@@ -29,10 +29,24 @@ server() {
     mv "$binary.partial" "$binary"
 }
 
+# Entity tags belong in extended attributes: an object and its tag then appear together. In a folder beside the data (all that a
+# file system without such attributes allows) a reader may see the new tag with the old content.
+metadata=()
+choose_metadata() {
+    local probe=$data/buckets/.probe
+    : >"$probe"
+    if ! python3 -c 'import os, sys; os.setxattr(sys.argv[1], "user.probe", b"1")' "$probe" 2>/dev/null; then
+        echo "s3.sh: $data has no extended attributes; racing writers may see old content under a new tag" >&2
+        metadata=(--sidecar "$data/meta")
+    fi
+    rm -f "$probe"
+}
+
 launch() {
     : >"$data/log"
+    choose_metadata
     ROOT_ACCESS_KEY=tagstream ROOT_SECRET_KEY=tagstream-secret setsid nohup \
-        "$binary" --port "127.0.0.1:$port" --region us-east-1 --health /health posix --sidecar "$data/meta" "$data/buckets" \
+        "$binary" --port "127.0.0.1:$port" --region us-east-1 --health /health posix "${metadata[@]}" "$data/buckets" \
         >>"$data/log" 2>&1 </dev/null &
     echo $! >"$data/pid"
     curl -fsS -o /dev/null --retry 200 --retry-delay 0 --retry-max-time 30 --retry-connrefused "http://127.0.0.1:$port/health" 2>/dev/null \
