@@ -359,7 +359,7 @@ allow_path_prefixes = ["{first}"]
 cache = "{out}/work/features"
 
 [train]
-set = ["memory.enabled=false", "regional.enabled=false", "prompts.train=false", "optimizer.rate=1e-3"]
+set = ["prompts.train=false", "optimizer.rate=1e-3"]
 max_minutes = {max_minutes:?}
 work_folder = "{out}/work"
 
