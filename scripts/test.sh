@@ -19,7 +19,7 @@ said=$(mktemp)
 trap 'rm -f "$said"; scripts/kafka.sh stop; scripts/s3.sh stop' EXIT
 
 step "suites on the embedded broker and the local disk"
-$cargo --test e2e --test suite --quiet -- --skip real_s3
+$cargo --test e2e --test suite --quiet -- --skip real_s3 --skip cannot_be_written_to
 
 step "the end-to-end suite on a real Apache Kafka and a real S3 server"
 TAGSTREAM_TEST_KAFKA=$(scripts/kafka.sh start)

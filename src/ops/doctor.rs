@@ -266,6 +266,15 @@ fn sanity(runtime: &Runtime, folder: &Path) -> Result<String, String> {
 async fn broker(config: &StageConfig) -> Finding {
     let (kafka, brokers) = (config.kafka.clone(), config.kafka.brokers.clone());
     let topic = config.source.images_topic.clone();
+    let output = &config.output;
+    let mut others = vec![
+        ("output.predictions_topic", output.predictions_topic.clone()),
+        ("output.dead_letter_topic", output.dead_letter_topic.clone()),
+    ];
+    if config.labels.enabled {
+        others.push(("labels.topic", config.labels.topic.clone()));
+    }
+    others.retain(|(_, name)| !name.is_empty());
     let ask = move || -> Result<String, String> {
         let consumer: BaseConsumer = client_config(&kafka)
             .create()
@@ -275,11 +284,19 @@ async fn broker(config: &StageConfig) -> Finding {
             .map_err(|e| {
                 format!("{brokers} does not answer ({e}): check `kafka.brokers` and the network")
             })?;
+        let missing = others
+            .iter()
+            .find(|(_, name)| !metadata.topics().iter().any(|t| t.name() == name));
         let partitions = metadata
             .topics()
             .iter()
             .find(|t| t.name() == topic)
             .map(|t| t.partitions().len());
+        if let (Some(_), Some((key, name))) = (partitions, missing) {
+            return Err(format!(
+                "{brokers} answers but has no topic `{name}` ({key}): create it, unless the brokers create topics by themselves"
+            ));
+        }
         match partitions {
             Some(n) => Ok(format!(
                 "{} brokers at {brokers}, topic {topic} has {n} partitions",

@@ -10,7 +10,7 @@ mod context;
 mod thread;
 mod topic_identity;
 
-pub use client::{Broker, Logs, client_config, recreated};
+pub use client::{Broker, Logs, client_config, recreated, require_topics};
 pub use thread::{Source, SourceSettings};
 
 use super::{

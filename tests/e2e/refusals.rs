@@ -1,6 +1,6 @@
 //! Input that does not fit the files is refused by name, with the command that helps; the command helps, once.
 
-use crate::harness::{World, create_topic, is_real_broker, unique};
+use crate::harness::{World, create_topic, is_real_broker, not_tested, unique};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions},
@@ -186,6 +186,21 @@ async fn retention_that_overtook_the_reader_is_refused_and_the_gap_is_recorded_o
     world.produce(20, 5);
     world.drain_skipping(gap).await;
     assert_eq!(world.ranges().last().unwrap(), &("1".to_owned(), 20, 25));
+}
+
+/// Found before anything is read, not when the first dead letter cannot be written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_cannot_be_written_to_is_named() {
+    if !is_real_broker() {
+        return not_tested("a missing output topic: an embedded broker creates topics by itself");
+    }
+    let mut world = World::new("unwritable", 1);
+    world.produce(0, 10);
+    world.config.output.dead_letter_topic = unique("nobody-made-this");
+    let message = world.refusal().await;
+    let said = format!("no topic {:?}", world.config.output.dead_letter_topic);
+    assert!(message.contains(&said), "{message}");
+    assert!(world.files().is_empty());
 }
 
 /// Nobody listens: the stage says where it asked, and that trying again may help.

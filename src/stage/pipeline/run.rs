@@ -375,6 +375,14 @@ async fn ends(broker: &Arc<Broker>) -> Result<BTreeMap<PartitionId, LogFacts>, P
     Ok(asked?)
 }
 
+/// The topics that the images line writes to.
+fn written_topics(config: &StageConfig) -> Vec<Arc<str>> {
+    let output = &config.output;
+    let topics = [&output.predictions_topic, &output.dead_letter_topic];
+    let named = topics.into_iter().filter(|t| !t.is_empty());
+    named.map(|t| t.as_str().into()).collect()
+}
+
 /// Runs the images line of a process with a model that is loaded and warm.
 ///
 /// # Errors
@@ -392,6 +400,10 @@ pub async fn run<T: ImageModel>(
         }
     }
     let shared = Shared::open(config, options, vitals, control).await?;
+    let (kafka, written) = (config.kafka.clone(), written_topics(config));
+    tokio::task::spawn_blocking(move || source::require_topics(&kafka, &written))
+        .await
+        .map_err(|e| LineError::Panicked(e.to_string()))??;
     let total = config.memory.budget_mib << 20;
     let (rows, images) = (Budget::new(total / 2), Budget::new(total / 2));
     let fetcher = Fetcher::new(&config.fetch, &config.object_store)?;

@@ -14,6 +14,7 @@ use rdkafka::{
     bindings::rd_kafka_controllerid,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseProducer, Producer},
 };
 use std::{
     sync::{
@@ -247,6 +248,36 @@ impl Logs for Broker {
         let _ = self.consumer.unassign();
         answer
     }
+}
+
+/// Checks that `topics` can be written to: they are there, or the brokers create what a producer asks for. Blocks.
+///
+/// # Errors
+/// [`SourceError::NoTopic`] names the first that is missing.
+pub fn require_topics(kafka: &KafkaConfig, topics: &[Arc<str>]) -> Result<(), SourceError> {
+    let producer: BaseProducer = client_config(kafka)
+        .create()
+        .map_err(|e| SourceError::Config(e.to_string()))?;
+    for topic in topics {
+        let metadata = patiently(|| producer.client().fetch_metadata(Some(topic), ANSWER))
+            .map_err(|e| SourceError::Unreachable {
+                brokers: kafka.brokers.clone(),
+                reason: e.to_string(),
+            })?;
+        let of_topic = metadata.topics().iter().find(|t| t.name() == &**topic);
+        // Other errors pass by themselves, like that of a topic which was created a moment ago.
+        let missing = of_topic.is_none_or(|t| {
+            t.error()
+                == Some(rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+        });
+        if missing {
+            return Err(SourceError::NoTopic {
+                brokers: kafka.brokers.clone(),
+                topic: topic.to_string(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Asks again while the answer is an error that passes by itself.
