@@ -70,7 +70,7 @@ struct Options {
     /// Instead of rounds: the kill matrix, every cell of it or a `short` selection.
     #[arg(long, value_name = "full|short", value_parser = ["full", "short"])]
     matrix: Option<String>,
-    /// Draw faults of this kind only, for example `TopicRecreated`.
+    /// Draw faults of this kind only, for example `TopicRecreated`; of the matrix, only places that begin so.
     #[arg(long)]
     only: Option<String>,
     /// Keep the stages' logs here.
@@ -426,7 +426,13 @@ impl Arena {
             let end = wanted.entry(message.partition).or_insert((epoch, 0));
             end.1 = end.1.max(message.offset + 1);
         }
-        let deadline = Instant::now() + PATIENCE;
+        // A protocol broken on purpose is given less time to be stuck in.
+        let patience = if self.options.expect_broken {
+            PATIENCE / 6
+        } else {
+            PATIENCE
+        };
+        let deadline = Instant::now() + patience;
         let mut poll = tokio::time::interval(Duration::from_millis(150));
         loop {
             poll.tick().await;

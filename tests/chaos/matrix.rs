@@ -94,7 +94,13 @@ impl Arena {
         let mut verdict = Verdict::default();
         let mut dice = StdRng::seed_from_u64(self.options.seed);
         let mut done = 0;
-        for cell in cells(&STEPS, short) {
+        let wanted = self.options.only.clone().unwrap_or_default();
+        let cells = |places: &[(&'static str, u64)]| {
+            let mut cells = cells(places, short);
+            cells.retain(|cell| cell.place.starts_with(&wanted));
+            cells
+        };
+        for cell in cells(&STEPS) {
             let started = Instant::now();
             verdict = self
                 .step(&cell, &mut dice, verdict)
@@ -110,7 +116,7 @@ impl Arena {
             }
         }
         let other = self.make_second_model()?;
-        for cell in cells(&[("swap.before", 1), ("swap.after", 1)], short) {
+        for cell in cells(&[("swap.before", 1), ("swap.after", 1)]) {
             let started = Instant::now();
             let swapped = self.swap(&cell, &other, &mut dice, verdict).await;
             verdict = swapped.context(cell.to_string())?;
@@ -123,12 +129,12 @@ impl Arena {
                 return Ok(verdict);
             }
         }
-        for cell in cells(&[("pointer.before", 1), ("pointer.after", 1)], short) {
-            self.pointer(&cell).context(cell.to_string())?;
+        for cell in cells(&[("pointer.before", 1), ("pointer.after", 1)]) {
+            self.pointer(&cell, &other).context(cell.to_string())?;
             eprintln!("         {cell}: whole, and moves on");
             done += 1;
         }
-        for cell in cells(&[("lease.before", 1), ("lease.after", 1)], short) {
+        for cell in cells(&[("lease.before", 1), ("lease.after", 1)]) {
             self.lease(&cell).context(cell.to_string())?;
             eprintln!("         {cell}: given to the next one");
             done += 1;
@@ -227,20 +233,19 @@ impl Arena {
     }
 
     /// The registry's pointer is moved by a command that something happens to.
-    fn pointer(&mut self, cell: &Cell) -> Result<()> {
+    fn pointer(&mut self, cell: &Cell, other: &std::path::Path) -> Result<()> {
         let url = self.registry_url(cell);
         let model = self.launcher.model.display().to_string();
         let add = ["add".to_string(), model, "--promote".into()];
         self.registry(&url, &add, None)?;
-        self.registry(&url, &add[..2], None)?;
+        let other = ["add".to_string(), other.display().to_string()];
+        self.registry(&url, &other, None)?;
         let promote = ["promote".to_string(), "2".into()];
         self.registry(&url, &promote, Some(cell))?;
         let serving = |arena: &mut Arena| -> Result<u64> {
             let shown = arena.registry(&url, &["show".into(), "--json".into()], None)?;
             let shown: serde_json::Value = serde_json::from_str(&shown)?;
-            let version = shown["version"]["version"]
-                .as_u64()
-                .or(shown["version"].as_u64());
+            let version = shown["pointer"]["version"].as_u64();
             version.with_context(|| format!("no version in {shown}"))
         };
         let now = serving(self)?;
