@@ -2,12 +2,15 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint chaos matrix bench bench-scale bench-steps
+.PHONY: help build demo test lint chaos chaos-matrix chaos-sabotage bench bench-scale bench-steps
 
 ROUNDS ?= 20
 SEED ?= 1
 BROKERS ?= 3
+MATRIX ?= full
 IMAGES ?= 8000
+
+chaos = @setup=$$(scripts/setup.sh test); eval "$$setup"; cargo test --release --locked --features failpoints --test chaos --
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -27,13 +30,16 @@ lint: ## Formatting, clippy, rustdoc, licences and sources
 	@scripts/lint.sh
 
 chaos: ## ROUNDS=n SEED=s BROKERS=1|3: faults on real servers, and an independent checker
-	@setup=$$(scripts/setup.sh test); eval "$$setup"; \
-	cargo test --release --locked --features failpoints --test chaos -- --rounds $(ROUNDS) --seed $(SEED) --brokers $(BROKERS) \
-		--log benches/runs/chaos.jsonl
+	$(chaos) --rounds $(ROUNDS) --seed $(SEED) --brokers $(BROKERS) --log benches/runs/chaos.jsonl
 
-matrix: ## The kill matrix: every step of the stage x kill, term, error, hang, on real servers
-	@setup=$$(scripts/setup.sh test); eval "$$setup"; \
-	cargo test --release --locked --features failpoints --test chaos -- --matrix full --brokers 1 --partitions 2
+chaos-matrix: ## MATRIX=full|short SEED=s: every step of the stage x kill, term, error, hang, on real servers
+	$(chaos) --matrix $(MATRIX) --seed $(SEED) --brokers 1 --partitions 2
+
+chaos-sabotage: ## ROUNDS=n SEED=s: the protocol broken on purpose in two ways; the checker must find both
+	$(chaos) --rounds $(ROUNDS) --seed $(SEED) --brokers 1 --partitions 4 --expect-broken \
+		--failpoints sabotage.put.overwrite=on --only FrozenPut
+	$(chaos) --rounds $(ROUNDS) --seed $(SEED) --brokers 1 --partitions 4 --expect-broken \
+		--failpoints sabotage.commit.early=on,put.before=delay1500,sabotage.resume.trust=on --only Kill
 
 bench: ## The stage beside bare ONNX Runtime and a Python peer (KAFKA=1: on a real broker), rows in benches/runs/stage.jsonl
 	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; scripts/bench.sh

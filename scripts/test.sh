@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All tests: units, the end-to-end suite on the embedded broker and the local disk, the same suite again on a real Apache Kafka and a
-# real S3 server, and a short chaos run on both.
+# real S3 server, and on both a short chaos run, a diagonal of the kill matrix, and the proof that the chaos checker can fail.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 setup=$(scripts/setup.sh test); eval "$setup"
@@ -31,8 +31,19 @@ s3=$(scripts/s3.sh start)
     TAGSTREAM_TEST_CRASH_SEEDS=${TAGSTREAM_TEST_CRASH_SEEDS:-6} $cargo --test e2e --quiet
 ) | tee "$said"
 
+chaos() { $cargo --test chaos --quiet -- --brokers 1 "$@"; }
+seed=${TAGSTREAM_CHAOS_SEED:-1}
 step "chaos, shortened"
-$cargo --test chaos --quiet -- --rounds "${TAGSTREAM_CHAOS_ROUNDS:-5}" --seed "${TAGSTREAM_CHAOS_SEED:-1}" --brokers 1
+chaos --rounds "${TAGSTREAM_CHAOS_ROUNDS:-5}" --seed "$seed"
+# Every place of the kill matrix with one of the four actions. The next commit takes the next action: four in a row have been through all cells.
+diagonal=${TAGSTREAM_MATRIX_SEED:-$(git rev-list --count HEAD 2>/dev/null || echo 1)}
+step "kill matrix, diagonal $diagonal"
+chaos --matrix short --seed "$diagonal" --partitions 2
+step "a put that overwrites, which the checker must find"
+chaos --expect-broken --rounds 20 --seed "$seed" --partitions 4 --only FrozenPut --failpoints sabotage.put.overwrite=on
+step "offsets committed before the put and trusted, which the checker must find"
+chaos --expect-broken --rounds 20 --seed "$seed" --partitions 4 --only Kill \
+    --failpoints sabotage.commit.early=on,put.before=delay1500,sabotage.resume.trust=on
 
 if [ "$(find /dev -maxdepth 1 -name 'nvidia[0-9]*' | wc -l)" = 0 ]; then
     echo; echo "not tested here: the CUDA and TensorRT providers (no GPU on this machine)"

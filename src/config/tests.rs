@@ -65,6 +65,11 @@ fn secrets_are_never_printed() {
     );
     assert!(!format!("{config:?}").contains("hunter2"));
     assert!(!toml::to_string(&config).unwrap().contains("hunter2"));
+    // Nor can it be tried out on the hash that `/info` shows.
+    let (_folder, path) = file("[object_store.s3]\nsecret_access_key = \"another\"\n");
+    let other = StageConfig::load(Some(&path)).unwrap();
+    assert_eq!(config.hash(), other.hash());
+    assert_ne!(config.hash(), StageConfig::default().hash());
 }
 
 #[test]

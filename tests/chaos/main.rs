@@ -70,7 +70,7 @@ struct Options {
     /// Instead of rounds: the kill matrix, every cell of it or a `short` selection.
     #[arg(long, value_name = "full|short", value_parser = ["full", "short"])]
     matrix: Option<String>,
-    /// Draw faults of this kind only, for example `TopicRecreated`; of the matrix, only places that begin so.
+    /// Draw faults of this kind only, for example `TopicRecreated`; of the matrix, only cells that begin so.
     #[arg(long)]
     only: Option<String>,
     /// Keep the stages' logs here.
@@ -343,12 +343,9 @@ impl Arena {
                 Ok(())
             }
             Fault::FrozenPut => {
-                let others = self.launcher.failpoints.clone();
-                let frozen = "put.before=stop@2".to_string();
-                let all = others.iter().cloned().chain([frozen]);
-                self.launcher.failpoints = Some(all.collect::<Vec<_>>().join(","));
-                let stage = self.launcher.launch()?;
-                self.launcher.failpoints = others;
+                let stage = self
+                    .launcher
+                    .launch_armed("put.before=stop@2", "stage", &[])?;
                 self.stages.push(stage);
                 Ok(())
             }

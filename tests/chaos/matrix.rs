@@ -20,8 +20,9 @@ const MESSAGES: usize = 48;
 /// Longer than the drain may take.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Places on the way of a message, and the pass at which something happens there.
-const STEPS: [(&str, u64); 12] = [
+/// Places, and the pass at which something happens there: on the way of a message, of a model's swap, of the registry's pointer, and of the
+/// retraining job's lease.
+const PLACES: [(&str, u64); 18] = [
     ("fetch.before", 10),
     ("fetch.after", 10),
     ("infer.before", 10),
@@ -34,6 +35,12 @@ const STEPS: [(&str, u64); 12] = [
     ("put.after", 2),
     ("offset.commit.before", 2),
     ("offset.commit.after", 1),
+    ("swap.before", 1),
+    ("swap.after", 1),
+    ("pointer.before", 1),
+    ("pointer.after", 1),
+    ("lease.before", 1),
+    ("lease.after", 1),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,16 +76,18 @@ impl fmt::Display for Cell {
     }
 }
 
-/// All cells, or for each place only one action, so that each action has its turn.
-fn cells(places: &[(&'static str, u64)], short: bool) -> Vec<Cell> {
+/// The whole matrix, or its diagonal of this seed: one cell of every place, and each action about equally often. Place `i` has action
+/// `(i + i / 4 + seed) mod 4`, so a step's `before` and `after` differ, and any four seeds in a row have the whole matrix between them.
+fn cells(short: bool, seed: u64) -> Vec<Cell> {
     let mut cells = Vec::new();
-    for (i, (place, pass)) in places.iter().enumerate() {
+    for (i, (place, pass)) in PLACES.into_iter().enumerate() {
+        let turn = (i + i / 4 + (seed % 4) as usize) % 4;
         for (k, action) in Action::ALL.into_iter().enumerate() {
-            if !short || (i + i / 4) % 4 == k {
+            if !short || turn == k {
                 cells.push(Cell {
                     place,
                     action,
-                    pass: *pass,
+                    pass,
                 });
             }
         }
@@ -93,62 +102,41 @@ impl Arena {
         self.options.stages = 0;
         let mut verdict = Verdict::default();
         let mut dice = StdRng::seed_from_u64(self.options.seed);
-        let mut done = 0;
-        let wanted = self.options.only.clone().unwrap_or_default();
-        let cells = |places: &[(&'static str, u64)]| {
-            let mut cells = cells(places, short);
-            cells.retain(|cell| cell.place.starts_with(&wanted));
-            cells
-        };
-        for cell in cells(&STEPS) {
-            let started = Instant::now();
-            verdict = self
-                .step(&cell, &mut dice, verdict)
-                .await
-                .context(cell.to_string())?;
-            eprintln!(
-                "{:>5.1} s  {cell}: {verdict}",
-                started.elapsed().as_secs_f64()
-            );
-            done += 1;
-            if !verdict.is_clean() {
-                return Ok(verdict);
-            }
+        let mut cells = cells(short, self.options.seed);
+        if let Some(only) = &self.options.only {
+            cells.retain(|cell| cell.to_string().starts_with(only));
         }
+        ensure!(!cells.is_empty(), "no cell of the matrix is called so");
         let other = self.make_second_model()?;
-        for cell in cells(&[("swap.before", 1), ("swap.after", 1)]) {
+        for cell in &cells {
             let started = Instant::now();
-            let swapped = self.swap(&cell, &other, &mut dice, verdict).await;
-            verdict = swapped.context(cell.to_string())?;
-            eprintln!(
-                "{:>5.1} s  {cell}: {verdict}",
-                started.elapsed().as_secs_f64()
-            );
-            done += 1;
+            let done = match cell.place.split_once('.').map(|(step, _)| step) {
+                Some("swap") => self.swap(cell, &other, &mut dice, verdict).await,
+                Some("pointer") => self.pointer(cell, &other).map(|()| verdict),
+                Some("lease") => self.lease(cell).map(|()| verdict),
+                _ => self.step(cell, &mut dice, verdict).await,
+            };
+            verdict = done.context(cell.to_string())?;
+            let seconds = started.elapsed().as_secs_f64();
+            eprintln!("{seconds:>5.1} s  {cell}: {verdict}");
+            self.log(&serde_json::json!({
+                "cell": cell.to_string(), "seconds": (seconds * 10.0).round() / 10.0, "messages": self.producer.produced.len(),
+                "lost": verdict.lost, "doubled": verdict.doubled, "misordered": verdict.misordered, "wrong": verdict.wrong,
+            }))?;
             if !verdict.is_clean() {
                 return Ok(verdict);
             }
         }
-        for cell in cells(&[("pointer.before", 1), ("pointer.after", 1)]) {
-            self.pointer(&cell, &other).context(cell.to_string())?;
-            eprintln!("         {cell}: whole, and moves on");
-            done += 1;
-        }
-        for cell in cells(&[("lease.before", 1), ("lease.after", 1)]) {
-            self.lease(&cell).context(cell.to_string())?;
-            eprintln!("         {cell}: given to the next one");
-            done += 1;
-        }
-        eprintln!("{done} cells");
+        eprintln!("{} cells", cells.len());
         Ok(verdict)
     }
 
     /// One step of a message's way.
     async fn step(&mut self, cell: &Cell, dice: &mut StdRng, verdict: Verdict) -> Result<Verdict> {
         self.produce(MESSAGES, dice).await?;
-        self.launcher.failpoints = Some(cell.to_string());
-        let mut stage = self.launcher.launch()?;
-        self.launcher.failpoints = None;
+        let mut stage = self
+            .launcher
+            .launch_armed(&cell.to_string(), "stage", &[])?;
         happened(&mut stage, cell).await?;
         if cell.action == Action::Hang {
             // What hangs is given up after the drain's time; if it is the line itself that hangs, a second signal ends it.
@@ -195,11 +183,11 @@ impl Arena {
             ],
             None,
         )?;
-        self.launcher.failpoints = Some(cell.to_string());
         self.launcher.environment = vec![("TAGSTREAM_MODEL__WATCH_INTERVAL_MS", "200".into())];
         let arguments = ["--model".to_string(), url.clone()];
-        let mut stage = self.launcher.launch_with("swapping", &arguments)?;
-        self.launcher.failpoints = None;
+        let mut stage = self
+            .launcher
+            .launch_armed(&cell.to_string(), "swapping", &arguments)?;
         self.launcher.environment.clear();
         self.produce(MESSAGES, dice).await?;
         self.registry(

@@ -374,7 +374,22 @@ drain_timeout_ms = 5000
         Ok(stage.log.clone())
     }
 
-    /// The same with more arguments.
+    /// Starts one more process, with a failpoint beside those that all have.
+    pub fn launch_armed(
+        &mut self,
+        failpoint: &str,
+        kind: &str,
+        arguments: &[String],
+    ) -> Result<Stage> {
+        let all = self.failpoints.clone();
+        let armed = all.iter().map(String::as_str).chain([failpoint]);
+        self.failpoints = Some(armed.collect::<Vec<_>>().join(","));
+        let stage = self.launch_with(kind, arguments);
+        self.failpoints = all;
+        stage
+    }
+
+    /// Starts one more process with more arguments; its log is named after its kind.
     pub fn launch_with(&mut self, kind: &str, arguments: &[String]) -> Result<Stage> {
         self.next += 1;
         let name = format!("{kind}-{}", self.next);

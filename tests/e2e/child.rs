@@ -39,9 +39,15 @@ impl World {
     pub fn launch(&self, name: &str, launch: &Launch<'_>) -> Stage {
         let path = self.folder.path().join(format!("{name}.toml"));
         let mut config = self.config.clone();
-        // Secrets are not written into files; the environment carries them.
+        // The object store's secrets are not written into files; the environment carries them.
         config.object_store.s3.clear();
-        std::fs::write(&path, toml::to_string(&config).unwrap()).unwrap();
+        let mut text = toml::to_string(&config).unwrap();
+        for (key, value) in &config.kafka.properties {
+            let hidden = format!("\"{key}\" = \"***\"");
+            assert!(text.contains(&hidden), "{key} is not in\n{text}");
+            text = text.replace(&hidden, &format!("\"{key}\" = {:?}", value.expose()));
+        }
+        std::fs::write(&path, text).unwrap();
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-model");
         let log = self.folder.path().join(format!("{name}.log"));
         let secrets = self.config.object_store.s3.iter();

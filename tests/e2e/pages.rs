@@ -95,3 +95,65 @@ async fn pages_tell_how_it_is() {
     stage.signal("TERM");
     assert!(stage.wait().success(), "{}", stage.log());
 }
+
+/// Stands in every place where a secret can stand.
+const SECRET: &str = "hunter2";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_page_and_no_log_holds_a_secret() {
+    let mut world = World::new("secrets", 1);
+    world.config.output.url = world.folder.path().join("tables").to_str().unwrap().into();
+    world.config.log.filter = "debug".into();
+    world.config.fetch.allow_schemes = ["file", "http", "https", "s3", "data"]
+        .map(String::from)
+        .to_vec();
+    world.config.fetch.allow_private_addresses = true;
+    world.config.fetch.retries = 1;
+    let password = ("sasl.password".to_string(), SECRET.to_string().into());
+    world.config.kafka.properties = [password].into();
+    // Nobody listens at this port: the store is asked, with its secret, and does not answer.
+    world.config.object_store.s3 = [
+        ("endpoint", "http://127.0.0.1:9"),
+        ("allow_http", "true"),
+        ("region", "us-east-1"),
+        ("access_key_id", "somebody"),
+        ("secret_access_key", SECRET),
+    ]
+    .map(|(key, value)| (key.to_string(), value.to_string().into()))
+    .into();
+    let uris = [
+        format!("https://somebody:{SECRET}@example.org/a.png"),
+        format!("http://127.0.0.1:9/a.png?X-Amz-Signature={SECRET}"),
+        format!("http://127.0.0.1:9/a.png#{SECRET}"),
+        format!("file:///nowhere/a.png?token={SECRET}"),
+        format!("s3://bucket/a.png?token={SECRET}"),
+        "s3://bucket/a.png".to_string(),
+        format!("data:image/png;base64,{SECRET}"),
+        format!("somebody:{SECRET}@example.org/a.png"),
+    ];
+    let values = uris.iter().enumerate().map(|(i, uri)| {
+        let message = serde_json::json!({"image_id": format!("image-{i}"), "uri": uri});
+        (0, Some(message.to_string()))
+    });
+    world.produce_raw(values);
+    let launch = Launch {
+        failpoints: "",
+        for_ever: true,
+        http: true,
+    };
+    let mut stage = world.launch("secrets", &launch);
+    let address = stage.address();
+    stage.says("dead letter", uris.len());
+    let mut shown = Vec::new();
+    for path in ["/info", "/metrics", "/health/livez", "/health/readyz"] {
+        let (_, text) = page(&address, path).await;
+        shown.push((path, text));
+    }
+    stage.signal("TERM");
+    assert!(stage.wait().success(), "{}", stage.log());
+    shown.push(("the log", stage.log()));
+    for (name, text) in shown {
+        let line = text.lines().find(|line| line.contains(SECRET));
+        assert_eq!(line, None, "in {name}");
+    }
+}

@@ -5,6 +5,7 @@ mod common;
 
 mod config_command;
 mod demonstration;
+mod documents;
 mod fetch_decode;
 mod fetching;
 mod fuzz_replay;

@@ -1,0 +1,52 @@
+//! What the documents say about the tests is true of the tests.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The last parts of names in backquotes that have the form of a test's: `fetch::tests::a_name` or a long name by itself.
+fn tests_named_in(text: &str) -> BTreeSet<&str> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted
+        .filter(|name| name.contains("::") || name.matches('_').count() >= 4)
+        .filter_map(|name| name.rsplit("::").next())
+        .filter(|name| !name.is_empty() && *name != "*")
+        .collect()
+}
+
+#[test]
+fn every_test_that_a_document_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in ["src", "tests"] {
+        sources(&root.join(folder), &mut files);
+    }
+    let code: String = files
+        .iter()
+        .map(|f| std::fs::read_to_string(f).unwrap())
+        .collect();
+    let functions: BTreeSet<&str> = code
+        .split("fn ")
+        .filter_map(|rest| rest.split(['(', '<']).next())
+        .collect();
+    let document = std::fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let named = tests_named_in(&document);
+    assert!(named.len() > 30, "{named:?}");
+    let missing: Vec<_> = named.difference(&functions).collect();
+    assert!(
+        missing.is_empty(),
+        "docs/security.md names tests that do not exist: {missing:?}"
+    );
+}
