@@ -8,12 +8,13 @@
 # drawn (KNOWN, SEED; numpy's RandomState as in the protocol there), sent as label events to a real Apache Kafka, filed by
 # `tagstream run --only labels`, and learned by `tagstream retrain`; `tagstream train` gets the same labels as a file. Both are
 # measured on the 800 photos of the dev split with all their labels. One row is appended to benches/runs/retraining.csv.
-#   KNOWN=0.1 SEED=0 HELD_OUT=0.1 SET='["prompts.train=false"]'
+#   KNOWN=0.1 SEED=0 HELD_OUT=0.2 SET='["prompts.train=false"]'
+# RUNNER is put before `retrain` and `train` (for example `nice -n -5`); the job's report is copied to REPORT, if that is set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${TAGSTREAM_BENCH_DIR:?names the folder with corel5k/ and lab-clip/; without it there is nothing to measure}"
 : "${TAGSTREAM:?names the release binary}"
-KNOWN=${KNOWN:-0.1} SEED=${SEED:-0} HELD_OUT=${HELD_OUT:-0.1} SET=${SET:-[]} PYTHON=${PYTHON:-python3}
+KNOWN=${KNOWN:-0.1} SEED=${SEED:-0} HELD_OUT=${HELD_OUT:-0.2} SET=${SET:-[]} PYTHON=${PYTHON:-python3}
 ROWS=${ROWS:-benches/runs/retraining.csv}
 export TAGSTREAM_KAFKA_PORT=${TAGSTREAM_KAFKA_PORT:-20992}
 data=$TAGSTREAM_BENCH_DIR/corel5k clip=$TAGSTREAM_BENCH_DIR/lab-clip
@@ -84,14 +85,17 @@ held_out_share = $HELD_OUT
 folder = "$work/report"
 TOML
 code=0
-"$TAGSTREAM" retrain --config "$work/retrain.toml" >&2 || code=$?
+load=$(cut -d' ' -f1 /proc/loadavg)
+# shellcheck disable=SC2086
+${RUNNER:-} "$TAGSTREAM" retrain --config "$work/retrain.toml" >&2 || code=$?
 case $code in 0 | 3 | 99) ;; *) say "retrain failed: $code"; exit 1 ;; esac
 
 say "train on the same labels"
 settings=()
 while read -r change; do [ -n "$change" ] && settings+=(--set "$change"); done < <("$PYTHON" -c \
     'import json, sys; print("\n".join(json.loads(sys.argv[1])))' "$SET")
-/usr/bin/env time -f '%M' -o "$work/train.kib" "$TAGSTREAM" train --model "$work/zero-shot" --labels "$work/labels.csv" \
+# shellcheck disable=SC2086
+${RUNNER:-} /usr/bin/env time -f '%M' -o "$work/train.kib" "$TAGSTREAM" train --model "$work/zero-shot" --labels "$work/labels.csv" \
     --images "$work/images" --categories "$data/categories.txt" --seed "$SEED" --no-calibration "${settings[@]}" \
     --out "$work/trained" --json > "$work/train.json"
 
@@ -106,7 +110,7 @@ host="$(nproc) x $(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -1 | tr '
 commit=$(git rev-parse --short HEAD)$(git diff --quiet HEAD || echo +)
 mkdir -p "$(dirname "$ROWS")"
 [ -s "$ROWS" ] || echo "time,host,load,commit,known,mask_seed,held_out,changes,exit_code,map_zero_shot,map_retrain,map_train,retrain_features_s,retrain_training_s,retrain_judging_s,retrain_total_s,retrain_peak_mib,train_training_s,train_peak_mib" > "$ROWS"
-"$PYTHON" - "$work" "$(date -u +%FT%TZ),$host,$(cut -d' ' -f1 /proc/loadavg),$commit,$KNOWN,$SEED,$HELD_OUT,${SET//,/;},$code" >> "$ROWS" <<'PY'
+"$PYTHON" - "$work" "$(date -u +%FT%TZ),$host,$load,$commit,$KNOWN,$SEED,$HELD_OUT,${SET//,/;},$code" >> "$ROWS" <<'PY'
 import json, sys
 work, start = sys.argv[1:3]
 load = lambda name: json.load(open(f"{work}/{name}.json"))
@@ -119,4 +123,5 @@ print(start, *(f"{m:.3f}" for m in maps),
       *(f"{s:.1f}" for s in (features, seconds["training"], seconds["judging"], sum(seconds.values()))), cost["peak_mib"],
       f"{trained['seconds']['training']:.1f}", int(open(f"{work}/train.kib").read()) // 1024, sep=",")
 PY
+[ -z "${REPORT:-}" ] || { mkdir -p "$REPORT" && cp "$work"/report/report.* "$REPORT"; }
 tail -1 "$ROWS"

@@ -16,7 +16,7 @@ use tagstream::{
     retrain::{
         label_store::{join_uris, read_labels},
         labels::{Form, ImportOptions, LabelTable, export, import, publish},
-        suggest::{SuggestOptions, suggest},
+        suggest::{GlobalView, SuggestOptions, suggest},
     },
     stage::sink::store::TableStore,
 };
@@ -89,7 +89,7 @@ pub struct ImportArgs {
     /// Annotator of labels whose form names none.
     #[arg(long, default_value = "")]
     pub annotator: String,
-    /// Label Studio: name of the control whose choices mean absence.
+    /// Label Studio: name of the control whose choices mean absence; without it `absent`, as `labels export` calls it.
     #[arg(long, value_name = "NAME")]
     pub absent_control: Option<String>,
     /// Open Images: the file of class descriptions (machine name, display name).
@@ -151,6 +151,10 @@ pub struct SuggestArgs {
     /// The label table.
     #[arg(long, default_value = "labels")]
     pub table: String,
+    /// Consider only what this model has tagged, and ask first where its two views of an image disagree: a bundle directory or
+    /// `registry-url[@version]`.
+    #[arg(long)]
+    pub model: Option<String>,
     /// CSV file to write; standard output if missing.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -346,10 +350,21 @@ fn stats(table: &LabelTable, json: bool) -> anyhow::Result<()> {
 }
 
 async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
-    let store = TableStore::open_for_reading(&args.store, &options(&args.config)?)?;
+    let stores = options(&args.config)?;
+    let store = TableStore::open_for_reading(&args.store, &stores)?;
     let labels = read_labels(&store, &args.table).await?;
+    let view = match &args.model {
+        Some(spec) => {
+            let opening = tagstream::model::open(spec, &stores).await;
+            let bundle = opening.and_then(|model| model.into_bundle());
+            let bundle = bundle.with_context(|| format!("opening the model `{spec}`"))?;
+            Some(GlobalView::of(&bundle)?)
+        }
+        None => None,
+    };
     let wanted = SuggestOptions {
         count: args.count,
+        view,
         ..SuggestOptions::default()
     };
     let suggestions = suggest(&store, &args.predictions, &labels, &wanted).await?;

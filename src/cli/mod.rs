@@ -85,8 +85,21 @@ fn open_model(spec: &str, stores: &ObjectStoreConfig) -> anyhow::Result<OpenedMo
         .with_context(|| format!("opening the model `{spec}`"))
 }
 
+/// `tagstream labels stats | head`: whoever reads has read enough, and `println!` panics. That is no failure.
+fn end_quietly_when_nobody_reads() {
+    let otherwise = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.payload_as_str().unwrap_or_default();
+        if said.starts_with("failed printing to stdout") && said.contains("Broken pipe") {
+            Exit::Success.end_process();
+        }
+        otherwise(panic);
+    }));
+}
+
 /// Parses the arguments, runs the command, prints the error if there is one.
 pub fn main() -> Exit {
+    end_quietly_when_nobody_reads();
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(args),
         Command::Demo(args) => demo::run(args),

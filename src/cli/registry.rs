@@ -217,13 +217,19 @@ async fn execute(
             promote,
             reason,
         } => {
-            let words = words.as_deref();
+            let (words, serves) = (words.as_deref(), promote);
             let version = new_category(&registry, &name, words, promote, &reason).await?;
             print(&version, json, |v| {
                 println!(
                     "version {} is {}, with `{name}` as category {}",
                     v.version, v.id, v.categories
                 );
+                if !serves {
+                    println!(
+                        "it does not serve yet: `tagstream registry promote {}`",
+                        v.version
+                    );
+                }
             })
         }
         RegistryCommand::Add { .. } => unreachable!("handled above"),
@@ -360,20 +366,21 @@ fn print_pointer(pointer: &Pointer) {
 
 fn print_listing(listing: &Listing) {
     let serving = listing.pointer.as_ref().and_then(|p| p.version);
-    println!("    version  created               categories    map  id");
+    println!("    version  created               categories  verdict  id");
     for v in &listing.versions {
         let mark = if Some(v.version) == serving {
             "->"
         } else {
             "  "
         };
-        let map = v.metrics.get("map_plain").or(v.metrics.get("map"));
+        let judged = listing.history.iter().filter(|e| e.version == v.version);
+        let verdict = judged.filter_map(|e| e.verdict).next_back();
         println!(
-            " {mark} {:>7}  {}  {:>10}  {:>5}  {}",
+            " {mark} {:>7}  {}  {:>10}  {:<7}  {}",
             v.version,
             v.created.format("%Y-%m-%d %H:%M:%SZ"),
             v.categories,
-            map.map_or("-".into(), |m| format!("{:.1}", 100.0 * m)),
+            verdict.map_or("-".into(), |v| v.to_string()),
             v.id
         );
     }
@@ -393,7 +400,8 @@ fn print_version(listing: &Listing) {
         };
         println!("version {}{serves}: {}", v.version, v.id);
         println!("parent      {}", v.parent.as_deref().unwrap_or("-"));
-        println!("registered  {} by {}: {}", v.created, v.who, v.why);
+        let registered = v.created.format("%Y-%m-%d %H:%M:%SZ");
+        println!("registered  {registered} by {}: {}", v.who, v.why);
         for (name, value) in &v.metrics {
             println!("metric      {name} = {value:.4}");
         }

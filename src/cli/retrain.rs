@@ -6,6 +6,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     io::IsTerminal,
     path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tagstream::{
@@ -22,7 +26,8 @@ use tagstream::{
 #[command(
     after_help = "Exit codes: 0 promoted, 99 nothing to do or held, 3 rejected, 2 usage or configuration (do not retry), \
                   75 temporary (another run holds the lease, a store failed: retry), 1 anything else.\n\
-                  With --every the process ends only on an error that repeating cannot cure, or on SIGTERM."
+                  With --every the process ends only on an error that repeating cannot cure, or on SIGTERM: with 0 between two runs, \
+                  with 75 while one works."
 )]
 pub struct RetrainArgs {
     /// Configuration file; every key stands with its default in configs/retrain.toml.
@@ -34,6 +39,9 @@ pub struct RetrainArgs {
     /// Repeat at this interval: a number and s, m, h or d, for example 6h.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub every: Option<Duration>,
+    /// Training ends after the epoch in which this time has passed, minutes; in place of train.max_minutes.
+    #[arg(long, value_name = "MINUTES")]
+    pub max_minutes: Option<f64>,
     /// Compute and report, write nothing else.
     #[arg(long)]
     pub dry_run: bool,
@@ -67,7 +75,12 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Runs the command.
 pub fn run(args: RetrainArgs) -> anyhow::Result<Exit> {
-    let config = RetrainConfig::load(args.config.as_deref()).map_err(|e| usage(e.to_string()))?;
+    let mut config =
+        RetrainConfig::load(args.config.as_deref()).map_err(|e| usage(e.to_string()))?;
+    if let Some(minutes) = args.max_minutes {
+        config.train.max_minutes = minutes;
+        config.validate().map_err(|e| usage(e.to_string()))?;
+    }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let options = JobOptions {
         dry_run: args.dry_run,
@@ -83,8 +96,10 @@ pub fn run(args: RetrainArgs) -> anyhow::Result<Exit> {
     let Some(interval) = args.every else {
         return finish(once(&config, &options, &runtime), args.json);
     };
+    let stop = Stop::listen(&runtime)?;
     loop {
         let began = Instant::now();
+        stop.working.store(true, Ordering::SeqCst);
         match once(&config, &options, &runtime) {
             Err(error) if !error.is_temporary() => return finish(Err(error), args.json),
             Err(error) => eprintln!("retrain: {error}; next try at the next interval"),
@@ -92,29 +107,45 @@ pub fn run(args: RetrainArgs) -> anyhow::Result<Exit> {
                 finish(done, args.json)?;
             }
         }
+        stop.working.store(false, Ordering::SeqCst);
         // A run that took longer than the interval is followed by the next at once.
         let wait = interval.saturating_sub(began.elapsed());
-        let stopped = runtime.block_on(async {
-            tokio::select! {
-                () = tokio::time::sleep(wait) => false,
-                () = terminated() => true,
-            }
-        });
-        if stopped {
-            return Ok(Exit::Success);
-        }
+        eprintln!("retrain: next run in {} s", wait.as_secs());
+        runtime.block_on(tokio::time::sleep(wait));
     }
 }
 
-/// SIGTERM or Ctrl-C. While a run works they end the process as always: the next run goes on where it was.
-async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut term) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+/// Ends the process on SIGTERM or Ctrl-C: between two runs with success, while one works with 75, because the next process goes
+/// on where it was.
+struct Stop {
+    working: Arc<AtomicBool>,
+}
+
+impl Stop {
+    fn listen(runtime: &tokio::runtime::Runtime) -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let working = Arc::new(AtomicBool::new(false));
+        let (mut term, mut interrupt) = {
+            let _entered = runtime.enter();
+            let listening = |kind| signal(kind).context("listening for signals");
+            (
+                listening(SignalKind::terminate())?,
+                listening(SignalKind::interrupt())?,
+            )
+        };
+        let seen = Arc::clone(&working);
+        runtime.spawn(async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if seen.load(Ordering::SeqCst) {
+                eprintln!("retrain: stopped in the middle of a run; the next one goes on there");
+                Exit::Temporary.end_process();
+            }
+            Exit::Success.end_process();
+        });
+        Ok(Stop { working })
     }
 }
 
@@ -183,12 +214,21 @@ fn finish(outcome: Result<Outcome, JobError>, json: bool) -> anyhow::Result<Exit
             verdict,
             version,
             id,
+            why,
+            failed_gates,
             report,
         } => {
             let version = version.map_or("not registered (dry run)".into(), |v| {
                 format!("version {v}")
             });
             eprintln!("retrain: {verdict}: {id}, {version}");
+            eprintln!("retrain: {why}");
+            for gate in failed_gates {
+                eprintln!(
+                    "retrain: gate `{}` demands {}: {}, asked for: {}",
+                    gate.name, gate.otherwise, gate.measured, gate.asked
+                );
+            }
             if let Some(report) = report {
                 eprintln!("retrain: report in {}", report.display());
             }

@@ -24,7 +24,7 @@ pub use inputs::{Inputs, Part};
 
 use super::{
     config::RetrainConfig,
-    judge::Judgement,
+    judge::{Gate, Judgement},
     report::{self, Report},
 };
 use crate::model::{
@@ -57,6 +57,10 @@ pub enum Outcome {
         version: Option<u64>,
         /// The candidate's bundle id.
         id: String,
+        /// What was measured, in a sentence, as it stands in the registry's history.
+        why: String,
+        /// The gates that failed, with what they measured and what was asked.
+        failed_gates: Vec<Gate>,
         /// Where the report was written, if a folder is configured or in a dry run.
         report: Option<PathBuf>,
     },
@@ -213,41 +217,34 @@ impl<'a> Job<'a> {
                 train: &train,
                 held_out: &held_out,
                 judgement: &judgement.judgement,
-                confident: &judgement.confident,
+                confidence: &judgement.confidence,
                 examples: &trial::examples(
                     job, &champion, &candidate, &fetching, &inputs, &held_out,
                 ),
             })
         })?;
         let place = self.write_report(&report, &folder)?;
+        let judgement = &judgement.judgement;
+        let told = |version, report| Outcome::Judged {
+            verdict: judgement.verdict,
+            version,
+            id: candidate.bundle.id().into(),
+            why: judgement.summary(),
+            failed_gates: judgement.failed_gates().cloned().collect(),
+            report,
+        };
         if token.is_none() {
-            return Ok(Outcome::Judged {
-                verdict: judgement.judgement.verdict,
-                version: None,
-                id: candidate.bundle.id().into(),
-                report: Some(place),
-            });
+            return Ok(told(None, Some(place)));
         }
         let version = self.step("registering", |job| {
             job.settle(
-                registry,
-                &pointer,
-                &run,
-                &inputs,
-                &candidate,
-                &judgement.judgement,
-                &folder,
-                token,
+                registry, &pointer, &run, &inputs, &candidate, judgement, &folder, token,
             )
         })?;
         // Done: what the folder holds is in the registry now. Failing to tidy does no harm.
         let _ = std::fs::remove_dir_all(&folder);
-        Ok(Outcome::Judged {
-            verdict: judgement.judgement.verdict,
-            version: Some(version.version),
-            id: version.id,
-            report: (!self.config.report.folder.is_empty()).then_some(place),
-        })
+        let place = (!self.config.report.folder.is_empty()).then_some(place);
+        Ok(told(Some(version.version), place))
     }
 
     /// What serves now, as a bundle on this disk.
@@ -369,15 +366,7 @@ impl<'a> Job<'a> {
         for name in ["report.html", "report.json"] {
             attachments.push((name.into(), folder.join(name)));
         }
-        let d = &judgement.difference;
-        let why = format!(
-            "mAP {:.2} -> {:.2} ({:+.2}, at least {:+.2}) on {} held-out images",
-            100.0 * judgement.champion_map,
-            100.0 * judgement.candidate_map,
-            100.0 * d.estimate,
-            100.0 * d.lower,
-            judgement.images,
-        );
+        let why = judgement.summary();
         let decision = Decision {
             action: match judgement.verdict {
                 Verdict::Promote => Action::Promoted,

@@ -161,6 +161,31 @@ pub struct Judgement {
     pub categories: Vec<CategoryOutcome>,
 }
 
+impl Judgement {
+    /// What was measured, in a sentence.
+    pub fn summary(&self) -> String {
+        if !self.difference.estimate.is_finite() {
+            return format!(
+                "mAP not measurable on {} held-out images with {} known labels",
+                self.images, self.labels
+            );
+        }
+        format!(
+            "mAP {:.2} -> {:.2} ({:+.2}, at least {:+.2}) on {} held-out images",
+            100.0 * self.champion_map,
+            100.0 * self.candidate_map,
+            100.0 * self.difference.estimate,
+            100.0 * self.difference.lower,
+            self.images,
+        )
+    }
+
+    /// The gates that failed.
+    pub fn failed_gates(&self) -> impl Iterator<Item = &Gate> {
+        self.gates.iter().filter(|gate| !gate.passed)
+    }
+}
+
 /// One category's known entries, in the order of one model's scores.
 struct Ranking {
     /// (image, present), best score first; equal scores keep the images' order.

@@ -14,35 +14,34 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// A probability at least this far from one half is as sure as a pseudo-label.
-const SURE: f64 = 0.9;
+/// Bounds between ranges of probability. Beyond the outermost ones a prediction is as sure as a pseudo-label.
+const BOUNDS: [f64; 5] = [0.1, 0.3, 0.5, 0.7, 0.9];
 
-/// How often a model is right where it is sure, on labels that it was not trained on.
+/// Held-out labels whose predicted probability lies in one range.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Confident {
-    /// Known entries with a probability of at least 0.9.
+pub struct Range {
+    /// Known entries.
+    pub known: u64,
+    /// Of those, presences.
     pub present: u64,
-    /// Of those, known presences.
-    pub present_right: u64,
-    /// Known entries with a probability of at most 0.1.
-    pub absent: u64,
-    /// Of those, known absences.
-    pub absent_right: u64,
 }
 
-impl Confident {
+/// How often a category is there, by how sure the model is of it, on labels that it was not trained on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Confidence {
+    /// Probability 0 to 0.1, to 0.3, to 0.5, to 0.7, to 0.9, to 1; a bound belongs to the range above it.
+    pub ranges: [Range; BOUNDS.len() + 1],
+}
+
+impl Confidence {
     /// Counts over logits and labels of one shape; `temperature` makes probabilities of logits.
     pub fn measure(logits: &[f32], labels: &[i8], temperature: f32) -> Self {
-        let mut counts = Confident::default();
+        let mut counts = Confidence::default();
         for (logit, label) in logits.iter().zip(labels).filter(|(_, l)| **l != 0) {
             let p = 1.0 / (1.0 + (-f64::from(logit / temperature)).exp());
-            if p >= SURE {
-                counts.present += 1;
-                counts.present_right += u64::from(*label > 0);
-            } else if p <= 1.0 - SURE {
-                counts.absent += 1;
-                counts.absent_right += u64::from(*label < 0);
-            }
+            let range = &mut counts.ranges[BOUNDS.iter().filter(|bound| p >= **bound).count()];
+            range.known += 1;
+            range.present += u64::from(*label > 0);
         }
         counts
     }
@@ -102,8 +101,8 @@ pub struct Material<'a> {
     pub held_out: &'a Part,
     /// The judgement.
     pub judgement: &'a Judgement,
-    /// Champion's and candidate's precision where they are sure.
-    pub confident: &'a [Confident; 2],
+    /// How often champion and candidate are right, by how sure they are.
+    pub confidence: &'a [Confidence; 2],
     /// Pictures.
     pub examples: &'a [Example],
 }
@@ -129,7 +128,7 @@ struct Facts<'a> {
     code_version: &'static str,
     judgement: &'a Judgement,
     labels: LabelFacts,
-    confident: &'a [Confident; 2],
+    confidence: &'a [Confidence; 2],
     curves: &'a [EpochLosses],
     cost: &'a Cost,
     examples: &'a [Example],
@@ -179,7 +178,7 @@ pub fn make(m: &Material<'_>) -> Result<Report, JobError> {
             new_categories: new.map(|c| c.name.clone()).collect(),
             categories: m.inputs.counts(),
         },
-        confident: m.confident,
+        confidence: m.confidence,
         curves: m.curves,
         cost: m.cost,
         examples: m.examples,

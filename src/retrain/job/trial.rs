@@ -10,20 +10,20 @@ use crate::{
     retrain::{
         features::{FeatureStore, ImageBytes},
         judge::{Check, Judgement, Trial, judge},
-        report::{Confident, Example, ExampleTag},
+        report::{Confidence, Example, ExampleTag},
         scoring::Scorer,
     },
     stage::decode::{DecodeLimits, decode_into, decode_rgb},
 };
 
 /// Longer side of an example picture, pixels.
-const THUMBNAIL: u32 = 240;
+const THUMBNAIL: u32 = 360;
 /// Tags shown on a picture for each model.
 const TAGS: usize = 5;
 
 pub(super) struct Judged {
     pub(super) judgement: Judgement,
-    pub(super) confident: [Confident; 2],
+    pub(super) confidence: [Confidence; 2],
 }
 
 fn logits(bundle: &Bundle, features: &FeatureStore) -> Result<Vec<f32>, JobError> {
@@ -80,16 +80,16 @@ pub(super) fn judge_candidate(
         labels: &labels,
     };
     let judgement = judge(&trial, &checks, &job.config.judge, job.config.train.seed);
-    let confident = [
+    let confidence = [
         (champion, trial.champion),
         (&candidate.bundle, trial.candidate),
     ]
     .map(|(bundle, scores)| {
-        Confident::measure(scores, &labels, bundle.manifest().calibration.temperature)
+        Confidence::measure(scores, &labels, bundle.manifest().calibration.temperature)
     });
     Ok(Judged {
         judgement,
-        confident,
+        confidence,
     })
 }
 

@@ -14,7 +14,7 @@ use std::{
     io::{Read, Write},
 };
 
-/// The name that [`write()`] gives the control of absences.
+/// The control of absences where none is named: what [`write()`] calls it.
 const ABSENT: &str = "absent";
 
 #[derive(Debug, Deserialize)]
@@ -81,10 +81,9 @@ pub(super) fn read(input: impl Read, options: &ImportOptions) -> Result<Imported
             }
         })?;
     let mut imported = Imported::default();
-    let is_absence = |result: &Value| {
-        let control = result.get("from_name").and_then(Value::as_str);
-        control.is_some() && control == options.absent_control.as_deref()
-    };
+    let absences = options.absent_control.as_deref().unwrap_or(ABSENT);
+    let is_absence =
+        |result: &Value| result.get("from_name").and_then(Value::as_str) == Some(absences);
     let everything: BTreeSet<&str> = tasks
         .iter()
         .flat_map(|t| &t.annotations)

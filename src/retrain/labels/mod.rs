@@ -72,7 +72,7 @@ pub struct ImportOptions {
     pub uri_prefix: String,
     /// Annotator of labels whose form names none.
     pub annotator: String,
-    /// Label Studio: the control whose choices mean absence.
+    /// Label Studio: the control whose choices mean absence; without it the one called `absent`, as exports call it.
     pub absent_control: Option<String>,
     /// Open Images: class descriptions, from machine names (`/m/0199g`) to words.
     pub class_names: BTreeMap<String, String>,

@@ -153,11 +153,7 @@ fn what_is_written_is_read_again() {
     for (name, form) in Form::ALL {
         let mut bytes = Vec::new();
         export(form, &table, &mut bytes).unwrap();
-        let options = ImportOptions {
-            absent_control: Some("absent".into()),
-            ..ImportOptions::default()
-        };
-        let imported = import(form, bytes.as_slice(), &options).unwrap();
+        let imported = import(form, bytes.as_slice(), &ImportOptions::default()).unwrap();
         let again = LabelTable::of_events(&imported.events);
         assert_eq!(again.hash(), table.hash(), "{name}");
         assert!(again.known().eq(table.known()), "{name}");

@@ -61,8 +61,11 @@ pub(super) fn curves(curves: &[EpochLosses]) -> String {
     };
     let y = |value: f64| top + height * (1.0 - value.clamp(0.0, 1.0));
     let mut svg = format!(
-        "<svg viewBox='0 0 {WIDTH} {:.0}' role=img aria-label='Training losses'>",
-        top + height + 30.0
+        "<svg viewBox='0 0 {WIDTH} {:.0}' role=img aria-label='Training losses'>\
+         <text class=axis x={:.1} y={:.1} text-anchor=middle>epoch</text>",
+        top + height + 38.0,
+        (left + WIDTH - 12.0) / 2.0,
+        top + height + 33.0
     );
     for tick in 0..=4 {
         let value = f64::from(tick) / 4.0;
@@ -122,19 +125,23 @@ pub(super) fn categories(outcomes: &[CategoryOutcome]) -> String {
     }
     let mut sorted: Vec<&CategoryOutcome> = outcomes.iter().collect();
     sorted.sort_by(|a, b| b.difference.estimate.total_cmp(&a.difference.estimate));
-    let (left, row, top) = (190.0, 22.0, 24.0);
-    let span = WIDTH - left - 130.0;
+    let (left, row, top) = (170.0, 22.0, 42.0);
+    let span = WIDTH - left - 142.0;
     let x = |ap: f64| left + span * ap.clamp(0.0, 1.0);
     let bottom = top + row * sorted.len() as f64;
     let mut svg = format!(
-        "<svg viewBox='0 0 {WIDTH} {:.0}' role=img aria-label='Average precision before and after'>",
-        bottom + 8.0
+        "<svg viewBox='0 0 {WIDTH} {:.0}' role=img aria-label='Average precision before and after'>\
+         <text class=axis x={:.1} y=14 text-anchor=middle>average precision, points</text>\
+         <text class=axis x={} y=14 text-anchor=end>difference [bounds]</text>",
+        bottom + 8.0,
+        left + span / 2.0,
+        WIDTH - 4.0
     );
     for tick in 0..=4 {
         let at = x(f64::from(tick) / 4.0);
         let _ = write!(
             svg,
-            "<line class=grid x1={at:.1} x2={at:.1} y1={top} y2={bottom:.1} /><text class=axis x={at:.1} y=14 text-anchor=middle>{}</text>",
+            "<line class=grid x1={at:.1} x2={at:.1} y1={top} y2={bottom:.1} /><text class=axis x={at:.1} y=34 text-anchor=middle>{}</text>",
             25 * tick
         );
     }
@@ -151,7 +158,7 @@ pub(super) fn categories(outcomes: &[CategoryOutcome]) -> String {
              <line x1={:.1} x2={:.1} y1={y:.1} y2={y:.1} class=interval />\
              <line x1={:.1} x2={:.1} y1={y:.1} y2={y:.1} stroke='{colour}' stroke-width=4 />\
              <circle cx={:.1} cy={y:.1} r=4 class=before /><circle cx={:.1} cy={y:.1} r=4.5 fill='{colour}' />\
-             <text class=axis x={} y={:.1}>{:+.1} [{:+.1}, {:+.1}]</text></g>",
+             <text class=axis x={} y={:.1} text-anchor=end>{:+.1} [{:+.1}, {:+.1}]</text></g>",
             escape(&o.category),
             o.present,
             o.absent,
@@ -169,7 +176,7 @@ pub(super) fn categories(outcomes: &[CategoryOutcome]) -> String {
             x(o.candidate),
             x(o.champion),
             x(o.candidate),
-            WIDTH - 122.0,
+            WIDTH - 4.0,
             y + 4.0,
             100.0 * d.estimate,
             100.0 * d.lower,

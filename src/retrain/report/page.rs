@@ -1,7 +1,7 @@
 //! `report.html`.
 
-use super::{Confident, Example, ExampleTag, Facts, chart, chart::escape};
-use crate::model::registry::Verdict;
+use super::{BOUNDS, Confidence, Example, ExampleTag, Facts, chart, chart::escape};
+use crate::{events::BoundingBox, model::registry::Verdict};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::fmt::Write;
 
@@ -15,11 +15,11 @@ section{background:var(--card);border:1px solid var(--line);border-radius:10px;p
 .PROMOTE{background:#047857}.HOLD{background:#b45309}.REJECT{background:#b91c1c}.note,.soft{color:var(--soft)}p{margin:6px 0}
 .big{display:flex;gap:32px;flex-wrap:wrap;margin-top:14px}.big div{min-width:120px}.big b{display:block;font-size:26px;line-height:1.2}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:6px 10px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}
-th{color:var(--soft);font-weight:500}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.yes{color:#059669;font-weight:700}.no{color:#dc2626;font-weight:700}
-svg{width:100%;height:auto;display:block}.grid{stroke:var(--line)}.axis{fill:var(--soft);font-size:11px}.name{fill:var(--ink);font-size:12px}
+th{color:var(--soft);font-weight:500}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}th.n{white-space:normal}td.wide{width:30%;vertical-align:middle}.gates td:first-child{min-width:13em}.yes{color:#059669;font-weight:700}.no{color:#dc2626;font-weight:700}
+svg{width:100%;min-width:560px;height:auto;display:block}.grid{stroke:var(--line)}.axis{fill:var(--soft);font-size:11px}.name{fill:var(--ink);font-size:12px}
 .interval{stroke:var(--soft);stroke-width:1.5;opacity:.7}.before{fill:var(--card);stroke:var(--soft);stroke-width:2}
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;color:var(--soft);font-size:13px}.legend i{display:inline-block;width:11px;height:11px;border-radius:50%;margin-right:6px}
-.legend i.hollow{border:2px solid var(--soft)}.legend i.bar{height:2px;width:18px;border-radius:0;background:var(--soft);vertical-align:middle}
+.legend i.unknown{background:var(--line)}.legend i.hollow{border:2px solid var(--soft)}.legend i.bar{height:2px;width:18px;border-radius:0;background:var(--soft);vertical-align:middle}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(240px,1fr));gap:16px}.pictures figure{margin:0}
 .shot{position:relative;display:block}.shot img{width:100%;display:block;border-radius:6px}.shot span{position:absolute;border:2px solid #2563eb;border-radius:3px;box-shadow:0 0 0 1px #fff8}
 .shot span em{position:absolute;left:-2px;top:-2px;background:#2563eb;color:#fff;font:11px/1.3 system-ui;padding:0 4px;border-radius:3px 0 3px 0;white-space:nowrap}
@@ -64,7 +64,7 @@ pub(super) fn html(f: &Facts<'_>) -> String {
         j.images,
         j.labels
     );
-    h.push_str("<section><h2>Gates</h2><table><tr><th>gate<th>measured<th>asked<th>otherwise</tr>");
+    h.push_str("<section><h2>Gates</h2><table class=gates><tr><th>gate<th>measured<th>asked<th>otherwise</tr>");
     for gate in &j.gates {
         let (class, mark) = if gate.passed {
             ("yes", "&#10003;")
@@ -82,12 +82,13 @@ pub(super) fn html(f: &Facts<'_>) -> String {
     }
     let _ = write!(
         h,
-        "</table></section><section><h2>Average precision by category</h2>{}</section>\
+        "</table></section><section><h2>Average precision by category</h2><p class=note>Over held-out images whose label is known; of categories \
+         with too few known presences nothing is said. With few labels AP is higher than it would be on all of them: compare before with after.</p>{}</section>\
          <section><h2>Training losses</h2><p class=note>Each part in percent of its largest value; below, its value in the first and in the last epoch.</p>{}</section>",
         chart::categories(&j.categories),
         chart::curves(f.curves)
     );
-    confident(&mut h, f.confident);
+    confidence(&mut h, f.confidence);
     pictures(&mut h, f.examples);
     labels(&mut h, f);
     h.push_str("<section><h2>Cost</h2><table>");
@@ -141,27 +142,45 @@ fn interval(lower: f64, upper: f64) -> String {
     }
 }
 
-fn confident(h: &mut String, counts: &[Confident; 2]) {
+fn confidence(h: &mut String, counts: &[Confidence; 2]) {
     h.push_str(
-        "<section><h2>Where the models are sure</h2><p class=note>Predictions as sure as a pseudo-label (at least 90 % either way), \
-         compared with held-out labels, which neither training nor pseudo-labels have seen.</p>\
-         <table><tr><th>model<th class=n>sure it is there<th class=n>right<th class=n>sure it is not<th class=n>right</tr>",
+        "<section><h2>How sure, and how right</h2><p class=note>Held-out labels, which neither training nor pseudo-labels have seen, by the \
+         probability that the model gives. The first and the last line are as sure as a pseudo-label: the share of presences there is the \
+         precision of its kind. Few labels say little.</p>\
+         <table><tr><th>probability<th class=n>champion: labels<th class=n>present<th class=n>candidate: labels<th class=n>present</tr>",
     );
-    for (name, c) in ["champion", "candidate"].iter().zip(counts) {
-        let share = |right: u64, of: u64| match of {
-            0 => "-".to_owned(),
-            of => format!("{:.1} %", 100.0 * right as f64 / of as f64),
+    for range in 0..=BOUNDS.len() {
+        let bound = |at: Option<usize>, otherwise: f64| {
+            let bound = at.and_then(|at| BOUNDS.get(at));
+            100.0 * bound.copied().unwrap_or(otherwise)
         };
-        let _ = write!(
-            h,
-            "<tr><td>{name}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}</tr>",
-            c.present,
-            share(c.present_right, c.present),
-            c.absent,
-            share(c.absent_right, c.absent)
-        );
+        let (from, to) = (bound(range.checked_sub(1), 0.0), bound(Some(range), 1.0));
+        let _ = write!(h, "<tr><td>{from:.0} to {to:.0} %");
+        for counted in counts.iter().map(|c| c.ranges[range]) {
+            let share = match counted.known {
+                0 => "-".to_owned(),
+                known => format!("{:.1} %", 100.0 * counted.present as f64 / known as f64),
+            };
+            let _ = write!(h, "<td class=n>{}<td class=n>{share}", counted.known);
+        }
+        h.push_str("</tr>");
     }
     h.push_str("</table></section>");
+}
+
+/// Boxes with the names of the tags that have them: many tags are seen at one place, where their names would hide each other.
+pub(super) fn boxes(tags: &[ExampleTag]) -> Vec<(BoundingBox, String)> {
+    let mut boxes: Vec<(BoundingBox, String)> = Vec::new();
+    for tag in tags {
+        match boxes.iter_mut().find(|(b, _)| *b == tag.bounding_box) {
+            Some((_, names)) => {
+                names.push_str(", ");
+                names.push_str(&tag.category);
+            }
+            None => boxes.push((tag.bounding_box, tag.category.clone())),
+        }
+    }
+    boxes
 }
 
 fn pictures(h: &mut String, examples: &[Example]) {
@@ -179,8 +198,7 @@ fn pictures(h: &mut String, examples: &[Example]) {
             escape(&e.image_id),
             STANDARD.encode(&e.picture)
         );
-        for tag in e.after.iter().take(3) {
-            let b = tag.bounding_box;
+        for (b, names) in boxes(&e.after[..e.after.len().min(3)]) {
             let _ = write!(
                 h,
                 "<span style='left:{:.1}%;top:{:.1}%;width:{:.1}%;height:{:.1}%'><em>{}</em></span>",
@@ -188,7 +206,7 @@ fn pictures(h: &mut String, examples: &[Example]) {
                 100.0 * b.y,
                 100.0 * b.w,
                 100.0 * b.h,
-                escape(&tag.category)
+                escape(&names)
             );
         }
         let _ = write!(
@@ -259,17 +277,22 @@ fn labels(h: &mut String, f: &Facts<'_>) {
             escape(&l.new_categories.join(", "))
         );
     }
-    h.push_str("<table><tr><th>category<th class=n>present<th class=n>absent<th class=n>unknown<th>known</tr>");
+    h.push_str(
+        "<p class=legend><span><i style='background:#059669'></i>present</span><span><i style='background:#d97706'></i>absent</span>\
+         <span><i class=unknown></i>unknown</span></p>\
+         <table><tr><th>category<th class=n>present<th class=n>absent<th class=n>unknown<th class=n>known<th></tr>",
+    );
     for (name, c) in &l.categories {
         let all = (c.present + c.absent + c.unknown).max(1) as f64;
         let _ = write!(
             h,
-            "<tr><td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td><div class=cover title='present, absent, unknown'>\
+            "<tr><td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{:.1} %<td class=wide><div class=cover title='present, absent, unknown'>\
              <i style='width:{:.2}%;background:#059669'></i><i style='width:{:.2}%;background:#d97706'></i></div></tr>",
             escape(name),
             c.present,
             c.absent,
             c.unknown,
+            100.0 * (c.present + c.absent) as f64 / all,
             100.0 * c.present as f64 / all,
             100.0 * c.absent as f64 / all
         );

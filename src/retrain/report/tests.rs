@@ -2,22 +2,40 @@ use super::*;
 use crate::retrain::judge::{JudgeConfig, Trial, judge};
 
 #[test]
-fn sure_predictions_are_counted_against_known_labels_only() {
+fn known_labels_are_counted_by_how_sure_the_model_is() {
     let logits = [4.0, 4.0, -4.0, -4.0, 0.0, 4.0];
     let labels = [1, -1, -1, 1, 1, 0];
-    let c = Confident::measure(&logits, &labels, 1.0);
-    let expected = Confident {
-        present: 2,
-        present_right: 1,
-        absent: 2,
-        absent_right: 1,
+    let counts = |temperature| {
+        let measured = Confidence::measure(&logits, &labels, temperature);
+        measured.ranges.map(|r| (r.known, r.present))
     };
-    assert_eq!(c, expected);
+    // Zero is a probability of one half, which belongs to the range above it.
+    assert_eq!(
+        counts(1.0),
+        [(2, 1), (0, 0), (0, 0), (1, 1), (0, 0), (2, 1)]
+    );
     // A temperature makes the same logits less sure.
     assert_eq!(
-        Confident::measure(&logits, &labels, 4.0),
-        Confident::default()
+        counts(4.0),
+        [(0, 0), (2, 1), (0, 0), (1, 1), (2, 1), (0, 0)]
     );
+}
+
+#[test]
+fn tags_with_one_box_share_its_label() {
+    let tag = |category: &str, x| ExampleTag {
+        category: category.into(),
+        score: 0.5,
+        bounding_box: BoundingBox {
+            x,
+            y: 0.0,
+            w: 0.5,
+            h: 0.5,
+        },
+    };
+    let boxes = page::boxes(&[tag("house", 0.5), tag("cup", 0.0), tag("mushroom", 0.5)]);
+    let named: Vec<_> = boxes.iter().map(|(_, names)| names.as_str()).collect();
+    assert_eq!(named, ["house, mushroom", "cup"]);
 }
 
 #[test]
@@ -74,7 +92,7 @@ fn the_page_escapes_what_it_shows_and_survives_nothing_measured() {
             new_categories: vec![nasty.clone()],
             categories: BTreeMap::from([(nasty.clone(), CategoryCount::default())]),
         },
-        confident: &[Confident::default(); 2],
+        confidence: &[Confidence::default(); 2],
         curves: &[],
         cost: &Cost::default(),
         examples: &[example],

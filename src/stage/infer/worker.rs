@@ -23,15 +23,15 @@ pub(super) fn run(
             replies,
             since,
         } = job;
-        let started = Instant::now();
+        let (started, images) = (Instant::now(), replies.len());
         metrics::histogram!("tagstream_batch_wait_seconds")
             .record(started.duration_since(since).as_secs_f64());
-        metrics::histogram!("tagstream_batch_images").record(replies.len() as f64);
-        match batch(&tagger, index, &mut pixels, replies.len(), regions) {
+        metrics::histogram!("tagstream_batch_images").record(images as f64);
+        match batch(&tagger, index, &mut pixels, images, regions) {
             Ok(outputs) => answer(&tagger, &outputs, replies),
             Err(reason) => {
                 tracing::warn!(
-                    images = replies.len(),
+                    images,
                     reason,
                     "batch failed, running its images one by one"
                 );
@@ -39,11 +39,19 @@ pub(super) fn run(
                 one_by_one(&tagger, index, &pixels, replies, regions);
             }
         }
+        let seconds = started.elapsed().as_secs_f64();
         metrics::histogram!(
             "tagstream_inference_seconds",
             "provider" => tagger.model().device.provider()
         )
-        .record(started.elapsed().as_secs_f64());
+        .record(seconds);
+        tracing::debug!(
+            model = tagger.model().id(),
+            worker = index,
+            images,
+            seconds,
+            "batch"
+        );
         // Sessions of a model that was exchanged go with its last batch, before the buffer is free again.
         drop(tagger);
         if commands.send(Command::Recycle(pixels)).is_err() {
