@@ -352,15 +352,20 @@ fn bucket_sizes(device: Device, capacity: usize) -> Vec<usize> {
 }
 
 /// How long a batch may take on a processor: see [`Tagger::settle_batch`].
-const CPU_BATCH: Duration = Duration::from_millis(100);
+const CPU_BATCH: Duration = Duration::from_millis(20);
+
+/// Images that are decoded ahead for every worker. On a busy processor each hand-over (fetched, decoded, batched) may wait for
+/// a turn of the scheduler, so a worker that ends a small batch must find more than one other.
+const IMAGES_AHEAD: usize = 4;
 
 fn layout(config: &ModelConfig, tagger: &Tagger) -> Layout {
     let image_bytes = tagger.model().shape.image_bytes();
+    let (workers, capacity) = (tagger.workers(), tagger.useful_batch());
     Layout {
         image_bytes,
-        capacity: tagger.useful_batch(),
-        // Every worker runs one; one is complete and one is being filled.
-        buffers: tagger.workers() + 2,
+        capacity,
+        // Every worker runs one; at least one is complete and one is being filled.
+        buffers: workers + (IMAGES_AHEAD * workers).div_ceil(capacity).max(2),
         max_delay: Duration::from_millis(config.max_delay_ms),
     }
 }
