@@ -275,7 +275,7 @@ section! {
         format: FileFormat = FileFormat::Parquet,
         /// A file ends at this size (estimated before compression), MiB.
         max_file_mib: u64 = 128,
-        /// A file ends when its first message has waited this long, also when the topic is idle.
+        /// A file ends when its first row has waited this long, also when the topic is idle.
         max_file_age_ms: u64 = 60_000,
         /// Topic for predictions; empty: none.
         predictions_topic: String = "predictions".into(),

@@ -19,7 +19,8 @@ use tokio::time::Instant;
 pub struct CutRules {
     /// At this many bytes of rows.
     pub max_bytes: u64,
-    /// When its first message has waited this long.
+    /// When its first row has waited this long. Counted from the row, not from the message: with a backlog messages wait for the
+    /// model longer than any file may, and every row would end a file.
     pub max_age: Duration,
 }
 
@@ -28,7 +29,7 @@ pub struct CutRules {
 pub enum CutReason {
     /// It reached its size.
     Size,
-    /// Its first message waited long enough.
+    /// Its first row waited long enough.
     Age,
     /// The next row's columns have another layout.
     Layout,
@@ -76,12 +77,13 @@ struct Done<R> {
     bytes: u64,
     prediction: Option<Ack>,
     dead_letter: Option<Ack>,
+    /// When everything before it was finished, too.
+    ready: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Entry<R> {
     offset: Offset,
-    admitted: Instant,
     state: State<R>,
 }
 
@@ -102,8 +104,6 @@ pub struct Cut<R: TableRow> {
     pub dead_letters: Vec<Ack>,
     /// The memory it holds.
     pub leases: Vec<Lease>,
-    /// When its first message was read.
-    pub admitted: Instant,
 }
 
 impl<R: TableRow> Cut<R> {
@@ -179,13 +179,12 @@ impl<R: TableRow> Ledger<R> {
 
     /// Takes note of a message that was read. `false` if it is covered already (by a file, or because it was read before): it
     /// must not be worked on. Offsets may skip: transaction markers and compaction leave holes in a log.
-    pub fn admit(&mut self, offset: Offset, now: Instant) -> bool {
+    pub fn admit(&mut self, offset: Offset) -> bool {
         if offset < self.next {
             return false;
         }
         self.entries.push_back(Entry {
             offset,
-            admitted: now,
             state: State::Making,
         });
         self.next = offset.next();
@@ -206,13 +205,15 @@ impl<R: TableRow> Ledger<R> {
                 bytes,
                 prediction: None,
                 dead_letter: None,
+                ready: None,
             });
             self.making -= 1;
         }
     }
 
-    /// Hands messages for the topics to `send`, in the partition's order, as far as everything before them is finished.
-    pub fn publish(&mut self, mut send: impl FnMut(Outgoing) -> Ack) {
+    /// Hands messages for the topics to `send`, in the partition's order, as far as everything before them is finished. What is
+    /// handed out could become a file from `now` on.
+    pub fn publish(&mut self, now: Instant, mut send: impl FnMut(Outgoing) -> Ack) {
         while let Some(Entry {
             state: State::Done(done),
             ..
@@ -220,6 +221,7 @@ impl<R: TableRow> Ledger<R> {
         {
             done.prediction = done.finished.prediction.take().map(&mut send);
             done.dead_letter = done.finished.dead_letter.take().map(&mut send);
+            done.ready = Some(now);
             self.ready_bytes += done.bytes;
             self.ready += 1;
         }
@@ -257,22 +259,22 @@ impl<R: TableRow> Ledger<R> {
 
     /// Whether a file should end now, and why.
     pub fn due(&self, now: Instant) -> Option<CutReason> {
-        let first = self.entries.front().filter(|_| self.ready > 0)?;
+        let deadline = self.deadline()?;
         if self.extent().1 {
             Some(CutReason::Layout)
         } else if self.ready_bytes >= self.rules.max_bytes {
             Some(CutReason::Size)
-        } else if now.duration_since(first.admitted) >= self.rules.max_age {
+        } else if now >= deadline {
             Some(CutReason::Age)
         } else {
             None
         }
     }
 
-    /// When [`Ledger::due`] will say `Age`.
+    /// When [`Ledger::due`] will say `Age`; `None` while there is nothing that could become a file.
     pub fn deadline(&self) -> Option<Instant> {
-        let first = self.entries.front().filter(|_| self.ready > 0)?;
-        Some(first.admitted + self.rules.max_age)
+        let first = self.ready_entries().next()?;
+        Some(first.ready? + self.rules.max_age)
     }
 
     /// Takes the next file out of the ledger.
@@ -290,7 +292,6 @@ impl<R: TableRow> Ledger<R> {
             predictions: Vec::new(),
             dead_letters: Vec::new(),
             leases: Vec::with_capacity(count),
-            admitted: self.entries[0].admitted,
         };
         for entry in self.entries.drain(..count) {
             let State::Done(done) = entry.state else {

@@ -27,7 +27,7 @@ impl Fixture {
     }
     fn admit(&mut self, offsets: impl IntoIterator<Item = i64>) {
         for o in offsets {
-            assert!(self.ledger.admit(Offset(o), self.now));
+            assert!(self.ledger.admit(Offset(o)));
         }
     }
     fn finish(&mut self, offset: i64, with_row: bool) {
@@ -45,7 +45,7 @@ impl Fixture {
         };
         self.ledger.finish(Offset(offset), finished);
         let sent = &mut self.sent;
-        self.ledger.publish(|outgoing| {
+        self.ledger.publish(self.now, |outgoing| {
             sent.push(outgoing);
             Ack::acknowledged()
         });
@@ -100,9 +100,9 @@ fn holes_and_dead_letters_lie_inside_ranges() {
 #[test]
 fn what_was_read_before_is_not_admitted_again() {
     let mut f = Fixture::new(5);
-    assert!(!f.ledger.admit(Offset(4), f.now));
+    assert!(!f.ledger.admit(Offset(4)));
     f.admit([5]);
-    assert!(!f.ledger.admit(Offset(5), f.now));
+    assert!(!f.ledger.admit(Offset(5)));
 }
 
 #[test]
@@ -129,6 +129,24 @@ fn an_idle_tail_ends_by_age() {
     assert_eq!(f.ledger.due(f.now), None);
     assert_eq!(f.ledger.deadline(), Some(f.now + RULES.max_age));
     assert_eq!(f.ledger.due(f.now + RULES.max_age), Some(CutReason::Age));
+}
+
+#[test]
+fn a_row_that_waited_long_for_the_model_does_not_end_a_file_by_itself() {
+    let mut f = Fixture::new(0);
+    f.admit(0..3);
+    f.now += RULES.max_age * 10;
+    f.finish(0, true);
+    assert_eq!(f.ledger.due(f.now), None);
+    let first = f.now;
+    f.now += RULES.max_age / 2;
+    f.finish(2, true);
+    f.finish(1, true);
+    assert_eq!(f.ledger.due(f.now), None);
+    assert_eq!(f.ledger.deadline(), Some(first + RULES.max_age));
+    f.now = first + RULES.max_age;
+    assert_eq!(f.ledger.due(f.now), Some(CutReason::Age));
+    assert_eq!(f.cut(), (0, 3, vec![0, 1, 2]));
 }
 
 #[test]
@@ -162,7 +180,7 @@ fn rows_that_another_writer_covered_are_dropped_finished_or_not() {
     f.finish(5, true);
     assert_eq!(f.cut(), (4, 6, vec![4, 5]));
     f.ledger.advance(Offset(100));
-    assert!(!f.ledger.admit(Offset(99), f.now));
+    assert!(!f.ledger.admit(Offset(99)));
     f.admit([100]);
 }
 

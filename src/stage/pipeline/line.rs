@@ -232,7 +232,7 @@ impl<M: RowMaker> Driver<M> {
                     owned.ledger.finish(offset, finished);
                     owned
                         .ledger
-                        .publish(|message| self.line.topics.send(message));
+                        .publish(Instant::now(), |message| self.line.topics.send(message));
                 }
                 Ok(())
             }
@@ -266,7 +266,7 @@ impl<M: RowMaker> Driver<M> {
         else {
             return;
         };
-        if self.drain_until.is_some() || !owned.ledger.admit(message.offset, Instant::now()) {
+        if self.drain_until.is_some() || !owned.ledger.admit(message.offset) {
             return;
         }
         owned.note_progress();
@@ -453,7 +453,7 @@ impl<M: RowMaker> Driver<M> {
         owned.ledger.advance(chain.end);
         owned
             .ledger
-            .publish(|message| self.line.topics.send(message));
+            .publish(Instant::now(), |message| self.line.topics.send(message));
         owned.note_progress();
         self.line.vitals.owns(&partition, chain.end);
         let hint = CommitHint {
