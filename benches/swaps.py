@@ -32,7 +32,7 @@ watch_interval_ms = 100
 url = "{folder}/tables"
 predictions_topic = "predictions"
 dead_letter_topic = "dead-letters"
-max_file_age_ms = 1000
+max_file_age_ms = 3000
 [memory]
 budget_mib = 256
 [http]
@@ -48,6 +48,7 @@ class Bench:
         self.options, self.case, self.folder = options, case, folder
         self.binary = str(pathlib.Path(options.binary).resolve())
         self.sent, self.memory, self.over = 0, [], threading.Event()
+        self.stage = self.broker = None
         self.environment = dict(os.environ, TAGSTREAM_CACHE=str(folder / "cache"))
 
     def call(self, *arguments):
@@ -146,7 +147,7 @@ class Bench:
         for thread in threads:
             thread.join()
         # What is left in the topic is worked off, so that every reference can be accounted for.
-        self.until(lambda: self.inferred() >= self.sent, "the backlog is worked off", 120.0)
+        self.until(lambda: self.inferred() >= self.sent, "the backlog is worked off", 600.0)
         self.stage.terminate()
         code = self.stage.wait(60)
         self.broker.stdin.close()
@@ -154,6 +155,14 @@ class Bench:
         if code:
             raise SystemExit(f"the stage ended with {code}: {(self.folder / 'log').read_text()[-2000:]}")
         return self.measure()
+
+    def stop(self):
+        """Whatever happened: nothing goes on running."""
+        self.over.set()
+        for process in (self.stage, self.broker):
+            if process and process.poll() is None:
+                process.kill()
+                process.wait()
 
     def rows(self):
         """(file, offsets, seconds, versions) of every file."""
@@ -208,6 +217,7 @@ class Bench:
             sizes.setdefault(images, []).append(took)
         full = max(sizes, key=lambda images: len(sizes[images]))
         median = {images: statistics.median(took) for images, took in sizes.items() if len(took) >= 20}
+        ordinary = sorted(took / median[images] for _, _, _, images, took in batches if images in median)
         lines, swaps = [], []
         for second, (count, mibs) in enumerate(zip(rate, memory)):
             lines.append({"case": self.case, "second": second, "images": count, "rss_mib": round(max(mibs, default=0), 1),
@@ -221,17 +231,16 @@ class Bench:
             factors = [took / median[images] for images, took in firsts.values() if images in median]
             row = next((t for t, version in made if version == to and t > moved), None)
             gap = max(b[0] - a[0] for a, b in zip(made, made[1:]) if at - 1 < b[0] < at + 1)
-            before = [mib for t, mib in self.memory if at + 0.5 <= t < at + self.options.every - 0.5]
+            held = [mib for t, mib in self.memory if at + 0.2 <= t < min(until, self.ended + 1)]
             swaps.append({
                 "case": self.case, "swap": number, "to_version": self.versions[to], "encoder_kept": kept,
                 "pointer_to_swap_s": round(at - moved, 3), "pointer_to_first_row_s": round(row - moved, 3),
                 "first_batches_over_median": [round(f, 2) for f in sorted(factors)],
-                "longest_gap_between_rows_s": round(gap, 3), "rss_mib_after": round(statistics.median(before), 1),
+                "longest_gap_between_rows_s": round(gap, 3), "rss_mib_after": round(statistics.median(held), 1) if held else None,
             })  # fmt: skip
-        after = [swap["rss_mib_after"] for swap in swaps]
-        # The first swap fills what two models need beside each other; growth is what comes after.
-        numbers = list(range(2, len(after) + 1))
-        slope = statistics.linear_regression(numbers, after[1:]).slope if len(after) > 2 else 0.0
+        after = [swap["rss_mib_after"] for swap in swaps if swap["rss_mib_after"] is not None]
+        # The first swaps fill the allocator's heaps with what two models need beside each other; growth is what comes after.
+        slope = lambda of: statistics.linear_regression(range(len(of)), of).slope if len(of) > 2 else 0.0
         firsts = [f for swap in swaps for f in swap["first_batches_over_median"]]
         summary = {
             "case": self.case, "summary": True, "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -240,12 +249,13 @@ class Bench:
             "images_per_second": usual, "while_swapping_mean": round(mean, 1), "while_swapping_worst_second": worst,
             "dip_mean": round(1 - mean / usual, 3), "dip_worst_second": round(1 - worst / usual, 3),
             "batch_images": full, "batch_median_ms": round(1000 * median[full], 2),
-            "first_batch_over_median": {"median": round(statistics.median(firsts), 2), "largest": max(firsts), "batches": len(firsts)},
+            "first_batch_over_median": {"median": round(statistics.median(firsts), 2), "largest": max(firsts), "above_2": sum(f > 2 for f in firsts), "batches": len(firsts)},
+            "ordinary_batch_over_median": {"p99": round(ordinary[int(0.99 * len(ordinary))], 2), "above_2": round(sum(f > 2 for f in ordinary) / len(ordinary), 4), "batches": len(ordinary)},
             "pointer_to_swap_s": {"median": statistics.median(s["pointer_to_swap_s"] for s in swaps), "largest": max(s["pointer_to_swap_s"] for s in swaps)},
             "longest_gap_between_rows_s": max(s["longest_gap_between_rows_s"] for s in swaps),
             "rss_mib_before": round(statistics.median(m for t, m in self.memory if self.began <= t < self.moved[0]), 1),
             "rss_mib_most": round(max(m for _, m in self.memory), 1), "rss_mib_after_first": after[0], "rss_mib_after_last": after[-1],
-            "rss_mib_slope_per_swap": round(slope, 3),
+            "rss_mib_slope_per_swap": round(slope(after), 3), "rss_mib_slope_per_swap_second_half": round(slope(after[len(after) // 2 :]), 3),
         }  # fmt: skip
         return lines + swaps, summary
 
@@ -264,8 +274,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", required=True)
     parser.add_argument("--swaps", type=int, default=20)
-    parser.add_argument("--every", type=float, default=3.0, help="seconds between two swaps")
-    parser.add_argument("--before", type=float, default=8.0, help="seconds before the first")
+    parser.add_argument("--every", type=float, default=2.5, help="seconds between two swaps")
+    parser.add_argument("--before", type=float, default=10.0, help="seconds before the first")
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--portion", type=int, default=4000, help="references written at a time")
     parser.add_argument("--backlog", type=int, default=4000, help="references that wait at least")
@@ -276,7 +286,11 @@ def main():
     good = True
     for case in options.cases:
         with tempfile.TemporaryDirectory() as folder:
-            lines, summary = Bench(options, case, pathlib.Path(folder)).run()
+            bench = Bench(options, case, pathlib.Path(folder))
+            try:
+                lines, summary = bench.run()
+            finally:
+                bench.stop()
         with open(options.log, "a") as log:
             for line in [*lines, summary]:
                 log.write(json.dumps(line) + "\n")

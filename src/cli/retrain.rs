@@ -111,7 +111,7 @@ pub fn run(args: RetrainArgs) -> anyhow::Result<Exit> {
         // A run that took longer than the interval is followed by the next at once.
         let wait = interval.saturating_sub(began.elapsed());
         eprintln!("retrain: next run in {} s", wait.as_secs());
-        runtime.block_on(tokio::time::sleep(wait));
+        runtime.block_on(async { tokio::time::sleep(wait).await });
     }
 }
 

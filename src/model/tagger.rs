@@ -15,7 +15,7 @@ use super::{
         SessionOptions,
     },
 };
-use crate::events::BoundingBox;
+use crate::{events::BoundingBox, ops::heaps::ReleaseAfter};
 use std::{
     sync::{
         Arc, Mutex, MutexGuard,
@@ -174,6 +174,8 @@ pub struct Tagger {
     heads: Vec<Mutex<HeadSession>>,
     options: TaggerOptions,
     useful_batch: usize,
+    /// The last field: it is dropped when the sessions are gone.
+    _memory: ReleaseAfter,
 }
 
 /// The lock of a session whose last user panicked is as good as any: a run leaves no state behind.
@@ -259,6 +261,7 @@ impl Tagger {
             heads,
             useful_batch: options.session.max_batch,
             options,
+            _memory: ReleaseAfter,
         })
     }
 

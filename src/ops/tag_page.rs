@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 
 /// Longest side of a picture on the page, pixels.
 const SIDE: u32 = 420;
+/// Width that a card offers, pixels.
+const CARD: u32 = 280;
 const JPEG_QUALITY: u8 = 82;
 
 /// A tag as the page shows it.
@@ -24,7 +26,7 @@ pub struct PageTag {
 /// A picture as the page shows it.
 #[derive(Debug, Clone)]
 pub struct PageImage {
-    /// What stands above the picture.
+    /// Where the picture is; its last part stands above it.
     pub title: String,
     /// The upright picture.
     pub picture: image::RgbImage,
@@ -77,7 +79,7 @@ fn card(page: &mut String, image: &PageImage) -> Result<(), image::ImageError> {
     let covered = image.covered;
     write!(
         page,
-        "<article><h2>{title}</h2><div class=\"picture\" style=\"aspect-ratio:{w}/{h};max-width:{w}px\">\
+        "<article><h2 title=\"{title}\">{name}</h2><div class=\"picture\" style=\"aspect-ratio:{w}/{h};max-width:{widest}px\">\
          <img alt=\"{title}\" src=\"data:image/jpeg;base64,{data}\">\
          <canvas aria-hidden=\"true\" style=\"left:{:.2}%;top:{:.2}%;width:{:.2}%;height:{:.2}%\"></canvas>\
          <span class=\"box\" aria-hidden=\"true\"></span></div><ul>",
@@ -86,6 +88,9 @@ fn card(page: &mut String, image: &PageImage) -> Result<(), image::ImageError> {
         100.0 * covered.w,
         100.0 * covered.h,
         title = escape(&image.title),
+        name = escape(image.title.rsplit('/').next().unwrap_or(&image.title)),
+        // A small picture fills its card: boxes on a stamp cannot be read.
+        widest = w.max(CARD),
         data = STANDARD.encode(&jpeg),
     )
     .expect("writing to a string does not fail");
@@ -143,14 +148,14 @@ h2{font-size:13px;font-weight:600;margin:0 0 8px;overflow-wrap:anywhere}\
 .picture{position:relative;width:100%}.picture img{display:block;width:100%;height:100%;border-radius:6px}\
 canvas{position:absolute;opacity:0;image-rendering:auto;transition:opacity .12s;border-radius:6px}\
 .box{position:absolute;border:3px solid var(--mark);border-radius:4px;opacity:0;box-shadow:0 0 0 1px #fff8;pointer-events:none}\
-.on canvas{opacity:.62}.on .box{opacity:1}ul{list-style:none;margin:10px 0 0;padding:0}\
+.on canvas{opacity:.7}.on .box{opacity:1}ul{list-style:none;margin:10px 0 0;padding:0}\
 button{display:grid;grid-template-columns:1fr 90px 36px;gap:10px;align-items:center;width:100%;border:0;background:none;color:inherit;font:inherit;\
 text-align:left;padding:3px 6px;border-radius:5px;cursor:pointer}button:hover,button:focus-visible,button[aria-pressed=true]{background:var(--page);outline:none}\
 meter{width:100%;height:9px}.score{font-variant-numeric:tabular-nums;text-align:right;color:var(--soft)}.none{color:var(--soft);padding:3px 6px}";
 
 const SCRIPT: &str = "for(const a of document.querySelectorAll('article')){const p=a.querySelector('.picture'),c=a.querySelector('canvas'),b=a.querySelector('.box');\
 let held=null;const show=t=>{if(!t){p.classList.remove('on');return}const m=t.dataset.map,n=+t.dataset.columns,r=m.length/n;c.width=n;c.height=r;\
-const g=c.getContext('2d'),d=g.createImageData(n,r);for(let i=0;i<m.length;i++){const v=parseInt(m[i],16)/15;d.data.set([255*Math.min(1,2*v),255*Math.max(0,2*v-1),60*(1-v),255],4*i)}\
+const g=c.getContext('2d'),d=g.createImageData(n,r);for(let i=0;i<m.length;i++){const v=parseInt(m[i],16)/15;d.data.set([255*Math.min(1,2*v),255*Math.max(0,2*v-1),60*(1-v),255*Math.min(1,1.4*v)],4*i)}\
 g.putImageData(d,0,0);const [x,y,w,h]=t.dataset.box.split(',').map(v=>100*v+'%');Object.assign(b.style,{left:x,top:y,width:w,height:h});p.classList.add('on')};\
 for(const t of a.querySelectorAll('button')){t.addEventListener('mouseenter',()=>show(t));t.addEventListener('focus',()=>show(t));\
 t.addEventListener('mouseleave',()=>show(held));t.addEventListener('blur',()=>show(held));\

@@ -3,6 +3,7 @@
 mod kills;
 mod world;
 
+use std::time::Duration;
 use tagstream::{
     model::registry::{Action, Verdict},
     retrain::judge::is_held_out,
@@ -82,6 +83,26 @@ fn a_candidate_as_good_as_the_champion_is_held() {
     assert_eq!(world.serving(), 3);
     world::run(&mut world.registry_command(&["rollback"]));
     assert_eq!(world.serving(), 2);
+    world.assert_whole();
+}
+
+/// `--every` repeats, and hears SIGTERM in a later round as in the first.
+#[test]
+fn repeated_runs_end_on_sigterm() {
+    let mut world = World::new(40, Words::Known, "method = \"zero-shot\"");
+    world.label_all(truth);
+    let mut child = world.retrain(&["--every", "1s"]);
+    while world.log().matches("next run in").count() < 2 {
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "{ended:?}: {}", world.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // SAFETY: a signal to a child that has not been waited for yet.
+    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+    let code = child.wait().unwrap().code();
+    // Between two runs, or in the middle of the next.
+    assert!(matches!(code, Some(0 | 75)), "{code:?}: {}", world.log());
+    assert!(world.log().contains("HOLD") && world.log().contains("nothing to do"));
     world.assert_whole();
 }
 

@@ -4,6 +4,8 @@ use super::{super::judge::CategoryOutcome, EpochLosses};
 use std::fmt::Write;
 
 const WIDTH: f64 = 720.0;
+/// Longest name of a category beside its line, characters; the whole name is in the line's title.
+const NAME: usize = 24;
 const COLOURS: [&str; 8] = [
     "#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f",
 ];
@@ -125,7 +127,9 @@ pub(super) fn categories(outcomes: &[CategoryOutcome]) -> String {
     }
     let mut sorted: Vec<&CategoryOutcome> = outcomes.iter().collect();
     sorted.sort_by(|a, b| b.difference.estimate.total_cmp(&a.difference.estimate));
-    let (left, row, top) = (170.0, 22.0, 42.0);
+    let longest = sorted.iter().map(|o| o.category.chars().count()).max();
+    let left = 20.0 + 7.0 * longest.unwrap_or(0).min(NAME) as f64;
+    let (row, top) = (22.0, 42.0);
     let span = WIDTH - left - 142.0;
     let x = |ap: f64| left + span * ap.clamp(0.0, 1.0);
     let bottom = top + row * sorted.len() as f64;
@@ -150,7 +154,7 @@ pub(super) fn categories(outcomes: &[CategoryOutcome]) -> String {
         let d = &o.difference;
         let better = d.estimate >= 0.0;
         let colour = if better { "#059669" } else { "#dc2626" };
-        let name: String = o.category.chars().take(24).collect();
+        let name: String = o.category.chars().take(NAME).collect();
         let _ = write!(
             svg,
             "<g><title>{} - {} present, {} absent; AP {:.1} to {:.1}, difference {:+.1} [{:+.1}, {:+.1}]</title>\

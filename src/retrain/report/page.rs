@@ -15,7 +15,7 @@ section{background:var(--card);border:1px solid var(--line);border-radius:10px;p
 .PROMOTE{background:#047857}.HOLD{background:#b45309}.REJECT{background:#b91c1c}.note,.soft{color:var(--soft)}p{margin:6px 0}
 .big{display:flex;gap:32px;flex-wrap:wrap;margin-top:14px}.big div{min-width:120px}.big b{display:block;font-size:26px;line-height:1.2}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:6px 10px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}
-th{color:var(--soft);font-weight:500}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}th.n{white-space:normal}td.wide{width:30%;vertical-align:middle}.gates td:first-child{min-width:13em}.yes{color:#059669;font-weight:700}.no{color:#dc2626;font-weight:700}
+th{color:var(--soft);font-weight:500}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}th.n{white-space:normal}td.wide{width:30%;vertical-align:middle}.gates td:first-child{min-width:min(13em,28vw)}.yes{color:#059669;font-weight:700}.no{color:#dc2626;font-weight:700}
 svg{width:100%;min-width:560px;height:auto;display:block}.grid{stroke:var(--line)}.axis{fill:var(--soft);font-size:11px}.name{fill:var(--ink);font-size:12px}
 .interval{stroke:var(--soft);stroke-width:1.5;opacity:.7}.before{fill:var(--card);stroke:var(--soft);stroke-width:2}
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;color:var(--soft);font-size:13px}.legend i{display:inline-block;width:11px;height:11px;border-radius:50%;margin-right:6px}
