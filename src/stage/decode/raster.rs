@@ -16,6 +16,9 @@ pub(super) fn decode(
     limits: &DecodeLimits,
     scratch: &mut Scratch,
 ) -> Result<Stored, DecodeError> {
+    if format == ImageFormat::Png {
+        check_palette(bytes)?;
+    }
     let mut decoder = open(bytes, format, limits)?;
     let size = size_of(&decoder, format)?;
     limits.check_pixels(size)?;
@@ -53,6 +56,32 @@ pub(super) fn probe(
     let mut decoder = open(bytes, format, limits)?;
     let size = size_of(&decoder, format)?;
     Ok((size, orientation_of(&mut decoder)))
+}
+
+/// Refuses palettes that are not 1 to 256 whole colours: the decoder counts on that, and panics (png 0.18.1).
+fn check_palette(bytes: &[u8]) -> Result<(), DecodeError> {
+    const SIGNATURE: usize = 8;
+    const COLOUR_TYPE: usize = 25;
+    const INDEXED: u8 = 3;
+    if bytes.get(COLOUR_TYPE) != Some(&INDEXED) {
+        return Ok(());
+    }
+    // Chunks: length, name, data, checksum. What is no chunk is the decoder's to refuse.
+    let mut rest = bytes.get(SIGNATURE..).unwrap_or_default();
+    while let Some((&[a, b, c, d, ref kind @ ..], data)) = rest.split_first_chunk::<8>() {
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        match kind {
+            b"PLTE" if length % 3 != 0 || !(1..=256).contains(&(length / 3)) => {
+                return Err(DecodeError::Damaged {
+                    format: name(ImageFormat::Png),
+                    reason: format!("its palette has {length} bytes, not 1 to 256 colours of 3"),
+                });
+            }
+            b"PLTE" | b"IDAT" => return Ok(()),
+            _ => rest = data.get(length.saturating_add(4)..).unwrap_or_default(),
+        }
+    }
+    Ok(())
 }
 
 fn open<'a>(

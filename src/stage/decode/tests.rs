@@ -321,3 +321,42 @@ fn mutated_pictures_give_pixels_or_an_error_and_never_a_panic() {
     }
     assert!(names.len() >= 30 && decoded_anyway > 0);
 }
+
+/// A PNG of 16 x 16 pixels, all of colour 0, with a palette of so many bytes.
+fn indexed_png(palette: usize) -> Vec<u8> {
+    let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut chunk = |kind: &[u8; 4], data: &[u8]| {
+        let mut crc = flate2::Crc::new();
+        crc.update(kind);
+        crc.update(data);
+        bytes.extend((data.len() as u32).to_be_bytes());
+        bytes.extend(kind);
+        bytes.extend(data);
+        bytes.extend(crc.sum().to_be_bytes());
+    };
+    chunk(b"IHDR", &[0, 0, 0, 16, 0, 0, 0, 16, 8, 3, 0, 0, 0]);
+    chunk(b"PLTE", &vec![7; palette]);
+    let mut rows = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut rows, &[0; 16 * 17]).unwrap();
+    chunk(b"IDAT", &rows.finish().unwrap());
+    chunk(b"IEND", b"");
+    bytes
+}
+
+#[test]
+fn a_palette_that_is_no_whole_colours_is_refused_without_a_panic() {
+    let limits = DecodeLimits::default();
+    for good in [3, 9, 768] {
+        let picture = decode_rgb(&indexed_png(good), &limits).unwrap();
+        assert_eq!(picture.get_pixel(15, 15).0, [7; 3], "{good} bytes");
+    }
+    for bad in [0, 1, 8, 200, 769, 771, 900] {
+        let error = decoded(&indexed_png(bad), &limits).unwrap_err();
+        assert_eq!(error.kind(), DeadLetterKind::BadImage);
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("its palette has {bad} bytes")),
+            "{text}"
+        );
+    }
+}
