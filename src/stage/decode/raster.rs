@@ -71,7 +71,7 @@ fn check_palette(bytes: &[u8]) -> Result<(), DecodeError> {
     while let Some((&[a, b, c, d, ref kind @ ..], data)) = rest.split_first_chunk::<8>() {
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
         match kind {
-            b"PLTE" if length % 3 != 0 || !(1..=256).contains(&(length / 3)) => {
+            b"PLTE" if !length.is_multiple_of(3) || !(1..=256).contains(&(length / 3)) => {
                 return Err(DecodeError::Damaged {
                     format: name(ImageFormat::Png),
                     reason: format!("its palette has {length} bytes, not 1 to 256 colours of 3"),
