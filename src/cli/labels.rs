@@ -259,6 +259,9 @@ async fn read(from: &Source) -> anyhow::Result<LabelTable> {
     };
     let store = TableStore::open_for_reading(url, &options(&from.config)?)?;
     let mut table = read_labels(&store, &from.table).await?;
+    if table.images().next().is_none() {
+        eprintln!("no labels in the table `{}` at {url}", from.table);
+    }
     join_uris(&mut table, &store, &from.predictions).await?;
     Ok(table)
 }
@@ -387,6 +390,14 @@ async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
         // A label event that says nothing yet is the question: which image, and where it is.
         let questions: Vec<LabelEvent> = suggestions.iter().map(|s| s.question()).collect();
         publish(brokers, topic, &questions).await?;
+    }
+    if suggestions.is_empty() {
+        let of = args.model.as_deref().map(|m| format!(" by the model {m}"));
+        let (table, of) = (&args.predictions, of.unwrap_or_default());
+        eprintln!(
+            "no predictions{of} in the table `{table}` at {}",
+            args.store
+        );
     }
     eprintln!("{} images suggested", suggestions.len());
     Ok(())

@@ -165,6 +165,11 @@ impl<'a> Job<'a> {
             let reading = inputs::read(job.config, &champion);
             job.runtime.block_on(reading)
         })?;
+        if inputs.table.images().next().is_none() {
+            let (table, url) = (&self.config.labels.table, &self.config.labels.url);
+            let reason = format!("no labels in the table `{table}` at {url}");
+            return Ok(Outcome::Nothing { reason });
+        }
         let run = self.run_id(&inputs, &champion)?;
         if let Some(reason) = self.nothing_to_do(registry, &inputs, &run)? {
             return Ok(Outcome::Nothing { reason });

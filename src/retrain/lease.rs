@@ -32,7 +32,7 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// Somebody holds it.
-    #[error("{holder} holds the lease until {expires} (token {token}); wait for it or stop it")]
+    #[error("{holder} holds the lease until {} (token {token}); wait for it or stop it", .expires.format("%Y-%m-%d %H:%M:%SZ"))]
     Held {
         /// Who.
         holder: String,

@@ -8,14 +8,27 @@ use std::{
     io::{Read, Write},
 };
 
+/// At most `most` characters of `text`.
+fn beginning(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 pub(super) fn read(input: impl Read, options: &ImportOptions) -> Result<Imported, LabelsError> {
     let mut reader = csv::Reader::from_reader(input);
     let headers = reader.headers()?.clone();
     let column = |name: &str| headers.iter().position(|h| h.trim() == name);
     let must = |name: &str| {
         column(name).ok_or_else(|| {
-            let found: Vec<_> = headers.iter().collect();
-            let reason = format!("there is no column `{name}`; found: {}", found.join(", "));
+            // Of a file in another form the first line may be all of it.
+            let found: Vec<String> = headers.iter().take(8).map(|h| beginning(h, 24)).collect();
+            let more = if headers.len() > 8 { ", ..." } else { "" };
+            let reason = format!(
+                "there is no column `{name}`; found: {}{more}",
+                found.join(", ")
+            );
             record("line 1", reason)
         })
     };

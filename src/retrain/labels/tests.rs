@@ -201,3 +201,14 @@ fn the_hash_depends_on_what_is_known_and_on_nothing_else() {
     assert_eq!(counts.len(), 1);
     assert_eq!(counts["dog"].present, 1);
 }
+
+#[test]
+fn a_file_in_another_form_is_not_quoted_whole() {
+    let file = format!("{{\"images\":[{}]}}\n", "{\"id\":1},".repeat(10_000));
+    let error = import(Form::Csv, file.as_bytes(), &ImportOptions::default()).unwrap_err();
+    let said = error.to_string();
+    assert!(
+        said.contains("no column `image_id`") && said.len() < 400,
+        "{said}"
+    );
+}
