@@ -10,12 +10,15 @@ fn main() {
 
 /// candle hands parts of element-wise operations to threads that wait by spinning. What is worth more than one thread
 /// here runs on rayon's, and those cores are not candle's to burn: without this a training step takes half as long again
-/// (docs/performance.md). Products of matrices are not concerned.
+/// (docs/performance.md). Its products of matrices run on rayon's threads, but it reads /proc/cpuinfo before each of them
+/// unless it is told their number.
 fn keep_candle_on_one_thread() {
-    const THREADS: &str = "CANDLE_NUM_THREADS";
-    if std::env::var_os(THREADS).is_none() {
-        // SAFETY: this is the first thing that the process does, so no other thread reads the environment.
-        unsafe { std::env::set_var(THREADS, "1") };
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    for (name, threads) in [("CANDLE_NUM_THREADS", 1), ("RAYON_NUM_THREADS", cores)] {
+        if std::env::var_os(name).is_none() {
+            // SAFETY: this is the first thing that the process does, so no other thread reads the environment.
+            unsafe { std::env::set_var(name, threads.to_string()) };
+        }
     }
 }
 

@@ -1,15 +1,19 @@
 //! AdamW with a rate for each kind of tensor, the one-cycle schedule, clipping, and averaged weights.
 
 use crate::trm::config::OptimizerConfig;
+use crate::trm::ops::{wide, with_elements};
 use crate::trm::weights::{Weights, names};
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor, Var};
 use rayon::prelude::*;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
+/// Elements that a thread takes at once: fixed, so that sums do not depend on threads.
+const BLOCK: usize = 16_384;
 
 /// Factor of the peak learning rate at `step` of `steps`: a cosine from 1/25 to 1 over the first `warm_up` share, then a
 /// cosine to 1/250000 (Smith and Topin's one-cycle policy with PyTorch's constants).
@@ -61,6 +65,104 @@ struct Slot {
     mean: Vec<f32>,
     square: Vec<f32>,
     average: Vec<f32>,
+}
+
+/// The numbers of one update of one tensor.
+#[derive(Debug, Clone, Copy)]
+struct Advance {
+    /// Multiplies the gradient: clipping.
+    shrink: f32,
+    /// Share of the average that stays.
+    keep: f32,
+    /// Rate, corrected for the mean's start at zero.
+    step: f32,
+    /// The same correction of the square's root.
+    root: f32,
+    /// Multiplies the value: weight decay.
+    fade: f32,
+}
+
+impl Slot {
+    /// Moves the tensor where it lies, with its moments and its average.
+    fn advance(&mut self, gradient: &Tensor, by: Advance) -> Result<()> {
+        let Slot {
+            var,
+            mean,
+            square,
+            average,
+        } = self;
+        with_elements::<f32, _>(gradient, |gradient| {
+            var.inplace_op1(&Step {
+                gradient,
+                moments: RefCell::new((mean, square, average)),
+                by,
+            })
+        })
+    }
+}
+
+/// Mean, square and average of a tensor.
+type Moments<'a> = (&'a mut Vec<f32>, &'a mut Vec<f32>, &'a mut Vec<f32>);
+
+/// AdamW on one tensor.
+struct Step<'a> {
+    gradient: &'a [f32],
+    moments: RefCell<Moments<'a>>,
+    by: Advance,
+}
+
+impl InplaceOp1 for Step<'_> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets())
+        else {
+            candle_core::bail!("trained tensors are contiguous and in f32")
+        };
+        let mut moments = self.moments.borrow_mut();
+        let (mean, square, average) = &mut *moments;
+        let by = self.by;
+        let (one, two) = (BETA_1 as f32, BETA_2 as f32);
+        values[start..end]
+            .par_chunks_mut(BLOCK)
+            .zip(self.gradient.par_chunks(BLOCK))
+            .zip(mean.par_chunks_mut(BLOCK).zip(square.par_chunks_mut(BLOCK)))
+            .zip(average.par_chunks_mut(BLOCK))
+            .for_each(|(((values, gradient), (mean, square)), average)| {
+                let moments = mean.iter_mut().zip(square).zip(average);
+                wide(|| {
+                    for ((x, g), ((m, v), average)) in values.iter_mut().zip(gradient).zip(moments)
+                    {
+                        let g = g * by.shrink;
+                        *m = one * *m + (1.0 - one) * g;
+                        *v = two * *v + (1.0 - two) * g * g;
+                        *x = *x * by.fade - by.step * *m / (v.sqrt() * by.root + EPSILON as f32);
+                        *average = by.keep * *average + (1.0 - by.keep) * *x;
+                    }
+                });
+            });
+        Ok(())
+    }
+}
+
+/// Over eight sums that do not wait for each other.
+#[inline(always)]
+fn sum_of_squares(x: &[f32]) -> f64 {
+    let mut lanes = [0.0f64; 8];
+    let blocks = x.chunks_exact(8);
+    let rest: f64 = blocks
+        .remainder()
+        .iter()
+        .map(|x| f64::from(*x).powi(2))
+        .sum();
+    for block in blocks {
+        for (lane, x) in lanes.iter_mut().zip(block) {
+            *lane += f64::from(*x) * f64::from(*x);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest
 }
 
 /// The trained tensors, their moments and their running average.
@@ -142,12 +244,12 @@ impl Optimizer {
             let Some(gradient) = gradients.get(&slot.var) else {
                 candle_core::bail!("no gradient reaches the trained tensor `{name}`");
             };
-            let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
+            let gradient = gradient.contiguous()?;
             // Partial sums of fixed blocks: the same on any number of threads.
-            let sums: Vec<f64> = gradient
-                .par_chunks(65_536)
-                .map(|block| block.iter().map(|g| f64::from(*g).powi(2)).sum())
-                .collect();
+            let sums: Vec<f64> = with_elements::<f32, _>(&gradient, |gradient| {
+                let blocks = gradient.par_chunks(BLOCK);
+                Ok(blocks.map(|block| wide(|| sum_of_squares(block))).collect())
+            })?;
             square += sums.iter().sum::<f64>();
             all.push(gradient);
         }
@@ -162,30 +264,20 @@ impl Optimizer {
             .config
             .average
             .min((1.0 + self.step as f64) / (10.0 + self.step as f64)) as f32;
-        let (one, two) = (BETA_1 as f32, BETA_2 as f32);
         let (bias_1, bias_2) = (1.0 - BETA_1.powi(t), 1.0 - BETA_2.powi(t));
         for ((name, slot), gradient) in self.slots.iter_mut().zip(all) {
             let (peak, decay) = group(name, &self.config);
             let rate = peak * factor;
-            let (step, root) = ((rate / bias_1) as f32, (1.0 / bias_2.sqrt()) as f32);
-            let fade = (1.0 - rate * decay) as f32;
-            let mut values = slot.var.flatten_all()?.to_vec1::<f32>()?;
-            values
-                .par_iter_mut()
-                .zip(&gradient)
-                .zip(&mut slot.mean)
-                .zip(&mut slot.square)
-                .zip(&mut slot.average)
-                .with_min_len(16_384)
-                .for_each(|((((x, g), m), v), average)| {
-                    let g = g * shrink;
-                    *m = one * *m + (1.0 - one) * g;
-                    *v = two * *v + (1.0 - two) * g * g;
-                    *x = *x * fade - step * *m / (v.sqrt() * root + EPSILON as f32);
-                    *average = keep * *average + (1.0 - keep) * *x;
-                });
-            slot.var
-                .set(&Tensor::from_vec(values, slot.var.dims(), &Device::Cpu)?)?;
+            slot.advance(
+                &gradient,
+                Advance {
+                    shrink,
+                    keep,
+                    step: (rate / bias_1) as f32,
+                    root: (1.0 / bias_2.sqrt()) as f32,
+                    fade: (1.0 - rate * decay) as f32,
+                },
+            )?;
         }
         Ok(norm)
     }

@@ -7,6 +7,7 @@ use crate::trm::blend::Blend;
 use crate::trm::config::PseudoForm;
 use crate::trm::model::{Forward, REGION, TextFeatures};
 use crate::trm::objective::Teaching;
+use crate::trm::ops::with_elements;
 use crate::trm::prototypes::VisualPrototypes;
 use crate::trm::pseudo_labels::{Similarities, SimilarityStatistics};
 use crate::trm::weights::{Weights, values};
@@ -211,8 +212,10 @@ impl Teacher {
             let found = similarities(region, prototypes, text, run.model.dim())?;
             self.statistics.update(&found.own, &labels);
         }
-        let features: Vec<f64> = values(region)?.iter().map(|x| f64::from(*x)).collect();
-        prototypes.update(&features, &labels, gate.as_deref());
+        with_elements::<f32, _>(region, |region| {
+            prototypes.update(region, &labels, gate.as_deref());
+            Ok(())
+        })?;
         Ok(())
     }
 

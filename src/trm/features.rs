@@ -1,6 +1,7 @@
 //! Frozen features of the training images, as training asks for them.
 
 use half::f16;
+use rayon::prelude::*;
 
 /// Why features could not be given.
 pub type FeatureFailure = Box<dyn std::error::Error + Send + Sync>;
@@ -67,9 +68,9 @@ impl FeatureSource for FeatureSet {
         use half::slice::HalfFloatSliceExt;
         let image = self.positions * self.dim;
         let mut out = vec![0.0; rows.len() * image];
-        for (out, &row) in out.chunks_mut(image).zip(rows) {
+        out.par_chunks_mut(image).zip(rows).for_each(|(out, &row)| {
             self.dense[row * image..(row + 1) * image].convert_to_f32_slice(out);
-        }
+        });
         Ok(out)
     }
 }

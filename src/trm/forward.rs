@@ -2,7 +2,7 @@
 
 use super::losses::Distillation;
 use super::model::{Batch, GLOBAL, Model, QUERY, REGION, TextFeatures};
-use super::ops::{Branches, ResidualMlp, pool_rows, row_products, select_rows};
+use super::ops::{BranchOutputs, Branches, ResidualMlp, row_products, select_rows};
 use super::region::{NORM_EPSILON, Pooled, QueryLayers, normalised, query_level};
 use super::weights::{Weights, names};
 use candle_core::{Result, Tensor};
@@ -34,24 +34,22 @@ pub struct Forward {
 enum RegionSource {
     /// R^ with its gradient.
     Whole(Tensor),
-    /// One head's keys and the positions.
-    Keys(Tensor, Tensor),
+    /// Both branches in one operation.
+    Branches(BranchOutputs),
 }
 
 impl Forward {
-    /// Rows of R^ (image times categories plus category, ascending), `[rows, D]`, with their gradient.
+    /// Rows of R^ (image times categories plus category), `[rows, D]`, with their gradient.
     ///
     /// # Errors
-    /// If there is no region-level feature, or the rows are not ascending or do not exist.
+    /// If there is no region-level feature, or a row does not exist.
     pub fn region_rows(&self, rows: &[usize]) -> Result<Tensor> {
         match &self.source {
             Some(RegionSource::Whole(region)) => {
                 let (_, _, d) = region.dims3()?;
                 select_rows(&region.reshape(((), d))?, rows)
             }
-            Some(RegionSource::Keys(keys, positions)) => {
-                normalised(&pool_rows(keys, positions, rows)?)
-            }
+            Some(RegionSource::Branches(branches)) => branches.region_rows(rows),
             None => candle_core::bail!("this method has no region-level features"),
         }
     }
@@ -106,12 +104,12 @@ impl Model {
             },
         };
         let found = branches.forward(&batch.positions)?;
-        for (name, logits) in [(REGION, found.region_logits), (QUERY, found.query_logits)] {
+        for (name, logits) in [(REGION, &found.region_logits), (QUERY, &found.query_logits)] {
             let logits = logits.broadcast_add(weights.get(&names::bias(name))?)?;
             out.branches.push(BranchLogits { name, logits });
         }
-        out.region = Some(found.region);
-        out.source = Some(RegionSource::Keys(keys, batch.positions.clone()));
+        out.region = Some(found.region.clone());
+        out.source = Some(RegionSource::Branches(found));
         Ok(())
     }
 

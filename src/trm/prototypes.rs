@@ -76,7 +76,12 @@ impl VisualPrototypes {
     ///
     /// # Panics
     /// If the lengths do not fit.
-    pub fn update(&mut self, features: &[f64], labels: &[i8], gate: Option<&[bool]>) {
+    pub fn update<T: Copy + Into<f64>>(
+        &mut self,
+        features: &[T],
+        labels: &[i8],
+        gate: Option<&[bool]>,
+    ) {
         let categories = self.seen.len();
         assert_eq!(
             features.len(),
@@ -96,9 +101,12 @@ impl VisualPrototypes {
                 }
                 count += 1;
                 let feature = &features[at * self.dim..(at + 1) * self.dim];
-                mean.iter_mut().zip(feature).for_each(|(m, x)| *m += x);
+                mean.iter_mut()
+                    .zip(feature)
+                    .for_each(|(m, &x)| *m += x.into());
                 if self.config.bank == Bank::Fifo {
-                    self.recent[c].push_back(feature.to_vec());
+                    let feature = feature.iter().map(|&x| x.into());
+                    self.recent[c].push_back(feature.collect());
                     if self.recent[c].len() > self.config.size.max(1) {
                         self.recent[c].pop_front();
                     }

@@ -9,8 +9,10 @@
 //!
 //! A group of images stays on one thread and in its cache from the positions to the logits and back.
 
-use super::matrix::{Into, Matrix, multiply, product};
-use super::residual_mlp::{self, GROUPS, Sums, add_up};
+mod region_rows;
+
+use super::matrix::{Matrix, product, transposed};
+use super::residual_mlp::{self, GROUPS, Sums, add_up, weight_gradients};
 use super::unit::{unit_and_match, unit_and_match_backward};
 use super::{Real, dispatch, elements, with_elements};
 use super::{ResidualMlp, pool};
@@ -18,6 +20,7 @@ use candle_core::{
     CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor, WithDType, bail,
 };
 use rayon::prelude::*;
+use region_rows::{Region, RegionRows};
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
@@ -43,8 +46,19 @@ pub struct BranchOutputs {
     pub region_logits: Tensor,
     /// s_q, `[B, C]`.
     pub query_logits: Tensor,
-    /// R^, `[B, C, D]`, without a gradient (see [`pool_rows`](super::pool_rows())).
+    /// R^, `[B, C, D]`, without a gradient; that flows through [`region_rows`](Self::region_rows).
     pub region: Tensor,
+    rows: RegionRows,
+}
+
+impl BranchOutputs {
+    /// Rows of R^ (image times categories plus category), `[rows, D]`, with their gradient.
+    ///
+    /// # Errors
+    /// If a row does not exist.
+    pub fn region_rows(&self, rows: &[usize]) -> Result<Tensor> {
+        self.rows.select(rows)
+    }
 }
 
 impl Branches<'_> {
@@ -89,7 +103,7 @@ impl Branches<'_> {
             .iter()
             .map(|(tensor, _)| tensor.flatten_all())
             .collect::<Result<_>>()?;
-        let region = Arc::new(OnceLock::new());
+        let region = Arc::new(Region::default());
         let operation = Operation {
             positions: positions.detach().contiguous()?,
             dims: Dims {
@@ -109,13 +123,11 @@ impl Branches<'_> {
             &out_weight.contiguous()?,
             operation,
         )?;
-        let Some(region) = region.get().cloned() else {
-            bail!("branches: the forward pass has not run")
-        };
         Ok(BranchOutputs {
             region_logits: logits.narrow(0, 0, b * c)?.reshape((b, c))?,
             query_logits: logits.narrow(0, b * c, b * c)?.reshape((b, c))?,
-            region,
+            region: region.tensor()?.clone(),
+            rows: RegionRows::new(logits, region),
         })
     }
 }
@@ -143,14 +155,14 @@ struct Operation {
     positions: Tensor,
     dims: Dims,
     epsilon: f64,
-    /// R^.
-    region: Arc<OnceLock<Tensor>>,
+    /// R^, and the gradient that reaches it beside that of the logits.
+    region: Arc<Region>,
     /// Of every group, what the backward pass needs: `Vec<Saved<T>>`.
     saved: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 struct Saved<T> {
-    /// The softmax over positions, `[images, C, N]`.
+    /// The softmax over positions, `[images, N, C]`.
     weights: Vec<T>,
     /// P, `[rows, D]`.
     pooled: Vec<T>,
@@ -203,23 +215,14 @@ fn forward_group<T: Real>(
     (region, s_r, s_q): (&mut [T], &mut [T], &mut [T]),
     positions: &[T],
     parts: &Parts<T>,
-    columns: (&[T], &[T]),
+    (key_columns, columns): (&[T], (&[T], &[T])),
     dims: Dims,
     epsilon: f64,
 ) -> Saved<T> {
-    let (c, n, d) = (dims.pool.keys, dims.pool.positions, dims.pool.width);
+    let d = dims.pool.width;
     let rows = s_r.len();
-    let mut weights = vec![T::zero(); rows * n];
-    let images = positions.chunks_exact(dims.pool.image());
-    for ((weights, pooled), image) in weights
-        .chunks_exact_mut(c * n)
-        .zip(region.chunks_exact_mut(c * d))
-        .zip(images)
-    {
-        pool::weights(weights, parts.keys, image, dims.pool);
-        let (a, v) = (Matrix::new(weights, c, n), Matrix::new(image, n, d));
-        multiply(pooled, a, v, Into::Set);
-    }
+    let weights = pool::weights(positions, key_columns, dims.pool);
+    pool::pool(region, &weights, positions, dims.pool);
     let pooled = region.to_vec();
     let region_inverse = unit_and_match(region, parts.region_direction, s_r, d);
     let attended = product(
@@ -248,37 +251,34 @@ struct GroupSums<T> {
     region_direction: Vec<T>,
     query_direction: Vec<T>,
     mlp: Sums<T>,
+    /// The gradient of F, `[rows, D]`.
+    d_query: Vec<T>,
 }
 
 impl<T> GroupSums<T> {
-    /// In the order of the small operand, then the two large ones.
+    /// In the order of the small operand.
     fn parts(&self) -> Vec<&[T]> {
-        vec![
-            &self.keys,
+        let own = [
+            &self.keys[..],
             &self.values,
             &self.region_direction,
             &self.query_direction,
-            &self.mlp.queries,
-            &self.mlp.norm_weight,
-            &self.mlp.norm_bias,
-            &self.mlp.in_bias,
-            &self.mlp.out_bias,
-            &self.mlp.in_weight,
-            &self.mlp.out_weight,
-        ]
+        ];
+        own.into_iter().chain(self.mlp.parts()).collect()
     }
 }
 
-/// One group's backward pass, from the gradients of its logits.
+/// One group's backward pass, from the gradients of its logits and of some rows of R^ (row in the group, gradient).
 fn backward_group<T: Real>(
     (ds_r, ds_q): (&[T], &[T]),
+    d_region: &[(usize, &[T])],
     positions: &[T],
     region: &[T],
     saved: &Saved<T>,
     parts: &Parts<T>,
     dims: Dims,
 ) -> GroupSums<T> {
-    let (c, n, d) = (dims.pool.keys, dims.pool.positions, dims.pool.width);
+    let (c, d) = (dims.pool.keys, dims.pool.width);
     let rows = ds_r.len();
     let mut query_direction = vec![T::zero(); c * d];
     let mut d_query = vec![T::zero(); rows * d];
@@ -305,21 +305,15 @@ fn backward_group<T: Real>(
         parts.region_direction,
         d,
     );
-    let mut keys = vec![T::zero(); c * d];
-    let mut room = vec![T::zero(); c * n];
-    let images = positions.chunks_exact(dims.pool.image());
-    for ((image, weights), grad) in images
-        .zip(saved.weights.chunks_exact(c * n))
-        .zip(d_pooled.chunks_exact(c * d))
-    {
-        pool::image_backward(&mut keys, weights, &mut room, image, grad, dims.pool);
-    }
+    region_rows::backward(&mut d_pooled, d_region, region, &saved.region_inverse, d);
+    let keys = pool::pool_backward(&saved.weights, positions, &d_pooled, dims.pool);
     GroupSums {
         keys,
         values,
         region_direction,
         query_direction,
         mlp,
+        d_query,
     }
 }
 
@@ -331,8 +325,9 @@ impl Operation {
         let mut region = vec![T::zero(); images * c * d];
         let mut logits = vec![T::zero(); 2 * images * c];
         let (s_r, s_q) = logits.split_at_mut(images * c);
+        let keys = transposed(parts.keys, d);
         let columns = parts.mlp.columns(dims.mlp);
-        let columns = (&columns.0[..], &columns.1[..]);
+        let columns = (&keys[..], (&columns.0[..], &columns.1[..]));
         let saved: Vec<Saved<T>> = with_elements::<T, _>(&self.positions, |positions| {
             Ok(region
                 .par_chunks_mut((group * c * d).max(1))
@@ -347,8 +342,8 @@ impl Operation {
         })?;
         // Set once: every call of `forward` makes an operation of its own.
         let _ = self.saved.set(Box::new(saved));
-        let region = Tensor::from_vec(region, (images, c, d), &Device::Cpu)?;
-        let _ = self.region.set(region);
+        self.region
+            .set(Tensor::from_vec(region, (images, c, d), &Device::Cpu)?);
         Ok(logits)
     }
 
@@ -363,9 +358,10 @@ impl Operation {
             .saved
             .get()
             .and_then(|saved| saved.downcast_ref::<Vec<Saved<T>>>());
-        let (Some(saved), Some(region)) = (saved, self.region.get()) else {
+        let Some(saved) = saved else {
             bail!("branches: backward without forward")
         };
+        let region = self.region.tensor()?;
         let dims = self.dims;
         let (images, c, d) = (dims.pool.images, dims.pool.keys, dims.pool.width);
         let group = dims.group();
@@ -379,6 +375,8 @@ impl Operation {
             }
         }
         let parts = Parts::new(slices[0], slices[1], slices[2], &dims);
+        let d_region = self.region.take_gradients::<T>()?;
+        let d_region = d_region.of_groups(group * c, saved.len(), d);
         let sums: Vec<GroupSums<T>> = with_elements::<T, _>(&self.positions, |positions| {
             with_elements::<T, _>(region, |region| {
                 Ok(ds_r
@@ -386,26 +384,29 @@ impl Operation {
                     .zip(ds_q.par_chunks((group * c).max(1)))
                     .zip(positions.par_chunks(group * dims.pool.image()))
                     .zip(region.par_chunks((group * c * d).max(1)))
-                    .zip(saved)
-                    .map(|((((ds_r, ds_q), positions), region), saved)| {
-                        backward_group((ds_r, ds_q), positions, region, saved, &parts, dims)
+                    .zip(saved.par_iter().zip(&d_region))
+                    .map(|((((ds_r, ds_q), positions), region), (saved, rows))| {
+                        let grads = (ds_r, ds_q);
+                        backward_group(grads, rows, positions, region, saved, &parts, dims)
                     })
                     .collect())
             })
         })?;
-        let groups: Vec<Vec<&[T]>> = sums.iter().map(GroupSums::parts).collect();
-        let mut totals = [small, in_weight, out_weight].map(|t| vec![T::zero(); t.elem_count()]);
-        let [small_total, in_total, out_total] = &mut totals;
+        let layers: Vec<_> = sums
+            .iter()
+            .zip(saved)
+            .map(|(sums, saved)| sums.mlp.layers(&saved.mlp, &sums.d_query))
+            .collect();
+        let (in_total, out_total) = weight_gradients(&layers, dims.mlp);
+        let mut small_total = vec![T::zero(); small.elem_count()];
         let mut rest = small_total.as_mut_slice();
-        let mut pieces: Vec<&mut [T]> = Vec::with_capacity(11);
-        for size in dims.sizes() {
+        let pieces = dims.sizes().map(|size| {
             let (here, after) = std::mem::take(&mut rest).split_at_mut(size);
             rest = after;
-            pieces.push(here);
-        }
-        pieces.extend([in_total.as_mut_slice(), out_total.as_mut_slice()]);
-        add_up(pieces, &groups);
-        let [small_total, in_total, out_total] = totals;
+            here
+        });
+        let groups: Vec<Vec<&[T]>> = sums.iter().map(GroupSums::parts).collect();
+        add_up(pieces.into(), &groups);
         Ok([
             Tensor::from_vec(small_total, small.shape(), &Device::Cpu)?,
             Tensor::from_vec(in_total, in_weight.shape(), &Device::Cpu)?,

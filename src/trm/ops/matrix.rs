@@ -2,6 +2,7 @@
 
 use super::Real;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// A row-major matrix, or its transpose, inside a slice.
 #[derive(Clone, Copy)]
@@ -9,6 +10,8 @@ pub(crate) struct Matrix<'a, T> {
     data: &'a [T],
     rows: usize,
     columns: usize,
+    /// From one row of `data` to the next.
+    stride: usize,
     transposed: bool,
 }
 
@@ -23,7 +26,25 @@ impl<'a, T> Matrix<'a, T> {
             data,
             rows,
             columns,
+            stride: columns,
             transposed: false,
+        }
+    }
+
+    /// Some of its columns, without moving anything.
+    ///
+    /// # Panics
+    /// If it is a transpose, or has no such columns.
+    pub(crate) fn columns(self, range: Range<usize>) -> Self {
+        assert!(!self.transposed && range.start <= range.end && range.end <= self.columns);
+        let data = match self.rows.checked_sub(1) {
+            Some(before) => &self.data[range.start..before * self.stride + range.end],
+            None => self.data,
+        };
+        Self {
+            data,
+            columns: range.len(),
+            ..self
         }
     }
 
@@ -40,9 +61,9 @@ impl<'a, T> Matrix<'a, T> {
     /// (stride between columns, stride between rows)
     fn strides(&self) -> (isize, isize) {
         if self.transposed {
-            (self.rows as isize, 1)
+            (self.stride as isize, 1)
         } else {
-            (1, self.columns as isize)
+            (1, self.stride as isize)
         }
     }
 }
@@ -116,8 +137,8 @@ unsafe fn write<T: Real>(out: *mut T, a: Matrix<T>, b: Matrix<T>, into: Into) {
         return;
     }
     let ((a_column, a_row), (b_column, b_row)) = (a.strides(), b.strides());
-    // SAFETY: the operands have exactly the lengths that their shapes and strides address (`Matrix::new` and the
-    // assertion above), the caller vouches for `out`, and `T` is f32 or f64 (`Real` has no other implementation), which
+    // SAFETY: the operands have exactly the lengths that their shapes and strides address (`Matrix::new`, `columns` and
+    // the assertion above), the caller vouches for `out`, and `T` is f32 or f64 (`Real` has no other implementation), which
     // `gemm` takes.
     unsafe {
         gemm::gemm(
@@ -182,5 +203,21 @@ mod tests {
             Into::Add,
         );
         assert_eq!(out, [10.0, 25.0, 25.0, 46.0]);
+    }
+
+    #[test]
+    fn products_of_some_columns() {
+        let a = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]; // [2, 3]
+        let last = Matrix::new(&a, 2, 3).columns(1..3); // [[2, 3], [5, 6]]
+        let whole = Matrix::new(&a, 2, 3);
+        assert_eq!(product(last, last), [19.0, 24.0, 40.0, 51.0]);
+        assert_eq!(
+            product(last.t(), whole),
+            [22.0, 29.0, 36.0, 27.0, 36.0, 45.0]
+        );
+        assert_eq!(
+            product(whole.columns(2..2), Matrix::new(&[], 0, 1)),
+            [0.0; 2]
+        );
     }
 }

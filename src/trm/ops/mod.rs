@@ -13,7 +13,6 @@
 //! | [`select_rows`] | rows of a matrix by index | scattered back |
 //! | [`ResidualMlp`] | `U + MLP(U)`, `U = LayerNorm(x + Q)` | yes |
 //! | [`Branches`] | region- and query-level logits from positions to matches | to every weight |
-//! | [`pool_rows()`] | some rows of [`attention_pool`] | to the keys |
 //! | [`attention_pool`] | softmax-weighted mean of frozen positions | to the keys |
 //! | [`unit()`], [`row_products`] | L2 normalisation; `rows[b,c] . weight[c]` | yes |
 //! | [`FrozenTransformer`] | causal pre-norm blocks, each sequence read at its end | `dx` only |
@@ -29,7 +28,6 @@ mod layer_norm;
 mod linear;
 pub(crate) mod matrix;
 mod pool;
-mod pool_rows;
 mod residual_mlp;
 mod rows;
 mod simd;
@@ -43,7 +41,6 @@ pub use branches::{BranchOutputs, Branches};
 pub use layer_norm::FrozenLayerNorm;
 pub use linear::FrozenLinear;
 pub use pool::{attention_pool, attention_saliency};
-pub use pool_rows::pool_rows;
 pub use residual_mlp::ResidualMlp;
 pub use rows::select_rows;
 pub(crate) use simd::wide;

@@ -1,14 +1,13 @@
 //! Attention pooling of dense features that carry no gradient.
 
-use super::matrix::{Into, Matrix, multiply};
-use super::softmax::softmax_row;
-use super::{Real, dispatch, dot, elements, wide, with_elements};
+use super::matrix::{Into, Matrix, multiply, product, transposed};
+use super::{Real, add_scaled, dispatch, elements, wide, with_elements};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail,
 };
 use rayon::prelude::*;
 
-/// Images whose key gradients are summed before they are added up: fixed, so that the sum does not depend on threads.
+/// Images that a thread takes at once, whose key gradients are one sum: fixed, so that it does not depend on threads.
 const IMAGES_PER_SUM: usize = 4;
 
 /// `pooled[b,k] = sum_n softmax_n(positions[b] . keys[k]) positions[b,n]`, as `[B, K, D]`.
@@ -76,39 +75,105 @@ impl Dims {
     }
 }
 
-/// Softmax over positions of one image, `[K, N]`.
-pub(super) fn weights<T: Real>(out: &mut [T], keys: &[T], image: &[T], dims: Dims) {
-    multiply(
-        out,
-        Matrix::new(keys, dims.keys, dims.width),
-        Matrix::new(image, dims.positions, dims.width).t(),
-        Into::Set,
-    );
-    wide(|| out.chunks_exact_mut(dims.positions).for_each(softmax_row));
-}
-
-/// Adds one image's part to the gradient of the keys (`[K, D]`), given its weights and the gradient of what they pooled;
-/// `da` is room for `[K, N]`.
-pub(super) fn image_backward<T: Real>(
-    d_keys: &mut [T],
-    a: &[T],
-    da: &mut [T],
-    image: &[T],
-    grad: &[T],
-    dims: Dims,
-) {
-    let (k, n, d) = (dims.keys, dims.positions, dims.width);
-    let v = Matrix::new(image, n, d);
-    multiply(da, Matrix::new(grad, k, d), v.t(), Into::Set);
+/// Softmax over the positions of images, `[images, N, K]`: a key's weights stand in a column, so that the positions, by far the
+/// largest operand, are read as they lie in memory. `columns` are the keys as columns, `[D, K]`.
+pub(super) fn weights<T: Real>(positions: &[T], columns: &[T], dims: Dims) -> Vec<T> {
+    let (k, d) = (dims.keys, dims.width);
+    let v = Matrix::new(positions, positions.len() / d, d);
+    let mut out = product(v, Matrix::new(columns, d, k));
+    let mut room = vec![T::zero(); k];
     wide(|| {
-        for (da, a) in da.chunks_exact_mut(n).zip(a.chunks_exact(n)) {
-            let mean = dot(da, a);
-            for (da, &a) in da.iter_mut().zip(a) {
-                *da = a * (*da - mean);
-            }
+        for image in out.chunks_exact_mut((dims.positions * k).max(1)) {
+            softmax_columns(image, &mut room);
         }
     });
-    multiply(d_keys, Matrix::new(da, k, n), v, Into::Add);
+    out
+}
+
+/// Turns every column of logits into its softmax in place; `room` is as long as a row.
+#[inline(always)]
+fn softmax_columns<T: Real>(x: &mut [T], room: &mut [T]) {
+    let columns = room.len();
+    room.copy_from_slice(&x[..columns]);
+    for row in x.chunks_exact(columns) {
+        for (max, &x) in room.iter_mut().zip(row) {
+            *max = if x > *max { x } else { *max };
+        }
+    }
+    for row in x.chunks_exact_mut(columns) {
+        for (x, &max) in row.iter_mut().zip(room.iter()) {
+            *x = Real::exp(*x - max);
+        }
+    }
+    room.fill(T::zero());
+    for row in x.chunks_exact(columns) {
+        add_scaled(room, T::one(), row);
+    }
+    room.iter_mut().for_each(|sum| *sum = T::one() / *sum);
+    for row in x.chunks_exact_mut(columns) {
+        row.iter_mut()
+            .zip(room.iter())
+            .for_each(|(x, &by)| *x *= by);
+    }
+}
+
+/// Weighted sums of the positions of images, `[images, K, D]`.
+pub(super) fn pool<T: Real>(pooled: &mut [T], weights: &[T], positions: &[T], dims: Dims) {
+    let (k, n, d) = (dims.keys, dims.positions, dims.width);
+    let images = positions.chunks_exact(dims.image());
+    let weights = weights.chunks_exact((n * k).max(1));
+    for ((pooled, a), v) in pooled
+        .chunks_exact_mut((k * d).max(1))
+        .zip(weights)
+        .zip(images)
+    {
+        multiply(
+            pooled,
+            Matrix::new(a, n, k).t(),
+            Matrix::new(v, n, d),
+            Into::Set,
+        );
+    }
+}
+
+/// The gradient of the keys, `[K, D]`, given the weights of images and the gradient of what they pooled.
+///
+/// With a = softmax(l), l = V K^T, P = a^T V: `da = V dP^T`, `dl = a (da - colsum(da a))`, `dK = dl^T V`.
+pub(super) fn pool_backward<T: Real>(a: &[T], positions: &[T], grad: &[T], dims: Dims) -> Vec<T> {
+    let (k, n, d) = (dims.keys, dims.positions, dims.width);
+    let mut slopes = vec![T::zero(); a.len()];
+    let mut room = vec![T::zero(); k];
+    for (((da, a), v), grad) in slopes
+        .chunks_exact_mut((n * k).max(1))
+        .zip(a.chunks_exact((n * k).max(1)))
+        .zip(positions.chunks_exact(dims.image()))
+        .zip(grad.chunks_exact((k * d).max(1)))
+    {
+        multiply(
+            da,
+            Matrix::new(v, n, d),
+            Matrix::new(grad, k, d).t(),
+            Into::Set,
+        );
+        wide(|| {
+            room.fill(T::zero());
+            for (da, a) in da.chunks_exact(k).zip(a.chunks_exact(k)) {
+                for ((mean, &da), &a) in room.iter_mut().zip(da).zip(a) {
+                    *mean += da * a;
+                }
+            }
+            for (da, a) in da.chunks_exact_mut(k).zip(a.chunks_exact(k)) {
+                for ((da, &a), &mean) in da.iter_mut().zip(a).zip(room.iter()) {
+                    *da = a * (*da - mean);
+                }
+            }
+        });
+    }
+    let rows = positions.len() / d;
+    product(
+        Matrix::new(&slopes, rows, k).t(),
+        Matrix::new(positions, rows, d),
+    )
 }
 
 struct Pool {
@@ -118,48 +183,33 @@ struct Pool {
 impl Pool {
     fn run<T: Real>(&self, keys: &[T], dims: Dims) -> Result<Vec<T>> {
         let mut pooled = vec![T::zero(); dims.images * dims.keys * dims.width];
+        let columns = transposed(keys, dims.width);
         with_elements::<T, _>(&self.positions, |positions| {
             pooled
-                .par_chunks_mut((dims.keys * dims.width).max(1))
-                .zip(positions.par_chunks(dims.image()))
-                .for_each_init(
-                    || vec![T::zero(); dims.keys * dims.positions],
-                    |a, (pooled, image)| {
-                        weights(a, keys, image, dims);
-                        multiply(
-                            pooled,
-                            Matrix::new(a, dims.keys, dims.positions),
-                            Matrix::new(image, dims.positions, dims.width),
-                            Into::Set,
-                        );
-                    },
-                );
+                .par_chunks_mut((dims.keys * dims.width * IMAGES_PER_SUM).max(1))
+                .zip(positions.par_chunks(dims.image() * IMAGES_PER_SUM))
+                .for_each(|(pooled, positions)| {
+                    pool(pooled, &weights(positions, &columns, dims), positions, dims);
+                });
             Ok(())
         })?;
         Ok(pooled)
     }
 
-    /// With a = softmax(l), l = K Vᵀ, P = a V: `da = dP Vᵀ`, `dl = a (da - rowsum(da a))`, `dK = sum_images dl V`.
     fn run_backward<T: Real>(&self, keys: &[T], grad: &[T], dims: Dims) -> Result<Vec<T>> {
-        let (k, n, d) = (dims.keys, dims.positions, dims.width);
+        let columns = transposed(keys, dims.width);
         let sums = with_elements::<T, _>(&self.positions, |positions| {
             Ok(positions
                 .par_chunks(dims.image() * IMAGES_PER_SUM)
-                .zip(grad.par_chunks(k * d * IMAGES_PER_SUM))
+                .zip(grad.par_chunks((keys.len() * IMAGES_PER_SUM).max(1)))
                 .map(|(positions, grad)| {
-                    let mut sum = vec![T::zero(); k * d];
-                    let (mut a, mut da) = (vec![T::zero(); k * n], vec![T::zero(); k * n]);
-                    for (image, grad) in positions.chunks(dims.image()).zip(grad.chunks(k * d)) {
-                        weights(&mut a, keys, image, dims);
-                        image_backward(&mut sum, &a, &mut da, image, grad, dims);
-                    }
-                    sum
+                    pool_backward(&weights(positions, &columns, dims), positions, grad, dims)
                 })
                 .collect::<Vec<_>>())
         })?;
-        let mut total = vec![T::zero(); k * d];
+        let mut total = vec![T::zero(); keys.len()];
         for sum in sums {
-            super::add_scaled(&mut total, T::one(), &sum);
+            add_scaled(&mut total, T::one(), &sum);
         }
         Ok(total)
     }
@@ -219,10 +269,16 @@ impl CustomOp2 for Saliency {
         let out = dispatch!(keys, self.name(), T => {
             let keys: &[T] = elements(keys, keys_layout)?;
             let positions: &[T] = elements(positions, layout)?;
+            let columns = transposed(keys, dims.width);
             let mut out = vec![<T as WithDType>::from_f64(0.0); dims.images * dims.keys * dims.positions];
             out.par_chunks_mut((dims.keys * dims.positions).max(1))
                 .zip(positions.par_chunks(dims.image()))
-                .for_each(|(out, image)| weights(out, keys, image, dims));
+                .for_each(|(out, image)| {
+                    let weights = weights(image, &columns, dims);
+                    for (at, out) in out.iter_mut().enumerate() {
+                        *out = weights[at % dims.positions * dims.keys + at / dims.positions];
+                    }
+                });
             T::to_cpu_storage_owned(out)
         });
         Ok((out, (dims.images, dims.keys, dims.positions).into()))

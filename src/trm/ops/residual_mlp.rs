@@ -2,6 +2,8 @@
 //!
 //! Composed, this makes a dozen passes over `[B C, 4 D]`; here each group of images stays on one thread and in its cache.
 
+mod weight_gradients;
+
 use super::activation::Activation;
 use super::layer_norm::{normalise, normalise_backward};
 use super::matrix::{Into, Matrix, multiply, product, transposed};
@@ -10,6 +12,7 @@ use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, T
 use rayon::prelude::*;
 use std::any::Any;
 use std::sync::OnceLock;
+pub(super) use weight_gradients::weight_gradients;
 
 /// Groups that images are split into, whatever the number of threads: sums over groups are taken in their order, so the
 /// result does not depend on the threads.
@@ -213,15 +216,26 @@ impl Operation {
             .zip(saved)
             .map(|((dx, grad), saved)| backward_group(dx, grad, saved, &parts, dims))
             .collect();
+        let groups: Vec<_> = sums
+            .iter()
+            .zip(saved)
+            .zip(grad.chunks(group))
+            .map(|((sums, saved), grad)| sums.layers(saved, grad))
+            .collect();
         let mut total = vec![T::zero(); flat.len()];
         let mut rest = total.as_mut_slice();
-        let totals = dims.sizes().into_iter().map(|size| {
+        let totals = dims.sizes().map(|size| {
             let (here, after) = std::mem::take(&mut rest).split_at_mut(size);
             rest = after;
             here
         });
+        let (in_weight, out_weight) = weight_gradients(&groups, dims);
+        totals[3].copy_from_slice(&in_weight);
+        totals[5].copy_from_slice(&out_weight);
+        let [queries, norm_weight, norm_bias, _, in_bias, _, out_bias] = totals;
+        let small = vec![queries, norm_weight, norm_bias, in_bias, out_bias];
         let sums: Vec<_> = sums.iter().map(|sums| sums.parts().to_vec()).collect();
-        add_up(totals.collect(), &sums);
+        add_up(small, &sums);
         Ok((dx, total))
     }
 
@@ -289,10 +303,10 @@ pub(super) fn forward_group<T: Real>(
     }
 }
 
-/// What a group of images adds to the gradient of the weights.
+/// What a group of images adds to the gradient of the small weights, and what that of the layers' weights is made of.
 pub(super) struct Sums<T> {
-    pub(super) in_weight: Vec<T>,
-    pub(super) out_weight: Vec<T>,
+    /// The gradient of the first layer's output, `[rows, hidden]`.
+    d_hidden: Vec<T>,
     pub(super) queries: Vec<T>,
     pub(super) norm_weight: Vec<T>,
     pub(super) norm_bias: Vec<T>,
@@ -300,22 +314,40 @@ pub(super) struct Sums<T> {
     pub(super) out_bias: Vec<T>,
 }
 
+/// Inputs and output gradients of a group's two layers.
+#[derive(Clone, Copy)]
+pub(super) struct Layers<'a, T> {
+    u: &'a [T],
+    d_hidden: &'a [T],
+    activated: &'a [T],
+    grad: &'a [T],
+}
+
 impl<T> Sums<T> {
-    /// In the order of the flat operand.
-    fn parts(&self) -> [&[T]; 7] {
+    /// In the order of the flat operand, without the layers' weights.
+    pub(super) fn parts(&self) -> [&[T]; 5] {
         [
             &self.queries,
             &self.norm_weight,
             &self.norm_bias,
-            &self.in_weight,
             &self.in_bias,
-            &self.out_weight,
             &self.out_bias,
         ]
     }
+
+    /// `grad` is what [`backward_group`] was given.
+    pub(super) fn layers<'a>(&'a self, saved: &'a Saved<T>, grad: &'a [T]) -> Layers<'a, T> {
+        Layers {
+            u: &saved.u,
+            d_hidden: &self.d_hidden,
+            activated: &saved.activated,
+            grad,
+        }
+    }
 }
 
-/// Writes the gradient of the group's rows and returns its part of the weights' gradient.
+/// Writes the gradient of the group's rows and returns its part of the weights' gradient; that of the two large weights
+/// comes after, from all groups ([`weight_gradients()`]).
 pub(super) fn backward_group<T: Real>(
     dx: &mut [T],
     grad: &[T],
@@ -326,11 +358,8 @@ pub(super) fn backward_group<T: Real>(
     let (d, h) = (dims.width, dims.hidden);
     let rows = grad.len() / d;
     let grads = Matrix::new(grad, rows, d);
-    let out_weight = product(grads.t(), Matrix::new(&saved.activated, rows, h));
-    let mut d_hidden = product(grads, Matrix::new(parts.out_weight, d, h));
     let mut sums = Sums {
-        in_weight: Vec::new(),
-        out_weight,
+        d_hidden: product(grads, Matrix::new(parts.out_weight, d, h)),
         queries: vec![T::zero(); dims.categories * d],
         norm_weight: vec![T::zero(); d],
         norm_bias: vec![T::zero(); d],
@@ -338,7 +367,8 @@ pub(super) fn backward_group<T: Real>(
         out_bias: vec![T::zero(); d],
     };
     wide(|| {
-        for (d_hidden, slope) in d_hidden
+        for (d_hidden, slope) in sums
+            .d_hidden
             .chunks_exact_mut(h)
             .zip(saved.slope.chunks_exact(h))
         {
@@ -351,8 +381,7 @@ pub(super) fn backward_group<T: Real>(
             add_scaled(&mut sums.out_bias, T::one(), row);
         }
     });
-    let d_hiddens = Matrix::new(&d_hidden, rows, h);
-    sums.in_weight = product(d_hiddens.t(), Matrix::new(&saved.u, rows, d));
+    let d_hiddens = Matrix::new(&sums.d_hidden, rows, h);
     // du, then in place dx.
     dx.copy_from_slice(grad);
     multiply(dx, d_hiddens, Matrix::new(parts.in_weight, h, d), Into::Add);
@@ -410,64 +439,4 @@ impl CustomOp2 for Operation {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testing::{check_equal, check_gradients, noise};
-    use super::super::{FrozenLayerNorm, gelu};
-    use super::*;
-
-    fn ours(x: &[Tensor]) -> Result<Tensor> {
-        let layers = ResidualMlp {
-            queries: &x[1],
-            norm_weight: &x[2],
-            norm_bias: &x[3],
-            mlp_in: (&x[4], &x[5]),
-            mlp_out: (&x[6], &x[7]),
-            epsilon: 1e-5,
-        };
-        layers.forward(&x[0])
-    }
-
-    fn composed(x: &[Tensor]) -> Result<Tensor> {
-        let norm = FrozenLayerNorm::new(x[2].ones_like()?, x[2].zeros_like()?, 1e-5)?;
-        let u = norm.forward(&x[0].broadcast_add(&x[1])?)?;
-        let u = u.broadcast_mul(&x[2])?.broadcast_add(&x[3])?;
-        let hidden = gelu(&u.broadcast_matmul(&x[4].t()?)?.broadcast_add(&x[5])?)?;
-        &u + hidden.broadcast_matmul(&x[6].t()?)?.broadcast_add(&x[7])?
-    }
-
-    fn inputs(b: usize, c: usize, d: usize, h: usize) -> Vec<Tensor> {
-        let shapes: [&[usize]; 8] = [
-            &[b, c, d],
-            &[c, d],
-            &[d],
-            &[d],
-            &[h, d],
-            &[h],
-            &[d, h],
-            &[d],
-        ];
-        shapes
-            .iter()
-            .enumerate()
-            .map(|(at, shape)| noise(at as u64 + 1, shape))
-            .collect()
-    }
-
-    #[test]
-    fn the_gradients_agree_with_differences() {
-        check_gradients(&ours, &inputs(2, 2, 4, 3));
-    }
-
-    #[test]
-    fn it_equals_the_composed_operations() {
-        // More images than groups, and not a multiple of them.
-        check_equal(&ours, &composed, &inputs(11, 3, 8, 6));
-    }
-
-    #[test]
-    fn shapes_that_do_not_fit_are_errors() {
-        let mut x = inputs(2, 2, 4, 3);
-        x[6] = noise(1, &[3, 4]);
-        assert!(ours(&x).is_err());
-    }
-}
+mod tests;

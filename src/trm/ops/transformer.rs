@@ -19,9 +19,11 @@ use rayon::prelude::*;
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
-/// Rows that a group of sequences has at least, so that reading the weights is worth it. Groups depend on the sequences
-/// only, not on the threads.
-const ROWS_PER_GROUP: usize = 64;
+/// Rows that a group of sequences has at least, if there are several: from here on a product packs the weights, which
+/// pays, for unpacked every row of them lies in a page of its own. Groups depend on the sequences only, not on the threads.
+const ROWS_PER_GROUP: usize = 49;
+/// More groups than this are a multiple of it, so that two or four threads have the same to do.
+const GROUPS: usize = 4;
 
 /// One pre-norm block: `x += out(attention(norm_1(x)))`, `x += mlp_out(activation(mlp_in(norm_2(x))))`.
 #[derive(Debug, Clone)]
@@ -89,7 +91,10 @@ impl FrozenTransformer {
                 }
             }
         }
-        let groups = rows.div_ceil(ROWS_PER_GROUP).clamp(1, 16);
+        let groups = match (rows / ROWS_PER_GROUP).max(1) {
+            few @ ..GROUPS => few,
+            many => many / GROUPS * GROUPS,
+        };
         let mut ends = vec![0];
         let mut sum = 0;
         for (at, length) in lengths.iter().enumerate() {

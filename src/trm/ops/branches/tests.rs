@@ -1,7 +1,7 @@
 //! Against the same branches composed of single operations.
 
 use super::super::testing::{check_equal, check_gradients, distance, noise};
-use super::super::{attention_pool, row_products, unit};
+use super::super::{attention_pool, row_products, select_rows, unit};
 use super::*;
 
 fn inputs(c: usize, d: usize, hidden: usize) -> Vec<Tensor> {
@@ -45,20 +45,39 @@ fn positions(b: usize, n: usize, d: usize, like: &Tensor) -> Result<Tensor> {
     unit(&noise(20, &[b, n, d]))?.to_dtype(like.dtype())
 }
 
+/// Rows of R^ whose gradient is looked at too; one of them twice.
+const ROWS: [usize; 4] = [5, 1, 2, 1];
+
+/// Both branches' logits and some rows of R^.
 fn ours(x: &[Tensor], b: usize, n: usize) -> Result<Tensor> {
     let positions = positions(b, n, x[0].dim(1)?, &x[0])?;
     let found = branches(x).forward(&positions)?;
-    Tensor::cat(&[found.region_logits, found.query_logits], 0)
+    let rows = found.region_rows(&ROWS)?;
+    let all = [rows, found.region_logits, found.query_logits];
+    Tensor::cat(
+        &all.map(|x| x.flatten_all())
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?,
+        0,
+    )
 }
 
 fn composed(x: &[Tensor], b: usize, n: usize) -> Result<Tensor> {
     let positions = positions(b, n, x[0].dim(1)?, &x[0])?;
     let pooled = attention_pool(&x[0], &positions)?;
     let (_, c, d) = pooled.dims3()?;
-    let region = row_products(&unit(&pooled)?, &x[2])?;
+    let region = unit(&pooled)?;
+    let rows = select_rows(&region.reshape((b * c, d))?, &ROWS)?;
+    let region = row_products(&region, &x[2])?;
     let attended = pooled.reshape((b * c, d))?.matmul(&x[1])?;
     let query = branches(x).mlp.forward(&attended.reshape((b, c, d))?)?;
-    Tensor::cat(&[region, row_products(&unit(&query)?, &x[3])?], 0)
+    let all = [rows, region, row_products(&unit(&query)?, &x[3])?];
+    Tensor::cat(
+        &all.map(|x| x.flatten_all())
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?,
+        0,
+    )
 }
 
 #[test]
@@ -74,6 +93,18 @@ fn they_equal_the_composed_operations() {
         &|x| composed(x, 11, 6),
         &inputs(3, 8, 6),
     );
+}
+
+#[test]
+fn rows_alone_have_a_gradient() {
+    let rows = |x: &[Tensor]| {
+        let positions = positions(3, 5, 4, &x[0])?;
+        branches(x).forward(&positions)?.region_rows(&ROWS)
+    };
+    check_gradients(&rows, &inputs(2, 4, 3));
+    let x = inputs(2, 4, 3);
+    let found = branches(&x).forward(&positions(3, 5, 4, &x[0]).unwrap());
+    assert!(found.unwrap().region_rows(&[6]).is_err());
 }
 
 #[test]
