@@ -21,7 +21,7 @@ svg{width:100%;min-width:560px;height:auto;display:block}.grid{stroke:var(--line
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;color:var(--soft);font-size:13px}.legend i{display:inline-block;width:11px;height:11px;border-radius:50%;margin-right:6px}
 .legend i.unknown{background:var(--line)}.legend i.hollow{border:2px solid var(--soft)}.legend i.bar{height:2px;width:18px;border-radius:0;background:var(--soft);vertical-align:middle}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(240px,1fr));gap:16px}.pictures figure{margin:0}
-.shot{position:relative;display:block}.shot img{width:100%;display:block;border-radius:6px}.shot span{position:absolute;border:2px solid #2563eb;border-radius:3px;box-shadow:0 0 0 1px #fff8}
+.shot{position:relative;display:block;width:fit-content}.shot img{max-width:100%;max-height:300px;display:block;border-radius:6px}.shot span{position:absolute;border:2px solid #2563eb;border-radius:3px;box-shadow:0 0 0 1px #fff8}
 .shot span em{position:absolute;left:-2px;top:-2px;background:#2563eb;color:#fff;font:11px/1.3 system-ui;padding:0 4px;border-radius:3px 0 3px 0;white-space:nowrap}
 figcaption{font-size:13px;margin-top:6px;overflow-wrap:anywhere}.chip{display:inline-block;padding:0 6px;border-radius:4px;border:1px solid var(--line);margin:1px 2px 1px 0}
 .right{border-color:#059669;color:#059669}.wrong{border-color:#dc2626;color:#dc2626}.cover{display:flex;height:10px;border-radius:3px;overflow:hidden;background:var(--line);min-width:160px}
@@ -198,15 +198,19 @@ fn pictures(h: &mut String, examples: &[Example]) {
             escape(&e.image_id),
             STANDARD.encode(&e.picture)
         );
-        for (b, names) in boxes(&e.after[..e.after.len().min(3)]) {
+        let shown = boxes(&e.after[..e.after.len().min(3)]);
+        for (i, (b, names)) in shown.iter().enumerate() {
+            // Names of boxes that begin at one corner stand below each other.
+            let above = shown[..i].iter().filter(|(o, _)| (o.x, o.y) == (b.x, b.y));
             let _ = write!(
                 h,
-                "<span style='left:{:.1}%;top:{:.1}%;width:{:.1}%;height:{:.1}%'><em>{}</em></span>",
+                "<span style='left:{:.1}%;top:{:.1}%;width:{:.1}%;height:{:.1}%'><em style='top:{}px'>{}</em></span>",
                 100.0 * b.x,
                 100.0 * b.y,
                 100.0 * b.w,
                 100.0 * b.h,
-                escape(&names)
+                16 * above.count() as i32 - 2,
+                escape(names)
             );
         }
         let _ = write!(
