@@ -15,6 +15,7 @@ mod orientation;
 mod raster;
 mod resize;
 mod scratch;
+mod sequential;
 
 pub use orientation::Orientation;
 

@@ -1,5 +1,6 @@
 //! Buffers that decoding reuses, one set per thread.
 
+use super::sequential;
 use fast_image_resize::Resizer;
 use std::cell::RefCell;
 use turbojpeg::Decompressor;
@@ -20,6 +21,7 @@ pub(super) struct Scratch {
     pub narrow: Vec<u8>,
     pub resizer: Resizer,
     pub decompressor: Option<Decompressor>,
+    pub sequential: sequential::Reader,
 }
 
 thread_local! {
