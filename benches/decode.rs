@@ -1,8 +1,8 @@
 //! JPEG to model input, one core: `cargo bench --bench decode`. Rates are images a second.
 //!
 //! The pictures are noise with the spectrum of photographs plus grain; their size in bits a pixel (quality 90, 4:2:0) is
-//! printed, because entropy decoding is a large part of the time. Beside the stage's way stand the plain ones: everything decoded
-//! by libjpeg-turbo or by the `image` crate, then resized.
+//! printed, because entropy decoding is a large part of the time. Beside the stage's way stand libjpeg-turbo at the same reduced size,
+//! and the plain ones: everything decoded by libjpeg-turbo or by the `image` crate, then resized.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fast_image_resize::{
@@ -24,7 +24,12 @@ fn resized(resizer: &mut Resizer, rgb: &[u8], width: u32, height: u32, side: u32
 }
 
 fn jpeg_to_input(criterion: &mut Criterion) {
-    for (name, width, height) in [("1MP", 1155, 866), ("4MP", 2309, 1732)] {
+    for (name, width, height) in [
+        ("25kP", 192, 128),
+        ("1MP", 1155, 866),
+        ("4MP", 2309, 1732),
+        ("12MP", 4000, 3000),
+    ] {
         let file = photograph_jpeg(width, height, 0).unwrap();
         eprintln!(
             "{name}: {width} x {height}, {} KB, {:.2} bits a pixel",
@@ -70,6 +75,35 @@ fn jpeg_to_input(criterion: &mut Criterion) {
                     );
                 });
             });
+            // The smallest size that is still 2.5 times the input's.
+            let ample = |eighths: usize| height * eighths * 2 >= side * 8 * 5;
+            if let Some(eighths) = [1, 2, 4].into_iter().find(|&eighths| ample(eighths)) {
+                let factor = turbojpeg::ScalingFactor::new(eighths, 8);
+                let (width, height) = (factor.scale(width), factor.scale(height));
+                let mut decompressor = turbojpeg::Decompressor::new().unwrap();
+                decompressor.set_scaling_factor(factor).unwrap();
+                group.bench_function("turbojpeg-reduced", |b| {
+                    b.iter(|| {
+                        decompressor.read_header(black_box(&file)).unwrap();
+                        let image = turbojpeg::Image {
+                            pixels: &mut rgb[..width * height * 3],
+                            width,
+                            pitch: width * 3,
+                            height,
+                            format: turbojpeg::PixelFormat::RGB,
+                        };
+                        decompressor.decompress(&file, image).unwrap();
+                        resized(
+                            &mut resizer,
+                            &rgb[..width * height * 3],
+                            width as u32,
+                            height as u32,
+                            side as u32,
+                            &mut out,
+                        );
+                    });
+                });
+            }
             group.bench_function("image-crate", |b| {
                 b.iter(|| {
                     let picture = image::load_from_memory(black_box(&file))
