@@ -152,6 +152,7 @@ impl Step {
                 targets: Some((tensor(targets, c), tensor(unknown, c))),
                 target_weight: 0.25,
                 assume_negative: 0.0,
+                distillation_weight: 1.0,
                 prototypes: Some(self.prototypes.clone()),
             };
             let live = self.optimizer.live(&self.weights);

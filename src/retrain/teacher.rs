@@ -176,12 +176,14 @@ impl Teacher {
             let values: Vec<f32> = prototypes.vectors().iter().map(|x| *x as f32).collect();
             Tensor::from_vec(values, (c, d), &Device::Cpu)
         });
+        let unknown_share = 1.0 - run.known_share();
+        let distillation = &run.model.config().distillation;
         Ok(Teaching {
             labels: label_tensor(&run.label_rows(rows), c)?,
             targets: targets.transpose()?,
-            target_weight: config.weight
-                * risen
-                * (1.0 - run.known_share()).powf(config.unknown_power),
+            target_weight: config.weight * risen * unknown_share.powf(config.unknown_power),
+            distillation_weight: distillation.weight
+                * unknown_share.powf(distillation.unknown_power),
             assume_negative: run.assume_negative,
             prototypes: prototypes.transpose()?,
         })

@@ -139,6 +139,8 @@ settings! {
     DistillationConfig {
         /// Weight; 0 switches it off.
         weight: f64 = 1.0,
+        /// The weight is multiplied by the unknown share to this power: where labels are known, they are the better teacher.
+        unknown_power: f64 = 1.0,
         /// The form.
         form: Distillation = Distillation::Class,
         /// T.
@@ -308,8 +310,6 @@ impl MethodConfig {
             Method::PositiveCoop => pixel(&mut config),
             Method::TrmMlBase => {
                 config.pseudo.form = PseudoForm::Prototype;
-                // Each pseudo-label counts the same, however many there are.
-                config.pseudo.unknown_power = 1.0;
                 config.pseudo.weight = 0.5;
             }
             Method::TrmMl => {
@@ -401,6 +401,8 @@ impl MethodConfig {
             self.distillation.weight,
             self.contrastive.weight,
             self.pseudo.weight,
+            self.distillation.unknown_power,
+            self.pseudo.unknown_power,
         ];
         if rates
             .iter()
@@ -409,7 +411,7 @@ impl MethodConfig {
         {
             return bad(
                 "optimizer",
-                "rates and weights must be numbers of at least 0",
+                "rates, weights and their powers must be numbers of at least 0",
             );
         }
         let positive = [

@@ -24,6 +24,8 @@ pub struct Teaching {
     pub target_weight: f64,
     /// Weight with which an unknown entry counts as absent.
     pub assume_negative: f64,
+    /// Factor of the distillation's loss.
+    pub distillation_weight: f64,
     /// Visual prototypes, `[C, D]`; without them there is no contrastive loss.
     pub prototypes: Option<Tensor>,
 }
@@ -96,7 +98,7 @@ impl Model {
         if let (Some(teacher), Some(student), true) = (
             forward.logits(REGION),
             forward.logits(QUERY),
-            distillation.weight > 0.0,
+            teaching.distillation_weight > 0.0,
         ) {
             let loss = match (distillation.form, &forward.query, &forward.region) {
                 (Distillation::Class, ..) => {
@@ -110,7 +112,7 @@ impl Model {
             push(
                 &mut parts,
                 "distillation",
-                vec![(loss * distillation.weight)?],
+                vec![(loss * teaching.distillation_weight)?],
             )?;
         }
         let config = &config.contrastive;

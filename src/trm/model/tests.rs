@@ -78,6 +78,7 @@ fn teaching(dtype: DType) -> Teaching {
         )),
         target_weight: 0.7,
         assume_negative: 0.1,
+        distillation_weight: 1.0,
         prototypes: Some(unit(&noise(8, &[C, D])).unwrap().to_dtype(dtype).unwrap()),
     }
 }
@@ -171,6 +172,7 @@ fn distillation_teaches_the_query_branch_and_not_its_teacher() {
         targets: None,
         target_weight: 0.0,
         assume_negative: 0.0,
+        distillation_weight: 1.0,
         prototypes: None,
     };
     let loss = model.loss(&live, &text, &forward, &silent).unwrap();
@@ -199,6 +201,11 @@ fn unknown_labels_do_not_move_the_supervised_loss() {
     let mut plain = teaching(DType::F64);
     plain.assume_negative = 0.0;
     let with = part(&plain, "supervised").unwrap();
+    let whole = part(&plain, "distillation").unwrap();
+    plain.distillation_weight = 0.5;
+    assert!((part(&plain, "distillation").unwrap() - 0.5 * whole).abs() < 1e-12);
+    plain.distillation_weight = 0.0;
+    assert_eq!(part(&plain, "distillation"), None);
     plain.targets = None;
     assert_eq!(part(&plain, "supervised").unwrap(), with);
     assert_eq!(part(&plain, "targets"), None);
