@@ -86,8 +86,12 @@ fn teaching(dtype: DType) -> Teaching {
 fn loss_of(model: &Model, encoder: &TestEncoder, weights: &Weights) -> Tensor {
     let text = model.text(weights, encoder).unwrap();
     let forward = model.forward(weights, &text, &batch(DType::F64)).unwrap();
+    let teaching = Teaching {
+        distillation_weight: model.config().distillation.weight,
+        ..teaching(DType::F64)
+    };
     model
-        .loss(weights, &text, &forward, &teaching(DType::F64))
+        .loss(weights, &text, &forward, &teaching)
         .unwrap()
         .total
 }
