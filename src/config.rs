@@ -239,7 +239,7 @@ section! {
         device: u32 = 0,
         /// Inference workers; 0: one per core on a CPU, one on a GPU.
         workers: usize = 0,
-        /// Largest batch. On a CPU batches also end at about 20 ms of work: larger ones only wait and take memory.
+        /// Largest batch. On a CPU batches also end at four images or about 20 ms of work: larger ones only take memory.
         max_batch: usize = 16,
         /// Largest batch in bytes of pixels, MiB.
         max_batch_mib: u64 = 64,

@@ -301,13 +301,13 @@ impl Tagger {
     }
 
     /// Finds [`Tagger::useful_batch`]. A GPU wants all it can get. On a processor a batch only spreads what a run costs
-    /// beside the arithmetic, well under a millisecond; beyond `time` it makes images wait and takes memory for nothing.
+    /// beside the arithmetic, well under a millisecond; beyond `time`, or `images`, it makes images wait and takes memory for nothing.
     ///
     /// # Errors
     /// A run that failed.
-    pub fn settle_batch(&mut self, time: Duration) -> Result<(), SessionError> {
-        let limit = self.options.session.max_batch;
-        if self.model.device.is_gpu() || limit == 1 {
+    pub fn settle_batch(&mut self, time: Duration, images: usize) -> Result<(), SessionError> {
+        let limit = self.options.session.max_batch.min(images.max(1));
+        if self.model.device.is_gpu() {
             return Ok(());
         }
         let grey = vec![128u8; self.model.shape.image_bytes()];
@@ -317,8 +317,8 @@ impl Tagger {
             self.run(0, &grey, 1, false)?;
             least = least.min(started.elapsed());
         }
-        let images = time.as_secs_f64() / least.as_secs_f64().max(1e-6);
-        self.useful_batch = (images.ceil() as usize).clamp(1, limit);
+        let in_time = time.as_secs_f64() / least.as_secs_f64().max(1e-6);
+        self.useful_batch = (in_time.ceil() as usize).clamp(1, limit);
         Ok(())
     }
 

@@ -335,14 +335,10 @@ impl Drop for Slot {
 }
 
 /// Batch sizes that are warmed. A GPU compiles and plans per shape, so it sees only these and smaller batches are padded;
-/// a CPU runs any size as it is and only needs its arena grown.
+/// a CPU runs any size as it is, the first time slower, and its batches are small ([`CPU_BATCH_IMAGES`]).
 fn bucket_sizes(device: Device, capacity: usize) -> Vec<usize> {
     if !device.is_gpu() {
-        return if capacity == 1 {
-            vec![1]
-        } else {
-            vec![1, capacity]
-        };
+        return (1..=capacity).collect();
     }
     let mut sizes: Vec<usize> = std::iter::successors(Some(1usize), |n| n.checked_mul(2))
         .take_while(|n| *n < capacity)
@@ -352,7 +348,11 @@ fn bucket_sizes(device: Device, capacity: usize) -> Vec<usize> {
 }
 
 /// How long a batch may take on a processor: see [`Tagger::settle_batch`].
-const CPU_BATCH: Duration = Duration::from_millis(20);
+const CPU_BATCH_TIME: Duration = Duration::from_millis(20);
+
+/// Most images in a batch on a processor. From four on small models run no faster, and every image of a batch takes some
+/// megabytes of activations in every worker.
+const CPU_BATCH_IMAGES: usize = 4;
 
 /// Images that are decoded ahead for every worker. On a busy processor each hand-over (fetched, decoded, batched) may wait for
 /// a turn of the scheduler, so a worker that ends a small batch must find more than one other.
@@ -402,7 +402,7 @@ fn prepared(
     let open = || {
         let mut tagger = Tagger::open(runtime, bundle, options, reuse)?;
         tagger.canary()?;
-        tagger.settle_batch(CPU_BATCH)?;
+        tagger.settle_batch(CPU_BATCH_TIME, CPU_BATCH_IMAGES)?;
         tagger.warm(&bucket_sizes(device, tagger.useful_batch()))?;
         // Opening has left a copy or two of the weights there.
         heaps::release();

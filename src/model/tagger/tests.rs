@@ -141,12 +141,14 @@ fn floors_are_where_the_probability_reaches_the_threshold() {
 }
 
 #[test]
-fn a_processor_s_batch_is_bounded_by_time() {
+fn a_processor_s_batch_is_bounded_by_time_and_images() {
     let folder = tempfile::tempdir().unwrap();
     let mut tagger = open(&bundle(&folder.path().join("bundle"), 0.5), HeadRows::All);
     assert_eq!(tagger.useful_batch(), 16);
-    tagger.settle_batch(Duration::ZERO).unwrap();
+    tagger.settle_batch(Duration::ZERO, 16).unwrap();
     assert_eq!(tagger.useful_batch(), 1);
-    tagger.settle_batch(Duration::from_secs(3600)).unwrap();
+    tagger.settle_batch(Duration::from_secs(3600), 16).unwrap();
     assert_eq!(tagger.useful_batch(), 16);
+    tagger.settle_batch(Duration::from_secs(3600), 4).unwrap();
+    assert_eq!(tagger.useful_batch(), 4);
 }

@@ -112,8 +112,8 @@ pub struct ImageRows<T> {
     fetch_places: Semaphore,
     /// The same for what is read from here, where nothing is gained by asking for much at once.
     local_places: Semaphore,
-    /// Two for every decoding thread: a place in a batch is claimed only when it can be filled soon, and when a thread has decoded
-    /// an image the next one is there. With one, threads wait for tasks that want the same cores.
+    /// Four for every decoding thread: a place in a batch is claimed only when it can be filled soon, and when a thread has decoded
+    /// an image the next one is there. With fewer, threads wait for tasks that want the same cores.
     decode_places: Semaphore,
     settings: ImageSettings,
 }
@@ -162,7 +162,7 @@ impl<T: ImageModel> ImageRows<T> {
             local_places: Semaphore::new(
                 (LOCAL_AHEAD * decoders.current_num_threads()).clamp(1, settings.fetches.max(1)),
             ),
-            decode_places: Semaphore::new(2 * decoders.current_num_threads()),
+            decode_places: Semaphore::new(4 * decoders.current_num_threads()),
             decoders,
             settings,
         })
