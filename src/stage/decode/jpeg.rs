@@ -1,4 +1,4 @@
-//! JPEG at a reduced size where the model needs fewer pixels: plain files by [`sequential`], all others by libjpeg-turbo.
+//! JPEG at a reduced size where the model needs fewer pixels: plain files by `sequential`, all others by libjpeg-turbo.
 
 use super::{
     DecodeError, DecodeLimits, ImageSize, Orientation, Stored, raster, resize::Window, scratch,
