@@ -389,7 +389,7 @@ allow_schemes = ["file"]
 allow_path_prefixes = ["{first}"]
 
 [features]
-cache = "{out}/work/features"
+cache = "{out}/features"
 
 [train]
 set = ["prompts.train=false", "optimizer.rate=1e-3"]

@@ -20,12 +20,12 @@ use tagstream::model::bundle::{
     Lineage, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE,
 };
 use tagstream::model::text::TextEncoder;
-use tagstream::retrain::features::FeatureStore;
+use tagstream::retrain::features::Subset;
 use tagstream::retrain::run_folder::RunFolder;
 use tagstream::retrain::scoring::Scorer;
 use tagstream::retrain::trainer::{self, Progress, TrainOptions, Trained};
 use tagstream::trm::config::{Method, MethodConfig};
-use tagstream::trm::features::{FeatureFailure, FeatureSource};
+use tagstream::trm::features::FeatureSource;
 use tagstream::trm::model::Model;
 use tagstream::trm::prompts::{PromptTokens, Prompts};
 
@@ -316,44 +316,6 @@ impl EpochMeans {
                 .map(|(name, sum)| (name, sum / steps))
                 .collect(),
         )
-    }
-}
-
-/// Some rows of a feature store.
-struct Subset<'a> {
-    all: &'a FeatureStore,
-    rows: Vec<usize>,
-    global: Vec<f32>,
-}
-
-impl<'a> Subset<'a> {
-    fn new(all: &'a FeatureStore, rows: Vec<usize>) -> Self {
-        let d = all.dim();
-        let global = rows
-            .iter()
-            .flat_map(|row| &all.global()[row * d..(row + 1) * d])
-            .copied()
-            .collect();
-        Self { all, rows, global }
-    }
-}
-
-impl FeatureSource for Subset<'_> {
-    fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    fn dim(&self) -> usize {
-        self.all.dim()
-    }
-
-    fn global(&self) -> &[f32] {
-        &self.global
-    }
-
-    fn dense(&self, rows: &[usize]) -> Result<Vec<f32>, FeatureFailure> {
-        let rows: Vec<usize> = rows.iter().map(|&row| self.rows[row]).collect();
-        Ok(self.all.dense(&rows)?)
     }
 }
 

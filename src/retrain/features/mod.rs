@@ -5,10 +5,12 @@
 
 mod cache;
 mod extract;
+mod subset;
 mod worker;
 
 pub use cache::{FeatureCache, Key};
 pub use extract::{Encoder, Extraction, Progress, Skipped};
+pub use subset::Subset;
 
 use crate::trm::features::{FeatureFailure, FeatureSource};
 use bytes::Bytes;
