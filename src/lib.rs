@@ -31,6 +31,9 @@
 //! | [`ops`] | health, metrics, telemetry, doctor | a view of the rest |
 //! | [`demo`] | synthetic scenes and the embedded broker | everything |
 
+#[macro_use]
+mod wide;
+
 pub mod config;
 pub mod demo;
 pub mod error;

@@ -30,7 +30,6 @@ pub(crate) mod matrix;
 mod pool;
 mod residual_mlp;
 mod rows;
-mod simd;
 mod softmax;
 mod transformer;
 mod unit;
@@ -43,12 +42,12 @@ pub use linear::FrozenLinear;
 pub use pool::{attention_pool, attention_saliency};
 pub use residual_mlp::ResidualMlp;
 pub use rows::select_rows;
-pub(crate) use simd::wide;
 pub use softmax::softmax;
 pub use transformer::{FrozenBlock, FrozenTransformer};
 pub(crate) use unit::unit_rows;
 pub use unit::{row_products, unit};
 
+pub(crate) use crate::wide::wide;
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
 
 /// The element types the operations run in.

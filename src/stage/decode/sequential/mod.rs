@@ -10,9 +10,6 @@
 //! Everything else, and every file in which something is found to be wrong, is [`Unfit`] and left to libjpeg-turbo, which
 //! says what is wrong or puts up with it.
 
-#[macro_use]
-mod wide;
-
 mod bits;
 mod colour;
 mod frame;
