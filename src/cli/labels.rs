@@ -238,8 +238,20 @@ fn write_whole(
 
 fn options(config: &Option<PathBuf>) -> anyhow::Result<ObjectStoreConfig> {
     Ok(match config {
-        Some(path) => StageConfig::load(Some(path))?.object_store,
+        Some(path) => {
+            StageConfig::load(Some(path))
+                .map_err(|e| usage(e.to_string()))?
+                .object_store
+        }
         None => ObjectStoreConfig::default(),
+    })
+}
+
+fn open(url: &str, options: &ObjectStoreConfig) -> anyhow::Result<TableStore> {
+    let opened = TableStore::open_for_reading(url, options);
+    opened.map_err(|error| match error.is_usage() {
+        true => usage(format!("--store: {error}")).into(),
+        false => error.into(),
     })
 }
 
@@ -257,7 +269,7 @@ async fn read(from: &Source) -> anyhow::Result<LabelTable> {
     let Some(url) = &from.store else {
         return Err(usage("name where labels are: --store URL, or --from FILE").into());
     };
-    let store = TableStore::open_for_reading(url, &options(&from.config)?)?;
+    let store = open(url, &options(&from.config)?)?;
     let mut table = read_labels(&store, &from.table).await?;
     if table.images().next().is_none() {
         eprintln!("no labels in the table `{}` at {url}", from.table);
@@ -354,7 +366,7 @@ fn stats(table: &LabelTable, json: bool) -> anyhow::Result<()> {
 
 async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
     let stores = options(&args.config)?;
-    let store = TableStore::open_for_reading(&args.store, &stores)?;
+    let store = open(&args.store, &stores)?;
     let labels = read_labels(&store, &args.table).await?;
     let view = match &args.model {
         Some(spec) => {

@@ -110,7 +110,11 @@ pub fn run(args: RegistryArgs) -> anyhow::Result<Exit> {
         usage("name the registry: --registry URL, or the environment variable TAGSTREAM_REGISTRY")
     })?;
     let options = match &args.config {
-        Some(path) => StageConfig::load(Some(path))?.object_store,
+        Some(path) => {
+            StageConfig::load(Some(path))
+                .map_err(|e| usage(e.to_string()))?
+                .object_store
+        }
         None => ObjectStoreConfig::default(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

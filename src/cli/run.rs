@@ -204,6 +204,7 @@ fn ended(error: PipelineError) -> anyhow::Error {
     let exit = match &error {
         _ if error.is_temporary() => Exit::Temporary,
         PipelineError::Config(_) | PipelineError::NoPartition(_) => Exit::Usage,
+        PipelineError::Store(error) if error.is_usage() => Exit::Usage,
         _ => Exit::Failure,
     };
     let message = error.to_string();

@@ -9,5 +9,6 @@ mod documents;
 mod fetch_decode;
 mod fetching;
 mod fuzz_replay;
+mod label_tables;
 mod retraining;
 mod train_eval;

@@ -86,6 +86,20 @@ fn a_candidate_as_good_as_the_champion_is_held() {
     world.assert_whole();
 }
 
+/// Nobody has filed a label yet, or `labels.url` is mistyped.
+#[test]
+fn a_folder_of_tables_that_is_not_there_is_a_usage_error() {
+    let world = World::new(0, Words::Known, "method = \"zero-shot\"");
+    for arguments in [["--dry-run"].as_slice(), &["--every", "1h"], &[]] {
+        assert_eq!(world.finish(arguments), Some(2), "{}", world.log());
+        let tables = world.path("tables");
+        let named = format!("no folder {}", tables.display());
+        assert!(world.log().contains(&named), "{}", world.log());
+        assert!(!tables.exists());
+    }
+    world.assert_whole();
+}
+
 /// `--every` repeats, and hears SIGTERM in a later round as in the first.
 #[test]
 fn repeated_runs_end_on_sigterm() {

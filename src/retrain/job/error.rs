@@ -59,16 +59,17 @@ impl JobError {
 
     /// Whether arguments or configuration are wrong.
     pub fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            JobError::Config(_)
-                | JobError::Unsuitable(_)
-                | JobError::Registry(
-                    RegistryError::BadUrl { .. }
-                        | RegistryError::NotARegistry { .. }
-                        | RegistryError::NothingPromoted { .. }
-                )
-        )
+        match self {
+            JobError::Config(_) | JobError::Unsuitable(_) => true,
+            JobError::Registry(error) => matches!(
+                error,
+                RegistryError::BadUrl { .. }
+                    | RegistryError::NotARegistry { .. }
+                    | RegistryError::NothingPromoted { .. }
+            ),
+            JobError::Table(TableError::Store(error)) => error.is_usage(),
+            _ => false,
+        }
     }
 
     pub(super) fn work<E: std::error::Error + Send + Sync + 'static>(

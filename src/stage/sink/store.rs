@@ -4,9 +4,14 @@
 //! On a local disk: write aside, fsync, hard-link, fsync the folder. On S3, Google Cloud Storage and Azure: a conditional put.
 //! A store that cannot do this is refused when it is opened.
 
+mod error;
+
+pub use error::StoreError;
+
 use super::staging;
 use crate::config::ObjectStoreConfig;
 use bytes::Bytes;
+use error::classified;
 use futures::TryStreamExt;
 use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem,
@@ -19,107 +24,6 @@ use url::Url;
 const REQUEST_TIMEOUT: &str = "300 seconds";
 /// Put twice when a store is opened; the second must be refused.
 const PROBE: &str = "_tagstream-conditional-put-probe";
-
-/// Why a store could not be opened or used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The configuration names no place.
-    #[error("`output.url` is empty: name a folder or an object store (s3://bucket/prefix)")]
-    NoUrl,
-    /// Not a folder and not a URL of a store we know.
-    #[error("`{url}` names no folder and no object store: {reason}")]
-    BadUrl {
-        /// The URL asked for.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The store takes a second put where a first one lies, or has no conditional put.
-    #[error(
-        "the store at {url} cannot create a file only if it is absent ({reason}); exactly-once output needs that. \
-         Use a local folder, Amazon S3, Google Cloud Storage, Azure, or an S3-compatible server that honours `If-None-Match: *`"
-    )]
-    NoConditionalPut {
-        /// The store.
-        url: String,
-        /// What happened.
-        reason: String,
-    },
-    /// A request failed in a way that repeating may cure.
-    #[error("{action} {path}: {source}")]
-    Transient {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: String,
-        /// What the store said.
-        source: object_store::Error,
-    },
-    /// A request failed in a way that repeating cannot cure.
-    #[error("{action} {path}: {source}")]
-    Permanent {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: String,
-        /// What the store said.
-        source: object_store::Error,
-    },
-}
-
-impl StoreError {
-    /// Whether repeating may help.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, StoreError::Transient { .. })
-    }
-}
-
-fn classified(action: &'static str, path: &Path, source: object_store::Error) -> StoreError {
-    use object_store::Error as E;
-    let path = path.to_string();
-    let permanent = match &source {
-        E::NotFound { .. }
-        | E::InvalidPath { .. }
-        | E::NotSupported { .. }
-        | E::NotImplemented { .. }
-        | E::PermissionDenied { .. }
-        | E::Unauthenticated { .. }
-        | E::UnknownConfigurationKey { .. } => true,
-        // A full or read-only disk cures itself only by a person; the process manager starts us again.
-        E::Generic { source, .. } => io_kind(source.as_ref()).is_some_and(|kind| {
-            use std::io::ErrorKind::*;
-            matches!(
-                kind,
-                PermissionDenied | StorageFull | ReadOnlyFilesystem | NotADirectory
-            )
-        }),
-        _ => false,
-    };
-    if permanent {
-        StoreError::Permanent {
-            action,
-            path,
-            source,
-        }
-    } else {
-        StoreError::Transient {
-            action,
-            path,
-            source,
-        }
-    }
-}
-
-fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKind> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return Some(io.kind());
-        }
-        cause = error.source();
-    }
-    None
-}
 
 /// What a create-if-absent put came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,17 +50,22 @@ impl TableStore {
     /// # Errors
     /// [`StoreError`] says why the place cannot be used.
     pub async fn open(url: &str, options: &ObjectStoreConfig) -> Result<Self, StoreError> {
-        let store = Self::open_for_reading(url, options)?;
+        let store = Self::resolved(url, options, true)?;
         store.prove_conditional_put().await?;
         Ok(store)
     }
 
-    /// Opens `url` for readers, who need no conditional put.
+    /// Opens `url` for readers, who need no conditional put and create nothing.
     ///
     /// # Errors
-    /// [`StoreError`] says why the place cannot be used.
+    /// [`StoreError::NoFolder`] if `url` names a folder that is not there; otherwise [`StoreError`] says why the place cannot
+    /// be used.
     pub fn open_for_reading(url: &str, options: &ObjectStoreConfig) -> Result<Self, StoreError> {
-        let (inner, root, disk) = resolve(url, options)?;
+        Self::resolved(url, options, false)
+    }
+
+    fn resolved(url: &str, options: &ObjectStoreConfig, create: bool) -> Result<Self, StoreError> {
+        let (inner, root, disk) = resolve(url, options, create)?;
         let store = Self::from_parts(url, inner, root);
         Ok(TableStore { disk, ..store })
     }
@@ -323,7 +232,7 @@ impl TableStore {
 
 type Place = (Arc<dyn ObjectStore>, Path, Option<LocalFileSystem>);
 
-fn resolve(url: &str, options: &ObjectStoreConfig) -> Result<Place, StoreError> {
+fn resolve(url: &str, options: &ObjectStoreConfig, create: bool) -> Result<Place, StoreError> {
     if url.is_empty() {
         return Err(StoreError::NoUrl);
     }
@@ -332,7 +241,7 @@ fn resolve(url: &str, options: &ObjectStoreConfig) -> Result<Place, StoreError> 
         reason,
     };
     if !url.contains("://") {
-        return local(std::path::Path::new(url)).map_err(bad);
+        return local(std::path::Path::new(url), create, bad);
     }
     let parsed = Url::parse(url).map_err(|e| bad(e.to_string()))?;
     let given = match parsed.scheme() {
@@ -340,7 +249,7 @@ fn resolve(url: &str, options: &ObjectStoreConfig) -> Result<Place, StoreError> 
             let folder = parsed.to_file_path().map_err(|()| {
                 bad("a file URL names a folder of this machine: file:///folder".into())
             })?;
-            return local(&folder).map_err(bad);
+            return local(&folder, create, bad);
         }
         "s3" | "s3a" => ("AWS_", &options.s3),
         "gs" => ("GOOGLE_", &options.gs),
@@ -367,10 +276,21 @@ fn resolve(url: &str, options: &ObjectStoreConfig) -> Result<Place, StoreError> 
     Ok((Arc::from(inner), root, None))
 }
 
-fn local(folder: &std::path::Path) -> Result<Place, String> {
-    std::fs::create_dir_all(folder).map_err(|e| format!("cannot create the folder: {e}"))?;
+fn local(
+    folder: &std::path::Path,
+    create: bool,
+    bad: impl Fn(String) -> StoreError,
+) -> Result<Place, StoreError> {
+    if create {
+        std::fs::create_dir_all(folder)
+            .map_err(|e| bad(format!("cannot create the folder: {e}")))?;
+    } else if !folder.is_dir() {
+        return Err(StoreError::NoFolder {
+            folder: folder.display().to_string(),
+        });
+    }
     let files = LocalFileSystem::new_with_prefix(folder)
-        .map_err(|e| e.to_string())?
+        .map_err(|e| bad(e.to_string()))?
         .with_fsync(true);
     Ok((Arc::new(files.clone()), Path::default(), Some(files)))
 }
@@ -436,5 +356,31 @@ mod tests {
                 .await
                 .contains("cannot create the folder")
         );
+    }
+
+    #[test]
+    fn a_reader_creates_nothing() {
+        let above = tempfile::tempdir().unwrap();
+        let missing = above.path().join("lables/deep");
+        let file = above.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let folder = |path: &std::path::Path| path.display().to_string();
+        for (url, named) in [
+            (folder(&missing), &missing),
+            (format!("file://{}", missing.display()), &missing),
+            (folder(&file), &file),
+        ] {
+            let error = TableStore::open_for_reading(&url, &ObjectStoreConfig::default());
+            let error = error.unwrap_err();
+            assert!(
+                matches!(&error, StoreError::NoFolder { folder: f } if *f == folder(named)),
+                "{error}"
+            );
+            assert!(error.is_usage());
+        }
+        assert!(!above.path().join("lables").exists());
+        let here = folder(above.path());
+        TableStore::open_for_reading(&here, &ObjectStoreConfig::default()).unwrap();
+        assert_eq!(std::fs::read_dir(above.path()).unwrap().count(), 1);
     }
 }

@@ -1,0 +1,126 @@
+//! Why a store cannot be used, and whether repeating helps.
+
+use object_store::path::Path;
+
+/// Why a store could not be opened or used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The configuration names no place.
+    #[error("`output.url` is empty: name a folder or an object store (s3://bucket/prefix)")]
+    NoUrl,
+    /// Not a folder and not a URL of a store we know.
+    #[error("`{url}` names no folder and no object store: {reason}")]
+    BadUrl {
+        /// The URL asked for.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A reader's folder is not there; only a writer creates one.
+    #[error(
+        "there is no folder {folder}: name the one that the stage keeps its tables in (its `output.url`); it is there once \
+         the stage has run"
+    )]
+    NoFolder {
+        /// The folder asked for.
+        folder: String,
+    },
+    /// The store takes a second put where a first one lies, or has no conditional put.
+    #[error(
+        "the store at {url} cannot create a file only if it is absent ({reason}); exactly-once output needs that. \
+         Use a local folder, Amazon S3, Google Cloud Storage, Azure, or an S3-compatible server that honours `If-None-Match: *`"
+    )]
+    NoConditionalPut {
+        /// The store.
+        url: String,
+        /// What happened.
+        reason: String,
+    },
+    /// A request failed in a way that repeating may cure.
+    #[error("{action} {path}: {source}")]
+    Transient {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: String,
+        /// What the store said.
+        source: object_store::Error,
+    },
+    /// A request failed in a way that repeating cannot cure.
+    #[error("{action} {path}: {source}")]
+    Permanent {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: String,
+        /// What the store said.
+        source: object_store::Error,
+    },
+}
+
+impl StoreError {
+    /// Whether repeating may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, StoreError::Transient { .. })
+    }
+
+    /// Whether the place that was named is wrong.
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            StoreError::NoUrl | StoreError::BadUrl { .. } | StoreError::NoFolder { .. }
+        )
+    }
+}
+
+/// What a request's failure is to us: cured by repeating or not.
+pub(super) fn classified(
+    action: &'static str,
+    path: &Path,
+    source: object_store::Error,
+) -> StoreError {
+    use object_store::Error as E;
+    let path = path.to_string();
+    let permanent = match &source {
+        E::NotFound { .. }
+        | E::InvalidPath { .. }
+        | E::NotSupported { .. }
+        | E::NotImplemented { .. }
+        | E::PermissionDenied { .. }
+        | E::Unauthenticated { .. }
+        | E::UnknownConfigurationKey { .. } => true,
+        // A full or read-only disk cures itself only by a person; the process manager starts us again.
+        E::Generic { source, .. } => io_kind(source.as_ref()).is_some_and(|kind| {
+            use std::io::ErrorKind::*;
+            matches!(
+                kind,
+                PermissionDenied | StorageFull | ReadOnlyFilesystem | NotADirectory
+            )
+        }),
+        _ => false,
+    };
+    if permanent {
+        StoreError::Permanent {
+            action,
+            path,
+            source,
+        }
+    } else {
+        StoreError::Transient {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKind> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return Some(io.kind());
+        }
+        cause = error.source();
+    }
+    None
+}
