@@ -2,6 +2,7 @@
 //!
 //! Section structs live here; every key stands, commented with its default, in `configs/stage.toml` (a test proves it).
 //! An environment variable names a key by its path: `TAGSTREAM_FETCH__TIMEOUT_MS=2000` sets `fetch.timeout_ms`.
+//! `StageConfig::load` stands beside the retraining job's, in `src/environment.rs`: both are given one environment.
 
 mod reference;
 #[cfg(test)]
@@ -9,13 +10,9 @@ mod tests;
 
 pub use reference::reference;
 
-use figment::{
-    Figment,
-    providers::{Env, Format, Serialized, Toml},
-};
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +28,12 @@ pub enum ConfigError {
     /// A key is unknown, has the wrong type, or the file is not TOML.
     #[error("configuration: {0}")]
     Invalid(Box<figment::Error>),
+    /// Environment variables that are keys of no configuration.
+    #[error(
+        "configuration: nothing has a key of this name: {}. Correct or unset what is set in the environment; \
+         configs/stage.toml and configs/retrain.toml list the keys", .0.join(", ")
+    )]
+    UnknownVariables(Vec<String>),
     /// A value is out of its range or contradicts another.
     #[error("configuration: `{key}` {reason}")]
     BadValue {
@@ -355,16 +358,6 @@ section! {
 }
 
 impl StageConfig {
-    /// Reads `path` (defaults alone without one), then the environment.
-    ///
-    /// # Errors
-    /// [`ConfigError`] names the file or the key.
-    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let config: StageConfig = merged(path)?;
-        config.validate()?;
-        Ok(config)
-    }
-
     /// SHA-256 (hex) of the whole configuration, without its secrets: which one a process runs with.
     pub fn hash(&self) -> String {
         let text = toml::to_string(self).expect("a configuration is plain data");
@@ -445,29 +438,4 @@ impl StageConfig {
         }
         Ok(())
     }
-}
-
-/// Defaults, then the TOML file, then `TAGSTREAM_<SECTION>__<KEY>`.
-///
-/// # Errors
-/// [`ConfigError`] names the file or the key.
-pub fn merged<T: Default + Serialize + serde::de::DeserializeOwned>(
-    path: Option<&Path>,
-) -> Result<T, ConfigError> {
-    let mut figment = Figment::from(Serialized::defaults(T::default()));
-    if let Some(path) = path {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-            path: path.display().to_string(),
-            source,
-        })?;
-        figment = figment.merge(Toml::string(&text));
-    }
-    figment
-        .merge(
-            Env::prefixed("TAGSTREAM_")
-                .filter(|key| key.as_str().contains("__"))
-                .split("__"),
-        )
-        .extract()
-        .map_err(|e| ConfigError::Invalid(Box::new(e)))
 }

@@ -36,6 +36,7 @@ mod wide;
 
 pub mod config;
 pub mod demo;
+mod environment;
 pub mod error;
 pub mod eval;
 pub mod events;

@@ -49,6 +49,7 @@ fn sections() -> Vec<Section> {
 const HEADER: &str = "\
 # The stage's configuration: every key with its default. A line that begins with `#` and no space is a key: take the `#` away
 # to change it. An environment variable overrides a key by its path: TAGSTREAM_FETCH__TIMEOUT_MS=2000 sets fetch.timeout_ms.
+# Variables that name keys of retrain.toml alone are left to that job; one that names no key of either is an error.
 # `tagstream config validate --config FILE` checks a file, `tagstream config print` shows what results.
 #
 # Made from src/config.rs; a test fails when it is stale (UPDATE_DOCS=1 cargo test --lib config:: writes it).
@@ -85,7 +86,7 @@ mod tests {
     use std::{collections::BTreeSet, fs, path::PathBuf};
 
     fn path() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/stage.toml")
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("configs/stage.toml")
     }
 
     fn uncommented(text: &str) -> String {

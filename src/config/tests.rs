@@ -1,5 +1,5 @@
 use super::*;
-use std::fs;
+use std::{fs, path::Path};
 
 fn file(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();

@@ -4,13 +4,10 @@
 
 use super::judge::JudgeConfig;
 use crate::{
-    config::{
-        ConfigError, DecodeConfig, FetchConfig, LogConfig, ObjectStoreConfig, Provider, merged,
-    },
+    config::{ConfigError, DecodeConfig, FetchConfig, LogConfig, ObjectStoreConfig, Provider},
     trm::config::{Method, MethodConfig},
 };
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 
 /// `tagstream retrain --config`: everything the job can be told.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -159,16 +156,6 @@ section! {
 }
 
 impl RetrainConfig {
-    /// Reads `path` (defaults alone without one), then the environment.
-    ///
-    /// # Errors
-    /// [`ConfigError`] names the file or the key.
-    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let config: RetrainConfig = merged(path)?;
-        config.validate()?;
-        Ok(config)
-    }
-
     /// Checks what types cannot.
     ///
     /// # Errors
