@@ -12,9 +12,8 @@
 //! | `delayN` | the step takes N milliseconds longer |
 //! | `on` | a sabotage is in force, see below |
 //!
-//! `@N` arms the N-th pass only (the first is 1); without it every pass. Places: `fetch`, `infer`, `predictions.ack`,
-//! `dead_letter.ack`, `put`, `offset.commit`, `swap` (of the model), `lease` (of the retraining job), `pointer` (of the registry), each
-//! with `.before` and `.after`; and `source.poll` (`delayN` only).
+//! `@N` arms the N-th pass only (the first is 1); without it every pass. Places are a step of [`MESSAGE_STEPS`] or [`OTHER_STEPS`]
+//! with `.before` or `.after`, and `source.poll` (`delayN` only). A name that is none of these is refused.
 //!
 //! A sabotage breaks a rule of the protocol on purpose, so that it can be seen that the chaos checker finds it:
 //!
@@ -25,6 +24,25 @@
 //! | `sabotage.resume.trust` | a partition goes on at Kafka's committed offset, whatever the files say |
 //!
 //! Without debug assertions and without the cargo feature `failpoints` (a release build) nothing of this is compiled in.
+
+/// The steps that a message is taken through, in their order.
+pub const MESSAGE_STEPS: [&str; 6] = [
+    "fetch",
+    "infer",
+    "predictions.ack",
+    "dead_letter.ack",
+    "put",
+    "offset.commit",
+];
+
+/// The other steps: a swap of the model, a move of the registry's pointer, the taking of the retraining job's lease.
+pub const OTHER_STEPS: [&str; 3] = ["swap", "pointer", "lease"];
+
+/// The places before and after each of `steps`.
+pub fn places(steps: &[&str]) -> Vec<String> {
+    let around = |step: &&str| [format!("{step}.before"), format!("{step}.after")];
+    steps.iter().flat_map(around).collect()
+}
 
 /// The error that the action `error` makes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,6 +129,7 @@ pub async fn pass(_name: &'static str) -> Result<(), Injected> {
 
 #[cfg(any(debug_assertions, feature = "failpoints"))]
 mod armed {
+    use super::{MESSAGE_STEPS, OTHER_STEPS, places};
     use std::{
         collections::HashMap,
         sync::{
@@ -119,6 +138,19 @@ mod armed {
         },
         time::Duration,
     };
+
+    /// Names beside those of steps.
+    const OTHER_NAMES: [&str; 4] = [
+        "source.poll",
+        "sabotage.put.overwrite",
+        "sabotage.commit.early",
+        "sabotage.resume.trust",
+    ];
+
+    fn exists(name: &str) -> bool {
+        let steps = [&MESSAGE_STEPS[..], &OTHER_STEPS].concat();
+        OTHER_NAMES.contains(&name) || places(&steps).iter().any(|place| place == name)
+    }
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum Action {
@@ -142,6 +174,9 @@ mod armed {
             .map(|part| {
                 let bad = || format!("TAGSTREAM_FAILPOINTS: {part:?} is not PLACE=ACTION[@N]");
                 let (name, rest) = part.split_once('=').ok_or_else(bad)?;
+                if !exists(name) {
+                    return Err(format!("TAGSTREAM_FAILPOINTS: there is no place {name:?}"));
+                }
                 let (action, at) = match rest.split_once('@') {
                     Some((action, at)) => (action, Some(at.parse().map_err(|_| bad())?)),
                     None => (rest, None),
@@ -170,6 +205,8 @@ mod armed {
     });
 
     pub fn next(name: &str) -> Option<Action> {
+        // A place that the lists do not know could not be armed.
+        debug_assert!(exists(name), "{name} is on no list");
         let point = POINTS.get(name)?;
         let pass = point.passes.fetch_add(1, Ordering::SeqCst) + 1;
         point.at.is_none_or(|at| at == pass).then_some(point.action)
@@ -198,8 +235,12 @@ mod armed {
             assert_eq!(points["infer.before"].action, Action::Error);
             let slow = &parse("put.before=delay250").unwrap()["put.before"];
             assert_eq!(slow.action, Action::Delay(Duration::from_millis(250)));
-            for bad in ["put", "put=explode", "put=kill@x", "put=delay"] {
-                assert!(parse(bad).is_err(), "{bad}");
+            for bad in ["put", "explode", "kill@x", "delay"] {
+                assert!(parse(&format!("put.after={bad}")).is_err(), "{bad}");
+            }
+            for nowhere in ["put", "put.during", "output.after", "sabotage"] {
+                let error = parse(&format!("{nowhere}=kill")).unwrap_err();
+                assert!(error.contains(nowhere), "{error}");
             }
         }
     }

@@ -341,14 +341,8 @@ async fn promote(
 ) -> Result<Pointer, RegistryError> {
     registry
         .decide(Decision {
-            action: Action::Promoted,
-            version,
-            who: reason.who.clone(),
-            why: reason.why.clone(),
-            verdict: None,
-            run: None,
             generation,
-            token: None,
+            ..Decision::by_hand(Action::Promoted, version, &reason.who, &reason.why)
         })
         .await
 }

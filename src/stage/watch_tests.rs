@@ -126,16 +126,7 @@ impl World {
     }
 
     async fn point_at(&self, version: u64) {
-        let decision = Decision {
-            action: Action::Promoted,
-            version,
-            who: "test".into(),
-            why: "test".into(),
-            verdict: None,
-            run: None,
-            generation: None,
-            token: None,
-        };
+        let decision = Decision::by_hand(Action::Promoted, version, "test", "test");
         self.registry.decide(decision).await.unwrap();
     }
 }

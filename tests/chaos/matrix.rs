@@ -15,33 +15,29 @@ use std::{
     process::ExitStatus,
     time::{Duration, Instant},
 };
+use tagstream::failpoint::{self, MESSAGE_STEPS, OTHER_STEPS};
 
 const MESSAGES: usize = 48;
 /// Longer than the drain may take.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Places, and the pass at which something happens there: on the way of a message, of a model's swap, of the registry's pointer, and of the
-/// retraining job's lease.
-const PLACES: [(&str, u64); 18] = [
-    ("fetch.before", 10),
-    ("fetch.after", 10),
-    ("infer.before", 10),
-    ("infer.after", 10),
-    ("predictions.ack.before", 2),
-    ("predictions.ack.after", 2),
-    ("dead_letter.ack.before", 2),
-    ("dead_letter.ack.after", 2),
-    ("put.before", 2),
-    ("put.after", 2),
-    ("offset.commit.before", 2),
-    ("offset.commit.after", 1),
-    ("swap.before", 1),
-    ("swap.after", 1),
-    ("pointer.before", 1),
-    ("pointer.after", 1),
-    ("lease.before", 1),
-    ("lease.after", 1),
-];
+/// Every place, and the pass at which something happens there.
+fn places() -> Vec<(String, u64)> {
+    let pass = |place: &str| match place.split('.').next() {
+        // Once for each image.
+        Some("fetch" | "infer") => 10,
+        Some("predictions" | "dead_letter" | "put") => 2,
+        _ if place == "offset.commit.before" => 2,
+        _ => 1,
+    };
+    let steps = [&MESSAGE_STEPS[..], &OTHER_STEPS].concat();
+    let places = failpoint::places(&steps).into_iter();
+    let with_pass = |place: String| {
+        let pass = pass(&place);
+        (place, pass)
+    };
+    places.map(with_pass).collect()
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
@@ -65,7 +61,7 @@ impl Action {
 }
 
 struct Cell {
-    place: &'static str,
+    place: String,
     action: Action,
     pass: u64,
 }
@@ -80,12 +76,12 @@ impl fmt::Display for Cell {
 /// `(i + i / 4 + seed) mod 4`, so a step's `before` and `after` differ, and any four seeds in a row have the whole matrix between them.
 fn cells(short: bool, seed: u64) -> Vec<Cell> {
     let mut cells = Vec::new();
-    for (i, (place, pass)) in PLACES.into_iter().enumerate() {
+    for (i, (place, pass)) in places().into_iter().enumerate() {
         let turn = (i + i / 4 + (seed % 4) as usize) % 4;
         for (k, action) in Action::ALL.into_iter().enumerate() {
             if !short || turn == k {
                 cells.push(Cell {
-                    place,
+                    place: place.clone(),
                     action,
                     pass,
                 });

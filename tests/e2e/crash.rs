@@ -7,6 +7,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
+use tagstream::failpoint;
 
 const MESSAGES: usize = 240;
 const PARTITIONS: i32 = 2;
@@ -96,27 +97,18 @@ fn dying_at_any_step_of_a_commit_loses_and_doubles_nothing() {
     let (calm, _) = world("calm-steps");
     calm.start("calm", "").finish();
     let undisturbed = rows_by_image(&calm);
-    let places = [
-        ("fetch.before", 30),
-        ("fetch.after", 30),
-        ("infer.before", 30),
-        ("infer.after", 30),
-        ("predictions.ack.before", 2),
-        ("predictions.ack.after", 2),
-        ("dead_letter.ack.before", 2),
-        ("dead_letter.ack.after", 2),
-        ("put.before", 2),
-        ("put.after", 2),
-        ("offset.commit.before", 2),
-        ("offset.commit.after", 1),
-    ];
+    let places = failpoint::places(&failpoint::MESSAGE_STEPS);
     let next = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while let Some((place, pass)) =
-                    places.get(next.fetch_add(1, Ordering::SeqCst) as usize)
-                {
+                while let Some(place) = places.get(next.fetch_add(1, Ordering::SeqCst) as usize) {
+                    let pass = match place.as_str() {
+                        // Once for each image; the others once for each file.
+                        p if p.starts_with("fetch") || p.starts_with("infer") => 30,
+                        "offset.commit.after" => 1,
+                        _ => 2,
+                    };
                     let (world, broken) = world(&format!("step-{place}"));
                     world.start("dying", &format!("{place}=kill@{pass}")).dies();
                     world.start("again", "").finish();

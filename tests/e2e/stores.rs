@@ -163,23 +163,17 @@ async fn on_a_real_s3_one_of_many_promotions_wins() {
         run,
     };
     let first = registry.register(&registration(None)).await.unwrap();
-    let decision = |generation, who: String| Decision {
-        action: Action::Promoted,
-        version: first.version,
-        who,
-        why: "because".into(),
-        verdict: None,
-        run: None,
+    let decision = |generation, who: &str| Decision {
         generation,
-        token: None,
+        ..Decision::by_hand(Action::Promoted, first.version, who, "because")
     };
-    let begun = registry.decide(decision(None, "a".into())).await.unwrap();
+    let begun = registry.decide(decision(None, "a")).await.unwrap();
     let mut generation = begun.generation;
     for round in 0..5 {
         let tasks = (0..8).map(|i| {
             let (registry, decision) = (
                 registry.clone(),
-                decision(Some(generation), format!("{round}-{i}")),
+                decision(Some(generation), &format!("{round}-{i}")),
             );
             tokio::spawn(async move { registry.decide(decision).await })
         });

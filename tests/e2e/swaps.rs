@@ -64,16 +64,7 @@ async fn registry(folder: &Path) -> Registry {
 }
 
 async fn promote(registry: &Registry, version: u64) {
-    let decision = Decision {
-        action: Action::Promoted,
-        version,
-        who: "test".into(),
-        why: "test".into(),
-        verdict: None,
-        run: None,
-        generation: None,
-        token: None,
-    };
+    let decision = Decision::by_hand(Action::Promoted, version, "test", "test");
     registry.decide(decision).await.unwrap();
 }
 

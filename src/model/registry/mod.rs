@@ -304,14 +304,8 @@ impl Registry {
             None => self.previous(&pointer).await?,
         };
         self.decide(Decision {
-            action: Action::RolledBack,
-            version,
-            who: who.into(),
-            why: why.into(),
-            verdict: None,
-            run: None,
             generation: Some(pointer.generation),
-            token: None,
+            ..Decision::by_hand(Action::RolledBack, version, who, why)
         })
         .await
     }

@@ -182,6 +182,22 @@ pub struct Decision {
     pub token: Option<u64>,
 }
 
+impl Decision {
+    /// A person's, whatever the pointer says.
+    pub fn by_hand(action: Action, version: u64, who: &str, why: &str) -> Self {
+        Decision {
+            action,
+            version,
+            who: who.into(),
+            why: why.into(),
+            verdict: None,
+            run: None,
+            generation: None,
+            token: None,
+        }
+    }
+}
+
 /// The pointer after `decision` about `version`.
 pub(super) fn after(
     before: Option<&Pointer>,

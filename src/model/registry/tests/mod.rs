@@ -77,14 +77,9 @@ fn registration(bundle: &Path) -> Registration<'_> {
 
 fn promotion(version: u64, generation: Option<u64>, who: &str) -> Decision {
     Decision {
-        action: Action::Promoted,
-        version,
-        who: who.into(),
-        why: "because".into(),
         verdict: Some(Verdict::Promote),
-        run: None,
         generation,
-        token: None,
+        ..Decision::by_hand(Action::Promoted, version, who, "because")
     }
 }
 
