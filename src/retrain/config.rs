@@ -5,7 +5,10 @@
 use super::judge::JudgeConfig;
 use crate::{
     config::{ConfigError, DecodeConfig, FetchConfig, LogConfig, ObjectStoreConfig, Provider},
-    trm::config::{Method, MethodConfig},
+    trm::{
+        config::{Method, MethodConfig},
+        settings::settings,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,24 +42,7 @@ pub struct RetrainConfig {
     pub log: LogConfig,
 }
 
-macro_rules! section {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $ty:ty = $default:expr,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields, default)]
-        pub struct $name {
-            $($(#[$field_doc])* pub $field: $ty,)*
-        }
-
-        impl Default for $name {
-            fn default() -> Self {
-                $name { $($field: $default,)* }
-            }
-        }
-    };
-}
-
-section! {
+settings! {
     /// Where models are kept.
     RegistryConfig {
         /// The registry: a folder or an object store (`s3://bucket/prefix`).
@@ -64,7 +50,7 @@ section! {
     }
 }
 
-section! {
+settings! {
     /// Where labels are read.
     LabelSourceConfig {
         /// Where the stage keeps its tables (its `output.url`).
@@ -80,7 +66,7 @@ section! {
     }
 }
 
-section! {
+settings! {
     /// The encoder's features.
     FeaturesConfig {
         /// Folder of the cache; empty: below the user's cache folder.
@@ -96,7 +82,7 @@ section! {
     }
 }
 
-section! {
+settings! {
     /// Training.
     TrainConfig {
         /// `trm-ml`, `trm-ml-base`, `positive-coop`, `dualcoop` or `linear-probe`.
@@ -124,7 +110,7 @@ pub enum CalibrationTarget {
     Precision,
 }
 
-section! {
+settings! {
     /// Calibration, on the held-out part: the judge's measure depends on the order of scores only, which calibration does
     /// not change.
     CalibrationConfig {
@@ -135,7 +121,7 @@ section! {
     }
 }
 
-section! {
+settings! {
     /// One run at a time for each registry.
     LeaseConfig {
         /// A run that shows no life for this long may be taken over, seconds.
@@ -145,7 +131,7 @@ section! {
     }
 }
 
-section! {
+settings! {
     /// The report.
     ReportConfig {
         /// Folder for `report.html` and `report.json`; empty: only in the registry, beside the version.

@@ -14,18 +14,17 @@
 mod candidate;
 mod error;
 mod images;
-mod inputs;
+pub(super) mod inputs;
 mod kept_lease;
 mod trial;
 
-pub use candidate::EpochLosses;
 pub use error::JobError;
 pub use inputs::{Inputs, Part};
 
 use super::{
     config::RetrainConfig,
     judge::{Gate, Judgement},
-    report::{self, Report},
+    report::{self, Cost, Report},
 };
 use crate::model::{
     bundle::Bundle,
@@ -86,15 +85,6 @@ pub enum News {
     Features(usize, usize),
     /// Training steps made, of all; total loss.
     Training(usize, usize, f64),
-}
-
-/// Seconds that each step took, and the memory that the process held at most.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Cost {
-    /// Step names and seconds, in order.
-    pub seconds: Vec<(&'static str, f64)>,
-    /// Largest resident size, MiB; 0 where the system does not tell.
-    pub peak_mib: u64,
 }
 
 /// One run.
@@ -227,6 +217,7 @@ impl<'a> Job<'a> {
                     job, &champion, &candidate, &fetching, &inputs, &held_out,
                 ),
             })
+            .map_err(JobError::work("report.json"))
         })?;
         let place = self.write_report(&report, &folder)?;
         let judgement = &judgement.judgement;

@@ -1,7 +1,7 @@
 //! What a training run fits in closed form before its first step: the memories, and how much they count.
 
 use super::run::{Run, shuffled};
-use super::trainer::TrainError;
+use super::train_error::TrainError;
 use crate::trm::blend::{Blend, fit_blend};
 use crate::trm::fold::Memories;
 use crate::trm::matching::spatial_keys;

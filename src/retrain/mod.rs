@@ -17,4 +17,5 @@ pub mod run_folder;
 pub mod scoring;
 pub mod suggest;
 mod teacher;
+mod train_error;
 pub mod trainer;

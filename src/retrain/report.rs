@@ -5,13 +5,13 @@ mod page;
 
 use super::{
     config::RetrainConfig,
-    job::{Cost, EpochLosses, Inputs, JobError, Part},
+    job::inputs::{Inputs, Part},
     judge::Judgement,
     labels::CategoryCount,
 };
 use crate::{events::BoundingBox, model::bundle::Bundle};
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Bounds between ranges of probability. Beyond the outermost ones a prediction is as sure as a pseudo-label.
@@ -75,6 +75,24 @@ pub struct Example {
     pub before: Vec<ExampleTag>,
     /// Candidate's tags.
     pub after: Vec<ExampleTag>,
+}
+
+/// Mean losses of an epoch, by name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochLosses {
+    /// From 1.
+    pub epoch: usize,
+    /// Name and value.
+    pub losses: Vec<(String, f64)>,
+}
+
+/// Seconds that each step took, and the memory that the process held at most.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Cost {
+    /// Step names and seconds, in order.
+    pub seconds: Vec<(&'static str, f64)>,
+    /// Largest resident size, MiB; 0 where the system does not tell.
+    pub peak_mib: u64,
 }
 
 /// All that the report tells of.
@@ -152,8 +170,8 @@ struct LabelFacts {
 /// Writes both.
 ///
 /// # Errors
-/// [`JobError::Work`] if the facts cannot be written as JSON.
-pub fn make(m: &Material<'_>) -> Result<Report, JobError> {
+/// If the facts cannot be written as JSON.
+pub fn make(m: &Material<'_>) -> serde_json::Result<Report> {
     let new = m.inputs.categories[m.inputs.champion_categories..].iter();
     let facts = Facts {
         run: m.run,
@@ -183,10 +201,7 @@ pub fn make(m: &Material<'_>) -> Result<Report, JobError> {
         cost: m.cost,
         examples: m.examples,
     };
-    let json = serde_json::to_string_pretty(&facts).map_err(|source| JobError::Work {
-        doing: "report.json",
-        source: source.into(),
-    })?;
+    let json = serde_json::to_string_pretty(&facts)?;
     Ok(Report {
         html: page::html(&facts),
         json,

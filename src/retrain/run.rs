@@ -1,6 +1,6 @@
 //! A training run's data: batches, masks, the calibrated start and the memory.
 
-use super::trainer::TrainError;
+use super::train_error::TrainError;
 use crate::trm::features::FeatureSource;
 use crate::trm::model::{Batch, Model, Standard};
 use crate::trm::prompts::TextEncoder;

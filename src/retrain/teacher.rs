@@ -2,7 +2,7 @@
 
 use super::memories::Remembered;
 use super::run::{Run, label_tensor};
-use super::trainer::TrainError;
+use super::train_error::TrainError;
 use crate::trm::blend::Blend;
 use crate::trm::config::PseudoForm;
 use crate::trm::model::{Forward, REGION, TextFeatures};

@@ -1,11 +1,12 @@
 //! The training loop: from frozen features and partial labels to a head.
 
-use super::checkpoint::{Checkpoint, CheckpointError};
+use super::checkpoint::Checkpoint;
 use super::optimizer::{Optimizer, one_cycle};
 use super::run::{Run, normal, shuffled};
 use super::teacher::Teacher;
+pub use super::train_error::TrainError;
 use crate::model::head::{FoldedHead, NamedTensor, TRAINABLE_PREFIX};
-use crate::trm::features::{FeatureFailure, FeatureSource};
+use crate::trm::features::FeatureSource;
 use crate::trm::fold::Memories;
 use crate::trm::model::{Model, Standard, TextFeatures};
 use crate::trm::prompts::TextEncoder;
@@ -15,31 +16,6 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-/// Why a run failed.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    /// The data cannot be trained on.
-    #[error("{0}")]
-    Data(String),
-    /// Features could not be read.
-    #[error("features: {0}")]
-    Features(FeatureFailure),
-    /// The checkpoint.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The loss is no number any more.
-    #[error("the loss is not finite in epoch {epoch}, step {step}: lower optimizer.rate")]
-    Diverged {
-        /// The epoch, from 1.
-        epoch: usize,
-        /// The step, from 1.
-        step: usize,
-    },
-    /// A tensor operation failed.
-    #[error("training: {0}")]
-    Tensor(#[from] candle_core::Error),
-}
 
 /// Where a run stands, after every step.
 #[derive(Debug, Clone, PartialEq)]

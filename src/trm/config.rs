@@ -5,29 +5,13 @@ use super::memory::MemoryConfig;
 use super::prototypes::PrototypeConfig;
 use super::pseudo_labels::PseudoLabelRule;
 use super::regional::RegionalConfig;
+use super::settings::settings;
 use serde::{Deserialize, Serialize};
 
 mod method;
 
-pub use method::{Method, MethodError};
-
-macro_rules! settings {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $ty:ty = $default:expr,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-        #[serde(deny_unknown_fields, default)]
-        pub struct $name {
-            $($(#[$field_doc])* pub $field: $ty,)*
-        }
-
-        impl Default for $name {
-            fn default() -> Self {
-                $name { $($field: $default,)* }
-            }
-        }
-    };
-}
-pub(crate) use settings;
+pub use super::settings::MethodError;
+pub use method::Method;
 
 /// The negative side of matching.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

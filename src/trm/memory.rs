@@ -14,7 +14,7 @@
 //! with K for all of them at each step. `a` and `b` come from a logistic regression on predictions for images that the
 //! fit had not seen (folds), because a kernel machine flatters the images it remembers.
 
-use super::config::{MethodError, settings};
+use super::settings::{MethodError, settings};
 use super::targets::{Targets, folds, logits};
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;

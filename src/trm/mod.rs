@@ -16,6 +16,7 @@ pub mod prototypes;
 pub mod pseudo_labels;
 pub mod region;
 pub mod regional;
+pub(crate) mod settings;
 pub mod start;
 pub mod targets;
 pub mod weights;

@@ -12,7 +12,7 @@
 //!
 //! Whole images with many objects resemble no other image, but an object's region does resemble that object's other regions.
 
-use super::config::{MethodError, settings};
+use super::settings::{MethodError, settings};
 use super::targets::{Targets, logits};
 use candle_core::{Device, Result, Tensor};
 

@@ -8,8 +8,7 @@
 use super::text_config::{TextConfig, TextConfigError};
 use crate::trm::ops::{FrozenLayerNorm, FrozenLinear, FrozenTransformer, select_rows};
 use candle_core::{DType, Device, Tensor};
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Why a text tower could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -102,71 +101,6 @@ pub struct TextTower {
 }
 
 impl TextTower {
-    /// Opens the tower in `folder`: `config.json` or `open_clip_config.json`, and its safetensors (the text tower alone
-    /// or a whole CLIP, of which only the text tensors are read). Weights are held in f32, whatever the file has.
-    ///
-    /// # Errors
-    /// Names the file or tensor that is missing or does not fit.
-    pub fn open(folder: &Path) -> Result<Self, TextError> {
-        const CONFIGS: [&str; 2] = ["config.json", "open_clip_config.json"];
-        const WEIGHTS: [&str; 4] = [
-            "text_encoder.safetensors",
-            "text.safetensors",
-            "model.safetensors",
-            "open_clip_model.safetensors",
-        ];
-        let find = |what, names: &[&str]| {
-            let found = names
-                .iter()
-                .map(|name| folder.join(name))
-                .find(|path| path.is_file());
-            found.ok_or_else(|| TextError::NotFound {
-                folder: folder.to_path_buf(),
-                what,
-                looked_for: names.join(", "),
-            })
-        };
-        let config = Self::read_config(&find("configuration", &CONFIGS)?)?;
-        Self::load(&find("weights", &WEIGHTS)?, config)
-    }
-
-    /// Reads a configuration file.
-    ///
-    /// # Errors
-    /// If it cannot be read or asks for what this tower cannot do.
-    pub fn read_config(path: &Path) -> Result<TextConfig, TextError> {
-        let json = std::fs::read_to_string(path).map_err(|error| TextError::Unreadable {
-            path: path.to_path_buf(),
-            reason: error.to_string(),
-        })?;
-        TextConfig::from_json(&json).map_err(|source| TextError::Config {
-            path: path.to_path_buf(),
-            source,
-        })
-    }
-
-    /// Loads the weights of a safetensors file.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or its tensors do not fit the configuration.
-    pub fn load(weights: &Path, config: TextConfig) -> Result<Self, TextError> {
-        let tensors = super::text_weights::read(weights)?;
-        Self::from_tensors(tensors, config, DType::F32)
-    }
-
-    /// Builds the tower from tensors under Hugging Face's (`text_model.*`) or OpenCLIP's (`transformer.resblocks.*`)
-    /// names. `dtype` is what it computes in: f32, or f64 to check gradients.
-    ///
-    /// # Errors
-    /// If a tensor is missing or does not fit the configuration.
-    pub fn from_tensors(
-        tensors: HashMap<String, Tensor>,
-        config: TextConfig,
-        dtype: DType,
-    ) -> Result<Self, TextError> {
-        super::text_weights::build(tensors, config, dtype)
-    }
-
     /// The tower's shape.
     pub fn config(&self) -> &TextConfig {
         &self.config

@@ -1,4 +1,4 @@
-//! The text tower's tensors: read from safetensors, under Hugging Face's or OpenCLIP's names.
+//! The text tower loaded: its tensors from safetensors, under Hugging Face's or OpenCLIP's names.
 
 use super::text::{TextError, TextTower};
 use super::text_config::{Activation, TextConfig};
@@ -9,6 +9,73 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+
+impl TextTower {
+    /// Opens the tower in `folder`: `config.json` or `open_clip_config.json`, and its safetensors (the text tower alone
+    /// or a whole CLIP, of which only the text tensors are read). Weights are held in f32, whatever the file has.
+    ///
+    /// # Errors
+    /// Names the file or tensor that is missing or does not fit.
+    pub fn open(folder: &Path) -> Result<Self, TextError> {
+        const CONFIGS: [&str; 2] = ["config.json", "open_clip_config.json"];
+        const WEIGHTS: [&str; 4] = [
+            "text_encoder.safetensors",
+            "text.safetensors",
+            "model.safetensors",
+            "open_clip_model.safetensors",
+        ];
+        let find = |what, names: &[&str]| {
+            let found = names
+                .iter()
+                .map(|name| folder.join(name))
+                .find(|path| path.is_file());
+            found.ok_or_else(|| TextError::NotFound {
+                folder: folder.to_path_buf(),
+                what,
+                looked_for: names.join(", "),
+            })
+        };
+        let config = Self::read_config(&find("configuration", &CONFIGS)?)?;
+        Self::load(&find("weights", &WEIGHTS)?, config)
+    }
+
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// If it cannot be read or asks for what this tower cannot do.
+    pub fn read_config(path: &Path) -> Result<TextConfig, TextError> {
+        let json = std::fs::read_to_string(path).map_err(|error| TextError::Unreadable {
+            path: path.to_path_buf(),
+            reason: error.to_string(),
+        })?;
+        TextConfig::from_json(&json).map_err(|source| TextError::Config {
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+
+    /// Loads the weights of a safetensors file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or its tensors do not fit the configuration.
+    pub fn load(weights: &Path, config: TextConfig) -> Result<Self, TextError> {
+        let tensors = read(weights)?;
+        Self::from_tensors(tensors, config, DType::F32)
+    }
+
+    /// Builds the tower from tensors under Hugging Face's (`text_model.*`) or OpenCLIP's (`transformer.resblocks.*`)
+    /// names. `dtype` is what it computes in: f32, or f64 to check gradients.
+    ///
+    /// # Errors
+    /// If a tensor is missing or does not fit the configuration.
+    pub fn from_tensors(
+        tensors: HashMap<String, Tensor>,
+        config: TextConfig,
+        dtype: DType,
+    ) -> Result<Self, TextError> {
+        build(tensors, config, dtype)
+    }
+}
 
 /// Reads the tensors of the text tower, and only those: a whole CLIP's vision tower is skipped.
 pub(super) fn read(path: &Path) -> Result<HashMap<String, Tensor>, TextError> {
@@ -124,7 +191,7 @@ impl Source {
 }
 
 /// Builds the tower from tensors under either naming.
-pub(super) fn build(
+fn build(
     tensors: HashMap<String, Tensor>,
     config: TextConfig,
     dtype: DType,

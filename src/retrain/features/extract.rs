@@ -1,80 +1,18 @@
 //! Reading, decoding and encoding the images that the cache does not have.
 
 use super::cache::{FeatureCache, Key};
+use super::encoder::{BATCH, Encoder};
 use super::worker::{Encoded, Work};
 use super::{Dense, FeatureError, FeatureStore, ImageBytes, ImageError};
-use crate::config::Provider;
-use crate::model::bundle::Preprocessing;
-use crate::model::runtime::{Device, Runtime};
-use crate::model::session::{EncoderModel, EncoderSession, EncoderShape, SessionOptions};
+use crate::model::session::EncoderShape;
 use crate::stage::decode::DecodeLimits;
 use half::f16;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::sync_channel;
-
-/// Images encoded at once.
-pub(super) const BATCH: usize = 8;
-
-/// An encoder with the preprocessing that belongs to it.
-pub struct Encoder {
-    runtime: Runtime,
-    model: EncoderModel,
-    device: Device,
-    pub(super) preprocessing: Preprocessing,
-    workers: usize,
-}
-
-impl Encoder {
-    /// Reads `encoder.onnx`. `workers` sessions run at once on a CPU (0: one a core); a GPU has one.
-    ///
-    /// # Errors
-    /// If ONNX Runtime, the provider or the graph is not usable.
-    pub fn open(
-        graph: &Path,
-        preprocessing: Preprocessing,
-        provider: Provider,
-        workers: usize,
-    ) -> Result<Self, FeatureError> {
-        let runtime = Runtime::load()?;
-        let device = runtime.resolve(provider, 0)?;
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        Ok(Self {
-            model: EncoderModel::read(&runtime, graph)?,
-            workers: match (device.is_gpu(), workers) {
-                (true, _) => 1,
-                (false, 0) => cores,
-                (false, workers) => workers,
-            },
-            runtime,
-            device,
-            preprocessing,
-        })
-    }
-
-    /// SHA-256 of the graph, hex.
-    pub fn hash(&self) -> &str {
-        self.model.sha256()
-    }
-
-    pub(super) fn session(&self) -> Result<EncoderSession, FeatureError> {
-        let mut options = SessionOptions::on(self.device);
-        options.max_batch = BATCH;
-        let session = self.model.open(&self.runtime, &options)?;
-        let shape = session.shape();
-        let made = &self.preprocessing;
-        if (shape.height, shape.width) != (made.height, made.width) {
-            return Err(FeatureError::InputSize {
-                encoder: format!("{} x {}", shape.height, shape.width),
-                preprocessing: format!("{} x {}", made.height, made.width),
-            });
-        }
-        Ok(session)
-    }
-}
 
 /// How far an extraction is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,8 +115,9 @@ impl Extraction<'_> {
         (self.progress)(progress);
 
         let work = Work {
-            extraction: self,
             encoder,
+            limits: self.limits,
+            mirror: self.mirror,
             images,
             ids,
             missing: &missing,

@@ -4,12 +4,14 @@
 //! come from the cache where they can. Images that are not in it are read, decoded and encoded by several workers.
 
 mod cache;
+mod encoder;
 mod extract;
 mod subset;
 mod worker;
 
 pub use cache::{FeatureCache, Key};
-pub use extract::{Encoder, Extraction, Progress, Skipped};
+pub use encoder::Encoder;
+pub use extract::{Extraction, Progress, Skipped};
 pub use subset::Subset;
 
 use crate::trm::features::{FeatureFailure, FeatureSource};

@@ -1,10 +1,10 @@
 //! A worker: takes batches of missing images, decodes and encodes them.
 
 use super::cache::Key;
-use super::extract::{BATCH, Encoder, Extraction};
+use super::encoder::{BATCH, Encoder};
 use super::{FeatureError, ImageBytes, ImageError};
 use crate::model::session::EncoderSession;
-use crate::stage::decode::decode_into;
+use crate::stage::decode::{DecodeLimits, decode_into};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +20,10 @@ pub(super) struct Encoded {
 
 /// What the workers share.
 pub(super) struct Work<'a> {
-    pub(super) extraction: &'a Extraction<'a>,
     pub(super) encoder: &'a Encoder,
+    pub(super) limits: DecodeLimits,
+    /// Mirror every image left to right.
+    pub(super) mirror: bool,
     pub(super) images: &'a dyn ImageBytes,
     pub(super) ids: &'a [String],
     pub(super) missing: &'a [(usize, Key)],
@@ -95,12 +97,12 @@ impl Work<'_> {
     fn decode(&self, id: &str, pixels: &mut [u8]) -> Result<(), ImageError> {
         let bytes = self.images.read(id)?;
         let preprocessing = &self.encoder.preprocessing;
-        decode_into(&bytes, preprocessing, &self.extraction.limits, pixels).map_err(|error| {
+        decode_into(&bytes, preprocessing, &self.limits, pixels).map_err(|error| {
             ImageError::Undecodable {
                 reason: error.to_string(),
             }
         })?;
-        if self.extraction.mirror {
+        if self.mirror {
             for line in pixels.chunks_exact_mut(preprocessing.width * 3) {
                 mirror(line);
             }

@@ -13,6 +13,7 @@ use crate::{
     retrain::{
         config::CalibrationTarget,
         features::FeatureStore,
+        report::EpochLosses,
         scoring::Scorer,
         trainer::{self, Progress, TrainError, TrainOptions, stored_weights},
     },
@@ -22,17 +23,7 @@ use crate::{
     },
 };
 use chrono::Utc;
-use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path};
-
-/// Mean losses of an epoch, by name.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EpochLosses {
-    /// From 1.
-    pub epoch: usize,
-    /// Name and value.
-    pub losses: Vec<(String, f64)>,
-}
 
 /// A candidate in the work folder.
 pub(super) struct Candidate {

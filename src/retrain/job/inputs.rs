@@ -1,6 +1,6 @@
 //! What a run learns from: the snapshot of labels, its categories, its two parts.
 
-use super::JobError;
+use super::error::JobError;
 use crate::{
     events::LabelState,
     model::{

@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::head::{HeadOutputs, WeightStorage};
 use crate::model::onnx::testing::{Input, difference, run as run_onnx};
+use crate::retrain::checkpoint::CheckpointError;
 use crate::trm::config::{Method, MethodConfig, PseudoForm};
 use crate::trm::features::FeatureSet;
 use crate::trm::matching::spatial_keys;

@@ -3,6 +3,7 @@ use crate::trm::ops::testing::{check_gradients, distance, noise};
 use crate::trm::ops::{Segment, causal_attention, quick_gelu};
 use candle_core::Var;
 use serde::Deserialize;
+use std::path::Path;
 
 #[derive(Deserialize)]
 struct Golden {

@@ -2,10 +2,12 @@
 
 use super::super::worker::mirror;
 use super::*;
-use crate::model::bundle::{Filter, Fit};
+use crate::config::Provider;
+use crate::model::bundle::{Filter, Fit, Preprocessing};
 use crate::stage::decode::decode_into;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Mutex;
 
 /// Pictures in memory, counting how often each is read.

@@ -1,0 +1,29 @@
+//! Why training fails.
+
+use super::checkpoint::CheckpointError;
+use crate::trm::features::FeatureFailure;
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The data cannot be trained on.
+    #[error("{0}")]
+    Data(String),
+    /// Features could not be read.
+    #[error("features: {0}")]
+    Features(FeatureFailure),
+    /// The checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The loss is no number any more.
+    #[error("the loss is not finite in epoch {epoch}, step {step}: lower optimizer.rate")]
+    Diverged {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The step, from 1.
+        step: usize,
+    },
+    /// A tensor operation failed.
+    #[error("training: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
