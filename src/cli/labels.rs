@@ -158,7 +158,7 @@ pub struct SuggestArgs {
     /// CSV file to write; standard output if missing.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Also write image references of the suggestions to a topic at these brokers.
+    /// Also write the suggestions to a topic at these brokers, as label events that say nothing yet, with what to ask.
     #[arg(long, value_name = "HOST:PORT", requires = "topic")]
     pub brokers: Option<String>,
     /// The topic of suggestions.
@@ -399,8 +399,8 @@ async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
         None => write(&mut std::io::stdout().lock())?,
     }
     if let (Some(brokers), Some(topic)) = (&args.brokers, &args.topic) {
-        // A label event that says nothing yet is the question: which image, and where it is.
-        let questions: Vec<LabelEvent> = suggestions.iter().map(|s| s.question()).collect();
+        let ranked = suggestions.iter().zip(1..);
+        let questions: Vec<_> = ranked.map(|(s, rank)| s.question(rank)).collect();
         publish(brokers, topic, &questions).await?;
     }
     if suggestions.is_empty() {

@@ -41,7 +41,26 @@ pub struct LabelEvent {
     pub event_time: Option<DateTime<Utc>>,
 }
 
+impl AsRef<LabelEvent> for LabelEvent {
+    fn as_ref(&self) -> &LabelEvent {
+        self
+    }
+}
+
 impl LabelEvent {
+    /// An event about an image that says nothing yet.
+    pub fn about(image_id: impl Into<String>, uri: impl Into<String>) -> Self {
+        LabelEvent {
+            image_id: image_id.into(),
+            uri: uri.into(),
+            present: Vec::new(),
+            absent: Vec::new(),
+            retract: Vec::new(),
+            annotator: String::new(),
+            event_time: None,
+        }
+    }
+
     /// Reads the value of a Kafka message.
     ///
     /// # Errors
@@ -74,7 +93,7 @@ impl LabelEvent {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use serde_json::Value;
 
@@ -86,7 +105,7 @@ mod tests {
     }
 
     /// Whether a value is as the schema says: the part of JSON Schema that ours uses.
-    fn fits(schema: &Value, root: &Value, value: &Value) -> bool {
+    pub(in crate::events) fn fits(schema: &Value, root: &Value, value: &Value) -> bool {
         if let Some(pointer) = schema["$ref"].as_str() {
             return fits(root.pointer(&pointer[1..]).unwrap(), root, value);
         }
@@ -96,6 +115,8 @@ mod tests {
                 let time = schema["format"] == "date-time";
                 long_enough && (!time || text.parse::<DateTime<Utc>>().is_ok())
             }),
+            "integer" => value.is_u64(),
+            "number" => value.is_number(),
             "array" => value
                 .as_array()
                 .is_some_and(|all| all.iter().all(|v| fits(&schema["items"], root, v))),

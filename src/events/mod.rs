@@ -5,11 +5,13 @@
 mod dead_letter;
 mod image_reference;
 mod label_event;
+mod label_question;
 mod offset;
 mod prediction;
 
 pub use dead_letter::{DeadLetterKind, header};
 pub use image_reference::{ImageReference, MessageError};
 pub use label_event::{LabelEvent, LabelState};
+pub use label_question::{Asked, LabelQuestion};
 pub use offset::{Offset, OffsetRange, PartitionId, RangeError, SourcePosition};
 pub use prediction::{BoundingBox, Prediction, Tag};

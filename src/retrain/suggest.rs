@@ -23,7 +23,7 @@ use super::{
     labels::LabelTable,
 };
 use crate::{
-    events::LabelEvent,
+    events::{Asked, LabelEvent, LabelQuestion},
     model::bundle::{Bundle, BundleError},
     stage::sink::store::TableStore,
 };
@@ -96,16 +96,17 @@ pub struct Suggestion {
 }
 
 impl Suggestion {
-    /// The image as a label event without labels.
-    pub fn question(&self) -> LabelEvent {
-        LabelEvent {
-            image_id: self.image_id.clone(),
-            uri: self.uri.clone(),
-            present: Vec::new(),
-            absent: Vec::new(),
-            retract: Vec::new(),
-            annotator: String::new(),
-            event_time: None,
+    /// The message that puts it before an annotator; ranks count from 1.
+    pub fn question(&self, rank: usize) -> LabelQuestion {
+        let asked = self.ask.iter().map(|(category, score)| Asked {
+            category: category.clone(),
+            score: *score,
+        });
+        LabelQuestion {
+            event: LabelEvent::about(&self.image_id, &self.uri),
+            rank,
+            value: self.value,
+            ask: asked.collect(),
         }
     }
 }

@@ -72,6 +72,11 @@ async fn the_uncertain_come_first_and_near_alike_pictures_once() {
         .unwrap();
     assert_eq!(ids(&chosen), ["torn", "unsure"]);
     assert_eq!(chosen[0].uri, "s3://b/torn.jpg");
+    let question = chosen[0].question(1);
+    assert_eq!((question.rank, question.value), (1, chosen[0].value));
+    assert_eq!(question.event, LabelEvent::about("torn", "s3://b/torn.jpg"));
+    let asked: Vec<_> = question.ask.iter().map(|a| a.category.as_str()).collect();
+    assert_eq!((asked.len(), question.ask[0].score), (2, 0.5));
     let all = SuggestOptions {
         count: 9,
         ..options
@@ -94,13 +99,7 @@ async fn what_is_known_is_not_asked_and_the_rare_weighs_more() {
     .await;
     let event = |image: &str, category: &str| LabelEvent {
         present: vec![category.into()],
-        ..Suggestion {
-            image_id: image.into(),
-            uri: String::new(),
-            value: 0.0,
-            ask: Vec::new(),
-        }
-        .question()
+        ..LabelEvent::about(image, "")
     };
     let options = SuggestOptions {
         count: 1,
@@ -148,13 +147,7 @@ async fn where_the_whole_image_says_something_else_a_label_teaches_more() {
         .iter()
         .map(|image| LabelEvent {
             absent: vec!["dog".into()],
-            ..Suggestion {
-                image_id: image.to_string(),
-                uri: String::new(),
-                value: 0.0,
-                ask: Vec::new(),
-            }
-            .question()
+            ..LabelEvent::about(*image, "")
         })
         .collect();
     let labels = LabelTable::of_events(&known_dogs);

@@ -50,7 +50,6 @@ impl World {
         std::fs::write(&path, text).unwrap();
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-model");
         let log = self.folder.path().join(format!("{name}.log"));
-        let secrets = self.config.object_store.s3.iter();
         let child = Command::new(env!("CARGO_BIN_EXE_tagstream"))
             .arg("run")
             .args((!launch.for_ever).then_some("--until-drained"))
@@ -58,7 +57,7 @@ impl World {
             .arg(&path)
             .arg("--model")
             .arg(model)
-            .envs(secrets.map(|(k, v)| (format!("AWS_{}", k.to_uppercase()), v.expose())))
+            .envs(self.credentials())
             .env("TAGSTREAM_FAILPOINTS", launch.failpoints)
             .env("TAGSTREAM_MODEL__WORKERS", "1")
             .env(

@@ -176,7 +176,17 @@ impl World {
         Ok(vitals)
     }
 
+    /// The object store's options as a child process takes them from its environment.
+    pub fn credentials(&self) -> impl Iterator<Item = (String, &str)> {
+        let options = self.config.object_store.s3.iter();
+        options.map(|(k, v)| (format!("AWS_{}", k.to_uppercase()), v.expose()))
+    }
+
     fn store(&self) -> TableStore {
+        // Whoever looks may come before the stage has made the folder.
+        if !self.config.output.url.contains("://") {
+            std::fs::create_dir_all(&self.config.output.url).unwrap();
+        }
         TableStore::open_for_reading(&self.config.output.url, &self.config.object_store).unwrap()
     }
 

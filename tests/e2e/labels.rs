@@ -1,10 +1,10 @@
 //! Label events from the topic into the label table, and back out as the state of all labels.
 
 use crate::harness::{World, bootstrap, create_topic, unique};
-use std::sync::Arc;
+use std::{process::Command, sync::Arc};
 use tagstream::{
     config::StageConfig,
-    events::LabelEvent,
+    events::{LabelEvent, LabelQuestion},
     retrain::{
         label_store::{data_files, read_labels},
         labels::{LabelTable, publish},
@@ -83,4 +83,52 @@ async fn label_events_become_the_state_of_all_labels() {
     assert_eq!((counts["dog"].present, counts["dog"].absent), (199, 0));
     let files = data_files(&store, &config.labels.table).await.unwrap();
     assert!(files.iter().all(|f| f.as_ref().ends_with(".parquet")));
+}
+
+/// The topic says what the CSV says, column by column, in messages that an annotator only has to fill in.
+#[tokio::test(flavor = "multi_thread")]
+async fn suggestions_say_the_same_on_the_topic_and_in_the_csv() {
+    let world = World::new("suggest", 1);
+    world.produce(0, 12);
+    world.drain().await.unwrap();
+    let topic = unique("questions");
+    create_topic(&topic, 1);
+    let output = Command::new(env!("CARGO_BIN_EXE_tagstream"))
+        .args(["labels", "suggest", "--count", "3", "--store"])
+        .args([&world.config.output.url, "--brokers", &bootstrap()])
+        .args(["--topic", &topic])
+        .envs(world.credentials())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+
+    let mut csv = csv::Reader::from_reader(&output.stdout[..]);
+    let columns = csv.headers().unwrap().clone();
+    let rows: Vec<_> = csv.records().map(Result::unwrap).collect();
+    let messages = world.read_topic(&topic);
+    assert_eq!((rows.len(), messages.len()), (3, 3));
+    for (row, (key, value, _)) in rows.iter().zip(&messages) {
+        let object: serde_json::Value = serde_json::from_str(value).unwrap();
+        for column in &columns {
+            assert!(object.get(column).is_some(), "{column} is not in {value}");
+        }
+        let question: LabelQuestion = serde_json::from_value(object).unwrap();
+        let ask = question.ask.iter();
+        let ask: Vec<String> = ask
+            .map(|a| format!("{}={:.2}", a.category, a.score))
+            .collect();
+        assert!(!ask.is_empty());
+        let told = [
+            question.rank.to_string(),
+            question.event.image_id.clone(),
+            question.event.uri.clone(),
+            format!("{:.4}", question.value),
+            ask.join(" "),
+        ];
+        assert!(row.iter().eq(&told), "{row:?}: {told:?}");
+        assert_eq!(key.as_ref(), Some(&question.event.image_id));
+        let event = LabelEvent::from_json(value.as_bytes()).unwrap();
+        assert!(LabelTable::of_events(&[event]).known().next().is_none());
+    }
 }

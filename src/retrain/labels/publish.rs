@@ -8,6 +8,7 @@ use rdkafka::{
     types::RDKafkaErrorCode,
     util::Timeout,
 };
+use serde::Serialize;
 use std::time::Duration;
 
 /// Messages in flight; bounds memory.
@@ -28,15 +29,15 @@ pub enum PublishError {
     },
 }
 
-/// Writes every event and waits until all are acknowledged. The message key is the image's id, so that events about one
+/// Writes every event (or question, which is one with more in it) and waits until all are acknowledged. The message key is the image's id, so that events about one
 /// image stay in order.
 ///
 /// # Errors
 /// [`PublishError`]; some events may have been written then, and writing them again is harmless (last write wins).
-pub async fn publish(
+pub async fn publish<E: Serialize + AsRef<LabelEvent>>(
     brokers: &str,
     topic: &str,
-    events: &[LabelEvent],
+    events: &[E],
 ) -> Result<(), PublishError> {
     let failed = |source| PublishError::Kafka {
         brokers: brokers.into(),
@@ -55,7 +56,9 @@ pub async fn publish(
             let value = serde_json::to_vec(event).expect("a label event is plain data");
             let producer = producer.clone();
             // Sent in order here; only the waiting for acknowledgements is concurrent.
-            let mut record = FutureRecord::to(topic).key(&event.image_id).payload(&value);
+            let mut record = FutureRecord::to(topic)
+                .key(&event.as_ref().image_id)
+                .payload(&value);
             let delivery = loop {
                 match producer.send_result(record) {
                     Ok(delivery) => break delivery,
