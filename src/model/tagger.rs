@@ -2,7 +2,9 @@
 //!
 //! The stage's engine drives one of these from its threads; `tagstream tag` and evaluation use [`Tagger::tag_each`].
 
+mod encoders;
 mod rows;
+mod trial;
 
 pub use rows::HeadRows;
 
@@ -10,19 +12,16 @@ use super::{
     bundle::{Bundle, Manifest, Preprocessing},
     runtime::{Device, Runtime},
     saliency,
-    session::{
-        EncoderModel, EncoderSession, EncoderShape, HeadOutputs, HeadSession, SessionError,
-        SessionOptions,
-    },
+    session::{EncoderShape, HeadOutputs, HeadSession, SessionError, SessionOptions},
 };
-use crate::{events::BoundingBox, ops::heaps::ReleaseAfter};
+use crate::events::BoundingBox;
+use encoders::Encoders;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant},
 };
 
 /// What is known of a model that is loaded: no sessions in here, so results may keep it as long as they like.
@@ -169,13 +168,11 @@ impl TaggerOptions {
 /// An opened bundle.
 pub struct Tagger {
     model: Arc<LoadedModel>,
-    encoder_hash: String,
-    encoders: Vec<Arc<Mutex<EncoderSession>>>,
+    /// Other models with the same encoder have them too.
+    encoders: Arc<Encoders>,
     heads: Vec<Mutex<HeadSession>>,
     options: TaggerOptions,
     useful_batch: usize,
-    /// The last field: it is dropped when the sessions are gone.
-    _memory: ReleaseAfter,
 }
 
 /// The lock of a session whose last user panicked is as good as any: a run leaves no state behind.
@@ -197,24 +194,16 @@ impl Tagger {
         let manifest = bundle.manifest().clone();
         let workers = options.workers.max(1);
         let kept = reuse.filter(|old| {
-            old.encoder_hash == bundle.encoder_hash()
+            old.encoders.hash() == bundle.encoder_hash()
                 && old.encoders.len() == workers
                 && old.options.session.device == options.session.device
                 && old.options.session.max_batch == options.session.max_batch
         });
         let encoders = match kept {
-            Some(old) => old.encoders.clone(),
-            None => {
-                let model = EncoderModel::read(runtime, &bundle.encoder())?;
-                (0..workers)
-                    .map(|_| {
-                        let session = model.open(runtime, &options.session)?;
-                        Ok(Arc::new(Mutex::new(session)))
-                    })
-                    .collect::<Result<_, SessionError>>()?
-            }
+            Some(old) => Arc::clone(&old.encoders),
+            None => Arc::new(Encoders::open(runtime, bundle, workers, &options.session)?),
         };
-        let shape = lock(&encoders[0]).shape();
+        let shape = encoders.shape();
         let disagree = |what: String| SessionError::Contract {
             graph: bundle.encoder().display().to_string(),
             reason: format!("bundle.json disagrees with it: {what}"),
@@ -256,12 +245,10 @@ impl Tagger {
                 shape,
                 device,
             }),
-            encoder_hash: bundle.encoder_hash().to_owned(),
             encoders,
             heads,
             useful_batch: options.session.max_batch,
             options,
-            _memory: ReleaseAfter,
         })
     }
 
@@ -277,7 +264,7 @@ impl Tagger {
 
     /// Whether both use the same encoder sessions.
     pub fn shares_encoder_with(&self, other: &Tagger) -> bool {
-        Arc::ptr_eq(&self.encoders[0], &other.encoders[0])
+        Arc::ptr_eq(&self.encoders, &other.encoders)
     }
 
     /// Runs a batch on one worker's sessions. Outputs cover `batch` images.
@@ -291,101 +278,13 @@ impl Tagger {
         batch: usize,
         regions: bool,
     ) -> Result<HeadOutputs, SessionError> {
-        let features = lock(&self.encoders[worker]).features(pixels, batch)?;
+        let features = self.encoders.worker(worker).features(pixels, batch)?;
         lock(&self.heads[worker]).score(&features, regions)
     }
 
     /// The largest batch that is worth making; at most [`SessionOptions::max_batch`].
     pub fn useful_batch(&self) -> usize {
         self.useful_batch
-    }
-
-    /// Finds [`Tagger::useful_batch`]. A GPU wants all it can get. On a processor a batch only spreads what a run costs
-    /// beside the arithmetic, well under a millisecond; beyond `time`, or `images`, it makes images wait and takes memory for nothing.
-    ///
-    /// # Errors
-    /// A run that failed.
-    pub fn settle_batch(&mut self, time: Duration, images: usize) -> Result<(), SessionError> {
-        let limit = self.options.session.max_batch.min(images.max(1));
-        if self.model.device.is_gpu() {
-            return Ok(());
-        }
-        let grey = vec![128u8; self.model.shape.image_bytes()];
-        let mut least = Duration::MAX;
-        for _ in 0..3 {
-            let started = Instant::now();
-            self.run(0, &grey, 1, false)?;
-            least = least.min(started.elapsed());
-        }
-        let in_time = time.as_secs_f64() / least.as_secs_f64().max(1e-6);
-        self.useful_batch = (in_time.ceil() as usize).clamp(1, limit);
-        Ok(())
-    }
-
-    /// Runs every batch size of `sizes` on every worker, all workers at once: the first run of a shape is slow.
-    ///
-    /// # Errors
-    /// The first run that failed.
-    pub fn warm(&self, sizes: &[usize]) -> Result<(), SessionError> {
-        let image = self.model.shape.image_bytes();
-        thread::scope(|scope| {
-            let runs: Vec<_> = (0..self.workers())
-                .map(|worker| {
-                    scope.spawn(move || {
-                        sizes.iter().try_for_each(|size| {
-                            let grey = vec![128u8; size * image];
-                            self.run(worker, &grey, *size, true).map(drop)
-                        })
-                    })
-                })
-                .collect();
-            runs.into_iter()
-                .try_for_each(|run| run.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
-        })
-    }
-
-    /// The trial that a model must pass before it serves: a batch of grey and noise gives finite numbers, the same as its
-    /// images give alone.
-    ///
-    /// # Errors
-    /// [`SessionError::Contract`] says what the numbers were like.
-    pub fn canary(&self) -> Result<(), SessionError> {
-        let image = self.model.shape.image_bytes();
-        let mut pixels = vec![128u8; image];
-        let mut state = 1u32;
-        pixels.extend((0..image).map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 25) as u8
-        }));
-        let flaw = |reason: String| SessionError::Contract {
-            graph: self.model.id().to_owned(),
-            reason: format!("canary batch: {reason}"),
-        };
-        let together = self.run(0, &pixels, 2, true)?;
-        let all = [
-            &together.logits,
-            &together.saliency,
-            &together.region,
-            &together.embedding,
-        ];
-        if all
-            .iter()
-            .any(|values| values.iter().any(|v| !v.is_finite()))
-        {
-            return Err(flaw("outputs are not finite".into()));
-        }
-        let c = self.model.categories();
-        for i in 0..2 {
-            let alone = self.run(0, &pixels[i * image..(i + 1) * image], 1, false)?;
-            for (a, b) in alone.logits.iter().zip(&together.logits[i * c..]) {
-                if (a - b).abs() > 0.1 + 0.05 * a.abs() {
-                    return Err(flaw(format!(
-                        "an image scores {a} alone and {b} in a batch: the graph mixes images"
-                    )));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Tags `count` images with all workers. `fill` prepares an image's pixels and returns the upright image's width and

@@ -23,17 +23,3 @@ pub fn release() {
         libc::malloc_trim(0);
     }
 }
-
-/// As the last field of a structure that holds much: once all before it is dropped, what is free goes back to the system. Without it
-/// a stage that changes models would keep what the largest pair of them needed.
-#[derive(Debug, Default)]
-pub struct ReleaseAfter;
-
-impl Drop for ReleaseAfter {
-    fn drop(&mut self) {
-        // Beside the thread that drops, which may have images waiting. Without a thread for it the memory is reused, only later.
-        let _ = std::thread::Builder::new()
-            .name("heaps".into())
-            .spawn(release);
-    }
-}

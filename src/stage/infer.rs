@@ -6,6 +6,7 @@
 //! filled, so the device does not wait.
 
 mod owner;
+mod retired;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -22,13 +23,16 @@ use crate::{
         session::{SessionError, SessionOptions},
         tagger::{HeadRows, Tagger, TaggerOptions},
     },
-    ops::{heaps, heartbeat::Heartbeats},
+    ops::{heaps, heartbeat::Heartbeats, priority, thread_cost::ThreadCost},
 };
 use bytes::BytesMut;
 use owner::{Command, Job};
+use retired::Retired;
 use std::{
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, RwLock, mpsc},
+    thread,
     time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
@@ -97,6 +101,7 @@ struct Shared {
     heartbeats: Heartbeats,
     /// Held while a swap is made: one at a time.
     swapping: Mutex<()>,
+    retired: Retired<Tagger>,
 }
 
 /// A place in the batch that is being filled. Dropping it without [`Slot::infer`] gives the place back.
@@ -141,6 +146,9 @@ impl Engine {
         let runtime = Runtime::load()?;
         let device = runtime.resolve(config.provider, config.device)?;
         let tagger = prepared(&runtime, device, config, regions, bundle, None)?;
+        // Opening has left a copy or two of the weights there.
+        heaps::release();
+        let retired = Retired::start(REST, give_back).map_err(|e| no_thread(bundle.id(), &e))?;
         let workers = tagger.workers();
         tracing::info!(model = tagger.model().id(), %device, workers, "model is warm");
         let (commands, received) = mpsc::channel();
@@ -153,6 +161,7 @@ impl Engine {
             serving: RwLock::new(Arc::clone(&tagger)),
             heartbeats: Heartbeats::default(),
             swapping: Mutex::new(()),
+            retired,
         });
         let heartbeat = shared.heartbeats.register("infer-queue");
         let started = owner::start(
@@ -163,10 +172,7 @@ impl Engine {
             received,
             &shared.commands,
         );
-        started.map_err(|e| InferError::Model {
-            model: bundle.id().to_owned(),
-            reason: format!("no thread for it: {e}"),
-        })?;
+        started.map_err(|e| no_thread(bundle.id(), &e))?;
         publish_model(None, shared.serving().model());
         Ok(Engine { shared })
     }
@@ -211,9 +217,17 @@ impl Engine {
     /// [`InferError::Model`] says why the new model was not taken.
     pub async fn swap(&self, bundle: Bundle) -> Result<Swap, InferError> {
         let engine = self.clone();
-        tokio::task::spawn_blocking(move || engine.swap_blocking(&bundle))
-            .await
-            .map_err(|_| InferError::Stopped)?
+        let (done, swapped) = oneshot::channel();
+        let id = bundle.id().to_owned();
+        // A thread that ends: a lowered priority cannot be raised again.
+        thread::Builder::new()
+            .name("model-loader".into())
+            .spawn(move || {
+                priority::lower();
+                let _ = done.send(engine.swap_blocking(&bundle));
+            })
+            .map_err(|e| no_thread(&id, &e))?;
+        swapped.await.map_err(|_| InferError::Stopped)?
     }
 
     /// As [`Engine::swap`], on this thread.
@@ -224,6 +238,8 @@ impl Engine {
         let shared = &self.shared;
         let _one_at_a_time = shared.swapping.lock().unwrap_or_else(|e| e.into_inner());
         let old = shared.serving();
+        // Two models at a time, whatever the rate of swaps.
+        shared.retired.clear();
         let new = prepared(
             &shared.runtime,
             shared.device,
@@ -235,6 +251,7 @@ impl Engine {
         .inspect_err(|e| {
             metrics::counter!("tagstream_model_swaps_total", "result" => "refused").increment(1);
             tracing::error!(model = bundle.id(), error = %e, "new model refused, the old one goes on");
+            shared.retired.tidy();
         })?;
         let (done, exchanged) = mpsc::channel();
         let command = Command::Exchange {
@@ -254,6 +271,7 @@ impl Engine {
             to: new.model().id().to_owned(),
             encoder_kept: new.shares_encoder_with(&old),
         };
+        shared.retired.keep(old);
         tracing::info!(
             from = swap.from,
             to = swap.to,
@@ -334,11 +352,12 @@ impl Drop for Slot {
     }
 }
 
-/// Batch sizes that are warmed. A GPU compiles and plans per shape, so it sees only these and smaller batches are padded;
-/// a CPU runs any size as it is, the first time slower, and its batches are small ([`CPU_BATCH_IMAGES`]).
+/// Batch sizes that are warmed. A GPU compiles and plans per shape, so it sees only these and smaller batches are padded. A CPU
+/// runs any size as it is, and what a run of the largest leaves is enough memory for all others; nothing else is remembered
+/// of a shape (the session's builder turns memory patterns off).
 fn bucket_sizes(device: Device, capacity: usize) -> Vec<usize> {
     if !device.is_gpu() {
-        return (1..=capacity).collect();
+        return vec![capacity];
     }
     let mut sizes: Vec<usize> = std::iter::successors(Some(1usize), |n| n.checked_mul(2))
         .take_while(|n| *n < capacity)
@@ -353,6 +372,9 @@ const CPU_BATCH_TIME: Duration = Duration::from_millis(20);
 /// Most images in a batch on a processor. From four on small models run no faster, and every image of a batch takes some
 /// megabytes of activations in every worker.
 const CPU_BATCH_IMAGES: usize = 4;
+
+/// How long a model that was exchanged is kept. Its last batches and the first of the next model are over long before.
+const REST: Duration = Duration::from_secs(1);
 
 /// Images that are decoded ahead for every worker. On a busy processor each hand-over (fetched, decoded, batched) may wait for
 /// a turn of the scheduler, so a worker that ends a small batch must find more than one other.
@@ -379,7 +401,7 @@ fn prepared(
     bundle: &Bundle,
     reuse: Option<&Tagger>,
 ) -> Result<Arc<Tagger>, InferError> {
-    let started = Instant::now();
+    let (started, before) = (Instant::now(), ThreadCost::now());
     let mut options = TaggerOptions::on(device);
     if config.workers > 0 {
         options.workers = config.workers;
@@ -403,14 +425,39 @@ fn prepared(
         let mut tagger = Tagger::open(runtime, bundle, options, reuse)?;
         tagger.canary()?;
         tagger.settle_batch(CPU_BATCH_TIME, CPU_BATCH_IMAGES)?;
-        tagger.warm(&bucket_sizes(device, tagger.useful_batch()))?;
-        // Opening has left a copy or two of the weights there.
-        heaps::release();
+        let sizes = bucket_sizes(device, tagger.useful_batch());
+        tagger.warm(&sizes, reuse.is_none())?;
         Ok(Arc::new(tagger))
     };
     let tagger = open().map_err(|e| InferError::model(bundle.id(), e))?;
-    metrics::gauge!("tagstream_model_load_seconds").set(started.elapsed().as_secs_f64());
+    let seconds = started.elapsed().as_secs_f64();
+    metrics::gauge!("tagstream_model_load_seconds").set(seconds);
+    if let (Some(before), Some(now)) = (before, ThreadCost::now()) {
+        let cost = now.since(before);
+        tracing::debug!(
+            model = bundle.id(),
+            seconds,
+            processor_seconds = cost.processor.as_secs_f64(),
+            page_faults = cost.page_faults,
+            "model prepared"
+        );
+    }
     Ok(tagger)
+}
+
+/// After a model was dropped: its memory goes back to the system.
+fn give_back() {
+    let started = Instant::now();
+    heaps::release();
+    let seconds = started.elapsed().as_secs_f64();
+    tracing::debug!(seconds, "memory given back");
+}
+
+fn no_thread(id: &str, error: &io::Error) -> InferError {
+    InferError::Model {
+        model: id.to_owned(),
+        reason: format!("no thread for it: {error}"),
+    }
 }
 
 fn publish_model(old: Option<&Arc<LoadedModel>>, new: &Arc<LoadedModel>) {

@@ -5,7 +5,10 @@ use crate::model::{
     bundle::{BundleWriter, Category, Draft},
     head::{FoldedHead, ZeroShot},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 const CATEGORIES: usize = 12;
 
@@ -151,4 +154,98 @@ fn a_processor_s_batch_is_bounded_by_time_and_images() {
     assert_eq!(tagger.useful_batch(), 16);
     tagger.settle_batch(Duration::from_secs(3600), 4).unwrap();
     assert_eq!(tagger.useful_batch(), 4);
+}
+
+#[test]
+fn a_further_head_is_opened_tried_and_warmed_while_all_encoders_are_busy() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = bundle(&folder.path().join("first"), 0.5);
+    let second = bundle(&folder.path().join("second"), 0.4);
+    let options = TaggerOptions {
+        workers: 2,
+        ..TaggerOptions::on(Device::Cpu)
+    };
+    let runtime = Runtime::load().unwrap();
+    let old = Tagger::open(&runtime, &first, options.clone(), None).unwrap();
+    old.canary().unwrap();
+    old.warm(&[1, 2, 3], true).unwrap();
+    let busy: Vec<_> = (0..2).map(|worker| old.encoders.worker(worker)).collect();
+    thread::scope(|scope| {
+        let (done, opened) = std::sync::mpsc::channel();
+        let (runtime, second, old) = (&runtime, &second, &old);
+        scope.spawn(move || {
+            let mut new = Tagger::open(runtime, second, options, Some(old)).unwrap();
+            new.canary().unwrap();
+            new.settle_batch(Duration::from_secs(3600), 3).unwrap();
+            new.warm(&[1, 2, 3], false).unwrap();
+            done.send(new).unwrap();
+        });
+        // Only a test that fails waits so long.
+        let new = opened.recv_timeout(Duration::from_secs(60));
+        drop(busy);
+        let new = new.expect("it does not wait for an encoder");
+        assert!(new.shares_encoder_with(old));
+        assert_eq!(new.useful_batch(), 3);
+        assert_eq!(inferences(&new, true).len(), 4);
+    });
+}
+
+#[test]
+fn a_kept_encoder_is_warmed_only_for_batches_larger_than_it_ran() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = bundle(&folder.path().join("bundle"), 0.5);
+    let options = TaggerOptions {
+        workers: 1,
+        ..TaggerOptions::on(Device::Cpu)
+    };
+    let runtime = Runtime::load().unwrap();
+    let old = Tagger::open(&runtime, &bundle, options.clone(), None).unwrap();
+    old.warm(&[2], false).unwrap();
+    let new = Tagger::open(&runtime, &bundle, options, Some(&old)).unwrap();
+    assert_eq!(new.encoders.cold(&[1, 2, 4]), [4]);
+    new.warm(&[4], false).unwrap();
+    assert!(old.encoders.cold(&[1, 2, 3, 4]).is_empty());
+}
+
+/// The demonstration model, whose activations are megabytes: what was not there before a batch shows as page faults.
+#[cfg(target_os = "linux")]
+#[test]
+fn after_warming_with_the_largest_batch_no_batch_takes_new_memory() {
+    use crate::{
+        model::init::{CategoryList, ClipFolder, Init},
+        ops::thread_cost::ThreadCost,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("categories.txt");
+    std::fs::write(&list, "cat\ndog\n").unwrap();
+    let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-clip");
+    let init = Init {
+        clip: &ClipFolder::open(&clip).unwrap(),
+        name: "demo-clip",
+        source: "test",
+        categories: &CategoryList::read(&list).unwrap(),
+        tower: Default::default(),
+    };
+    let bundle = init.run(&folder.path().join("bundle"), |_| ()).unwrap();
+    let options = TaggerOptions {
+        workers: 1,
+        ..TaggerOptions::on(Device::Cpu)
+    };
+    let runtime = Runtime::load().unwrap();
+    let open = || Tagger::open(&runtime, &bundle, options.clone(), None).unwrap();
+    let faults = |tagger: &Tagger, size: usize| {
+        let pixels = vec![77u8; size * tagger.model().shape.image_bytes()];
+        let before = ThreadCost::now().unwrap();
+        tagger.run(0, &pixels, size, true).unwrap();
+        ThreadCost::now().unwrap().since(before).page_faults
+    };
+    let cold = faults(&open(), 4);
+    let tagger = open();
+    tagger.warm(&[4], false).unwrap();
+    // Twice each, as a session that notes memory patterns takes its memory at the second run of a shape.
+    let warm = [4, 4, 3, 3, 2, 2, 1, 1].map(|size| faults(&tagger, size));
+    assert!(
+        cold > 300 && warm.iter().all(|taken| *taken < cold / 4),
+        "{cold} {warm:?}"
+    );
 }

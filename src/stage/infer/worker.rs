@@ -1,11 +1,15 @@
 //! A worker: takes complete batches, runs them on its own sessions, answers every image.
 
 use super::{Command, InferError, Job, Waiting, bucket_sizes};
-use crate::model::{session::HeadOutputs, tagger::Tagger};
+use crate::{
+    model::{session::HeadOutputs, tagger::Tagger},
+    ops::thread_cost::ThreadCost,
+};
 use std::{
     sync::{Arc, Mutex, mpsc},
     time::Instant,
 };
+use tracing::Level;
 
 /// Runs until the queue's owner is gone.
 pub(super) fn run(
@@ -24,6 +28,10 @@ pub(super) fn run(
             since,
         } = job;
         let (started, images) = (Instant::now(), replies.len());
+        // For the log only: a system call.
+        let before = tracing::enabled!(Level::DEBUG)
+            .then(ThreadCost::now)
+            .flatten();
         metrics::histogram!("tagstream_batch_wait_seconds")
             .record(started.duration_since(since).as_secs_f64());
         metrics::histogram!("tagstream_batch_images").record(images as f64);
@@ -45,14 +53,19 @@ pub(super) fn run(
             "provider" => tagger.model().device.provider()
         )
         .record(seconds);
-        tracing::debug!(
-            model = tagger.model().id(),
-            worker = index,
-            images,
-            seconds,
-            "batch"
-        );
-        // Sessions of a model that was exchanged go with its last batch, before the buffer is free again.
+        if let (Some(before), Some(now)) = (before, ThreadCost::now()) {
+            let cost = now.since(before);
+            tracing::debug!(
+                model = tagger.model().id(),
+                worker = index,
+                images,
+                seconds,
+                processor_seconds = cost.processor.as_secs_f64(),
+                page_faults = cost.page_faults,
+                "batch"
+            );
+        }
+        // Before the buffer is free again. The sessions of a model that was exchanged do not go here: see `retired`.
         drop(tagger);
         if commands.send(Command::Recycle(pixels)).is_err() {
             return;
