@@ -116,6 +116,11 @@ async fn a_lone_image_runs_after_the_delay() {
 
 /// The fixture with another head: `change` gets the bundle's weights.
 fn variant(folder: &Path, change: impl FnOnce(&mut Vec<f32>)) -> Bundle {
+    variant_of(folder, false, change)
+}
+
+/// As [`variant`], with another encoder, too: it says the same, but its file is not the same.
+fn variant_of(folder: &Path, encoder: bool, change: impl FnOnce(&mut Vec<f32>)) -> Bundle {
     let source = fixture();
     let weights = std::fs::read(source.path("head.safetensors").unwrap()).unwrap();
     let stored = safetensors::SafeTensors::deserialize(&weights).unwrap();
@@ -139,7 +144,12 @@ fn variant(folder: &Path, change: impl FnOnce(&mut Vec<f32>)) -> Bundle {
     });
     let changed = safetensors::serialize(tensors, None).unwrap();
     let mut writer = BundleWriter::new(folder).unwrap();
-    writer.add_copy("encoder.onnx", &source.encoder()).unwrap();
+    let mut graph = std::fs::read(source.encoder()).unwrap();
+    if encoder {
+        // Field 6 of the graph's file, its description, is "x".
+        graph.extend([6 << 3 | 2, 1, b'x']);
+    }
+    writer.add("encoder.onnx", &graph).unwrap();
     writer.add_copy("head.onnx", &source.head_graph()).unwrap();
     writer.add("head.safetensors", &changed).unwrap();
     let manifest = source.manifest().clone();
@@ -223,6 +233,52 @@ async fn many_images_on_many_workers_all_come_back_right() {
     for (i, task) in tasks.into_iter().enumerate() {
         let expected = (i % 7 != 3).then_some(if i % 2 == 0 { 0 } else { 2 });
         assert_eq!(task.await.unwrap(), expected, "image {i}");
+    }
+}
+
+/// Every image of every round is answered once, by one of the two models and rightly; whoever was exchanged goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn encoders_are_exchanged_while_images_flow_and_old_ones_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = ModelConfig {
+        workers: 2,
+        max_batch: 3,
+        max_delay_ms: 1,
+        ..ModelConfig::default()
+    };
+    let engine = Engine::start(&config, &fixture()).unwrap();
+    let bundles = [
+        variant_of(&folder.path().join("other"), true, |_| {}),
+        fixture(),
+    ];
+    for round in 0..6 {
+        let images: Vec<_> = (0..40)
+            .map(|i| {
+                let engine = engine.clone();
+                tokio::spawn(async move {
+                    let mut slot = engine.slot().await;
+                    paint(&mut slot, if i % 2 == 0 { RED } else { BLUE });
+                    let promised = slot.model().id().to_owned();
+                    let result = slot.infer().await.unwrap();
+                    assert_eq!(result.model.id(), promised);
+                    result.tags[0].category
+                })
+            })
+            .collect();
+        let old = Arc::downgrade(&engine.shared.serving());
+        let swap = engine.swap(bundles[round % 2].clone()).await.unwrap();
+        assert!(!swap.encoder_kept);
+        assert_eq!(engine.model().id(), bundles[round % 2].id());
+        for (i, image) in images.into_iter().enumerate() {
+            let expected = if i % 2 == 0 { 0 } else { 2 };
+            assert_eq!(image.await.unwrap(), expected, "image {i}, round {round}");
+        }
+        // A worker answers before it lets go of the model.
+        let begun = Instant::now();
+        while old.strong_count() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it stays");
+            engine.shared.retired.clear();
+        }
     }
 }
 
