@@ -284,6 +284,16 @@ async fn register_category(
         who: reason.who.clone(),
         why,
     };
+    register(registry, bundle, wanted.then_some(generation), &reason).await
+}
+
+/// Registers a bundle by hand and, if asked to, promotes it over the pointer's generation.
+async fn register(
+    registry: &Registry,
+    bundle: &Bundle,
+    over: Option<Option<u64>>,
+    reason: &Reason,
+) -> anyhow::Result<VersionRecord> {
     let version = registry
         .register(&Registration {
             bundle: bundle.root(),
@@ -293,8 +303,8 @@ async fn register_category(
             run: None,
         })
         .await?;
-    if wanted {
-        promote(registry, version.version, generation, &reason).await?;
+    if let Some(generation) = over {
+        promote(registry, version.version, generation, reason).await?;
     }
     Ok(version)
 }
@@ -313,21 +323,10 @@ async fn add(
     else {
         unreachable!("the caller looked");
     };
-    Bundle::open(&bundle).map_err(|e| usage(e.to_string()))?;
+    let bundle = Bundle::open(&bundle).map_err(|e| usage(e.to_string()))?;
     let registry = Registry::open_or_create(url, options).await?;
     let generation = registry.pointer().await?.map(|p| p.generation);
-    let version = registry
-        .register(&Registration {
-            bundle: &bundle,
-            attachments: &[],
-            who: &reason.who,
-            why: &reason.why,
-            run: None,
-        })
-        .await?;
-    if wanted {
-        promote(&registry, version.version, generation, &reason).await?;
-    }
+    let version = register(&registry, &bundle, wanted.then_some(generation), &reason).await?;
     print(&version, json, |v| {
         println!("version {} is {}", v.version, v.id)
     })

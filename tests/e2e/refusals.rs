@@ -236,43 +236,23 @@ async fn another_format_in_the_same_table_is_refused() {
 async fn a_wrong_skip_is_named_and_changes_nothing() {
     let world = World::new("wrong-skip", 1);
     let mut config = world.config.clone();
-    config.source.images_topic = "nobody-made-this".into();
-    let error = world
-        .drain_with(&config, RunOptions::default())
-        .await
-        .unwrap_err();
-    // A mock cluster makes topics when they are asked for; a broker may, too.
-    let _ = error;
-    let skip = Skip::new_epoch(&format!(
-        "{}/7@0=earliest",
-        world.config.source.images_topic
-    ))
-    .unwrap();
-    let options = RunOptions {
-        skips: vec![skip],
-        ..RunOptions::default()
+    config.source.images_topic = unique("nobody-made-this");
+    let refused = world.drain_with(&config, RunOptions::default()).await;
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains(&config.source.images_topic), "{error}");
+    let skipping = async |at: &str| {
+        let at = format!("{}/{at}", world.config.source.images_topic);
+        let options = RunOptions {
+            skips: vec![Skip::new_epoch(&at).unwrap()],
+            ..RunOptions::default()
+        };
+        let refused = world.drain_with(&world.config, options).await;
+        refused.unwrap_err().to_string()
     };
-    let error = world
-        .drain_with(&world.config, options)
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = skipping("7@0=earliest").await;
     assert!(error.contains("no partition"), "{error}");
     world.produce(0, 5);
     world.drain().await.unwrap();
-    let skip = Skip::new_epoch(&format!(
-        "{}/0@3=earliest",
-        world.config.source.images_topic
-    ))
-    .unwrap();
-    let options = RunOptions {
-        skips: vec![skip],
-        ..RunOptions::default()
-    };
-    let error = world
-        .drain_with(&world.config, options)
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = skipping("0@3=earliest").await;
     assert!(error.contains("end at offset 5, not at 3"), "{error}");
 }
