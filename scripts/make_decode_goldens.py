@@ -110,14 +110,14 @@ def files():
     yield "jpeg-grey.jpg", save(base.convert("L"), "JPEG", quality=90), *same
     yield "jpeg-cmyk.jpg", save(base.convert("CMYK"), "JPEG", quality=92), *same
     # Reduced decoding: half, quarter and eighth of the size, and an upright and a turned one.
-    yield "jpeg-reduced-half.jpg", save(scene(300, 220), "JPEG", quality=85), 1.0, 16
-    yield "jpeg-reduced-quarter-6.jpg", save(stored_for(scene(500, 438), 6), "JPEG", quality=80, exif=exif(6)), 1.0, 16
-    yield "jpeg-reduced-eighth.jpg", save(scene(1040, 802), "JPEG", quality=60), 1.0, 16
+    yield "jpeg-reduced-half.jpg", save(scene(300, 220), "JPEG", quality=85), 0.35, 6
+    yield "jpeg-reduced-quarter-6.jpg", save(stored_for(scene(500, 438), 6), "JPEG", quality=80, exif=exif(6)), 0.35, 6
+    yield "jpeg-reduced-eighth.jpg", save(scene(1040, 802), "JPEG", quality=60), 0.35, 6
     small = scene(181, 131)
-    yield "jpeg-reduced-restarts.jpg", save(small, "JPEG", quality=85, restart_marker_blocks=5), 1.0, 16
-    yield "jpeg-reduced-422-optimised.jpg", save(small, "JPEG", quality=95, subsampling=1, optimize=True), 1.0, 16
-    yield "jpeg-reduced-444.jpg", save(small, "JPEG", quality=75, subsampling=0), 1.0, 16
-    yield "jpeg-reduced-grey.jpg", save(small.convert("L"), "JPEG", quality=85, restart_marker_rows=1), 1.0, 16
+    yield "jpeg-reduced-restarts.jpg", save(small, "JPEG", quality=85, restart_marker_blocks=5), 0.35, 6
+    yield "jpeg-reduced-422-optimised.jpg", save(small, "JPEG", quality=95, subsampling=1, optimize=True), 0.35, 6
+    yield "jpeg-reduced-444.jpg", save(small, "JPEG", quality=75, subsampling=0), 0.35, 6
+    yield "jpeg-reduced-grey.jpg", save(small.convert("L"), "JPEG", quality=85, restart_marker_rows=1), 0.35, 6
     yield "png-rgb.png", save(base, "PNG", optimize=True), *same
     yield "png-palette.png", save(base.quantize(64), "PNG", optimize=True), *same
     alpha = base.copy()

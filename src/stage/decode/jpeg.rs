@@ -1,8 +1,9 @@
-//! JPEG at a reduced size where the model needs fewer pixels: plain files by `sequential`, all others by libjpeg-turbo.
+//! JPEG: plain files that are much larger than the model's input by `sequential`, straight to that size; all others by
+//! libjpeg-turbo, at a reduced size where the model needs fewer pixels.
 
 use super::{
-    DecodeError, DecodeLimits, ImageSize, Orientation, Stored, raster, resize::Window, scratch,
-    scratch::Scratch,
+    DecodeError, DecodeLimits, ImageSize, Orientation, Stored, raster, resize, resize::Window,
+    scratch, scratch::Scratch,
 };
 use crate::model::bundle::Preprocessing;
 use image::ImageFormat;
@@ -11,13 +12,22 @@ use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, 
 /// Sizes, in eighths, at which libjpeg-turbo's inverse transform is vectorised.
 const EIGHTHS: [u32; 4] = [1, 2, 4, 8];
 
-/// Decodes into `scratch.rgb`, reduced as far as that does no harm to what `preprocessing` asks for.
+/// What became of a picture.
+pub(super) enum Decoded {
+    /// It is in the pixels already; the size of the upright original.
+    Fitted(ImageSize),
+    /// It is in `scratch.rgb`.
+    Stored(Stored),
+}
+
+/// Decodes into `scratch.rgb`, reduced as far as that does no harm to what the preprocessing asks for, or, where that can be
+/// done, straight into the pixels given with the preprocessing.
 pub(super) fn decode(
     bytes: &[u8],
     limits: &DecodeLimits,
-    preprocessing: Option<&Preprocessing>,
+    fit: Option<(&Preprocessing, &mut [u8])>,
     scratch: &mut Scratch,
-) -> Result<Stored, DecodeError> {
+) -> Result<Decoded, DecodeError> {
     let mut decompressor = taken(scratch)?;
     let header = match decompressor.read_header(bytes) {
         Ok(header) => header,
@@ -27,14 +37,16 @@ pub(super) fn decode(
                 .any(|w| error.to_string().contains(w)) =>
         {
             require_end(bytes)?;
-            return raster::decode(bytes, ImageFormat::Jpeg, limits, scratch);
+            return raster::decode(bytes, ImageFormat::Jpeg, limits, scratch).map(Decoded::Stored);
         }
         Err(error) => return Err(damaged(&error.to_string())),
     };
     let markers = Markers::of(bytes);
     let original = size_of(&header, &markers)?;
     limits.check_pixels(original)?;
-    let window = preprocessing.map(|p| Window::of(original, markers.orientation, p));
+    let window = fit
+        .as_ref()
+        .map(|(preprocessing, _)| Window::of(original, markers.orientation, preprocessing));
     let eighths = match &window {
         Some(window) if !header.is_lossless => eighths_for(window),
         _ => 8,
@@ -61,15 +73,12 @@ pub(super) fn decode(
         eighths,
         orientation: markers.orientation,
     };
-    // At the whole size the own reader is no faster.
-    if eighths < 8 && matches!(header.colorspace, Colorspace::YCbCr | Colorspace::Gray) {
-        let size = (header.width, header.height);
-        let rgb = scratch::sized(&mut scratch.rgb, len);
-        let read = scratch.sequential.read(bytes, size, eighths as usize, rgb);
-        if read.is_ok() {
-            scratch.decompressor = Some(decompressor);
-            return Ok(stored);
-        }
+    let plain = matches!(header.colorspace, Colorspace::YCbCr | Colorspace::Gray);
+    if let (true, true, Some((preprocessing, pixels))) = (plain, ample, fit)
+        && resize::fit_sequential(bytes, &stored, preprocessing, scratch, pixels)
+    {
+        scratch.decompressor = Some(decompressor);
+        return Ok(Decoded::Fitted(stored.upright_size()));
     }
     decompressor
         .set_scan_limit(scan_limit(pixels, limits))
@@ -96,7 +105,7 @@ pub(super) fn decode(
         let rgb = scratch::sized(&mut scratch.rgb, width * height * 3);
         inverted_cmyk_to_rgb(&scratch.samples[..len], rgb);
     }
-    Ok(stored)
+    Ok(Decoded::Stored(stored))
 }
 
 /// Reads stored size and orientation.

@@ -21,6 +21,7 @@ pub use orientation::Orientation;
 
 use crate::{config::DecodeConfig, events::DeadLetterKind, model::bundle::Preprocessing};
 use image::ImageFormat;
+use jpeg::Decoded;
 use scratch::Scratch;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -181,11 +182,16 @@ pub fn decode_into(
     assert!(!pixels.is_empty(), "the preprocessing's size is 0");
     let format = sniff(bytes)?;
     contained(format, |scratch| {
-        let stored = |scratch: &mut Scratch| match format {
-            ImageFormat::Jpeg => jpeg::decode(bytes, limits, Some(preprocessing), scratch),
-            _ => raster::decode(bytes, format, limits, scratch),
+        let picture = match decoded(
+            bytes,
+            format,
+            limits,
+            Some((preprocessing, &mut *pixels)),
+            scratch,
+        )? {
+            Decoded::Fitted(size) => return Ok(size),
+            Decoded::Stored(picture) => picture,
         };
-        let picture = stored(scratch)?;
         resize::fit(&picture, preprocessing, scratch, pixels);
         Ok(picture.upright_size())
     })
@@ -198,10 +204,10 @@ pub fn decode_into(
 pub fn decode_rgb(bytes: &[u8], limits: &DecodeLimits) -> Result<image::RgbImage, DecodeError> {
     let format = sniff(bytes)?;
     contained(format, |scratch| {
-        let picture = match format {
-            ImageFormat::Jpeg => jpeg::decode(bytes, limits, None, scratch),
-            _ => raster::decode(bytes, format, limits, scratch),
-        }?;
+        let picture = match decoded(bytes, format, limits, None, scratch)? {
+            Decoded::Stored(picture) => picture,
+            Decoded::Fitted(_) => unreachable!("there is nothing to fit it into"),
+        };
         let size = picture.upright_size();
         let mut upright = vec![0; size.width as usize * size.height as usize * 3];
         orientation::turn(
@@ -218,9 +224,9 @@ pub fn decode_rgb(bytes: &[u8], limits: &DecodeLimits) -> Result<image::RgbImage
 /// What decoding one picture writes on the way, bytes: for reckoning, not for serving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeWork {
-    /// Pixels out of the decoder, at the reduced size where it reduces.
+    /// Pixels out of the decoder, at the reduced size where it reduces; none where coefficients are resampled.
     pub decoded_bytes: u64,
-    /// Pixels between the two passes of the resize.
+    /// Between the two passes of resampling.
     pub resampled_bytes: u64,
 }
 
@@ -233,17 +239,24 @@ pub fn decode_work(
     preprocessing: &Preprocessing,
     limits: &DecodeLimits,
 ) -> Result<DecodeWork, DecodeError> {
+    let target = resize::target_size(preprocessing);
+    let mut pixels = vec![0; target.width as usize * target.height as usize * 3];
     let format = sniff(bytes)?;
     contained(format, |scratch| {
-        let picture = match format {
-            ImageFormat::Jpeg => jpeg::decode(bytes, limits, Some(preprocessing), scratch),
-            _ => raster::decode(bytes, format, limits, scratch),
-        }?;
+        let fit = Some((preprocessing, &mut pixels[..]));
+        let picture = match decoded(bytes, format, limits, fit, scratch)? {
+            Decoded::Stored(picture) => picture,
+            Decoded::Fitted(_) => {
+                return Ok(DecodeWork {
+                    decoded_bytes: 0,
+                    resampled_bytes: scratch.sequential.working_bytes() as u64,
+                });
+            }
+        };
         let (width, height) = (
             u64::from(picture.decoded.width),
             u64::from(picture.decoded.height),
         );
-        let upright_width = resize::target_size(preprocessing).width;
         // The first pass runs along the upright picture's rows.
         let across = if picture.orientation.swaps_sides() {
             width
@@ -252,7 +265,7 @@ pub fn decode_work(
         };
         Ok(DecodeWork {
             decoded_bytes: width * height * 3,
-            resampled_bytes: u64::from(upright_width) * across * 3,
+            resampled_bytes: u64::from(target.width) * across * 3,
         })
     })
 }
@@ -317,6 +330,19 @@ impl Stored {
 
     fn upright_size(&self) -> ImageSize {
         self.orientation.upright(self.original)
+    }
+}
+
+fn decoded(
+    bytes: &[u8],
+    format: ImageFormat,
+    limits: &DecodeLimits,
+    fit: Option<(&Preprocessing, &mut [u8])>,
+    scratch: &mut Scratch,
+) -> Result<Decoded, DecodeError> {
+    match format {
+        ImageFormat::Jpeg => jpeg::decode(bytes, limits, fit, scratch),
+        _ => raster::decode(bytes, format, limits, scratch).map(Decoded::Stored),
     }
 }
 

@@ -1,6 +1,6 @@
 //! From a decoded picture to the model's input: which part of it, resampled how.
 
-use super::{ImageSize, Orientation, Stored, orientation, scratch, scratch::Scratch};
+use super::{ImageSize, Orientation, Stored, orientation, scratch, scratch::Scratch, sequential};
 use crate::model::bundle::{Filter, Fit, Preprocessing};
 use fast_image_resize::{
     FilterType, PixelType, ResizeAlg, ResizeOptions,
@@ -101,6 +101,45 @@ fn span(start: f64, length: f64, reduction: f64, limit: f64) -> (f64, f64) {
         length = length.next_down();
     }
     (start, length)
+}
+
+/// Has a plain JPEG read straight into `pixels`. Says whether that could be done; if not, `pixels` holds nothing of use.
+pub(super) fn fit_sequential(
+    bytes: &[u8],
+    picture: &Stored,
+    preprocessing: &Preprocessing,
+    scratch: &mut Scratch,
+    pixels: &mut [u8],
+) -> bool {
+    let window = Window::of(picture.original, picture.orientation, preprocessing);
+    let side = |pixels: u32, start, length, samples: u32| {
+        let (start, length) = span(start, length, 1.0, f64::from(pixels));
+        sequential::Span {
+            pixels: pixels as usize,
+            start,
+            length,
+            samples: samples as usize,
+        }
+    };
+    let ImageSize { width, height } = picture.original;
+    let target = sequential::Target {
+        columns: side(width, window.left, window.width, window.target.width),
+        rows: side(height, window.top, window.height, window.target.height),
+        kernel: match preprocessing.filter {
+            Filter::Bicubic => sequential::Kernel::Cubic,
+            Filter::Bilinear => sequential::Kernel::Linear,
+        },
+    };
+    if picture.orientation == Orientation::Upright {
+        return scratch.sequential.read(bytes, &target, pixels).is_ok();
+    }
+    let stored = scratch::sized(&mut scratch.turned, pixels.len());
+    if scratch.sequential.read(bytes, &target, stored).is_err() {
+        return false;
+    }
+    let size = target_size(preprocessing);
+    orientation::turn(picture.orientation, stored, size, pixels);
+    true
 }
 
 /// Resamples the picture in `scratch.rgb` and turns it upright into `pixels`.

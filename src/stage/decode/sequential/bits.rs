@@ -118,6 +118,18 @@ impl<'a> Segments<'a> {
         let (mut filled, mut source) = (self.filled - passed, self.source);
         cursor.at -= passed;
         while filled < CAPACITY {
+            // Of coded bytes one in 256 has all bits set.
+            while let Some((chunk, rest)) = source.split_first_chunk::<32>() {
+                let stuffed = chunk
+                    .iter()
+                    .fold(0, |found, byte| found | u8::from(*byte == 0xff));
+                if stuffed != 0 || filled >= CAPACITY {
+                    break;
+                }
+                self.bytes[filled..filled + 32].copy_from_slice(chunk);
+                filled += 32;
+                source = rest;
+            }
             let Some((chunk, _)) = source.split_first_chunk::<8>() else {
                 break;
             };

@@ -5,7 +5,9 @@
 use super::{Unfit, bits::Cursor};
 
 /// Bits that the tables of values are indexed with.
-pub const VALUE_BITS: u32 = 11;
+pub const VALUE_BITS: u32 = 10;
+/// Bits that the tables of DC differences are indexed with.
+const DC_BITS: u32 = 11;
 /// Bits that the tables without values are indexed with.
 pub const SKIP_BITS: u32 = 13;
 /// Bits that the tables of symbols are indexed with.
@@ -118,11 +120,20 @@ fn extended(bits: usize, size: u32) -> i32 {
 }
 
 /// Differences of DC coefficients.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct DcTable {
     symbols: Symbols,
-    /// Of code and value together no longer than [`VALUE_BITS`]: value and length; length 0 for longer ones.
-    short: Vec<(i16, u8)>,
+    /// Of code and value together no longer than [`DC_BITS`]: value and length; length 0 for longer ones.
+    short: Box<[(i16, u8); 1 << DC_BITS]>,
+}
+
+impl Default for DcTable {
+    fn default() -> Self {
+        DcTable {
+            symbols: Symbols::default(),
+            short: Box::new([(0, 0); 1 << DC_BITS]),
+        }
+    }
 }
 
 impl DcTable {
@@ -136,18 +147,16 @@ impl DcTable {
             return None;
         }
         self.symbols = Symbols::default();
-        self.short.clear();
-        for bits in 0..1usize << VALUE_BITS {
-            let entry = match symbols.find(bits << (16 - VALUE_BITS)) {
-                Ok((size, length)) if length + u32::from(size) <= VALUE_BITS => {
+        for (bits, place) in self.short.iter_mut().enumerate() {
+            *place = match symbols.find(bits << (16 - DC_BITS)) {
+                Ok((size, length)) if length + u32::from(size) <= DC_BITS => {
                     let size = u32::from(size);
-                    let rest = VALUE_BITS - length - size;
+                    let rest = DC_BITS - length - size;
                     let value = extended(bits >> rest & ((1 << size) - 1), size);
                     (value as i16, (length + size) as u8)
                 }
                 _ => (0, 0),
             };
-            self.short.push(entry);
         }
         self.symbols = symbols;
         Some(())
@@ -156,7 +165,7 @@ impl DcTable {
     /// Reads a difference, at most 27 bits.
     #[inline(always)]
     pub fn read(&self, cursor: &mut Cursor) -> Result<i32, Unfit> {
-        let (value, length) = self.short[cursor.peek(VALUE_BITS)];
+        let (value, length) = self.short[cursor.peek(DC_BITS)];
         if length > 0 {
             cursor.skip(u32::from(length));
             return Ok(i32::from(value));
@@ -174,13 +183,13 @@ impl DcTable {
 }
 
 /// AC coefficients with the runs of zeros before them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct AcTable {
     symbols: Symbols,
     /// One or two coefficients by [`VALUE_BITS`], see [`Pair`].
-    pairs: Vec<u64>,
+    pairs: Box<[u64; 1 << VALUE_BITS]>,
     /// All coefficients that fit into [`SKIP_BITS`]: bits in the lowest byte, advance in the next.
-    skips: Vec<u16>,
+    skips: Box<[u16; 1 << SKIP_BITS]>,
 }
 
 /// A step of one or two coefficients.
@@ -236,6 +245,16 @@ struct Step {
     value: i16,
 }
 
+impl Default for AcTable {
+    fn default() -> Self {
+        AcTable {
+            symbols: Symbols::default(),
+            pairs: Box::new([0; 1 << VALUE_BITS]),
+            skips: Box::new([0; 1 << SKIP_BITS]),
+        }
+    }
+}
+
 impl AcTable {
     /// Becomes the table of `code`; `None` if that is no code.
     pub fn set(&mut self, code: &Code) -> Option<()> {
@@ -244,9 +263,7 @@ impl AcTable {
         }
         let symbols = Symbols::new(code)?;
         self.symbols = Symbols::default();
-        self.pairs.clear();
-        self.skips.clear();
-        for bits in 0..1usize << VALUE_BITS {
+        for (bits, place) in self.pairs.iter_mut().enumerate() {
             let pair = match step(&symbols, bits, VALUE_BITS) {
                 None => Pair::HARD,
                 Some(one) => {
@@ -263,9 +280,9 @@ impl AcTable {
                     }
                 }
             };
-            self.pairs.push(pair.0);
+            *place = pair.0;
         }
-        for bits in 0..1usize << SKIP_BITS {
+        for (bits, place) in self.skips.iter_mut().enumerate() {
             let (mut left, mut advance) = (SKIP_BITS, 0);
             while let Some(step) = step(&symbols, bits & ((1 << left) - 1), left) {
                 if advance + step.advance % END > 63 {
@@ -280,8 +297,7 @@ impl AcTable {
             if advance == 0 {
                 advance = HARD;
             }
-            self.skips
-                .push((SKIP_BITS - left) as u16 | (advance as u16) << 8);
+            *place = (SKIP_BITS - left) as u16 | (advance as u16) << 8;
         }
         self.symbols = symbols;
         Some(())

@@ -1,26 +1,33 @@
-//! Baseline JPEG at any size of 1 to 8 eighths, without the work that a reduced size does not need.
+//! Baseline JPEG straight to the size a model wants.
 //!
 //! A picture that is shrunk to a model's input needs the low frequencies of its blocks only. The Huffman codes of the others
-//! must be walked through all the same, but their values need not be made, and several of them are passed in one step.
-//! Blocks are then transformed straight to `eighths` pixels a side from as many coefficients (ITU-T T.81, A.3.3, with the
-//! cosines sampled at fewer points), sixteen blocks side by side; subsampled chroma is transformed to the size of the
-//! brightness, so that nothing is interpolated.
+//! must be walked through all the same, but their values need not be made, and several of them are passed in one step. And
+//! what is left need not become pixels first: transforming the blocks, interpolating chroma and resampling are all linear, so that
+//! each coefficient goes into the samples of the result by one weight for its row and one for its column.
+//!
+//! This is decoding in full and resampling as Pillow does it, but for what rounding and clamping in between do, and for
+//! frequencies too high to show.
 //!
 //! Only whole, plain files are read here: sequential Huffman coding of 8 bits in one scan, grey or YCbCr, usual sampling.
 //! Everything else, and every file in which something is found to be wrong, is [`Unfit`] and left to libjpeg-turbo, which
 //! says what is wrong or puts up with it.
 
+mod axis;
 mod bits;
-mod colour;
 mod frame;
 mod huffman;
+mod plan;
+mod resample;
 mod scan;
-mod transform;
 
+pub use axis::{Kernel, Span};
+
+use axis::Axis;
 use frame::Frame;
 use huffman::{AcTable, DcTable};
+use plan::Plan;
+use resample::Sums;
 use scan::Strip;
-use transform::{Plan, Plane};
 
 /// The file is none of those read here, or is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +38,7 @@ pub struct Unfit;
 pub struct Reader {
     tables: Tables,
     strip: Strip,
-    planes: [Plane; 3],
+    sums: [Sums; 3],
 }
 
 /// Tables for looking codes up, with room for two of each kind; most files bring the same ones.
@@ -41,67 +48,72 @@ struct Tables {
     ac: [AcTable; 2],
 }
 
-/// Width and height of the result.
-pub fn scaled(side: usize, eighths: usize) -> usize {
-    (side * eighths).div_ceil(8)
+/// What becomes of a picture.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Target {
+    /// Along its rows.
+    pub columns: Span,
+    /// Along its columns.
+    pub rows: Span,
+    /// How it is resampled.
+    pub kernel: Kernel,
 }
 
 impl Reader {
-    /// Writes the picture at `eighths` of its size to `rgb`, `[height, width, 3]`, sides as [`scaled`] says.
+    /// Reads a picture, resampled, into `rgb`, `[rows, columns, 3]`.
     ///
     /// # Errors
-    /// [`Unfit`] if the file is not plain, not whole, or not of the size `width` x `height`; `rgb` then holds nothing of use.
-    pub fn read(
-        &mut self,
-        bytes: &[u8],
-        (width, height): (usize, usize),
-        eighths: usize,
-        rgb: &mut [u8],
-    ) -> Result<(), Unfit> {
+    /// [`Unfit`] if the file is not plain, not whole, or not of the target's size; `rgb` then holds nothing of use.
+    pub fn read(&mut self, bytes: &[u8], target: &Target, rgb: &mut [u8]) -> Result<(), Unfit> {
         let frame = Frame::parse(bytes).ok_or(Unfit)?;
-        if (frame.width, frame.height) != (width, height)
-            || !(1..=8).contains(&eighths)
-            || rgb.len() != scaled(width, eighths) * scaled(height, eighths) * 3
+        let Target { columns, rows, .. } = target;
+        if (frame.width, frame.height) != (columns.pixels, rows.pixels)
+            || rgb.len() != columns.samples * rows.samples * 3
         {
             return Err(Unfit);
         }
         self.tables.set(&frame).ok_or(Unfit)?;
-        let plans = frame.components().map(|c| Plan::new(&frame, c, eighths));
-        let plans: Vec<Plan> = plans.collect();
+        let plans = plans(&frame, target);
         self.strip.shape(&frame, &plans);
-        for (plane, plan) in self.planes.iter_mut().zip(&plans) {
-            plane.shape(plan, self.strip.units());
+        for (sums, plan) in self.sums.iter_mut().zip(&plans) {
+            sums.clear(&plan.shape);
         }
-        self.strips(&frame, &plans, eighths, rgb)
-    }
-
-    fn strips(
-        &mut self,
-        frame: &Frame,
-        plans: &[Plan],
-        eighths: usize,
-        rgb: &mut [u8],
-    ) -> Result<(), Unfit> {
-        let columns = scaled(frame.width, eighths);
-        let strip_rows = frame.tallest * eighths;
-        let mut scan = scan::Scan::new(frame, plans, &self.tables);
-        for rows in rgb.chunks_mut(strip_rows * columns * 3) {
+        let mut scan = scan::Scan::new(&frame, &plans, &self.tables);
+        for unit_row in 0..frame.height.div_ceil(8 * frame.tallest) {
             scan.strip(&mut self.strip)?;
-            for (index, plan) in plans.iter().enumerate() {
-                let (groups, plane) = (self.strip.groups(index), &mut self.planes[index]);
-                transform::strip(plan, groups, plane);
-            }
-            for (y, row) in rows.chunks_exact_mut(columns * 3).enumerate() {
-                let [luma, blue, red] = &self.planes;
-                if plans.len() == 1 {
-                    colour::grey_to_rgb(luma.row(y), row);
-                } else {
-                    colour::ycc_to_rgb(luma.row(y), blue.row(y), red.row(y), row);
+            for (index, (plan, sums)) in plans.iter().zip(&mut self.sums).enumerate() {
+                let groups = self.strip.groups(index);
+                let per_row = groups.len() / plan.down;
+                for (down, groups) in groups.chunks_exact(per_row).enumerate() {
+                    resample::add(sums, plan, unit_row * plan.down + down, groups);
                 }
             }
         }
-        scan.finish()
+        scan.finish()?;
+        if plans.len() == 1 {
+            resample::grey_to_rgb(&self.sums[0], columns.samples, rgb);
+        } else {
+            resample::ycc_to_rgb(&self.sums, columns.samples, rgb);
+        }
+        Ok(())
     }
+
+    /// What is written between the coefficients and the result, bytes.
+    pub fn working_bytes(&self) -> usize {
+        self.sums.iter().map(Sums::bytes).sum()
+    }
+}
+
+/// How each component is read and resampled.
+fn plans(frame: &Frame, target: &Target) -> Vec<Plan> {
+    let columns = Axis::both(&target.columns, target.kernel);
+    let rows = Axis::both(&target.rows, target.kernel);
+    let plan = |component: &frame::Component| {
+        let columns = &columns[frame.widest / component.across - 1];
+        let rows = &rows[frame.tallest / component.down - 1];
+        Plan::new(frame, component, rows, columns)
+    };
+    frame.components().map(plan).collect()
 }
 
 impl Tables {

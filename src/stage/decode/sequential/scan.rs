@@ -5,7 +5,8 @@ use super::{
     bits::{Cursor, Segments},
     frame::Frame,
     huffman::{AcTable, DcTable, END, HARD, SKIP_BITS, VALUE_BITS},
-    transform::{Group, LANES, Plan},
+    plan::Plan,
+    resample::{Group, LANES, SLOTS},
 };
 
 /// Two coefficients at once are safe up to here: the first cannot be the block's last one.
@@ -37,11 +38,6 @@ impl Strip {
             groups.clear();
             groups.resize(count, Group::EMPTY);
         }
-    }
-
-    /// Units in the row.
-    pub fn units(&self) -> usize {
-        self.units
     }
 
     /// A component's groups: all of a row of blocks, then the next row.
@@ -118,7 +114,8 @@ impl<'a> Scan<'a> {
                 .zip(&mut strip.components)
                 .zip(&mut self.before)
             {
-                let per_row = groups.len() / plan.down;
+                // One or two.
+                let per_row = groups.len() >> (plan.down - 1);
                 let (dc, ac) = (&self.tables.dc[plan.dc], &self.tables.ac[plan.ac]);
                 for down in 0..plan.down {
                     for across in 0..plan.across {
@@ -194,11 +191,11 @@ fn ac_coefficients(
             cursor.skip(pair.bits());
             let (advance, value) = pair.first();
             place += advance;
-            group.values[usize::from(plan.slots[place % 512])][lane] = value;
+            group.values[usize::from(plan.slots[place % 512]) % SLOTS][lane] = value;
             let (advance, value) = pair.second();
             place += advance;
-            group.values[usize::from(plan.slots[place % 512])][lane] = value;
-            if place >= near {
+            group.values[usize::from(plan.slots[place % 512]) % SLOTS][lane] = value;
+            if place > PAIRS {
                 break;
             }
         }
@@ -251,6 +248,6 @@ fn one(
 ) -> Result<usize, Unfit> {
     cursor.refill(segments);
     let (advance, value) = table.careful(cursor)?;
-    group.values[usize::from(plan.slots[(place + advance) % 512])][lane] = value;
+    group.values[usize::from(plan.slots[(place + advance) % 512]) % SLOTS][lane] = value;
     Ok(advance)
 }

@@ -1,0 +1,100 @@
+//! How one component of a file is read and what becomes of its coefficients.
+
+use super::{
+    axis::{Axis, SIDE},
+    frame::{Component, Frame},
+    resample::Shape,
+};
+
+/// Where coefficients are put that nobody reads.
+const UNREAD: u8 = 64;
+/// Frequencies are read whose share in the result is at least this large beside that of a block's mean. What is left out is
+/// less than rounding the result to bytes, because high frequencies are weak in pictures, too.
+const LEAST_STRENGTH: f64 = 0.03;
+
+/// What coefficients up to some place can be.
+#[derive(Clone, Copy, Default)]
+pub struct Extent {
+    /// Slots they are in.
+    pub slots: usize,
+    /// Horizontal frequencies.
+    pub across: usize,
+    /// Vertical frequencies.
+    pub down: usize,
+}
+
+/// How one component is read and resampled.
+pub struct Plan {
+    /// Blocks a unit, side by side.
+    pub across: usize,
+    /// Blocks a unit, above each other.
+    pub down: usize,
+    /// Which DC table.
+    pub dc: usize,
+    /// Which AC table.
+    pub ac: usize,
+    /// Where in a group a coefficient goes, by its place in the file. Places from 64 on come up at the end of a block.
+    pub slots: [u8; 512],
+    /// Place of the last coefficient that is read.
+    pub last: usize,
+    /// By the place that blocks reach.
+    pub extents: [Extent; 64],
+    /// By horizontal frequency: how many vertical ones are read.
+    pub heights: [usize; SIDE],
+    /// By vertical and horizontal frequency: the slot, and what is in it is multiplied with.
+    pub slot_of: [[u8; SIDE]; SIDE],
+    /// See above.
+    pub steps: [[f32; SIDE]; SIDE],
+    /// What is made of the coefficients.
+    pub shape: Shape,
+}
+
+impl Plan {
+    /// For a component of a frame, whose quantisers must be there.
+    pub fn new(frame: &Frame, component: &Component, rows: &Axis, columns: &Axis) -> Self {
+        let quantisers = frame.quantisers[component.quantisers].unwrap_or([1; 64]);
+        let mut plan = Plan {
+            across: component.across,
+            down: component.down,
+            dc: component.dc,
+            ac: component.ac,
+            slots: [UNREAD; 512],
+            last: 0,
+            extents: [Extent::default(); 64],
+            heights: [0; SIDE],
+            slot_of: [[UNREAD; SIDE]; SIDE],
+            steps: [[0.0; SIDE]; SIDE],
+            shape: Shape::default(),
+        };
+        let mut extent = Extent::default();
+        for (place, (u, v)) in zigzag().enumerate() {
+            if columns.strength[u] * rows.strength[v] >= LEAST_STRENGTH {
+                plan.slots[place] = extent.slots as u8;
+                plan.slot_of[v][u] = extent.slots as u8;
+                plan.steps[v][u] = f32::from(quantisers[place]);
+                plan.last = place;
+                plan.heights[u] = plan.heights[u].max(v + 1);
+                extent.slots += 1;
+                extent.across = extent.across.max(u + 1);
+                extent.down = extent.down.max(v + 1);
+            }
+            plan.extents[place] = extent;
+        }
+        plan.shape = Shape::new(rows, columns, extent.across);
+        plan
+    }
+}
+
+/// Horizontal and vertical frequency in the order of the file (T.81, figure A.6).
+fn zigzag() -> impl Iterator<Item = (usize, usize)> {
+    (0..15usize).flat_map(|sum| {
+        (0..=sum).filter_map(move |n| {
+            let (u, v) = if sum % 2 == 0 {
+                (n, sum - n)
+            } else {
+                (sum - n, n)
+            };
+            (u < 8 && v < 8).then_some((u, v))
+        })
+    })
+}
