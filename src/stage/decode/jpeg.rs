@@ -73,8 +73,9 @@ pub(super) fn decode(
         eighths,
         orientation: markers.orientation,
     };
-    let plain = matches!(header.colorspace, Colorspace::YCbCr | Colorspace::Gray);
-    if let (true, true, Some((preprocessing, pixels))) = (plain, ample, fit)
+    // Where less is resampled into a sample of the result, how other readers round shows more.
+    let suits = eighths < 8 && matches!(header.colorspace, Colorspace::YCbCr | Colorspace::Gray);
+    if let (true, Some((preprocessing, pixels))) = (suits, fit)
         && resize::fit_sequential(bytes, &stored, preprocessing, scratch, pixels)
     {
         scratch.decompressor = Some(decompressor);

@@ -14,6 +14,7 @@
 
 mod axis;
 mod bits;
+mod flat;
 mod frame;
 mod huffman;
 mod plan;
@@ -38,7 +39,8 @@ pub struct Unfit;
 pub struct Reader {
     tables: Tables,
     strip: Strip,
-    sums: [Sums; 3],
+    /// Of brightness, of chroma, and of what is missing of green.
+    sums: [Sums; 4],
 }
 
 /// Tables for looking codes up, with room for two of each kind; most files bring the same ones.
@@ -81,6 +83,7 @@ impl Reader {
         let mut scan = scan::Scan::new(&frame, &plans, &self.tables);
         for unit_row in 0..frame.height.div_ceil(8 * frame.tallest) {
             scan.strip(&mut self.strip)?;
+            self.strip.settle();
             for (index, (plan, sums)) in plans.iter().zip(&mut self.sums).enumerate() {
                 let groups = self.strip.groups(index);
                 let per_row = groups.len() / plan.down;
@@ -104,16 +107,26 @@ impl Reader {
     }
 }
 
-/// How each component is read and resampled.
+/// How each component is read and resampled; in colour there is a fourth plan for what is missing of green.
 fn plans(frame: &Frame, target: &Target) -> Vec<Plan> {
     let columns = Axis::both(&target.columns, target.kernel);
     let rows = Axis::both(&target.rows, target.kernel);
-    let plan = |component: &frame::Component| {
-        let columns = &columns[frame.widest / component.across - 1];
-        let rows = &rows[frame.tallest / component.down - 1];
+    let axes = |component: &frame::Component| {
+        (
+            &rows[frame.tallest / component.down - 1],
+            &columns[frame.widest / component.across - 1],
+        )
+    };
+    let plan = |component| {
+        let (rows, columns) = axes(component);
         Plan::new(frame, component, rows, columns)
     };
-    frame.components().map(plan).collect()
+    let mut plans: Vec<Plan> = frame.components().map(plan).collect();
+    if let Some(blue) = frame.components().nth(1) {
+        let (rows, columns) = axes(blue);
+        plans.push(Plan::of_means(frame, blue, rows, columns));
+    }
+    plans
 }
 
 impl Tables {

@@ -2,6 +2,7 @@
 
 use super::{
     axis::{Axis, SIDE},
+    flat::PARTS,
     frame::{Component, Frame},
     resample::Shape,
 };
@@ -45,6 +46,8 @@ pub struct Plan {
     pub slot_of: [[u8; SIDE]; SIDE],
     /// See above.
     pub steps: [[f32; SIDE]; SIDE],
+    /// Step of the DC coefficients; slot 0 holds the means of blocks instead.
+    dc_step: i32,
     /// What is made of the coefficients.
     pub shape: Shape,
 }
@@ -64,6 +67,7 @@ impl Plan {
             heights: [0; SIDE],
             slot_of: [[UNREAD; SIDE]; SIDE],
             steps: [[0.0; SIDE]; SIDE],
+            dc_step: i32::from(quantisers[0]),
             shape: Shape::default(),
         };
         let mut extent = Extent::default();
@@ -80,8 +84,33 @@ impl Plan {
             }
             plan.extents[place] = extent;
         }
+        plan.steps[0][0] = 8.0 / PARTS as f32;
         plan.shape = Shape::new(rows, columns, extent.across);
         plan
+    }
+}
+
+impl Plan {
+    /// For something of which there is one number a block, in blocks like those of `component`.
+    pub fn of_means(frame: &Frame, component: &Component, rows: &Axis, columns: &Axis) -> Self {
+        let mut plan = Plan::new(frame, component, rows, columns);
+        let extent = Extent {
+            slots: 1,
+            across: 1,
+            down: 1,
+        };
+        plan.extents = [extent; 64];
+        plan.heights[0] = 1;
+        plan.shape = Shape::new(rows, columns, 1);
+        plan
+    }
+
+    /// The mean of a block, in [`PARTS`].
+    #[inline(always)]
+    pub fn mean(&self, dc: i32) -> i16 {
+        // Coefficients are eight times the mean. A picture has no larger ones than this.
+        let mean = (dc * self.dc_step).clamp(-2047, 2047);
+        (mean * (PARTS / 8)) as i16
     }
 }
 

@@ -18,17 +18,26 @@ const ROWS: usize = 8;
 /// The coefficients of blocks side by side.
 #[derive(Clone)]
 pub struct Group {
-    /// By [`Plan::slots`]. A power of two, so that no slot needs to be checked.
+    /// By [`Plan::slots`]; the first holds means, in [`PARTS`](super::flat::PARTS). A power of two, so that no slot needs to be checked.
     pub values: [[i16; LANES]; SLOTS],
     /// Place of the last coefficient in any of the blocks, at most [`Plan::last`].
     pub reach: usize,
+    /// 1 for blocks of one value.
+    pub flat: [u8; LANES],
 }
 
 impl Group {
+    /// Means of 0.
+    pub const FLAT: Group = Group {
+        reach: 0,
+        ..Group::EMPTY
+    };
+
     /// No coefficients.
     pub const EMPTY: Group = Group {
         values: [[0; LANES]; SLOTS],
         reach: 63,
+        flat: [0; LANES],
     };
 }
 
@@ -294,21 +303,24 @@ fn grey_inlined(luma: &Sums, width: usize, rgb: &mut [u8]) {
 }
 
 wide! {
-    /// YCbCr of JFIF (ITU-R BT.601, full range) to RGB, `[rows, width, 3]`.
-    pub fn ycc_to_rgb(components: &[Sums; 3], width: usize, rgb: &mut [u8]) = ycc_inlined;
+    /// YCbCr of JFIF (ITU-R BT.601, full range), and what is to be added to green, to RGB, `[rows, width, 3]`.
+    pub fn ycc_to_rgb(components: &[Sums; 4], width: usize, rgb: &mut [u8]) = ycc_inlined;
 }
 
 #[inline(always)]
-fn ycc_inlined(components: &[Sums; 3], width: usize, rgb: &mut [u8]) {
-    let [luma, blue, red] = components.each_ref().map(|c| c.samples.chunks_exact(width));
+fn ycc_inlined(components: &[Sums; 4], width: usize, rgb: &mut [u8]) {
+    let [luma, blue, red, green] = components.each_ref().map(|c| c.samples.chunks_exact(width));
     let strips = rgb.chunks_mut(ROWS * width * 3);
-    for (strip, ((luma, blue), red)) in strips.zip(luma.zip(blue).zip(red)) {
-        for (x, ((luma, blue), red)) in luma.iter().zip(blue).zip(red).enumerate() {
+    let samples = luma.zip(blue).zip(red).zip(green);
+    for (strip, (((luma, blue), red), green)) in strips.zip(samples) {
+        let samples = luma.iter().zip(blue).zip(red).zip(green);
+        for (x, (((luma, blue), red), green)) in samples.enumerate() {
             let mut pixels = [0; ROWS];
             for row in 0..ROWS {
                 let luma = luma[row] + 128.0;
                 let r = rounded(luma + 1.402 * red[row]);
-                let g = rounded(luma - 0.344_136 * blue[row] - 0.714_136 * red[row]);
+                let chroma = 0.344_136 * blue[row] + 0.714_136 * red[row];
+                let g = rounded(luma - chroma + green[row]);
                 let b = rounded(luma + 1.772 * blue[row]);
                 pixels[row] = r | g << 8 | b << 16;
             }

@@ -3,6 +3,7 @@
 use super::{
     Tables, Unfit,
     bits::{Cursor, Segments},
+    flat,
     frame::Frame,
     huffman::{AcTable, DcTable, END, HARD, SKIP_BITS, VALUE_BITS},
     plan::Plan,
@@ -22,6 +23,8 @@ const LARGEST_DC: i32 = 2047;
 pub struct Strip {
     units: usize,
     components: [Vec<Group>; 3],
+    /// What flat blocks of chroma add to green.
+    green: Vec<Group>,
 }
 
 impl Strip {
@@ -38,11 +41,23 @@ impl Strip {
             groups.clear();
             groups.resize(count, Group::EMPTY);
         }
+        for groups in &mut self.components[plans.len().min(3)..] {
+            groups.clear();
+        }
+        self.green.clear();
+        self.green.resize(self.components[1].len(), Group::FLAT);
     }
 
-    /// A component's groups: all of a row of blocks, then the next row.
+    /// A component's groups, or, as the fourth one, those of what is missing of green: all of a row of blocks, then the next row.
     pub fn groups(&self, component: usize) -> &[Group] {
-        &self.components[component]
+        self.components.get(component).unwrap_or(&self.green)
+    }
+
+    /// Rounds the blocks of one value.
+    pub fn settle(&mut self) {
+        let [luma, blue, red] = &mut self.components;
+        flat::luma(luma);
+        flat::chroma(blue, red, &mut self.green);
     }
 
     #[inline(always)]
@@ -166,12 +181,14 @@ fn block(
     if before.abs() > LARGEST_DC {
         return Err(Unfit);
     }
-    group.values[0][lane] = *before as i16;
-    ac_coefficients(ac, plan, segments, &mut cursor, group, lane)?;
+    let last = ac_coefficients(ac, plan, segments, &mut cursor, group, lane)?;
+    group.reach = group.reach.max(last.min(plan.last));
+    group.values[0][lane] = plan.mean(*before);
+    group.flat[lane] = u8::from(last == 0);
     Ok(cursor)
 }
 
-/// Reads the rest of a block. Of the coefficients after [`Plan::last`] only the codes are read.
+/// Reads the rest of a block and gives the place of its last coefficient. Of those after [`Plan::last`] only the codes are read.
 #[inline(always)]
 fn ac_coefficients(
     table: &AcTable,
@@ -180,7 +197,7 @@ fn ac_coefficients(
     cursor: &mut Cursor,
     group: &mut Group,
     lane: usize,
-) -> Result<(), Unfit> {
+) -> Result<usize, Unfit> {
     let near = plan.last.min(PAIRS);
     // Place of the last coefficient that was read, END more after the end of the block.
     let mut place = 0;
@@ -231,8 +248,7 @@ fn ac_coefficients(
     if (64..END).contains(&place) {
         return Err(Unfit);
     }
-    group.reach = group.reach.max((place % END).min(plan.last));
-    Ok(())
+    Ok(place % END)
 }
 
 /// Reads one coefficient; gives how far it is from the one before.
