@@ -118,12 +118,12 @@ impl Axis {
             let mut sums = [0.0f64; SIDE];
             let (begin, end) = (block * SIDE, (block + 1) * SIDE);
             for at in begin.max(first)..end.min(first + weights.len()) {
-                for u in 0..SIDE {
-                    sums[u] += weights[at - first] * cosines[at - begin][u];
+                for (sum, cosine) in sums.iter_mut().zip(cosines[at - begin]) {
+                    *sum += weights[at - first] * cosine;
                 }
             }
-            for u in 0..SIDE {
-                self.strength[u] += sums[u] * sums[u];
+            for (energy, sum) in self.strength.iter_mut().zip(sums) {
+                *energy += sum * sum;
             }
             sample.weights.push(sums.map(|sum| sum as f32));
         }
