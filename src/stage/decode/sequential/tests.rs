@@ -256,6 +256,40 @@ fn small_pictures_are_whole_ones_resampled() {
     assert!(worst.0 < 0.35 && worst.1 < 2.0, "{worst:?}");
 }
 
+/// Where every block is of one value, rounding is the same for all pixels and does not get lost in a mean.
+#[test]
+fn one_colour_is_that_of_libjpeg_turbo() {
+    let mut reader = Reader::default();
+    let mut noise = Noise(7);
+    let target = Target {
+        columns: whole(320, 32),
+        rows: whole(240, 32),
+        kernel: Kernel::Cubic,
+    };
+    for subsampling in [Subsamp::Sub2x2, Subsamp::None] {
+        for quality in [50, 90, 97] {
+            for _ in 0..20 {
+                let colour: [u8; 3] = noise.next().to_le_bytes()[..3].try_into().unwrap();
+                let pixels = colour.repeat(320 * 240);
+                let mut compressor = Compressor::new().unwrap();
+                compressor.set_quality(quality).unwrap();
+                compressor.set_subsamp(subsampling).unwrap();
+                let image = Image {
+                    pixels: &pixels[..],
+                    width: 320,
+                    pitch: 960,
+                    height: 240,
+                    format: PixelFormat::RGB,
+                };
+                let bytes = compressor.compress_to_vec(image).unwrap();
+                let ours = read(&mut reader, &bytes, &target).unwrap();
+                let turbo = by_turbo(&bytes);
+                assert_eq!(ours, turbo[..3].repeat(32 * 32), "{colour:?}, {quality}");
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_not_plain_is_left_alone() {
     let size = (40, 30);
