@@ -94,6 +94,9 @@ impl Report<'_> {
     fn subject(&self, outcomes: &[Outcome]) -> Value {
         json!({
             "images_per_second": over(outcomes, |o| o.images_per_second),
+            "first_row_seconds": over(outcomes, |o| o.first_row_seconds),
+            "last_row_seconds": over(outcomes, |o| o.last_row_seconds),
+            "seconds": over(outcomes, |o| o.seconds),
             "steady_images_per_second": over(outcomes, |o| o.steady_images_per_second),
             "peak_memory_bytes": over(outcomes, |o| o.peak_memory_bytes as f64),
             "cpu_ms_per_image": cpu(outcomes),

@@ -93,6 +93,10 @@ pub struct Outcome {
     pub images: usize,
     /// From the first reference sent to the last file committed.
     pub seconds: f64,
+    /// From the first reference sent to the first finished row.
+    pub first_row_seconds: f64,
+    /// From the first reference sent to the last finished row; what is left is files and commits.
+    pub last_row_seconds: f64,
     /// Images by seconds.
     pub images_per_second: f64,
     /// Rate of the rows between the first and the last tenth: without filling and emptying the line.
@@ -222,10 +226,14 @@ impl World<'_> {
             .into_iter()
             .filter(|row| row.number >= load.warm)
             .collect();
-        let seconds = (table.last_commit_ms - milliseconds(started)) / 1e3;
+        let since_start = |at_ms: f64| (at_ms - milliseconds(started)) / 1e3;
+        let seconds = since_start(table.last_commit_ms);
+        let times = sorted(rows.iter().map(|row| row.processed_ms));
         Ok(Outcome {
             images: load.images,
             seconds,
+            first_row_seconds: times.first().map_or(0.0, |&at| since_start(at)),
+            last_row_seconds: times.last().map_or(0.0, |&at| since_start(at)),
             images_per_second: load.images as f64 / seconds,
             steady_images_per_second: steady_rate(&rows),
             latency: latency(&rows),
