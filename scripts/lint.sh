@@ -1,8 +1,14 @@
 #!/usr/bin/env bash
-# Formatting, clippy, rustdoc and dependencies; any warning fails.
+# Formatting, clippy, rustdoc, dependencies and the size of what is tracked; any warning fails.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 setup=$(scripts/setup.sh test); eval "$setup"
+echo "== no tracked file above 4 MiB (data belongs outside; the largest one is the demo model)"
+large=$(git ls-files -z | xargs -0 -I{} find {} -maxdepth 0 -size +4096k)
+if [ -n "$large" ]; then
+    printf 'lint.sh: too large to be tracked:\n%s\n' "$large" >&2
+    exit 1
+fi
 echo "== cargo fmt"; cargo fmt --check
 echo "== clippy, default features"; cargo clippy --locked --quiet --all-targets -- -D warnings
 echo "== clippy, all features"; cargo clippy --locked --quiet --all-targets --all-features -- -D warnings
