@@ -3,8 +3,8 @@
 //! The result is meant to equal what the reference preprocessing of CLIP does with Pillow: the picture turned upright by
 //! its EXIF orientation, `convert("RGB")`, resized with Pillow's antialiased filter, cropped. In particular transparency
 //! is dropped (not composited), colour profiles are ignored, CMYK is converted without a profile, and of an animation the
-//! first frame counts. Two differences are on purpose: 16-bit grey keeps its high byte (Pillow clips it to white), and a
-//! JPEG much larger than needed is decoded at a reduced size.
+//! first frame counts. Two differences are on purpose: 16-bit grey keeps its high byte (Pillow clips it to white), and of a
+//! JPEG much larger than needed only as much is decoded as shows: its low frequencies, or a reduced size.
 //!
 //! Input is hostile until proven otherwise. The format is told by content, never by name; declared sizes are checked
 //! before anything is allocated; a file that ends early is an error, not half a picture; and a decoder that panics loses

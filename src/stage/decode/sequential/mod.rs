@@ -14,6 +14,7 @@
 
 mod axis;
 mod bits;
+mod colour;
 mod flat;
 mod frame;
 mod huffman;
@@ -94,9 +95,9 @@ impl Reader {
         }
         scan.finish()?;
         if plans.len() == 1 {
-            resample::grey_to_rgb(&self.sums[0], columns.samples, rgb);
+            colour::grey_to_rgb(&self.sums[0], columns.samples, rgb);
         } else {
-            resample::ycc_to_rgb(&self.sums, columns.samples, rgb);
+            colour::ycc_to_rgb(&self.sums, columns.samples, rgb);
         }
         Ok(())
     }
