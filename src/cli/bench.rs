@@ -6,17 +6,19 @@
 
 mod ceiling;
 mod cluster;
+mod gpu;
 mod host;
 mod pictures;
 mod process;
 mod report;
 mod subject;
+mod table;
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tagstream::{
     config::{ModelConfig, ObjectStoreConfig, Provider},
@@ -163,7 +165,9 @@ pub fn run(args: BenchArgs) -> anyhow::Result<Exit> {
         },
         ..TaggerOptions::on(device)
     };
+    let opening = Instant::now();
     let tagger = Tagger::open(&runtime, &bundle, options, None)?;
+    let model_load_seconds = opening.elapsed().as_secs_f64();
     let bench = ceiling::Bench::new(&tagger, &pictures)?;
     let batch = bench.best_batch(Duration::from_secs_f64((args.seconds / 6.0).min(2.0)))?;
     let cluster = cluster::Cluster::open(args.brokers.as_deref())?;
@@ -177,6 +181,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<Exit> {
         scratch: &scratch.path,
         partitions: args.partitions,
         provider: args.provider.into(),
+        on_gpu: device.is_gpu(),
     };
     let load = subject::Load::flood(images, tagger.workers() * batch.max(4) * 2);
     let mut subjects = vec![subject::Subject::Stage];
@@ -216,6 +221,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<Exit> {
         args: &args,
         bundle: &bundle,
         tagger: &tagger,
+        model_load_seconds,
         pictures: &pictures,
         batch,
         images,

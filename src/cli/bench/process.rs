@@ -76,7 +76,7 @@ fn field(text: &str, key: &str) -> u64 {
 }
 
 /// `pid` and all that descend from it.
-fn family(pid: u32) -> BTreeSet<u32> {
+pub fn family(pid: u32) -> BTreeSet<u32> {
     let mut parents = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(child) = entry

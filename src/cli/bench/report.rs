@@ -51,6 +51,8 @@ pub struct Report<'a> {
     pub args: &'a BenchArgs,
     pub bundle: &'a Bundle,
     pub tagger: &'a Tagger,
+    /// Opening the model in this process, all workers' sessions.
+    pub model_load_seconds: f64,
     pub pictures: &'a Pictures,
     pub batch: usize,
     pub images: usize,
@@ -64,6 +66,15 @@ pub struct Report<'a> {
 
 fn over(outcomes: &[Outcome], of: impl Fn(&Outcome) -> f64) -> Spread {
     median(outcomes.iter().map(of))
+}
+
+/// Memory on GPUs, where every run had some.
+fn device_memory(outcomes: &[Outcome]) -> Option<Spread> {
+    let bytes: Option<Vec<f64>> = outcomes
+        .iter()
+        .map(|o| Some(o.device_memory_bytes? as f64))
+        .collect();
+    Some(median(bytes?.into_iter()))
 }
 
 /// Milliseconds of processor time an image, by kind of thread, of the median repetition.
@@ -92,7 +103,8 @@ impl Report<'_> {
     }
 
     fn subject(&self, outcomes: &[Outcome]) -> Value {
-        json!({
+        let mut figures = json!({
+            "startup_seconds": over(outcomes, |o| o.startup_seconds),
             "images_per_second": over(outcomes, |o| o.images_per_second),
             "first_row_seconds": over(outcomes, |o| o.first_row_seconds),
             "last_row_seconds": over(outcomes, |o| o.last_row_seconds),
@@ -102,7 +114,11 @@ impl Report<'_> {
             "cpu_ms_per_image": cpu(outcomes),
             "cpu_cores_busy": over(outcomes, |o| o.cpu_seconds.values().sum::<f64>() / o.seconds),
             "repetitions": outcomes,
-        })
+        });
+        if let Some(memory) = device_memory(outcomes) {
+            figures["device_memory_bytes"] = json!(memory);
+        }
+        figures
     }
 
     /// All figures.
@@ -128,6 +144,8 @@ impl Report<'_> {
                 "locations": model.shape.locations,
                 "embedding": model.shape.dim,
                 "categories": model.categories(),
+                "workers": self.tagger.workers(),
+                "load_seconds": self.model_load_seconds,
             },
             "pictures": {
                 "source": self.pictures.source,
@@ -212,6 +230,17 @@ impl Report<'_> {
         line(
             "peak memory",
             mib(over(self.stage, |o| o.peak_memory_bytes as f64)),
+        );
+        if let Some(memory) = device_memory(self.stage) {
+            line("memory on the GPU", mib(memory));
+        }
+        line(
+            "model opened; stage started to its first row",
+            format!(
+                "{:.2} s; {:.2} s",
+                self.model_load_seconds,
+                over(self.stage, |o| o.startup_seconds).middle
+            ),
         );
         for (name, milliseconds) in cpu(self.stage) {
             if milliseconds >= 0.005 {

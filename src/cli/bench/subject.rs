@@ -3,23 +3,19 @@
 
 use super::{
     cluster::{Cluster, Counter, References},
+    gpu::DeviceMemory,
     pictures::Pictures,
-    process::{MemoryWatch, Usage},
+    process::{MemoryWatch, Usage, family},
+    table::{Latency, Row, Table, latency, milliseconds, sorted, steady_rate},
 };
 use anyhow::{Context, bail, ensure};
-use arrow::{
-    array::AsArray,
-    compute::cast,
-    datatypes::{DataType, TimeUnit, TimestampMicrosecondType},
-};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Serialize;
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 use tagstream::{config::Provider, events::ImageReference};
 
@@ -77,20 +73,13 @@ impl Load {
     }
 }
 
-/// Time from a message's timestamp to its finished row, milliseconds.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Latency {
-    /// Median.
-    pub p50_ms: f64,
-    /// 99th percentile.
-    pub p99_ms: f64,
-}
-
 /// What came out.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
     /// Images that count.
     pub images: usize,
+    /// From the start of the process to its first finished row; references waited for it.
+    pub startup_seconds: f64,
     /// From the first reference sent to the last file committed.
     pub seconds: f64,
     /// From the first reference sent to the first finished row.
@@ -107,6 +96,9 @@ pub struct Outcome {
     pub cpu_seconds: std::collections::BTreeMap<String, f64>,
     /// Most memory of the process and its children, shared pages once.
     pub peak_memory_bytes: u64,
+    /// Memory of the process and its children on GPUs when the last row was finished; absent without a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_memory_bytes: Option<u64>,
     /// Bytes through system calls, read.
     pub read_bytes: u64,
     /// Bytes through system calls, written.
@@ -125,6 +117,8 @@ pub struct World<'a> {
     pub scratch: &'a Path,
     pub partitions: i32,
     pub provider: Provider,
+    /// Whether that is a GPU.
+    pub on_gpu: bool,
 }
 
 /// Number of the next run: topics and folders are fresh in each.
@@ -173,11 +167,6 @@ fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-fn milliseconds(time: SystemTime) -> f64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0.0, |d| d.as_secs_f64() * 1e3)
-}
-
 /// A run's topics, and how to write and count.
 struct Topics {
     images: String,
@@ -200,6 +189,11 @@ impl World<'_> {
         let folder = self.scratch.join(id);
         fs::create_dir_all(&folder)?;
         let mut topics = self.topics(id)?;
+        let on_gpus = match self.on_gpu {
+            true => DeviceMemory::before(),
+            false => None,
+        };
+        let begun = SystemTime::now();
         let mut running = self.start(id, &folder, subject)?;
         let memory = MemoryWatch::start(running.child.id());
 
@@ -210,6 +204,7 @@ impl World<'_> {
         self.send(&mut topics, load.images, load.rate)?;
         self.wait(&topics, &mut running)?;
         let used = Usage::of(running.child.id()).since(&before);
+        let device_memory_bytes = on_gpus.and_then(|gpus| gpus.of(&family(running.child.id())));
         running.finish()?;
 
         let peak_memory_bytes = memory.peak_bytes();
@@ -221,6 +216,8 @@ impl World<'_> {
             table.rows.len(),
             load.warm + load.images
         );
+        let all = table.rows.iter().map(|row| row.processed_ms);
+        let first_ms = all.reduce(f64::min).unwrap_or(0.0);
         let rows: Vec<Row> = table
             .rows
             .into_iter()
@@ -231,6 +228,7 @@ impl World<'_> {
         let times = sorted(rows.iter().map(|row| row.processed_ms));
         Ok(Outcome {
             images: load.images,
+            startup_seconds: (first_ms - milliseconds(begun)) / 1e3,
             seconds,
             first_row_seconds: times.first().map_or(0.0, |&at| since_start(at)),
             last_row_seconds: times.last().map_or(0.0, |&at| since_start(at)),
@@ -239,6 +237,7 @@ impl World<'_> {
             latency: latency(&rows),
             cpu_seconds: used.seconds,
             peak_memory_bytes,
+            device_memory_bytes,
             read_bytes: used.read_bytes,
             written_bytes: used.written_bytes,
             files: table.files,
@@ -370,123 +369,5 @@ impl World<'_> {
             }
             Ok(())
         })
-    }
-}
-
-/// A row's place and times, milliseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Row {
-    number: usize,
-    event_ms: f64,
-    processed_ms: f64,
-}
-
-#[derive(Default)]
-struct Table {
-    rows: Vec<Row>,
-    files: usize,
-    bytes: u64,
-    last_commit_ms: f64,
-}
-
-impl Table {
-    /// Reads every Parquet file below `folder`.
-    fn read(folder: &Path) -> anyhow::Result<Self> {
-        let mut table = Table::default();
-        let mut folders = vec![folder.to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder)? {
-                let path = entry?.path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if path.extension().is_some_and(|e| e == "parquet") {
-                    table
-                        .add(&path)
-                        .with_context(|| path.display().to_string())?;
-                }
-            }
-        }
-        Ok(table)
-    }
-
-    fn add(&mut self, path: &Path) -> anyhow::Result<()> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        self.files += 1;
-        self.bytes += metadata.len();
-        self.last_commit_ms = self.last_commit_ms.max(milliseconds(metadata.modified()?));
-        let microseconds = DataType::Timestamp(TimeUnit::Microsecond, None);
-        for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
-            let batch = batch?;
-            let column = |name: &str, kind: &DataType| -> anyhow::Result<_> {
-                let column = batch
-                    .column_by_name(name)
-                    .with_context(|| format!("no column `{name}`"))?;
-                Ok(cast(column, kind)?)
-            };
-            let ids = column("image_id", &DataType::Utf8)?;
-            let event = column("event_time", &microseconds)?;
-            let processed = column("processed_time", &microseconds)?;
-            let event = event.as_primitive::<TimestampMicrosecondType>();
-            let processed = processed.as_primitive::<TimestampMicrosecondType>();
-            for (i, id) in ids.as_string::<i32>().iter().enumerate() {
-                let number = id.and_then(|id| id.strip_prefix("bench-")?.parse().ok());
-                self.rows.push(Row {
-                    number: number.context("an image_id that was not sent")?,
-                    event_ms: event.value(i) as f64 / 1e3,
-                    processed_ms: processed.value(i) as f64 / 1e3,
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-fn steady_rate(rows: &[Row]) -> f64 {
-    let times = sorted(rows.iter().map(|r| r.processed_ms));
-    let (first, last) = (times.len() / 10, times.len() - 1 - times.len() / 10);
-    (last - first) as f64 / ((times[last] - times[first]) / 1e3)
-}
-
-fn latency(rows: &[Row]) -> Latency {
-    let values = sorted(rows.iter().map(|r| r.processed_ms - r.event_ms));
-    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-    Latency {
-        p50_ms: at(0.5),
-        p99_ms: at(0.99),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rows() -> Vec<Row> {
-        // One every 10 ms, each 5 ms after its event, but the first ten are slow.
-        (0..100)
-            .map(|i| Row {
-                number: i,
-                event_ms: i as f64 * 10.0,
-                processed_ms: i as f64 * 10.0 + if i < 10 { 95.0 } else { 5.0 },
-            })
-            .collect()
-    }
-
-    #[test]
-    fn rates_and_latencies_come_from_the_rows() {
-        let rows = rows();
-        assert!(
-            (steady_rate(&rows) - 100.0).abs() < 12.0,
-            "{}",
-            steady_rate(&rows)
-        );
-        let latency = latency(&rows);
-        assert_eq!((latency.p50_ms, latency.p99_ms), (5.0, 95.0));
     }
 }
