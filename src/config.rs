@@ -240,7 +240,9 @@ section! {
         provider: Provider = Provider::Cpu,
         /// Device number for `cuda` and `tensorrt`.
         device: u32 = 0,
-        /// Inference workers; 0: one per core on a CPU, one on a GPU.
+        /// Inference workers; 0: one per core on a CPU, two on a GPU (one computes while the other's images and results are copied).
+        /// On a GPU every worker takes device memory for its activations; weights are held once with `cuda`, once a worker with
+        /// `tensorrt`.
         workers: usize = 0,
         /// Largest batch. On a CPU batches also end at four images or about 20 ms of work: larger ones only take memory.
         max_batch: usize = 16,
@@ -252,8 +254,13 @@ section! {
         max_tags: usize = 100,
         /// How often the registry's pointer is looked at; 0: never.
         watch_interval_ms: u64 = 5_000,
-        /// Where TensorRT keeps its engines.
+        /// Most GPU memory for the arena of one session, MiB; 0: what there is. A worker has two sessions, encoder and head; what
+        /// CUDA and cuDNN take for themselves comes on top.
+        device_memory_mib: u64 = 0,
+        /// Folder where TensorRT keeps its engines, which take minutes to build; empty: they are built anew at every start.
         engine_cache: String = String::new(),
+        /// Whether TensorRT may compute a 32-bit encoder in 16 bit. One of `tagstream init --precision fp16` always is.
+        tensorrt_fp16: bool = false,
     }
 }
 

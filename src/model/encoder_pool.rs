@@ -20,7 +20,7 @@ pub struct EncoderPool {
 }
 
 impl EncoderPool {
-    /// Opens `workers` single-threaded sessions of one `encoder.onnx` (0: one a core on a CPU, one on a GPU).
+    /// Opens `workers` single-threaded sessions of one `encoder.onnx` (0: one a core on a CPU, two on a GPU).
     ///
     /// # Errors
     /// [`SessionError`] names the file and what is wrong.
@@ -31,11 +31,14 @@ impl EncoderPool {
         workers: usize,
     ) -> Result<Self, SessionError> {
         let workers = match workers {
-            0 if options.device.is_gpu() => 1,
-            0 => thread::available_parallelism().map_or(1, |n| n.get()),
+            0 => options.device.usual_workers(),
             n => n,
         };
         let model = EncoderModel::read(runtime, path)?;
+        let options = &SessionOptions {
+            many: workers > 1,
+            ..options.clone()
+        };
         let sessions = (0..workers)
             .map(|_| model.open(runtime, options))
             .collect::<Result<Vec<_>, _>>()?;
@@ -65,7 +68,7 @@ impl EncoderPool {
         let (batch, image) = (batch.max(1), self.shape.image_bytes());
         let (next, take) = (AtomicUsize::new(0), Mutex::new(take));
         let work = |session: &mut EncoderSession| -> Result<(), SessionError> {
-            let mut pixels = vec![0u8; batch * image];
+            let mut pixels = session.memory().zeroed(batch * image);
             loop {
                 let start = next.fetch_add(batch, Ordering::Relaxed);
                 let mut filled = Vec::with_capacity(batch);
@@ -76,7 +79,8 @@ impl EncoderPool {
                     }
                 }
                 if !filled.is_empty() {
-                    let encoded = session.encode(&pixels[..filled.len() * image], filled.len())?;
+                    let encoded =
+                        session.encode(pixels.part(0..filled.len() * image), filled.len())?;
                     let mut take = take.lock().unwrap_or_else(|e| e.into_inner());
                     for (i, index) in filled.iter().enumerate() {
                         take(*index, Ok((encoded.dense_of(i), encoded.global_of(i))));

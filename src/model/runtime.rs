@@ -4,14 +4,16 @@
 //! provider) that cannot be met is an error: nothing here falls back in silence.
 
 mod library;
+mod provider;
 
 pub use library::cache_folder;
+pub(crate) use provider::{EngineCache, ProviderOptions};
 
 use crate::{config::Provider, model::onnx::proto};
 use library::{Places, find_library};
 use ort::{
     environment::Environment,
-    ep::{self, ExecutionProvider, ExecutionProviderDispatch},
+    ep::{self, ExecutionProvider},
     session::{
         Session,
         builder::{AutoDevicePolicy, SessionBuilder},
@@ -96,6 +98,23 @@ impl Device {
         match self {
             Device::Cpu => 0,
             Device::Cuda(index) | Device::Tensorrt(index) => index,
+        }
+    }
+
+    /// Sessions that run at the same time where nobody says how many: one a core on the processor. Two on a GPU, each with a
+    /// stream of its own: while one computes, the other's images go to the device and its results come back.
+    pub fn usual_workers(self) -> usize {
+        match self {
+            Device::Cpu => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            Device::Cuda(_) | Device::Tensorrt(_) => 2,
+        }
+    }
+
+    /// The same GPU without TensorRT: for graphs that change often, since an engine takes long to build.
+    pub fn without_engines(self) -> Self {
+        match self {
+            Device::Tensorrt(index) => Device::Cuda(index),
+            other => other,
         }
     }
 
@@ -254,62 +273,6 @@ impl Runtime {
             return Ok(builder);
         }
         Ok(builder.with_execution_providers(providers)?)
-    }
-}
-
-/// What sessions of one model tell their provider.
-#[derive(Debug, Clone)]
-pub(crate) struct ProviderOptions {
-    /// Threads inside one run, on a CPU.
-    pub threads: usize,
-    /// Where TensorRT keeps its engines and timings.
-    pub engine_cache: Option<PathBuf>,
-    /// Smallest, usual and largest shapes of the inputs (`name:1x3,...`), for TensorRT.
-    pub profile: Option<[String; 3]>,
-}
-
-impl Default for ProviderOptions {
-    fn default() -> Self {
-        ProviderOptions {
-            threads: 1,
-            engine_cache: None,
-            profile: None,
-        }
-    }
-}
-
-impl ProviderOptions {
-    fn providers(&self, device: Device) -> Vec<ExecutionProviderDispatch> {
-        let index = device.index() as i32;
-        let cuda = || {
-            ep::CUDA::default()
-                .with_device_id(index)
-                .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
-                .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic)
-                .build()
-                .error_on_failure()
-        };
-        match device {
-            Device::Cpu => Vec::new(),
-            Device::Cuda(_) => vec![cuda()],
-            Device::Tensorrt(_) => {
-                let mut tensorrt = ep::TensorRT::default().with_device_id(index);
-                if let Some(folder) = &self.engine_cache {
-                    tensorrt = tensorrt
-                        .with_engine_cache(true)
-                        .with_engine_cache_path(folder.display())
-                        .with_timing_cache(true)
-                        .with_timing_cache_path(folder.display());
-                }
-                if let Some([min, opt, max]) = &self.profile {
-                    tensorrt = tensorrt
-                        .with_profile_min_shapes(min)
-                        .with_profile_opt_shapes(opt)
-                        .with_profile_max_shapes(max);
-                }
-                vec![tensorrt.build().error_on_failure(), cuda()]
-            }
-        }
     }
 }
 

@@ -6,17 +6,21 @@
 
 mod graph;
 mod head;
+mod pixels;
+mod place;
 
 pub use head::{HeadModel, HeadOutputs, HeadSession};
+pub use pixels::{HostMemory, PixelBuffer, Pixels};
 
-use super::runtime::{Device, ProviderOptions, Runtime, RuntimeError};
+use super::runtime::{Device, EngineCache, ProviderOptions, Runtime, RuntimeError};
 use crate::config::Provider;
 use bytes::Bytes;
-use graph::{Graph, GraphName, Source, dims, host_floats, run_on};
+use graph::{Graph, GraphName, Source};
 use ort::{
     session::Session,
-    value::{DynTensor, TensorElementType, TensorRef},
+    value::{DynTensor, TensorElementType},
 };
+use place::{Outputs, Place, dims, host_values};
 use sha2::{Digest, Sha256};
 use std::{
     fs,
@@ -34,6 +38,14 @@ pub enum SessionError {
     #[error("cannot read {path}: {source}", path = path.display())]
     Unreadable {
         /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The folder for TensorRT's engines.
+    #[error("cannot make the folder for TensorRT's engines {path}: {source}", path = path.display())]
+    EngineCache {
+        /// The folder.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
@@ -83,8 +95,14 @@ pub struct SessionOptions {
     pub threads: usize,
     /// Largest batch that will be run; TensorRT builds its engines for it.
     pub max_batch: usize,
+    /// Whether more sessions of the same graph will be open at the same time: on a GPU they then hold the weights once.
+    pub many: bool,
+    /// Most that one session's arena may take on a GPU, bytes. `None`: what there is.
+    pub device_memory: Option<usize>,
     /// Where TensorRT keeps its engines.
     pub engine_cache: Option<PathBuf>,
+    /// Whether TensorRT may compute a graph of 32-bit floats in 16 bit. One of 16-bit floats is computed so in any case.
+    pub tensorrt_fp16: bool,
 }
 
 impl SessionOptions {
@@ -99,16 +117,39 @@ impl SessionOptions {
             device,
             threads: 1,
             max_batch: 16,
+            many: false,
+            device_memory: None,
             engine_cache: None,
+            tensorrt_fp16: false,
         }
     }
 
-    fn provider(&self, profile: impl Fn(usize) -> String) -> ProviderOptions {
+    fn provider(&self) -> ProviderOptions {
         ProviderOptions {
             threads: self.threads,
-            engine_cache: self.engine_cache.clone(),
-            profile: Some([profile(1), profile(self.max_batch), profile(self.max_batch)]),
+            device_memory: self.device_memory,
+            ..ProviderOptions::default()
         }
+    }
+
+    /// The folders of a graph's engines, made if need be. A library of another version builds its own.
+    fn engines(
+        &self,
+        runtime: &Runtime,
+        sha256: &str,
+    ) -> Result<Option<EngineCache>, SessionError> {
+        let Some(folder) = &self.engine_cache else {
+            return Ok(None);
+        };
+        let engines = folder.join(format!("{}-{}", &sha256[..16], runtime.version()));
+        fs::create_dir_all(&engines).map_err(|source| SessionError::EngineCache {
+            path: engines.clone(),
+            source,
+        })?;
+        Ok(Some(EngineCache {
+            engines,
+            timings: folder.clone(),
+        }))
     }
 }
 
@@ -237,12 +278,23 @@ impl EncoderModel {
         runtime: &Runtime,
         options: &SessionOptions,
     ) -> Result<EncoderSession, SessionError> {
-        let graph = &self.graph;
-        // The shape of the input is needed for TensorRT's profile, and is found by a session on the CPU.
-        let cpu = graph.open(runtime, Device::Cpu, &ProviderOptions::default())?;
+        let (graph, device) = (&self.graph, options.device);
+        let mut provider = options.provider();
+        if let Device::Tensorrt(_) = device {
+            provider.half = graph.half() || options.tensorrt_fp16;
+            provider.engine_cache = options.engines(runtime, &self.sha256)?;
+            if let Some([_, Some(height), Some(width), Some(3)]) =
+                graph.declared("pixels").as_deref()
+            {
+                let most = options.max_batch;
+                let shape = |batch| format!("pixels:{batch}x{height}x{width}x3");
+                provider.profile = Some([1, most, most].map(shape));
+            }
+        }
+        let session = graph.open(runtime, device, &provider, options.many)?;
         let pixels = graph
             .name
-            .outlet(cpu.inputs(), "pixels", TensorElementType::Uint8, 4)?;
+            .outlet(session.inputs(), "pixels", TensorElementType::Uint8, 4)?;
         let [_, Some(height), Some(width), Some(3)] = pixels[..] else {
             return Err(graph.name.contract(format!(
                 "`pixels` must be [B, height, width, 3] with fixed height and width, but is {pixels:?}"
@@ -250,19 +302,16 @@ impl EncoderModel {
         };
         graph
             .name
-            .outlet(cpu.outputs(), "dense", TensorElementType::Float32, 3)?;
+            .outlet(session.outputs(), "dense", TensorElementType::Float32, 3)?;
         graph
             .name
-            .outlet(cpu.outputs(), "global", TensorElementType::Float32, 2)?;
-        let session = if options.device.is_gpu() {
-            let profile = |batch| format!("pixels:{batch}x{height}x{width}x3");
-            graph.open(runtime, options.device, &options.provider(profile))?
-        } else {
-            cpu
-        };
+            .outlet(session.outputs(), "global", TensorElementType::Float32, 2)?;
+        let memory = Arc::new(HostMemory::of(&session, device));
+        let place = Place::of(device, &memory).map_err(|e| graph.name.run_error(e))?;
         let mut encoder = EncoderSession {
             session,
-            device: options.device,
+            place,
+            memory,
             shape: EncoderShape {
                 height,
                 width,
@@ -271,7 +320,14 @@ impl EncoderModel {
             },
             name: graph.name.clone(),
         };
-        let grey = vec![128u8; encoder.shape.image_bytes()];
+        let image = encoder.shape.image_bytes();
+        if let Device::Tensorrt(_) = device {
+            // An engine without given shapes is built anew whenever a batch is larger or smaller than all before: so the largest
+            // comes first, then the smallest.
+            let grey = vec![128u8; options.max_batch * image];
+            encoder.features(&grey, options.max_batch)?;
+        }
+        let grey = vec![128u8; image];
         let features = encoder.features(&grey, 1)?;
         let (dense, global) = (dims(&features.dense), dims(&features.global));
         match (&dense[..], &global[..]) {
@@ -294,7 +350,8 @@ fn hex(bytes: &[u8]) -> String {
 /// One worker's encoder. Runs are exclusive: one session a worker.
 pub struct EncoderSession {
     session: Session,
-    device: Device,
+    place: Place,
+    memory: Arc<HostMemory>,
     shape: EncoderShape,
     name: GraphName,
 }
@@ -316,13 +373,22 @@ impl EncoderSession {
         self.shape
     }
 
+    /// Memory that its images are best kept in.
+    pub fn memory(&self) -> &Arc<HostMemory> {
+        &self.memory
+    }
+
     /// Encodes a batch into host memory.
     ///
     /// # Errors
     /// [`SessionError`] if `pixels` is not `batch` images or the run fails.
-    pub fn encode(&mut self, pixels: &[u8], batch: usize) -> Result<Encoded, SessionError> {
-        let features = self.features(pixels, batch)?;
-        let host = |value: &DynTensor| self.host(value);
+    pub fn encode<'a>(
+        &mut self,
+        pixels: impl Into<Pixels<'a>>,
+        batch: usize,
+    ) -> Result<Encoded, SessionError> {
+        let features = self.run(pixels.into(), batch, Outputs::ToHost)?;
+        let host = |value| host_values(value).map_err(|e| self.name.run_error(e));
         Ok(Encoded {
             batch,
             locations: self.shape.locations,
@@ -332,15 +398,24 @@ impl EncoderSession {
         })
     }
 
-    fn host(&self, value: &DynTensor) -> Result<Vec<f32>, SessionError> {
-        host_floats(value).map_err(|e| self.name.run_error(e))
-    }
-
     /// Encodes a batch and leaves the features where they are computed.
     ///
     /// # Errors
     /// [`SessionError`] if `pixels` is not `batch` images or the run fails.
-    pub fn features(&mut self, pixels: &[u8], batch: usize) -> Result<Features, SessionError> {
+    pub fn features<'a>(
+        &mut self,
+        pixels: impl Into<Pixels<'a>>,
+        batch: usize,
+    ) -> Result<Features, SessionError> {
+        self.run(pixels.into(), batch, Outputs::Stay)
+    }
+
+    fn run(
+        &mut self,
+        pixels: Pixels<'_>,
+        batch: usize,
+        outputs: Outputs,
+    ) -> Result<Features, SessionError> {
         let EncoderShape { height, width, .. } = self.shape;
         if batch == 0 || pixels.len() != batch * self.shape.image_bytes() {
             return Err(self.name.input(format!(
@@ -348,17 +423,21 @@ impl EncoderSession {
                 pixels.len()
             )));
         }
-        let (device, session) = (self.device, &mut self.session);
+        let (place, session) = (&self.place, &mut self.session);
         let mut run = || -> ort::Result<Features> {
-            let input = TensorRef::from_array_view(([batch, height, width, 3], pixels))?;
-            let names = ["dense", "global"];
-            let mut outputs = run_on(
-                session,
-                device,
-                &[("pixels", &input.upcast_ref())],
-                &names,
-                device,
-            )?;
+            let shape = [batch, height, width, 3];
+            let (view, copy);
+            // What is bound must not be borrowed, unless it is certain that the session computes elsewhere and copies it: `ort`
+            // (2.0.0-rc.15) waits for itself when it clones a borrowed tensor.
+            let input = if place.binds() && !pixels.are_pinned() {
+                copy = pixels.copied(shape)?;
+                copy.upcast_ref()
+            } else {
+                view = pixels.tensor(shape)?;
+                view.upcast_ref()
+            };
+            let inputs = [("pixels", input)];
+            let mut outputs = place.run(session, &inputs, &["dense", "global"], outputs)?;
             let global = outputs.pop().expect("two names, two values");
             let dense = outputs.pop().expect("two names, two values");
             Ok(Features {
@@ -371,5 +450,7 @@ impl EncoderSession {
     }
 }
 
+#[cfg(test)]
+mod device_tests;
 #[cfg(test)]
 mod tests;

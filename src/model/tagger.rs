@@ -12,7 +12,9 @@ use super::{
     bundle::{Bundle, Manifest, Preprocessing},
     runtime::{Device, Runtime},
     saliency,
-    session::{EncoderShape, HeadOutputs, HeadSession, SessionError, SessionOptions},
+    session::{
+        EncoderShape, HeadOutputs, HeadSession, PixelBuffer, Pixels, SessionError, SessionOptions,
+    },
 };
 use crate::events::BoundingBox;
 use encoders::Encoders;
@@ -154,12 +156,11 @@ pub struct TaggerOptions {
 }
 
 impl TaggerOptions {
-    /// One single-threaded worker a core on the processor; one worker on a GPU.
+    /// As many workers as the device usually has ([`Device::usual_workers`]), on a processor of one thread each.
     pub fn on(device: Device) -> Self {
-        let cores = thread::available_parallelism().map_or(1, |n| n.get());
         TaggerOptions {
             session: SessionOptions::on(device),
-            workers: if device.is_gpu() { 1 } else { cores },
+            workers: device.usual_workers(),
             rows: HeadRows::All,
         }
     }
@@ -271,15 +272,20 @@ impl Tagger {
     ///
     /// # Errors
     /// [`SessionError`] if `pixels` is not `batch` images or a run fails.
-    pub fn run(
+    pub fn run<'a>(
         &self,
         worker: usize,
-        pixels: &[u8],
+        pixels: impl Into<Pixels<'a>>,
         batch: usize,
         regions: bool,
     ) -> Result<HeadOutputs, SessionError> {
         let features = self.encoders.worker(worker).features(pixels, batch)?;
         lock(&self.heads[worker]).score(&features, regions)
+    }
+
+    /// Memory for images that [`Tagger::run`] will get: page-locked on a GPU.
+    pub fn buffer(&self, bytes: usize) -> PixelBuffer {
+        self.encoders.buffer(bytes)
     }
 
     /// The largest batch that is worth making; at most [`SessionOptions::max_batch`].
@@ -302,7 +308,7 @@ impl Tagger {
         let image = self.model.shape.image_bytes();
         let (next, take) = (AtomicUsize::new(0), Mutex::new(take));
         let work = |worker: usize| -> Result<(), SessionError> {
-            let mut pixels = vec![0u8; image];
+            let mut pixels = self.buffer(image);
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 if index >= count {

@@ -1,10 +1,10 @@
 //! The queue of images that wait for the model: pure state, owned by one thread, driven by commands and a clock.
 //!
-//! A batch is one allocation, cut into pieces of one image each. A piece is lent to whoever decodes an image, comes back
+//! A batch is one block of memory (page-locked for a GPU, see [`PixelBuffer`]), cut into pieces of one image each. A piece is lent to whoever decodes an image, comes back
 //! filled or unused, and when none is out any more the pieces are joined again without a copy: that is the batch the
 //! model sees. A piece that comes back unused is lent again, or is closed up when the batch is sealed, so no hole remains.
 
-use bytes::BytesMut;
+use crate::model::session::PixelBuffer;
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
@@ -44,7 +44,7 @@ pub struct Piece<M> {
     /// To be given back.
     pub id: PieceId,
     /// One image's bytes; their content is left over from an earlier image.
-    pub pixels: BytesMut,
+    pub pixels: PixelBuffer,
     /// The model that the batch will run on.
     pub model: M,
 }
@@ -55,7 +55,7 @@ pub struct Ready<M, R> {
     /// The model to run.
     pub model: M,
     /// The whole buffer; the first `replies.len()` images count. Give it back with [`Queue::recycle`].
-    pub pixels: BytesMut,
+    pub pixels: PixelBuffer,
     /// Who waits for which image, in the batch's order.
     pub replies: Vec<R>,
     /// When its first image was filled.
@@ -66,7 +66,7 @@ pub struct Ready<M, R> {
 struct Batch<M, R> {
     model: M,
     /// `None` where the piece is lent.
-    pieces: Vec<Option<BytesMut>>,
+    pieces: Vec<Option<PixelBuffer>>,
     /// Pieces that were never lent or came back unused; the last is lent next.
     free: Vec<usize>,
     /// By index, who waits for the image in it.
@@ -124,19 +124,22 @@ pub struct Queue<M, R> {
     /// The batch that pieces are lent from.
     open: Option<u64>,
     next: u64,
+    /// Makes a buffer of so many bytes for a model.
+    buffer: fn(&M, usize) -> PixelBuffer,
     /// Buffers of the present layout that nobody uses.
-    spare: Vec<BytesMut>,
+    spare: Vec<PixelBuffer>,
     /// Batches that exist: filling, ready or running.
     in_use: usize,
     ready: VecDeque<Ready<M, R>>,
 }
 
 impl<M: Clone, R> Queue<M, R> {
-    /// An empty queue for `model`.
-    pub fn new(model: M, layout: Layout) -> Self {
+    /// An empty queue for `model`, with `buffer` to make the buffers of its batches (they are used again and again).
+    pub fn new(model: M, layout: Layout, buffer: fn(&M, usize) -> PixelBuffer) -> Self {
         Queue {
             model,
             layout,
+            buffer,
             batches: BTreeMap::new(),
             open: None,
             next: 0,
@@ -177,7 +180,7 @@ impl<M: Clone, R> Queue<M, R> {
         let mut whole = self
             .spare
             .pop()
-            .unwrap_or_else(|| BytesMut::zeroed(image_bytes * capacity));
+            .unwrap_or_else(|| (self.buffer)(&self.model, image_bytes * capacity));
         let pieces = (0..capacity)
             .map(|_| Some(whole.split_to(image_bytes)))
             .collect();
@@ -200,7 +203,7 @@ impl<M: Clone, R> Queue<M, R> {
     }
 
     /// Takes back a piece with an image in it.
-    pub fn fill(&mut self, id: PieceId, pixels: BytesMut, reply: R, now: Instant) {
+    pub fn fill(&mut self, id: PieceId, pixels: PixelBuffer, reply: R, now: Instant) {
         let batch = self.batches.get_mut(&id.batch).expect("its piece was lent");
         batch.pieces[id.index] = Some(pixels);
         batch.replies.insert(id.index, reply);
@@ -209,7 +212,7 @@ impl<M: Clone, R> Queue<M, R> {
     }
 
     /// Takes back a piece that was not used.
-    pub fn release(&mut self, id: PieceId, pixels: BytesMut, now: Instant) {
+    pub fn release(&mut self, id: PieceId, pixels: PixelBuffer, now: Instant) {
         let batch = self.batches.get_mut(&id.batch).expect("its piece was lent");
         batch.pieces[id.index] = Some(pixels);
         batch.free.push(id.index);
@@ -255,7 +258,7 @@ impl<M: Clone, R> Queue<M, R> {
     }
 
     /// Takes back the buffer of a batch that has run.
-    pub fn recycle(&mut self, pixels: BytesMut) {
+    pub fn recycle(&mut self, pixels: PixelBuffer) {
         self.in_use -= 1;
         let size = self.layout.image_bytes * self.layout.capacity;
         // A buffer of an earlier layout is freed.
@@ -296,6 +299,10 @@ mod tests {
         }
     }
 
+    fn queue(model: &'static str, layout: Layout) -> Queue<&'static str, char> {
+        Queue::new(model, layout, |_, bytes| PixelBuffer::zeroed(bytes))
+    }
+
     fn filled(
         queue: &mut Queue<&'static str, char>,
         piece: Piece<&'static str>,
@@ -317,7 +324,7 @@ mod tests {
     #[test]
     fn a_full_batch_is_ready_when_its_last_image_is_filled_in_any_order() {
         let now = Instant::now();
-        let mut queue = Queue::new("m", layout());
+        let mut queue = queue("m", layout());
         let pieces: Vec<_> = (0..3).map(|_| queue.claim(now).unwrap()).collect();
         for (piece, reply) in pieces.into_iter().zip(['a', 'b', 'c']).rev() {
             assert!(queue.pop().is_none());
@@ -332,7 +339,7 @@ mod tests {
     #[test]
     fn a_dropped_piece_is_lent_again() {
         let now = Instant::now();
-        let mut queue = Queue::new("m", layout());
+        let mut queue = queue("m", layout());
         let dropped = queue.claim(now).unwrap();
         queue.release(dropped.id, dropped.pixels, now);
         for reply in "abc".chars() {
@@ -347,7 +354,7 @@ mod tests {
     #[test]
     fn a_piece_dropped_after_the_batch_was_sealed_leaves_no_hole() {
         let now = Instant::now();
-        let mut queue = Queue::new("m", layout());
+        let mut queue = queue("m", layout());
         let mut pieces: Vec<_> = (0..3).map(|_| queue.claim(now).unwrap()).collect();
         filled(&mut queue, pieces.pop().unwrap(), 'c', now);
         filled(&mut queue, pieces.pop().unwrap(), 'b', now);
@@ -366,7 +373,7 @@ mod tests {
             ..layout()
         };
         for drops in 0..64u32 {
-            let mut queue = Queue::new("m", big);
+            let mut queue = queue("m", big);
             let pieces: Vec<_> = (0..6).map(|_| queue.claim(now).unwrap()).collect();
             for (i, piece) in pieces.into_iter().enumerate() {
                 if drops & (1 << i) == 0 {
@@ -398,7 +405,7 @@ mod tests {
     #[test]
     fn the_delay_runs_from_the_first_filled_image() {
         let start = Instant::now();
-        let mut queue = Queue::new("m", layout());
+        let mut queue = queue("m", layout());
         let (a, b) = (queue.claim(start).unwrap(), queue.claim(start).unwrap());
         assert_eq!(queue.deadline(), None);
         let filled_at = start + Duration::from_millis(5);
@@ -422,7 +429,7 @@ mod tests {
     #[test]
     fn buffers_are_bounded_and_used_again() {
         let now = Instant::now();
-        let mut queue = Queue::new("m", layout());
+        let mut queue = queue("m", layout());
         for _ in 0..6 {
             let piece = queue.claim(now).unwrap();
             filled(&mut queue, piece, 'x', now);
@@ -438,7 +445,7 @@ mod tests {
     #[test]
     fn a_new_model_takes_new_pieces_and_the_old_one_keeps_its_own() {
         let now = Instant::now();
-        let mut queue = Queue::new("old", layout());
+        let mut queue = queue("old", layout());
         let a = queue.claim(now).unwrap();
         let wide = Layout {
             image_bytes: 8,

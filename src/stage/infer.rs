@@ -20,12 +20,11 @@ use crate::{
     model::{
         bundle::{Bundle, Preprocessing},
         runtime::{Device, Runtime, RuntimeError},
-        session::{SessionError, SessionOptions},
+        session::{PixelBuffer, SessionError, SessionOptions},
         tagger::{HeadRows, Tagger, TaggerOptions},
     },
     ops::{heaps, heartbeat::Heartbeats, priority, thread_cost::ThreadCost},
 };
-use bytes::BytesMut;
 use owner::{Command, Job};
 use retired::Retired;
 use std::{
@@ -107,7 +106,7 @@ struct Shared {
 /// A place in the batch that is being filled. Dropping it without [`Slot::infer`] gives the place back.
 pub struct Slot {
     id: PieceId,
-    pixels: Option<BytesMut>,
+    pixels: Option<PixelBuffer>,
     model: Arc<LoadedModel>,
     size: Option<(u32, u32)>,
     engine: Arc<Shared>,
@@ -392,6 +391,12 @@ fn layout(config: &ModelConfig, tagger: &Tagger) -> Layout {
     }
 }
 
+/// The bound on an arena in bytes, if there is one.
+fn device_memory(config: &ModelConfig) -> Option<usize> {
+    let bytes = config.device_memory_mib.saturating_mul(1 << 20);
+    (bytes > 0).then(|| usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
 /// Opens, tries and warms.
 fn prepared(
     runtime: &Runtime,
@@ -419,6 +424,8 @@ fn prepared(
         ),
         engine_cache: (!config.engine_cache.is_empty())
             .then(|| PathBuf::from(&config.engine_cache)),
+        device_memory: device_memory(config),
+        tensorrt_fp16: config.tensorrt_fp16,
         ..options.session
     };
     let open = || {

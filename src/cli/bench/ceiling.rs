@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tagstream::{
-    model::tagger::Tagger,
+    model::{session::PixelBuffer, tagger::Tagger},
     stage::decode::{DecodeLimits, decode_into, decode_work},
 };
 
@@ -21,7 +21,7 @@ pub struct Bench<'a> {
     tagger: &'a Tagger,
     pictures: &'a Pictures,
     /// Pictures as the model wants them, one after the other: at least the largest batch for every worker.
-    tensors: Vec<u8>,
+    tensors: PixelBuffer,
     cores: usize,
 }
 
@@ -71,7 +71,7 @@ impl<'a> Bench<'a> {
     pub fn new(tagger: &'a Tagger, pictures: &'a Pictures) -> anyhow::Result<Self> {
         let image = tagger.model().shape.image_bytes();
         let count = tagger.workers() * BATCHES[BATCHES.len() - 1];
-        let mut tensors = vec![0u8; image * count];
+        let mut tensors = tagger.buffer(image * count);
         for (i, pixels) in tensors.chunks_exact_mut(image).enumerate() {
             let picture = &pictures.all[i % pictures.all.len()];
             decode_into(
@@ -118,7 +118,7 @@ impl<'a> Bench<'a> {
         let size = self.tagger.model().shape.image_bytes() * batch;
         let share = self.tensors.len() / self.tagger.workers();
         let work = |worker: usize| -> anyhow::Result<f64> {
-            let pixels = &self.tensors[worker * share..][..size];
+            let pixels = self.tensors.part(worker * share..worker * share + size);
             let (started, mut images) = (Instant::now(), 0);
             loop {
                 self.tagger.run(worker, pixels, batch, false)?;

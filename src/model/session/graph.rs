@@ -1,21 +1,22 @@
-//! A graph that is read once and opened many times, and runs of it on a device.
+//! A graph that is read once and opened many times.
 
 use super::SessionError;
 use crate::model::{
-    onnx::proto,
+    onnx::proto::{self, tensor_proto::DataType},
     runtime::{Device, ProviderOptions, Runtime},
 };
 use bytes::Bytes;
+use half::f16;
 use ort::{
-    memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
+    memory::AllocationDevice,
     session::{Session, builder::PrepackedWeights},
-    value::{
-        DynTensor, DynValue, Outlet, PrimitiveTensorElementType, Tensor, TensorElementType,
-        ValueType,
-    },
+    value::{DynTensorValueType, DynValue, Outlet, Tensor, TensorElementType, ValueType},
 };
 use prost::Message;
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 /// Where a graph is read from, each time a session of it is opened.
 pub(super) enum Source {
@@ -25,15 +26,25 @@ pub(super) enum Source {
     Memory(Bytes),
 }
 
+/// Weights by name, for sessions to share.
+type Weights = Vec<(String, Arc<DynValue>)>;
+
 /// A graph and what all sessions of it share.
 pub(super) struct Graph {
     pub(super) name: GraphName,
     source: Source,
     /// Large weights, handed to every CPU session so that the prepacked copy is shared too.
-    pub(super) shared: Vec<(String, Arc<DynValue>)>,
+    pub(super) shared: Weights,
+    /// Large weights of 16 bits, which sessions on a GPU share. On a CPU they stay with the graph: some kernels there keep
+    /// such weights in a form that cannot be shared.
+    shared_halves: Weights,
+    /// The large weights on a GPU, as its first session left them there.
+    on_device: Mutex<Option<(u32, Weights)>>,
     /// Weights that the graph leaves outside.
-    external: Vec<(String, Arc<DynValue>)>,
+    external: Weights,
     prepacked: PrepackedWeights,
+    inputs: Vec<proto::ValueInfoProto>,
+    half: bool,
 }
 
 /// Weights smaller than this are left inside: sharing them saves nothing.
@@ -54,20 +65,34 @@ impl Graph {
         // The weights in it are slices of `bytes`, not copies.
         let model = proto::ModelProto::decode(bytes)
             .map_err(|e| contract(format!("it is not an ONNX model ({e})")))?;
-        let initializers = model.graph.map(|g| g.initializer).unwrap_or_default();
+        let proto::GraphProto {
+            initializer: initializers,
+            input: inputs,
+            ..
+        } = model.graph.unwrap_or_default();
+        let of_type =
+            |tensor: &proto::TensorProto, element: DataType| tensor.data_type() == element as i32;
+        let half = initializers.iter().any(|t| of_type(t, DataType::Float16));
         let (outside, inside): (Vec<_>, Vec<_>) = initializers
             .iter()
             .partition(|t| t.data_location() == proto::tensor_proto::DataLocation::External);
-        let mut shared = Vec::new();
+        let (mut shared, mut shared_halves) = (Vec::new(), Vec::new());
         for tensor in inside {
-            if tensor.data_type() == proto::tensor_proto::DataType::Float as i32
-                && tensor.raw_data().len() >= SHARED_FROM_BYTES
-            {
-                let values = floats(tensor.raw_data());
-                let value = Tensor::from_array((tensor.dims.clone(), values))
-                    .map_err(|e| contract(format!("weight {}: {e}", tensor.name())))?;
-                shared.push((tensor.name().to_owned(), Arc::new(value.into_dyn())));
+            if tensor.raw_data().len() < SHARED_FROM_BYTES {
+                continue;
             }
+            let (dims, raw) = (tensor.dims.clone(), tensor.raw_data());
+            let (list, value) = if of_type(tensor, DataType::Float) {
+                let value = Tensor::from_array((dims, floats(raw)));
+                (&mut shared, value.map(Tensor::into_dyn))
+            } else if of_type(tensor, DataType::Float16) {
+                let value = Tensor::from_array((dims, halves(raw)));
+                (&mut shared_halves, value.map(Tensor::into_dyn))
+            } else {
+                continue;
+            };
+            let value = value.map_err(|e| contract(format!("weight {}: {e}", tensor.name())))?;
+            list.push((tensor.name().to_owned(), Arc::new(value)));
         }
         let external = match external {
             Some(weights) => external_weights(&outside, weights).map_err(contract)?,
@@ -83,38 +108,138 @@ impl Graph {
             name: GraphName(name.into()),
             source,
             shared,
+            shared_halves,
+            on_device: Mutex::default(),
             external,
             prepacked: PrepackedWeights::new(),
+            inputs,
+            half,
         })
     }
 
+    /// Whether it has weights of 16 bits.
+    pub(super) fn half(&self) -> bool {
+        self.half
+    }
+
+    /// The dimensions that the file declares for an input, `None` where dynamic; of an input that is not there, nothing.
+    pub(super) fn declared(&self, input: &str) -> Option<Vec<Option<usize>>> {
+        use proto::{tensor_shape_proto::dimension::Value::DimValue, type_proto::Value};
+        let info = self.inputs.iter().find(|i| i.name() == input)?;
+        let Value::TensorType(tensor) = info.r#type.as_ref()?.value.as_ref()? else {
+            return None;
+        };
+        let dims = tensor.shape.as_ref()?.dim.iter();
+        Some(
+            dims.map(|dim| match dim.value {
+                Some(DimValue(size)) => usize::try_from(size).ok(),
+                _ => None,
+            })
+            .collect(),
+        )
+    }
+
+    /// The large weights in the memory of a GPU. ONNX Runtime takes a weight that lies on the device where it is wanted as it is,
+    /// so that sessions there hold one copy. Without that every session has its own; a warning says why.
+    fn on_device(&self, index: u32) -> Weights {
+        let mut there = self.on_device.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some((_, weights)) = there.as_ref().filter(|(i, _)| *i == index) {
+            return weights.clone();
+        }
+        let copied = self.shared.iter().chain(&self.shared_halves);
+        let copied: ort::Result<Weights> = copied
+            .map(|(name, value)| {
+                let value = value.view().downcast::<DynTensorValueType>()?;
+                let value = value.to(AllocationDevice::CUDA, index as i32)?;
+                Ok((name.clone(), Arc::new(value.into_dyn())))
+            })
+            .collect();
+        let weights = copied.unwrap_or_else(|error| {
+            self.not_shared(&error);
+            Weights::new()
+        });
+        *there = Some((index, weights.clone()));
+        weights
+    }
+
+    fn not_shared(&self, error: &ort::Error) {
+        tracing::warn!(
+            graph = %self.name.0, %error,
+            "weights cannot be shared on the GPU: every worker holds its own"
+        );
+    }
+
+    /// Opens a session. `many` says that there will be more of them on this device: then those on a GPU share weights, too (not
+    /// with TensorRT, whose engines have their own).
     pub(super) fn open(
         &self,
         runtime: &Runtime,
         device: Device,
         options: &ProviderOptions,
+        many: bool,
     ) -> Result<Session, SessionError> {
-        let build = || -> ort::Result<Session> {
-            let mut builder = runtime.builder(device, options)?;
-            for (name, value) in &self.external {
-                builder = builder.with_external_initializer(name, Arc::clone(value))?;
+        let opened = match device {
+            Device::Cpu => self.build(runtime, device, options, &self.shared),
+            Device::Cuda(index) if many => {
+                let weights = self.on_device(index);
+                self.build(runtime, device, options, &weights)
+                    .or_else(|error| {
+                        if weights.is_empty() {
+                            return Err(error);
+                        }
+                        self.not_shared(&error);
+                        *self.on_device.lock().unwrap_or_else(|e| e.into_inner()) =
+                            Some((index, Weights::new()));
+                        self.build(runtime, device, options, &[])
+                    })
             }
-            if !device.is_gpu() {
-                for (name, value) in &self.shared {
-                    builder = builder.with_initializer(name, Arc::clone(value))?;
-                }
-                builder = builder.with_prepacked_weights(&self.prepacked)?;
-            }
-            match &self.source {
-                Source::File(path) => builder.commit_from_file(path),
-                Source::Memory(bytes) => builder.commit_from_memory(bytes),
+            Device::Cuda(_) => self.build(runtime, device, options, &[]),
+            Device::Tensorrt(_) => {
+                let opened = self.build(runtime, device, options, &[]);
+                opened.or_else(|error| {
+                    if options.profile.is_none() || !wants_other_shapes(&error.to_string()) {
+                        return Err(error);
+                    }
+                    tracing::info!(
+                        graph = %self.name.0, %error,
+                        "TensorRT takes only a part of the graph: its engine is built for the batches that it sees"
+                    );
+                    let options = ProviderOptions {
+                        profile: None,
+                        ..options.clone()
+                    };
+                    self.build(runtime, device, &options, &[])
+                })
             }
         };
-        build().map_err(|e| SessionError::Open {
+        opened.map_err(|e| SessionError::Open {
             graph: self.name.0.to_string(),
             device,
             reason: e.to_string(),
         })
+    }
+
+    fn build(
+        &self,
+        runtime: &Runtime,
+        device: Device,
+        options: &ProviderOptions,
+        shared: &[(String, Arc<DynValue>)],
+    ) -> ort::Result<Session> {
+        let mut builder = runtime.builder(device, options)?;
+        for (name, value) in &self.external {
+            builder = builder.with_external_initializer(name, Arc::clone(value))?;
+        }
+        for (name, value) in shared {
+            builder = builder.with_initializer(name, Arc::clone(value))?;
+        }
+        if !device.is_gpu() {
+            builder = builder.with_prepacked_weights(&self.prepacked)?;
+        }
+        match &self.source {
+            Source::File(path) => builder.commit_from_file(path),
+            Source::Memory(bytes) => builder.commit_from_memory(bytes),
+        }
     }
 }
 
@@ -176,6 +301,20 @@ impl GraphName {
     }
 }
 
+/// Whether TensorRT misses shapes for an input of the part of the graph that it takes. They can be given only for inputs whose
+/// names are known.
+fn wants_other_shapes(reason: &str) -> bool {
+    reason.contains("shape profiles")
+}
+
+/// Little-endian f16 from bytes of any alignment.
+fn halves(bytes: &[u8]) -> Vec<f16> {
+    bytes
+        .chunks_exact(2)
+        .map(|b| f16::from_le_bytes([b[0], b[1]]))
+        .collect()
+}
+
 /// Little-endian f32 from bytes of any alignment.
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes
@@ -213,84 +352,15 @@ fn external_weights(
         .collect()
 }
 
-pub(super) fn dims(value: &DynTensor) -> Vec<usize> {
-    match value.dtype() {
-        ValueType::Tensor { shape, .. } => shape.iter().map(|d| *d as usize).collect(),
-        _ => Vec::new(),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::wants_other_shapes;
 
-/// Runs a session and returns the named outputs, in the memory of `to`. On a GPU inputs and outputs are bound, so that
-/// nothing crosses to the host that does not have to.
-pub(super) fn run_on(
-    session: &mut Session,
-    device: Device,
-    inputs: &[(&str, &DynTensor)],
-    names: &[&str],
-    to: Device,
-) -> ort::Result<Vec<DynTensor>> {
-    let missing = |name: &str| ort::Error::new(format!("output `{name}` is missing"));
-    if !device.is_gpu() {
-        let inputs: Vec<_> = inputs
-            .iter()
-            .map(|(name, value)| (*name, value.view()))
-            .collect();
-        let mut outputs = session.run(inputs)?;
-        return names
-            .iter()
-            .map(|name| {
-                outputs
-                    .remove(name)
-                    .ok_or_else(|| missing(name))?
-                    .downcast()
-            })
-            .collect();
+    #[test]
+    fn a_part_of_the_graph_without_shapes_is_told_from_other_errors() {
+        assert!(wants_other_shapes(
+            "Following input(s) has no associated shape profiles provided: Cast_1/out"
+        ));
+        assert!(!wants_other_shapes("CUDA failure 2: out of memory"));
     }
-    let memory = match to {
-        Device::Cpu => MemoryInfo::new(
-            AllocationDevice::CPU,
-            0,
-            AllocatorType::Device,
-            MemoryType::CPUOutput,
-        )?,
-        Device::Cuda(index) | Device::Tensorrt(index) => MemoryInfo::new(
-            AllocationDevice::CUDA,
-            index as i32,
-            AllocatorType::Device,
-            MemoryType::Default,
-        )?,
-    };
-    let mut binding = session.create_binding()?;
-    for (name, value) in inputs {
-        binding.bind_input(*name, value)?;
-    }
-    for name in names {
-        binding.bind_output_to_device(*name, &memory)?;
-    }
-    let mut outputs = session.run_binding(&binding)?;
-    names
-        .iter()
-        .map(|name| {
-            outputs
-                .remove(name)
-                .ok_or_else(|| missing(name))?
-                .downcast()
-        })
-        .collect()
-}
-
-/// Copies a float tensor to the host, from wherever it lies.
-pub(super) fn host_floats(value: &DynTensor) -> ort::Result<Vec<f32>> {
-    host_values(value)
-}
-
-/// As [`host_floats`], of any plain element type.
-pub(super) fn host_values<T: PrimitiveTensorElementType + Copy>(
-    value: &DynTensor,
-) -> ort::Result<Vec<T>> {
-    if value.memory_info().is_cpu_accessible() {
-        return Ok(value.try_extract_tensor::<T>()?.1.to_vec());
-    }
-    let host = value.to(AllocationDevice::CPU, 0)?;
-    Ok(host.try_extract_tensor::<T>()?.1.to_vec())
 }

@@ -2,10 +2,12 @@
 
 use super::{
     Encoded, EncoderShape, Features, SessionError, SessionOptions,
-    graph::{Graph, GraphName, Source, host_floats, host_values, run_on},
+    graph::{Graph, GraphName, Source},
+    pixels::HostMemory,
+    place::{Outputs, Place, host_values},
     read,
 };
-use crate::model::runtime::{Device, Runtime};
+use crate::model::runtime::Runtime;
 use bytes::Bytes;
 use ort::{
     session::Session,
@@ -80,8 +82,9 @@ impl HeadModel {
     ) -> Result<HeadSession, SessionError> {
         let graph = &self.graph;
         let EncoderShape { locations, dim, .. } = encoder;
-        let profile = |batch| format!("dense:{batch}x{locations}x{dim},global:{batch}x{dim}");
-        let session = graph.open(runtime, options.device, &options.provider(profile))?;
+        // Heads are small and each retraining makes a new one: TensorRT would build an engine at every swap.
+        let device = options.device.without_engines();
+        let session = graph.open(runtime, device, &options.provider(), false)?;
         for (name, rank, sizes) in [
             ("dense", 3, vec![None, Some(locations), Some(dim)]),
             ("global", 2, vec![None, Some(dim)]),
@@ -108,9 +111,11 @@ impl HeadModel {
         for (name, element, rank) in form.outputs() {
             graph.name.outlet(session.outputs(), name, element, rank)?;
         }
+        let place = Place::of(device, &HostMemory::of(&session, device))
+            .map_err(|e| graph.name.run_error(e))?;
         let mut head = HeadSession {
             session,
-            device: options.device,
+            place,
             encoder,
             form,
             categories: 0,
@@ -172,7 +177,7 @@ impl Form {
 /// One worker's head. Runs are exclusive: one session a worker.
 pub struct HeadSession {
     session: Session,
-    device: Device,
+    pub(super) place: Place,
     encoder: EncoderShape,
     form: Form,
     categories: usize,
@@ -199,17 +204,21 @@ impl HeadSession {
             names.pop();
         }
         let top = self.form.top;
-        let inputs = [("dense", &features.dense), ("global", &features.global)];
+        let inputs = [
+            ("dense", features.dense.view()),
+            ("global", features.global.view()),
+        ];
+        let (place, session) = (&self.place, &mut self.session);
         let mut run = || -> ort::Result<HeadOutputs> {
-            let outputs = run_on(&mut self.session, self.device, &inputs, &names, Device::Cpu)?;
+            let outputs = place.run(session, &inputs, &names, Outputs::ToHost)?;
             let mut outputs = outputs.iter();
-            let mut next = || outputs.next().map_or_else(|| Ok(Vec::new()), host_floats);
+            let mut next = || outputs.next().map_or_else(|| Ok(Vec::new()), host_values);
             let (logits, embedding) = (next()?, next()?);
             let rows = match top {
                 true => outputs.next().map(host_values).transpose()?,
                 false => None,
             };
-            let mut next = || outputs.next().map_or_else(|| Ok(Vec::new()), host_floats);
+            let mut next = || outputs.next().map_or_else(|| Ok(Vec::new()), host_values);
             Ok(HeadOutputs {
                 batch: features.batch,
                 logits,

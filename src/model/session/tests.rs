@@ -4,14 +4,14 @@ use super::*;
 use crate::model::onnx::proto;
 use prost::Message;
 
-fn fixture(name: &str) -> PathBuf {
+pub(super) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/tiny-model")
         .join(name)
 }
 
 /// Grey with a pure square of one colour in the 8x8 patches (rows 1..3, columns 2..4) of the 4x4 grid.
-fn picture(colour: [u8; 3]) -> Vec<u8> {
+pub(super) fn picture(colour: [u8; 3]) -> Vec<u8> {
     let mut pixels = vec![90u8; 32 * 32 * 3];
     for y in 8..24 {
         for x in 16..32 {
@@ -21,7 +21,7 @@ fn picture(colour: [u8; 3]) -> Vec<u8> {
     pixels
 }
 
-fn open(runtime: &Runtime) -> (EncoderSession, HeadSession) {
+pub(super) fn open(runtime: &Runtime) -> (EncoderSession, HeadSession) {
     let options = SessionOptions::cpu();
     let encoder = EncoderModel::read(runtime, &fixture("encoder.onnx")).unwrap();
     let encoder = encoder.open(runtime, &options).unwrap();
@@ -78,7 +78,7 @@ fn a_bad_batch_is_an_error_and_the_next_batch_is_not_harmed() {
         Err(SessionError::Input { .. })
     ));
     assert!(matches!(
-        encoder.encode(&[], 0),
+        encoder.encode(&Vec::new(), 0),
         Err(SessionError::Input { .. })
     ));
     encoder.encode(&picture([250, 20, 20]), 1).unwrap();

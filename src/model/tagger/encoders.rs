@@ -6,14 +6,15 @@ use crate::{
         bundle::Bundle,
         runtime::{Device, Runtime},
         session::{
-            Encoded, EncoderModel, EncoderSession, EncoderShape, SessionError, SessionOptions,
+            Encoded, EncoderModel, EncoderSession, EncoderShape, HostMemory, PixelBuffer,
+            SessionError, SessionOptions,
         },
     },
     ops::thread_cost::ThreadCost,
 };
 use std::{
     collections::BTreeSet,
-    sync::{Mutex, MutexGuard, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -23,6 +24,8 @@ pub(super) struct Encoders {
     shape: EncoderShape,
     device: Device,
     sessions: Vec<Mutex<EncoderSession>>,
+    /// The first session's, for all of them: what one device can reach is the same for each.
+    memory: Arc<HostMemory>,
     probe: OnceLock<Probe>,
     /// Batch sizes that every session has run since it was opened.
     warmed: Mutex<BTreeSet<usize>>,
@@ -47,15 +50,23 @@ impl Encoders {
         options: &SessionOptions,
     ) -> Result<Self, SessionError> {
         let model = EncoderModel::read(runtime, &bundle.encoder())?;
+        let options = SessionOptions {
+            many: workers > 1,
+            ..options.clone()
+        };
         let sessions = (0..workers.max(1))
-            .map(|_| Ok(Mutex::new(model.open(runtime, options)?)))
+            .map(|_| Ok(Mutex::new(model.open(runtime, &options)?)))
             .collect::<Result<Vec<_>, SessionError>>()?;
-        let shape = lock(&sessions[0]).shape();
+        let (shape, memory) = {
+            let first = lock(&sessions[0]);
+            (first.shape(), Arc::clone(first.memory()))
+        };
         Ok(Encoders {
             hash: bundle.encoder_hash().to_owned(),
             shape,
             device: options.device,
             sessions,
+            memory,
             probe: OnceLock::new(),
             warmed: Mutex::default(),
         })
@@ -68,6 +79,11 @@ impl Encoders {
 
     pub(super) fn shape(&self) -> EncoderShape {
         self.shape
+    }
+
+    /// Memory for images, without waiting for a session.
+    pub(super) fn buffer(&self, bytes: usize) -> PixelBuffer {
+        self.memory.zeroed(bytes)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -20,7 +20,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Reads `encoder.onnx`. `workers` sessions run at once on a CPU (0: one a core); a GPU has one.
+    /// Reads `encoder.onnx`. `workers` sessions run at once (0: one a core on a CPU, two on a GPU).
     ///
     /// # Errors
     /// If ONNX Runtime, the provider or the graph is not usable.
@@ -32,13 +32,11 @@ impl Encoder {
     ) -> Result<Self, FeatureError> {
         let runtime = Runtime::load()?;
         let device = runtime.resolve(provider, 0)?;
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         Ok(Self {
             model: EncoderModel::read(&runtime, graph)?,
-            workers: match (device.is_gpu(), workers) {
-                (true, _) => 1,
-                (false, 0) => cores,
-                (false, workers) => workers,
+            workers: match workers {
+                0 => device.usual_workers(),
+                workers => workers,
             },
             runtime,
             device,
@@ -54,6 +52,7 @@ impl Encoder {
     pub(super) fn session(&self) -> Result<EncoderSession, FeatureError> {
         let mut options = SessionOptions::on(self.device);
         options.max_batch = BATCH;
+        options.many = self.workers > 1;
         let session = self.model.open(&self.runtime, &options)?;
         let shape = session.shape();
         let made = &self.preprocessing;

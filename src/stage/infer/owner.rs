@@ -3,11 +3,10 @@
 use super::{Shared, Slot, Waiting, layout, worker};
 use crate::{
     config::ModelConfig,
-    model::tagger::Tagger,
+    model::{session::PixelBuffer, tagger::Tagger},
     ops::heartbeat::Heartbeat,
     stage::batch::{PieceId, Queue, Ready},
 };
-use bytes::BytesMut;
 use std::{
     collections::VecDeque,
     io,
@@ -27,13 +26,13 @@ pub(super) enum Command {
     /// An image is in its place.
     Fill {
         id: PieceId,
-        pixels: BytesMut,
+        pixels: PixelBuffer,
         waiting: Waiting,
     },
     /// A place is given back.
-    Release { id: PieceId, pixels: BytesMut },
+    Release { id: PieceId, pixels: PixelBuffer },
     /// A batch has run; its buffer is free.
-    Recycle(BytesMut),
+    Recycle(PixelBuffer),
     /// Make batches for another model.
     Exchange {
         tagger: Arc<Tagger>,
@@ -80,7 +79,8 @@ fn own(
     jobs: &mpsc::Sender<Job>,
 ) {
     let first = layout(config, &tagger);
-    let mut queue = Queue::new(tagger, first);
+    let buffer = |tagger: &Arc<Tagger>, bytes| tagger.buffer(bytes);
+    let mut queue = Queue::new(tagger, first, buffer);
     let mut claims: VecDeque<(Weak<Shared>, oneshot::Sender<Slot>)> = VecDeque::new();
     let images = metrics::gauge!("tagstream_batch_queue_images");
     let waiting = metrics::gauge!("tagstream_batch_claims_waiting");

@@ -2,7 +2,10 @@
 
 use super::{Command, InferError, Job, Waiting, bucket_sizes};
 use crate::{
-    model::{session::HeadOutputs, tagger::Tagger},
+    model::{
+        session::{HeadOutputs, PixelBuffer},
+        tagger::Tagger,
+    },
     ops::thread_cost::ThreadCost,
 };
 use std::{
@@ -77,7 +80,7 @@ pub(super) fn run(
 fn batch(
     tagger: &Tagger,
     index: usize,
-    pixels: &mut [u8],
+    pixels: &mut PixelBuffer,
     count: usize,
     regions: bool,
 ) -> Result<HeadOutputs, String> {
@@ -92,7 +95,7 @@ fn batch(
     };
     pixels[count * image..size * image].fill(0);
     tagger
-        .run(index, &pixels[..size * image], size, regions)
+        .run(index, pixels.part(0..size * image), size, regions)
         .map_err(|e| e.to_string())
 }
 
@@ -106,12 +109,13 @@ fn answer(tagger: &Arc<Tagger>, outputs: &HeadOutputs, replies: Vec<Waiting>) {
 fn one_by_one(
     tagger: &Arc<Tagger>,
     index: usize,
-    pixels: &[u8],
+    pixels: &PixelBuffer,
     replies: Vec<Waiting>,
     regions: bool,
 ) {
     let image = tagger.model().shape.image_bytes();
-    for (pixels, waiting) in pixels.chunks_exact(image).zip(replies) {
+    for (i, waiting) in replies.into_iter().enumerate() {
+        let pixels = pixels.part(i * image..(i + 1) * image);
         let result = tagger
             .run(index, pixels, 1, regions)
             .map_err(|e| e.to_string())
