@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""CLIP weights of a chosen size, drawn at random, in Hugging Face's layout: for timings, which do not depend on the weights.
+"""CLIP weights of a chosen size, drawn at random: for timings, which do not depend on the weights. Transformers are written in Hugging
+Face's layout, ResNets in OpenCLIP's.
 
-    python benches/random_clip.py OUT --shape vit-b-16|vit-small|vit-tiny [--dim D] [--seed S]
+    python benches/random_clip.py OUT --shape vit-b-16|vit-small|vit-tiny|rn101|rn-tiny [--dim D] [--seed S]
     tagstream init --clip OUT --categories FILE --out BUNDLE
 
-Needs numpy. The tokenizer is that of the demo model; the text tower is as small as it can be.
+Needs numpy. The tokenizer is that of the demo model.
 """
 import argparse
 import json
@@ -20,12 +21,19 @@ SHAPES = {
     "vit-small": (384, 6, 6, 32, 224, 256),
     "vit-tiny": (64, 2, 2, 32, 224, 64),
 }
+# width, blocks of the four stages, input side, D
+RESNETS = {
+    "rn101": (64, (3, 4, 23, 3), 224, 512),
+    "rn-tiny": (4, (1, 1, 1, 1), 224, 64),
+}
+# The text tower is as small as it can be.
+TEXT_WIDTH, TEXT_LAYERS = 64, 1
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--shape", choices=SHAPES, required=True)
+    parser.add_argument("--shape", choices=[*SHAPES, *RESNETS], required=True)
     parser.add_argument("--dim", type=int, help="size of the joint space; default: that of the shape")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -50,6 +58,24 @@ class Weights:
         self.tensors[f"{name}.weight"] = np.ones(width, np.float32)
         self.tensors[f"{name}.bias"] = np.zeros(width, np.float32)
 
+    def convolution(self, name: str, norm: str, outputs: int, inputs: int, side: int, gain: float = 1.0) -> None:
+        self.normal(f"{name}.weight", outputs, inputs, side, side, spread=(inputs * side**2) ** -0.5)
+        self.tensors[f"{norm}.weight"] = np.full(outputs, gain, np.float32)
+        self.normal(f"{norm}.bias", outputs, spread=0.1)
+        self.tensors[f"{norm}.running_mean"] = np.zeros(outputs, np.float32)
+        self.tensors[f"{norm}.running_var"] = np.ones(outputs, np.float32)
+
+    def fused_layers(self, tower: str, count: int, width: int) -> None:
+        for layer in range(count):
+            name = f"{tower}.resblocks.{layer}"
+            self.normal(f"{name}.attn.in_proj_weight", 3 * width, width, spread=width**-0.5)
+            self.normal(f"{name}.attn.in_proj_bias", 3 * width, spread=0.01)
+            self.linear(f"{name}.attn.out_proj", width, width)
+            self.norm(f"{name}.ln_1", width)
+            self.norm(f"{name}.ln_2", width)
+            self.linear(f"{name}.mlp.c_fc", 4 * width, width)
+            self.linear(f"{name}.mlp.c_proj", width, 4 * width)
+
     def layers(self, tower: str, count: int, width: int) -> None:
         for layer in range(count):
             name = f"{tower}.encoder.layers.{layer}"
@@ -73,15 +99,10 @@ class Weights:
                 file.write(tensor.tobytes())
 
 
-def main() -> None:
-    args = arguments()
+def transformer(args: argparse.Namespace, weights: Weights, vocabulary: dict[str, int]) -> dict:
     width, layers, heads, patch, side, dim = SHAPES[args.shape]
     dim = args.dim or dim
-    tokenizer = (ROOT / "models/demo-clip/tokenizer.json").read_text()
-    vocabulary = json.loads(tokenizer)["model"]["vocab"]
-    text_width, text_layers = 64, 1
-
-    weights = Weights(args.seed)
+    text_width, text_layers = TEXT_WIDTH, TEXT_LAYERS
     vision = "vision_model"
     weights.normal(f"{vision}.embeddings.class_embedding", width, spread=1.0)
     weights.normal(f"{vision}.embeddings.patch_embedding.weight", width, 3, patch, patch, spread=(3 * patch**2) ** -0.5)
@@ -99,7 +120,7 @@ def main() -> None:
     weights.tensors["logit_scale"] = np.array(3.0, np.float32)
 
     last = max(vocabulary.values())
-    config = {
+    return {
         "model_type": "clip",
         "projection_dim": dim,
         "text_config": {
@@ -112,9 +133,54 @@ def main() -> None:
             "num_attention_heads": heads, "image_size": side, "patch_size": patch, "projection_dim": dim,
         },
     }
+
+
+def resnet(args: argparse.Namespace, weights: Weights, vocabulary: dict[str, int]) -> dict:
+    width, stages, side, dim = RESNETS[args.shape]
+    dim = args.dim or dim
+    for i, (inputs, outputs) in enumerate([(3, width // 2), (width // 2, width // 2), (width // 2, width)], start=1):
+        weights.convolution(f"visual.conv{i}", f"visual.bn{i}", outputs, inputs, 3, gain=1.4)
+    inputs = width
+    for stage, blocks in enumerate(stages):
+        planes = width << stage
+        for block in range(blocks):
+            name = f"visual.layer{stage + 1}.{block}"
+            weights.convolution(f"{name}.conv1", f"{name}.bn1", planes, inputs, 1, gain=1.4)
+            weights.convolution(f"{name}.conv2", f"{name}.bn2", planes, planes, 3, gain=1.4)
+            # What a block adds is small, or the sum would grow through 33 of them.
+            weights.convolution(f"{name}.conv3", f"{name}.bn3", planes * 4, planes, 1, gain=0.3)
+            if block == 0:
+                weights.convolution(f"{name}.downsample.0", f"{name}.downsample.1", planes * 4, inputs, 1)
+            inputs = planes * 4
+    pool = "visual.attnpool"
+    weights.normal(f"{pool}.positional_embedding", (side // 32) ** 2 + 1, inputs, spread=0.1)
+    for part, outputs in (("q_proj", inputs), ("k_proj", inputs), ("v_proj", inputs), ("c_proj", dim)):
+        weights.linear(f"{pool}.{part}", outputs, inputs)
+    weights.normal("token_embedding.weight", len(vocabulary), TEXT_WIDTH, spread=1.0)
+    weights.normal("positional_embedding", 77, TEXT_WIDTH, spread=0.1)
+    weights.fused_layers("transformer", TEXT_LAYERS, TEXT_WIDTH)
+    weights.norm("ln_final", TEXT_WIDTH)
+    weights.normal("text_projection", TEXT_WIDTH, dim, spread=TEXT_WIDTH**-0.5)
+    weights.tensors["logit_scale"] = np.array(3.0, np.float32)
+    text = {
+        "context_length": 77, "vocab_size": len(vocabulary), "width": TEXT_WIDTH, "heads": 2, "layers": TEXT_LAYERS,
+    }
+    vision = {"image_size": side, "layers": stages, "width": width}
+    return {"model_cfg": {"embed_dim": dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}}
+
+
+def main() -> None:
+    args = arguments()
+    tokenizer = (ROOT / "models/demo-clip/tokenizer.json").read_text()
+    vocabulary = json.loads(tokenizer)["model"]["vocab"]
+    weights = Weights(args.seed)
+    if args.shape in RESNETS:
+        config, prefix = resnet(args, weights, vocabulary), "open_clip_"
+    else:
+        config, prefix = transformer(args, weights, vocabulary), ""
     args.out.mkdir(parents=True, exist_ok=True)
-    weights.save(args.out / "model.safetensors")
-    (args.out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    weights.save(args.out / f"{prefix}model.safetensors")
+    (args.out / f"{prefix}config.json").write_text(json.dumps(config, indent=1) + "\n")
     (args.out / "tokenizer.json").write_text(tokenizer)
 
 

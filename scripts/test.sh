@@ -15,11 +15,11 @@ step "units and doc tests"
 $cargo --lib --bins --quiet
 $cargo --doc --quiet
 # Tests that lack their server say so on a line of their own; they are counted at the end.
-said=$(mktemp)
-trap 'rm -f "$said"; scripts/kafka.sh stop; scripts/s3.sh stop' EXIT
+said=$(mktemp); without_gpu=$(mktemp)
+trap 'rm -f "$said" "$without_gpu"; scripts/kafka.sh stop; scripts/s3.sh stop' EXIT
 
 step "suites on the embedded broker and the local disk"
-$cargo --test e2e --test suite --quiet -- --skip real_s3 --skip cannot_be_written_to
+$cargo --test e2e --test suite --quiet -- --skip real_s3 --skip cannot_be_written_to | tee "$without_gpu"
 
 step "the end-to-end suite on a real Apache Kafka and a real S3 server"
 TAGSTREAM_TEST_KAFKA=$(scripts/kafka.sh start)
@@ -45,9 +45,8 @@ step "offsets committed before the put and trusted, which the checker must find"
 chaos --expect-broken --rounds 20 --seed "$seed" --partitions 4 --only Kill \
     --failpoints sabotage.commit.early=on,put.before=delay1500,sabotage.resume.trust=on
 
-if [ "$(find /dev -maxdepth 1 -name 'nvidia[0-9]*' | wc -l)" = 0 ]; then
-    echo; echo "not tested here: the CUDA and TensorRT providers (no GPU on this machine)"
-fi
+no_gpu=$(grep -ac "^NOT TESTED.*TAGSTREAM_TEST_PROVIDER" "$without_gpu" || true)
+echo; echo "tests that lacked a GPU: $no_gpu (scripts/gpu_check.sh runs them where there is one)"
 missed=$(grep -ac "^NOT TESTED" "$said" || true)
 echo; echo "tests that lacked their server: $missed"
 [ "$missed" = 0 ]

@@ -8,6 +8,7 @@ mod ceiling;
 mod cluster;
 mod gpu;
 mod host;
+mod parity;
 mod pictures;
 mod process;
 mod report;
@@ -26,7 +27,8 @@ use tagstream::{
     model::{
         bundle::Bundle,
         init::{CategoryList, ClipFolder, Init},
-        runtime::Runtime,
+        runtime::{Device, Runtime},
+        session::SessionOptions,
         tagger::{HeadRows, Tagger, TaggerOptions},
     },
 };
@@ -71,6 +73,9 @@ pub struct BenchArgs {
     /// --predictions-topic and --out.
     #[arg(long)]
     pub peer: Option<PathBuf>,
+    /// A model with which what is measured is compared first, on the processor: that of 32 bits, for one of 16 bits or on a GPU.
+    #[arg(long, value_name = "MODEL")]
+    pub reference: Option<String>,
     /// A name for this run, kept in the JSON.
     #[arg(long, default_value = "default")]
     pub case: String,
@@ -157,14 +162,25 @@ pub fn run(args: BenchArgs) -> anyhow::Result<Exit> {
 
     let runtime = Runtime::load()?;
     let device = runtime.resolve(args.provider.into(), 0)?;
+    // The stage finds the engines that were built here.
+    let engines = matches!(device, Device::Tensorrt(_)).then(|| scratch.path.join("engines"));
     let options = TaggerOptions {
         // As the stage runs it.
         rows: HeadRows::Best {
             count: ModelConfig::default().max_tags,
             regions: false,
         },
+        session: SessionOptions {
+            engine_cache: engines.clone(),
+            ..SessionOptions::on(device)
+        },
         ..TaggerOptions::on(device)
     };
+    let compared = args.reference.as_deref().map(|reference| {
+        let session = &options.session;
+        parity::Comparison::make(&runtime, &bundle, session, reference, &pictures)
+    });
+    let compared = compared.transpose()?;
     let opening = Instant::now();
     let tagger = Tagger::open(&runtime, &bundle, options, None)?;
     let model_load_seconds = opening.elapsed().as_secs_f64();
@@ -182,6 +198,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<Exit> {
         partitions: args.partitions,
         provider: args.provider.into(),
         on_gpu: device.is_gpu(),
+        engines,
     };
     let load = subject::Load::flood(images, tagger.workers() * batch.max(4) * 2);
     let mut subjects = vec![subject::Subject::Stage];
@@ -222,6 +239,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<Exit> {
         bundle: &bundle,
         tagger: &tagger,
         model_load_seconds,
+        compared: compared.as_ref(),
         pictures: &pictures,
         batch,
         images,

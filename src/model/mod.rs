@@ -8,6 +8,7 @@ pub mod encoder_pool;
 pub mod head;
 pub mod init;
 pub mod onnx;
+pub mod parity;
 pub mod registry;
 pub mod runtime;
 pub mod saliency;

@@ -5,12 +5,9 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
 };
-use std::{
-    io::Write,
-    sync::{
-        LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicU64, Ordering},
 };
 use tagstream::{config::ObjectStoreConfig, demo::broker::EmbeddedBroker};
 
@@ -51,11 +48,7 @@ pub fn bucket() -> Option<(String, ObjectStoreConfig)> {
     Some((format!("s3://{bucket}"), options))
 }
 
-/// Says on the test run's own output, past libtest's capture, that something was not tested. `scripts/test.sh` counts these lines.
-pub fn not_tested(what: &str) {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "NOT TESTED: {what}").unwrap();
-}
+pub use crate::common::not_tested;
 
 /// Waits for `work` on a thread of its own: callable from inside a runtime, too.
 pub fn blocking<T: Send>(work: impl Future<Output = T> + Send) -> T {

@@ -9,6 +9,7 @@ mod documents;
 mod fetch_decode;
 mod fetching;
 mod fuzz_replay;
+mod gpu;
 mod label_tables;
 mod retraining;
 mod train_eval;

@@ -4,6 +4,7 @@ use super::{
     BenchArgs,
     ceiling::{BytesPerImage, Ceiling},
     host::Host,
+    parity::Comparison,
     pictures::Pictures,
     subject::Outcome,
 };
@@ -53,6 +54,8 @@ pub struct Report<'a> {
     pub tagger: &'a Tagger,
     /// Opening the model in this process, all workers' sessions.
     pub model_load_seconds: f64,
+    /// With the reference, if there is one.
+    pub compared: Option<&'a Comparison>,
     pub pictures: &'a Pictures,
     pub batch: usize,
     pub images: usize,
@@ -175,6 +178,7 @@ impl Report<'_> {
                 "p99_ms": paced.latency.p99_ms,
             })),
             "bytes_per_image": self.bytes,
+            "parity": self.compared,
             "peer": self.peer.map(|peer| self.subject(peer)),
             "stage_over_peer": self.stage_over_peer(),
         })
@@ -216,6 +220,9 @@ impl Report<'_> {
             "c / (1 / (1/a + 1/(b x cores)))",
             share(self.stage_over(Ceiling::shared)),
         );
+        if let Some(compared) = self.compared {
+            line("as the reference on the processor", compared.line());
+        }
         if let Some(paced) = self.paced {
             line(
                 "latency to the row, p50 and p99",

@@ -119,6 +119,8 @@ pub struct World<'a> {
     pub provider: Provider,
     /// Whether that is a GPU.
     pub on_gpu: bool,
+    /// Where TensorRT's engines are.
+    pub engines: Option<PathBuf>,
 }
 
 /// Number of the next run: topics and folders are fresh in each.
@@ -313,6 +315,9 @@ impl World<'_> {
             "[model]".to_owned(),
             format!("path = {}", path(self.bundle)),
             format!("provider = {provider}"),
+            self.engines.as_deref().map_or_else(String::new, |folder| {
+                format!("engine_cache = {}", path(folder))
+            }),
             "[output]".to_owned(),
             format!("url = {}", path(folder)),
             format!("max_file_age_ms = {FILE_AGE_MS}"),
