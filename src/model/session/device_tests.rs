@@ -170,6 +170,24 @@ fn an_encoder_of_16_bits_takes_bytes_and_gives_floats_that_point_the_same_way() 
 }
 
 #[test]
+fn a_gpu_that_is_not_there_is_an_error_that_names_it() {
+    let runtime = Runtime::load().unwrap();
+    let [_, narrow] = towers();
+    for device in [Device::Cuda(0), Device::Tensorrt(0)] {
+        let options = SessionOptions {
+            many: true,
+            ..SessionOptions::on(device)
+        };
+        match narrow.open(&runtime, &options) {
+            Err(SessionError::Open { device: named, .. }) => assert_eq!(named, device),
+            Err(other) => panic!("another error: {other}"),
+            // It is there.
+            Ok(session) => assert_eq!(session.shape().height, 32),
+        }
+    }
+}
+
+#[test]
 fn engines_are_kept_by_weights_and_library() {
     let runtime = Runtime::load().unwrap();
     let folder = tempfile::tempdir().unwrap();
