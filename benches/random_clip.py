@@ -2,7 +2,7 @@
 """CLIP weights of a chosen size, drawn at random: for timings, which do not depend on the weights. Transformers are written in Hugging
 Face's layout, ResNets in OpenCLIP's.
 
-    python benches/random_clip.py OUT --shape vit-b-16|vit-small|vit-tiny|rn101|rn-tiny [--dim D] [--seed S]
+    python benches/random_clip.py OUT --shape vit-b-16|vit-small|vit-tiny|vit-nano|rn101|rn-tiny [--dim D] [--seed S]
     tagstream init --clip OUT --categories FILE --out BUNDLE
 
 Needs numpy. The tokenizer is that of the demo model.
@@ -20,6 +20,7 @@ SHAPES = {
     "vit-b-16": (768, 12, 12, 16, 224, 512),
     "vit-small": (384, 6, 6, 32, 224, 256),
     "vit-tiny": (64, 2, 2, 32, 224, 64),
+    "vit-nano": (32, 1, 2, 32, 224, 32),
 }
 # width, blocks of the four stages, input side, D
 RESNETS = {

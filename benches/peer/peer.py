@@ -140,7 +140,7 @@ class Peer:
         self.stop = threading.Event()
         self.consumer = confluent_kafka.Consumer({
             "bootstrap.servers": args.brokers, "group.id": args.group, "auto.offset.reset": "earliest",
-            "enable.auto.commit": False, "partition.assignment.strategy": "cooperative-sticky",
+            "enable.auto.commit": False, "fetch.wait.max.ms": 20, "partition.assignment.strategy": "cooperative-sticky",
         })
         self.consumer.subscribe([args.topic])
         self.producer = confluent_kafka.Producer({

@@ -81,13 +81,24 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
     ops::telemetry::init(&config.log).map_err(|e| usage(e.to_string()))?;
     // Before anything counts.
     ops::metrics::install();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    ops::priority::throughput();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // tokio's own variable.
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        runtime.worker_threads(task_threads()?);
+    }
+    let runtime = runtime.enable_all().build()?;
     let outcome = runtime.block_on(stage(&config, &options, images, labels));
     // Tasks that hang in a system call must not keep a stage from ending that has committed all it could.
     runtime.shutdown_background();
     outcome
+}
+
+/// Threads for tasks: what is fetched, parsed and sent. Decoding, inference and encoding files have their own, and more threads here
+/// would only wake each other for the little that is left.
+fn task_threads() -> anyhow::Result<usize> {
+    let cores = std::thread::available_parallelism()?.get();
+    Ok((cores / 4).max(2))
 }
 
 async fn stage(

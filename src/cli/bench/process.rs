@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-/// How often memory is looked at.
-const SAMPLE: Duration = Duration::from_millis(200);
+/// How often memory is looked at. The system goes through every page for the answer, on the cores that are measured.
+const SAMPLE: Duration = Duration::from_secs(1);
 
 /// Use so far.
 #[derive(Debug, Clone, Default)]

@@ -1,6 +1,6 @@
 //! Bytes as they arrive, within the size cap and the memory budget.
 
-use super::{Fetched, error::Failure};
+use super::{Fetched, buffers::Buffer, error::Failure};
 use crate::stage::budget::{Budget, Lease};
 use bytes::Bytes;
 
@@ -72,6 +72,17 @@ impl<'a> Collector<'a> {
         self.make_room(bytes, bytes)?;
         self.buffer = buffer;
         Ok(self.finish())
+    }
+
+    /// Takes a file that was read into a buffer of its own.
+    pub fn take_buffer(mut self, buffer: Buffer) -> Result<Fetched, Failure> {
+        let bytes = buffer.capacity() as u64;
+        self.make_room(bytes, bytes)?;
+        self.lease.shrink(bytes);
+        Ok(Fetched {
+            bytes: Bytes::from_owner(buffer),
+            lease: self.lease,
+        })
     }
 
     /// The body is complete.

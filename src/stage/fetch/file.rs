@@ -1,17 +1,13 @@
 //! Local files inside the allowed folders.
 
-use super::{Fetched, collect::Collector, error::Failure, policy::UriPolicy};
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::Path,
-    sync::Arc,
-};
+use super::{Fetched, buffers::Buffers, collect::Collector, error::Failure, policy::UriPolicy};
+use std::{fs::File, io, path::Path, sync::Arc};
 
 /// Reads `path` if the file it opens is a regular one inside an allowed folder.
 pub(super) async fn fetch(
     path: &Path,
     policy: &Arc<UriPolicy>,
+    buffers: &Arc<Buffers>,
     mut collector: Collector<'_>,
 ) -> Result<Fetched, Failure> {
     let (path, policy) = (path.to_owned(), Arc::clone(policy));
@@ -19,13 +15,14 @@ pub(super) async fn fetch(
     let opened = tokio::task::spawn_blocking(move || open(&path, &policy));
     let (file, size) = opened.await.map_err(stopped)??;
     collector.announce(size)?;
+    let buffers = Arc::clone(buffers);
     let read = tokio::task::spawn_blocking(move || {
         // A file that grows meanwhile is read up to the size that was checked.
-        let mut bytes = Vec::with_capacity(size as usize);
-        file.take(size).read_to_end(&mut bytes).map(|_| bytes)
+        let mut buffer = buffers.take(size as usize);
+        buffer.fill(file, size as usize).map(|()| buffer)
     });
-    let bytes = read.await.map_err(stopped)?.map_err(failure)?;
-    collector.take(bytes)
+    let buffer = read.await.map_err(stopped)?.map_err(failure)?;
+    collector.take_buffer(buffer)
 }
 
 fn stopped(error: tokio::task::JoinError) -> Failure {

@@ -11,6 +11,7 @@
 //! it says nothing about the image.
 
 mod address;
+mod buffers;
 mod collect;
 mod data;
 mod error;
@@ -27,6 +28,7 @@ use crate::{
     config::{ConfigError, FetchConfig, ObjectStoreConfig},
     stage::budget::{Budget, Lease},
 };
+use buffers::Buffers;
 use bytes::Bytes;
 use collect::Collector;
 use error::Failure;
@@ -61,6 +63,8 @@ pub struct Fetcher {
 
 struct Shared {
     policy: Arc<UriPolicy>,
+    /// For local files.
+    buffers: Arc<Buffers>,
     places: Semaphore,
     timeout: Duration,
     max_bytes: u64,
@@ -107,6 +111,7 @@ impl Fetcher {
                 web: http::WebClient::new(config, Arc::clone(&policy), lookup)?,
                 objects: object::Buckets::new(config, stores)?,
                 policy,
+                buffers: Arc::default(),
                 places: Semaphore::new(config.concurrency.min(Semaphore::MAX_PERMITS)),
                 timeout: Duration::from_millis(config.timeout_ms),
                 max_bytes: config.max_mib << 20,
@@ -167,7 +172,7 @@ impl Shared {
     async fn attempt(&self, source: &Source, collector: Collector<'_>) -> Result<Fetched, Failure> {
         match source {
             Source::Data(body) => data::fetch(body, collector),
-            Source::File(path) => file::fetch(path, &self.policy, collector).await,
+            Source::File(path) => file::fetch(path, &self.policy, &self.buffers, collector).await,
             Source::Object {
                 scheme,
                 bucket,

@@ -4,7 +4,7 @@ use super::{Shared, Slot, Waiting, layout, worker};
 use crate::{
     config::ModelConfig,
     model::{session::PixelBuffer, tagger::Tagger},
-    ops::heartbeat::Heartbeat,
+    ops::{heartbeat::Heartbeat, priority},
     stage::batch::{PieceId, Queue, Ready},
 };
 use std::{
@@ -57,17 +57,29 @@ pub(super) fn start(
     commands: mpsc::Receiver<Command>,
     sender: &mpsc::Sender<Command>,
 ) -> io::Result<()> {
+    // A processor is shared with decoding; a device must not wait for it.
+    let feeds_device = tagger.model().device.is_gpu();
     let (jobs, taken) = mpsc::channel::<Job>();
     let taken = Arc::new(Mutex::new(taken));
     for index in 0..tagger.workers() {
         let (taken, sender) = (Arc::clone(&taken), sender.clone());
         thread::Builder::new()
             .name(format!("infer-{index}"))
-            .spawn(move || worker::run(index, regions, &taken, &sender))?;
+            .spawn(move || {
+                if feeds_device {
+                    priority::prompt();
+                }
+                worker::run(index, regions, &taken, &sender);
+            })?;
     }
     thread::Builder::new()
         .name("infer-queue".into())
-        .spawn(move || own(tagger, &config, &heartbeat, &commands, &jobs))
+        .spawn(move || {
+            if feeds_device {
+                priority::prompt();
+            }
+            own(tagger, &config, &heartbeat, &commands, &jobs);
+        })
         .map(drop)
 }
 

@@ -4,6 +4,7 @@
 //! columns by itself. So what a coefficient adds to a sample of the result is one number for its place in the row times one
 //! for its place in the column, and these are computed here.
 
+use super::lists::Lists;
 use std::f64::consts::PI;
 
 /// Samples of a block on one side.
@@ -52,39 +53,33 @@ pub struct Span {
 
 impl Span {
     /// Weights of the pixels, from the first one that counts on, for a sample of the result. When a side is reduced the kernel is
-    /// as much wider; at the picture's ends its rest is scaled to 1. This is Pillow's `resize` with a `box`.
-    fn weights(&self, kernel: Kernel, sample: usize) -> (usize, Vec<f64>) {
+    /// as much wider; at the picture's ends its rest is scaled to 1. This is Pillow's `resize` with a `box`. They are put into
+    /// `weights`; what is given is the first pixel.
+    fn weigh(&self, kernel: Kernel, sample: usize, weights: &mut Vec<f64>) -> usize {
         let scale = self.length / self.samples as f64;
         let widening = scale.max(1.0);
         let support = kernel.support() * widening;
         let centre = self.start + (sample as f64 + 0.5) * scale;
         let first = (centre - support + 0.5).max(0.0) as usize;
         let end = ((centre + support + 0.5).max(0.0) as usize).min(self.pixels);
-        let mut weights: Vec<f64> = (first..end)
-            .map(|pixel| kernel.at((pixel as f64 + 0.5 - centre) / widening))
-            .collect();
+        weights.clear();
+        weights
+            .extend((first..end).map(|pixel| kernel.at((pixel as f64 + 0.5 - centre) / widening)));
         let sum: f64 = weights.iter().sum();
-        for weight in &mut weights {
+        for weight in weights {
             *weight /= sum;
         }
-        (first, weights)
+        first
     }
-}
-
-/// What the coefficients of some blocks in a row add to a sample of the result, by horizontal (or vertical) frequency.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
-    /// The first of the blocks.
-    pub first: usize,
-    /// By block and frequency.
-    pub weights: Vec<[f32; SIDE]>,
 }
 
 /// One side of a component.
 #[derive(Default)]
 pub struct Axis {
-    /// By sample of the result.
-    pub samples: Vec<Sample>,
+    /// By sample of the result: the first of the blocks that add to it.
+    pub firsts: Vec<usize>,
+    /// By sample of the result: by block and frequency.
+    pub weights: Lists<[f32; SIDE]>,
     /// By frequency: root mean square of the weights, beside that of the mean.
     pub strength: [f64; SIDE],
 }
@@ -94,11 +89,12 @@ impl Axis {
     pub fn both(span: &Span, kernel: Kernel) -> [Self; 2] {
         let cosines = cosines();
         let mut axes = [Axis::default(), Axis::default()];
+        let (mut weights, mut halves) = (Vec::new(), Vec::new());
         for sample in 0..span.samples {
-            let (first, weights) = span.weights(kernel, sample);
-            let halves = of_halves(first, &weights, span.pixels.div_ceil(2));
+            let first = span.weigh(kernel, sample, &mut weights);
             axes[0].push(&cosines, first, &weights);
-            axes[1].push(&cosines, halves.0, &halves.1);
+            let first = halve(first, &weights, span.pixels.div_ceil(2), &mut halves);
+            axes[1].push(&cosines, first, &halves);
         }
         for axis in &mut axes {
             let mean = axis.strength[0];
@@ -110,11 +106,11 @@ impl Axis {
     /// Adds a sample of the result; `strength` is the sum of squares meanwhile.
     fn push(&mut self, cosines: &[[f64; SIDE]; SIDE], first: usize, weights: &[f64]) {
         let blocks = first / SIDE..(first + weights.len()).div_ceil(SIDE);
-        let mut sample = Sample {
-            first: blocks.start,
-            weights: Vec::with_capacity(blocks.len()),
-        };
-        for block in blocks {
+        let Axis {
+            firsts, strength, ..
+        } = self;
+        firsts.push(blocks.start);
+        self.weights.push(blocks.map(|block| {
             let mut sums = [0.0f64; SIDE];
             let (begin, end) = (block * SIDE, (block + 1) * SIDE);
             for at in begin.max(first)..end.min(first + weights.len()) {
@@ -122,28 +118,35 @@ impl Axis {
                     *sum += weights[at - first] * cosine;
                 }
             }
-            for (energy, sum) in self.strength.iter_mut().zip(sums) {
+            for (energy, sum) in strength.iter_mut().zip(sums) {
                 *energy += sum * sum;
             }
-            sample.weights.push(sums.map(|sum| sum as f32));
-        }
-        self.samples.push(sample);
+            sums.map(|sum| sum as f32)
+        }));
+    }
+
+    /// By sample of the result: the blocks that add to it.
+    pub fn blocks_of(&self, sample: usize) -> std::ops::Range<usize> {
+        let first = self.firsts[sample];
+        first..first + self.weights.get(sample).len()
     }
 
     /// Blocks that something of the result depends on.
     pub fn blocks(&self) -> std::ops::Range<usize> {
-        let first = self.samples.iter().map(|s| s.first).min().unwrap_or(0);
-        let ends = self.samples.iter().map(|s| s.first + s.weights.len());
-        first..ends.max().unwrap_or(0)
+        let each = || (0..self.firsts.len()).map(|sample| self.blocks_of(sample));
+        let first = each().map(|blocks| blocks.start).min();
+        first.unwrap_or(0)..each().map(|blocks| blocks.end).max().unwrap_or(0)
     }
 }
 
 /// Weights of pixels to weights of samples that stand for two pixels each. Between those, a pixel is three quarters of
-/// the nearer one and a quarter of the farther one, and at the ends the nearer one alone, as other readers have it.
-fn of_halves(first: usize, weights: &[f64], count: usize) -> (usize, Vec<f64>) {
+/// the nearer one and a quarter of the farther one, and at the ends the nearer one alone, as other readers have it. They
+/// are put into `halves`; what is given is the first sample.
+fn halve(first: usize, weights: &[f64], count: usize, halves: &mut Vec<f64>) -> usize {
     let begin = (first / 2).saturating_sub(1);
     let end = ((first + weights.len()).div_ceil(2) + 1).min(count);
-    let mut halves = vec![0.0; end - begin];
+    halves.clear();
+    halves.resize(end - begin, 0.0);
     for (pixel, &weight) in (first..).zip(weights) {
         let near = pixel / 2;
         let far = if pixel % 2 == 0 {
@@ -154,7 +157,7 @@ fn of_halves(first: usize, weights: &[f64], count: usize) -> (usize, Vec<f64>) {
         halves[near - begin] += 0.75 * weight;
         halves[far - begin] += 0.25 * weight;
     }
-    (begin, halves)
+    begin
 }
 
 /// By sample and frequency: the inverse cosine transform (T.81, A.3.3) along one side.

@@ -18,16 +18,17 @@ mod colour;
 mod flat;
 mod frame;
 mod huffman;
+mod lists;
 mod plan;
+mod plans;
 mod resample;
 mod scan;
 
 pub use axis::{Kernel, Span};
 
-use axis::Axis;
 use frame::Frame;
 use huffman::{AcTable, DcTable};
-use plan::Plan;
+use plans::Plans;
 use resample::Sums;
 use scan::Strip;
 
@@ -39,6 +40,7 @@ pub struct Unfit;
 #[derive(Default)]
 pub struct Reader {
     tables: Tables,
+    plans: Plans,
     strip: Strip,
     /// Of brightness, of chroma, and of what is missing of green.
     sums: [Sums; 4],
@@ -76,12 +78,12 @@ impl Reader {
             return Err(Unfit);
         }
         self.tables.set(&frame).ok_or(Unfit)?;
-        let plans = plans(&frame, target);
-        self.strip.shape(&frame, &plans);
-        for (sums, plan) in self.sums.iter_mut().zip(&plans) {
+        let plans = self.plans.of(&frame, target);
+        self.strip.shape(&frame, plans);
+        for (sums, plan) in self.sums.iter_mut().zip(plans) {
             sums.clear(&plan.shape);
         }
-        let mut scan = scan::Scan::new(&frame, &plans, &self.tables);
+        let mut scan = scan::Scan::new(&frame, plans, &self.tables);
         for unit_row in 0..frame.height.div_ceil(8 * frame.tallest) {
             scan.strip(&mut self.strip)?;
             self.strip.settle();
@@ -106,28 +108,6 @@ impl Reader {
     pub fn working_bytes(&self) -> usize {
         self.sums.iter().map(Sums::bytes).sum()
     }
-}
-
-/// How each component is read and resampled; in colour there is a fourth plan for what is missing of green.
-fn plans(frame: &Frame, target: &Target) -> Vec<Plan> {
-    let columns = Axis::both(&target.columns, target.kernel);
-    let rows = Axis::both(&target.rows, target.kernel);
-    let axes = |component: &frame::Component| {
-        (
-            &rows[frame.tallest / component.down - 1],
-            &columns[frame.widest / component.across - 1],
-        )
-    };
-    let plan = |component| {
-        let (rows, columns) = axes(component);
-        Plan::new(frame, component, rows, columns)
-    };
-    let mut plans: Vec<Plan> = frame.components().map(plan).collect();
-    if let Some(blue) = frame.components().nth(1) {
-        let (rows, columns) = axes(blue);
-        plans.push(Plan::of_means(frame, blue, rows, columns));
-    }
-    plans
 }
 
 impl Tables {

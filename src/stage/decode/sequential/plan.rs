@@ -53,9 +53,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// For a component of a frame, whose quantisers must be there.
-    pub fn new(frame: &Frame, component: &Component, rows: &Axis, columns: &Axis) -> Self {
-        let quantisers = frame.quantisers[component.quantisers].unwrap_or([1; 64]);
+    /// For a component with these sides; a file's own quantisers and codes come with [`Plan::adopt`].
+    pub fn new(component: &Component, rows: &Axis, columns: &Axis) -> Self {
         let mut plan = Plan {
             across: component.across,
             down: component.down,
@@ -67,7 +66,7 @@ impl Plan {
             heights: [0; SIDE],
             slot_of: [[UNREAD; SIDE]; SIDE],
             steps: [[0.0; SIDE]; SIDE],
-            dc_step: i32::from(quantisers[0]),
+            dc_step: 1,
             shape: Shape::default(),
         };
         let mut extent = Extent::default();
@@ -75,7 +74,6 @@ impl Plan {
             if columns.strength[u] * rows.strength[v] >= LEAST_STRENGTH {
                 plan.slots[place] = extent.slots as u8;
                 plan.slot_of[v][u] = extent.slots as u8;
-                plan.steps[v][u] = f32::from(quantisers[place]);
                 plan.last = place;
                 plan.heights[u] = plan.heights[u].max(v + 1);
                 extent.slots += 1;
@@ -88,12 +86,20 @@ impl Plan {
         plan.shape = Shape::new(rows, columns, extent.across);
         plan
     }
-}
 
-impl Plan {
+    /// Takes over which quantisers and codes the component has in this file. The quantisers must be there.
+    pub fn adopt(&mut self, frame: &Frame, component: &Component) {
+        let quantisers = frame.quantisers[component.quantisers].unwrap_or([1; 64]);
+        (self.dc, self.ac) = (component.dc, component.ac);
+        self.dc_step = i32::from(quantisers[0]);
+        for (quantiser, (u, v)) in quantisers.into_iter().zip(zigzag()).skip(1) {
+            self.steps[v][u] = f32::from(quantiser);
+        }
+    }
+
     /// For something of which there is one number a block, in blocks like those of `component`.
-    pub fn of_means(frame: &Frame, component: &Component, rows: &Axis, columns: &Axis) -> Self {
-        let mut plan = Plan::new(frame, component, rows, columns);
+    pub fn of_means(component: &Component, rows: &Axis, columns: &Axis) -> Self {
+        let mut plan = Plan::new(component, rows, columns);
         let extent = Extent {
             slots: 1,
             across: 1,

@@ -5,6 +5,7 @@
 
 use super::{
     axis::{Axis, SIDE},
+    lists::Lists,
     plan::Plan,
 };
 
@@ -41,32 +42,30 @@ impl Group {
     };
 }
 
-/// What a row of blocks adds to: rows of the result, the first of which is `first`.
-#[derive(Default, Clone)]
-struct Reach {
+/// What a row of blocks adds to.
+#[derive(Clone, Copy)]
+struct Reach<'a> {
+    /// Place of the first row of the result.
     first: usize,
     /// By row of the result and vertical frequency.
-    weights: Vec<[f32; SIDE]>,
-}
-
-/// What is added up for a sample in a row of the result.
-struct Column {
-    /// The first of the blocks.
-    first: usize,
-    /// By block and horizontal frequency.
-    weights: Vec<f32>,
+    weights: &'a [[f32; SIDE]],
 }
 
 /// How the coefficients of one component become samples.
 #[derive(Default)]
 pub struct Shape {
-    /// By row of blocks.
-    reaches: Vec<Reach>,
+    /// By row of blocks: the first row of the result that it adds to.
+    first_rows: Vec<usize>,
+    /// By row of blocks: by row of the result from there on, and vertical frequency.
+    row_weights: Lists<[f32; SIDE]>,
     /// By row of the result: the last row of blocks that adds to it.
     last_blocks: Vec<usize>,
     /// Rows of the result for which there is room while they are not done with, a multiple of [`ROWS`].
     open: usize,
-    columns: Vec<Column>,
+    /// By sample in a row of the result: the first of the blocks that add to it.
+    first_blocks: Vec<usize>,
+    /// By sample in a row of the result: by block and horizontal frequency.
+    column_weights: Lists<f32>,
     /// Blocks that count, along a row.
     blocks: std::ops::Range<usize>,
     /// Horizontal frequencies.
@@ -79,56 +78,44 @@ impl Shape {
     /// From both sides of a component, of which so many horizontal frequencies are read.
     pub fn new(rows: &Axis, columns: &Axis, frequencies: usize) -> Self {
         let mut shape = Shape {
-            reaches: vec![Reach::default(); rows.blocks().end],
             blocks: columns.blocks(),
             frequencies,
+            last_blocks: (0..rows.firsts.len())
+                .map(|row| rows.blocks_of(row).end - 1)
+                .collect(),
             ..Shape::default()
         };
-        for (row, sample) in rows.samples.iter().enumerate() {
-            for (reach, &weights) in shape.reaches[sample.first..]
-                .iter_mut()
-                .zip(&sample.weights)
-            {
-                if reach.weights.is_empty() {
-                    reach.first = row;
-                }
-                reach.weights.push(weights);
-            }
-            let last = sample.first + sample.weights.len() - 1;
-            shape.last_blocks.push(last);
-        }
         let (mut whole, mut begun) = (0, 0);
-        for (block, reach) in shape.reaches.iter().enumerate() {
-            begun = begun.max((reach.first + reach.weights.len()).saturating_sub(whole));
-            while shape
-                .last_blocks
-                .get(whole)
-                .is_some_and(|&last| last <= block)
-            {
-                whole += 1;
-            }
+        for block in 0..rows.blocks().end {
+            // Blocks count for rows one after the other, and where rows begin and end is in their order, too.
+            let first = shape.last_blocks.partition_point(|&last| last < block);
+            let end = rows.firsts.partition_point(|&first| first <= block);
+            let weights = |row| rows.weights.get(row)[block - rows.firsts[row]];
+            shape.first_rows.push(first);
+            shape.row_weights.push((first..end).map(weights));
+            begun = begun.max(end.saturating_sub(whole));
+            whole = shape.last_blocks.partition_point(|&last| last <= block);
         }
         shape.open = (begun + ROWS - 1).next_multiple_of(ROWS);
         shape.stride = shape.groups().end * LANES;
-        shape.columns = columns
-            .samples
-            .iter()
-            .map(|sample| Column {
-                first: sample.first - shape.blocks.start,
-                weights: sample
-                    .weights
-                    .iter()
-                    .flat_map(|block| &block[..frequencies])
-                    .copied()
-                    .collect(),
-            })
-            .collect();
+        for (sample, first) in columns.firsts.iter().enumerate() {
+            let blocks = columns.weights.get(sample).iter();
+            shape.first_blocks.push(first - shape.blocks.start);
+            shape
+                .column_weights
+                .push(blocks.flat_map(|block| &block[..frequencies]).copied());
+        }
         shape
     }
 
     /// Groups of blocks that count.
     fn groups(&self) -> std::ops::Range<usize> {
         self.blocks.start / LANES..self.blocks.end.div_ceil(LANES)
+    }
+
+    /// Samples in a row of the result.
+    fn width(&self) -> usize {
+        self.first_blocks.len()
     }
 
     fn row_len(&self) -> usize {
@@ -160,7 +147,7 @@ impl Sums {
             .resize(shape.blocks.len() * shape.frequencies, [0.0; ROWS]);
         self.samples.clear();
         let rows = shape.last_blocks.len().div_ceil(ROWS);
-        self.samples.resize(rows * shape.columns.len(), [0.0; ROWS]);
+        self.samples.resize(rows * shape.width(), [0.0; ROWS]);
     }
 
     /// What this holds, bytes.
@@ -171,8 +158,13 @@ impl Sums {
     #[inline(always)]
     fn add_inlined(&mut self, plan: &Plan, block_row: usize, groups: &[Group]) {
         let shape = &plan.shape;
-        let Some(reach) = shape.reaches.get(block_row) else {
+        let weights = shape.row_weights.get(block_row);
+        let Some(first_row) = shape.first_rows.get(block_row) else {
             return;
+        };
+        let reach = Reach {
+            first: first_row % shape.open,
+            weights,
         };
         for (index, group) in shape.groups().zip(&groups[shape.groups()]) {
             let extent = plan.extents[group.reach];
@@ -205,7 +197,7 @@ impl Sums {
     fn add_frequency<const COUNT: usize>(
         &mut self,
         plan: &Plan,
-        reach: &Reach,
+        reach: Reach,
         group: &Group,
         u: usize,
         at: usize,
@@ -219,8 +211,8 @@ impl Sums {
             }
         }
         let shape = &plan.shape;
-        let mut row = reach.first % shape.open;
-        for weights in &reach.weights {
+        let mut row = reach.first;
+        for weights in reach.weights {
             let at = row * shape.row_len() + at;
             let place: &mut [f32] = &mut self.open[at..at + LANES];
             let place: &mut [f32; LANES] = place.try_into().expect("its length");
@@ -256,12 +248,14 @@ impl Sums {
             }
         }
         rows.fill(0.0);
-        let width = shape.columns.len();
+        let width = shape.width();
         let samples = &mut self.samples[self.done / ROWS * width..][..width];
-        for (sample, column) in samples.iter_mut().zip(&shape.columns) {
+        for (column, sample) in samples.iter_mut().enumerate() {
+            let weights = shape.column_weights.get(column);
             let (mut even, mut odd) = ([0.0f32; ROWS], [0.0f32; ROWS]);
-            let values = &self.turned[column.first * shape.frequencies..][..column.weights.len()];
-            for (weights, values) in column.weights.chunks(2).zip(values.chunks(2)) {
+            let first = shape.first_blocks[column] * shape.frequencies;
+            let values = &self.turned[first..][..weights.len()];
+            for (weights, values) in weights.chunks(2).zip(values.chunks(2)) {
                 for row in 0..ROWS {
                     even[row] += weights[0] * values[0][row];
                 }
