@@ -132,7 +132,7 @@ impl Tower {
             _ => Ok(image / step),
         };
         let mut graph = TowerGraph::new(options.precision);
-        let pixels = graph.pixels(config, input_size);
+        let pixels = graph.pixels(input_size);
         let step = match config.architecture {
             Architecture::Transformer { patch, .. } => patch,
             Architecture::ModifiedResNet { .. } => resnet::STEP,
@@ -170,6 +170,19 @@ impl Tower {
     }
 }
 
+/// By channel: `(x / 255 - mean) / std` is `x * scale + shift`.
+fn normalisation(config: &VisionConfig) -> ([f32; 3], [f32; 3]) {
+    let of = |channel: usize| {
+        let (mean, std) = (
+            f64::from(config.mean[channel]),
+            f64::from(config.std[channel]),
+        );
+        ((1.0 / (255.0 * std)) as f32, (-mean / std) as f32)
+    };
+    let [red, green, blue] = [of(0), of(1), of(2)];
+    ([red.0, green.0, blue.0], [red.1, green.1, blue.1])
+}
+
 /// Locations along one side.
 #[derive(Debug, Clone, Copy)]
 struct Sides {
@@ -204,26 +217,26 @@ impl TowerGraph {
         }
     }
 
-    /// Declares the input and normalises it: `[B, 3, side, side]`.
-    fn pixels(&mut self, config: &VisionConfig, side: usize) -> Value {
+    /// Declares the input: `[B, side, side, 3]`, uint8.
+    fn pixels(&mut self, side: usize) -> Value {
         let dims = [Dim::Dynamic("batch"), side.into(), side.into(), 3.into()];
-        let pixels = self.g.input("pixels", Element::U8, &dims);
+        self.g.input("pixels", Element::U8, &dims)
+    }
+
+    /// The input normalised, in 32 bit and then in the weights' type: `[B, 3, side, side]`.
+    fn planes(&mut self, config: &VisionConfig, pixels: &Value) -> Value {
         // Axes are moved while a value is still one byte.
-        let planes = self.g.transpose(&pixels, &[0, 3, 1, 2]);
-        let planes = self.g.cast(&planes, Element::F32);
-        // (x / 255 - mean) / std as x * scale + shift.
-        let per_channel = |f: &dyn Fn(f64, f64) -> f64| -> Vec<f32> {
-            let statistics = config.mean.iter().zip(&config.std);
-            statistics
-                .map(|(mean, std)| f(f64::from(*mean), f64::from(*std)) as f32)
-                .collect()
-        };
-        let shape = [1, 3, 1, 1];
-        let scale = per_channel(&|_, std| 1.0 / (255.0 * std));
-        let shift = per_channel(&|mean, std| -mean / std);
-        let scale = self.g.weight("pixels.scale", &shape, Element::F32, &scale);
-        let shift = self.g.weight("pixels.shift", &shape, Element::F32, &shift);
-        let scaled = self.g.mul(&planes, &scale);
+        let planes = self.g.transpose(pixels, &[0, 3, 1, 2]);
+        let (scale, shift) = normalisation(config);
+        self.normalised(&planes, &[1, 3, 1, 1], &scale, &shift)
+    }
+
+    /// `x * scale + shift`, computed in 32 bit; `shape` is that of both.
+    fn normalised(&mut self, x: &Value, shape: &[usize], scale: &[f32], shift: &[f32]) -> Value {
+        let x = self.g.cast(x, Element::F32);
+        let scale = self.g.weight("pixels.scale", shape, Element::F32, scale);
+        let shift = self.g.weight("pixels.shift", shape, Element::F32, shift);
+        let scaled = self.g.mul(&x, &scale);
         let normalised = self.g.add(&scaled, &shift);
         self.narrow(&normalised)
     }

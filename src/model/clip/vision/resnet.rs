@@ -21,7 +21,7 @@ struct ResNet<'a> {
     weights: &'a WeightFile,
 }
 
-/// Writes the tower after the normalised pixels `[B, 3, side, side]`.
+/// Writes the tower after the pixels `[B, side, side, 3]`.
 pub(super) fn write(
     graph: &mut TowerGraph,
     config: &VisionConfig,
@@ -55,7 +55,8 @@ pub(super) fn write(
         )));
     }
     let mut tower = ResNet { graph, weights };
-    let map = tower.trunk(&layers, width, pixels)?;
+    let planes = tower.graph.planes(config, pixels);
+    let map = tower.trunk(&layers, width, &planes)?;
     tower.pool(&map, channels, heads, config.dim, sides, positional)
 }
 
