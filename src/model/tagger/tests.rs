@@ -148,7 +148,10 @@ fn a_processor_s_batch_is_bounded_by_time_and_images() {
     let folder = tempfile::tempdir().unwrap();
     let mut tagger = open(&bundle(&folder.path().join("bundle"), 0.5), HeadRows::All);
     assert_eq!(tagger.useful_batch(), 16);
+    // However long an image takes, the weights are read for two at once, unless one is all that is allowed.
     tagger.settle_batch(Duration::ZERO, 16).unwrap();
+    assert_eq!(tagger.useful_batch(), 2);
+    tagger.settle_batch(Duration::ZERO, 1).unwrap();
     assert_eq!(tagger.useful_batch(), 1);
     tagger.settle_batch(Duration::from_secs(3600), 16).unwrap();
     assert_eq!(tagger.useful_batch(), 16);
