@@ -110,6 +110,13 @@ impl World {
         Engine::start(&config, bundle).unwrap()
     }
 
+    /// What the processor says of every image, and an engine on `provider` with the same model.
+    async fn beside_the_processor(&self, provider: Provider) -> (Vec<Inference>, Engine) {
+        let reference = self.engine(&self.whole, Provider::Cpu);
+        let expected = self.through(&reference, 1).await;
+        (expected, self.engine(&self.whole, provider))
+    }
+
     /// All images at once, `rounds` times.
     async fn through(&self, engine: &Engine, rounds: usize) -> Vec<Inference> {
         let tasks: Vec<_> = (0..rounds * self.images.len())
@@ -183,10 +190,7 @@ async fn the_engine_says_it_in_every_batch_of_every_worker() {
         return;
     };
     let world = &*WORLD;
-    let expected = world
-        .through(&world.engine(&world.whole, Provider::Cpu), 1)
-        .await;
-    let engine = world.engine(&world.whole, provider);
+    let (expected, engine) = world.beside_the_processor(provider).await;
     same(&expected, &world.through(&engine, 8).await);
     // Batches of one, and of three, which are padded.
     for many in [1, 3] {
@@ -210,10 +214,7 @@ async fn encoders_are_swapped_while_images_flow() {
         return;
     };
     let world = &*WORLD;
-    let expected = world
-        .through(&world.engine(&world.whole, Provider::Cpu), 1)
-        .await;
-    let engine = world.engine(&world.whole, provider);
+    let (expected, engine) = world.beside_the_processor(provider).await;
     for round in 0..4 {
         let next = [&world.half, &world.whole][round % 2].clone();
         let flowing = world.through(&engine, 4);
