@@ -7,6 +7,7 @@
 //! never trained to give; [`DenseMode`] says how they are made.
 
 mod config;
+mod patches;
 mod position;
 mod resnet;
 mod transformer;

@@ -2,32 +2,12 @@
 
 use super::{
     Activation, Architecture, DenseMode, Features, Linear, Naming, Resampling, Sides, TowerError,
-    TowerGraph, VisionConfig, normalisation, resample_grid, transposed,
+    TowerGraph, VisionConfig, patches, resample_grid, transposed,
 };
 use crate::model::{
     clip::weights::{WeightFile, WeightsError},
-    onnx::{Attribute, Element, Value},
+    onnx::{Attribute, Value},
 };
-
-/// Patches as rows, `[B, N, patch * patch * 3]`, still one byte a value: pixels as they lie in the picture.
-fn patch_rows(graph: &mut TowerGraph, pixels: &Value, grid: usize, patch: usize) -> Value {
-    let (grid, patch) = (grid as i64, patch as i64);
-    let split = graph.g.reshape(pixels, &[0, grid, patch, grid, 3 * patch]);
-    let rows = graph.g.transpose(&split, &[0, 1, 3, 2, 4]);
-    graph.g.reshape(&rows, &[0, grid * grid, 3 * patch * patch])
-}
-
-/// A convolution's weights `[W, 3, patch, patch]` as a matrix for such rows, `[patch * patch * 3, W]`.
-fn rows_kernel(kernel: &[f32], width: usize, patch: usize) -> Vec<f32> {
-    let area = patch * patch;
-    let mut matrix = Vec::with_capacity(kernel.len());
-    for pixel in 0..area {
-        for channel in 0..3 {
-            matrix.extend((0..width).map(|w| kernel[(w * 3 + channel) * area + pixel]));
-        }
-    }
-    matrix
-}
 
 /// Sizes and the sources of the weights.
 struct Transformer<'a> {
@@ -239,36 +219,16 @@ impl Transformer<'_> {
         let mut table: Vec<f32> = class.iter().zip(&positions).map(|(c, p)| c + p).collect();
         table.extend(grid);
 
-        let rows = patch_rows(graph, pixels, sides.grid, patch);
-        let count = sides.grid * sides.grid;
-        let mut kernel = rows_kernel(&kernel, w, patch);
-        let values = kernel.len() / w;
-        let (scale, shift) = normalisation(config);
-        let by_value = |of: [f32; 3]| (0..values).map(|value| of[value % 3]).collect::<Vec<_>>();
-        let rows = if graph.element == Element::F32 {
-            // Normalising is linear and goes into the weights: one pass over the pixels instead of three.
-            let mut bias = vec![0.0f64; w];
-            for (value, weights) in kernel.chunks_exact_mut(w).enumerate() {
-                for (bias, weight) in bias.iter_mut().zip(weights) {
-                    *bias += f64::from(*weight) * f64::from(shift[value % 3]);
-                    *weight *= scale[value % 3];
-                }
+        let (patches, bias) =
+            patches::write(graph, config, (sides.grid, patch), pixels, (&kernel, w));
+        for place in table[w..].chunks_exact_mut(w) {
+            for (position, bias) in place.iter_mut().zip(&bias) {
+                *position += bias;
             }
-            for place in table[w..].chunks_exact_mut(w) {
-                for (position, bias) in place.iter_mut().zip(&bias) {
-                    *position += *bias as f32;
-                }
-            }
-            graph.g.cast(&rows, Element::F32)
-        } else {
-            // In 16 bit such small weights would lose digits.
-            graph.normalised(&rows, &[values], &by_value(scale), &by_value(shift))
-        };
-        let kernel = graph.weight("patches.weight", &[values, w], &kernel);
-        let patches = graph.g.matmul(&rows, &kernel);
+        }
         let pads = graph.g.integers(&[0, 1, 0, 0, 0, 0]);
         let tokens = graph.g.node("Pad", &[&patches, &pads], &[]);
-        let table = graph.weight("positions", &[1, count + 1, w], &table);
+        let table = graph.weight("positions", &[1, sides.grid * sides.grid + 1, w], &table);
         let tokens = graph.g.add(&tokens, &table);
         // The name's spelling is that of the published weights.
         let norm = self.read_norm(&self.name("pre_layrnorm", "ln_pre"))?;
