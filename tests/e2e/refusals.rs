@@ -203,6 +203,24 @@ async fn a_topic_that_cannot_be_written_to_is_named() {
     assert!(world.files().is_empty());
 }
 
+/// Brokers hear of a new topic one after the other: the stage waits a little before it says that there is none.
+#[test]
+fn a_topic_that_cannot_be_written_to_yet_is_waited_for() {
+    if !is_real_broker() {
+        return not_tested(
+            "a topic created late, which cannot be written to: an embedded broker creates topics by itself",
+        );
+    }
+    let mut world = World::new("late", 1);
+    let broken = world.produce(0, 10);
+    world.config.output.dead_letter_topic = unique("made-late");
+    let mut stage = world.start("late", "");
+    stage.says("the broker does not know the topic yet", 1);
+    create_topic(&world.config.output.dead_letter_topic, 1);
+    stage.finish();
+    world.assert_exactly_once(&[10], 10 - broken);
+}
+
 /// Nobody listens: the stage says where it asked, and that trying again may help.
 #[test]
 fn a_broker_that_is_down_is_named() {

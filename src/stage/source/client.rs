@@ -10,8 +10,9 @@ use crate::{
     },
 };
 use rdkafka::{
-    ClientConfig, Message as _, Offset as KafkaOffset, TopicPartitionList,
+    ClientConfig, ClientContext, Message as _, Offset as KafkaOffset, TopicPartitionList,
     bindings::rd_kafka_controllerid,
+    client::Client,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseProducer, Producer},
@@ -28,6 +29,8 @@ use std::{
 const ANSWER: Duration = Duration::from_secs(10);
 /// Errors that only last while leaders move are asked again for this long.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// By then every broker knows of a topic that was created before the question.
+const SPREAD: Duration = Duration::from_secs(5);
 
 /// What consumer and producer share: the brokers, then the properties of the configuration as they are.
 pub fn client_config(kafka: &KafkaConfig) -> ClientConfig {
@@ -103,22 +106,9 @@ impl Broker {
     /// # Errors
     /// [`SourceError`] if the brokers do not answer or the topic is not there.
     pub fn partitions(&self) -> Result<Vec<PartitionId>, SourceError> {
-        let metadata = patiently(|| self.consumer.fetch_metadata(Some(&self.topic), ANSWER))
-            .map_err(|e| self.unreachable(e))?;
-        let partitions: Vec<PartitionId> = metadata
-            .topics()
-            .iter()
-            .filter(|t| t.name() == &*self.topic && t.error().is_none())
-            .flat_map(|t| t.partitions())
-            .map(|p| PartitionId::new(Arc::clone(&self.topic), p.id()))
-            .collect();
-        if partitions.is_empty() {
-            return Err(SourceError::NoTopic {
-                brokers: self.brokers.clone(),
-                topic: self.topic.to_string(),
-            });
-        }
-        Ok(partitions)
+        let partitions = partitions_of(self.consumer.client(), &self.brokers, &self.topic)?;
+        let named = |partition| PartitionId::new(Arc::clone(&self.topic), partition);
+        Ok(partitions.into_iter().map(named).collect())
     }
 
     /// Topic ids are asked of the controller; where none is named (the embedded broker) the question would only time out.
@@ -259,25 +249,61 @@ pub fn require_topics(kafka: &KafkaConfig, topics: &[Arc<str>]) -> Result<(), So
         .create()
         .map_err(|e| SourceError::Config(e.to_string()))?;
     for topic in topics {
-        let metadata = patiently(|| producer.client().fetch_metadata(Some(topic), ANSWER))
-            .map_err(|e| SourceError::Unreachable {
-                brokers: kafka.brokers.clone(),
-                reason: e.to_string(),
-            })?;
-        let of_topic = metadata.topics().iter().find(|t| t.name() == &**topic);
-        // Other errors pass by themselves, like that of a topic which was created a moment ago.
-        let missing = of_topic.is_none_or(|t| {
-            t.error()
-                == Some(rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
-        });
-        if missing {
-            return Err(SourceError::NoTopic {
-                brokers: kafka.brokers.clone(),
-                topic: topic.to_string(),
-            });
-        }
+        partitions_of(producer.client(), &kafka.brokers, topic)?;
     }
     Ok(())
+}
+
+/// The partitions of `topic`, never empty. Blocks.
+///
+/// A broker may not know of a topic that another has created a moment ago, nor its leaders, so the question is put again for a while.
+fn partitions_of<C: ClientContext>(
+    client: &Client<C>,
+    brokers: &str,
+    topic: &str,
+) -> Result<Vec<i32>, SourceError> {
+    let unreachable = |reason: String| SourceError::Unreachable {
+        brokers: brokers.into(),
+        reason,
+    };
+    let started = Instant::now();
+    let mut said = false;
+    loop {
+        let metadata = patiently(|| client.fetch_metadata(Some(topic), ANSWER))
+            .map_err(|e| unreachable(e.to_string()))?;
+        let of_topic = metadata.topics().iter().find(|t| t.name() == topic);
+        let error = of_topic.map_or(Some(RDKafkaErrorCode::UnknownTopicOrPartition), |t| {
+            t.error().map(RDKafkaErrorCode::from)
+        });
+        let partitions = of_topic.map_or(&[][..], |t| t.partitions());
+        let refusal = match error {
+            None if !partitions.is_empty() => {
+                return Ok(partitions.iter().map(|p| p.id()).collect());
+            }
+            None | Some(RDKafkaErrorCode::UnknownTopicOrPartition) => SourceError::NoTopic {
+                brokers: brokers.into(),
+                topic: topic.into(),
+            },
+            Some(code) => unreachable(format!("topic {topic:?}: {code}")),
+        };
+        let patience = match error {
+            Some(code) if code_passes(code) => PATIENCE,
+            None | Some(RDKafkaErrorCode::UnknownTopicOrPartition) => SPREAD,
+            Some(_) => Duration::ZERO,
+        };
+        if started.elapsed() >= patience {
+            return Err(refusal);
+        }
+        if !said {
+            said = true;
+            tracing::info!(
+                topic,
+                ?error,
+                "the broker does not know the topic yet; asking again"
+            );
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// Asks again while the answer is an error that passes by itself.
@@ -295,21 +321,23 @@ fn patiently<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, Kaf
 }
 
 fn passes(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(code_passes)
+}
+
+fn code_passes(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
-        error.rdkafka_error_code(),
-        Some(
-            Code::LeaderNotAvailable
-                | Code::NotLeaderForPartition
-                | Code::BrokerTransportFailure
-                | Code::AllBrokersDown
-                | Code::RequestTimedOut
-                | Code::OperationTimedOut
-                | Code::CoordinatorNotAvailable
-                | Code::CoordinatorLoadInProgress
-                | Code::NotCoordinator
-                | Code::RebalanceInProgress
-        )
+        code,
+        Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::RequestTimedOut
+            | Code::OperationTimedOut
+            | Code::CoordinatorNotAvailable
+            | Code::CoordinatorLoadInProgress
+            | Code::NotCoordinator
+            | Code::RebalanceInProgress
     )
 }
 
