@@ -118,6 +118,31 @@ impl<R: TableRow> Cut<R> {
     }
 }
 
+/// What the next file would take if it were cut now. Kept up entry by entry: it is asked for whenever anything happens, and a file may
+/// be of a hundred thousand rows.
+#[derive(Debug)]
+struct Extent<L> {
+    /// Entries.
+    count: usize,
+    /// Their bytes.
+    bytes: u64,
+    /// Their rows' layout, if there are rows among them.
+    layout: Option<Arc<L>>,
+    /// Why no further entry belongs to it.
+    end: Option<CutReason>,
+}
+
+impl<L> Default for Extent<L> {
+    fn default() -> Self {
+        Extent {
+            count: 0,
+            bytes: 0,
+            layout: None,
+            end: None,
+        }
+    }
+}
+
 /// The ledger of one partition.
 #[derive(Debug)]
 pub struct Ledger<R: TableRow> {
@@ -130,6 +155,7 @@ pub struct Ledger<R: TableRow> {
     /// How many entries at the front are done and handed to the topics.
     ready: usize,
     ready_bytes: u64,
+    extent: Extent<R::Layout>,
     making: usize,
 }
 
@@ -143,6 +169,7 @@ impl<R: TableRow> Ledger<R> {
             entries: VecDeque::new(),
             ready: 0,
             ready_bytes: 0,
+            extent: Extent::default(),
             making: 0,
         }
     }
@@ -225,42 +252,44 @@ impl<R: TableRow> Ledger<R> {
             self.ready_bytes += done.bytes;
             self.ready += 1;
         }
+        self.extend();
     }
 
-    fn ready_entries(&self) -> impl Iterator<Item = &Done<R>> {
-        self.entries
-            .iter()
-            .take(self.ready)
-            .filter_map(|e| match &e.state {
-                State::Done(done) => Some(done),
-                State::Making => None,
-            })
-    }
-
-    /// How many entries the next file takes, and whether the one after it must go into another file because of its layout.
-    fn extent(&self) -> (usize, bool) {
-        let mut layout: Option<&Arc<R::Layout>> = None;
-        let mut bytes = 0;
-        for (count, done) in self.ready_entries().enumerate() {
-            if count > 0 && bytes >= self.rules.max_bytes {
-                return (count, false);
-            }
+    /// Takes what has become ready into the next file, as far as it belongs there.
+    fn extend(&mut self) {
+        let extent = &mut self.extent;
+        while extent.end.is_none() && extent.count < self.ready {
+            let State::Done(done) = &self.entries[extent.count].state else {
+                unreachable!("only finished entries are ready");
+            };
             if let Some(row) = &done.finished.row {
-                let same = layout.is_none_or(|l| Arc::ptr_eq(l, row.layout()) || l == row.layout());
-                if !same {
-                    return (count, true);
+                match &extent.layout {
+                    Some(l) if !Arc::ptr_eq(l, row.layout()) && l != row.layout() => {
+                        extent.end = Some(CutReason::Layout);
+                        return;
+                    }
+                    Some(_) => {}
+                    None => extent.layout = Some(Arc::clone(row.layout())),
                 }
-                layout = Some(row.layout());
             }
-            bytes += done.bytes;
+            extent.count += 1;
+            extent.bytes += done.bytes;
+            if extent.bytes >= self.rules.max_bytes {
+                extent.end = Some(CutReason::Size);
+            }
         }
-        (self.ready, false)
+    }
+
+    /// As [`Ledger::extend`], from the beginning: what was at the front has gone.
+    fn extend_anew(&mut self) {
+        self.extent = Extent::default();
+        self.extend();
     }
 
     /// Whether a file should end now, and why.
     pub fn due(&self, now: Instant) -> Option<CutReason> {
         let deadline = self.deadline()?;
-        if self.extent().1 {
+        if self.extent.end == Some(CutReason::Layout) {
             Some(CutReason::Layout)
         } else if self.ready_bytes >= self.rules.max_bytes {
             Some(CutReason::Size)
@@ -273,13 +302,15 @@ impl<R: TableRow> Ledger<R> {
 
     /// When [`Ledger::due`] will say `Age`; `None` while there is nothing that could become a file.
     pub fn deadline(&self) -> Option<Instant> {
-        let first = self.ready_entries().next()?;
+        let State::Done(first) = &self.entries.front()?.state else {
+            return None;
+        };
         Some(first.ready? + self.rules.max_age)
     }
 
     /// Takes the next file out of the ledger.
     pub fn cut(&mut self, reason: CutReason) -> Option<Cut<R>> {
-        let (count, _) = self.extent();
+        let count = self.extent.count;
         let last = self.entries.get(count.checked_sub(1)?)?.offset;
         let mut cut = Cut {
             range: OffsetRange {
@@ -307,6 +338,7 @@ impl<R: TableRow> Ledger<R> {
             cut.leases.extend(done.finished.lease);
         }
         self.ready -= count;
+        self.extend_anew();
         self.start = cut.range.end;
         Some(cut)
     }
@@ -323,6 +355,7 @@ impl<R: TableRow> Ledger<R> {
                 _ => {}
             }
         }
+        self.extend_anew();
         self.start = self.start.max(to);
         self.next = self.next.max(to);
     }

@@ -3,6 +3,7 @@ use crate::stage::sink::predictions::{
     PredictionLayout, PredictionRow,
     tests::{layout, row},
 };
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 const RULES: CutRules = CutRules {
     max_bytes: 3000,
@@ -196,4 +197,64 @@ fn a_cut_drops_what_is_covered_and_keeps_the_rest() {
     assert_eq!(cut.range.start, Offset(4));
     assert_eq!(cut.rows.len(), 2);
     assert!(!cut.drop_covered(Offset(9)));
+}
+
+/// How many entries the next file takes and why it ends there, found by walking all that is ready.
+fn walked(ledger: &Ledger<PredictionRow>) -> (usize, Option<CutReason>) {
+    let (mut bytes, mut layout) = (0, None::<&Arc<PredictionLayout>>);
+    for (count, entry) in ledger.entries.iter().take(ledger.ready).enumerate() {
+        let State::Done(done) = &entry.state else {
+            panic!("{count} is not finished")
+        };
+        if bytes >= ledger.rules.max_bytes {
+            return (count, Some(CutReason::Size));
+        }
+        if let Some(row) = &done.finished.row {
+            if layout.is_some_and(|l| l != row.layout()) {
+                return (count, Some(CutReason::Layout));
+            }
+            layout = Some(row.layout());
+        }
+        bytes += done.bytes;
+    }
+    let full = bytes >= ledger.rules.max_bytes;
+    (ledger.ready, full.then_some(CutReason::Size))
+}
+
+#[test]
+fn the_next_file_is_the_one_that_a_walk_over_all_rows_finds() {
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut f = Fixture::new(0);
+    let mut admitted = 0;
+    let mut making: Vec<i64> = Vec::new();
+    let mut ends = [0; 3];
+    for _ in 0..20_000 {
+        match rng.random_range(0..20) {
+            0..8 => {
+                f.admit([admitted]);
+                making.push(admitted);
+                admitted += 1;
+            }
+            8..16 if !making.is_empty() => {
+                let one = making.swap_remove(rng.random_range(0..making.len()));
+                f.layout = layout(rng.random_bool(0.02));
+                f.finish(one, rng.random_bool(0.8));
+            }
+            16..19 => {
+                let end = f.ledger.extent.end;
+                ends[end.map_or(0, |e| 1 + usize::from(e == CutReason::Layout))] += 1;
+                f.ledger.cut(CutReason::Flush);
+            }
+            19 if rng.random_bool(0.05) => {
+                let to = f.ledger.start().0 + rng.random_range(0..8);
+                f.ledger.advance(Offset(to));
+                admitted = admitted.max(to);
+                making.retain(|o| *o >= to);
+            }
+            _ => {}
+        }
+        let extent = &f.ledger.extent;
+        assert_eq!((extent.count, extent.end), walked(&f.ledger));
+    }
+    assert!(ends.iter().all(|n| *n > 20), "{ends:?}");
 }

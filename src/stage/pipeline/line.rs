@@ -301,23 +301,24 @@ impl<M: RowMaker> Driver<M> {
         });
     }
 
-    /// Whether nothing more is read, and whether to wait no longer for what is in the making.
-    fn flush(&self, partition: &PartitionId, now: Instant) -> (bool, bool) {
-        let revoked = self
-            .revocation
-            .as_ref()
-            .filter(|r| r.partitions.contains(partition));
-        let deadline = self
-            .drain_until
-            .into_iter()
-            .chain(revoked.map(|r| r.deadline))
-            .min();
-        // The last quarter is for the files.
-        let last_call = deadline.is_some_and(|d| now + self.line.settings.drain_timeout / 4 >= d);
-        (
-            deadline.is_some() || (self.line.settings.until.is_some() && self.all_read()),
-            last_call,
-        )
+    /// Files that should end now. Asked after every event, and there may be many partitions.
+    fn due(&self, now: Instant) -> Vec<(PartitionId, CutReason)> {
+        // The last quarter of the time that is left is for the files.
+        let for_files = self.line.settings.drain_timeout / 4;
+        let last_call = |deadline: Option<Instant>| deadline.is_some_and(|d| now + for_files >= d);
+        let all_read = self.line.settings.until.is_some() && self.all_read();
+        let due = |(partition, owned): (&PartitionId, &Owned<M::Row>)| {
+            let revoked = self.revocation.as_ref();
+            let revoked = revoked.filter(|r| r.partitions.contains(partition));
+            let deadline = self
+                .drain_until
+                .into_iter()
+                .chain(revoked.map(|r| r.deadline));
+            let deadline = deadline.min();
+            let reason = owned.due(now, deadline.is_some() || all_read, last_call(deadline))?;
+            Some((partition.clone(), reason))
+        };
+        self.owned.iter().filter_map(due).collect()
     }
 
     /// After every event: files that are due, revocations that are done, pressure.
@@ -329,16 +330,8 @@ impl<M: RowMaker> Driver<M> {
             .vitals
             .source_beat_ms
             .store(moved, Ordering::Relaxed);
-        let partitions: Vec<PartitionId> = self.owned.keys().cloned().collect();
-        for partition in partitions {
-            let (flush, last_call) = self.flush(&partition, now);
-            if let Some(reason) = self
-                .owned
-                .get(&partition)
-                .and_then(|o| o.due(now, flush, last_call))
-            {
-                self.cut(&partition, reason);
-            }
+        for (partition, reason) in self.due(now) {
+            self.cut(&partition, reason);
         }
         let used = self.line.budget.used_bytes();
         metrics::gauge!("tagstream_row_budget_used_bytes", "table" => self.table())
