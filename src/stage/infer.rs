@@ -1,11 +1,12 @@
 //! The engine: images in, [`Inference`]s out, in batches, on as many workers as the device wants, with the model exchanged
 //! between batches.
 //!
-//! One thread owns the queue; workers take complete batches from it. A [`Slot`] is a place in the batch that is being
+//! The queue stands behind a lock; workers take complete batches from it. A [`Slot`] is a place in the batch that is being
 //! filled: claim it just before decoding, decode into it, then [`Slot::infer`] it. While a worker runs one batch the next is
 //! filled, so the device does not wait.
 
-mod owner;
+mod intake;
+mod jobs;
 mod retired;
 #[cfg(test)]
 mod tests;
@@ -25,12 +26,12 @@ use crate::{
     },
     ops::{heaps, heartbeat::Heartbeats, priority, thread_cost::ThreadCost},
 };
-use owner::{Command, Job};
+use intake::Intake;
 use retired::Retired;
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, RwLock, mpsc},
+    sync::{Arc, Mutex, RwLock},
     thread,
     time::{Duration, Instant},
 };
@@ -91,7 +92,7 @@ pub struct Engine {
 }
 
 struct Shared {
-    commands: mpsc::Sender<Command>,
+    intake: Arc<Intake>,
     runtime: Runtime,
     device: Device,
     config: ModelConfig,
@@ -150,48 +151,35 @@ impl Engine {
         let retired = Retired::start(REST, give_back).map_err(|e| no_thread(bundle.id(), &e))?;
         let workers = tagger.workers();
         tracing::info!(model = tagger.model().id(), %device, workers, "model is warm");
-        let (commands, received) = mpsc::channel();
+        let heartbeats = Heartbeats::default();
+        let heartbeat = heartbeats.register("infer-queue");
+        let intake = Intake::start(Arc::clone(&tagger), config, regions, heartbeat)
+            .map_err(|e| no_thread(bundle.id(), &e))?;
         let shared = Arc::new(Shared {
-            commands,
+            intake,
             runtime,
             device,
             config: config.clone(),
             regions,
-            serving: RwLock::new(Arc::clone(&tagger)),
-            heartbeats: Heartbeats::default(),
+            serving: RwLock::new(tagger),
+            heartbeats,
             swapping: Mutex::new(()),
             retired,
         });
-        let heartbeat = shared.heartbeats.register("infer-queue");
-        let started = owner::start(
-            tagger,
-            config.clone(),
-            regions,
-            heartbeat,
-            received,
-            &shared.commands,
-        );
-        started.map_err(|e| no_thread(bundle.id(), &e))?;
         publish_model(None, shared.serving().model());
         Ok(Engine { shared })
     }
 
     /// Waits for a place in a batch. Claim it just before decoding: a batch runs only when every claimed place in it is
     /// filled or given back.
-    pub async fn slot(&self) -> Slot {
-        let (reply, claimed) = oneshot::channel();
-        let command = Command::Claim {
-            engine: Arc::downgrade(&self.shared),
-            reply,
-        };
-        // The owner stops when `Shared` is dropped, which `self` prevents.
-        self.shared
-            .commands
-            .send(command)
-            .expect("the queue's owner outlives the engine");
-        claimed
-            .await
-            .expect("the queue's owner answers every claim")
+    ///
+    /// # Errors
+    /// [`InferError::Stopped`] if all workers have panicked.
+    pub async fn slot(&self) -> Result<Slot, InferError> {
+        match self.shared.intake.claim(&self.shared) {
+            Ok(slot) => Ok(slot),
+            Err(claimed) => claimed.await.map_err(|_| InferError::Stopped),
+        }
     }
 
     /// The model that serves new images.
@@ -252,16 +240,7 @@ impl Engine {
             tracing::error!(model = bundle.id(), error = %e, "new model refused, the old one goes on");
             shared.retired.tidy();
         })?;
-        let (done, exchanged) = mpsc::channel();
-        let command = Command::Exchange {
-            tagger: Arc::clone(&new),
-            done,
-        };
-        shared
-            .commands
-            .send(command)
-            .map_err(|_| InferError::Stopped)?;
-        exchanged.recv().map_err(|_| InferError::Stopped)?;
+        shared.intake.exchange(Arc::clone(&new));
         *shared.serving.write().unwrap_or_else(|e| e.into_inner()) = Arc::clone(&new);
         metrics::counter!("tagstream_model_swaps_total", "result" => "done").increment(1);
         publish_model(Some(old.model()), new.model());
@@ -283,7 +262,7 @@ impl Engine {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let _ = self.commands.send(Command::Stop);
+        self.intake.stop();
     }
 }
 
@@ -323,18 +302,11 @@ impl Slot {
     /// [`InferError::Image`] if the model fails on this image even alone.
     pub async fn infer(mut self) -> Result<Inference, InferError> {
         let (reply, result) = oneshot::channel();
-        let command = Command::Fill {
-            id: self.id,
-            pixels: self.pixels.take().expect("present until the slot is used"),
-            waiting: Waiting {
-                size: self.size,
-                reply,
-            },
-        };
+        let pixels = self.pixels.take().expect("present until the slot is used");
+        let size = self.size;
         self.engine
-            .commands
-            .send(command)
-            .map_err(|_| InferError::Stopped)?;
+            .intake
+            .fill(self.id, pixels, Waiting { size, reply });
         result.await.unwrap_or(Err(InferError::Stopped))
     }
 }
@@ -342,11 +314,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(pixels) = self.pixels.take() {
-            // Nobody to give it back to is as good as given back.
-            let _ = self.engine.commands.send(Command::Release {
-                id: self.id,
-                pixels,
-            });
+            self.engine.intake.release(self.id, pixels);
         }
     }
 }

@@ -124,7 +124,7 @@ impl World {
                 let (engine, pixels) = (engine.clone(), &self.images[i % self.images.len()]);
                 let pixels = pixels.clone();
                 tokio::spawn(async move {
-                    let mut slot = engine.slot().await;
+                    let mut slot = engine.slot().await.unwrap();
                     slot.pixels_mut().copy_from_slice(&pixels);
                     slot.infer().await.unwrap()
                 })
@@ -197,7 +197,7 @@ async fn the_engine_says_it_in_every_batch_of_every_worker() {
         for (i, pixels) in world.images.chunks(many).enumerate() {
             let mut waiting = Vec::new();
             for pixels in pixels {
-                let mut slot = engine.slot().await;
+                let mut slot = engine.slot().await.unwrap();
                 slot.pixels_mut().copy_from_slice(pixels);
                 waiting.push(slot.infer());
             }

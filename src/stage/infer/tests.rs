@@ -37,7 +37,7 @@ const BLUE: [u8; 3] = [20, 20, 250];
 #[tokio::test]
 async fn images_come_back_with_their_own_tags_boxes_and_vectors() {
     let engine = Engine::start(&config(2, NEVER), &fixture()).unwrap();
-    let (mut a, mut b) = (engine.slot().await, engine.slot().await);
+    let (mut a, mut b) = (engine.slot().await.unwrap(), engine.slot().await.unwrap());
     paint(&mut a, RED);
     paint(&mut b, BLUE);
     let (a, b) = tokio::join!(a.infer(), b.infer());
@@ -64,7 +64,7 @@ async fn one_poison_image_kills_only_itself() {
     let engine = Engine::start(&config(4, NEVER), &fixture()).unwrap();
     let mut results = Vec::new();
     for i in 0..4 {
-        let mut slot = engine.slot().await;
+        let mut slot = engine.slot().await.unwrap();
         paint(&mut slot, if i == 3 { BLUE } else { RED });
         if i == 1 {
             slot.pixels_mut()[0] = 255;
@@ -91,14 +91,14 @@ async fn dropped_slots_and_dropped_claims_hold_nothing_up() {
     // Three buffers of two: all six places are claimed, and a seventh claim waits.
     let mut slots = Vec::new();
     for _ in 0..6 {
-        slots.push(engine.slot().await);
+        slots.push(engine.slot().await.unwrap());
     }
     let mut seventh = Box::pin(engine.slot());
     assert!(futures::poll!(seventh.as_mut()).is_pending());
     drop(seventh);
     slots.truncate(1);
     for _ in 0..20 {
-        drop(engine.slot().await);
+        drop(engine.slot().await.unwrap());
     }
     // The first batch has one place filled and one given back: it runs.
     let mut slot = slots.pop().unwrap();
@@ -109,7 +109,7 @@ async fn dropped_slots_and_dropped_claims_hold_nothing_up() {
 #[tokio::test]
 async fn a_lone_image_runs_after_the_delay() {
     let engine = Engine::start(&config(16, 0), &fixture()).unwrap();
-    let mut slot = engine.slot().await;
+    let mut slot = engine.slot().await.unwrap();
     paint(&mut slot, BLUE);
     assert_eq!(slot.infer().await.unwrap().tags[0].category, 2);
 }
@@ -173,7 +173,7 @@ async fn a_swap_keeps_the_encoder_and_lets_begun_batches_finish() {
     let folder = tempfile::tempdir().unwrap();
     let engine = Engine::start(&config(2, NEVER), &fixture()).unwrap();
     let old_id = engine.model().id().to_owned();
-    let mut begun = engine.slot().await;
+    let mut begun = engine.slot().await.unwrap();
     paint(&mut begun, RED);
     // The new head finds nothing at all.
     let deaf = variant(&folder.path().join("deaf"), |bias| bias.fill(-50.0));
@@ -181,7 +181,7 @@ async fn a_swap_keeps_the_encoder_and_lets_begun_batches_finish() {
     assert!(swap.encoder_kept);
     assert_eq!(swap.from, old_id);
     assert_eq!(engine.model().id(), swap.to);
-    let mut later = [engine.slot().await, engine.slot().await];
+    let mut later = [engine.slot().await.unwrap(), engine.slot().await.unwrap()];
     later.iter_mut().for_each(|slot| paint(slot, RED));
     let [c, d] = later;
     // The begun batch was sealed by the swap, so it runs although it is not full.
@@ -202,7 +202,7 @@ async fn a_model_that_fails_its_trial_is_refused_and_the_old_one_serves() {
         error.contains("canary batch: outputs are not finite"),
         "{error}"
     );
-    let mut slot = engine.slot().await;
+    let mut slot = engine.slot().await.unwrap();
     paint(&mut slot, RED);
     let result = slot.infer().await.unwrap();
     assert_eq!((result.model.id(), result.tags.len()), (before.as_str(), 1));
@@ -221,7 +221,7 @@ async fn many_images_on_many_workers_all_come_back_right() {
         .map(|i| {
             let engine = engine.clone();
             tokio::spawn(async move {
-                let mut slot = engine.slot().await;
+                let mut slot = engine.slot().await.unwrap();
                 if i % 7 == 3 {
                     return None;
                 }
@@ -256,7 +256,7 @@ async fn encoders_are_exchanged_while_images_flow_and_old_ones_go() {
             .map(|i| {
                 let engine = engine.clone();
                 tokio::spawn(async move {
-                    let mut slot = engine.slot().await;
+                    let mut slot = engine.slot().await.unwrap();
                     paint(&mut slot, if i % 2 == 0 { RED } else { BLUE });
                     let promised = slot.model().id().to_owned();
                     let result = slot.infer().await.unwrap();

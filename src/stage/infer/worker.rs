@@ -1,6 +1,10 @@
 //! A worker: takes complete batches, runs them on its own sessions, answers every image.
 
-use super::{Command, InferError, Job, Waiting, bucket_sizes};
+use super::{
+    InferError, Waiting, bucket_sizes,
+    intake::{Intake, Job},
+    jobs::Worker,
+};
 use crate::{
     model::{
         session::{HeadOutputs, PixelBuffer},
@@ -8,22 +12,13 @@ use crate::{
     },
     ops::thread_cost::ThreadCost,
 };
-use std::{
-    sync::{Arc, Mutex, mpsc},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 use tracing::Level;
 
-/// Runs until the queue's owner is gone.
-pub(super) fn run(
-    index: usize,
-    regions: bool,
-    jobs: &Mutex<mpsc::Receiver<Job>>,
-    commands: &mpsc::Sender<Command>,
-) {
-    loop {
-        let job = jobs.lock().unwrap_or_else(|e| e.into_inner()).recv();
-        let Ok(job) = job else { return };
+/// Runs until there are no more jobs.
+pub(super) fn run(jobs: &Worker<Job>, regions: bool, intake: &Intake) {
+    let index = jobs.index();
+    while let Some(job) = jobs.next() {
         let Job {
             model: tagger,
             mut pixels,
@@ -70,9 +65,7 @@ pub(super) fn run(
         }
         // Before the buffer is free again. The sessions of a model that was exchanged do not go here: see `retired`.
         drop(tagger);
-        if commands.send(Command::Recycle(pixels)).is_err() {
-            return;
-        }
+        intake.recycle(pixels);
     }
 }
 

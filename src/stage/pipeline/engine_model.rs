@@ -76,8 +76,9 @@ impl ImageModel for EngineModel {
     type Slot = EngineSlot;
 
     async fn slot(&self) -> Result<EngineSlot, TagError> {
+        let slot = self.engine.slot().await;
         Ok(EngineSlot {
-            slot: self.engine.slot().await,
+            slot: slot.map_err(|e| TagError::Stopped(e.to_string()))?,
             region_embeddings: self.region_embeddings,
             last: Arc::clone(&self.last),
         })
