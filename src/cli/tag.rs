@@ -20,7 +20,7 @@ use tagstream::{
     stage::{
         budget::Budget,
         decode::{DecodeLimits, decode_rgb, fit_rgb},
-        fetch::Fetcher,
+        fetch::{FetchError, Fetcher},
     },
 };
 
@@ -273,7 +273,11 @@ impl Sources {
         }
         let fetched = self
             .runtime
-            .block_on(self.fetcher.fetch(input, &self.budget));
-        fetched.map(|f| f.bytes.to_vec()).map_err(|e| e.to_string())
+            .block_on(self.fetcher.fetch(input, &self.budget))
+            .map_err(|e| e.to_string())?;
+        let loaded = fetched.body.load();
+        loaded
+            .map(|bytes| bytes.to_vec())
+            .map_err(|e| FetchError::unreadable(input, &e).to_string())
     }
 }

@@ -32,9 +32,14 @@ async fn outcome(
         filter: Filter::Bicubic,
     };
     let mut pixels = vec![0; 32 * 32 * 3];
-    decode_into(&fetched.bytes, &preprocessing, &limits, &mut pixels)
-        .map(drop)
-        .map_err(|e| (e.kind(), e.to_string()))
+    decode_into(
+        &fetched.body.load().unwrap(),
+        &preprocessing,
+        &limits,
+        &mut pixels,
+    )
+    .map(drop)
+    .map_err(|e| (e.kind(), e.to_string()))
 }
 
 #[tokio::test(flavor = "multi_thread")]

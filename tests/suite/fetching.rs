@@ -81,7 +81,7 @@ async fn outside_and_inside(outside: &[(&str, Answer)]) -> (WebServer, WebServer
 
 async fn get(fetcher: &Fetcher, url: &str) -> Result<Vec<u8>, FetchError> {
     let fetched = fetcher.fetch(url, &Budget::new(16 << 20)).await?;
-    Ok(fetched.bytes.to_vec())
+    Ok(fetched.body.load().unwrap().to_vec())
 }
 
 #[tokio::test]
@@ -257,8 +257,9 @@ async fn more_images_than_fit_into_the_budget_still_all_arrive() {
         tokio::spawn(async move {
             let fetched = fetcher.fetch(&url, &budget).await.unwrap();
             assert!(budget.used_bytes() <= budget.bytes());
-            assert!(fetched.lease.bytes() >= fetched.bytes.len() as u64);
-            fetched.bytes.len()
+            let (bytes, lease) = (fetched.body.load().unwrap(), fetched.lease);
+            assert!(lease.bytes() >= bytes.len() as u64);
+            bytes.len()
         })
     });
     for one in futures::future::join_all(all).await {
@@ -285,7 +286,12 @@ async fn waiting_for_memory_does_not_count_as_waiting_for_the_image() {
     let all = budget.lease(1 << 20).await;
     let fetch = tokio::spawn({
         let (fetcher, budget, url) = (fetcher.clone(), budget.clone(), server.url("/"));
-        async move { fetcher.fetch(&url, &budget).await.map(|f| f.bytes.len()) }
+        async move {
+            fetcher
+                .fetch(&url, &budget)
+                .await
+                .map(|f| f.body.load().unwrap().len())
+        }
     });
     // A whole deadline passes: that of a fetch which began later.
     let error = get(&fetcher, &silent.url("/")).await.unwrap_err();

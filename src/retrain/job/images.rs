@@ -7,7 +7,11 @@ use crate::{
         config::RetrainConfig,
         features::{Encoder, Extraction, FeatureStore, Identity, ImageBytes, ImageError, Progress},
     },
-    stage::{budget::Budget, decode::DecodeLimits, fetch::Fetcher},
+    stage::{
+        budget::Budget,
+        decode::DecodeLimits,
+        fetch::{FetchError, Fetcher},
+    },
 };
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -48,11 +52,13 @@ impl UriImages {
 
 impl ImageBytes for UriImages {
     fn read(&self, id: &str) -> Result<Bytes, ImageError> {
-        let fetched = self
-            .runtime
-            .block_on(self.fetcher.fetch(self.uri(id)?, &self.budget));
+        let uri = self.uri(id)?;
+        let fetched = self.runtime.block_on(self.fetcher.fetch(uri, &self.budget));
         fetched
-            .map(|f| f.bytes)
+            .and_then(|f| {
+                let loaded = f.body.load();
+                loaded.map_err(|e| FetchError::unreadable(uri, &e))
+            })
             .map_err(|e| ImageError::Unreadable {
                 reason: e.to_string(),
             })

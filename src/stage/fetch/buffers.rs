@@ -1,9 +1,14 @@
 //! Buffers of files, used again.
 //!
 //! Pages that are given back to the system and asked for again cost as much as reading the file into them.
+//!
+//! A file's bytes begin on a page of memory. Processors that copy with one instruction (`rep movsb`) are three times slower on some
+//! machines where the target lies 16 bytes behind the beginning of a page, which is where an allocator puts a large block.
 
 use std::sync::{Arc, Mutex};
 
+/// Bytes of a page of memory.
+const PAGE: usize = 4096;
 /// What may lie idle, bytes. While images flow the buffers are in use, all but a few.
 const IDLE_BYTES: usize = 8 << 20;
 
@@ -18,6 +23,8 @@ pub(super) struct Buffers {
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
+    /// Where the first page begins.
+    start: usize,
     filled: usize,
     home: Arc<Buffers>,
 }
@@ -25,13 +32,18 @@ pub(super) struct Buffer {
 impl Buffers {
     /// A buffer with room for `size` bytes, and not for more than twice as many.
     pub fn take(self: &Arc<Self>, size: usize) -> Buffer {
-        let fits = |buffer: &Vec<u8>| (size..=2 * size).contains(&buffer.capacity());
+        let room = size + PAGE;
+        let fits = |buffer: &Vec<u8>| (room..=2 * room).contains(&buffer.capacity());
         let mut idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
         let used = idle.iter().rposition(fits).map(|at| idle.remove(at));
         drop(idle);
-        let mut bytes = used.unwrap_or_default();
-        bytes.reserve_exact(size.saturating_sub(bytes.len()));
+        // What is left over from an earlier file need not be cleared: only what was read is shown.
+        let mut bytes = used.unwrap_or_else(|| vec![0; room]);
+        if bytes.len() < room {
+            bytes.resize(room, 0);
+        }
         Buffer {
+            start: bytes.as_ptr().align_offset(PAGE).min(PAGE),
             bytes,
             filled: 0,
             home: Arc::clone(self),
@@ -57,12 +69,9 @@ impl Buffers {
 impl Buffer {
     /// Reads at most `size` bytes, for which there must be room.
     pub fn fill(&mut self, mut source: impl std::io::Read, size: usize) -> std::io::Result<()> {
-        // What is left over from an earlier file need not be cleared: only what was read is shown.
-        if self.bytes.len() < size {
-            self.bytes.resize(size, 0);
-        }
+        let room = &mut self.bytes[self.start..][..size];
         while self.filled < size {
-            match source.read(&mut self.bytes[self.filled..size]) {
+            match source.read(&mut room[self.filled..]) {
                 Ok(0) => break,
                 Ok(count) => self.filled += count,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
@@ -80,7 +89,7 @@ impl Buffer {
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.filled]
+        &self.bytes[self.start..][..self.filled]
     }
 }
 
@@ -97,18 +106,19 @@ mod tests {
     #[test]
     fn a_buffer_is_used_again_and_shows_only_what_was_read_last() {
         let buffers = Arc::new(Buffers::default());
-        let mut long = buffers.take(1000);
-        long.fill(&[7u8; 2000][..], 1000).unwrap();
-        assert_eq!(long.as_ref(), [7; 1000]);
+        let mut long = buffers.take(100_000);
+        long.fill(&[7u8; 200_000][..], 100_000).unwrap();
+        assert_eq!(long.as_ref(), [7; 100_000]);
         let place = long.as_ref().as_ptr();
+        assert!(place.addr().is_multiple_of(PAGE));
         drop(long);
-        let mut short = buffers.take(600);
-        short.fill(&[1u8, 2, 3][..], 600).unwrap();
+        let mut short = buffers.take(60_000);
+        short.fill(&[1u8, 2, 3][..], 60_000).unwrap();
         assert_eq!(short.as_ref(), [1, 2, 3]);
         assert_eq!(short.as_ref().as_ptr(), place);
         // One that is much too large stays for others.
         drop(short);
-        assert!(buffers.take(100).capacity() < 1000);
+        assert!(buffers.take(100).capacity() < 60_000);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Bytes as they arrive, within the size cap and the memory budget.
 
-use super::{Fetched, buffers::Buffer, error::Failure};
+use super::{Body, Fetched, buffers::Buffer, error::Failure, file::CachedFile};
 use crate::stage::budget::{Budget, Lease};
 use bytes::Bytes;
 
@@ -74,13 +74,22 @@ impl<'a> Collector<'a> {
         Ok(self.finish())
     }
 
+    /// Leaves a file where it is. Whoever loads it may be given a buffer up to twice as large: one for each at a time, not for each image.
+    pub fn leave(mut self, file: CachedFile) -> Fetched {
+        self.lease.shrink(self.announced);
+        Fetched {
+            body: Body::cached(file),
+            lease: self.lease,
+        }
+    }
+
     /// Takes a file that was read into a buffer of its own.
     pub fn take_buffer(mut self, buffer: Buffer) -> Result<Fetched, Failure> {
         let bytes = buffer.capacity() as u64;
         self.make_room(bytes, bytes)?;
         self.lease.shrink(bytes);
         Ok(Fetched {
-            bytes: Bytes::from_owner(buffer),
+            body: Body::held(Bytes::from_owner(buffer)),
             lease: self.lease,
         })
     }
@@ -90,7 +99,7 @@ impl<'a> Collector<'a> {
         self.buffer.shrink_to_fit();
         self.lease.shrink(self.buffer.len() as u64);
         Fetched {
-            bytes: Bytes::from(self.buffer),
+            body: Body::held(Bytes::from(self.buffer)),
             lease: self.lease,
         }
     }
@@ -110,9 +119,9 @@ mod tests {
             assert!(collector.buffer.capacity() as u64 <= budget.used_bytes());
         }
         let fetched = collector.finish();
-        assert_eq!(fetched.bytes.len(), 500_000);
+        assert_eq!(fetched.body.load().unwrap().len(), 500_000);
         assert_eq!(budget.used_bytes(), 500_000u64.div_ceil(1024) * 1024);
-        drop(fetched);
+        drop(fetched.lease);
         assert_eq!(budget.used_bytes(), 0);
     }
 

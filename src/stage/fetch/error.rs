@@ -65,6 +65,15 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// A body that was there and could not be loaded.
+    pub fn unreadable(uri: &str, error: &std::io::Error) -> Self {
+        FetchError::Failed {
+            uri: redact(uri),
+            attempts: 1,
+            reason: error.to_string(),
+        }
+    }
+
     /// The dead letter this error makes.
     pub fn kind(&self) -> DeadLetterKind {
         match self {

@@ -1,9 +1,36 @@
 //! Local files inside the allowed folders.
 
-use super::{Fetched, buffers::Buffers, collect::Collector, error::Failure, policy::UriPolicy};
+use super::{
+    Fetched,
+    buffers::{Buffer, Buffers},
+    collect::Collector,
+    error::Failure,
+    policy::UriPolicy,
+};
 use std::{fs::File, io, path::Path, sync::Arc};
 
-/// Reads `path` if the file it opens is a regular one inside an allowed folder.
+/// Bytes between the places that are looked at to tell whether a file lies in memory.
+const STRIDE: u64 = 128 << 10;
+
+/// An open file that lies in the system's memory: reading it waits for no disk.
+#[derive(Debug)]
+pub(super) struct CachedFile {
+    file: File,
+    size: u64,
+    buffers: Arc<Buffers>,
+}
+
+impl CachedFile {
+    /// Copies it. A file that grows meanwhile is read up to the size that was checked.
+    pub fn load(self) -> io::Result<Buffer> {
+        let mut buffer = self.buffers.take(self.size as usize);
+        buffer.fill(&self.file, self.size as usize)?;
+        Ok(buffer)
+    }
+}
+
+/// Opens `path` if the file behind it is a regular one inside an allowed folder. What has to come from a disk is read here, so that
+/// whoever wants the bytes does not wait; what lies in memory is left there until they are wanted.
 pub(super) async fn fetch(
     path: &Path,
     policy: &Arc<UriPolicy>,
@@ -12,17 +39,46 @@ pub(super) async fn fetch(
 ) -> Result<Fetched, Failure> {
     let (path, policy) = (path.to_owned(), Arc::clone(policy));
     // A hung network mount holds one thread of the blocking pool; the deadline does not wait for it.
-    let opened = tokio::task::spawn_blocking(move || open(&path, &policy));
-    let (file, size) = opened.await.map_err(stopped)??;
-    collector.announce(size)?;
-    let buffers = Arc::clone(buffers);
-    let read = tokio::task::spawn_blocking(move || {
-        // A file that grows meanwhile is read up to the size that was checked.
-        let mut buffer = buffers.take(size as usize);
-        buffer.fill(file, size as usize).map(|()| buffer)
+    let opened = tokio::task::spawn_blocking(move || {
+        open(&path, &policy).map(|(file, size)| (in_memory(&file, size), file, size))
     });
+    let (in_memory, file, size) = opened.await.map_err(stopped)??;
+    collector.announce(size)?;
+    let cached = CachedFile {
+        file,
+        size,
+        buffers: Arc::clone(buffers),
+    };
+    if in_memory {
+        return Ok(collector.leave(cached));
+    }
+    let read = tokio::task::spawn_blocking(move || cached.load());
     let buffer = read.await.map_err(stopped)?.map_err(failure)?;
     collector.take_buffer(buffer)
+}
+
+/// Whether reading `file` probably waits for nothing. Pages in between may be missing, and pages may go: then the read waits after
+/// all. File systems that cannot tell, such as those on a network, say no.
+#[cfg(target_os = "linux")]
+fn in_memory(file: &File, size: u64) -> bool {
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+    let last = size.saturating_sub(1);
+    let mut byte = [0];
+    (0..size).step_by(STRIDE as usize).chain([last]).all(|at| {
+        loop {
+            let mut into = [io::IoSliceMut::new(&mut byte)];
+            match preadv2(file, &mut into, at, ReadWriteFlags::NOWAIT) {
+                Err(Errno::INTR) => {}
+                answer => return answer.is_ok(),
+            }
+        }
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn in_memory(_: &File, _: u64) -> bool {
+    false
 }
 
 fn stopped(error: tokio::task::JoinError) -> Failure {
@@ -98,5 +154,40 @@ fn failure(error: io::Error) -> Failure {
             Failure::Permanent(error.to_string())
         }
         _ => Failure::transient(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it was when it was opened, but for what was cut off since; never more than was checked.
+    #[test]
+    fn a_file_left_where_it_is_loads_as_it_is_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let bytes: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let cached = || CachedFile {
+            file: File::open(&path).unwrap(),
+            size: bytes.len() as u64,
+            buffers: Arc::default(),
+        };
+        let (before, after) = (cached(), cached());
+        let file = File::options().append(true).open(&path).unwrap();
+        io::Write::write_all(&mut &file, b"more").unwrap();
+        assert_eq!(before.load().unwrap().as_ref(), bytes);
+        file.set_len(1_000).unwrap();
+        assert_eq!(after.load().unwrap().as_ref(), &bytes[..1_000]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_cannot_tell_is_not_in_memory() {
+        let (read, _write) = io::pipe().unwrap();
+        assert!(!in_memory(
+            &File::from(std::os::fd::OwnedFd::from(read)),
+            10
+        ));
     }
 }

@@ -46,11 +46,44 @@ const FIRST_LEASE_BYTES: u64 = 256 << 10;
 /// Longest delay between attempts that is our own choice.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
 
+/// An image's bytes, unchecked: perhaps no image at all.
+#[derive(Debug)]
+pub struct Body(Place);
+
+/// Where the bytes are.
+#[derive(Debug)]
+enum Place {
+    Held(Bytes),
+    Cached(file::CachedFile),
+}
+
+impl Body {
+    fn held(bytes: Bytes) -> Self {
+        Body(Place::Held(bytes))
+    }
+
+    fn cached(file: file::CachedFile) -> Self {
+        Body(Place::Cached(file))
+    }
+
+    /// The bytes. A local file that lies in the system's memory is copied only now, by whoever wants it: into a buffer that was used a
+    /// moment ago, so that the bytes are near when they are looked at.
+    ///
+    /// # Errors
+    /// What the system says when the file cannot be read any more.
+    pub fn load(self) -> std::io::Result<Bytes> {
+        match self.0 {
+            Place::Held(bytes) => Ok(bytes),
+            Place::Cached(file) => file.load().map(Bytes::from_owner),
+        }
+    }
+}
+
 /// An image's bytes and the share of the memory budget that they take.
 #[derive(Debug)]
 pub struct Fetched {
-    /// The bytes, unchecked: perhaps no image at all.
-    pub bytes: Bytes,
+    /// The bytes.
+    pub body: Body,
     /// To be held as long as the bytes are.
     pub lease: Lease,
 }

@@ -7,7 +7,7 @@ use crate::{
         budget::Budget,
         decode::{DecodeLimits, ImageSize, decode_into},
         failpoint,
-        fetch::Fetcher,
+        fetch::{Body, FetchError, Fetcher},
         row_maker::{Made, MakeError, RowMaker},
         sink::{
             predictions::{ModelStamp, PredictionLayout, PredictionRow, RowTag},
@@ -168,26 +168,33 @@ impl<T: ImageModel> ImageRows<T> {
         })
     }
 
-    /// Decodes on a decoding thread, straight into the batch.
+    /// Decodes on a decoding thread, straight into the batch; a file that lies in the system's memory is read there too.
     async fn decode(
         &self,
-        bytes: bytes::Bytes,
+        uri: &str,
+        body: Body,
         mut slot: T::Slot,
     ) -> Result<(T::Slot, ImageSize), Flaw> {
         let (sender, decoded) = oneshot::channel();
         let limits = self.settings.limits;
         self.decoders.spawn(move || {
             let preprocessing = slot.preprocessing().clone();
-            let size = decode_into(&bytes, &preprocessing, &limits, slot.pixels_mut());
-            if let Ok(size) = size {
+            let size = body
+                .load()
+                .map(|bytes| decode_into(&bytes, &preprocessing, &limits, slot.pixels_mut()));
+            if let Ok(Ok(size)) = size {
                 slot.set_image_size(size);
             }
             // Nobody waits if the stage is stopping.
-            let _ = sender.send(size.map(|size| (slot, size)));
+            let _ = sender.send(size.map(|size| size.map(|size| (slot, size))));
         });
         match decoded.await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => Err(Flaw::DeadLetter(error.kind(), error.to_string())),
+            Ok(Ok(Ok(done))) => Ok(done),
+            Ok(Ok(Err(error))) => Err(Flaw::DeadLetter(error.kind(), error.to_string())),
+            Ok(Err(error)) => {
+                let error = FetchError::unreadable(uri, &error);
+                Err(Flaw::DeadLetter(error.kind(), error.to_string()))
+            }
             Err(_) => Err(Flaw::DeadLetter(
                 DeadLetterKind::BadImage,
                 "the decoder gave up on this image".into(),
@@ -217,7 +224,7 @@ impl<T: ImageModel> ImageRows<T> {
         let place = self.decode_places.acquire().await.expect("never closed");
         let slot = self.tagger.slot().await?;
         drop(ahead);
-        let (slot, size) = self.decode(fetched.bytes, slot).await?;
+        let (slot, size) = self.decode(&reference.uri, fetched.body, slot).await?;
         drop(place);
         drop(fetched.lease);
         failpoint::pass("infer.before").await?;
