@@ -81,28 +81,29 @@ impl Intake {
             images: metrics::gauge!("tagstream_batch_queue_images"),
             waiting: metrics::gauge!("tagstream_batch_claims_waiting"),
         });
-        for worker in workers {
-            let (intake, ends) = (Arc::clone(&intake), &intake);
-            thread::Builder::new()
-                .name(format!("infer-{}", worker.index()))
-                .spawn(move || {
-                    if feeds_device {
-                        priority::prompt();
-                    }
-                    worker::run(&worker, regions, &intake);
-                })
-                .inspect_err(|_| ends.stop())?;
-        }
-        let clock = Arc::clone(&intake);
-        thread::Builder::new()
-            .name("infer-queue".into())
-            .spawn(move || {
+        let spawn = |name: String, work: Box<dyn FnOnce() + Send>| {
+            let prepared = move || {
                 if feeds_device {
                     priority::prompt();
                 }
-                clock.watch(&heartbeat);
-            })
-            .inspect_err(|_| intake.stop())?;
+                work();
+            };
+            let spawned = thread::Builder::new().name(name).spawn(prepared);
+            // Threads that did start must not stay behind.
+            spawned.map(drop).inspect_err(|_| intake.stop())
+        };
+        for worker in workers {
+            let (name, intake) = (format!("infer-{}", worker.index()), Arc::clone(&intake));
+            spawn(
+                name,
+                Box::new(move || worker::run(&worker, regions, &intake)),
+            )?;
+        }
+        let clock = Arc::clone(&intake);
+        spawn(
+            "infer-queue".into(),
+            Box::new(move || clock.watch(&heartbeat)),
+        )?;
         Ok(intake)
     }
 
