@@ -40,6 +40,14 @@ impl Ceiling {
         self.model.min(self.decode)
     }
 
+    /// The mean with another measurement of the same length.
+    pub fn mean(&self, other: &Ceiling) -> Ceiling {
+        Ceiling {
+            model: (self.model + other.model) / 2.0,
+            decode: (self.decode + other.decode) / 2.0,
+        }
+    }
+
     /// 1 / (1/a + 1/(b x cores)): what the same cores can do of both.
     pub fn shared(&self) -> f64 {
         1.0 / (1.0 / self.model + 1.0 / self.decode)
