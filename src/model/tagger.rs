@@ -7,6 +7,7 @@ mod rows;
 mod trial;
 
 pub use rows::HeadRows;
+pub use trial::BatchBounds;
 
 use super::{
     bundle::{Bundle, Manifest, Preprocessing},

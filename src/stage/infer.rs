@@ -22,7 +22,7 @@ use crate::{
         bundle::{Bundle, Preprocessing},
         runtime::{Device, Runtime, RuntimeError},
         session::{PixelBuffer, SessionError, SessionOptions},
-        tagger::{HeadRows, Tagger, TaggerOptions},
+        tagger::{BatchBounds, HeadRows, Tagger, TaggerOptions},
     },
     ops::{heaps, heartbeat::Heartbeats, priority, thread_cost::ThreadCost},
 };
@@ -333,12 +333,15 @@ fn bucket_sizes(device: Device, capacity: usize) -> Vec<usize> {
     sizes
 }
 
-/// How long a batch may take on a processor: see [`Tagger::settle_batch`].
-const CPU_BATCH_TIME: Duration = Duration::from_millis(20);
-
-/// Most images in a batch on a processor. From four on small models run no faster, and every image of a batch takes some
-/// megabytes of activations in every worker.
-const CPU_BATCH_IMAGES: usize = 4;
+/// Batches on a processor. Every image of a batch takes some megabytes of activations in every worker, and from four on small models
+/// run no faster by themselves; but what a batch finds of caches and cores between decoding threads costs it half a millisecond, which
+/// counts in one that takes no more than a few.
+const CPU_BATCH: BatchBounds = BatchBounds {
+    time: Duration::from_millis(20),
+    images: 4,
+    short_images: 8,
+    short_time: Duration::from_millis(4),
+};
 
 /// How long a model that was exchanged is kept. Its last batches and the first of the next model are over long before.
 const REST: Duration = Duration::from_secs(1);
@@ -399,7 +402,7 @@ fn prepared(
     let open = || {
         let mut tagger = Tagger::open(runtime, bundle, options, reuse)?;
         tagger.canary()?;
-        tagger.settle_batch(CPU_BATCH_TIME, CPU_BATCH_IMAGES)?;
+        tagger.settle_batch(&CPU_BATCH)?;
         let sizes = bucket_sizes(device, tagger.useful_batch());
         tagger.warm(&sizes, reuse.is_none())?;
         Ok(Arc::new(tagger))

@@ -143,20 +143,33 @@ fn floors_are_where_the_probability_reaches_the_threshold() {
     assert_eq!((floor(0.0, 1.0), floor(1.0, 1.0)), (-1e30, 1e30));
 }
 
+/// At most so many images, however long they take.
+fn at_most(images: usize) -> BatchBounds {
+    BatchBounds {
+        time: Duration::from_secs(3600),
+        images,
+        short_images: 0,
+        short_time: Duration::ZERO,
+    }
+}
+
 #[test]
-fn a_processor_s_batch_is_bounded_by_time_and_images() {
+fn a_processor_s_batch_is_what_is_useful_and_allowed() {
     let folder = tempfile::tempdir().unwrap();
     let mut tagger = open(&bundle(&folder.path().join("bundle"), 0.5), HeadRows::All);
     assert_eq!(tagger.useful_batch(), 16);
-    // However long an image takes, the weights are read for two at once, unless one is all that is allowed.
-    tagger.settle_batch(Duration::ZERO, 16).unwrap();
-    assert_eq!(tagger.useful_batch(), 2);
-    tagger.settle_batch(Duration::ZERO, 1).unwrap();
-    assert_eq!(tagger.useful_batch(), 1);
-    tagger.settle_batch(Duration::from_secs(3600), 16).unwrap();
-    assert_eq!(tagger.useful_batch(), 16);
-    tagger.settle_batch(Duration::from_secs(3600), 4).unwrap();
-    assert_eq!(tagger.useful_batch(), 4);
+    let mut settled = |bounds: BatchBounds| {
+        tagger.settle_batch(&bounds).unwrap();
+        tagger.useful_batch()
+    };
+    assert_eq!([at_most(1), at_most(4)].map(&mut settled), [1, 4]);
+    // What one run may hold is given when the model is opened.
+    assert_eq!(settled(at_most(1000)), 16);
+    let no_time = BatchBounds {
+        time: Duration::ZERO,
+        ..at_most(1000)
+    };
+    assert_eq!(settled(no_time), 2);
 }
 
 #[test]
@@ -179,7 +192,7 @@ fn a_further_head_is_opened_tried_and_warmed_while_all_encoders_are_busy() {
         scope.spawn(move || {
             let mut new = Tagger::open(runtime, second, options, Some(old)).unwrap();
             new.canary().unwrap();
-            new.settle_batch(Duration::from_secs(3600), 3).unwrap();
+            new.settle_batch(&at_most(3)).unwrap();
             new.warm(&[1, 2, 3], false).unwrap();
             done.send(new).unwrap();
         });

@@ -12,6 +12,33 @@ use std::{thread, time::Duration};
 /// ViT-B/16's time.
 const LEAST_BATCH: usize = 2;
 
+/// How large a batch may be on a processor, where it only spreads what a run costs beside the arithmetic: calls, caches that
+/// others have filled meanwhile, the reading of the weights. Beyond that it makes images wait and takes memory for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchBounds {
+    /// It may take so long,
+    pub time: Duration,
+    /// and hold so many images,
+    pub images: usize,
+    /// or so many more if they take no longer than [`BatchBounds::short_time`] together.
+    pub short_images: usize,
+    /// See [`BatchBounds::short_images`].
+    pub short_time: Duration,
+}
+
+impl BatchBounds {
+    /// The largest useful batch of a model to which one image is so much processor time.
+    fn useful(&self, image: Duration) -> usize {
+        let fits = |time: Duration| time.as_secs_f64() / image.as_secs_f64().max(1e-6);
+        let by_time = (fits(self.time).ceil() as usize).max(LEAST_BATCH);
+        let short = fits(self.short_time) >= self.short_images as f64;
+        by_time.min(match short {
+            true => self.images.max(self.short_images),
+            false => self.images,
+        })
+    }
+}
+
 impl Tagger {
     /// The trial that a model must pass before it serves: a batch of grey and noise gives finite numbers, the same as its
     /// images give alone. An encoder is run once; a further head is tried on what it said then.
@@ -54,14 +81,11 @@ impl Tagger {
         Ok(())
     }
 
-    /// Finds [`Tagger::useful_batch`]. A GPU wants all it can get. On a processor a batch only spreads what a run costs
-    /// beside the arithmetic, well under a millisecond, and reading the weights; beyond `time`, or `images`, it makes images wait and
-    /// takes memory for nothing.
+    /// Finds [`Tagger::useful_batch`]. A GPU wants all it can get; a processor's is within `bounds`, and at least two.
     ///
     /// # Errors
     /// A run that failed.
-    pub fn settle_batch(&mut self, time: Duration, images: usize) -> Result<(), SessionError> {
-        let limit = self.options.session.max_batch.min(images.max(1));
+    pub fn settle_batch(&mut self, bounds: &BatchBounds) -> Result<(), SessionError> {
         if self.model.device.is_gpu() {
             return Ok(());
         }
@@ -70,9 +94,8 @@ impl Tagger {
         let (_, head_time) = three_times([grey, noise, grey], |image| {
             lock(&self.heads[0]).score_encoded(image, false)
         })?;
-        let image = (probe.image_time + head_time).as_secs_f64().max(1e-6);
-        let useful = (time.as_secs_f64() / image).ceil() as usize;
-        self.useful_batch = useful.max(LEAST_BATCH).min(limit);
+        let useful = bounds.useful(probe.image_time + head_time);
+        self.useful_batch = useful.clamp(1, self.options.session.max_batch);
         Ok(())
     }
 
@@ -126,5 +149,30 @@ fn repeated(image: &Encoded, count: usize) -> Encoded {
         dense: image.dense.repeat(count),
         global: image.global.repeat(count),
         ..*image
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_bounded_by_time_and_images_and_short_ones_may_hold_more() {
+        let bounds = BatchBounds {
+            time: Duration::from_millis(20),
+            images: 4,
+            short_images: 8,
+            short_time: Duration::from_millis(4),
+        };
+        let useful = |milliseconds: f64| bounds.useful(Duration::from_secs_f64(milliseconds / 1e3));
+        // However long an image takes, the weights are read for two at once.
+        assert_eq!([400.0, 15.0].map(useful), [2, 2]);
+        assert_eq!([8.0, 5.0, 3.0, 0.6].map(useful), [3, 4, 4, 4]);
+        assert_eq!([0.49, 0.1, 0.0].map(useful), [8, 8, 8]);
+        let one = BatchBounds {
+            images: 1,
+            ..bounds
+        };
+        assert_eq!(one.useful(Duration::from_secs(1)), 1);
     }
 }
