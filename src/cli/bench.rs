@@ -16,6 +16,7 @@ mod subject;
 mod table;
 
 use anyhow::{Context, ensure};
+use ceiling::Side;
 use clap::{Args, ValueEnum};
 use std::{
     path::{Path, PathBuf},
@@ -188,7 +189,8 @@ pub fn run(args: BenchArgs) -> anyhow::Result<Exit> {
     let batch = bench.best_batch(Duration::from_secs_f64((args.seconds / 6.0).min(2.0)))?;
     let cluster = cluster::Cluster::open(args.brokers.as_deref())?;
 
-    let first = bench.measure(batch, Duration::from_secs_f64(args.seconds / 3.0))?;
+    let third = Duration::from_secs_f64(args.seconds / 3.0);
+    let first = bench.measure(batch, third, Side::Before)?;
     let images = ((first.shared() * args.seconds) as usize).clamp(64, 200_000);
     let world = subject::World {
         cluster: &cluster,
@@ -207,12 +209,12 @@ pub fn run(args: BenchArgs) -> anyhow::Result<Exit> {
     let mut outcomes: Vec<Vec<subject::Outcome>> = subjects.iter().map(|_| Vec::new()).collect();
     let half = Duration::from_secs_f64(args.seconds / 2.0);
     for repetition in 1..=args.repeat {
-        let before = bench.measure(batch, half)?;
+        let before = bench.measure(batch, half, Side::Before)?;
         for (subject, outcomes) in subjects.iter().zip(&mut outcomes) {
             let outcome = world.run(subject, &load)?;
             if matches!(subject, subject::Subject::Stage) {
                 // A machine's speed drifts; what the stage is compared with is measured on both sides of it.
-                let around = before.mean(&bench.measure(batch, half)?);
+                let around = before.mean(&bench.measure(batch, half, Side::After)?);
                 eprintln!(
                     "repetition {repetition}: model alone {:.1}/s, decoding alone {:.1}/s",
                     around.model, around.decode

@@ -25,6 +25,14 @@ pub struct Bench<'a> {
     cores: usize,
 }
 
+/// Which side of the stage's own run is measured. Its nearest neighbour is decoding, which most of a stage's work is where files are large,
+/// and where a machine's drift would count most.
+#[derive(Debug, Clone, Copy)]
+pub enum Side {
+    Before,
+    After,
+}
+
 /// What the parts do, images a second.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Ceiling {
@@ -113,12 +121,15 @@ impl<'a> Bench<'a> {
         Ok(best.1)
     }
 
-    /// Measures both parts, one after the other.
-    pub fn measure(&self, batch: usize, time: Duration) -> anyhow::Result<Ceiling> {
-        Ok(Ceiling {
-            model: self.model(batch, time)?,
-            decode: self.decode(time)?,
-        })
+    /// Measures both parts, one after the other; decoding last before the stage is measured and first afterwards.
+    pub fn measure(&self, batch: usize, time: Duration, side: Side) -> anyhow::Result<Ceiling> {
+        let decoded_first = match side {
+            Side::Before => None,
+            Side::After => Some(self.decode(time)?),
+        };
+        let model = self.model(batch, time)?;
+        let decode = decoded_first.map_or_else(|| self.decode(time), Ok)?;
+        Ok(Ceiling { model, decode })
     }
 
     /// Images a second of all workers. A worker's rate counts up to the end of its own last run, so that none waits for another.
