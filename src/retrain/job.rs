@@ -303,7 +303,7 @@ impl<'a> Job<'a> {
                     entry.version, entry.action
                 )));
             }
-            let new = inputs.new_since_last_run(registry).await?;
+            let new = inputs.new_since_last_run(registry, &history).await?;
             let asked = self.config.labels.min_new_labels;
             if new < asked {
                 return Ok(Some(format!(

@@ -5,7 +5,7 @@ use crate::{
     events::LabelState,
     model::{
         bundle::{Bundle, Category},
-        registry::{Registry, RegistryError},
+        registry::{HistoryEntry, Registry, RegistryError, VersionRecord},
     },
     retrain::{
         config::RetrainConfig,
@@ -207,13 +207,18 @@ impl Inputs {
         zip.finish().map(drop).map_err(JobError::io(path))
     }
 
-    /// Labels that are new or changed since the newest version that keeps its labels; all if there is none.
-    pub(super) async fn new_since_last_run(&self, registry: &Registry) -> Result<usize, JobError> {
+    /// Labels that are new or changed since the newest version that keeps its labels and was decided on; all if there is none.
+    pub(super) async fn new_since_last_run(
+        &self,
+        registry: &Registry,
+        history: &[HistoryEntry],
+    ) -> Result<usize, JobError> {
         let known = self.table.known().count();
         let versions = registry.versions().await?;
-        let with_labels = |v: &&_| -> bool {
-            let v: &&crate::model::registry::VersionRecord = v;
-            v.attachments.contains_key(LABELS_FILE)
+        // A version without a decision was left behind by a run that was stopped: its labels are still to be decided on.
+        let with_labels = |version: &&VersionRecord| {
+            version.attachments.contains_key(LABELS_FILE)
+                && history.iter().any(|e| e.version == version.version)
         };
         let Some(last) = versions.iter().rev().find(with_labels) else {
             return Ok(known);

@@ -2,7 +2,7 @@
 
 use super::world::{Words, World, truth};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use std::time::Instant;
+use std::{os::unix::process::ExitStatusExt, time::Instant};
 use tagstream::model::registry::Action;
 
 /// Whatever the moment: the registry is whole, one version serves, nothing that was decided is forgotten, and the next run
@@ -62,4 +62,27 @@ fn a_killed_run_leaves_a_whole_registry_and_is_finished_by_the_next() {
     runs.dedup();
     assert_eq!(runs.len() as u64, labelled);
     assert_eq!(history[0].action, Action::Promoted);
+}
+
+/// The version is registered, its decision is not: the labels are not taken for decided ones, and the next run decides on the same
+/// version.
+#[test]
+fn a_run_killed_between_its_version_and_its_decision_is_finished_by_the_next() {
+    let mut world = World::new(
+        60,
+        Words::Unknown,
+        "method = \"linear-probe\"\nset = [\"optimizer.epochs=2\"]",
+    );
+    world.label_all(truth);
+    // The pointer is first moved to raise the fence, then by the decision.
+    let status = world.retrain_failing("pointer.before=kill@2");
+    assert_eq!(status.signal(), Some(9), "{}", world.log());
+    assert_eq!((world.versions(), world.history().len()), (2, 1));
+
+    let code = world.finish(&[]);
+    assert!(matches!(code, Some(0 | 3 | 99)), "{}", world.log());
+    assert_eq!((world.versions(), world.history().len()), (2, 2));
+    // Now there is nothing left to do.
+    assert_eq!(world.finish(&[]), Some(99));
+    assert_eq!((world.versions(), world.history().len()), (2, 2));
 }

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::LazyLock,
 };
 use tagstream::{
@@ -139,14 +139,24 @@ impl World {
 
     /// Starts `tagstream retrain`; what it says goes to [`World::log`].
     pub fn retrain(&self, more: &[&str]) -> Child {
+        self.retrain_command().args(more).spawn().unwrap()
+    }
+
+    /// Retrains with these failpoints armed, to the end.
+    pub fn retrain_failing(&self, failpoints: &str) -> ExitStatus {
+        let mut command = self.retrain_command();
+        command.env("TAGSTREAM_FAILPOINTS", failpoints);
+        command.status().unwrap()
+    }
+
+    fn retrain_command(&self) -> Command {
         let log = std::fs::File::create(self.path("log.txt")).unwrap();
-        tagstream(self.folder.path())
+        let mut command = tagstream(self.folder.path());
+        command
             .args(["retrain", "--config"])
             .arg(self.path("retrain.toml"))
-            .args(more)
-            .stderr(log)
-            .spawn()
-            .unwrap()
+            .stderr(log);
+        command
     }
 
     pub fn log(&self) -> String {
