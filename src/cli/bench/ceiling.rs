@@ -25,8 +25,8 @@ pub struct Bench<'a> {
     cores: usize,
 }
 
-/// Which side of the stage's own run is measured. Its nearest neighbour is decoding, which most of a stage's work is where files are large,
-/// and where a machine's drift would count most.
+/// On which side of the stage's own run the parts are measured. Decoding is its neighbour on both: where files are large it is most of
+/// the stage's work, and there the machine's drift counts most.
 #[derive(Debug, Clone, Copy)]
 pub enum Side {
     Before,
@@ -123,12 +123,16 @@ impl<'a> Bench<'a> {
 
     /// Measures both parts, one after the other; decoding last before the stage is measured and first afterwards.
     pub fn measure(&self, batch: usize, time: Duration, side: Side) -> anyhow::Result<Ceiling> {
-        let decoded_first = match side {
-            Side::Before => None,
-            Side::After => Some(self.decode(time)?),
+        let (model, decode) = match side {
+            Side::Before => {
+                let model = self.model(batch, time)?;
+                (model, self.decode(time)?)
+            }
+            Side::After => {
+                let decode = self.decode(time)?;
+                (self.model(batch, time)?, decode)
+            }
         };
-        let model = self.model(batch, time)?;
-        let decode = decoded_first.map_or_else(|| self.decode(time), Ok)?;
         Ok(Ceiling { model, decode })
     }
 

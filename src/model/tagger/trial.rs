@@ -16,13 +16,13 @@ const LEAST_BATCH: usize = 2;
 /// others have filled meanwhile, the reading of the weights. Beyond that it makes images wait and takes memory for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchBounds {
-    /// It may take so long,
+    /// The longest it may take.
     pub time: Duration,
-    /// and hold so many images,
+    /// The most images it may hold, unless it is a short one.
     pub images: usize,
-    /// or so many more if they take no longer than [`BatchBounds::short_time`] together.
+    /// The most images of a short batch: one in which so many take no longer than [`BatchBounds::short_time`].
     pub short_images: usize,
-    /// See [`BatchBounds::short_images`].
+    /// What counts as short.
     pub short_time: Duration,
 }
 
@@ -81,7 +81,7 @@ impl Tagger {
         Ok(())
     }
 
-    /// Finds [`Tagger::useful_batch`]. A GPU wants all it can get; a processor's is within `bounds`, and at least two.
+    /// Finds [`Tagger::useful_batch`]. A GPU wants all it can get; a processor's is within `bounds`, but two where one alone takes all the time.
     ///
     /// # Errors
     /// A run that failed.
@@ -95,7 +95,7 @@ impl Tagger {
             lock(&self.heads[0]).score_encoded(image, false)
         })?;
         let useful = bounds.useful(probe.image_time + head_time);
-        self.useful_batch = useful.clamp(1, self.options.session.max_batch);
+        self.useful_batch = useful.min(self.options.session.max_batch).max(1);
         Ok(())
     }
 

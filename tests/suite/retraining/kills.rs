@@ -1,4 +1,4 @@
-//! SIGKILL at random moments of a retraining.
+//! SIGKILL during a retraining: at random moments, and between its version and its decision.
 
 use super::world::{Words, World, truth};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
