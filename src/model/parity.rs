@@ -66,7 +66,7 @@ impl Parity {
             score_difference: 0.0,
             same_top_tags: 0,
         };
-        let mut buffer = other.buffer(image * other.useful_batch());
+        let mut buffer = other.buffer(image * other.batch_sizes().run);
         for batch in pixels.chunks(buffer.len()) {
             buffer[..batch.len()].copy_from_slice(batch);
             let count = batch.len() / image;

@@ -7,7 +7,7 @@ mod rows;
 mod trial;
 
 pub use rows::HeadRows;
-pub use trial::BatchBounds;
+pub use trial::{BatchBounds, BatchSizes};
 
 use super::{
     bundle::{Bundle, Manifest, Preprocessing},
@@ -174,7 +174,7 @@ pub struct Tagger {
     encoders: Arc<Encoders>,
     heads: Vec<Mutex<HeadSession>>,
     options: TaggerOptions,
-    useful_batch: usize,
+    batch_sizes: BatchSizes,
 }
 
 /// The lock of a session whose last user panicked is as good as any: a run leaves no state behind.
@@ -249,7 +249,10 @@ impl Tagger {
             }),
             encoders,
             heads,
-            useful_batch: options.session.max_batch,
+            batch_sizes: BatchSizes {
+                run: options.session.max_batch,
+                batch: options.session.max_batch,
+            },
             options,
         })
     }
@@ -289,9 +292,9 @@ impl Tagger {
         self.encoders.buffer(bytes)
     }
 
-    /// The largest batch that is worth making; at most [`SessionOptions::max_batch`].
-    pub fn useful_batch(&self) -> usize {
-        self.useful_batch
+    /// How many images are worth running and handing over at a time; at most [`SessionOptions::max_batch`].
+    pub fn batch_sizes(&self) -> BatchSizes {
+        self.batch_sizes
     }
 
     /// Tags `count` images with all workers. `fill` prepares an image's pixels and returns the upright image's width and

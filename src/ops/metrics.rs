@@ -56,9 +56,9 @@ pub const METRICS: &[Metric] = {
         "tagstream_batch_queue_images" Gauge, [""] "Images that are being filled or wait to run.";
         "tagstream_batch_claims_waiting" Gauge, [""] "Images that wait for a place in a batch.";
         "tagstream_batch_wait_seconds" Histogram(SECONDS), [""] "From a batch's first image to its run.";
-        "tagstream_batch_images" Histogram(COUNTS), [""] "Images in a batch.";
-        "tagstream_batch_failures_total" Counter, [""] "Batches that failed and were run image by image.";
-        "tagstream_inference_seconds" Histogram(SECONDS), ["provider"] "One batch through encoder and head, answers included.";
+        "tagstream_batch_images" Histogram(COUNTS), [""] "Images that a worker takes at once.";
+        "tagstream_batch_failures_total" Counter, [""] "Runs of the model that failed and were repeated image by image.";
+        "tagstream_inference_seconds" Histogram(SECONDS), ["provider"] "One batch through encoder and head, all its runs and answers included.";
         "tagstream_inference_images_total" Counter, ["result"] "Images that went through the model; `result` is `ok` or `error`.";
         // model
         "tagstream_model_info" Gauge, ["model_version, provider"] "1 for the model that serves, 0 for those it replaced.";

@@ -319,7 +319,7 @@ impl Drop for Slot {
     }
 }
 
-/// Batch sizes that are warmed. A GPU compiles and plans per shape, so it sees only these and smaller batches are padded. A CPU
+/// Sizes of runs that are warmed. A GPU compiles and plans per shape, so it sees only these and smaller batches are padded. A CPU
 /// runs any size as it is, and what a run of the largest leaves is enough memory for all others; nothing else is remembered
 /// of a shape (the session's builder turns memory patterns off).
 fn bucket_sizes(device: Device, capacity: usize) -> Vec<usize> {
@@ -333,14 +333,14 @@ fn bucket_sizes(device: Device, capacity: usize) -> Vec<usize> {
     sizes
 }
 
-/// Batches on a processor. Every image of a batch takes some megabytes of activations in every worker, and from four on small models
-/// run no faster by themselves; but what a batch finds of caches and cores between decoding threads costs it half a millisecond, which
-/// counts in one that takes no more than a few.
+/// Batches on a processor. Every image of a run takes some megabytes of activations in every worker, and from four on small
+/// models run no faster by themselves. What the first run of a batch finds of caches and cores between decoding threads costs it
+/// half a millisecond, which counts where a run takes no more than one or two.
 const CPU_BATCH: BatchBounds = BatchBounds {
-    time: Duration::from_millis(20),
-    images: 4,
-    short_images: 8,
-    short_time: Duration::from_millis(4),
+    run_time: Duration::from_millis(20),
+    run_images: 4,
+    batch_time: Duration::from_millis(8),
+    batch_runs: 4,
 };
 
 /// How long a model that was exchanged is kept. Its last batches and the first of the next model are over long before.
@@ -352,7 +352,7 @@ const IMAGES_AHEAD: usize = 4;
 
 fn layout(config: &ModelConfig, tagger: &Tagger) -> Layout {
     let image_bytes = tagger.model().shape.image_bytes();
-    let (workers, capacity) = (tagger.workers(), tagger.useful_batch());
+    let (workers, capacity) = (tagger.workers(), tagger.batch_sizes().batch);
     Layout {
         image_bytes,
         capacity,
@@ -402,8 +402,8 @@ fn prepared(
     let open = || {
         let mut tagger = Tagger::open(runtime, bundle, options, reuse)?;
         tagger.canary()?;
-        tagger.settle_batch(&CPU_BATCH)?;
-        let sizes = bucket_sizes(device, tagger.useful_batch());
+        tagger.settle_batches(&CPU_BATCH)?;
+        let sizes = bucket_sizes(device, tagger.batch_sizes().run);
         tagger.warm(&sizes, reuse.is_none())?;
         Ok(Arc::new(tagger))
     };

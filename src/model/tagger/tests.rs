@@ -143,33 +143,41 @@ fn floors_are_where_the_probability_reaches_the_threshold() {
     assert_eq!((floor(0.0, 1.0), floor(1.0, 1.0)), (-1e30, 1e30));
 }
 
-/// At most so many images, however long they take.
+/// Runs of at most so many images, however long they take, and no more than one in a batch.
 fn at_most(images: usize) -> BatchBounds {
     BatchBounds {
-        time: Duration::from_secs(3600),
-        images,
-        short_images: 0,
-        short_time: Duration::ZERO,
+        run_time: Duration::from_secs(3600),
+        run_images: images,
+        batch_time: Duration::ZERO,
+        batch_runs: 1,
     }
 }
 
 #[test]
-fn a_processor_s_batch_is_what_is_useful_and_allowed() {
+fn a_processor_s_batches_are_what_is_useful_and_allowed() {
     let folder = tempfile::tempdir().unwrap();
     let mut tagger = open(&bundle(&folder.path().join("bundle"), 0.5), HeadRows::All);
-    assert_eq!(tagger.useful_batch(), 16);
+    let allowed = BatchSizes { run: 16, batch: 16 };
+    assert_eq!(tagger.batch_sizes(), allowed);
     let mut settled = |bounds: BatchBounds| {
-        tagger.settle_batch(&bounds).unwrap();
-        tagger.useful_batch()
+        tagger.settle_batches(&bounds).unwrap();
+        let BatchSizes { run, batch } = tagger.batch_sizes();
+        [run, batch]
     };
-    assert_eq!([at_most(1), at_most(4)].map(&mut settled), [1, 4]);
+    assert_eq!([at_most(1), at_most(4)].map(&mut settled), [[1, 1], [4, 4]]);
     // What one run may hold is given when the model is opened.
-    assert_eq!(settled(at_most(1000)), 16);
+    assert_eq!(settled(at_most(1000)), [16, 16]);
     let no_time = BatchBounds {
-        time: Duration::ZERO,
+        run_time: Duration::ZERO,
         ..at_most(1000)
     };
-    assert_eq!(settled(no_time), 2);
+    assert_eq!(settled(no_time), [2, 2]);
+    let several = BatchBounds {
+        batch_time: Duration::from_secs(3600),
+        batch_runs: 3,
+        ..at_most(4)
+    };
+    assert_eq!(settled(several), [4, 12]);
 }
 
 #[test]
@@ -192,7 +200,7 @@ fn a_further_head_is_opened_tried_and_warmed_while_all_encoders_are_busy() {
         scope.spawn(move || {
             let mut new = Tagger::open(runtime, second, options, Some(old)).unwrap();
             new.canary().unwrap();
-            new.settle_batch(&at_most(3)).unwrap();
+            new.settle_batches(&at_most(3)).unwrap();
             new.warm(&[1, 2, 3], false).unwrap();
             done.send(new).unwrap();
         });
@@ -201,7 +209,7 @@ fn a_further_head_is_opened_tried_and_warmed_while_all_encoders_are_busy() {
         drop(busy);
         let new = new.expect("it does not wait for an encoder");
         assert!(new.shares_encoder_with(old));
-        assert_eq!(new.useful_batch(), 3);
+        assert_eq!(new.batch_sizes().run, 3);
         assert_eq!(inferences(&new, true).len(), 4);
     });
 }

@@ -1,7 +1,10 @@
 //! The engine on the tiny model of `tests/fixtures/tiny-model` (its `make.py` says what it computes).
 
 use super::*;
-use crate::model::bundle::{BundleWriter, Draft};
+use crate::model::{
+    bundle::{BundleWriter, Draft},
+    tagger::BatchSizes,
+};
 use std::path::Path;
 
 fn fixture() -> Bundle {
@@ -83,6 +86,33 @@ async fn one_poison_image_kills_only_itself() {
     );
     let rest: Vec<_> = [0, 2, 3].map(|i| tags[i].as_ref().unwrap()).into();
     assert_eq!(rest, [&0, &0, &2]);
+}
+
+#[tokio::test]
+async fn every_run_of_a_batch_answers_its_own_images() {
+    let engine = Engine::start(&config(16, NEVER), &fixture()).unwrap();
+    let BatchSizes { run, batch } = engine.shared.serving().batch_sizes();
+    assert!(batch >= 2 * run, "{batch} images in runs of {run}");
+    // One image less than the batch holds, so that its last run is shorter; one of the second run fails.
+    let poison = run + 1;
+    let mut results = Vec::new();
+    for i in 0..batch {
+        let mut slot = engine.slot().await.unwrap();
+        if i == batch - 1 {
+            break;
+        }
+        paint(&mut slot, if i % 3 == 0 { BLUE } else { RED });
+        if i == poison {
+            slot.pixels_mut()[0] = 255;
+        }
+        results.push(tokio::spawn(slot.infer()));
+    }
+    for (i, result) in results.into_iter().enumerate() {
+        let result = result.await.unwrap();
+        assert_eq!(result.is_err(), i == poison, "image {i}");
+        let expected = if i % 3 == 0 { 2 } else { 0 };
+        assert!(result.is_ok_and(|r| r.tags[0].category == expected) || i == poison);
+    }
 }
 
 #[tokio::test]

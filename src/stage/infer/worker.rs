@@ -12,7 +12,7 @@ use crate::{
     },
     ops::thread_cost::ThreadCost,
 };
-use std::{sync::Arc, time::Instant};
+use std::{ops::Range, sync::Arc, time::Instant};
 use tracing::Level;
 
 /// Runs until there are no more jobs.
@@ -33,17 +33,11 @@ pub(super) fn run(jobs: &Worker<Job>, regions: bool, intake: &Intake) {
         metrics::histogram!("tagstream_batch_wait_seconds")
             .record(started.duration_since(since).as_secs_f64());
         metrics::histogram!("tagstream_batch_images").record(images as f64);
-        match batch(&tagger, index, &mut pixels, images, regions) {
-            Ok(outputs) => answer(&tagger, &outputs, replies),
-            Err(reason) => {
-                tracing::warn!(
-                    images,
-                    reason,
-                    "batch failed, running its images one by one"
-                );
-                metrics::counter!("tagstream_batch_failures_total").increment(1);
-                one_by_one(&tagger, index, &pixels, replies, regions);
-            }
+        let run = tagger.batch_sizes().run;
+        let mut replies = replies.into_iter();
+        for first in (0..images).step_by(run) {
+            let replies = replies.by_ref().take(run).collect();
+            run_together(&tagger, index, &mut pixels, first, replies, regions);
         }
         let seconds = started.elapsed().as_secs_f64();
         metrics::histogram!(
@@ -69,26 +63,59 @@ pub(super) fn run(jobs: &Worker<Job>, regions: bool, intake: &Intake) {
     }
 }
 
-/// Runs the first `count` images of the buffer, padded to a warmed size where the device wants that.
-fn batch(
+/// Runs the images of the buffer from `first` on that `replies` wait for, and answers each.
+fn run_together(
+    tagger: &Arc<Tagger>,
+    index: usize,
+    pixels: &mut PixelBuffer,
+    first: usize,
+    replies: Vec<Waiting>,
+    regions: bool,
+) {
+    let images = first..first + replies.len();
+    match outputs(tagger, index, pixels, images.clone(), regions) {
+        Ok(outputs) => answer(tagger, &outputs, replies),
+        Err(reason) => {
+            tracing::warn!(
+                images = images.len(),
+                reason,
+                "batch failed, running its images one by one"
+            );
+            metrics::counter!("tagstream_batch_failures_total").increment(1);
+            one_by_one(tagger, index, pixels, first, replies, regions);
+        }
+    }
+}
+
+/// What the graphs say of these images of the buffer, padded to a warmed size where the device wants that.
+fn outputs(
     tagger: &Tagger,
     index: usize,
     pixels: &mut PixelBuffer,
-    count: usize,
+    images: Range<usize>,
     regions: bool,
 ) -> Result<HeadOutputs, String> {
     let image = tagger.model().shape.image_bytes();
     let device = tagger.model().device;
     let size = if device.is_gpu() {
-        let capacity = pixels.len() / image;
-        let sizes = bucket_sizes(device, capacity);
-        sizes.into_iter().find(|s| *s >= count).unwrap_or(capacity)
+        let run = tagger.batch_sizes().run;
+        let sizes = bucket_sizes(device, run);
+        sizes
+            .into_iter()
+            .find(|s| *s >= images.len())
+            .unwrap_or(run)
     } else {
-        count
+        images.len()
     };
-    pixels[count * image..size * image].fill(0);
+    let end = images.start + size;
+    pixels[images.end * image..end * image].fill(0);
     tagger
-        .run(index, pixels.part(0..size * image), size, regions)
+        .run(
+            index,
+            pixels.part(images.start * image..end * image),
+            size,
+            regions,
+        )
         .map_err(|e| e.to_string())
 }
 
@@ -103,11 +130,12 @@ fn one_by_one(
     tagger: &Arc<Tagger>,
     index: usize,
     pixels: &PixelBuffer,
+    first: usize,
     replies: Vec<Waiting>,
     regions: bool,
 ) {
     let image = tagger.model().shape.image_bytes();
-    for (i, waiting) in replies.into_iter().enumerate() {
+    for (i, waiting) in (first..).zip(replies) {
         let pixels = pixels.part(i * image..(i + 1) * image);
         let result = tagger
             .run(index, pixels, 1, regions)
