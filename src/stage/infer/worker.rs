@@ -33,11 +33,15 @@ pub(super) fn run(jobs: &Worker<Job>, regions: bool, intake: &Intake) {
         metrics::histogram!("tagstream_batch_wait_seconds")
             .record(started.duration_since(since).as_secs_f64());
         metrics::histogram!("tagstream_batch_images").record(images as f64);
+        let sessions = Sessions {
+            tagger: &tagger,
+            worker: index,
+            regions,
+        };
         let run = tagger.batch_sizes().run;
         let mut replies = replies.into_iter();
         for first in (0..images).step_by(run) {
-            let replies = replies.by_ref().take(run).collect();
-            run_together(&tagger, index, &mut pixels, first, replies, regions);
+            sessions.answer_run(&mut pixels, first, replies.by_ref().take(run).collect());
         }
         let seconds = started.elapsed().as_secs_f64();
         metrics::histogram!(
@@ -63,85 +67,67 @@ pub(super) fn run(jobs: &Worker<Job>, regions: bool, intake: &Intake) {
     }
 }
 
-/// Runs the images of the buffer from `first` on that `replies` wait for, and answers each.
-fn run_together(
-    tagger: &Arc<Tagger>,
-    index: usize,
-    pixels: &mut PixelBuffer,
-    first: usize,
-    replies: Vec<Waiting>,
+/// A model on one worker's sessions.
+struct Sessions<'a> {
+    tagger: &'a Arc<Tagger>,
+    worker: usize,
     regions: bool,
-) {
-    let images = first..first + replies.len();
-    match outputs(tagger, index, pixels, images.clone(), regions) {
-        Ok(outputs) => answer(tagger, &outputs, replies),
-        Err(reason) => {
-            tracing::warn!(
-                images = images.len(),
-                reason,
-                "batch failed, running its images one by one"
-            );
-            metrics::counter!("tagstream_batch_failures_total").increment(1);
-            one_by_one(tagger, index, pixels, first, replies, regions);
+}
+
+impl Sessions<'_> {
+    /// Runs the buffer's images from `first` on that `replies` wait for, and answers each of them.
+    fn answer_run(&self, pixels: &mut PixelBuffer, first: usize, replies: Vec<Waiting>) {
+        let images = first..first + replies.len();
+        match self.run_together(pixels, images.clone()) {
+            Ok(outputs) => {
+                for (i, waiting) in replies.into_iter().enumerate() {
+                    let result = self.tagger.model().interpret(&outputs, i, waiting.size);
+                    finish(waiting, result);
+                }
+            }
+            Err(reason) => {
+                tracing::warn!(
+                    images = images.len(),
+                    reason,
+                    "the model failed on several images, running them one by one"
+                );
+                metrics::counter!("tagstream_batch_failures_total").increment(1);
+                for (image, waiting) in images.zip(replies) {
+                    let result = self.run(pixels, image..image + 1).and_then(|outputs| {
+                        self.tagger.model().interpret(&outputs, 0, waiting.size)
+                    });
+                    finish(waiting, result);
+                }
+            }
         }
     }
-}
 
-/// What the graphs say of these images of the buffer, padded to a warmed size where the device wants that.
-fn outputs(
-    tagger: &Tagger,
-    index: usize,
-    pixels: &mut PixelBuffer,
-    images: Range<usize>,
-    regions: bool,
-) -> Result<HeadOutputs, String> {
-    let image = tagger.model().shape.image_bytes();
-    let device = tagger.model().device;
-    let size = if device.is_gpu() {
-        let run = tagger.batch_sizes().run;
-        let sizes = bucket_sizes(device, run);
-        sizes
-            .into_iter()
-            .find(|s| *s >= images.len())
-            .unwrap_or(run)
-    } else {
-        images.len()
-    };
-    let end = images.start + size;
-    pixels[images.end * image..end * image].fill(0);
-    tagger
-        .run(
-            index,
-            pixels.part(images.start * image..end * image),
-            size,
-            regions,
-        )
-        .map_err(|e| e.to_string())
-}
-
-fn answer(tagger: &Arc<Tagger>, outputs: &HeadOutputs, replies: Vec<Waiting>) {
-    for (i, waiting) in replies.into_iter().enumerate() {
-        let result = tagger.model().interpret(outputs, i, waiting.size);
-        finish(waiting, result);
+    /// One run of these images of the buffer, padded to a warmed size where the device wants that.
+    fn run_together(
+        &self,
+        pixels: &mut PixelBuffer,
+        images: Range<usize>,
+    ) -> Result<HeadOutputs, String> {
+        let model = self.tagger.model();
+        if !model.device.is_gpu() {
+            return self.run(pixels, images);
+        }
+        let largest = self.tagger.batch_sizes().run;
+        let sizes = bucket_sizes(model.device, largest);
+        let size = sizes.into_iter().find(|s| *s >= images.len());
+        let end = images.start + size.unwrap_or(largest);
+        let image = model.shape.image_bytes();
+        pixels[images.end * image..end * image].fill(0);
+        self.run(pixels, images.start..end)
     }
-}
 
-fn one_by_one(
-    tagger: &Arc<Tagger>,
-    index: usize,
-    pixels: &PixelBuffer,
-    first: usize,
-    replies: Vec<Waiting>,
-    regions: bool,
-) {
-    let image = tagger.model().shape.image_bytes();
-    for (i, waiting) in (first..).zip(replies) {
-        let pixels = pixels.part(i * image..(i + 1) * image);
-        let result = tagger
-            .run(index, pixels, 1, regions)
+    /// One run of exactly these images of the buffer.
+    fn run(&self, pixels: &PixelBuffer, images: Range<usize>) -> Result<HeadOutputs, String> {
+        let image = self.tagger.model().shape.image_bytes();
+        let part = pixels.part(images.start * image..images.end * image);
+        self.tagger
+            .run(self.worker, part, images.len(), self.regions)
             .map_err(|e| e.to_string())
-            .and_then(|outputs| tagger.model().interpret(&outputs, 0, waiting.size));
-        finish(waiting, result);
     }
 }
 
