@@ -244,7 +244,7 @@ section! {
         /// On a GPU every worker takes device memory for its activations; weights are held once with `cuda`, once a worker with
         /// `tensorrt`.
         workers: usize = 0,
-        /// Largest batch. On a CPU batches also end at four images, and from the second image on at about 20 ms of work: larger ones only take memory.
+        /// Largest batch. On a CPU a run of the model takes at most four images, and from the second image on at most about 20 ms: more only take memory. A batch is one run, of a tiny model up to four.
         max_batch: usize = 16,
         /// Largest batch in bytes of pixels, MiB.
         max_batch_mib: u64 = 64,

@@ -2,12 +2,13 @@
 //!
 //! The stage's engine drives one of these from its threads; `tagstream tag` and evaluation use [`Tagger::tag_each`].
 
+mod batch_sizes;
 mod encoders;
 mod rows;
 mod trial;
 
+pub use batch_sizes::{BatchBounds, BatchSizes};
 pub use rows::HeadRows;
-pub use trial::{BatchBounds, BatchSizes};
 
 use super::{
     bundle::{Bundle, Manifest, Preprocessing},

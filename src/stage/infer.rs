@@ -319,17 +319,17 @@ impl Drop for Slot {
     }
 }
 
-/// Sizes of runs that are warmed. A GPU compiles and plans per shape, so it sees only these and smaller batches are padded. A CPU
+/// Sizes of runs that are warmed. A GPU compiles and plans per shape, so it sees only these and smaller runs are padded. A CPU
 /// runs any size as it is, and what a run of the largest leaves is enough memory for all others; nothing else is remembered
 /// of a shape (the session's builder turns memory patterns off).
-fn bucket_sizes(device: Device, capacity: usize) -> Vec<usize> {
+fn bucket_sizes(device: Device, largest: usize) -> Vec<usize> {
     if !device.is_gpu() {
-        return vec![capacity];
+        return vec![largest];
     }
     let mut sizes: Vec<usize> = std::iter::successors(Some(1usize), |n| n.checked_mul(2))
-        .take_while(|n| *n < capacity)
+        .take_while(|n| *n < largest)
         .collect();
-    sizes.push(capacity);
+    sizes.push(largest);
     sizes
 }
 
