@@ -14,14 +14,15 @@
 mod error;
 mod external_data;
 mod manifest;
+pub mod preprocessing;
 mod reader;
 mod writer;
 
 pub use error::BundleError;
 pub use manifest::{
-    Calibration, Category, Dims, FORMAT_VERSION, FileEntry, Filter, Fit, Lineage, Manifest,
-    Preprocessing,
+    Calibration, Category, Dims, FORMAT_VERSION, FileEntry, Lineage, Manifest, preprocessing_hash,
 };
+pub use preprocessing::{Filter, Fit, Preprocessing};
 pub(crate) use reader::hash_file;
 pub use reader::{Bundle, check_graph_files};
 pub use writer::{BundleWriter, Draft};

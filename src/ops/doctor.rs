@@ -212,7 +212,7 @@ fn sanity(runtime: &Runtime, folder: &Path) -> Result<String, String> {
     .map_err(|e| text(&e))?;
     let tagger = tagger(runtime, &bundle, Provider::Cpu)?;
 
-    let limits = DecodeLimits::from(&crate::config::DecodeConfig::default());
+    let limits = crate::stage::decoding::decode_limits(&crate::config::DecodeConfig::default());
     let tally = Mutex::new((0usize, 0usize));
     let mut failure = None;
     tagger

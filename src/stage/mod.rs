@@ -4,6 +4,7 @@
 pub mod batch;
 pub mod budget;
 pub mod decode;
+pub mod decoding;
 pub use crate::failpoint;
 pub mod fetch;
 pub mod infer;

@@ -46,7 +46,7 @@ async fn outcome(
 async fn every_flaw_ends_under_its_own_kind() {
     let yard = Yard::start().await;
     let fetcher = Fetcher::new(&yard.fetch_config(), &ObjectStoreConfig::default()).unwrap();
-    let limits = DecodeLimits::from(&yard.decode_config());
+    let limits = tagstream::stage::decoding::decode_limits(&yard.decode_config());
     let budget = Budget::new(16 << 20);
     let items = yard.items();
     let names: BTreeSet<&str> = items.iter().map(|item| item.name.as_str()).collect();
@@ -87,7 +87,7 @@ async fn every_flaw_ends_under_its_own_kind() {
 async fn what_is_good_passes_the_same_rules() {
     let yard = Yard::start().await;
     let fetcher = Fetcher::new(&yard.fetch_config(), &ObjectStoreConfig::default()).unwrap();
-    let limits = DecodeLimits::from(&yard.decode_config());
+    let limits = tagstream::stage::decoding::decode_limits(&yard.decode_config());
     let budget = Budget::new(16 << 20);
     for (name, message) in yard.good() {
         assert_eq!(

@@ -1,5 +1,6 @@
 //! `bundle.json`: its types, its hashes and what must hold between its fields.
 
+use super::preprocessing::Preprocessing;
 use super::{BundleError, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -62,40 +63,6 @@ pub struct Dims {
     pub grid_height: usize,
     /// Columns of the dense feature map.
     pub grid_width: usize,
-}
-
-/// How an image becomes the encoder's `pixels`. Normalisation is inside the graph.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Preprocessing {
-    /// Height of the encoder's input, pixels.
-    pub height: usize,
-    /// Width of the encoder's input, pixels.
-    pub width: usize,
-    /// How the image's shape is fitted to the input's.
-    pub fit: Fit,
-    /// The resampling filter.
-    pub filter: Filter,
-}
-
-/// How an image's shape is fitted to the input's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fit {
-    /// Resized directly; the aspect ratio is not kept (what the multi-label literature does at test time).
-    Squash,
-    /// The short side resized to the input's, then the centre cropped (what CLIP was trained with).
-    CenterCrop,
-}
-
-/// The resampling filter, antialiased (its support grows with the reduction), as Pillow does it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Filter {
-    /// Catmull-Rom (a = -0.5).
-    Bicubic,
-    /// Triangle.
-    Bilinear,
 }
 
 /// probability = sigmoid(logit / temperature).
@@ -199,7 +166,7 @@ impl Manifest {
                 return flaw(format!("`files` does not list `{required}`"));
             }
         }
-        let hash = self.preprocessing.hash();
+        let hash = preprocessing_hash(&self.preprocessing);
         if self.preprocessing_hash != hash {
             return flaw(format!(
                 "`preprocessing_hash` is {}, but the preprocessing hashes to {hash}",
@@ -222,12 +189,10 @@ impl Manifest {
     }
 }
 
-impl Preprocessing {
-    /// SHA-256 (hex) of the canonical JSON; files that hold embeddings carry it.
-    pub fn hash(&self) -> String {
-        let value = serde_json::to_value(self).expect("plain data");
-        sha256_hex(canonical_json(&value).as_bytes())
-    }
+/// SHA-256 (hex) of the canonical JSON of `preprocessing`; files that hold embeddings carry it.
+pub fn preprocessing_hash(preprocessing: &Preprocessing) -> String {
+    let value = serde_json::to_value(preprocessing).expect("plain data");
+    sha256_hex(canonical_json(&value).as_bytes())
 }
 
 /// JSON with sorted keys and without spaces.

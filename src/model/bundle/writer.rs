@@ -3,7 +3,7 @@
 use super::{
     Bundle, BundleError, Calibration, Category, Dims, FORMAT_VERSION, FileEntry, Lineage,
     MANIFEST_FILE, Manifest, Preprocessing,
-    manifest::sha256_hex,
+    manifest::{preprocessing_hash, sha256_hex},
     reader::{check_relative, hash_file},
 };
 use chrono::{DateTime, Utc};
@@ -122,7 +122,7 @@ impl BundleWriter {
             created: draft.created,
             categories: draft.categories,
             dims: draft.dims,
-            preprocessing_hash: draft.preprocessing.hash(),
+            preprocessing_hash: preprocessing_hash(&draft.preprocessing),
             preprocessing: draft.preprocessing,
             calibration: draft.calibration,
             files: std::mem::take(&mut self.files),

@@ -183,7 +183,7 @@ impl Extraction<'_> {
         let Some(root) = &self.cache else {
             return Ok(None);
         };
-        let identity = format!("{} {}", encoder.hash(), encoder.preprocessing.hash());
+        let identity = format!("{} {}", encoder.hash(), crate::model::bundle::preprocessing_hash(&encoder.preprocessing));
         let cache = FeatureCache::open(
             root,
             &identity,

@@ -115,7 +115,7 @@ impl Job<'_> {
             cache_limit: config.cache_limit_gib << 30,
             memory_limit: config.memory_mib << 20,
             skip_bad: true,
-            limits: DecodeLimits::from(&self.config.decode),
+            limits: crate::stage::decoding::decode_limits(&self.config.decode),
             progress: &news,
             ..Extraction::default()
         };

@@ -171,7 +171,7 @@ pub(super) fn examples(
             let row = i * held_out.ids.len() / wanted;
             let id = &held_out.ids[row];
             let bytes = images.read(id).ok()?;
-            let limits = DecodeLimits::from(&job.config.decode);
+            let limits = crate::stage::decoding::decode_limits(&job.config.decode);
             let of = |state: i8| -> Vec<String> {
                 let labels = held_out.labels[row * c..(row + 1) * c].iter();
                 let named = labels.zip(&inputs.categories);

@@ -19,7 +19,7 @@ mod sequential;
 
 pub use orientation::Orientation;
 
-use crate::{config::DecodeConfig, events::DeadLetterKind, model::bundle::Preprocessing};
+use crate::model::bundle::Preprocessing;
 use image::ImageFormat;
 use jpeg::Decoded;
 use scratch::Scratch;
@@ -34,18 +34,13 @@ pub struct DecodeLimits {
     pub max_alloc_bytes: u64,
 }
 
-impl From<&DecodeConfig> for DecodeLimits {
-    fn from(config: &DecodeConfig) -> Self {
-        DecodeLimits {
-            max_pixels: config.max_megapixels * 1_000_000,
-            max_alloc_bytes: config.max_alloc_mib << 20,
-        }
-    }
-}
-
+/// 64 megapixels and 512 MiB: the largest pictures of today's cameras, and what decoding one of them takes.
 impl Default for DecodeLimits {
     fn default() -> Self {
-        Self::from(&DecodeConfig::default())
+        DecodeLimits {
+            max_pixels: 64_000_000,
+            max_alloc_bytes: 512 << 20,
+        }
     }
 }
 
@@ -144,16 +139,27 @@ pub enum DecodeError {
     },
 }
 
+/// The kinds of reasons why a picture is not decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecodeFault {
+    /// A format, or a variant of one, that is not read here.
+    Unsupported,
+    /// The file contradicts itself or ends early.
+    Damaged,
+    /// It would cost more than its limits.
+    TooLarge,
+}
+
 impl DecodeError {
-    /// The dead letter this error makes.
-    pub fn kind(&self) -> DeadLetterKind {
+    /// What is wrong with the picture, in one word.
+    pub fn fault(&self) -> DecodeFault {
         match self {
             DecodeError::UnknownFormat { .. } | DecodeError::UnsupportedFeature { .. } => {
-                DeadLetterKind::UnsupportedImage
+                DecodeFault::Unsupported
             }
-            DecodeError::Empty | DecodeError::Damaged { .. } => DeadLetterKind::BadImage,
+            DecodeError::Empty | DecodeError::Damaged { .. } => DecodeFault::Damaged,
             DecodeError::TooManyPixels { .. } | DecodeError::TooMuchMemory { .. } => {
-                DeadLetterKind::TooLarge
+                DecodeFault::TooLarge
             }
         }
     }

@@ -44,8 +44,8 @@ fn a_file_that_ends_early_is_an_error_in_every_format() {
         for part in [whole.len() / 2, whole.len() * 3 / 4, 20] {
             let error = decoded(&whole[..part], &DecodeLimits::default()).unwrap_err();
             assert_eq!(
-                error.kind(),
-                DeadLetterKind::BadImage,
+                error.fault(),
+                DecodeFault::Damaged,
                 "{format:?} cut to {part} bytes: {error}"
             );
         }
@@ -64,7 +64,7 @@ fn what_is_no_image_is_told_apart() {
         (b"\x7fELF\x02\x01", "7f 45 4c 46"),
     ] {
         let error = decoded(bytes, &DecodeLimits::default()).unwrap_err();
-        assert_eq!(error.kind(), DeadLetterKind::UnsupportedImage, "{error}");
+        assert_eq!(error.fault(), DecodeFault::Unsupported, "{error}");
         assert!(error.to_string().contains(says), "{error}");
     }
     assert_eq!(
@@ -196,7 +196,7 @@ fn a_jpeg_without_a_frame_is_not_taken_for_the_one_before_it() {
         b"\xff\xd8\xff\xe0\0\x02\xff\xd9",
     ] {
         let error = decoded(part, &DecodeLimits::default()).unwrap_err();
-        assert_eq!(error.kind(), DeadLetterKind::BadImage, "{error}");
+        assert_eq!(error.fault(), DecodeFault::Damaged, "{error}");
         assert!(probe(part, &DecodeLimits::default()).is_err());
     }
 }
@@ -352,7 +352,7 @@ fn a_palette_that_is_no_whole_colours_is_refused_without_a_panic() {
     }
     for bad in [0, 1, 8, 200, 769, 771, 900] {
         let error = decoded(&indexed_png(bad), &limits).unwrap_err();
-        assert_eq!(error.kind(), DeadLetterKind::BadImage);
+        assert_eq!(error.fault(), DecodeFault::Damaged);
         let text = error.to_string();
         assert!(
             text.contains(&format!("its palette has {bad} bytes")),

@@ -190,7 +190,10 @@ impl<T: ImageModel> ImageRows<T> {
         });
         match decoded.await {
             Ok(Ok(Ok(done))) => Ok(done),
-            Ok(Ok(Err(error))) => Err(Flaw::DeadLetter(error.kind(), error.to_string())),
+            Ok(Ok(Err(error))) => Err(Flaw::DeadLetter(
+                crate::stage::decoding::dead_letter_kind(error.fault()),
+                error.to_string(),
+            )),
             Ok(Err(error)) => {
                 let error = FetchError::unreadable(uri, &error);
                 Err(Flaw::DeadLetter(error.kind(), error.to_string()))
