@@ -5,16 +5,12 @@
 //! and the plain ones: everything decoded by libjpeg-turbo or by the `image` crate, then resized.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{Image, ImageRef},
-};
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use std::hint::black_box;
-use tagstream::{
-    demo::photograph::photograph_jpeg,
-    model::bundle::{Filter, Fit, Preprocessing},
-    stage::decode::{DecodeLimits, decode_into},
-};
+use tagstream::demo::photograph::photograph_jpeg;
+use tagstream_image::decode::{DecodeLimits, decode_into};
+use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 
 fn resized(resizer: &mut Resizer, rgb: &[u8], width: u32, height: u32, side: u32, out: &mut [u8]) {
     let source = ImageRef::new(width, height, rgb, PixelType::U8x3).unwrap();

@@ -15,12 +15,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::time::Instant;
 use support::{TowerSize, random_tower};
-use tagstream::retrain::optimizer::Optimizer;
-use tagstream::trm::config::{Method, MethodConfig};
-use tagstream::trm::model::{Batch, Model, Standard};
-use tagstream::trm::objective::Teaching;
-use tagstream::trm::prompts::{PromptTokens, Prompts};
-use tagstream::trm::weights::Weights;
+use tagstream_train::trainer::optimizer::Optimizer;
+use tagstream_train::trm::config::{Method, MethodConfig};
+use tagstream_train::trm::model::{Batch, Model, Standard};
+use tagstream_train::trm::objective::Teaching;
+use tagstream_train::trm::prompts::{PromptTokens, Prompts};
+use tagstream_train::trm::weights::Weights;
 
 const BATCH: usize = 64;
 /// Tokens of the template, which the contexts start from.
@@ -72,7 +72,7 @@ fn main() {
 /// What a step needs.
 struct Step {
     model: Model,
-    tower: tagstream::model::clip::text::TextTower,
+    tower: tagstream_model::clip::text::TextTower,
     weights: Weights,
     optimizer: Optimizer,
     standard: Standard,

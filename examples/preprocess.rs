@@ -2,11 +2,11 @@
 //!
 //! `scripts/check_preprocessing.py` compares these with Pillow's.
 
-use std::{error::Error, io::Write, path::Path};
-use tagstream::{
-    model::bundle::{Filter, Fit, Preprocessing},
-    stage::decode::{DecodeLimits, decode_into},
-};
+use std::error::Error;
+use std::io::Write;
+use std::path::Path;
+use tagstream_image::decode::{DecodeLimits, decode_into};
+use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);

@@ -1,31 +1,24 @@
 //! What each fuzz target does with its input; the ordinary tests do the same with the kept seeds (`suite fuzz_replay`).
 
-use std::{
-    path::{Path, PathBuf},
-    sync::LazyLock,
-};
-use tagstream::{
-    config::FetchConfig,
-    eval::labels::LabelTable as EvalLabels,
-    events::{ImageReference, LabelEvent},
-    model::{
-        bundle::{Bundle, Filter, Fit, Preprocessing, check_graph_files},
-        clip::weights::WeightFile,
-        head::FoldedHead,
-        registry::{Cache, HistoryEntry, Pointer, Registry, VersionRecord},
-    },
-    retrain::labels::{Form, ImportOptions, LabelTable, export, import},
-    stage::{
-        decode::{DecodeLimits, decode_into, probe},
-        fetch::{UriPolicy, check, redact},
-    },
-};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use tagstream::labels::{Form, ImportOptions, LabelTable, export, import};
+use tagstream::stage::fetch::{UriPolicy, check, redact};
+use tagstream_core::config::FetchConfig;
+use tagstream_core::events::{ImageReference, LabelEvent};
+use tagstream_image::decode::{DecodeLimits, decode_into, probe};
+use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
+use tagstream_model::bundle::{Bundle, check_graph_files};
+use tagstream_model::clip::weights::WeightFile;
+use tagstream_model::head::FoldedHead;
+use tagstream_model::registry::{Cache, HistoryEntry, Pointer, Registry, VersionRecord};
+use tagstream_train::eval::labels::LabelTable as EvalLabels;
 
 /// A body by its target's name.
-pub type Body = fn(&[u8]);
+pub(super) type Body = fn(&[u8]);
 
 /// Every target.
-pub const ALL: [(&str, Body); 6] = [
+pub(super) const ALL: [(&str, Body); 6] = [
     ("message", message),
     ("uri", uri),
     ("image", image),
@@ -35,7 +28,7 @@ pub const ALL: [(&str, Body); 6] = [
 ];
 
 /// Kafka values: any bytes give a message or an error, and what was read can be written and read again.
-pub fn message(bytes: &[u8]) {
+pub(super) fn message(bytes: &[u8]) {
     if let Ok(reference) = ImageReference::from_json(bytes) {
         assert!(!reference.image_id.is_empty() && !reference.uri.is_empty());
         let written = serde_json::to_vec(&reference).unwrap();
@@ -60,7 +53,7 @@ static POLICY: LazyLock<UriPolicy> = LazyLock::new(|| {
 });
 
 /// URIs: no panic, nothing allowed that the rules forbid, and no secret survives redaction.
-pub fn uri(bytes: &[u8]) {
+pub(super) fn uri(bytes: &[u8]) {
     let Ok(uri) = std::str::from_utf8(bytes) else {
         return;
     };
@@ -90,7 +83,7 @@ pub fn uri(bytes: &[u8]) {
 }
 
 /// Images of all formats: any bytes give pixels or an error, within the limits; header and decoder agree on the size.
-pub fn image(bytes: &[u8]) {
+pub(super) fn image(bytes: &[u8]) {
     let limits = DecodeLimits {
         max_pixels: 1 << 20,
         max_alloc_bytes: 32 << 20,
@@ -134,7 +127,7 @@ static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
 });
 
 /// Bundle files: the first byte says which; any bytes are read or refused, and what is read can be written and read again.
-pub fn bundle(bytes: &[u8]) {
+pub(super) fn bundle(bytes: &[u8]) {
     let Some((which, bytes)) = bytes.split_first() else {
         return;
     };
@@ -173,7 +166,7 @@ pub fn bundle(bytes: &[u8]) {
 }
 
 /// Registry records: any bytes are read or refused; no file name of a version leads out of the cache.
-pub fn registry(bytes: &[u8]) {
+pub(super) fn registry(bytes: &[u8]) {
     static WORLD: LazyLock<(tokio::runtime::Runtime, Registry, PathBuf)> = LazyLock::new(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
@@ -216,7 +209,7 @@ pub fn registry(bytes: &[u8]) {
 }
 
 /// Label files: the first byte says which form; any bytes give events or an error, and events survive writing and reading.
-pub fn labels(bytes: &[u8]) {
+pub(super) fn labels(bytes: &[u8]) {
     let Some((which, bytes)) = bytes.split_first() else {
         return;
     };

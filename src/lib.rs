@@ -31,18 +31,17 @@
 //! | [`ops`] | health, metrics, telemetry, doctor | a view of the rest |
 //! | [`demo`] | synthetic scenes and the embedded broker | everything |
 
-#[macro_use]
-mod wide;
-
-pub mod config;
 pub mod demo;
 mod environment;
-pub mod error;
-pub mod eval;
-pub mod events;
-pub mod failpoint;
-pub mod model;
+pub mod labels;
 pub mod ops;
 pub mod retrain;
 pub mod stage;
-pub mod trm;
+
+pub use environment::load_stage;
+
+pub use tagstream_core::{config, error, events, failpoint, process, storage};
+pub use tagstream_image as image;
+pub use tagstream_kernels as kernels;
+pub use tagstream_model as model;
+pub use tagstream_train::{eval, features, images, trainer, trm};

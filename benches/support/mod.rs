@@ -2,15 +2,15 @@
 
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
-use tagstream::model::clip::text::TextTower;
-use tagstream::model::clip::text_config::{Activation, ReadOutPosition, TextConfig};
+use tagstream_model::clip::text::TextTower;
+use tagstream_model::clip::text_config::{Activation, ReadOutPosition, TextConfig};
 
 /// Tokens of the vocabulary; the last one ends a text.
-pub const VOCABULARY: usize = 64;
+pub(crate) const VOCABULARY: usize = 64;
 
 /// Its size.
 #[derive(Debug, Clone, Copy)]
-pub struct TowerSize {
+pub(crate) struct TowerSize {
     /// W.
     pub width: usize,
     /// Blocks.
@@ -22,7 +22,7 @@ pub struct TowerSize {
 }
 
 /// A tower of random weights under Hugging Face's names.
-pub fn random_tower(size: TowerSize) -> TextTower {
+pub(crate) fn random_tower(size: TowerSize) -> TextTower {
     let TowerSize {
         width,
         layers,

@@ -18,25 +18,19 @@ mod table;
 use anyhow::{Context, ensure};
 use ceiling::Side;
 use clap::{Args, ValueEnum};
-use std::{
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
-use tagstream::{
-    config::{ModelConfig, ObjectStoreConfig, Provider},
-    error::{Exit, usage},
-    model::{
-        bundle::Bundle,
-        init::{CategoryList, ClipFolder, Init},
-        runtime::{Device, Runtime},
-        session::SessionOptions,
-        tagger::{HeadRows, Tagger, TaggerOptions},
-    },
-};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tagstream_core::config::{ModelConfig, ObjectStoreConfig, Provider};
+use tagstream_core::error::{Exit, usage};
+use tagstream_model::bundle::Bundle;
+use tagstream_model::init::{CategoryList, ClipFolder, Init};
+use tagstream_model::runtime::{Device, Runtime};
+use tagstream_model::session::SessionOptions;
+use tagstream_model::tagger::{HeadRows, Tagger, TaggerOptions};
 
 /// Arguments of `tagstream bench`.
 #[derive(Debug, Args)]
-pub struct BenchArgs {
+pub(super) struct BenchArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -146,7 +140,7 @@ impl Drop for Scratch {
 }
 
 /// Runs the command.
-pub fn run(args: BenchArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: BenchArgs) -> anyhow::Result<Exit> {
     ensure!(args.repeat > 0, usage("--repeat: at least 1"));
     ensure!(args.partitions > 0, usage("--partitions: at least 1"));
     ensure!(

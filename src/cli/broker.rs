@@ -2,15 +2,14 @@
 
 use anyhow::Context;
 use clap::Args;
-use std::{io::Read, path::PathBuf};
-use tagstream::{
-    demo::broker::EmbeddedBroker,
-    error::{Exit, usage},
-};
+use std::io::Read;
+use std::path::PathBuf;
+use tagstream::demo::broker::EmbeddedBroker;
+use tagstream_core::error::{Exit, usage};
 
 /// Arguments of `tagstream broker`.
 #[derive(Debug, Args)]
-pub struct BrokerArgs {
+pub(super) struct BrokerArgs {
     /// A topic to create. May be repeated.
     #[arg(long = "topic", value_name = "NAME:PARTITIONS", required = true)]
     pub topics: Vec<String>,
@@ -20,7 +19,7 @@ pub struct BrokerArgs {
 }
 
 /// Runs the command.
-pub fn run(args: BrokerArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: BrokerArgs) -> anyhow::Result<Exit> {
     let broker = EmbeddedBroker::start()?;
     for topic in &args.topics {
         let (name, partitions) = topic

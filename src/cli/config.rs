@@ -2,21 +2,19 @@
 
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
-use tagstream::{
-    config::{StageConfig, reference},
-    error::{Exit, usage},
-};
+use tagstream_core::config::reference;
+use tagstream_core::error::{Exit, usage};
 
 /// Arguments of `tagstream config`.
 #[derive(Debug, Args)]
-pub struct ConfigArgs {
+pub(super) struct ConfigArgs {
     #[command(subcommand)]
     pub command: ConfigCommand,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
+pub(super) enum ConfigCommand {
     /// Check a file (and TAGSTREAM_* variables) and say what is wrong; exit code 2 if something is.
     Validate {
         /// The file; without it defaults and variables alone.
@@ -35,9 +33,9 @@ pub enum ConfigCommand {
 }
 
 /// Runs the command.
-pub fn run(args: ConfigArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: ConfigArgs) -> anyhow::Result<Exit> {
     let load = |path: &Option<PathBuf>| {
-        StageConfig::load(path.as_deref()).map_err(|e| usage(e.to_string()))
+        tagstream::load_stage(path.as_deref()).map_err(|e| usage(e.to_string()))
     };
     match args.command {
         ConfigCommand::Validate { config } => {

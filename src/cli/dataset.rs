@@ -5,17 +5,17 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use tagstream::config::{ObjectStoreConfig, Provider};
-use tagstream::error::usage;
-use tagstream::eval::labels::{LabelTable, read_split};
-use tagstream::model::text::TextEncoder;
-use tagstream::model::{OpenedModel, open};
-use tagstream::retrain::features::{Encoder, Extraction, FeatureStore, Progress};
-use tagstream::retrain::images::ImageSource;
+use tagstream_core::config::{ObjectStoreConfig, Provider};
+use tagstream_core::error::usage;
+use tagstream_model::text::TextEncoder;
+use tagstream_model::{OpenedModel, open};
+use tagstream_train::eval::labels::{LabelTable, read_split};
+use tagstream_train::features::{Encoder, Extraction, FeatureStore, Progress};
+use tagstream_train::images::ImageSource;
 
 /// Where labelled images come from.
 #[derive(Debug, Clone, Args)]
-pub struct DataArgs {
+pub(super) struct DataArgs {
     /// Labels: CSV (or .gz) with image_id,label,state; what is not mentioned is unknown.
     #[arg(long)]
     pub labels: PathBuf,
@@ -43,7 +43,7 @@ pub struct DataArgs {
 }
 
 /// Labelled images with their features, row by row.
-pub struct Dataset {
+pub(super) struct Dataset {
     /// Labels.
     pub labels: LabelTable,
     /// Features, in the order of the labels' images.
@@ -56,7 +56,7 @@ pub struct Dataset {
 
 impl DataArgs {
     /// Reads the labels (of `categories`, if given) and the features of their images.
-    pub fn load(
+    pub(super) fn load(
         &self,
         model: &OpenedModel,
         categories: Option<&[String]>,
@@ -97,7 +97,7 @@ impl DataArgs {
     }
 
     /// Opens the model's encoder.
-    pub fn encoder(&self, model: &OpenedModel) -> anyhow::Result<Encoder> {
+    pub(super) fn encoder(&self, model: &OpenedModel) -> anyhow::Result<Encoder> {
         Ok(Encoder::open(
             &model.encoder(),
             model.preprocessing().clone(),
@@ -107,12 +107,12 @@ impl DataArgs {
     }
 
     /// The features of `ids`, of their mirror images if `mirror`.
-    pub fn features(
+    pub(super) fn features(
         &self,
         encoder: &Encoder,
         ids: &[String],
         mirror: bool,
-    ) -> anyhow::Result<(FeatureStore, Vec<tagstream::retrain::features::Skipped>)> {
+    ) -> anyhow::Result<(FeatureStore, Vec<tagstream_train::features::Skipped>)> {
         let images = ImageSource::open(&self.images).map_err(|error| usage(error.to_string()))?;
         let bar = bar(
             ids.len() as u64,
@@ -146,7 +146,7 @@ impl DataArgs {
 }
 
 /// Opens a `--model` argument: a bundle, a folder with encoder and text tower, or a registry's address.
-pub fn open_model(argument: &str) -> anyhow::Result<OpenedModel> {
+pub(super) fn open_model(argument: &str) -> anyhow::Result<OpenedModel> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -155,7 +155,7 @@ pub fn open_model(argument: &str) -> anyhow::Result<OpenedModel> {
 }
 
 /// Parses a `--provider` argument.
-pub fn provider(name: &str) -> anyhow::Result<Provider> {
+pub(super) fn provider(name: &str) -> anyhow::Result<Provider> {
     let quoted = serde_json::Value::String(name.to_owned());
     Ok(serde_json::from_value(quoted).map_err(|_| {
         usage(format!(
@@ -165,7 +165,7 @@ pub fn provider(name: &str) -> anyhow::Result<Provider> {
 }
 
 /// A progress bar on a terminal, nothing elsewhere.
-pub fn bar(length: u64, template: &str) -> ProgressBar {
+pub(super) fn bar(length: u64, template: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
@@ -174,7 +174,10 @@ pub fn bar(length: u64, template: &str) -> ProgressBar {
 }
 
 /// The zero-shot text features of category words, `[C, D]`, L2-normalised rows.
-pub fn text_features(model: &OpenedModel, prompts: &[String]) -> anyhow::Result<(Vec<f32>, usize)> {
+pub(super) fn text_features(
+    model: &OpenedModel,
+    prompts: &[String],
+) -> anyhow::Result<(Vec<f32>, usize)> {
     let files = model
         .text()
         .ok_or_else(|| usage(format!("{} has no text tower", model.root().display())))?;

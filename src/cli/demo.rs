@@ -4,20 +4,16 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
-use std::{
-    io::IsTerminal,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::{Duration, Instant},
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tagstream::demo::scenes::{DEFAULT_SIZE, Scene, Style};
+use tagstream::demo::scoreboard::{Scoreboard, truth};
+use tagstream::demo::story::{
+    Progress, RunningStage, Story, partial_labels, topic, write_broken_pictures,
 };
-use tagstream::{
-    demo::{
-        scenes::{DEFAULT_SIZE, Scene, Style},
-        scoreboard::{Scoreboard, truth},
-        story::{Progress, RunningStage, Story, partial_labels, topic, write_broken_pictures},
-    },
-    error::Exit,
-};
+use tagstream_core::error::Exit;
 
 /// Seeds of the two halves of the stream; the demo model was not trained on them, nor on their style.
 const SEEDS: [u64; 2] = [20_261_121, 20_261_122];
@@ -36,7 +32,7 @@ const JUDGED: [i32; 3] = [
 
 /// Arguments of `tagstream demo`.
 #[derive(Debug, Args)]
-pub struct DemoArgs {
+pub(super) struct DemoArgs {
     /// How many scenes to stream: half of them before the retraining, half of them after it.
     #[arg(long, default_value_t = 8000)]
     pub images: usize,
@@ -52,7 +48,7 @@ pub struct DemoArgs {
 }
 
 /// Runs the command.
-pub fn run(args: DemoArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     ensure!(args.images >= 400, "--images: at least 400");
     ensure!(
         args.clip.is_dir(),

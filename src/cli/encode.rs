@@ -4,16 +4,16 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 use std::io::{BufWriter, Write};
-use tagstream::{
-    config::{ObjectStoreConfig, Provider},
-    error::{Exit, usage},
-    model::{OpenedModel, session::EncoderSession, text::TextEncoder},
-    stage::decode::{DecodeLimits, decode_into},
-};
+use tagstream_core::config::{ObjectStoreConfig, Provider};
+use tagstream_core::error::{Exit, usage};
+use tagstream_image::decode::{DecodeLimits, decode_into};
+use tagstream_model::OpenedModel;
+use tagstream_model::session::EncoderSession;
+use tagstream_model::text::TextEncoder;
 
 /// Arguments of `tagstream encode`.
 #[derive(Debug, Args)]
-pub struct EncodeArgs {
+pub(super) struct EncodeArgs {
     /// Model: bundle directory, folder with encoder.onnx and text tower, or registry-url[@version].
     #[arg(long)]
     pub model: String,
@@ -53,7 +53,7 @@ struct Line<'a> {
 const BATCH: usize = 8;
 
 /// Runs the command: texts first, then images, each in the order given.
-pub fn run(args: EncodeArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: EncodeArgs) -> anyhow::Result<Exit> {
     if args.text.is_empty() && args.images.is_empty() {
         return Err(usage("nothing to embed: give images or --text").into());
     }

@@ -4,19 +4,20 @@ use super::dataset::{DataArgs, Dataset, open_model, text_features};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
-use tagstream::error::{Exit, usage};
-use tagstream::eval::labels::read_categories;
-use tagstream::eval::metrics::{self, Confusion, F1, Report, sigmoid};
-use tagstream::model::OpenedModel;
-use tagstream::model::head::{FoldedHead, ZeroShot};
-use tagstream::retrain::scoring::Scorer;
+use tagstream_core::error::{Exit, usage};
+use tagstream_model::OpenedModel;
+use tagstream_model::head::{FoldedHead, ZeroShot};
+use tagstream_train::eval::labels::read_categories;
+use tagstream_train::eval::metrics;
+use tagstream_train::eval::metrics::{Confusion, F1, Report, sigmoid};
+use tagstream_train::trainer::scoring::Scorer;
 
 /// Arguments of `tagstream eval`.
 ///
 /// Means over categories and average precisions are in percent, ece is a fraction. Unknown labels are ignored. F1 is
 /// taken at probability 0.5; cf1_at_thresholds and of1_at_thresholds at the bundle's own thresholds.
 #[derive(Debug, Args)]
-pub struct EvalArgs {
+pub(super) struct EvalArgs {
     /// Model: bundle directory, folder with encoder.onnx and text tower (zero-shot, needs --categories), or
     /// registry-url[@version].
     #[arg(long)]
@@ -51,7 +52,7 @@ struct Output {
 }
 
 /// Runs the command.
-pub fn run(args: EvalArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
     let model = open_model(&args.model)?;
     let bundle = match &model {
         OpenedModel::Bundle(bundle) => Some(bundle.as_ref()),

@@ -4,17 +4,14 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
-use tagstream::{
-    error::{Exit, usage},
-    model::{
-        clip::vision::{DenseMode, Precision, TowerOptions},
-        init::{CategoryList, ClipFolder, Init, InitStep, hub::Hub},
-    },
-};
+use tagstream_core::error::{Exit, usage};
+use tagstream_model::clip::vision::{DenseMode, Precision, TowerOptions};
+use tagstream_model::init::hub::Hub;
+use tagstream_model::init::{CategoryList, ClipFolder, Init, InitStep};
 
 /// Arguments of `tagstream init`.
 #[derive(Debug, Args)]
-pub struct InitArgs {
+pub(super) struct InitArgs {
     /// CLIP weights: a directory, or hf:owner/name[@revision] on the Hugging Face hub. Layouts: docs/models.md.
     #[arg(long)]
     pub clip: String,
@@ -37,7 +34,7 @@ pub struct InitArgs {
 
 /// `--precision`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum PrecisionName {
+pub(super) enum PrecisionName {
     /// 32-bit floats.
     Fp32,
     /// 16-bit floats, for GPUs.
@@ -47,7 +44,7 @@ pub enum PrecisionName {
 /// `--dense-mode`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
-pub enum DenseModeName {
+pub(super) enum DenseModeName {
     /// Value path of the last attention.
     Value,
     /// Transformers: the last block's own outputs.
@@ -77,7 +74,7 @@ impl InitArgs {
 }
 
 /// Runs the command.
-pub fn run(args: InitArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
     let categories =
         CategoryList::read(&args.categories).map_err(|error| usage(error.to_string()))?;
     let folder = match args.clip.strip_prefix("hf:") {

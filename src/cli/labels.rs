@@ -2,35 +2,30 @@
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{BufReader, BufWriter, Write},
-    path::{Path, PathBuf},
-};
-use tagstream::{
-    config::{ObjectStoreConfig, StageConfig},
-    error::{Exit, usage},
-    eval::layouts::{self, Layout},
-    events::LabelEvent,
-    retrain::{
-        label_store::{join_uris, read_labels},
-        labels::{Form, ImportOptions, LabelTable, export, import, publish},
-        suggest::{GlobalView, SuggestOptions, suggest},
-    },
-    stage::sink::store::TableStore,
-};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use tagstream::labels::store::{join_uris, read_labels};
+use tagstream::labels::suggest::{GlobalView, SuggestOptions, suggest};
+use tagstream::labels::{Form, ImportOptions, LabelTable, export, import, publish};
+use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::error::{Exit, usage};
+use tagstream_core::events::LabelEvent;
+use tagstream_core::storage::store::TableStore;
+use tagstream_train::eval::layouts;
+use tagstream_train::eval::layouts::Layout;
 
 /// Arguments of `tagstream labels`.
 #[derive(Debug, Args)]
-pub struct LabelsArgs {
+pub(super) struct LabelsArgs {
     #[command(subcommand)]
     pub command: LabelsCommand,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum LabelsCommand {
+pub(super) enum LabelsCommand {
     /// Read a label file and write label events to a topic or a file.
     Import(ImportArgs),
     /// Write the labels known now as a label file.
@@ -74,7 +69,7 @@ fn layout(name: &str) -> Result<Layout, String> {
 
 /// Arguments of `tagstream labels import`.
 #[derive(Debug, Args)]
-pub struct ImportArgs {
+pub(super) struct ImportArgs {
     /// The label file.
     pub file: PathBuf,
     /// Its form: events, csv, open-images, coco or label-studio.
@@ -101,7 +96,7 @@ pub struct ImportArgs {
 
 /// Where label events go.
 #[derive(Debug, Args)]
-pub struct Destination {
+pub(super) struct Destination {
     /// Write label events to this file, one a line.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -115,7 +110,7 @@ pub struct Destination {
 
 /// Where labels are read.
 #[derive(Debug, Args)]
-pub struct Source {
+pub(super) struct Source {
     /// A label file.
     #[arg(long = "from", value_name = "FILE", conflicts_with = "store")]
     pub file: Option<PathBuf>,
@@ -138,7 +133,7 @@ pub struct Source {
 
 /// Arguments of `tagstream labels suggest`.
 #[derive(Debug, Args)]
-pub struct SuggestArgs {
+pub(super) struct SuggestArgs {
     /// How many images.
     #[arg(long, default_value_t = 100)]
     pub count: usize,
@@ -177,7 +172,7 @@ fn form(name: &str) -> Result<Form, String> {
 }
 
 /// Runs the command.
-pub fn run(args: LabelsArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: LabelsArgs) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -239,7 +234,7 @@ fn write_whole(
 fn options(config: &Option<PathBuf>) -> anyhow::Result<ObjectStoreConfig> {
     Ok(match config {
         Some(path) => {
-            StageConfig::load(Some(path))
+            tagstream::load_stage(Some(path))
                 .map_err(|e| usage(e.to_string()))?
                 .object_store
         }
@@ -370,7 +365,7 @@ async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
     let labels = read_labels(&store, &args.table).await?;
     let view = match &args.model {
         Some(spec) => {
-            let opening = tagstream::model::open(spec, &stores).await;
+            let opening = tagstream_model::open(spec, &stores).await;
             let bundle = opening.and_then(|model| model.into_bundle());
             let bundle = bundle.with_context(|| format!("opening the model `{spec}`"))?;
             Some(GlobalView::of(&bundle)?)

@@ -20,11 +20,9 @@ mod train;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use tagstream::{
-    config::ObjectStoreConfig,
-    error::{Exit, WithExit},
-    model::OpenedModel,
-};
+use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::error::{Exit, WithExit};
+use tagstream_model::OpenedModel;
 
 /// Tags image streams: Kafka in, text-region matching on a frozen CLIP, exactly-once Parquet out.
 #[derive(Debug, Parser)]
@@ -81,7 +79,7 @@ fn open_model(spec: &str, stores: &ObjectStoreConfig) -> anyhow::Result<OpenedMo
         .build()
         .context("starting the asynchronous runtime")?;
     runtime
-        .block_on(tagstream::model::open(spec, stores))
+        .block_on(tagstream_model::open(spec, stores))
         .with_context(|| format!("opening the model `{spec}`"))
 }
 
@@ -98,7 +96,7 @@ fn end_quietly_when_nobody_reads() {
 }
 
 /// Parses the arguments, runs the command, prints the error if there is one.
-pub fn main() -> Exit {
+pub(crate) fn main() -> Exit {
     end_quietly_when_nobody_reads();
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(args),

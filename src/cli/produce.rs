@@ -2,26 +2,20 @@
 
 use anyhow::Context;
 use clap::Args;
-use rdkafka::{
-    ClientConfig,
-    error::{KafkaError, RDKafkaErrorCode},
-    producer::{BaseRecord, Producer, ThreadedProducer},
-};
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
-use tagstream::{
-    error::{Exit, usage},
-    events::ImageReference,
-};
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tagstream_core::error::{Exit, usage};
+use tagstream_core::events::ImageReference;
 
 /// Image files, by extension.
 const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
 
 /// Arguments of `tagstream produce`.
 #[derive(Debug, Args)]
-pub struct ProduceArgs {
+pub(super) struct ProduceArgs {
     /// Brokers, host:port, comma-separated.
     #[arg(long)]
     pub brokers: String,
@@ -37,7 +31,7 @@ pub struct ProduceArgs {
 }
 
 /// Runs the command.
-pub fn run(args: ProduceArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: ProduceArgs) -> anyhow::Result<Exit> {
     let references = references(&args.input)?;
     if references.is_empty() {
         return Err(usage(format!("{} names no image", args.input.display())).into());

@@ -4,22 +4,19 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::path::PathBuf;
-use tagstream::{
-    config::{ObjectStoreConfig, StageConfig},
-    error::{Exit, WithExit, usage},
-    model::{
-        add_category::{self, AddCategoryError},
-        bundle::Bundle,
-        registry::{
-            Action, Cache, Decision, HistoryEntry, Pointer, Registration, Registry, RegistryError,
-            VersionRecord,
-        },
-    },
+use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::error::{Exit, WithExit, usage};
+use tagstream_model::add_category;
+use tagstream_model::add_category::AddCategoryError;
+use tagstream_model::bundle::Bundle;
+use tagstream_model::registry::{
+    Action, Cache, Decision, HistoryEntry, Pointer, Registration, Registry, RegistryError,
+    VersionRecord,
 };
 
 /// Arguments of `tagstream registry`.
 #[derive(Debug, Args)]
-pub struct RegistryArgs {
+pub(super) struct RegistryArgs {
     /// Where the registry is: a folder, file:///folder, s3://bucket/prefix, gs://... or az://...
     #[arg(long, global = true, env = "TAGSTREAM_REGISTRY", value_name = "URL")]
     pub registry: Option<String>,
@@ -36,7 +33,7 @@ pub struct RegistryArgs {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum RegistryCommand {
+pub(super) enum RegistryCommand {
     /// Versions and decisions, oldest first.
     List,
     /// One version: files, figures, decisions about it.
@@ -95,7 +92,7 @@ const BY_HAND: &str = "by hand";
 
 /// Who decides, and why: both go into the history.
 #[derive(Debug, Args)]
-pub struct Reason {
+pub(super) struct Reason {
     /// Who decides.
     #[arg(long, env = "USER", default_value = "unknown")]
     pub who: String,
@@ -105,13 +102,13 @@ pub struct Reason {
 }
 
 /// Runs the command.
-pub fn run(args: RegistryArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: RegistryArgs) -> anyhow::Result<Exit> {
     let url = args.registry.as_deref().ok_or_else(|| {
         usage("name the registry: --registry URL, or the environment variable TAGSTREAM_REGISTRY")
     })?;
     let options = match &args.config {
         Some(path) => {
-            StageConfig::load(Some(path))
+            tagstream::load_stage(Some(path))
                 .map_err(|e| usage(e.to_string()))?
                 .object_store
         }

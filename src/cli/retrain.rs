@@ -3,23 +3,15 @@
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{
-    io::IsTerminal,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
-use tagstream::{
-    error::{Exit, WithExit, usage},
-    model::registry::Verdict,
-    retrain::{
-        config::RetrainConfig,
-        job::{Job, JobError, JobOptions, News, Outcome},
-    },
-};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tagstream::retrain::config::RetrainConfig;
+use tagstream::retrain::job::{Job, JobError, JobOptions, News, Outcome};
+use tagstream_core::error::{Exit, WithExit, usage};
+use tagstream_model::registry::Verdict;
 
 /// Arguments of `tagstream retrain`.
 #[derive(Debug, Args)]
@@ -29,7 +21,7 @@ use tagstream::{
                   With --every the process ends only on an error that repeating cannot cure, or on SIGTERM: with 0 between two runs, \
                   with 75 while one works."
 )]
-pub struct RetrainArgs {
+pub(super) struct RetrainArgs {
     /// Configuration file; every key stands with its default in configs/retrain.toml.
     #[arg(long, env = "TAGSTREAM_RETRAIN_CONFIG")]
     pub config: Option<PathBuf>,
@@ -74,7 +66,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs the command.
-pub fn run(args: RetrainArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: RetrainArgs) -> anyhow::Result<Exit> {
     let mut config =
         RetrainConfig::load(args.config.as_deref()).map_err(|e| usage(e.to_string()))?;
     if let Some(minutes) = args.max_minutes {

@@ -4,32 +4,27 @@ mod serve;
 
 use anyhow::Context;
 use clap::Args;
-use std::{path::PathBuf, sync::Arc, time::Duration};
-use tagstream::{
-    config::StageConfig,
-    error::{Exit, WithExit, usage},
-    model::{
-        self,
-        bundle::Bundle,
-        registry::{Cache, Location, Registry, VersionChoice},
-    },
-    ops,
-    stage::{
-        infer::Engine,
-        pipeline::{
-            self, Control, EngineModel, LABELS_BUDGET_MIB, PipelineError, RunOptions, Skip, Vitals,
-        },
-        watch::Watch,
-    },
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tagstream::ops;
+use tagstream::stage::infer::Engine;
+use tagstream::stage::pipeline;
+use tagstream::stage::pipeline::{
+    Control, EngineModel, LABELS_BUDGET_MIB, PipelineError, RunOptions, Skip, Vitals,
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tagstream::stage::watch::Watch;
+use tagstream_core::config::StageConfig;
+use tagstream_core::error::{Exit, WithExit, usage};
+use tagstream_model as model;
+use tagstream_model::bundle::Bundle;
+use tagstream_model::registry::{Cache, Location, Registry, VersionChoice};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 /// Arguments of `tagstream run`.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// Configuration file; every key stands with its default in configs/stage.toml.
     #[arg(long, env = "TAGSTREAM_CONFIG")]
     pub config: Option<PathBuf>,
@@ -54,9 +49,10 @@ pub struct RunArgs {
 }
 
 /// Runs the command.
-pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
-    ops::heaps::bound();
-    let mut config = StageConfig::load(args.config.as_deref()).map_err(|e| usage(e.to_string()))?;
+pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
+    tagstream::process::heaps::bound();
+    let mut config =
+        tagstream::load_stage(args.config.as_deref()).map_err(|e| usage(e.to_string()))?;
     if let Some(model) = &args.model {
         config.model.path = model.clone();
     }
@@ -81,7 +77,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
     ops::telemetry::init(&config.log).map_err(|e| usage(e.to_string()))?;
     // Before anything counts.
     ops::metrics::install();
-    ops::priority::throughput();
+    tagstream::process::priority::throughput();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     // tokio's own variable.
     if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {

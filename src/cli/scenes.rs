@@ -6,11 +6,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 use std::time::Instant;
 use tagstream::demo::scenes::{Container, DEFAULT_SIZE, Style, WriteError, WriteOptions, write};
-use tagstream::error::{Exit, usage};
+use tagstream_core::error::{Exit, usage};
 
 /// Arguments of `tagstream scenes`.
 #[derive(Debug, Args)]
-pub struct ScenesArgs {
+pub(super) struct ScenesArgs {
     /// Where to write them: images, labels.csv, boxes.csv, scenes.jsonl, categories.txt.
     #[arg(long)]
     pub out: PathBuf,
@@ -35,7 +35,7 @@ pub struct ScenesArgs {
 }
 
 /// Runs the command.
-pub fn run(args: ScenesArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: ScenesArgs) -> anyhow::Result<Exit> {
     let options = WriteOptions {
         out: args.out,
         count: args.count,

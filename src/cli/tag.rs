@@ -3,30 +3,22 @@
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-};
-use tagstream::{
-    config::{FetchConfig, ObjectStoreConfig},
-    error::{Exit, usage},
-    events::{BoundingBox, Tag},
-    model::{
-        runtime::{Device, Runtime},
-        saliency::visible_part,
-        tagger::{Inference, Tagger, TaggerOptions},
-    },
-    ops::tag_page::{PageImage, PageTag, render},
-    stage::{
-        budget::Budget,
-        decode::{DecodeLimits, decode_rgb, fit_rgb},
-        fetch::{FetchError, Fetcher},
-    },
-};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use tagstream::ops::tag_page::{PageImage, PageTag, render};
+use tagstream::stage::budget::Budget;
+use tagstream::stage::fetch::{FetchError, Fetcher};
+use tagstream_core::config::{FetchConfig, ObjectStoreConfig};
+use tagstream_core::error::{Exit, usage};
+use tagstream_core::events::{BoundingBox, Tag};
+use tagstream_image::decode::{DecodeLimits, decode_rgb, fit_rgb};
+use tagstream_model::runtime::{Device, Runtime};
+use tagstream_model::saliency::visible_part;
+use tagstream_model::tagger::{Inference, Tagger, TaggerOptions};
 
 /// Arguments of `tagstream tag`.
 #[derive(Debug, Args)]
-pub struct TagArgs {
+pub(super) struct TagArgs {
     /// Model: bundle directory or registry-url[@version].
     #[arg(long)]
     pub model: String,
@@ -62,7 +54,7 @@ enum Outcome {
 }
 
 /// Runs the command. An input that cannot be read or decoded is named, the others are tagged, and the exit code is 1.
-pub fn run(args: TagArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: TagArgs) -> anyhow::Result<Exit> {
     let inputs = expand(&args.inputs)?;
     let bundle = super::open_model(&args.model, &ObjectStoreConfig::default())?.into_bundle()?;
     let runtime = Runtime::load()?;

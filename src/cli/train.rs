@@ -10,28 +10,29 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tagstream::error::{Exit, usage};
-use tagstream::eval::calibration::{ThresholdTarget, temperature, thresholds};
-use tagstream::eval::labels::{LabelTable, read_categories};
-use tagstream::eval::protocol::{RandomState, keep_share, keep_single_positive};
-use tagstream::model::OpenedModel;
-use tagstream::model::bundle::{
+use tagstream_core::error::{Exit, usage};
+use tagstream_model::OpenedModel;
+use tagstream_model::bundle::{
     Bundle, BundleWriter, Calibration, Category, Draft, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE,
     Lineage, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE,
 };
-use tagstream::model::text::TextEncoder;
-use tagstream::retrain::features::Subset;
-use tagstream::retrain::run_folder::RunFolder;
-use tagstream::retrain::scoring::Scorer;
-use tagstream::retrain::trainer::{self, Progress, TrainOptions, Trained};
-use tagstream::trm::config::{Method, MethodConfig};
-use tagstream::trm::features::FeatureSource;
-use tagstream::trm::model::Model;
-use tagstream::trm::prompts::{PromptTokens, Prompts};
+use tagstream_model::text::TextEncoder;
+use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
+use tagstream_train::eval::labels::{LabelTable, read_categories};
+use tagstream_train::eval::protocol::{RandomState, keep_share, keep_single_positive};
+use tagstream_train::features::Subset;
+use tagstream_train::trainer;
+use tagstream_train::trainer::run_folder::RunFolder;
+use tagstream_train::trainer::scoring::Scorer;
+use tagstream_train::trainer::{Progress, TrainOptions, Trained};
+use tagstream_train::trm::config::{Method, MethodConfig};
+use tagstream_train::trm::features::FeatureSource;
+use tagstream_train::trm::model::Model;
+use tagstream_train::trm::prompts::{PromptTokens, Prompts};
 
 /// Arguments of `tagstream train`.
 #[derive(Debug, Args)]
-pub struct TrainArgs {
+pub(super) struct TrainArgs {
     /// Model to start from: bundle directory, folder with encoder.onnx and text tower, or registry-url[@version].
     #[arg(long)]
     pub model: String,
@@ -79,7 +80,7 @@ pub struct TrainArgs {
 }
 
 /// Runs the command.
-pub fn run(args: TrainArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: TrainArgs) -> anyhow::Result<Exit> {
     let config = settings(&args)?;
     if args
         .out
@@ -166,7 +167,7 @@ fn settings(args: &TrainArgs) -> anyhow::Result<MethodConfig> {
     let method: Method = args
         .method
         .parse()
-        .map_err(|error: tagstream::trm::config::MethodError| usage(error.to_string()))?;
+        .map_err(|error: tagstream_train::trm::config::MethodError| usage(error.to_string()))?;
     let mut config = MethodConfig::preset(method);
     if let Some(epochs) = args.epochs {
         config.optimizer.epochs = epochs;

@@ -4,13 +4,13 @@
 //! most 5 MiB or 100,000 message sets and drops the oldest silently, transactions are only acknowledged, and everything is
 //! gone with the process. Send references through it, never image bytes.
 
-use rdkafka::{
-    ClientConfig,
-    bindings::{rd_kafka_handle_mock_cluster, rd_kafka_mock_group_initial_rebalance_delay_ms},
-    error::KafkaError,
-    mocking::MockCluster,
-    producer::{BaseProducer, DefaultProducerContext, Producer},
+use rdkafka::ClientConfig;
+use rdkafka::bindings::{
+    rd_kafka_handle_mock_cluster, rd_kafka_mock_group_initial_rebalance_delay_ms,
 };
+use rdkafka::error::KafkaError;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer};
 use std::time::Duration;
 
 /// A group's first rebalance waits this long for further members. Zero would cost a second rebalance.

@@ -1,19 +1,16 @@
 //! What the stage wrote, held against what was really drawn: quality by model version, read from the Parquet files alone.
 
 use super::scenes::{Scene, categories};
-use crate::eval::metrics::{MetricsError, report};
-use arrow::{
-    array::{Array, AsArray},
-    compute::cast,
-    datatypes::{DataType, Float32Type},
-    error::ArrowError,
-};
-use parquet::{arrow::arrow_reader::ParquetRecordBatchReaderBuilder, errors::ParquetError};
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    fs::File,
-    path::{Path, PathBuf},
-};
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float32Type};
+use arrow::error::ArrowError;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use tagstream_train::eval::metrics::{MetricsError, report};
 
 /// Why the files could not be scored.
 #[derive(Debug, thiserror::Error)]

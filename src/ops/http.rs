@@ -7,17 +7,19 @@
 //! | `/metrics` | Prometheus text |
 //! | `/info` | version, model, provider in use, assignment, configuration hash |
 
-use axum::{
-    Json, Router,
-    extract::State,
-    http::{StatusCode, header},
-    response::IntoResponse,
-    routing::get,
-};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, task::JoinHandle};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 /// How long ago each loop moved.
 pub type Ages = BTreeMap<String, Duration>;
@@ -141,7 +143,8 @@ async fn info(State(view): State<View>) -> impl IntoResponse {
 mod tests {
     use super::*;
     use crate::ops::metrics::recorder;
-    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+    use std::sync::atomic::Ordering::SeqCst;
+    use std::sync::atomic::{AtomicBool, AtomicU64};
 
     async fn get(server: &Server, path: &str) -> (u16, String) {
         let response = reqwest::get(format!("http://{}{path}", server.address()))

@@ -150,11 +150,9 @@ pub fn reference() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{
-        collections::{BTreeMap, BTreeSet},
-        fs,
-        path::Path,
-    };
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::fs;
+    use std::path::Path;
 
     #[test]
     fn the_reference_page_is_fresh() {

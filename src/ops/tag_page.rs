@@ -1,8 +1,9 @@
 //! A self-contained page of tagged pictures: tags, scores, boxes and saliency heat maps. Nothing is loaded from anywhere.
 
-use crate::events::BoundingBox;
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
+use tagstream_core::events::BoundingBox;
 
 /// Longest side of a picture on the page, pixels.
 const SIDE: u32 = 420;

@@ -1,12 +1,11 @@
 //! Logs: text for people on a terminal, JSON for machines otherwise; and a brake for warnings that could come with every
 //! message.
 
-use crate::config::{LogConfig, LogFormat};
-use std::{
-    io::{self, IsTerminal},
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
-};
+use std::io;
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tagstream_core::config::{LogConfig, LogFormat};
 use tracing_subscriber::{EnvFilter, fmt};
 
 /// Why logging could not be set up.

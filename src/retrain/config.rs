@@ -3,14 +3,12 @@
 //! Every key stands, commented with its default, in `configs/retrain.toml`; a test proves it.
 
 use super::judge::JudgeConfig;
-use crate::{
-    config::{ConfigError, DecodeConfig, FetchConfig, LogConfig, ObjectStoreConfig, Provider},
-    trm::{
-        config::{Method, MethodConfig},
-        settings::settings,
-    },
-};
 use serde::{Deserialize, Serialize};
+use tagstream_core::config::{
+    ConfigError, DecodeConfig, FetchConfig, LogConfig, ObjectStoreConfig, Provider,
+};
+use tagstream_train::settings;
+use tagstream_train::trm::config::{Method, MethodConfig};
 
 /// `tagstream retrain --config`: everything the job can be told.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -194,7 +192,7 @@ impl RetrainConfig {
     /// # Errors
     /// [`ConfigError::BadValue`] names the change that cannot be.
     pub fn method(&self) -> Result<MethodConfig, ConfigError> {
-        let bad = |error: crate::trm::config::MethodError| ConfigError::BadValue {
+        let bad = |error: tagstream_train::trm::config::MethodError| ConfigError::BadValue {
             key: "train.set".into(),
             reason: error.to_string(),
         };
@@ -210,10 +208,8 @@ impl RetrainConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use figment::{
-        Figment,
-        providers::{Format, Serialized, Toml},
-    };
+    use figment::Figment;
+    use figment::providers::{Format, Serialized, Toml};
     use std::collections::BTreeSet;
 
     const FILE: &str = include_str!("../../configs/retrain.toml");

@@ -4,11 +4,9 @@
 //! filled or unused, and when none is out any more the pieces are joined again without a copy: that is the batch the
 //! model sees. A piece that comes back unused is lent again, or is closed up when the batch is sealed, so no hole remains.
 
-use crate::model::session::PixelBuffer;
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::{Duration, Instant},
-};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+use tagstream_model::session::PixelBuffer;
 
 /// Sizes of the batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

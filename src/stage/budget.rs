@@ -3,10 +3,8 @@
 //! Whoever holds bytes of a message, an image or a row holds a [`Lease`] on as many bytes of the [`Budget`]; dropping the
 //! lease gives them back. Nothing waits for the budget while it holds a part that only its own progress could free.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Permits are counted in KiB, so that 4 TiB fit a `u32`.

@@ -1,8 +1,8 @@
 //! What the configuration allows a picture to cost, and which dead letter a picture makes that is not decoded.
 
-use crate::config::DecodeConfig;
-use crate::events::DeadLetterKind;
-use crate::stage::decode::{DecodeFault, DecodeLimits};
+use tagstream_core::config::DecodeConfig;
+use tagstream_core::events::DeadLetterKind;
+use tagstream_image::decode::{DecodeFault, DecodeLimits};
 
 /// The limits that `config` sets.
 pub fn decode_limits(config: &DecodeConfig) -> DecodeLimits {
@@ -27,6 +27,9 @@ mod tests {
 
     #[test]
     fn the_limits_of_a_configuration_without_keys_are_those_of_the_library() {
-        assert_eq!(decode_limits(&DecodeConfig::default()), DecodeLimits::default());
+        assert_eq!(
+            decode_limits(&DecodeConfig::default()),
+            DecodeLimits::default()
+        );
     }
 }

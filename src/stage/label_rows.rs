@@ -1,21 +1,17 @@
 //! Label events into rows of the label table: the same exactly-once line as for images, without a model.
 
-use super::{
-    row_maker::{Made, MakeError, RowMaker},
-    sink::table::TableRow,
-    source::SourceMessage,
+use super::row_maker::{Made, MakeError, RowMaker};
+use super::sink::table::TableRow;
+use super::source::SourceMessage;
+use arrow::array::{
+    ArrayRef, Int32Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
+    TimestampMicrosecondArray,
 };
-use crate::events::{DeadLetterKind, LabelEvent, Offset, PartitionId};
-use arrow::{
-    array::{
-        ArrayRef, Int32Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
-        TimestampMicrosecondArray,
-    },
-    datatypes::{DataType, Field},
-    error::ArrowError,
-};
+use arrow::datatypes::{DataType, Field};
+use arrow::error::ArrowError;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
+use tagstream_core::events::{DeadLetterKind, LabelEvent, Offset, PartitionId};
 
 /// A row of the label table: one label event. `schemas/labels.table.json` states the same columns.
 #[derive(Debug, Clone, PartialEq)]

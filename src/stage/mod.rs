@@ -3,9 +3,8 @@
 
 pub mod batch;
 pub mod budget;
-pub mod decode;
 pub mod decoding;
-pub use crate::failpoint;
+pub use tagstream_core::failpoint;
 pub mod fetch;
 pub mod infer;
 pub mod label_rows;

@@ -1,13 +1,12 @@
 //! How a message becomes a row. The stage's source, ledger and sinks do not know what they carry: images go through fetch,
 //! decode and inference, label events through a parser.
 
-use super::{
-    failpoint::Injected,
-    sink::{producer::Outgoing, table::TableRow},
-    source::SourceMessage,
-};
-use crate::events::DeadLetterKind;
+use super::sink::producer::Outgoing;
+use super::sink::table::TableRow;
+use super::source::SourceMessage;
 use std::sync::Arc;
+use tagstream_core::events::DeadLetterKind;
+use tagstream_core::failpoint::Injected;
 
 /// What a message came to.
 #[derive(Debug)]

@@ -2,7 +2,9 @@
 
 use crate::proxy::{Plan, S3Fault};
 use anyhow::{Result, bail};
-use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 use std::fmt;
 
 /// Something that happens to the world while messages flow.

@@ -16,15 +16,15 @@ use checker::{Checker, Verdict};
 use clap::Parser;
 use faults::Fault;
 use proxy::Proxy;
-use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IteratorRandom};
-use std::{
-    collections::{BTreeMap, HashMap},
-    io::Write,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
+use rand::{RngExt, SeedableRng};
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use traffic::{DeadLetterReader, Producer};
 use world::{Launcher, Servers, Stage};
 

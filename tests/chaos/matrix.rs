@@ -1,21 +1,19 @@
 //! The kill matrix: at each step of the stage, of a model swap, of the retraining job's lease and of the registry's pointer, the process is
 //! killed, told to end, made to fail, or made to hang; then it is started again. Nothing may be lost, doubled or half done.
 
-use crate::{
-    Arena, PATIENCE,
-    checker::Verdict,
-    world::{self, Stage},
-};
+use crate::checker::Verdict;
+use crate::world::Stage;
+use crate::{Arena, PATIENCE, world};
 use anyhow::{Context, Result, bail, ensure};
-use rand::{SeedableRng, rngs::StdRng};
-use std::{
-    fmt,
-    os::unix::process::ExitStatusExt,
-    path::PathBuf,
-    process::ExitStatus,
-    time::{Duration, Instant},
-};
-use tagstream::failpoint::{self, MESSAGE_STEPS, OTHER_STEPS};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+use tagstream_core::failpoint;
+use tagstream_core::failpoint::{MESSAGE_STEPS, OTHER_STEPS};
 
 const MESSAGES: usize = 48;
 /// Longer than the drain may take.

@@ -1,19 +1,16 @@
 //! What only a person can decide: a topic created again, and retention that overtook the stages. The stages must refuse to go
 //! on by themselves; then the operator does what their message says.
 
-use crate::{
-    Arena, PATIENCE,
-    checker::Verdict,
-    world::{self, IMAGES, Stage},
-};
+use crate::checker::Verdict;
+use crate::world::{IMAGES, Stage};
+use crate::{Arena, PATIENCE, world};
 use anyhow::{Context, Result, bail, ensure};
-use rand::{RngExt, rngs::StdRng};
-use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
-    error::RDKafkaErrorCode,
-};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
 
 const MESSAGES: usize = 60;

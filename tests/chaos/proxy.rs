@@ -1,21 +1,16 @@
 //! A proxy in front of the S3 server that misbehaves on request: errors, lost answers, hangs, slowness.
 
-use axum::{
-    Router,
-    body::{Body, Bytes},
-    extract::State,
-    http::{Request, StatusCode},
-    response::{IntoResponse, Response},
-};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
-use rand::{RngExt, SeedableRng, rngs::StdRng};
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What the proxy does to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

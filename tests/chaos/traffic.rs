@@ -1,21 +1,15 @@
 //! What goes in and what comes out beside the files: the messages sent, and the dead letters.
 
-use crate::{
-    checker::{DeadLetter, Produced},
-    world::{DEAD_LETTERS, IMAGES, pause},
-};
+use crate::checker::{DeadLetter, Produced};
+use crate::world::{DEAD_LETTERS, IMAGES, pause};
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
-use rdkafka::{
-    ClientConfig, Message, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
-    message::Headers,
-    producer::{FutureProducer, FutureRecord},
-};
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Headers;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{ClientConfig, Message, TopicPartitionList};
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 /// Writes messages, good ones and garbage, and remembers what went where.
 pub struct Producer {

@@ -3,13 +3,12 @@
 use crate::proxy::Proxy;
 use anyhow::{Context, Result, ensure};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
-use rand::{rngs::StdRng, seq::SliceRandom};
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    time::Duration,
-};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 pub const IMAGES: &str = "images";
 pub const PREDICTIONS: &str = "predictions";

@@ -5,16 +5,16 @@
 
 mod places;
 
-use super::{pictures::encoded, web_server::WebServer};
+use super::pictures::encoded;
+use super::web_server::WebServer;
 use image::ImageFormat;
 use places::{MAX_MIB, answers, fill};
-use tagstream::{
-    config::{DecodeConfig, FetchConfig},
-    events::DeadLetterKind::{self, *},
-};
+use tagstream_core::config::{DecodeConfig, FetchConfig};
+use tagstream_core::events::DeadLetterKind;
+use tagstream_core::events::DeadLetterKind::*;
 
 /// One message that must become a dead letter.
-pub struct Item {
+pub(crate) struct Item {
     /// What is wrong with it.
     pub name: String,
     /// The Kafka message's value.
@@ -24,7 +24,7 @@ pub struct Item {
 }
 
 /// The places that the items point to.
-pub struct Yard {
+pub(crate) struct Yard {
     folder: tempfile::TempDir,
     server: WebServer,
     closed_port: u16,
@@ -32,7 +32,7 @@ pub struct Yard {
 
 impl Yard {
     /// Fills the folder and starts the server, on the runtime that this is called on.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fill(folder.path());
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -46,7 +46,7 @@ impl Yard {
     }
 
     /// Rules under which the items are what they are: loopback's first address is allowed, nothing else that is private.
-    pub fn fetch_config(&self) -> FetchConfig {
+    pub(crate) fn fetch_config(&self) -> FetchConfig {
         FetchConfig {
             timeout_ms: 2_000,
             connect_timeout_ms: 1_000,
@@ -74,7 +74,7 @@ impl Yard {
     }
 
     /// As the items expect it.
-    pub fn decode_config(&self) -> DecodeConfig {
+    pub(crate) fn decode_config(&self) -> DecodeConfig {
         DecodeConfig {
             max_megapixels: 4,
             ..DecodeConfig::default()
@@ -90,7 +90,7 @@ impl Yard {
     }
 
     /// Messages that must become rows: the same roads, without the flaw.
-    pub fn good(&self) -> Vec<(String, Vec<u8>)> {
+    pub(crate) fn good(&self) -> Vec<(String, Vec<u8>)> {
         let data = |bytes: &[u8]| {
             use base64::Engine;
             let text = base64::engine::general_purpose::STANDARD.encode(bytes);
@@ -115,7 +115,7 @@ impl Yard {
     }
 
     /// Every flaw.
-    pub fn items(&self) -> Vec<Item> {
+    pub(crate) fn items(&self) -> Vec<Item> {
         let mut items = Vec::new();
         let mut raw = |name: &str, bytes: &[u8]| {
             items.push(Item {

@@ -1,14 +1,14 @@
 //! Shared by the test binaries.
 #![allow(dead_code, reason = "not every test binary uses all of it")]
 
-pub mod garbage;
-pub mod pictures;
-pub mod web_server;
+pub(crate) mod garbage;
+pub(crate) mod pictures;
+pub(crate) mod web_server;
 
 use std::io::Write;
 
 /// Says on the test run's own output, past libtest's capture, that something was not tested. `scripts/test.sh` counts these lines.
-pub fn not_tested(what: &str) {
+pub(crate) fn not_tested(what: &str) {
     let mut out = std::io::stdout().lock();
     // On a line of its own: with --quiet libtest writes dots without an end.
     writeln!(out, "\nNOT TESTED: {what}").unwrap();

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 /// A picture of `side` x `side` pixels without any symmetry.
-pub fn encoded(side: u32, format: image::ImageFormat) -> Vec<u8> {
+pub(crate) fn encoded(side: u32, format: image::ImageFormat) -> Vec<u8> {
     let picture = image::RgbImage::from_fn(side, side, |x, y| {
         image::Rgb([(x * 5) as u8, (y * 3) as u8, (x * y) as u8])
     });
@@ -13,7 +13,7 @@ pub fn encoded(side: u32, format: image::ImageFormat) -> Vec<u8> {
 }
 
 /// A progressive JPEG.
-pub fn progressive_jpeg(side: usize) -> Vec<u8> {
+pub(crate) fn progressive_jpeg(side: usize) -> Vec<u8> {
     let pixels: Vec<u8> = (0..side * side * 3).map(|i| (i * 7 % 251) as u8).collect();
     let mut compressor = turbojpeg::Compressor::new().unwrap();
     compressor.set_progressive(true).unwrap();
@@ -29,7 +29,7 @@ pub fn progressive_jpeg(side: usize) -> Vec<u8> {
 }
 
 /// A progressive JPEG whose last scan is repeated `times` times: much work for few bytes.
-pub fn scan_bomb(times: usize) -> Vec<u8> {
+pub(crate) fn scan_bomb(times: usize) -> Vec<u8> {
     let whole = progressive_jpeg(64);
     let last = whole.windows(2).rposition(|w| w == [0xff, 0xda]).unwrap();
     let end = whole.len() - 2;
@@ -42,7 +42,7 @@ pub fn scan_bomb(times: usize) -> Vec<u8> {
 }
 
 /// `jpeg` with another size in its frame header.
-pub fn jpeg_declaring(width: u16, height: u16) -> Vec<u8> {
+pub(crate) fn jpeg_declaring(width: u16, height: u16) -> Vec<u8> {
     let mut bytes = encoded(16, image::ImageFormat::Jpeg);
     let frame = bytes
         .windows(2)
@@ -54,7 +54,7 @@ pub fn jpeg_declaring(width: u16, height: u16) -> Vec<u8> {
 }
 
 /// A PNG whose header declares another size, with a correct checksum.
-pub fn png_declaring(width: u32, height: u32) -> Vec<u8> {
+pub(crate) fn png_declaring(width: u32, height: u32) -> Vec<u8> {
     let mut bytes = encoded(16, image::ImageFormat::Png);
     bytes[16..20].copy_from_slice(&width.to_be_bytes());
     bytes[20..24].copy_from_slice(&height.to_be_bytes());
@@ -65,7 +65,7 @@ pub fn png_declaring(width: u32, height: u32) -> Vec<u8> {
 }
 
 /// A GIF whose screen and frame declare another size.
-pub fn gif_declaring(width: u16, height: u16) -> Vec<u8> {
+pub(crate) fn gif_declaring(width: u16, height: u16) -> Vec<u8> {
     let mut bytes = encoded(16, image::ImageFormat::Gif);
     bytes[6..8].copy_from_slice(&width.to_le_bytes());
     bytes[8..10].copy_from_slice(&height.to_le_bytes());
@@ -79,7 +79,7 @@ pub fn gif_declaring(width: u16, height: u16) -> Vec<u8> {
 }
 
 /// A BMP whose header declares another size.
-pub fn bmp_declaring(width: i32, height: i32) -> Vec<u8> {
+pub(crate) fn bmp_declaring(width: i32, height: i32) -> Vec<u8> {
     let mut bytes = encoded(16, image::ImageFormat::Bmp);
     bytes[18..22].copy_from_slice(&width.to_le_bytes());
     bytes[22..26].copy_from_slice(&height.to_le_bytes());

@@ -1,21 +1,15 @@
 //! A web server on loopback that may misbehave in every way: it sends exactly the bytes it is told to.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 /// What a path answers.
 #[derive(Clone)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// These bytes, head included, then the connection is closed.
     Raw(Vec<u8>),
     /// Nothing, for ever.
@@ -30,7 +24,7 @@ pub enum Answer {
 
 impl Answer {
     /// A well-formed answer.
-    pub fn ok(content_type: &str, body: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn ok(content_type: &str, body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
         let mut raw = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -42,7 +36,7 @@ impl Answer {
     }
 
     /// A status line, further headers and no body.
-    pub fn status(status: &str, headers: &str) -> Self {
+    pub(crate) fn status(status: &str, headers: &str) -> Self {
         Answer::Raw(
             format!("HTTP/1.1 {status}\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n")
                 .into_bytes(),
@@ -50,13 +44,13 @@ impl Answer {
     }
 
     /// A redirect.
-    pub fn redirect(location: &str) -> Self {
+    pub(crate) fn redirect(location: &str) -> Self {
         Self::status("302 Found", &format!("Location: {location}\r\n"))
     }
 }
 
 /// The running server; it ends with the runtime it was started on.
-pub struct WebServer {
+pub(crate) struct WebServer {
     /// Where it listens.
     pub address: SocketAddr,
     requests: Arc<AtomicUsize>,
@@ -64,7 +58,7 @@ pub struct WebServer {
 
 impl WebServer {
     /// Listens on `host`, on a free port if `port` is 0. Unknown paths are 404.
-    pub async fn start(host: &str, port: u16, answers: HashMap<String, Answer>) -> Self {
+    pub(crate) async fn start(host: &str, port: u16, answers: HashMap<String, Answer>) -> Self {
         let listener = TcpListener::bind((host, port)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(AtomicUsize::new(0));
@@ -100,12 +94,12 @@ impl WebServer {
     }
 
     /// Requests read so far.
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 
     /// The URL of a path.
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 }

@@ -1,8 +1,10 @@
 //! The road itself: rows = messages - dead letters, each offset once, in files that a glob can read.
 
 use crate::harness::{STUCK, StandIn, World};
-use std::sync::{Arc, atomic::Ordering};
-use tagstream::stage::pipeline::{self, Control, RunOptions, Vitals};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tagstream::stage::pipeline;
+use tagstream::stage::pipeline::{Control, RunOptions, Vitals};
 use tokio::sync::watch;
 
 #[tokio::test(flavor = "multi_thread")]

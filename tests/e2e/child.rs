@@ -1,22 +1,20 @@
 //! The stage as a process of its own, with the real engine and a tiny model: one that can be killed, stopped and continued.
 
 use crate::harness::{STUCK, World};
-use std::{
-    os::unix::process::ExitStatusExt,
-    path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
-};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 /// A running `tagstream run`.
-pub struct Stage {
+pub(crate) struct Stage {
     child: Child,
     log: PathBuf,
 }
 
 /// What a `tagstream run` is told beside the world's configuration.
 #[derive(Default)]
-pub struct Launch<'a> {
+pub(crate) struct Launch<'a> {
     /// Its faults.
     pub failpoints: &'a str,
     /// Whether it goes on after it has read everything.
@@ -27,7 +25,7 @@ pub struct Launch<'a> {
 
 impl World {
     /// Starts a `tagstream run` that reads to the end. `name` names its log, `failpoints` its faults.
-    pub fn start(&self, name: &str, failpoints: &str) -> Stage {
+    pub(crate) fn start(&self, name: &str, failpoints: &str) -> Stage {
         let launch = Launch {
             failpoints,
             ..Launch::default()
@@ -36,7 +34,7 @@ impl World {
     }
 
     /// Starts `tagstream run` with this world's configuration. `name` names its log.
-    pub fn launch(&self, name: &str, launch: &Launch<'_>) -> Stage {
+    pub(crate) fn launch(&self, name: &str, launch: &Launch<'_>) -> Stage {
         let path = self.folder.path().join(format!("{name}.toml"));
         let mut config = self.config.clone();
         // The object store's secrets are not written into files; the environment carries them.
@@ -73,12 +71,12 @@ impl World {
 }
 
 impl Stage {
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Waits until its log has `text` at least `times` times.
-    pub fn says(&mut self, text: &str, times: usize) {
+    pub(crate) fn says(&mut self, text: &str, times: usize) {
         let started = Instant::now();
         while self.log().matches(text).count() < times {
             let ended = self.child.try_wait().unwrap();
@@ -92,7 +90,7 @@ impl Stage {
     }
 
     /// Where its HTTP port is.
-    pub fn address(&mut self) -> String {
+    pub(crate) fn address(&mut self) -> String {
         const LINE: &str = "health, metrics and information are served";
         self.says(LINE, 1);
         let log = self.log();
@@ -108,19 +106,19 @@ impl Stage {
     }
 
     /// The most memory that it ever held at once, bytes, as the kernel counts it; `None` once it has ended.
-    pub fn peak_memory(&self) -> Option<u64> {
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
         Some(line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10)
     }
 
     /// Whether it still runs.
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
     /// Sends a signal, as `kill` does.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(
             Command::new("kill")
@@ -132,13 +130,13 @@ impl Stage {
     }
 
     /// Waits for its end.
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         self.wait_or_kill_after(STUCK)
             .unwrap_or_else(|| panic!("the stage is stuck:\n{}", self.log()))
     }
 
     /// Waits for its end, at most `limit`; then kills it and returns `None`.
-    pub fn wait_or_kill_after(&mut self, limit: Duration) -> Option<ExitStatus> {
+    pub(crate) fn wait_or_kill_after(&mut self, limit: Duration) -> Option<ExitStatus> {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -154,19 +152,19 @@ impl Stage {
     }
 
     /// Runs to the end, which must be a good one.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         let status = self.wait();
         assert!(status.success(), "{status}:\n{}", self.log());
     }
 
     /// Waits until it has died by SIGKILL.
-    pub fn dies(mut self) {
+    pub(crate) fn dies(mut self) {
         let status = self.wait();
         assert_eq!(status.signal(), Some(9), "{status}:\n{}", self.log());
     }
 
     /// Waits until it has stopped itself.
-    pub fn freezes(&mut self) {
+    pub(crate) fn freezes(&mut self) {
         let stat = format!("/proc/{}/stat", self.child.id());
         let started = Instant::now();
         // The state is the field after the name in parentheses.

@@ -1,13 +1,13 @@
 //! The process dies, at random moments and at each step of a commit, and is started again: the rows are those of an undisturbed run.
 
-use crate::{child::Stage, harness::World};
-use rand::{RngExt, SeedableRng, rngs::StdRng};
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
-};
-use tagstream::failpoint;
+use crate::child::Stage;
+use crate::harness::World;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tagstream_core::failpoint;
 
 const MESSAGES: usize = 240;
 const PARTITIONS: i32 = 2;

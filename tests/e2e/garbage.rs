@@ -1,6 +1,7 @@
 //! Garbage through the whole stage: every flaw ends in the dead-letter topic under its own kind, what is good between them is tagged.
 
-use crate::{common::garbage::Yard, harness::World};
+use crate::common::garbage::Yard;
+use crate::harness::World;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,48 +1,41 @@
 //! What the cases share: a broker, pictures, a stand-in model, the stage in this process, and readers of what it left.
 
 use crate::servers::blocking;
-pub use crate::servers::{bootstrap, bucket, create_topic, is_real_broker, not_tested, unique};
+pub(crate) use crate::servers::{
+    bootstrap, bucket, create_topic, is_real_broker, not_tested, unique,
+};
+use arrow::array::cast::AsArray;
 use arrow::array::{
     FixedSizeListArray, Float32Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    cast::AsArray,
 };
-use object_store::{ObjectStoreExt, path::Path as ObjectPath};
+use object_store::ObjectStoreExt;
+use object_store::path::Path as ObjectPath;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use rdkafka::{
-    ClientConfig, Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
-    message::Headers,
-    producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Headers;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tagstream::stage::pipeline;
+use tagstream::stage::pipeline::{
+    Control, ImageModel, PipelineError, PixelSlot, RunOptions, TagError, Tagged, Vitals,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
-use tagstream::{
-    config::StageConfig,
-    events::BoundingBox,
-    model::bundle::{Filter, Fit, Preprocessing},
-    stage::{
-        decode::ImageSize,
-        pipeline::{
-            self, Control, ImageModel, PipelineError, PixelSlot, RunOptions, TagError, Tagged,
-            Vitals,
-        },
-        sink::{
-            predictions::{ModelStamp, PredictionLayout, RowTag},
-            store::TableStore,
-        },
-    },
-};
+use tagstream::stage::sink::predictions::{ModelStamp, PredictionLayout, RowTag};
+use tagstream_core::config::StageConfig;
+use tagstream_core::events::BoundingBox;
+use tagstream_core::storage::store::TableStore;
+use tagstream_image::decode::ImageSize;
+use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 use tokio::sync::watch;
 
 /// Time after which a test is stuck; never part of what is asserted.
-pub const STUCK: Duration = Duration::from_secs(60);
+pub(crate) const STUCK: Duration = Duration::from_secs(60);
 
 /// One world: topics, a folder for pictures and one for tables.
-pub struct World {
+pub(crate) struct World {
     pub folder: tempfile::TempDir,
     pub config: StageConfig,
     pub partitions: i32,
@@ -50,7 +43,7 @@ pub struct World {
 
 /// What a row says, as far as cases ask.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ReadRow {
+pub(crate) struct ReadRow {
     pub partition: i32,
     pub offset: i64,
     pub image_id: String,
@@ -58,7 +51,7 @@ pub struct ReadRow {
 }
 
 impl World {
-    pub fn new(name: &str, partitions: i32) -> Self {
+    pub(crate) fn new(name: &str, partitions: i32) -> Self {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
@@ -101,12 +94,12 @@ impl World {
         world
     }
 
-    pub fn picture(&self, shade: u8) -> PathBuf {
+    pub(crate) fn picture(&self, shade: u8) -> PathBuf {
         self.folder.path().join(format!("{shade}.png"))
     }
 
     /// Writes `count` references, round robin over the partitions; every 10th is broken. Returns how many are.
-    pub fn produce(&self, first: usize, count: usize) -> usize {
+    pub(crate) fn produce(&self, first: usize, count: usize) -> usize {
         let values = (first..first + count).map(|i| {
             let value = if i % 10 == 9 {
                 format!("{{\"image_id\": \"broken-{i}\"")
@@ -120,7 +113,7 @@ impl World {
         (first..first + count).filter(|i| i % 10 == 9).count()
     }
 
-    pub fn produce_raw(&self, values: impl IntoIterator<Item = (i32, Option<String>)>) {
+    pub(crate) fn produce_raw(&self, values: impl IntoIterator<Item = (i32, Option<String>)>) {
         self.produce_bytes(
             values
                 .into_iter()
@@ -128,7 +121,7 @@ impl World {
         );
     }
 
-    pub fn produce_bytes(&self, values: impl IntoIterator<Item = (i32, Option<Vec<u8>>)>) {
+    pub(crate) fn produce_bytes(&self, values: impl IntoIterator<Item = (i32, Option<Vec<u8>>)>) {
         let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
             .set("bootstrap.servers", bootstrap())
             .set("message.timeout.ms", "30000")
@@ -148,11 +141,11 @@ impl World {
     }
 
     /// Runs the stage in this process until it has read everything.
-    pub async fn drain(&self) -> Result<Arc<Vitals>, PipelineError> {
+    pub(crate) async fn drain(&self) -> Result<Arc<Vitals>, PipelineError> {
         self.drain_with(&self.config, RunOptions::default()).await
     }
 
-    pub async fn drain_with(
+    pub(crate) async fn drain_with(
         &self,
         config: &StageConfig,
         options: RunOptions,
@@ -177,7 +170,7 @@ impl World {
     }
 
     /// The object store's options as a child process takes them from its environment.
-    pub fn credentials(&self) -> impl Iterator<Item = (String, &str)> {
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = (String, &str)> {
         let options = self.config.object_store.s3.iter();
         options.map(|(k, v)| (format!("AWS_{}", k.to_uppercase()), v.expose()))
     }
@@ -202,7 +195,7 @@ impl World {
     }
 
     /// Moves the files of this world's images topic to the name of another topic, which is this world's from now on.
-    pub fn rename_images_topic(&mut self, topic: String) {
+    pub(crate) fn rename_images_topic(&mut self, topic: String) {
         let store = self.store();
         blocking(async {
             let (folder, names) = self.objects(&store).await;
@@ -222,7 +215,7 @@ impl World {
     }
 
     /// Every Parquet file below the table, with its bytes' batches and footer.
-    pub fn files(&self) -> BTreeMap<String, (Vec<RecordBatch>, BTreeMap<String, String>)> {
+    pub(crate) fn files(&self) -> BTreeMap<String, (Vec<RecordBatch>, BTreeMap<String, String>)> {
         let store = self.store();
         let files = blocking(async {
             let (_, names) = self.objects(&store).await;
@@ -253,7 +246,7 @@ impl World {
         files.into_iter().map(read).collect()
     }
 
-    pub fn rows(&self) -> Vec<ReadRow> {
+    pub(crate) fn rows(&self) -> Vec<ReadRow> {
         self.files()
             .values()
             .flat_map(|(batches, _)| batches)
@@ -262,7 +255,7 @@ impl World {
     }
 
     /// The heart: ranges tile each partition from its start without gap or overlap, and every (partition, offset) is a row once.
-    pub fn assert_exactly_once(&self, ends: &[i64], rows: usize) {
+    pub(crate) fn assert_exactly_once(&self, ends: &[i64], rows: usize) {
         let mut next: BTreeMap<i32, i64> = BTreeMap::new();
         let mut ranges: Vec<(i32, i64, i64)> = Vec::new();
         for (path, (batches, footer)) in self.files() {
@@ -303,7 +296,7 @@ impl World {
     }
 
     /// Every message of a topic: (key, value, headers).
-    pub fn read_topic(
+    pub(crate) fn read_topic(
         &self,
         topic: &str,
     ) -> Vec<(Option<String>, String, BTreeMap<String, String>)> {
@@ -348,7 +341,7 @@ impl World {
     }
 }
 
-pub fn read_rows(batch: &RecordBatch) -> Vec<ReadRow> {
+pub(crate) fn read_rows(batch: &RecordBatch) -> Vec<ReadRow> {
     let ids: &StringArray = batch["image_id"].as_string();
     let partitions: &Int32Array = batch["partition"].as_primitive();
     let offsets: &Int64Array = batch["offset"].as_primitive();
@@ -368,7 +361,7 @@ pub fn read_rows(batch: &RecordBatch) -> Vec<ReadRow> {
 }
 
 /// A stand-in for the model: says the mean colour. Everything around it is real.
-pub struct StandIn {
+pub(crate) struct StandIn {
     layout: Arc<PredictionLayout>,
     preprocessing: Preprocessing,
     stamp: Arc<ModelStamp>,
@@ -376,7 +369,7 @@ pub struct StandIn {
 
 impl StandIn {
     /// One whose score vector is longer by `more`.
-    pub fn new(more: usize) -> Self {
+    pub(crate) fn new(more: usize) -> Self {
         StandIn {
             layout: Arc::new(PredictionLayout {
                 categories: (0..3 + more).map(|i| format!("category-{i}")).collect(),
@@ -397,7 +390,7 @@ impl StandIn {
     }
 }
 
-pub struct StandInSlot {
+pub(crate) struct StandInSlot {
     pixels: Vec<u8>,
     preprocessing: Preprocessing,
     layout: Arc<PredictionLayout>,

@@ -1,19 +1,14 @@
 //! Label events from the topic into the label table, and back out as the state of all labels.
 
 use crate::harness::{World, bootstrap, create_topic, unique};
-use std::{process::Command, sync::Arc};
-use tagstream::{
-    config::StageConfig,
-    events::{LabelEvent, LabelQuestion},
-    retrain::{
-        label_store::{data_files, read_labels},
-        labels::{LabelTable, publish},
-    },
-    stage::{
-        pipeline::{Control, RunOptions, Vitals, run_labels},
-        sink::store::TableStore,
-    },
-};
+use std::process::Command;
+use std::sync::Arc;
+use tagstream::labels::store::{data_files, read_labels};
+use tagstream::labels::{LabelTable, publish};
+use tagstream::stage::pipeline::{Control, RunOptions, Vitals, run_labels};
+use tagstream_core::config::StageConfig;
+use tagstream_core::events::{LabelEvent, LabelQuestion};
+use tagstream_core::storage::store::TableStore;
 use tokio::sync::watch;
 
 fn event(

@@ -1,11 +1,11 @@
 //! Memory is bounded by the configuration, whatever the input or the sink does.
 
 use crate::harness::{STUCK, World};
-use rand::{RngExt, SeedableRng, distr::Alphanumeric, rngs::StdRng};
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use rand::distr::Alphanumeric;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 use tagstream::stage::pipeline::RunOptions;
 
 /// A file is due only when it has 128 MiB or after an hour; the budget holds a fraction of the rows. Were rows not cut early under

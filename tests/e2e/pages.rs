@@ -1,9 +1,7 @@
 //! The pages that an operator and a scheduler look at, from a running process.
 
-use crate::{
-    child::{Launch, Stage},
-    harness::{STUCK, World},
-};
+use crate::child::{Launch, Stage};
+use crate::harness::{STUCK, World};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 

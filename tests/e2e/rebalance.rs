@@ -1,9 +1,7 @@
 //! Members of the group come and go while messages are read: partitions move, nothing is lost or doubled, nobody ends too early.
 
-use crate::{
-    child::{Launch, Stage},
-    harness::{STUCK, World},
-};
+use crate::child::{Launch, Stage};
+use crate::harness::{STUCK, World};
 use std::time::{Duration, Instant};
 
 const FOR_EVER: Launch<'_> = Launch {

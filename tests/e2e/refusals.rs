@@ -1,12 +1,10 @@
 //! Input that does not fit the files is refused by name, with the command that helps; the command helps, once.
 
 use crate::harness::{World, create_topic, is_real_broker, not_tested, unique};
-use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-    consumer::{BaseConsumer, CommitMode, Consumer},
-};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tagstream::stage::pipeline::{RunOptions, Skip};
 
 impl World {
@@ -241,7 +239,7 @@ async fn another_format_in_the_same_table_is_refused() {
     world.produce(0, 5);
     world.drain().await.unwrap();
     let mut config = world.config.clone();
-    config.output.format = tagstream::config::FileFormat::Arrow;
+    config.output.format = tagstream_core::config::FileFormat::Arrow;
     let error = world
         .drain_with(&config, RunOptions::default())
         .await

@@ -1,15 +1,12 @@
 //! The servers that tests run on: the embedded broker or a real Apache Kafka, a folder or a bucket of a real S3 server.
 
-use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
-};
-use std::sync::{
-    LazyLock,
-    atomic::{AtomicU64, Ordering},
-};
-use tagstream::{config::ObjectStoreConfig, demo::broker::EmbeddedBroker};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tagstream::demo::broker::EmbeddedBroker;
+use tagstream_core::config::ObjectStoreConfig;
 
 enum Broker {
     Embedded(EmbeddedBroker),
@@ -21,19 +18,19 @@ static BROKER: LazyLock<Broker> = LazyLock::new(|| match std::env::var("TAGSTREA
     Err(_) => Broker::Embedded(EmbeddedBroker::start().expect("the embedded broker starts")),
 });
 
-pub fn bootstrap() -> String {
+pub(crate) fn bootstrap() -> String {
     match &*BROKER {
         Broker::Embedded(broker) => broker.bootstrap_servers().into(),
         Broker::Real(bootstrap) => bootstrap.clone(),
     }
 }
 
-pub fn is_real_broker() -> bool {
+pub(crate) fn is_real_broker() -> bool {
     matches!(&*BROKER, Broker::Real(_))
 }
 
 /// How to reach the bucket of the real S3 server that `TAGSTREAM_TEST_S3_*` names (`scripts/s3.sh`): its URL and its options.
-pub fn bucket() -> Option<(String, ObjectStoreConfig)> {
+pub(crate) fn bucket() -> Option<(String, ObjectStoreConfig)> {
     let of = |name: &str| std::env::var(format!("TAGSTREAM_TEST_S3_{name}"));
     let endpoint = of("ENDPOINT").ok()?;
     let mut options = ObjectStoreConfig::default();
@@ -48,10 +45,10 @@ pub fn bucket() -> Option<(String, ObjectStoreConfig)> {
     Some((format!("s3://{bucket}"), options))
 }
 
-pub use crate::common::not_tested;
+pub(crate) use crate::common::not_tested;
 
 /// Waits for `work` on a thread of its own: callable from inside a runtime, too.
-pub fn blocking<T: Send>(work: impl Future<Output = T> + Send) -> T {
+pub(crate) fn blocking<T: Send>(work: impl Future<Output = T> + Send) -> T {
     let wait = || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_all().build().unwrap().block_on(work)
@@ -59,7 +56,7 @@ pub fn blocking<T: Send>(work: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| scope.spawn(wait).join().unwrap())
 }
 
-pub fn create_topic(name: &str, partitions: i32) {
+pub(crate) fn create_topic(name: &str, partitions: i32) {
     match &*BROKER {
         Broker::Embedded(broker) => broker
             .create_topic(name, partitions)
@@ -81,7 +78,7 @@ pub fn create_topic(name: &str, partitions: i32) {
 }
 
 /// A name that no other test of this or an earlier run uses.
-pub fn unique(name: &str) -> String {
+pub(crate) fn unique(name: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let n = COUNT.fetch_add(1, Ordering::SeqCst);
     let now = std::time::SystemTime::now()

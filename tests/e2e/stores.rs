@@ -1,14 +1,16 @@
 //! What every store must do for exactly-once, for the registry and for the lease, checked on each: a folder, memory, a real S3 server.
 
 use crate::harness::{bucket, not_tested, unique};
-use object_store::{ObjectStore, PutMode, PutOptions, memory::InMemory, path::Path as ObjectPath};
-use std::{path::Path, sync::Arc, time::Duration};
-use tagstream::{
-    config::ObjectStoreConfig,
-    model::registry::{Action, Decision, Registration, Registry, RegistryError},
-    retrain::lease::{Lease, LeaseError},
-    stage::sink::store::{Put, StoreError, TableStore},
-};
+use object_store::memory::InMemory;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, PutMode, PutOptions};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::storage::lease::{Lease, LeaseError};
+use tagstream_core::storage::store::{Put, StoreError, TableStore};
+use tagstream_model::registry::{Action, Decision, Registration, Registry, RegistryError};
 
 async fn conforms(store: &TableStore) {
     store.prove_conditional_put().await.unwrap();

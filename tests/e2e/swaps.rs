@@ -1,27 +1,21 @@
 //! Models swapped while messages flow: the real engine, a registry that is followed, and no message that notices.
 
 use crate::harness::{STUCK, World, read_rows};
-use arrow::array::{Array, FixedSizeListArray, Int64Array, StringArray, cast::AsArray};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
-use tagstream::{
-    config::ObjectStoreConfig,
-    model::{
-        add_category::add_category,
-        bundle::Bundle,
-        init::{CategoryList, ClipFolder, Init},
-        registry::{Action, Cache, Decision, Registration, Registry},
-    },
-    stage::{
-        infer::Engine,
-        pipeline::{self, Control, EngineModel, RunOptions, Vitals},
-        watch::Watch,
-    },
-};
+use arrow::array::cast::AsArray;
+use arrow::array::{Array, FixedSizeListArray, Int64Array, StringArray};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tagstream::stage::infer::Engine;
+use tagstream::stage::pipeline;
+use tagstream::stage::pipeline::{Control, EngineModel, RunOptions, Vitals};
+use tagstream::stage::watch::Watch;
+use tagstream_core::config::ObjectStoreConfig;
+use tagstream_model::add_category::add_category;
+use tagstream_model::bundle::Bundle;
+use tagstream_model::init::{CategoryList, ClipFolder, Init};
+use tagstream_model::registry::{Action, Cache, Decision, Registration, Registry};
 use tokio::sync::watch;
 
 /// Swaps, each made while pictures of the round before are still on their way.

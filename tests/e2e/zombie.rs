@@ -1,24 +1,17 @@
 //! Two owners of one partition: whoever is first at a start wins, the other drops what is covered; nothing is written twice.
 
 use crate::harness::{World, unique};
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, atomic::Ordering},
-};
-use tagstream::{
-    config::{FileFormat, ObjectStoreConfig},
-    events::{Offset, OffsetRange, PartitionId},
-    stage::{
-        pipeline::RunOptions,
-        sink::{
-            chain::{Chain, TopicIdentity, WriterId},
-            files::{Committed, Fence, FileSink},
-            predictions::{PredictionLayout, PredictionRow},
-            store::TableStore,
-            walk::LogFacts,
-        },
-    },
-};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tagstream::stage::pipeline::RunOptions;
+use tagstream::stage::sink::chain::{Chain, TopicIdentity, WriterId};
+use tagstream::stage::sink::files::{Committed, Fence, FileSink};
+use tagstream::stage::sink::predictions::{PredictionLayout, PredictionRow};
+use tagstream::stage::sink::walk::LogFacts;
+use tagstream_core::config::{FileFormat, ObjectStoreConfig};
+use tagstream_core::events::{Offset, OffsetRange, PartitionId};
+use tagstream_core::storage::store::TableStore;
 
 /// Two processes that do not know of each other: groups of their own, one table.
 #[tokio::test(flavor = "multi_thread")]
@@ -96,7 +89,7 @@ impl Owner {
                 &partition(),
                 &writer,
                 &log,
-                tagstream::config::StartAt::Earliest,
+                tagstream_core::config::StartAt::Earliest,
             )
             .await
             .unwrap();
@@ -178,7 +171,7 @@ async fn two_first_owners_that_see_different_logs_agree_on_the_origin() {
         committed: None,
         identity: TopicIdentity::default(),
     };
-    let start = tagstream::config::StartAt::Earliest;
+    let start = tagstream_core::config::StartAt::Earliest;
     let resume = async |name: &str, low| {
         let writer = WriterId(name.into());
         sink.resume(&partition(), &writer, &log(low), start)

@@ -1,15 +1,14 @@
 //! `tagstream demo`, cut short: what the job can see, and what it cannot.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
-use tagstream::{
-    config::ObjectStoreConfig,
-    model::{registry::Registry, runtime},
-    retrain::{config::RetrainConfig, job::Inputs, label_store::read_labels},
-    stage::sink::store::TableStore,
-};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tagstream::labels::store::read_labels;
+use tagstream::retrain::config::RetrainConfig;
+use tagstream::retrain::job::Inputs;
+use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::storage::store::TableStore;
+use tagstream_model::registry::Registry;
+use tagstream_model::runtime;
 
 /// Runs the demonstration with pictures and training time far too few for a better model: the judge lets none pass.
 fn short_demonstration(out: &Path) {

@@ -2,16 +2,12 @@
 
 use crate::common::garbage::Yard;
 use std::collections::BTreeSet;
-use tagstream::{
-    config::ObjectStoreConfig,
-    events::{DeadLetterKind, ImageReference},
-    model::bundle::{Filter, Fit, Preprocessing},
-    stage::{
-        budget::Budget,
-        decode::{DecodeLimits, decode_into},
-        fetch::Fetcher,
-    },
-};
+use tagstream::stage::budget::Budget;
+use tagstream::stage::fetch::Fetcher;
+use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::events::{DeadLetterKind, ImageReference};
+use tagstream_image::decode::{DecodeLimits, decode_into};
+use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 
 async fn outcome(
     message: &[u8],
@@ -39,7 +35,12 @@ async fn outcome(
         &mut pixels,
     )
     .map(drop)
-    .map_err(|e| (e.kind(), e.to_string()))
+    .map_err(|e| {
+        (
+            tagstream::stage::decoding::dead_letter_kind(e.fault()),
+            e.to_string(),
+        )
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,22 +1,14 @@
 //! Fetching against servers on loopback: names that change their address, retries, memory, concurrency.
 
 use crate::common::web_server::{Answer, WebServer};
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
-use tagstream::{
-    config::{FetchConfig, ObjectStoreConfig},
-    events::DeadLetterKind,
-    stage::{
-        budget::Budget,
-        fetch::{FetchError, Fetcher, Lookup, LookupFuture},
-    },
-};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tagstream::stage::budget::Budget;
+use tagstream::stage::fetch::{FetchError, Fetcher, Lookup, LookupFuture};
+use tagstream_core::config::{FetchConfig, ObjectStoreConfig};
+use tagstream_core::events::DeadLetterKind;
 
 /// Answers the first lookup with the first list, the next with the next, and keeps to the last.
 struct Script {

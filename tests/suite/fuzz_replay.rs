@@ -3,11 +3,11 @@
 #[path = "../../fuzz/bodies.rs"]
 mod bodies;
 
-use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
-};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 fn seeds(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))

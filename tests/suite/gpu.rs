@@ -3,24 +3,19 @@
 //! tests then prove nothing but themselves.
 
 use crate::common::not_tested;
-use std::{path::PathBuf, sync::LazyLock};
-use tagstream::{
-    config::{ModelConfig, Provider},
-    demo::scenes::{Scene, Style, categories},
-    model::{
-        bundle::Bundle,
-        clip::vision::{Precision, TowerOptions},
-        init::{CategoryList, ClipFolder, Init},
-        parity::Parity,
-        runtime::{Device, Runtime},
-        session::{Pixels, SessionOptions},
-        tagger::{Inference, Tagger, TaggerOptions},
-    },
-    stage::{
-        decode::{DecodeLimits, decode_into},
-        infer::Engine,
-    },
-};
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use tagstream::demo::scenes::{Scene, Style, categories};
+use tagstream::stage::infer::Engine;
+use tagstream_core::config::{ModelConfig, Provider};
+use tagstream_image::decode::{DecodeLimits, decode_into};
+use tagstream_model::bundle::Bundle;
+use tagstream_model::clip::vision::{Precision, TowerOptions};
+use tagstream_model::init::{CategoryList, ClipFolder, Init};
+use tagstream_model::parity::Parity;
+use tagstream_model::runtime::{Device, Runtime};
+use tagstream_model::session::{Pixels, SessionOptions};
+use tagstream_model::tagger::{Inference, Tagger, TaggerOptions};
 
 fn provider(what: &str) -> Option<Provider> {
     match std::env::var("TAGSTREAM_TEST_PROVIDER").as_deref() {

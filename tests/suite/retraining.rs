@@ -4,10 +4,8 @@ mod kills;
 mod world;
 
 use std::time::Duration;
-use tagstream::{
-    model::registry::{Action, Verdict},
-    retrain::judge::is_held_out,
-};
+use tagstream::retrain::judge::is_held_out;
+use tagstream_model::registry::{Action, Verdict};
 use world::{RUNTIME, Words, World, truth};
 
 /// The whole method, cut to what a debug build does in seconds.

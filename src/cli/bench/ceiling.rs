@@ -3,21 +3,18 @@
 use super::pictures::Pictures;
 use anyhow::Context;
 use serde::Serialize;
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
-use tagstream::{
-    model::{session::PixelBuffer, tagger::Tagger},
-    stage::decode::{DecodeLimits, decode_into, decode_work},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use tagstream_image::decode::{DecodeLimits, decode_into, decode_work};
+use tagstream_model::session::PixelBuffer;
+use tagstream_model::tagger::Tagger;
 
 /// Batch sizes of which the best counts as the model's speed.
 const BATCHES: [usize; 5] = [1, 2, 4, 8, 16];
 
 /// The parts, ready to be measured.
-pub struct Bench<'a> {
+pub(super) struct Bench<'a> {
     tagger: &'a Tagger,
     pictures: &'a Pictures,
     /// Pictures as the model wants them, one after the other: at least the largest batch for every worker.
@@ -28,14 +25,14 @@ pub struct Bench<'a> {
 /// On which side of the stage's own run the parts are measured. Decoding is its neighbour on both: where files are large it is most of
 /// the stage's work, and there the machine's drift counts most.
 #[derive(Debug, Clone, Copy)]
-pub enum Side {
+pub(super) enum Side {
     Before,
     After,
 }
 
 /// What the parts do, images a second.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Ceiling {
+pub(super) struct Ceiling {
     /// (a): encoder and head in a loop, all workers.
     pub model: f64,
     /// (b) times cores: decoding and resizing, a thread on every core.
@@ -44,12 +41,12 @@ pub struct Ceiling {
 
 impl Ceiling {
     /// min(a, b x cores): right where the two parts have cores of their own, or one of them costs next to nothing.
-    pub fn least(&self) -> f64 {
+    pub(super) fn least(&self) -> f64 {
         self.model.min(self.decode)
     }
 
     /// The mean with another measurement of the same length.
-    pub fn mean(&self, other: &Ceiling) -> Ceiling {
+    pub(super) fn mean(&self, other: &Ceiling) -> Ceiling {
         Ceiling {
             model: (self.model + other.model) / 2.0,
             decode: (self.decode + other.decode) / 2.0,
@@ -57,14 +54,14 @@ impl Ceiling {
     }
 
     /// 1 / (1/a + 1/(b x cores)): what the same cores can do of both.
-    pub fn shared(&self) -> f64 {
+    pub(super) fn shared(&self) -> f64 {
         1.0 / (1.0 / self.model + 1.0 / self.decode)
     }
 }
 
 /// Bytes that one image moves on its way, by what is written.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct BytesPerImage {
+pub(super) struct BytesPerImage {
     /// The file, copied out of the page cache or a socket.
     pub file: f64,
     /// Decoded pixels, at the reduced size where the decoder reduces.
@@ -84,7 +81,7 @@ const ROW_COPIES: f64 = 4.0;
 
 impl<'a> Bench<'a> {
     /// Decodes what the model is to be measured on.
-    pub fn new(tagger: &'a Tagger, pictures: &'a Pictures) -> anyhow::Result<Self> {
+    pub(super) fn new(tagger: &'a Tagger, pictures: &'a Pictures) -> anyhow::Result<Self> {
         let image = tagger.model().shape.image_bytes();
         let count = tagger.workers() * BATCHES[BATCHES.len() - 1];
         let mut tensors = tagger.buffer(image * count);
@@ -107,7 +104,7 @@ impl<'a> Bench<'a> {
     }
 
     /// The batch with which the model is fastest, all workers at once.
-    pub fn best_batch(&self, time: Duration) -> anyhow::Result<usize> {
+    pub(super) fn best_batch(&self, time: Duration) -> anyhow::Result<usize> {
         let mut best = (0.0, 1);
         for batch in BATCHES {
             // The first run of a shape is slow.
@@ -122,7 +119,12 @@ impl<'a> Bench<'a> {
     }
 
     /// Measures both parts, one after the other; decoding last before the stage is measured and first afterwards.
-    pub fn measure(&self, batch: usize, time: Duration, side: Side) -> anyhow::Result<Ceiling> {
+    pub(super) fn measure(
+        &self,
+        batch: usize,
+        time: Duration,
+        side: Side,
+    ) -> anyhow::Result<Ceiling> {
         let (model, decode) = match side {
             Side::Before => {
                 let model = self.model(batch, time)?;
@@ -179,7 +181,7 @@ impl<'a> Bench<'a> {
     }
 
     /// What the pictures and the model make the stage move.
-    pub fn bytes_per_image(&self) -> anyhow::Result<BytesPerImage> {
+    pub(super) fn bytes_per_image(&self) -> anyhow::Result<BytesPerImage> {
         let model = self.tagger.model();
         let (mut decoded, mut resampled) = (0, 0);
         for picture in &self.pictures.all {

@@ -1,22 +1,21 @@
 //! The broker of a run and what is asked of it: topics, references, how many messages a topic holds.
 
 use anyhow::{Context, bail};
-use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
-    consumer::{BaseConsumer, Consumer},
-    error::{KafkaError, RDKafkaErrorCode},
-    producer::{BaseProducer, BaseRecord, Producer},
-};
-use std::{thread, time::Duration};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use std::thread;
+use std::time::Duration;
 use tagstream::demo::broker::EmbeddedBroker;
 
 /// One answer of the broker may take this long.
 const ANSWER: Duration = Duration::from_secs(20);
 
 /// The broker.
-pub enum Cluster {
+pub(super) enum Cluster {
     /// In this process.
     Embedded(EmbeddedBroker),
     /// Somewhere else.
@@ -25,7 +24,7 @@ pub enum Cluster {
 
 impl Cluster {
     /// Starts the embedded broker unless others are named.
-    pub fn open(brokers: Option<&str>) -> anyhow::Result<Self> {
+    pub(super) fn open(brokers: Option<&str>) -> anyhow::Result<Self> {
         Ok(match brokers {
             Some(brokers) => Cluster::Real(brokers.to_owned()),
             None => Cluster::Embedded(EmbeddedBroker::start()?),
@@ -33,7 +32,7 @@ impl Cluster {
     }
 
     /// For the report.
-    pub fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Cluster::Embedded(_) => "embedded",
             Cluster::Real(_) => "kafka",
@@ -41,7 +40,7 @@ impl Cluster {
     }
 
     /// `host:port`, comma-separated.
-    pub fn bootstrap(&self) -> &str {
+    pub(super) fn bootstrap(&self) -> &str {
         match self {
             Cluster::Embedded(broker) => broker.bootstrap_servers(),
             Cluster::Real(brokers) => brokers,
@@ -55,7 +54,7 @@ impl Cluster {
     }
 
     /// Creates a topic that was not there.
-    pub fn create(&self, topic: &str, partitions: i32) -> anyhow::Result<()> {
+    pub(super) fn create(&self, topic: &str, partitions: i32) -> anyhow::Result<()> {
         if let Cluster::Embedded(broker) = self {
             return Ok(broker.create_topic(topic, partitions)?);
         }
@@ -75,7 +74,7 @@ impl Cluster {
     }
 
     /// A producer of references.
-    pub fn producer(&self) -> anyhow::Result<References> {
+    pub(super) fn producer(&self) -> anyhow::Result<References> {
         let producer = self
             .client()
             .set("linger.ms", "1")
@@ -85,7 +84,7 @@ impl Cluster {
     }
 
     /// Counts the messages of a topic.
-    pub fn counter(&self, topic: &str, partitions: i32) -> anyhow::Result<Counter> {
+    pub(super) fn counter(&self, topic: &str, partitions: i32) -> anyhow::Result<Counter> {
         Ok(Counter {
             consumer: self.client().create()?,
             topic: topic.to_owned(),
@@ -95,13 +94,13 @@ impl Cluster {
 }
 
 /// Writes references.
-pub struct References {
+pub(super) struct References {
     producer: BaseProducer,
 }
 
 impl References {
     /// Sends one; blocks only while the queue is full.
-    pub fn send(
+    pub(super) fn send(
         &self,
         topic: &str,
         partition: i32,
@@ -123,7 +122,7 @@ impl References {
     }
 
     /// Waits until all are written.
-    pub fn flush(&self) -> anyhow::Result<()> {
+    pub(super) fn flush(&self) -> anyhow::Result<()> {
         self.producer
             .flush(Duration::from_secs(60))
             .context("writing references")
@@ -131,7 +130,7 @@ impl References {
 }
 
 /// Counts the messages of a topic by its partitions' ends.
-pub struct Counter {
+pub(super) struct Counter {
     consumer: BaseConsumer,
     topic: String,
     partitions: i32,
@@ -139,7 +138,7 @@ pub struct Counter {
 
 impl Counter {
     /// How many messages there are.
-    pub fn count(&self) -> anyhow::Result<usize> {
+    pub(super) fn count(&self) -> anyhow::Result<usize> {
         let mut count = 0;
         for partition in 0..self.partitions {
             let (_, end) = self
@@ -152,7 +151,7 @@ impl Counter {
     }
 
     /// Waits until there are `count`, asking `alive` meanwhile.
-    pub fn wait_for(
+    pub(super) fn wait_for(
         &self,
         count: usize,
         mut alive: impl FnMut() -> anyhow::Result<()>,

@@ -1,22 +1,23 @@
 //! Memory that processes hold on GPUs, as the driver's `nvidia-smi` tells it.
 
-use std::{collections::BTreeSet, process::Command};
+use std::collections::BTreeSet;
+use std::process::Command;
 
 /// A point in time to compare with, where the driver does not tell processes apart.
-pub struct DeviceMemory {
+pub(super) struct DeviceMemory {
     before: u64,
 }
 
 impl DeviceMemory {
     /// Looks at the GPUs before a process starts; `None` where the driver cannot be asked.
-    pub fn before() -> Option<Self> {
+    pub(super) fn before() -> Option<Self> {
         let before = sum(&ask("--query-gpu=memory.used")?)?;
         Some(DeviceMemory { before })
     }
 
     /// Bytes that `family` holds on all GPUs. In a container the driver may know processes by other numbers, or not list them:
     /// then what all GPUs hold beyond what they held before.
-    pub fn of(&self, family: &BTreeSet<u32>) -> Option<u64> {
+    pub(super) fn of(&self, family: &BTreeSet<u32>) -> Option<u64> {
         let listed = ask("--query-compute-apps=pid,used_memory")?;
         let mebibytes = match of_processes(&listed, family) {
             Some(mebibytes) => mebibytes,

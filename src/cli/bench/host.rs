@@ -5,7 +5,7 @@ use std::fs;
 
 /// What a figure depends on.
 #[derive(Debug, Clone, Serialize)]
-pub struct Host {
+pub(super) struct Host {
     /// The processor's name.
     pub cpu: String,
     /// Cores that this process may use.
@@ -18,7 +18,7 @@ pub struct Host {
 
 impl Host {
     /// This machine; what the system does not tell is `unknown` or 0.
-    pub fn this() -> Self {
+    pub(super) fn this() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let value = |text: &str, key: &str| {
             let line = text.lines().find(|line| line.starts_with(key))?;

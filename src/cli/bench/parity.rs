@@ -3,24 +3,20 @@
 use super::pictures::Pictures;
 use anyhow::Context;
 use serde::Serialize;
-use tagstream::{
-    config::ObjectStoreConfig,
-    model::{
-        bundle::Bundle,
-        parity::Parity,
-        runtime::{Device, Runtime},
-        session::SessionOptions,
-        tagger::{Tagger, TaggerOptions},
-    },
-    stage::decode::{DecodeLimits, decode_into},
-};
+use tagstream_core::config::ObjectStoreConfig;
+use tagstream_image::decode::{DecodeLimits, decode_into};
+use tagstream_model::bundle::Bundle;
+use tagstream_model::parity::Parity;
+use tagstream_model::runtime::{Device, Runtime};
+use tagstream_model::session::SessionOptions;
+use tagstream_model::tagger::{Tagger, TaggerOptions};
 
 /// Pictures compared at most: a large model on the processor is slow.
 const PICTURES: usize = 48;
 
 /// A comparison, for the report.
 #[derive(Debug, Clone, Serialize)]
-pub struct Comparison {
+pub(super) struct Comparison {
     /// The reference's id.
     pub reference: String,
     /// Whether it is the same model.
@@ -32,7 +28,7 @@ pub struct Comparison {
 
 impl Comparison {
     /// Compares `bundle` as `session` opens it with `reference` on the processor.
-    pub fn make(
+    pub(super) fn make(
         runtime: &Runtime,
         bundle: &Bundle,
         session: &SessionOptions,
@@ -72,7 +68,7 @@ impl Comparison {
     }
 
     /// One line for people.
-    pub fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         let Parity {
             images,
             embedding_cosine,

@@ -4,17 +4,15 @@ use super::BenchArgs;
 use anyhow::{Context, ensure};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
-use tagstream::{
-    demo::photograph::photograph_jpeg,
-    error::usage,
-    stage::decode::{DecodeLimits, probe},
-};
+use tagstream::demo::photograph::photograph_jpeg;
+use tagstream_core::error::usage;
+use tagstream_image::decode::{DecodeLimits, probe};
 
 /// Width over height of generated pictures.
 const ASPECT: f64 = 4.0 / 3.0;
 
 /// One picture.
-pub struct Picture {
+pub(super) struct Picture {
     /// Its address.
     pub uri: String,
     /// The file's content.
@@ -24,7 +22,7 @@ pub struct Picture {
 }
 
 /// The pictures of a run.
-pub struct Pictures {
+pub(super) struct Pictures {
     /// In the order in which they are sent, again and again.
     pub all: Vec<Picture>,
     /// The folder that all of them lie in.
@@ -35,7 +33,7 @@ pub struct Pictures {
 
 impl Pictures {
     /// Reads those of the folder named, or generates some.
-    pub fn collect(args: &BenchArgs, scratch: &Path) -> anyhow::Result<Self> {
+    pub(super) fn collect(args: &BenchArgs, scratch: &Path) -> anyhow::Result<Self> {
         ensure!(args.pictures > 0, usage("--pictures: at least 1"));
         let (folder, source) = match &args.images {
             Some(folder) => (folder.canonicalize(), "a folder".to_owned()),
@@ -68,12 +66,12 @@ impl Pictures {
     }
 
     /// Mean size of a file.
-    pub fn mean_bytes(&self) -> f64 {
+    pub(super) fn mean_bytes(&self) -> f64 {
         self.all.iter().map(|p| p.bytes.len() as f64).sum::<f64>() / self.all.len() as f64
     }
 
     /// Mean size of a picture, megapixels.
-    pub fn mean_megapixels(&self) -> f64 {
+    pub(super) fn mean_megapixels(&self) -> f64 {
         self.all.iter().map(|p| p.pixels as f64).sum::<f64>() / self.all.len() as f64 / 1e6
     }
 }

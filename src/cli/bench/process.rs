@@ -1,22 +1,17 @@
 //! What a running process and its children use, as Linux tells it: time by thread name, memory, bytes through system calls.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use std::{fs, thread};
 
 /// How often memory is looked at. The system goes through every page for the answer, on the cores that are measured.
 const SAMPLE: Duration = Duration::from_secs(1);
 
 /// Use so far.
 #[derive(Debug, Clone, Default)]
-pub struct Usage {
+pub(super) struct Usage {
     /// Seconds of processor time by thread name, numbers taken off.
     pub seconds: BTreeMap<String, f64>,
     /// Bytes read through system calls.
@@ -27,7 +22,7 @@ pub struct Usage {
 
 impl Usage {
     /// Of `pid` and its children.
-    pub fn of(pid: u32) -> Self {
+    pub(super) fn of(pid: u32) -> Self {
         let mut usage = Usage::default();
         for pid in family(pid) {
             let tasks = fs::read_dir(format!("/proc/{pid}/task"));
@@ -48,7 +43,7 @@ impl Usage {
     }
 
     /// What was used since `earlier`.
-    pub fn since(&self, earlier: &Usage) -> Usage {
+    pub(super) fn since(&self, earlier: &Usage) -> Usage {
         let before = |name: &str| earlier.seconds.get(name).copied().unwrap_or(0.0);
         let seconds = self.seconds.iter();
         Usage {
@@ -76,7 +71,7 @@ fn field(text: &str, key: &str) -> u64 {
 }
 
 /// `pid` and all that descend from it.
-pub fn family(pid: u32) -> BTreeSet<u32> {
+pub(super) fn family(pid: u32) -> BTreeSet<u32> {
     let mut parents = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(child) = entry
@@ -110,7 +105,7 @@ pub fn family(pid: u32) -> BTreeSet<u32> {
 }
 
 /// Watches how much memory a process and its children take; pages that several of them share count once.
-pub struct MemoryWatch {
+pub(super) struct MemoryWatch {
     stop: Arc<AtomicBool>,
     peak: Arc<AtomicU64>,
     thread: Option<thread::JoinHandle<()>>,
@@ -118,7 +113,7 @@ pub struct MemoryWatch {
 
 impl MemoryWatch {
     /// Starts watching.
-    pub fn start(pid: u32) -> Self {
+    pub(super) fn start(pid: u32) -> Self {
         let (stop, peak) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),
@@ -145,7 +140,7 @@ impl MemoryWatch {
     }
 
     /// The most so far, bytes.
-    pub fn peak_bytes(&self) -> u64 {
+    pub(super) fn peak_bytes(&self) -> u64 {
         self.peak.load(Ordering::Relaxed)
     }
 }

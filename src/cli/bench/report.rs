@@ -1,22 +1,23 @@
 //! The figures of a run: medians with their spread, ratios, JSON and text.
 
-use super::{
-    BenchArgs,
-    ceiling::{BytesPerImage, Ceiling},
-    host::Host,
-    parity::Comparison,
-    pictures::Pictures,
-    subject::Outcome,
-};
+use super::BenchArgs;
+use super::ceiling::{BytesPerImage, Ceiling};
+use super::host::Host;
+use super::parity::Comparison;
+use super::pictures::Pictures;
+use super::subject::Outcome;
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, io::Write, path::Path};
-use tagstream::model::{bundle::Bundle, tagger::Tagger};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use tagstream_model::bundle::Bundle;
+use tagstream_model::tagger::Tagger;
 
 /// The middle of some values, and how far they lie apart.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spread {
+pub(super) struct Spread {
     /// The median.
     #[serde(rename = "median")]
     pub middle: f64,
@@ -30,7 +31,7 @@ pub struct Spread {
 ///
 /// # Panics
 /// If there are no values.
-pub fn median(values: impl Iterator<Item = f64>) -> Spread {
+pub(super) fn median(values: impl Iterator<Item = f64>) -> Spread {
     let mut values: Vec<f64> = values.collect();
     assert!(!values.is_empty(), "a median of nothing");
     values.sort_by(f64::total_cmp);
@@ -48,7 +49,7 @@ pub fn median(values: impl Iterator<Item = f64>) -> Spread {
 }
 
 /// Everything that was measured.
-pub struct Report<'a> {
+pub(super) struct Report<'a> {
     pub args: &'a BenchArgs,
     pub bundle: &'a Bundle,
     pub tagger: &'a Tagger,
@@ -125,7 +126,7 @@ impl Report<'_> {
     }
 
     /// All figures.
-    pub fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let cores = Host::this().cores;
         let model = self.tagger.model();
         let overrides: BTreeMap<String, String> = std::env::vars()
@@ -185,7 +186,7 @@ impl Report<'_> {
     }
 
     /// The figures that people look for first, to stderr.
-    pub fn print(&self) {
+    pub(super) fn print(&self) {
         let line = |name: &str, value: String| eprintln!("  {name:<46} {value}");
         let rate = |s: Spread| format!("{:.1} ({:.1} to {:.1})", s.middle, s.least, s.most);
         let share = |s: Spread| format!("{:.3} ({:.3} to {:.3})", s.middle, s.least, s.most);
@@ -269,7 +270,7 @@ impl Report<'_> {
 }
 
 /// Appends one line to a file of JSON lines.
-pub fn append(path: &Path, json: &Value) -> anyhow::Result<()> {
+pub(super) fn append(path: &Path, json: &Value) -> anyhow::Result<()> {
     let open = || -> std::io::Result<()> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;

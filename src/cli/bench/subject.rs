@@ -1,23 +1,21 @@
 //! What is measured from broker to Parquet: the stage, or another program that does the same work. Either is a process of its
 //! own, warm and idle when the clock starts.
 
-use super::{
-    cluster::{Cluster, Counter, References},
-    gpu::DeviceMemory,
-    pictures::Pictures,
-    process::{MemoryWatch, Usage, family},
-    table::{Latency, Row, Table, latency, milliseconds, sorted, steady_rate},
-};
+use super::cluster::{Cluster, Counter, References};
+use super::gpu::DeviceMemory;
+use super::pictures::Pictures;
+use super::process::{MemoryWatch, Usage, family};
+use super::table::{Latency, Row, Table, latency, milliseconds, sorted, steady_rate};
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
-use std::{
-    fs::{self, File},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant, SystemTime},
-};
-use tagstream::{config::Provider, events::ImageReference};
+use std::fs;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+use tagstream_core::config::Provider;
+use tagstream_core::events::ImageReference;
 
 /// The process may take this long to get ready, and to end.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -26,7 +24,7 @@ const FILE_AGE_MS: u64 = 4_000;
 
 /// What is measured.
 #[derive(Debug, Clone)]
-pub enum Subject {
+pub(super) enum Subject {
     /// `tagstream run`.
     Stage,
     /// Another program.
@@ -35,7 +33,7 @@ pub enum Subject {
 
 impl Subject {
     /// For people.
-    pub fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Subject::Stage => "stage",
             Subject::Peer(_) => "peer",
@@ -45,7 +43,7 @@ impl Subject {
 
 /// What is sent.
 #[derive(Debug, Clone, Copy)]
-pub struct Load {
+pub(super) struct Load {
     /// Images that count.
     pub images: usize,
     /// Images sent before, so that everything is warm.
@@ -56,7 +54,7 @@ pub struct Load {
 
 impl Load {
     /// All at once.
-    pub fn flood(images: usize, warm: usize) -> Self {
+    pub(super) fn flood(images: usize, warm: usize) -> Self {
         Load {
             images,
             warm,
@@ -65,7 +63,7 @@ impl Load {
     }
 
     /// Evenly, `rate` a second.
-    pub fn paced(images: usize, warm: usize, rate: f64) -> Self {
+    pub(super) fn paced(images: usize, warm: usize, rate: f64) -> Self {
         Load {
             rate: Some(rate),
             ..Load::flood(images, warm)
@@ -75,7 +73,7 @@ impl Load {
 
 /// What came out.
 #[derive(Debug, Clone, Serialize)]
-pub struct Outcome {
+pub(super) struct Outcome {
     /// Images that count.
     pub images: usize,
     /// From the start of the process to its first finished row; references waited for it.
@@ -110,7 +108,7 @@ pub struct Outcome {
 }
 
 /// Where a subject runs.
-pub struct World<'a> {
+pub(super) struct World<'a> {
     pub cluster: &'a Cluster,
     pub pictures: &'a Pictures,
     pub bundle: &'a Path,
@@ -180,7 +178,7 @@ struct Topics {
 
 impl World<'_> {
     /// Runs `subject` under `load`.
-    pub fn run(&self, subject: &Subject, load: &Load) -> anyhow::Result<Outcome> {
+    pub(super) fn run(&self, subject: &Subject, load: &Load) -> anyhow::Result<Outcome> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let id = format!("bench-{}-{number}", std::process::id());
         self.run_named(&id, subject, load)

@@ -1,22 +1,19 @@
 //! The rows that a run left behind, and what their times say.
 
 use anyhow::Context;
-use arrow::{
-    array::AsArray,
-    compute::cast,
-    datatypes::{DataType, TimeUnit, TimestampMicrosecondType},
-};
+use arrow::array::AsArray;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Serialize;
-use std::{
-    fs::{self, File},
-    path::Path,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::fs;
+use std::fs::File;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Time from a message's timestamp to its finished row, milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Latency {
+pub(super) struct Latency {
     /// Median.
     pub p50_ms: f64,
     /// 99th percentile.
@@ -24,14 +21,14 @@ pub struct Latency {
 }
 
 /// Since 1970.
-pub fn milliseconds(time: SystemTime) -> f64 {
+pub(super) fn milliseconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0.0, |d| d.as_secs_f64() * 1e3)
 }
 
 /// A row's place and times, milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Row {
+pub(super) struct Row {
     pub number: usize,
     pub event_ms: f64,
     pub processed_ms: f64,
@@ -39,7 +36,7 @@ pub struct Row {
 
 /// All rows of a run, and the files they are in.
 #[derive(Default)]
-pub struct Table {
+pub(super) struct Table {
     pub rows: Vec<Row>,
     pub files: usize,
     pub bytes: u64,
@@ -48,7 +45,7 @@ pub struct Table {
 
 impl Table {
     /// Reads every Parquet file below `folder`.
-    pub fn read(folder: &Path) -> anyhow::Result<Self> {
+    pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
         let mut table = Table::default();
         let mut folders = vec![folder.to_owned()];
         while let Some(folder) = folders.pop() {
@@ -100,21 +97,21 @@ impl Table {
 }
 
 /// In ascending order.
-pub fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+pub(super) fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values
 }
 
 /// Rows a second between the first and the last tenth.
-pub fn steady_rate(rows: &[Row]) -> f64 {
+pub(super) fn steady_rate(rows: &[Row]) -> f64 {
     let times = sorted(rows.iter().map(|r| r.processed_ms));
     let (first, last) = (times.len() / 10, times.len() - 1 - times.len() / 10);
     (last - first) as f64 / ((times[last] - times[first]) / 1e3)
 }
 
 /// Of these rows.
-pub fn latency(rows: &[Row]) -> Latency {
+pub(super) fn latency(rows: &[Row]) -> Latency {
     let values = sorted(rows.iter().map(|r| r.processed_ms - r.event_ms));
     let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
     Latency {

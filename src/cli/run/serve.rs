@@ -1,21 +1,14 @@
 //! The stage's HTTP port.
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
-};
-use tagstream::{
-    config::StageConfig,
-    ops::{
-        self,
-        http::{Conditions, Server, View},
-    },
-    stage::{
-        infer::Engine,
-        pipeline::{Control, Vitals},
-    },
-};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tagstream::ops;
+use tagstream::ops::http::{Conditions, Server, View};
+use tagstream::stage::infer::Engine;
+use tagstream::stage::pipeline::{Control, Vitals};
+use tagstream_core::config::StageConfig;
 use tokio::sync::watch;
 
 /// Opens the port, if one is configured; it closes when the server is dropped.

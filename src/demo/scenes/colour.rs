@@ -4,7 +4,7 @@ use rand::{Rng, RngExt};
 
 /// An sRGB colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rgb(pub [u8; 3]);
+pub(super) struct Rgb(pub [u8; 3]);
 
 impl Rgb {
     pub(super) const BLACK: Rgb = Rgb([18, 18, 22]);
@@ -32,7 +32,7 @@ impl Rgb {
     }
 
     /// The colour in OKLab (Ottosson 2020): lightness in `[0, 1]`, two opponent axes.
-    pub fn oklab(self) -> [f32; 3] {
+    pub(super) fn oklab(self) -> [f32; 3] {
         let [r, g, b] = self.0.map(|channel| LINEAR[usize::from(channel)]);
         let l = (0.412_221_47 * r + 0.536_332_54 * g + 0.051_445_993 * b).cbrt();
         let m = (0.211_903_5 * r + 0.680_699_5 * g + 0.107_396_96 * b).cbrt();
@@ -45,7 +45,7 @@ impl Rgb {
     }
 
     /// Euclidean distance in OKLab: black to white is 1, neighbouring hues about 0.1.
-    pub fn distance(self, other: Rgb) -> f32 {
+    pub(super) fn distance(self, other: Rgb) -> f32 {
         lab_distance(self.oklab(), other.oklab())
     }
 }

@@ -24,11 +24,11 @@ pub use catalogue::categories;
 pub use style::{Style, UnknownStyle};
 pub use writer::{Container, WriteError, WriteOptions, write};
 
-use crate::events::BoundingBox;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 use sprite::{Pose, Sprite};
+use tagstream_core::events::BoundingBox;
 use tiny_skia::Pixmap;
 
 /// Sides a scene may have, in pixels.

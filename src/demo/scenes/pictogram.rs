@@ -18,7 +18,7 @@ use tiny_skia::{
 /// Why a pictogram's text was not understood.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("pictogram part `{part}`: {reason}")]
-pub struct PictogramError {
+pub(super) struct PictogramError {
     /// The part's text.
     pub part: String,
     /// What is wrong with it.
@@ -79,7 +79,7 @@ pub(super) struct Part {
 
 /// A category's picture.
 #[derive(Debug, Clone)]
-pub struct Pictogram {
+pub(super) struct Pictogram {
     parts: Vec<Part>,
 }
 
@@ -99,7 +99,7 @@ impl Pictogram {
     /// # Errors
     ///
     /// If a part does not follow the module's language.
-    pub fn parse(parts: &[&str]) -> Result<Pictogram, PictogramError> {
+    pub(super) fn parse(parts: &[&str]) -> Result<Pictogram, PictogramError> {
         let mut parsed = Vec::new();
         for text in parts {
             parse_part(text, &mut parsed).map_err(|reason| PictogramError {

@@ -4,7 +4,8 @@ use super::colour::{PALETTE, Rgb};
 use super::pictogram::Role;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::fmt;
+use std::str::FromStr;
 
 /// How scenes look. The demo model is trained on [`Style::Plain`] only; the others are shifts away from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,12 +1,13 @@
 //! Scenes as files: JPEGs in a folder or a tar, and what is in them beside.
 
 use super::{EncodeError, SIZES, Scene, Style, categories};
-use crate::events::BoundingBox;
 use rayon::prelude::*;
 use serde::Serialize;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
+use tagstream_core::events::BoundingBox;
 
 /// Scenes drawn before they are written; bounds the memory.
 const CHUNK: u64 = 512;

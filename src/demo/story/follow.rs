@@ -1,23 +1,19 @@
 //! Following the stage from outside: what it has written to the predictions and dead-letter topics.
 
 use super::{DemoError, RunningStage, Story, topic};
-use crate::events::header;
-use rdkafka::{
-    ClientConfig, Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
-    message::{Headers, OwnedMessage},
-};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, OwnedMessage};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde::Deserialize;
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+use tagstream_core::events::header;
 
 /// The part of a prediction that is followed.
 #[derive(Deserialize)]
 struct Seen {
     model_version: String,
-    source: crate::events::SourcePosition,
+    source: tagstream_core::events::SourcePosition,
 }
 
 /// What has come out of the stage so far, each source position counted once.

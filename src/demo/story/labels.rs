@@ -1,18 +1,16 @@
 //! The labels of the demonstration: a small part of the truth about the first half of the stream.
 
 use super::{DemoError, RunningStage, Story};
-use crate::{
-    config::ObjectStoreConfig,
-    demo::scenes::{Scene, categories},
-    events::LabelEvent,
-    retrain::{
-        label_store::{TableError, read_labels},
-        labels::LabelTable,
-    },
-    stage::sink::store::TableStore,
-};
-use rand::{RngExt, SeedableRng, rngs::StdRng};
-use std::{path::PathBuf, time::Duration};
+use crate::demo::scenes::{Scene, categories};
+use crate::labels::LabelTable;
+use crate::labels::store::{TableError, read_labels};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::path::PathBuf;
+use std::time::Duration;
+use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::events::LabelEvent;
+use tagstream_core::storage::store::TableStore;
 
 /// What a labeller says who looks at `share` of all pairs of a scene and a category, chosen at random: one event a scene
 /// of which anything is said. `uri` tells where a scene's picture is.

@@ -1,13 +1,12 @@
 //! What the demonstration sends: references to scenes, and some that are broken on purpose.
 
 use super::{DemoError, Story, io_error, topic};
-use crate::events::{DeadLetterKind, ImageReference, LabelEvent};
-use rdkafka::{
-    ClientConfig,
-    error::{KafkaError, RDKafkaErrorCode},
-    producer::{BaseRecord, Producer, ThreadedProducer},
-};
-use std::{path::Path, time::Duration};
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use std::path::Path;
+use std::time::Duration;
+use tagstream_core::events::{DeadLetterKind, ImageReference, LabelEvent};
 
 /// A message that must end as a dead letter.
 #[derive(Debug, Clone)]

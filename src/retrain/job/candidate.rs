@@ -1,29 +1,22 @@
 //! The candidate: trained from the champion, calibrated, written as a bundle into the work folder.
 
 use super::{Inputs, Job, JobError, News, Part};
-use crate::{
-    eval::calibration::{ThresholdTarget, temperature, thresholds},
-    model::{
-        bundle::{
-            Bundle, BundleWriter, Calibration, Draft, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE,
-            Lineage,
-        },
-        text::TextEncoder,
-    },
-    retrain::{
-        config::CalibrationTarget,
-        features::FeatureStore,
-        report::EpochLosses,
-        scoring::Scorer,
-        trainer::{self, Progress, TrainError, TrainOptions, stored_weights},
-    },
-    trm::{
-        model::Model,
-        prompts::{PromptTokens, Prompts},
-    },
-};
+use crate::retrain::config::CalibrationTarget;
+use crate::retrain::report::EpochLosses;
 use chrono::Utc;
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tagstream_model::bundle::{
+    Bundle, BundleWriter, Calibration, Draft, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE, Lineage,
+};
+use tagstream_model::text::TextEncoder;
+use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
+use tagstream_train::features::FeatureStore;
+use tagstream_train::trainer;
+use tagstream_train::trainer::scoring::Scorer;
+use tagstream_train::trainer::{Progress, TrainError, TrainOptions, stored_weights};
+use tagstream_train::trm::model::Model;
+use tagstream_train::trm::prompts::{PromptTokens, Prompts};
 
 /// A candidate in the work folder.
 pub(super) struct Candidate {

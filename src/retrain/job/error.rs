@@ -1,11 +1,11 @@
 //! Why a run fails.
 
-use super::super::{label_store::TableError, lease::LeaseError};
-use crate::{
-    config::ConfigError,
-    model::{bundle::BundleError, registry::RegistryError},
-};
+use crate::labels::store::TableError;
 use std::path::PathBuf;
+use tagstream_core::config::ConfigError;
+use tagstream_core::storage::lease::LeaseError;
+use tagstream_model::bundle::BundleError;
+use tagstream_model::registry::RegistryError;
 
 /// Why a run failed. Whatever the reason, the registry is as before.
 #[derive(Debug, thiserror::Error)]

@@ -1,21 +1,17 @@
 //! The images behind addresses, fetched under the same rules as in the stage.
 
 use super::{Inputs, Job, JobError, News, Part};
-use crate::{
-    model::bundle::Bundle,
-    retrain::{
-        config::RetrainConfig,
-        features::{Encoder, Extraction, FeatureStore, Identity, ImageBytes, ImageError, Progress},
-    },
-    stage::{
-        budget::Budget,
-        decode::DecodeLimits,
-        fetch::{FetchError, Fetcher},
-    },
-};
+use crate::retrain::config::RetrainConfig;
+use crate::stage::budget::Budget;
+use crate::stage::fetch::{FetchError, Fetcher};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use std::{collections::HashMap, path::PathBuf};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use tagstream_model::bundle::Bundle;
+use tagstream_train::features::{
+    Encoder, Extraction, FeatureStore, Identity, ImageBytes, ImageError, Progress,
+};
 use tokio::runtime::{Handle, Runtime};
 
 /// Images by id, through their addresses.
@@ -109,7 +105,7 @@ impl Job<'_> {
         let news = |p: Progress| (self.news)(News::Features(p.done, p.total));
         let extraction = Extraction {
             cache: match config.cache.as_str() {
-                "" => crate::retrain::features::default_cache(),
+                "" => tagstream_train::features::default_cache(),
                 folder => Some(PathBuf::from(folder)),
             },
             cache_limit: config.cache_limit_gib << 30,

@@ -1,26 +1,19 @@
 //! What a run learns from: the snapshot of labels, its categories, its two parts.
 
 use super::error::JobError;
-use crate::{
-    events::LabelState,
-    model::{
-        bundle::{Bundle, Category},
-        registry::{HistoryEntry, Registry, RegistryError, VersionRecord},
-    },
-    retrain::{
-        config::RetrainConfig,
-        judge::is_held_out,
-        label_store::{TableError, join_uris, read_labels},
-        labels::{CategoryCount, LabelTable},
-    },
-    stage::sink::store::TableStore,
-};
-use flate2::{Compression, GzBuilder, read::GzDecoder};
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    fs::File,
-    path::Path,
-};
+use crate::labels::store::{TableError, join_uris, read_labels};
+use crate::labels::{CategoryCount, LabelTable};
+use crate::retrain::config::RetrainConfig;
+use crate::retrain::judge::is_held_out;
+use flate2::read::GzDecoder;
+use flate2::{Compression, GzBuilder};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::path::Path;
+use tagstream_core::events::LabelState;
+use tagstream_core::storage::store::TableStore;
+use tagstream_model::bundle::{Bundle, Category};
+use tagstream_model::registry::{HistoryEntry, Registry, RegistryError, VersionRecord};
 
 /// The labels of a run, kept beside the version it registers.
 pub(super) const LABELS_FILE: &str = "labels.csv.gz";
@@ -265,7 +258,7 @@ fn read_states(path: &Path) -> Result<States, csv::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::LabelEvent;
+    use tagstream_core::events::LabelEvent;
 
     fn table(images: usize) -> LabelTable {
         let events: Vec<LabelEvent> = (0..images)

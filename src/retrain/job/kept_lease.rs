@@ -1,15 +1,12 @@
 //! The lease of a run, renewed by a task beside it.
 
 use super::{Job, JobError};
-use crate::{
-    model::registry::Registry,
-    retrain::lease::{Lease, LeaseError},
-};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-use tokio::{sync::oneshot, task::JoinHandle};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tagstream_core::storage::lease::{Lease, LeaseError};
+use tagstream_model::registry::Registry;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 /// The lease while a task renews it.
 pub(super) struct KeptLease {

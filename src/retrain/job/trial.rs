@@ -1,20 +1,16 @@
 //! The candidate before the judge: both models' scores on the held-out part, the canary, and pictures to look at.
 
-use super::{Inputs, Job, JobError, Part, candidate::Candidate, images::UriImages};
-use crate::{
-    model::{
-        bundle::Bundle,
-        runtime::{Device, Runtime},
-        tagger::{Tagger, TaggerOptions},
-    },
-    retrain::{
-        features::{FeatureStore, ImageBytes},
-        judge::{Check, Judgement, Trial, judge},
-        report::{Confidence, Example, ExampleTag},
-        scoring::Scorer,
-    },
-    stage::decode::{DecodeLimits, decode_into, decode_rgb},
-};
+use super::candidate::Candidate;
+use super::images::UriImages;
+use super::{Inputs, Job, JobError, Part};
+use crate::retrain::judge::{Check, Judgement, Trial, judge};
+use crate::retrain::report::{Confidence, Example, ExampleTag};
+use tagstream_image::decode::{DecodeLimits, decode_into, decode_rgb};
+use tagstream_model::bundle::Bundle;
+use tagstream_model::runtime::{Device, Runtime};
+use tagstream_model::tagger::{Tagger, TaggerOptions};
+use tagstream_train::features::{FeatureStore, ImageBytes};
+use tagstream_train::trainer::scoring::Scorer;
 
 /// Longer side of an example picture, pixels.
 const THUMBNAIL: u32 = 360;

@@ -1,6 +1,7 @@
 //! Charts as SVG.
 
-use super::{super::judge::CategoryOutcome, EpochLosses};
+use super::super::judge::CategoryOutcome;
+use super::EpochLosses;
 use std::fmt::Write;
 
 const WIDTH: f64 = 720.0;

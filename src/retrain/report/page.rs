@@ -1,9 +1,12 @@
 //! `report.html`.
 
-use super::{BOUNDS, Confidence, Example, ExampleTag, Facts, chart, chart::escape};
-use crate::{events::BoundingBox, model::registry::Verdict};
-use base64::{Engine, engine::general_purpose::STANDARD};
+use super::chart::escape;
+use super::{BOUNDS, Confidence, Example, ExampleTag, Facts, chart};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write;
+use tagstream_core::events::BoundingBox;
+use tagstream_model::registry::Verdict;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--ink:#1a1d23;--soft:#5b6472;--line:#d9dde4;--card:#fff;--page:#f4f6f9}

@@ -1,15 +1,13 @@
 //! Which internet addresses may be fetched from, and a resolver that hands out no others.
 
-use crate::config::{ConfigError, FetchConfig};
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use std::{
-    future::Future,
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    pin::Pin,
-    sync::Arc,
-};
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use tagstream_core::config::{ConfigError, FetchConfig};
 
 /// Whether `address` belongs to somebody on the public internet. Everything that is private, local, shared, reserved,
 /// documentation, multicast or a tunnel to such a place is not. Addresses that carry an IPv4 address for a translator
@@ -66,7 +64,7 @@ pub(super) struct AddressRule {
 }
 
 impl AddressRule {
-    pub fn new(config: &FetchConfig) -> Result<Self, ConfigError> {
+    pub(super) fn new(config: &FetchConfig) -> Result<Self, ConfigError> {
         let networks = config
             .allow_networks
             .iter()
@@ -83,7 +81,7 @@ impl AddressRule {
         })
     }
 
-    pub fn allows(&self, address: IpAddr) -> bool {
+    pub(super) fn allows(&self, address: IpAddr) -> bool {
         self.allow_private
             || is_public(address)
             || self

@@ -31,7 +31,7 @@ pub(super) struct Buffer {
 
 impl Buffers {
     /// A buffer with room for `size` bytes, and not for more than twice as many.
-    pub fn take(self: &Arc<Self>, size: usize) -> Buffer {
+    pub(super) fn take(self: &Arc<Self>, size: usize) -> Buffer {
         let room = size + PAGE;
         let fits = |buffer: &Vec<u8>| (room..=2 * room).contains(&buffer.capacity());
         let mut idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
@@ -68,7 +68,11 @@ impl Buffers {
 
 impl Buffer {
     /// Reads at most `size` bytes, for which there must be room.
-    pub fn fill(&mut self, mut source: impl std::io::Read, size: usize) -> std::io::Result<()> {
+    pub(super) fn fill(
+        &mut self,
+        mut source: impl std::io::Read,
+        size: usize,
+    ) -> std::io::Result<()> {
         let room = &mut self.bytes[self.start..][..size];
         while self.filled < size {
             match source.read(&mut room[self.filled..]) {
@@ -82,7 +86,7 @@ impl Buffer {
     }
 
     /// Memory it takes.
-    pub fn capacity(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
 }

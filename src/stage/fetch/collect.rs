@@ -1,6 +1,9 @@
 //! Bytes as they arrive, within the size cap and the memory budget.
 
-use super::{Body, Fetched, buffers::Buffer, error::Failure, file::CachedFile};
+use super::buffers::Buffer;
+use super::error::Failure;
+use super::file::CachedFile;
+use super::{Body, Fetched};
 use crate::stage::budget::{Budget, Lease};
 use bytes::Bytes;
 
@@ -14,7 +17,7 @@ pub(super) struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    pub fn new(lease: Lease, budget: &'a Budget, max_bytes: u64) -> Self {
+    pub(super) fn new(lease: Lease, budget: &'a Budget, max_bytes: u64) -> Self {
         Collector {
             lease,
             budget,
@@ -25,7 +28,7 @@ impl<'a> Collector<'a> {
     }
 
     /// Makes room for a body whose length was announced. The announcement is not trusted: [`Collector::push`] counts.
-    pub fn announce(&mut self, bytes: u64) -> Result<(), Failure> {
+    pub(super) fn announce(&mut self, bytes: u64) -> Result<(), Failure> {
         if bytes > self.max_bytes {
             return Err(Failure::TooLarge);
         }
@@ -35,7 +38,7 @@ impl<'a> Collector<'a> {
     }
 
     /// Takes the next part.
-    pub fn push(&mut self, part: &[u8]) -> Result<(), Failure> {
+    pub(super) fn push(&mut self, part: &[u8]) -> Result<(), Failure> {
         let bytes = (self.buffer.len() + part.len()) as u64;
         if bytes > self.max_bytes {
             return Err(Failure::TooLarge);
@@ -64,7 +67,7 @@ impl<'a> Collector<'a> {
     }
 
     /// Takes a body that is complete already.
-    pub fn take(mut self, buffer: Vec<u8>) -> Result<Fetched, Failure> {
+    pub(super) fn take(mut self, buffer: Vec<u8>) -> Result<Fetched, Failure> {
         let bytes = buffer.len() as u64;
         if bytes > self.max_bytes {
             return Err(Failure::TooLarge);
@@ -75,7 +78,7 @@ impl<'a> Collector<'a> {
     }
 
     /// Leaves a file where it is. Whoever loads it may be given a buffer up to twice as large: one for each at a time, not for each image.
-    pub fn leave(mut self, file: CachedFile) -> Fetched {
+    pub(super) fn leave(mut self, file: CachedFile) -> Fetched {
         self.lease.shrink(self.announced);
         Fetched {
             body: Body::cached(file),
@@ -84,7 +87,7 @@ impl<'a> Collector<'a> {
     }
 
     /// Takes a file that was read into a buffer of its own.
-    pub fn take_buffer(mut self, buffer: Buffer) -> Result<Fetched, Failure> {
+    pub(super) fn take_buffer(mut self, buffer: Buffer) -> Result<Fetched, Failure> {
         let bytes = buffer.capacity() as u64;
         self.make_room(bytes, bytes)?;
         self.lease.shrink(bytes);
@@ -95,7 +98,7 @@ impl<'a> Collector<'a> {
     }
 
     /// The body is complete.
-    pub fn finish(mut self) -> Fetched {
+    pub(super) fn finish(mut self) -> Fetched {
         self.buffer.shrink_to_fit();
         self.lease.shrink(self.buffer.len() as u64);
         Fetched {

@@ -1,11 +1,11 @@
 //! `data:` URIs (RFC 2397): the image is in the message.
 
-use super::{Fetched, collect::Collector, error::Failure};
-use base64::{
-    Engine,
-    alphabet::STANDARD,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
+use super::Fetched;
+use super::collect::Collector;
+use super::error::Failure;
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use std::borrow::Cow;
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(

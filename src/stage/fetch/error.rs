@@ -1,7 +1,7 @@
 //! Why an image could not be fetched.
 
-use crate::events::DeadLetterKind;
 use std::time::Duration;
+use tagstream_core::events::DeadLetterKind;
 
 /// Why an image could not be fetched. `uri` is always redacted (see [`redact`]).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -109,7 +109,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub fn transient(reason: impl Into<String>) -> Self {
+    pub(super) fn transient(reason: impl Into<String>) -> Self {
         Failure::Transient {
             reason: reason.into(),
             after: None,

@@ -1,13 +1,14 @@
 //! Local files inside the allowed folders.
 
-use super::{
-    Fetched,
-    buffers::{Buffer, Buffers},
-    collect::Collector,
-    error::Failure,
-    policy::UriPolicy,
-};
-use std::{fs::File, io, path::Path, sync::Arc};
+use super::Fetched;
+use super::buffers::{Buffer, Buffers};
+use super::collect::Collector;
+use super::error::Failure;
+use super::policy::UriPolicy;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
 /// Bytes between the places that are looked at to tell whether a file lies in memory.
 const STRIDE: u64 = 128 << 10;
@@ -22,7 +23,7 @@ pub(super) struct CachedFile {
 
 impl CachedFile {
     /// Copies it. A file that grows meanwhile is read up to the size that was checked.
-    pub fn load(self) -> io::Result<Buffer> {
+    pub(super) fn load(self) -> io::Result<Buffer> {
         let mut buffer = self.buffers.take(self.size as usize);
         buffer.fill(&self.file, self.size as usize)?;
         Ok(buffer)
@@ -89,7 +90,8 @@ fn stopped(error: tokio::task::JoinError) -> Failure {
 /// and use cannot help, because the answer is about what was opened.
 #[cfg(target_os = "linux")]
 fn open(path: &Path, policy: &UriPolicy) -> Result<(File, u64), Failure> {
-    use std::os::{fd::AsRawFd, unix::fs::OpenOptionsExt};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::OpenOptionsExt;
 
     // O_PATH touches nothing: no pipe is waited for, no device is started.
     let place = File::options()

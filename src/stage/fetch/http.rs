@@ -3,19 +3,17 @@
 //! Redirects are followed here, not in the client, because each hop is checked like the first address. The client knows no
 //! proxies, keeps no cookies, sends no credentials or referrer and undoes no compression.
 
-use super::{
-    Fetched,
-    address::{CheckedResolver, ForbiddenAddress, Lookup},
-    collect::Collector,
-    error::{Failure, scrub},
-    policy::UriPolicy,
-};
-use crate::config::{ConfigError, FetchConfig};
-use reqwest::{
-    Client, Response, StatusCode,
-    header::{ACCEPT, HeaderMap, LOCATION, RETRY_AFTER},
-};
-use std::{error::Error, sync::Arc, time::Duration};
+use super::Fetched;
+use super::address::{CheckedResolver, ForbiddenAddress, Lookup};
+use super::collect::Collector;
+use super::error::{Failure, scrub};
+use super::policy::UriPolicy;
+use reqwest::header::{ACCEPT, HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode};
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+use tagstream_core::config::{ConfigError, FetchConfig};
 use url::Url;
 
 /// The HTTP client and its rules.
@@ -26,7 +24,7 @@ pub(super) struct WebClient {
 }
 
 impl WebClient {
-    pub fn new(
+    pub(super) fn new(
         config: &FetchConfig,
         policy: Arc<UriPolicy>,
         lookup: Arc<dyn Lookup>,
@@ -58,7 +56,11 @@ impl WebClient {
     }
 
     /// Gets `url`, which has been checked.
-    pub async fn fetch(&self, url: &Url, collector: Collector<'_>) -> Result<Fetched, Failure> {
+    pub(super) async fn fetch(
+        &self,
+        url: &Url,
+        collector: Collector<'_>,
+    ) -> Result<Fetched, Failure> {
         let mut url = url.clone();
         for hop in 0.. {
             url.set_fragment(None);

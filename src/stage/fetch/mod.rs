@@ -24,20 +24,16 @@ pub use address::{Lookup, LookupFuture, SystemLookup, is_public};
 pub use error::{FetchError, redact};
 pub use policy::{UriPolicy, check};
 
-use crate::{
-    config::{ConfigError, FetchConfig, ObjectStoreConfig},
-    stage::budget::{Budget, Lease},
-};
+use crate::stage::budget::{Budget, Lease};
 use buffers::Buffers;
 use bytes::Bytes;
 use collect::Collector;
 use error::Failure;
 use policy::Source;
 use rand::RngExt;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tagstream_core::config::{ConfigError, FetchConfig, ObjectStoreConfig};
 use tokio::sync::Semaphore;
 
 /// Memory taken before anything is known of the image's size; most images fit.

@@ -1,25 +1,19 @@
 //! Objects in S3, Google Cloud Storage and Azure Blob Storage.
 
-use super::{
-    Fetched,
-    collect::Collector,
-    error::{Failure, scrub},
-};
-use crate::config::{ConfigError, FetchConfig, ObjectStoreConfig, Secret};
+use super::Fetched;
+use super::collect::Collector;
+use super::error::{Failure, scrub};
 use futures::StreamExt;
-use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig,
-    aws::{AmazonS3Builder, AmazonS3ConfigKey},
-    azure::{AzureConfigKey, MicrosoftAzureBuilder},
-    gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
-    path::Path,
-};
-use std::{
-    collections::BTreeMap,
-    str::FromStr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::path::Path;
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tagstream_core::config::{ConfigError, FetchConfig, ObjectStoreConfig, Secret};
 
 /// Clients kept; messages decide which buckets are asked for, so there must be a bound.
 const MAX_CLIENTS: usize = 64;
@@ -38,7 +32,10 @@ pub(super) struct Buckets {
 
 impl Buckets {
     /// Checks the options' names.
-    pub fn new(config: &FetchConfig, stores: &ObjectStoreConfig) -> Result<Self, ConfigError> {
+    pub(super) fn new(
+        config: &FetchConfig,
+        stores: &ObjectStoreConfig,
+    ) -> Result<Self, ConfigError> {
         fn known<K: FromStr>(
             scheme: &str,
             options: &BTreeMap<String, Secret>,
@@ -74,7 +71,7 @@ impl Buckets {
     }
 
     /// Gets one object.
-    pub async fn fetch(
+    pub(super) async fn fetch(
         &self,
         scheme: &'static str,
         bucket: &str,

@@ -1,24 +1,18 @@
 //! Where pieces of batches are lent and taken back.
 
-use super::{
-    Shared, Slot, Waiting,
-    jobs::{Offers, jobs},
-    layout, worker,
-};
-use crate::{
-    config::ModelConfig,
-    model::{session::PixelBuffer, tagger::Tagger},
-    ops::{heartbeat::Heartbeat, priority},
-    stage::batch::{Piece, PieceId, Queue, Ready},
-};
+use super::jobs::{Offers, jobs};
+use super::{Shared, Slot, Waiting, layout, worker};
+use crate::stage::batch::{Piece, PieceId, Queue, Ready};
 use metrics::Gauge;
-use std::{
-    collections::VecDeque,
-    io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, Weak},
-    thread,
-    time::{Duration, Instant},
-};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+use tagstream_core::config::ModelConfig;
+use tagstream_core::process::heartbeat::Heartbeat;
+use tagstream_core::process::priority;
+use tagstream_model::session::PixelBuffer;
+use tagstream_model::tagger::Tagger;
 use tokio::sync::oneshot;
 
 /// How often the clock's thread shows that it lives while nothing happens.
@@ -58,7 +52,7 @@ type Held = Option<Arc<Shared>>;
 
 impl Intake {
     /// Starts the clock's thread and one thread a worker; they end after [`Intake::stop`].
-    pub fn start(
+    pub(super) fn start(
         tagger: Arc<Tagger>,
         config: &ModelConfig,
         regions: bool,
@@ -108,7 +102,7 @@ impl Intake {
     }
 
     /// A piece, or where one will be as soon as there is one.
-    pub fn claim(&self, engine: &Arc<Shared>) -> Result<Slot, oneshot::Receiver<Slot>> {
+    pub(super) fn claim(&self, engine: &Arc<Shared>) -> Result<Slot, oneshot::Receiver<Slot>> {
         let now = Instant::now();
         let mut state = self.lock();
         state.queue.expire(now);
@@ -129,7 +123,7 @@ impl Intake {
     }
 
     /// An image is in its place.
-    pub fn fill(&self, id: PieceId, pixels: PixelBuffer, waiting: Waiting) {
+    pub(super) fn fill(&self, id: PieceId, pixels: PixelBuffer, waiting: Waiting) {
         let now = Instant::now();
         let mut state = self.lock();
         state.queue.fill(id, pixels, waiting, now);
@@ -137,7 +131,7 @@ impl Intake {
     }
 
     /// A place is given back.
-    pub fn release(&self, id: PieceId, pixels: PixelBuffer) {
+    pub(super) fn release(&self, id: PieceId, pixels: PixelBuffer) {
         let now = Instant::now();
         let mut state = self.lock();
         state.queue.release(id, pixels, now);
@@ -145,14 +139,14 @@ impl Intake {
     }
 
     /// A batch has run; its buffer is free.
-    pub fn recycle(&self, pixels: PixelBuffer) {
+    pub(super) fn recycle(&self, pixels: PixelBuffer) {
         let mut state = self.lock();
         state.queue.recycle(pixels);
         self.settle(state, Instant::now());
     }
 
     /// From now on batches are made for another model.
-    pub fn exchange(&self, tagger: Arc<Tagger>) {
+    pub(super) fn exchange(&self, tagger: Arc<Tagger>) {
         let now = Instant::now();
         let layout = layout(&self.config, &tagger);
         let mut state = self.lock();
@@ -161,7 +155,7 @@ impl Intake {
     }
 
     /// The engine is gone: batches that are complete still run, then the threads end.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         let mut state = self.lock();
         state.jobs = None;
         state.claims.clear();

@@ -1,9 +1,7 @@
 //! Complete batches on their way to the workers.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard},
-};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// A queue whose next job goes to the worker that ran last of those that wait: its memory is nearest. A channel behind a lock would
 /// go round all workers, and wake two of them for every job.
@@ -61,7 +59,7 @@ impl<T> Offers<T> {
     ///
     /// # Errors
     /// The job, if all workers have ended.
-    pub fn send(&self, job: T) -> Result<(), T> {
+    pub(super) fn send(&self, job: T) -> Result<(), T> {
         let mut state = self.0.lock();
         if state.workers == 0 {
             return Err(job);
@@ -83,12 +81,12 @@ impl<T> Drop for Offers<T> {
 
 impl<T> Worker<T> {
     /// Its number.
-    pub fn index(&self) -> usize {
+    pub(super) fn index(&self) -> usize {
         self.index
     }
 
     /// Waits for a job; `None` when there will be none any more.
-    pub fn next(&self) -> Option<T> {
+    pub(super) fn next(&self) -> Option<T> {
         let mut state = self.jobs.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
@@ -123,7 +121,8 @@ impl<T> Drop for Worker<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{sync::mpsc, thread};
+    use std::sync::mpsc;
+    use std::thread;
 
     /// Waits until so many workers wait.
     fn idle<T>(offers: &Offers<T>, count: usize) {

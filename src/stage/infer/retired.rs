@@ -1,11 +1,8 @@
 //! Models that were exchanged, until nobody uses them any more.
 
-use std::{
-    io,
-    sync::{Arc, mpsc},
-    thread,
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+use std::{io, thread};
 
 /// Where models go that were exchanged. The last batches on the old model and the first on the new run at the same time, on
 /// the same workers; unmapping the old sessions' memory and trimming the heaps would make both wait. So it is done by

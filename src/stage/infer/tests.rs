@@ -1,11 +1,9 @@
 //! The engine on the tiny model of `tests/fixtures/tiny-model` (its `make.py` says what it computes).
 
 use super::*;
-use crate::model::{
-    bundle::{BundleWriter, Draft},
-    tagger::BatchSizes,
-};
 use std::path::Path;
+use tagstream_model::bundle::{BundleWriter, Draft};
+use tagstream_model::tagger::BatchSizes;
 
 fn fixture() -> Bundle {
     Bundle::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-model")).unwrap()

@@ -1,18 +1,14 @@
 //! A worker: takes complete batches, runs them on its own sessions, answers every image.
 
-use super::{
-    InferError, Waiting, bucket_sizes,
-    intake::{Intake, Job},
-    jobs::Worker,
-};
-use crate::{
-    model::{
-        session::{HeadOutputs, PixelBuffer},
-        tagger::Tagger,
-    },
-    ops::thread_cost::ThreadCost,
-};
-use std::{ops::Range, sync::Arc, time::Instant};
+use super::intake::{Intake, Job};
+use super::jobs::Worker;
+use super::{InferError, Waiting, bucket_sizes};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+use tagstream_core::process::thread_cost::ThreadCost;
+use tagstream_model::session::{HeadOutputs, PixelBuffer};
+use tagstream_model::tagger::Tagger;
 use tracing::Level;
 
 /// Runs until there are no more jobs.

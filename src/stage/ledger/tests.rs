@@ -1,9 +1,8 @@
 use super::*;
-use crate::stage::sink::predictions::{
-    PredictionLayout, PredictionRow,
-    tests::{layout, row},
-};
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use crate::stage::sink::predictions::tests::{layout, row};
+use crate::stage::sink::predictions::{PredictionLayout, PredictionRow};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 const RULES: CutRules = CutRules {
     max_bytes: 3000,

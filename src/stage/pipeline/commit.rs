@@ -1,21 +1,15 @@
 //! One file on its way: acknowledgements, encoding, the put.
 
 use super::LineError;
-use crate::{
-    events::PartitionId,
-    stage::{
-        failpoint,
-        ledger::Cut,
-        sink::{
-            chain::{Chain, WriterId},
-            files::{Committed, Fence, FileSink},
-            producer::Ack,
-            table::TableRow,
-        },
-        source::Generation,
-    },
-};
+use crate::stage::ledger::Cut;
+use crate::stage::sink::chain::{Chain, WriterId};
+use crate::stage::sink::files::{Committed, Fence, FileSink};
+use crate::stage::sink::producer::Ack;
+use crate::stage::sink::table::TableRow;
+use crate::stage::source::Generation;
 use std::sync::Arc;
+use tagstream_core::events::PartitionId;
+use tagstream_core::failpoint;
 use tokio::sync::Semaphore;
 
 /// What a file came to.
@@ -25,7 +19,7 @@ pub(super) struct FileDone {
     /// The chain, moved to where the next file starts.
     pub chain: Chain,
     /// The start of the file that now ends at the chain's end.
-    pub last_start: crate::events::Offset,
+    pub last_start: tagstream_core::events::Offset,
     pub outcome: Committed,
     pub rows: u64,
     pub bytes: u64,
@@ -55,7 +49,7 @@ async fn acknowledged(acks: Vec<Ack>) -> Result<(), LineError> {
 
 impl<R: TableRow> FileJob<R> {
     /// Order for a range: the acknowledgements of both topics, then the put. The offset commit follows when the caller hears of it.
-    pub async fn run(mut self) -> Result<FileDone, LineError> {
+    pub(super) async fn run(mut self) -> Result<FileDone, LineError> {
         failpoint::pass("predictions.ack.before").await?;
         acknowledged(std::mem::take(&mut self.cut.predictions)).await?;
         failpoint::pass("predictions.ack.after").await?;

@@ -1,15 +1,11 @@
 //! The inference engine as the pipeline sees it.
 
 use super::images::{ImageModel, PixelSlot, TagError, Tagged};
-use crate::{
-    model::bundle::Preprocessing,
-    stage::{
-        decode::ImageSize,
-        infer::{Engine, InferError, LoadedModel, Slot},
-        sink::predictions::{ModelStamp, PredictionLayout, RowTag},
-    },
-};
+use crate::stage::infer::{Engine, InferError, LoadedModel, Slot};
+use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, RowTag};
 use std::sync::{Arc, Mutex};
+use tagstream_image::decode::ImageSize;
+use tagstream_image::preprocessing::Preprocessing;
 
 /// What rows of one model share.
 #[derive(Debug, Clone)]

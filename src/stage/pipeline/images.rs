@@ -1,23 +1,17 @@
 //! Images to rows: parse, fetch, decode straight into the model's batch, infer.
 
-use crate::{
-    events::{DeadLetterKind, ImageReference, Offset, PartitionId},
-    model::bundle::Preprocessing,
-    stage::{
-        budget::Budget,
-        decode::{DecodeLimits, ImageSize, decode_into},
-        failpoint,
-        fetch::{Body, FetchError, Fetcher},
-        row_maker::{Made, MakeError, RowMaker},
-        sink::{
-            predictions::{ModelStamp, PredictionLayout, PredictionRow, RowTag},
-            predictions_topic,
-        },
-        source::SourceMessage,
-    },
-};
+use crate::stage::budget::Budget;
+use crate::stage::fetch::{Body, FetchError, Fetcher};
+use crate::stage::row_maker::{Made, MakeError, RowMaker};
+use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, PredictionRow, RowTag};
+use crate::stage::sink::predictions_topic;
+use crate::stage::source::SourceMessage;
 use chrono::Utc;
 use std::sync::Arc;
+use tagstream_core::events::{DeadLetterKind, ImageReference, Offset, PartitionId};
+use tagstream_core::failpoint;
+use tagstream_image::decode::{DecodeLimits, ImageSize, decode_into};
+use tagstream_image::preprocessing::Preprocessing;
 use tokio::sync::{Semaphore, oneshot};
 
 /// Bytes of a row beside its vectors: names, tags, the message for the predictions topic.

@@ -1,11 +1,10 @@
 //! The labels line of a process: label events into the label table.
 
 use super::{Control, LineSpec, PipelineError, RunOptions, Shared, Vitals};
-use crate::{
-    config::{StageConfig, StartAt},
-    stage::{budget::Budget, label_rows::LabelRows},
-};
+use crate::stage::budget::Budget;
+use crate::stage::label_rows::LabelRows;
 use std::sync::Arc;
+use tagstream_core::config::{StageConfig, StartAt};
 use tokio::sync::watch;
 
 /// The labels line's part of the memory budget: label events are small.

@@ -1,18 +1,12 @@
 //! A partition that is ours for now.
 
-use crate::{
-    events::Offset,
-    stage::{
-        ledger::{CutReason, Ledger},
-        sink::{
-            chain::{Chain, WriterId},
-            files::Fence,
-            table::TableRow,
-            walk::CommitHint,
-        },
-        source::Generation,
-    },
-};
+use crate::stage::ledger::{CutReason, Ledger};
+use crate::stage::sink::chain::{Chain, WriterId};
+use crate::stage::sink::files::Fence;
+use crate::stage::sink::table::TableRow;
+use crate::stage::sink::walk::CommitHint;
+use crate::stage::source::Generation;
+use tagstream_core::events::Offset;
 use tokio::time::Instant;
 
 /// A partition that is ours for now.
@@ -33,19 +27,19 @@ pub(super) struct Owned<R: TableRow> {
 
 impl<R: TableRow> Owned<R> {
     /// Whether nothing is left to be done for it.
-    pub fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.chain.is_some() && self.ledger.is_empty()
     }
 
     /// Why a file should be cut now, if it should. `flush`: nothing more is to be read; `last_call`: do not wait for what is in the making.
-    pub fn due(&self, now: Instant, flush: bool, last_call: bool) -> Option<CutReason> {
+    pub(super) fn due(&self, now: Instant, flush: bool, last_call: bool) -> Option<CutReason> {
         self.chain.as_ref()?;
         let flushed = flush && self.ledger.has_ready() && (last_call || self.ledger.making() == 0);
         self.ledger.due(now).or(flushed.then_some(CutReason::Flush))
     }
 
     /// Notes that everything up to the end as of the assignment was read, if so.
-    pub fn note_progress(&mut self) {
+    pub(super) fn note_progress(&mut self) {
         self.read_to_end |= self.ledger.next() >= self.log_end;
     }
 }

@@ -1,34 +1,26 @@
 //! The lines of a process, from a configuration.
 
-use super::{
-    Control, ImageRows, Line, LineError, LineSettings, Vitals,
-    images::{ImageModel, ImageSettings},
-};
-use crate::{
-    config::{ConfigError, StageConfig},
-    events::{Offset, PartitionId},
-    stage::{
-        budget::Budget,
-        fetch::Fetcher,
-        ledger::CutRules,
-        row_maker::RowMaker,
-        sink::{
-            chain::{Seal, SealReason, WriterId},
-            files::{FileSink, RepairError, Sealed},
-            producer::{KafkaTopics, Topics},
-            store::{StoreError, TableStore},
-            walk::LogFacts,
-        },
-        source::{self, Admission, Broker, Logs, Source, SourceError, SourceSettings},
-    },
-};
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    str::FromStr,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use super::images::{ImageModel, ImageSettings};
+use super::{Control, ImageRows, Line, LineError, LineSettings, Vitals};
+use crate::stage::budget::Budget;
+use crate::stage::fetch::Fetcher;
+use crate::stage::ledger::CutRules;
+use crate::stage::row_maker::RowMaker;
+use crate::stage::sink::chain::{Seal, SealReason, WriterId};
+use crate::stage::sink::files::{FileSink, RepairError, Sealed};
+use crate::stage::sink::producer::{KafkaTopics, Topics};
+use crate::stage::sink::walk::LogFacts;
+use crate::stage::source;
+use crate::stage::source::{Admission, Broker, Logs, Source, SourceError, SourceSettings};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tagstream_core::config::{ConfigError, StageConfig};
+use tagstream_core::events::{Offset, PartitionId};
+use tagstream_core::storage::store::{StoreError, TableStore};
 use tokio::sync::watch;
 
 /// How often the topic is asked whether it is still the same.
@@ -409,7 +401,7 @@ pub async fn run<T: ImageModel>(
     let fetcher = Fetcher::new(&config.fetch, &config.object_store)?;
     let topic = &config.output.predictions_topic;
     let settings = ImageSettings {
-        limits: (&config.decode).into(),
+        limits: crate::stage::decoding::decode_limits(&config.decode),
         predictions_topic: (!topic.is_empty()).then(|| topic.as_str().into()),
         embedding_in_topic: config.output.embedding_in_topic,
         places: 2 * config.fetch.concurrency + 8 * config.model.max_batch,

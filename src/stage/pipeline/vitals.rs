@@ -1,13 +1,9 @@
 //! What the stage shows of itself while it runs: for health checks, pages and progress bars.
 
-use crate::events::{DeadLetterKind, Offset, PartitionId};
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
-    },
-};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use tagstream_core::events::{DeadLetterKind, Offset, PartitionId};
 
 /// Counters and heartbeats of a running stage.
 #[derive(Debug, Default)]

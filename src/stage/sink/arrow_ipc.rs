@@ -1,13 +1,9 @@
 //! Arrow IPC files: the second format of the same sink, zstd-compressed, for readers that map files into memory.
 
 use super::table::TableRow;
-use arrow::{
-    error::ArrowError,
-    ipc::{
-        CompressionType, root_as_footer,
-        writer::{FileWriter, IpcWriteOptions},
-    },
-};
+use arrow::error::ArrowError;
+use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
+use arrow::ipc::{CompressionType, root_as_footer};
 use std::collections::BTreeMap;
 
 /// Rows of one record batch.
@@ -66,9 +62,9 @@ pub(super) fn footer_entries(footer: &[u8]) -> Result<BTreeMap<String, String>, 
 
 #[cfg(test)]
 mod tests {
-    use super::super::predictions::tests::{layout, row};
     use super::*;
     use crate::stage::sink::predictions::PredictionRow;
+    use crate::stage::sink::predictions::tests::{layout, row};
     use arrow::ipc::reader::FileReader;
 
     #[test]

@@ -5,9 +5,9 @@
 //! chain without overlap or gap, whoever wrote them and however late. The model checker in `chain_model.rs` walks every
 //! interleaving of two writers with lost answers and crashes.
 
-use super::names::Epoch;
-use crate::events::{Offset, OffsetRange};
 use serde::{Deserialize, Serialize};
+use tagstream_core::events::{Offset, OffsetRange};
+use tagstream_core::storage::names::Epoch;
 
 /// Who wrote a file: one process and one assignment of the partition to it. Never used twice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -9,13 +9,11 @@
 #[path = "../../../tests/common/invariants.rs"]
 mod invariants;
 
-use super::{
-    chain::{Chain, FileFacts, Proposal, PutAnswer, Step, WriterId},
-    names::Epoch,
-};
-use crate::events::{Offset, OffsetRange};
+use super::chain::{Chain, FileFacts, Proposal, PutAnswer, Step, WriterId};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use std::collections::BTreeMap;
+use tagstream_core::events::{Offset, OffsetRange};
+use tagstream_core::storage::names::Epoch;
 
 /// A rule of the protocol, broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,9 @@
 //! The dead-letter topic: the original message, whole, and why it yields no row.
 
 use super::producer::Outgoing;
-use crate::{
-    events::{DeadLetterKind, header},
-    stage::source::SourceMessage,
-};
+use crate::stage::source::SourceMessage;
 use std::sync::Arc;
+use tagstream_core::events::{DeadLetterKind, header};
 
 /// Longest explanation kept, bytes.
 const MAX_REASON: usize = 1000;
@@ -61,7 +59,7 @@ pub fn message(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::{Offset, PartitionId};
+    use tagstream_core::events::{Offset, PartitionId};
 
     #[test]
     fn the_original_is_kept_and_the_reason_is_added() {

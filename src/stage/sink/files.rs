@@ -1,30 +1,22 @@
 //! The exactly-once file sink: rows in, committed files out, one create-if-absent put each.
 
-use super::{
-    arrow_ipc,
-    chain::{Chain, ChainError, FileFacts, Proposal, PutAnswer, Seal, Step, WriterId},
-    footer::{Footer, FooterError, read_facts},
-    names::{Epoch, Folder},
-    parquet,
-    store::{Put, StoreError, TableStore},
-    table::TableRow,
-    walk::{LogFacts, ResumeError, Walk},
-};
-use crate::{
-    config::{FileFormat, StartAt},
-    events::{Offset, OffsetRange, PartitionId},
-    stage::failpoint::{self, Injected},
-};
+use super::chain::{Chain, ChainError, FileFacts, Proposal, PutAnswer, Seal, Step, WriterId};
+use super::footer::{Footer, FooterError, read_facts};
+use super::table::TableRow;
+use super::walk::{LogFacts, ResumeError, Walk};
+use super::{arrow_ipc, parquet};
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
-use std::{
-    marker::PhantomData,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tagstream_core::config::{FileFormat, StartAt};
+use tagstream_core::events::{Offset, OffsetRange, PartitionId};
+use tagstream_core::failpoint;
+use tagstream_core::failpoint::Injected;
+use tagstream_core::storage::names::{Epoch, Folder};
+use tagstream_core::storage::store::{Put, StoreError, TableStore};
 use tokio::time::Instant;
 
 /// How long a failing store is tried again before the stage gives up (and is started again by whoever watches it).

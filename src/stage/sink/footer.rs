@@ -1,20 +1,15 @@
 //! What a committed file says about itself: key-value pairs in the footer of its format.
 
-use super::{
-    arrow_ipc,
-    chain::{FileFacts, Seal, WriterId},
-    names::Epoch,
-    parquet,
-    store::{StoreError, TableStore},
-    table::TableRow,
-};
-use crate::{
-    config::FileFormat,
-    events::{Offset, OffsetRange, PartitionId},
-};
+use super::chain::{FileFacts, Seal, WriterId};
+use super::table::TableRow;
+use super::{arrow_ipc, parquet};
 use bytes::Bytes;
 use object_store::path::Path;
 use std::collections::BTreeMap;
+use tagstream_core::config::FileFormat;
+use tagstream_core::events::{Offset, OffsetRange, PartitionId};
+use tagstream_core::storage::names::Epoch;
+use tagstream_core::storage::store::{StoreError, TableStore};
 
 const RANGE: &str = "tagstream.range";
 const WRITER: &str = "tagstream.writer";

@@ -1,16 +1,12 @@
 //! Apache Parquet: vectors without dictionary and statistics, byte-stream-split and zstd; row groups by bytes.
 
 use super::table::TableRow;
-use parquet::{
-    arrow::ArrowWriter,
-    basic::{Compression, Encoding, ZstdLevel},
-    errors::ParquetError,
-    file::{
-        metadata::{KeyValue, ParquetMetaDataReader},
-        properties::{EnabledStatistics, WriterProperties},
-    },
-    schema::types::ColumnPath,
-};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 use std::collections::BTreeMap;
 
 /// Row groups end at this size: large enough for scans, small enough for readers' memory.
@@ -95,13 +91,11 @@ pub(super) fn footer_entries(footer: &[u8]) -> Result<BTreeMap<String, String>, 
 
 #[cfg(test)]
 mod tests {
-    use super::super::predictions::tests::{layout, row};
     use super::*;
     use crate::stage::sink::predictions::PredictionRow;
-    use parquet::{
-        arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
-        file::reader::{FileReader, SerializedFileReader},
-    };
+    use crate::stage::sink::predictions::tests::{layout, row};
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use parquet::file::reader::{FileReader, SerializedFileReader};
 
     fn entries() -> BTreeMap<String, String> {
         [("tagstream.x".to_owned(), "y".to_owned())].into()

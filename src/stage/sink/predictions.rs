@@ -1,22 +1,17 @@
 //! The predictions table: a row for each image that was tagged. `schemas/predictions.table.json` states the same columns.
 
 use super::table::TableRow;
-use crate::events::{BoundingBox, Offset, PartitionId};
-use arrow::{
-    array::{
-        ArrayRef, FixedSizeListArray, Float32Array, Int32Array, Int64Array, ListArray, MapBuilder,
-        MapFieldNames, RecordBatch, StringArray, StringBuilder, StructArray,
-        TimestampMicrosecondArray,
-    },
-    buffer::OffsetBuffer,
-    datatypes::{DataType, Field, Fields},
-    error::ArrowError,
+use arrow::array::{
+    ArrayRef, FixedSizeListArray, Float32Array, Int32Array, Int64Array, ListArray, MapBuilder,
+    MapFieldNames, RecordBatch, StringArray, StringBuilder, StructArray, TimestampMicrosecondArray,
 };
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, Fields};
+use arrow::error::ArrowError;
 use chrono::{DateTime, Utc};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tagstream_core::events::{BoundingBox, Offset, PartitionId};
 
 /// What decides the table's column types.
 #[derive(Debug, Clone, PartialEq, Eq)]

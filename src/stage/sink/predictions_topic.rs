@@ -1,8 +1,9 @@
 //! The predictions topic: what a row says, as JSON, keyed by image; at least once, each with the key that makes duplicates recognisable.
 
-use super::{predictions::PredictionRow, producer::Outgoing};
-use crate::events::{Prediction, SourcePosition, Tag};
+use super::predictions::PredictionRow;
+use super::producer::Outgoing;
 use std::sync::Arc;
+use tagstream_core::events::{Prediction, SourcePosition, Tag};
 
 /// The message for `row`.
 pub fn message(topic: &Arc<str>, row: &PredictionRow, with_embedding: bool) -> Outgoing {
@@ -40,8 +41,8 @@ pub fn message(topic: &Arc<str>, row: &PredictionRow, with_embedding: bool) -> O
 
 #[cfg(test)]
 mod tests {
-    use super::super::predictions::tests::{layout, row};
     use super::*;
+    use crate::stage::sink::predictions::tests::{layout, row};
 
     #[test]
     fn a_row_becomes_its_prediction() {

@@ -1,14 +1,13 @@
 //! One idempotent producer for both topics: messages leave in the order given, each with an acknowledgement that can be awaited.
 
 use bytes::Bytes;
-use rdkafka::{
-    ClientConfig, ClientContext, Message as _,
-    error::{KafkaError, RDKafkaErrorCode},
-    message::{DeliveryResult, Header, OwnedHeaders},
-    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
-    types::RDKafkaRespErr,
-};
-use std::{sync::Arc, time::Duration};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientConfig, ClientContext, Message as _};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// Pause before a message is offered again to a full queue.

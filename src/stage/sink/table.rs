@@ -1,8 +1,10 @@
 //! What the file sink must know about a table: how its rows become columns.
 
-use crate::events::Offset;
-use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use std::sync::Arc;
+use tagstream_core::events::Offset;
 
 /// A row of a table that the exactly-once file sink can write.
 pub trait TableRow: Send + Sync + Sized + 'static {

@@ -1,19 +1,16 @@
 //! Where a partition goes on: its origin, its chain of files, and every reason not to believe them.
 
-use super::{
-    chain::{Chain, ChainError, FileFacts, Seal, SealReason, Step, TopicIdentity, WriterId},
-    footer::{FooterError, read_facts},
-    names::{self, Epoch, Folder, Name},
-    store::{StoreError, TableStore},
-};
-use crate::{
-    config::{FileFormat, StartAt},
-    events::{Offset, PartitionId},
-    failpoint,
-};
+use super::chain::{Chain, ChainError, FileFacts, Seal, SealReason, Step, TopicIdentity, WriterId};
+use super::footer::{FooterError, read_facts};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use tagstream_core::config::{FileFormat, StartAt};
+use tagstream_core::events::{Offset, PartitionId};
+use tagstream_core::failpoint;
+use tagstream_core::storage::names;
+use tagstream_core::storage::names::{Epoch, Folder, Name};
+use tagstream_core::storage::store::{StoreError, TableStore};
 
 /// What Kafka says about a partition when it is assigned.
 #[derive(Debug, Clone, PartialEq, Eq)]

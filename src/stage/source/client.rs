@@ -1,29 +1,21 @@
 //! Clients of the broker: their configuration, and the questions asked before anything is read.
 
 use super::{SourceError, topic_identity};
-use crate::{
-    config::KafkaConfig,
-    events::{Offset, OffsetRange, PartitionId},
-    stage::sink::{
-        chain::TopicIdentity,
-        walk::{CommitHint, CommittedOffset, LogFacts},
-    },
-};
+use crate::stage::sink::chain::TopicIdentity;
+use crate::stage::sink::walk::{CommitHint, CommittedOffset, LogFacts};
+use rdkafka::bindings::rd_kafka_controllerid;
+use rdkafka::client::Client;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset as KafkaOffset, TopicPartitionList,
-    bindings::rd_kafka_controllerid,
-    client::Client,
-    consumer::{BaseConsumer, Consumer},
-    error::{KafkaError, RDKafkaErrorCode},
-    producer::{BaseProducer, Producer},
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tagstream_core::config::KafkaConfig;
+use tagstream_core::events::{Offset, OffsetRange, PartitionId};
 
 /// One question to the broker may take this long.
 const ANSWER: Duration = Duration::from_secs(10);

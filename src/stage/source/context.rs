@@ -1,24 +1,18 @@
 //! What librdkafka calls back: assignments, revocations, commits, statistics. All of it on the polling thread.
 
 use super::{Generation, OffsetCommit, SourceError, SourceEvent};
-use crate::events::PartitionId;
-use rdkafka::{
-    ClientContext, Offset as KafkaOffset, Statistics, TopicPartitionList,
-    consumer::{
-        BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol, base_consumer,
-    },
-    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
-    types::RDKafkaRespErr,
+use rdkafka::consumer::{
+    BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol, base_consumer,
 };
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
-        mpsc::{RecvTimeoutError, sync_channel},
-    },
-    time::Duration,
-};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset as KafkaOffset, Statistics, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tagstream_core::events::PartitionId;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// The consumer's context.
@@ -44,7 +38,7 @@ pub(super) struct Context {
 pub(super) struct Pulse(AtomicI64);
 
 impl Pulse {
-    pub fn moved(&self) {
+    pub(super) fn moved(&self) {
         self.0
             .store(chrono::Utc::now().timestamp_millis(), Ordering::Relaxed);
     }
@@ -54,7 +48,7 @@ impl Pulse {
         self.0.store(i64::MAX, Ordering::Relaxed);
     }
 
-    pub fn last_ms(&self) -> i64 {
+    pub(super) fn last_ms(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -62,7 +56,7 @@ impl Pulse {
 pub(super) type StageConsumer = BaseConsumer<Context>;
 
 impl Context {
-    pub fn fail(&self, error: SourceError) {
+    pub(super) fn fail(&self, error: SourceError) {
         let mut failed = self.failed.lock().expect("no panic while locked");
         failed.get_or_insert(error);
     }
@@ -146,7 +140,7 @@ impl Context {
         }
     }
 
-    pub fn committed(&self, result: KafkaResult<()>) {
+    pub(super) fn committed(&self, result: KafkaResult<()>) {
         match result {
             Ok(()) => {
                 let _ = self.events.send(SourceEvent::OffsetsCommitted);

@@ -1,33 +1,25 @@
 //! The polling thread.
 
+use super::context::{Context, Pulse, StageConsumer, offsets};
 use super::{
     Admission, Generation, OffsetCommit, Short, SourceCommand, SourceError, SourceEvent,
     SourceMessage, client,
-    context::{Context, Pulse, StageConsumer, offsets},
-};
-use crate::{
-    config::KafkaConfig,
-    events::{Offset, PartitionId},
-    stage::failpoint,
 };
 use bytes::Bytes;
 use chrono::DateTime;
-use rdkafka::{
-    Message as _, TopicPartitionList,
-    consumer::{CommitMode, Consumer},
-    error::{KafkaError, RDKafkaErrorCode},
-    message::{BorrowedMessage, Headers as _},
-};
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::Ordering,
-        mpsc::{Receiver, Sender, channel},
-    },
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::{Message as _, TopicPartitionList};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tagstream_core::config::KafkaConfig;
+use tagstream_core::events::{Offset, PartitionId};
+use tagstream_core::failpoint;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// What librdkafka may have fetched ahead when it stops asking, KiB; a configuration can say otherwise.

@@ -1,10 +1,8 @@
 //! The topic's id: what tells a topic from one of the same name created later. librdkafka knows it, its Rust wrapper does not ask.
 
 use rdkafka::bindings as rd;
-use std::{
-    ffi::{CStr, CString},
-    time::Duration,
-};
+use std::ffi::{CStr, CString};
+use std::time::Duration;
 
 /// The broker did not answer, or does not know the topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,14 @@
 //! The broken files and the misbehaving web pages that the messages point to.
 
-use super::super::{
-    pictures::{
-        bmp_declaring, encoded, gif_declaring, jpeg_declaring, png_declaring, progressive_jpeg,
-        scan_bomb,
-    },
-    web_server::Answer,
+use super::super::pictures::{
+    bmp_declaring, encoded, gif_declaring, jpeg_declaring, png_declaring, progressive_jpeg,
+    scan_bomb,
 };
+use super::super::web_server::Answer;
 use image::ImageFormat;
-use std::{collections::HashMap, os::unix::fs::symlink, path::Path};
+use std::collections::HashMap;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 
 /// The size cap that the items are made for.
 pub(super) const MAX_MIB: u64 = 1;

@@ -1,9 +1,11 @@
 //! SIGKILL during a retraining: at random moments, and between its version and its decision.
 
 use super::world::{Words, World, truth};
-use rand::{RngExt, SeedableRng, rngs::StdRng};
-use std::{os::unix::process::ExitStatusExt, time::Instant};
-use tagstream::model::registry::Action;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::os::unix::process::ExitStatusExt;
+use std::time::Instant;
+use tagstream_model::registry::Action;
 
 /// Whatever the moment: the registry is whole, one version serves, nothing that was decided is forgotten, and the next run
 /// finishes the work. 20 kills, or as many as `TAGSTREAM_TEST_KILLS` says.

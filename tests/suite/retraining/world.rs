@@ -1,33 +1,28 @@
 //! What the cases share: pictures, a registry with the demo model, label tables, and the binary.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::LazyLock,
-};
-use tagstream::{
-    config::ObjectStoreConfig,
-    demo::scenes::{Scene, Style, categories},
-    events::{Offset, PartitionId},
-    model::registry::{Cache, HistoryEntry, Registry},
-    stage::{
-        label_rows::{LabelRow, LabelRows},
-        row_maker::{Made, RowMaker},
-        sink::{parquet, store::TableStore},
-        source::SourceMessage,
-    },
-};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
+use tagstream::demo::scenes::{Scene, Style, categories};
+use tagstream::stage::label_rows::{LabelRow, LabelRows};
+use tagstream::stage::row_maker::{Made, RowMaker};
+use tagstream::stage::sink::parquet;
+use tagstream::stage::source::SourceMessage;
+use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::events::{Offset, PartitionId};
+use tagstream_core::storage::store::TableStore;
+use tagstream_model::registry::{Cache, HistoryEntry, Registry};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// Fewer than the model could tell apart, so that each has enough labels to be judged by.
 const CATEGORIES: usize = 10;
 
-pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+pub(super) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
 /// The words by which the first model knows the categories.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Words {
+pub(super) enum Words {
     /// The names, which the demo model was trained with: it is good at once.
     Known,
     /// Words that mean nothing to it: it can only guess, and labels have everything to teach.
@@ -35,7 +30,7 @@ pub enum Words {
 }
 
 /// Pictures, a registry with the zero-shot demo model, label tables.
-pub struct World {
+pub(super) struct World {
     folder: TempDir,
     pub registry: Registry,
     images: u64,
@@ -44,7 +39,7 @@ pub struct World {
 
 impl World {
     /// A world with `images` pictures, none of them labelled yet; `train` are lines of the `[train]` section.
-    pub fn new(images: u64, words: Words, train: &str) -> Self {
+    pub(super) fn new(images: u64, words: Words, train: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().to_path_buf();
         let lines = names().iter().map(|name| match words {
@@ -92,13 +87,17 @@ impl World {
         }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Labels the images, two thirds of all entries, in a file of the label table of their own. `tell` says whether the
     /// labeller says that picture `i` shows a category.
-    pub fn label(&mut self, images: impl Iterator<Item = u64>, tell: impl Fn(u64, &str) -> bool) {
+    pub(super) fn label(
+        &mut self,
+        images: impl Iterator<Item = u64>,
+        tell: impl Fn(u64, &str) -> bool,
+    ) {
         let start = self.tables * self.images as i64;
         let rows: Vec<LabelRow> = images
             .enumerate()
@@ -133,17 +132,17 @@ impl World {
     }
 
     /// Labels every picture.
-    pub fn label_all(&mut self, tell: impl Fn(u64, &str) -> bool) {
+    pub(super) fn label_all(&mut self, tell: impl Fn(u64, &str) -> bool) {
         self.label(0..self.images, tell);
     }
 
     /// Starts `tagstream retrain`; what it says goes to [`World::log`].
-    pub fn retrain(&self, more: &[&str]) -> Child {
+    pub(super) fn retrain(&self, more: &[&str]) -> Child {
         self.retrain_command().args(more).spawn().unwrap()
     }
 
     /// Retrains with these failpoints armed, to the end.
-    pub fn retrain_failing(&self, failpoints: &str) -> ExitStatus {
+    pub(super) fn retrain_failing(&self, failpoints: &str) -> ExitStatus {
         let mut command = self.retrain_command();
         command.env("TAGSTREAM_FAILPOINTS", failpoints);
         command.status().unwrap()
@@ -159,42 +158,42 @@ impl World {
         command
     }
 
-    pub fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         std::fs::read_to_string(self.path("log.txt")).unwrap()
     }
 
     /// Retrains to the end; the exit code.
-    pub fn finish(&self, more: &[&str]) -> Option<i32> {
+    pub(super) fn finish(&self, more: &[&str]) -> Option<i32> {
         self.retrain(more).wait().unwrap().code()
     }
 
     /// `tagstream registry` with these arguments.
-    pub fn registry_command(&self, arguments: &[&str]) -> Command {
+    pub(super) fn registry_command(&self, arguments: &[&str]) -> Command {
         let mut command = tagstream(self.folder.path());
         command.arg("registry").args(arguments);
         command.arg("--registry").arg(self.path("registry"));
         command
     }
 
-    pub fn report(&self) -> serde_json::Value {
+    pub(super) fn report(&self) -> serde_json::Value {
         let text = std::fs::read(self.path("report/report.json")).unwrap();
         serde_json::from_slice(&text).unwrap()
     }
 
-    pub fn versions(&self) -> usize {
+    pub(super) fn versions(&self) -> usize {
         RUNTIME.block_on(self.registry.versions()).unwrap().len()
     }
 
-    pub fn serving(&self) -> u64 {
+    pub(super) fn serving(&self) -> u64 {
         RUNTIME.block_on(self.registry.current()).unwrap().version
     }
 
-    pub fn history(&self) -> Vec<HistoryEntry> {
+    pub(super) fn history(&self) -> Vec<HistoryEntry> {
         RUNTIME.block_on(self.registry.history()).unwrap()
     }
 
     /// Versions whole, history without a gap, one champion.
-    pub fn assert_whole(&self) {
+    pub(super) fn assert_whole(&self) {
         RUNTIME.block_on(async {
             let scratch = tempfile::tempdir().unwrap();
             let cache = Cache::at(scratch.path());
@@ -220,13 +219,13 @@ fn tagstream(folder: &Path) -> Command {
         .env_remove("TAGSTREAM_REGISTRY")
         .stdout(Stdio::null());
     // The library that this process finds, for a child whose cache folder is another.
-    if let Ok(runtime) = tagstream::model::runtime::Runtime::load() {
+    if let Ok(runtime) = tagstream_model::runtime::Runtime::load() {
         command.env("ORT_DYLIB_PATH", runtime.library());
     }
     command
 }
 
-pub fn run(command: &mut Command) {
+pub(super) fn run(command: &mut Command) {
     let status = command.status().unwrap();
     assert!(status.success(), "{command:?}");
 }
@@ -236,12 +235,12 @@ fn names() -> &'static [&'static str] {
 }
 
 /// The picture with this number.
-pub fn scene(i: u64) -> Scene {
+pub(super) fn scene(i: u64) -> Scene {
     Scene::draw(7, i, Style::Plain, 128)
 }
 
 /// What is there.
-pub fn truth(i: u64, category: &str) -> bool {
+pub(super) fn truth(i: u64, category: &str) -> bool {
     scene(i).has(category)
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::events::DeadLetterKind::{BadUri, ForbiddenUri};
+use tagstream_core::events::DeadLetterKind::{BadUri, ForbiddenUri};
 
 fn policy(change: impl FnOnce(&mut FetchConfig)) -> UriPolicy {
     let mut config = FetchConfig {

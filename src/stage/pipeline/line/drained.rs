@@ -4,15 +4,13 @@
 //! killed a moment ago (its session has not ended yet), or nothing at all to this one. Files tell the truth.
 
 use super::{Driver, LineError, Logs, Owned, RowMaker, Task};
-use crate::{
-    events::{OffsetRange, PartitionId},
-    stage::sink::{files::FileSink, table::TableRow, walk::LogFacts},
-};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use crate::stage::sink::files::FileSink;
+use crate::stage::sink::table::TableRow;
+use crate::stage::sink::walk::LogFacts;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tagstream_core::events::{OffsetRange, PartitionId};
 
 /// How often the files of partitions that others own are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

@@ -1,18 +1,19 @@
 //! Partitions come and go: where they start, how they are given up, how the line leaves the group.
 
 use super::{Driver, LEAVE, Revocation, Task, writer};
-use crate::{
-    events::{Offset, PartitionId},
-    stage::{
-        failpoint,
-        ledger::Ledger,
-        pipeline::{LineError, owned::Owned},
-        row_maker::RowMaker,
-        sink::{chain::Chain, files::Fence, walk::LogFacts},
-        source::{Generation, OffsetCommit, SourceCommand, SourceEvent},
-    },
-};
-use std::sync::{Arc, atomic::Ordering, mpsc::SyncSender};
+use crate::stage::ledger::Ledger;
+use crate::stage::pipeline::LineError;
+use crate::stage::pipeline::owned::Owned;
+use crate::stage::row_maker::RowMaker;
+use crate::stage::sink::chain::Chain;
+use crate::stage::sink::files::Fence;
+use crate::stage::sink::walk::LogFacts;
+use crate::stage::source::{Generation, OffsetCommit, SourceCommand, SourceEvent};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use tagstream_core::events::{Offset, PartitionId};
+use tagstream_core::failpoint;
 use tokio::time::Instant;
 
 impl<M: RowMaker> Driver<M> {

@@ -1,0 +1,387 @@
+//! JPEG: plain files that are much larger than the model's input by `sequential`, straight to that size; all others by
+//! libjpeg-turbo, at a reduced size where the model needs fewer pixels.
+
+use super::resize::Window;
+use super::scratch::Scratch;
+use super::{DecodeError, DecodeLimits, ImageSize, Orientation, Stored, raster, resize, scratch};
+use crate::preprocessing::Preprocessing;
+use image::ImageFormat;
+use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor};
+
+/// Sizes, in eighths, at which libjpeg-turbo's inverse transform is vectorised.
+const EIGHTHS: [u32; 4] = [1, 2, 4, 8];
+
+/// What became of a picture.
+pub(super) enum Decoded {
+    /// It is in the pixels already; the size of the upright original.
+    Fitted(ImageSize),
+    /// It is in `scratch.rgb`.
+    Stored(Stored),
+}
+
+/// Decodes into `scratch.rgb`, reduced as far as that does no harm to what the preprocessing asks for, or, where that can be
+/// done, straight into the pixels given with the preprocessing.
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: &DecodeLimits,
+    fit: Option<(&Preprocessing, &mut [u8])>,
+    scratch: &mut Scratch,
+) -> Result<Decoded, DecodeError> {
+    let mut decompressor = taken(scratch)?;
+    let header = match decompressor.read_header(bytes) {
+        Ok(header) => header,
+        Err(error)
+            if HEADER_WARNINGS
+                .iter()
+                .any(|w| error.to_string().contains(w)) =>
+        {
+            require_end(bytes)?;
+            return raster::decode(bytes, ImageFormat::Jpeg, limits, scratch).map(Decoded::Stored);
+        }
+        Err(error) => return Err(damaged(&error.to_string())),
+    };
+    let markers = Markers::of(bytes);
+    let original = size_of(&header, &markers)?;
+    limits.check_pixels(original)?;
+    let window = fit
+        .as_ref()
+        .map(|(preprocessing, _)| Window::of(original, markers.orientation, preprocessing));
+    let eighths = match &window {
+        Some(window) if !header.is_lossless => eighths_for(window),
+        _ => 8,
+    };
+    let ample = window.is_some_and(|window| is_ample(&window, 8));
+    let factor = ScalingFactor::new(eighths as usize, 8);
+    let (width, height) = (factor.scale(header.width), factor.scale(header.height));
+    let cmyk = matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK);
+    let format = if cmyk {
+        PixelFormat::CMYK
+    } else {
+        PixelFormat::RGB
+    };
+    let len = width * height * format.size();
+    let pixels = u64::from(original.width) * u64::from(original.height);
+    limits.check_alloc(len as u64 + markers.coefficient_bytes(pixels))?;
+
+    let stored = Stored {
+        original,
+        decoded: ImageSize {
+            width: width as u32,
+            height: height as u32,
+        },
+        eighths,
+        orientation: markers.orientation,
+    };
+    // Where less is resampled into a sample of the result, how other readers round shows more.
+    let suits = eighths < 8 && matches!(header.colorspace, Colorspace::YCbCr | Colorspace::Gray);
+    if let (true, Some((preprocessing, pixels))) = (suits, fit)
+        && resize::fit_sequential(bytes, &stored, preprocessing, scratch, pixels)
+    {
+        scratch.decompressor = Some(decompressor);
+        return Ok(Decoded::Fitted(stored.upright_size()));
+    }
+    decompressor
+        .set_scan_limit(scan_limit(pixels, limits))
+        .and_then(|()| decompressor.set_scaling_factor(factor))
+        .and_then(|()| decompressor.set_fast_upsample(ample))
+        .map_err(|e| damaged(&e.to_string()))?;
+    let output = if cmyk {
+        &mut scratch.samples
+    } else {
+        &mut scratch.rgb
+    };
+    let image = Image {
+        pixels: scratch::sized(output, len),
+        width,
+        pitch: width * format.size(),
+        height,
+        format,
+    };
+    match decompressor.decompress(bytes, image) {
+        Ok(()) => scratch.decompressor = Some(decompressor),
+        Err(error) => tolerate(&error.to_string(), bytes)?,
+    }
+    if cmyk {
+        let rgb = scratch::sized(&mut scratch.rgb, width * height * 3);
+        inverted_cmyk_to_rgb(&scratch.samples[..len], rgb);
+    }
+    Ok(Decoded::Stored(stored))
+}
+
+/// Reads stored size and orientation.
+pub(super) fn probe(
+    bytes: &[u8],
+    scratch: &mut Scratch,
+) -> Result<(ImageSize, Orientation), DecodeError> {
+    let mut decompressor = taken(scratch)?;
+    let header = decompressor
+        .read_header(bytes)
+        .map_err(|e| damaged(&e.to_string()))?;
+    scratch.decompressor = Some(decompressor);
+    let markers = Markers::of(bytes);
+    Ok((size_of(&header, &markers)?, markers.orientation))
+}
+
+/// This thread's decompressor, or a new one. It is put back only after it worked without an error: after one in the header
+/// it would go on reading that header in the next file.
+fn taken(scratch: &mut Scratch) -> Result<Decompressor, DecodeError> {
+    match scratch.decompressor.take() {
+        Some(decompressor) => Ok(decompressor),
+        None => Decompressor::new().map_err(|e| damaged(&e.to_string())),
+    }
+}
+
+/// The declared size. A file without a frame header makes libjpeg-turbo repeat the size of the picture before it, so the
+/// size counts only if the markers say the same.
+fn size_of(header: &DecompressHeader, markers: &Markers) -> Result<ImageSize, DecodeError> {
+    let Some(size) = markers.size else {
+        return Err(damaged("it has no frame header"));
+    };
+    if size.width == 0 || size.height == 0 {
+        return Err(damaged("it declares no pixels"));
+    }
+    if (size.width as usize, size.height as usize) != (header.width, header.height) {
+        return Err(damaged("its frame header is ambiguous"));
+    }
+    Ok(size)
+}
+
+/// How many times larger than the model's input a picture must stay on both sides for the cheaper ways of decoding: at a
+/// reduced size, and with chroma repeated instead of interpolated. Below this the resampled picture differs visibly from
+/// the one decoded in full (a reduction to just the input's size costs up to 3 % of an embedding's cosine, this less than
+/// 0.1 %; scripts/check_preprocessing.py measures it).
+const KEPT_RATIO: f64 = 2.5;
+
+/// Whether a picture decoded to so many eighths is still [`KEPT_RATIO`] times as large as needed.
+fn is_ample(window: &Window, eighths: u32) -> bool {
+    let reduction = f64::from(eighths) / 8.0 / KEPT_RATIO;
+    window.width * reduction >= f64::from(window.target.width)
+        && window.height * reduction >= f64::from(window.target.height)
+}
+
+/// The smallest size that is still ample.
+fn eighths_for(window: &Window) -> u32 {
+    EIGHTHS
+        .into_iter()
+        .find(|&eighths| is_ample(window, eighths))
+        .unwrap_or(8)
+}
+
+/// Most scans of a picture this large. An ordinary progressive file has about ten; a hostile one has thousands of scans
+/// that each touch every coefficient for a few bytes of input.
+fn scan_limit(pixels: u64, limits: &DecodeLimits) -> u32 {
+    (16 * limits.max_pixels / pixels.max(1)).clamp(16, 256) as u32
+}
+
+/// Warnings in the header, about things that do not matter for the pixels.
+const HEADER_WARNINGS: [&str; 3] = [
+    "extraneous bytes before marker",
+    "unknown JFIF revision",
+    "Unknown Adobe color transform",
+];
+
+/// libjpeg decodes what it can and reports its first warning. Few warnings leave the picture whole.
+fn tolerate(message: &str, bytes: &[u8]) -> Result<(), DecodeError> {
+    // Padding between the last scan and the end marker: all pixels are there.
+    let padding = message.contains("extraneous bytes before marker 0xd9");
+    // A wrong spectral selection in a sequential file, written by some cameras. Seen first, it would hide a later
+    // warning about missing data.
+    let camera = message.contains("Invalid SOS parameters for sequential JPEG");
+    if padding {
+        Ok(())
+    } else if camera {
+        require_end(bytes)
+    } else {
+        Err(damaged(message))
+    }
+}
+
+/// An error unless the end marker is there.
+fn require_end(bytes: &[u8]) -> Result<(), DecodeError> {
+    if bytes.windows(2).rev().any(|pair| pair == [0xff, 0xd9]) {
+        Ok(())
+    } else {
+        Err(damaged("it ends early"))
+    }
+}
+
+fn damaged(reason: &str) -> DecodeError {
+    DecodeError::Damaged {
+        format: "jpeg",
+        reason: reason.trim_start_matches("TurboJPEG error: ").into(),
+    }
+}
+
+/// CMYK JPEGs hold inverted values (Adobe's convention, which everybody follows): 255 is no ink.
+fn inverted_cmyk_to_rgb(cmyk: &[u8], rgb: &mut [u8]) {
+    for (rgb, cmyk) in rgb.chunks_exact_mut(3).zip(cmyk.chunks_exact(4)) {
+        let paper = u32::from(cmyk[3]);
+        for (out, &ink) in rgb.iter_mut().zip(cmyk) {
+            // x * y / 255, rounded, without a division.
+            let product = u32::from(ink) * paper + 128;
+            *out = (((product >> 8) + product) >> 8) as u8;
+        }
+    }
+}
+
+/// What the segments before the first scan say that libjpeg-turbo's interface does not pass on.
+#[derive(Debug, Default, PartialEq)]
+struct Markers {
+    orientation: Orientation,
+    /// The frame header's size.
+    size: Option<ImageSize>,
+    /// Coefficients per pixel (1 for grey, 3 for 4:4:4, 1.5 for 4:2:0), in eighths, rounded up.
+    coefficients_per_8_pixels: u64,
+    /// Whether all coefficients are kept until the last scan.
+    buffers_coefficients: bool,
+}
+
+impl Markers {
+    /// Memory libjpeg keeps for coefficients while it reads the scans.
+    fn coefficient_bytes(&self, pixels: u64) -> u64 {
+        if self.buffers_coefficients {
+            pixels.div_ceil(8) * self.coefficients_per_8_pixels * 2
+        } else {
+            0
+        }
+    }
+
+    /// Walks the segments; stops at the first scan or at the first thing that makes no sense (libjpeg will complain).
+    fn of(bytes: &[u8]) -> Self {
+        let mut markers = Markers::default();
+        let mut components = 0;
+        let mut oriented = false;
+        let mut at = 2;
+        while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
+            match marker {
+                0xff => {
+                    at += 1;
+                    continue;
+                }
+                0x01 | 0xd0..=0xd8 => {
+                    at += 2;
+                    continue;
+                }
+                0xd9 => break,
+                _ => {}
+            }
+            let Some(&[high, low]) = bytes.get(at + 2..at + 4) else {
+                break;
+            };
+            let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
+            let Some(body) = bytes.get(at + 4..end) else {
+                break;
+            };
+            match marker {
+                0xe1 if !oriented => {
+                    if let Some(exif) = body.strip_prefix(b"Exif\0\0") {
+                        oriented = true;
+                        markers.orientation = image::metadata::Orientation::from_exif_chunk(exif)
+                            .map(Orientation::from)
+                            .unwrap_or_default();
+                    }
+                }
+                0xc0..=0xcf if ![0xc4, 0xc8, 0xcc].contains(&marker) && body.len() > 5 => {
+                    let side = |at| u32::from(u16::from_be_bytes([body[at], body[at + 1]]));
+                    markers.size = Some(ImageSize {
+                        width: side(3),
+                        height: side(1),
+                    });
+                    components = body[5];
+                    markers.coefficients_per_8_pixels = coefficients_per_8_pixels(&body[6..]);
+                    markers.buffers_coefficients = matches!(marker, 0xc2 | 0xc6 | 0xca | 0xce);
+                }
+                0xda => {
+                    // A sequential file in several scans is buffered like a progressive one.
+                    markers.buffers_coefficients |= body.first().is_some_and(|&n| n < components);
+                    break;
+                }
+                _ => {}
+            }
+            at = end;
+        }
+        markers
+    }
+}
+
+/// From the components of a frame header: identifier, sampling factors, table.
+fn coefficients_per_8_pixels(components: &[u8]) -> u64 {
+    let factors = || {
+        components
+            .chunks_exact(3)
+            .map(|c| (u64::from(c[1] >> 4), u64::from(c[1] & 15)))
+    };
+    let sum: u64 = factors().map(|(h, v)| h * v).sum();
+    let most_h = factors().map(|(h, _)| h).max().unwrap_or(1).max(1);
+    let most_v = factors().map(|(_, v)| v).max().unwrap_or(1).max(1);
+    (8 * sum).div_ceil(most_h * most_v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::preprocessing::{Filter, Fit};
+
+    fn square(side: usize, fit: Fit) -> Preprocessing {
+        Preprocessing {
+            height: side,
+            width: side,
+            fit,
+            filter: Filter::Bicubic,
+        }
+    }
+
+    #[test]
+    fn the_reduction_leaves_more_than_the_model_needs() {
+        let eighths = |width, height, side, fit| {
+            let original = ImageSize { width, height };
+            eighths_for(&Window::of(
+                original,
+                Orientation::Upright,
+                &square(side, fit),
+            ))
+        };
+        assert_eq!(eighths(4480, 4480, 224, Fit::Squash), 1);
+        assert_eq!(eighths(4479, 4480, 224, Fit::Squash), 2);
+        assert_eq!(eighths(4000, 1119, 224, Fit::Squash), 8);
+        assert_eq!(eighths(4000, 1120, 224, Fit::Squash), 4);
+        // The crop's scale is that of the short side.
+        assert_eq!(eighths(4000, 1120, 224, Fit::CenterCrop), 4);
+        assert_eq!(eighths(100, 100, 224, Fit::CenterCrop), 8);
+    }
+
+    #[test]
+    fn scans_are_bounded_by_the_work_they_cause() {
+        let limits = DecodeLimits {
+            max_pixels: 64_000_000,
+            max_alloc_bytes: u64::MAX,
+        };
+        assert_eq!(scan_limit(64_000_000, &limits), 16);
+        assert_eq!(scan_limit(16_000_000, &limits), 64);
+        assert_eq!(scan_limit(10_000, &limits), 256);
+    }
+
+    #[test]
+    fn coefficients_are_counted_by_sampling() {
+        assert_eq!(coefficients_per_8_pixels(&[1, 0x11, 0]), 8);
+        assert_eq!(
+            coefficients_per_8_pixels(&[1, 0x22, 0, 2, 0x11, 1, 3, 0x11, 1]),
+            12
+        );
+        assert_eq!(
+            coefficients_per_8_pixels(&[1, 0x11, 0, 2, 0x11, 1, 3, 0x11, 1]),
+            24
+        );
+        assert_eq!(coefficients_per_8_pixels(&[1, 0x00, 0]), 0);
+    }
+
+    #[test]
+    fn ink_is_inverted() {
+        let mut rgb = [0; 9];
+        inverted_cmyk_to_rgb(
+            &[255, 255, 255, 255, 0, 255, 255, 255, 255, 255, 255, 0],
+            &mut rgb,
+        );
+        assert_eq!(rgb, [255, 255, 255, 0, 255, 255, 0, 0, 0]);
+    }
+}

@@ -1,0 +1,232 @@
+//! `bundle.json`: its types, its hashes and what must hold between its fields.
+
+use super::{BundleError, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use tagstream_image::preprocessing::Preprocessing;
+
+/// The bundle format this code writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// `bundle.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this format; others than [`FORMAT_VERSION`] are refused.
+    pub format_version: u32,
+    /// The model version that rows carry: a name, `-`, and the first 12 hex digits of [`Manifest::content_hash`].
+    pub id: String,
+    /// The bundle this one was trained from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// When the bundle was made.
+    pub created: DateTime<Utc>,
+    /// Categories in the order of the score vector.
+    pub categories: Vec<Category>,
+    /// Sizes of the tensors.
+    pub dims: Dims,
+    /// How pixels are prepared before the encoder.
+    pub preprocessing: Preprocessing,
+    /// SHA-256 (hex) of the canonical JSON of `preprocessing`.
+    pub preprocessing_hash: String,
+    /// What turns logits into probabilities.
+    pub calibration: Calibration,
+    /// Every other file of the bundle, by path relative to it.
+    pub files: BTreeMap<String, FileEntry>,
+    /// Quality figures, by name.
+    pub metrics: BTreeMap<String, f64>,
+    /// Where the bundle comes from.
+    pub lineage: Lineage,
+}
+
+/// One category.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Category {
+    /// The name that labels and tags use.
+    pub name: String,
+    /// The words that stand for it in prompts (underscores as spaces, or a better name).
+    pub prompt: String,
+    /// A tag is written where the calibrated probability is at least this.
+    pub threshold: f32,
+}
+
+/// Sizes of the tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dims {
+    /// D: width of the joint image-text space.
+    pub embedding: usize,
+    /// Rows of the dense feature map; N = `grid_height * grid_width`.
+    pub grid_height: usize,
+    /// Columns of the dense feature map.
+    pub grid_width: usize,
+}
+
+/// probability = sigmoid(logit / temperature).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// Greater than 0; 1 leaves logits as they are.
+    pub temperature: f32,
+}
+
+/// One file of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// SHA-256 of the content, hex.
+    pub sha256: String,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+/// Where a bundle comes from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lineage {
+    /// How the head was made (`zero-shot`, `trm-ml`, ...).
+    pub method: String,
+    /// What the encoder was made from, for people.
+    pub source: String,
+    /// Hash of the label snapshot the head was trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_snapshot: Option<String>,
+    /// Seed of the training run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Version of the code that made it.
+    pub code_version: String,
+}
+
+/// Hex digits of the content hash that an id ends with.
+const ID_DIGITS: usize = 12;
+
+impl Manifest {
+    /// SHA-256 (hex) of the canonical JSON of everything in here but `id` and `created`: the same content made twice
+    /// has the same id.
+    pub fn content_hash(&self) -> String {
+        let mut content = serde_json::to_value(self).expect("a manifest is plain data");
+        let fields = content.as_object_mut().expect("a struct is an object");
+        fields.remove("id");
+        fields.remove("created");
+        sha256_hex(canonical_json(&content).as_bytes())
+    }
+
+    /// The id that `name` and the content give.
+    pub fn id_for(&self, name: &str) -> String {
+        format!("{name}-{}", &self.content_hash()[..ID_DIGITS])
+    }
+
+    /// N: positions of the dense feature map.
+    pub fn positions(&self) -> usize {
+        self.dims.grid_height * self.dims.grid_width
+    }
+
+    /// Checks what must hold between the fields; says nothing about files.
+    pub(super) fn check(&self) -> Result<(), BundleError> {
+        let flaw = |what: String| Err(BundleError::Manifest { what });
+        if self.categories.is_empty() {
+            return flaw("there is no category".to_owned());
+        }
+        let mut names = BTreeSet::new();
+        for category in &self.categories {
+            if category.name.trim().is_empty() {
+                return flaw("a category has no name".to_owned());
+            }
+            if !names.insert(category.name.as_str()) {
+                return flaw(format!("the category `{}` is there twice", category.name));
+            }
+            if !(0.0..=1.0).contains(&category.threshold) {
+                return flaw(format!(
+                    "the threshold of `{}` is {}, not a probability",
+                    category.name, category.threshold
+                ));
+            }
+        }
+        let Dims {
+            embedding,
+            grid_height,
+            grid_width,
+        } = self.dims;
+        if embedding == 0 || grid_height == 0 || grid_width == 0 {
+            return flaw(format!("sizes must not be 0: {:?}", self.dims));
+        }
+        if self.preprocessing.height == 0 || self.preprocessing.width == 0 {
+            return flaw(format!("sizes must not be 0: {:?}", self.preprocessing));
+        }
+        let temperature = self.calibration.temperature;
+        if !(temperature.is_finite() && temperature > 0.0) {
+            return flaw(format!("the temperature is {temperature}, not above 0"));
+        }
+        for required in [ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE] {
+            if !self.files.contains_key(required) {
+                return flaw(format!("`files` does not list `{required}`"));
+            }
+        }
+        let hash = preprocessing_hash(&self.preprocessing);
+        if self.preprocessing_hash != hash {
+            return flaw(format!(
+                "`preprocessing_hash` is {}, but the preprocessing hashes to {hash}",
+                self.preprocessing_hash
+            ));
+        }
+        let hash = self.content_hash();
+        let Some((name, digits)) = self.id.rsplit_once('-') else {
+            return flaw(format!("the id `{}` is not `<name>-<hash>`", self.id));
+        };
+        if name.is_empty() || digits != &hash[..ID_DIGITS] {
+            return flaw(format!(
+                "the id `{}` does not belong to this content, whose id would end in `{}`; a changed bundle is a new \
+                 model and needs its own id",
+                self.id,
+                &hash[..ID_DIGITS]
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// SHA-256 (hex) of the canonical JSON of `preprocessing`; files that hold embeddings carry it.
+pub fn preprocessing_hash(preprocessing: &Preprocessing) -> String {
+    let value = serde_json::to_value(preprocessing).expect("plain data");
+    sha256_hex(canonical_json(&value).as_bytes())
+}
+
+/// JSON with sorted keys and without spaces.
+pub(super) fn canonical_json(value: &serde_json::Value) -> String {
+    use serde_json::Value;
+    let text = |value: &Value| serde_json::to_string(value).expect("plain data");
+    match value {
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(canonical_json).collect();
+            format!("[{}]", items.join(","))
+        }
+        Value::Object(fields) => {
+            let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
+            let fields: Vec<String> = sorted
+                .into_iter()
+                .map(|(key, value)| {
+                    format!(
+                        "{}:{}",
+                        text(&Value::String(key.clone())),
+                        canonical_json(value)
+                    )
+                })
+                .collect();
+            format!("{{{}}}", fields.join(","))
+        }
+        plain => text(plain),
+    }
+}
+
+/// SHA-256 in hex.
+pub(super) fn sha256_hex(content: &[u8]) -> String {
+    hex(&Sha256::digest(content))
+}
+
+pub(super) fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}

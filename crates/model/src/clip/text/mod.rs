@@ -1,0 +1,201 @@
+//! CLIP's causal text transformer in candle, frozen, differentiable with respect to its input embeddings.
+//!
+//! Prompts are short, the tower has 77 positions. Two exact savings follow from it being causal, position-wise apart
+//! from attention, and read at one position only: what follows the end token cannot influence the result, so every
+//! prompt is cut there and prompts of different length are packed into one matrix; and in the last block only the
+//! position that is read is computed. Values and gradients equal those of the full 77 positions (tested).
+
+use super::text_config::{TextConfig, TextConfigError};
+use candle_core::{DType, Device, Tensor};
+use std::path::PathBuf;
+use tagstream_kernels::{FrozenLayerNorm, FrozenLinear, FrozenTransformer, select_rows};
+
+/// Why a text tower could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// A file is missing or unreadable.
+    #[error("cannot read {path}: {reason}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The folder holds no text tower.
+    #[error("{folder} holds no {what} of a text tower (looked for {looked_for})")]
+    NotFound {
+        /// The folder.
+        folder: PathBuf,
+        /// Weights or configuration.
+        what: &'static str,
+        /// The names tried.
+        looked_for: String,
+    },
+    /// The configuration cannot be used.
+    #[error("{path}: {source}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: TextConfigError,
+    },
+    /// A tensor is not in the weights.
+    #[error("the text tower's weights have no tensor {name}")]
+    MissingTensor {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("tensor {name} is {found:?}, the configuration says {expected:?}")]
+    WrongShape {
+        /// Its name.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape expected.
+        expected: Vec<usize>,
+    },
+    /// A token id lies outside the vocabulary.
+    #[error(
+        "token {token} is outside the vocabulary of {vocabulary}: tokenizer and text tower do not belong together"
+    )]
+    TokenOutOfRange {
+        /// The token.
+        token: u32,
+        /// The number of tokens.
+        vocabulary: usize,
+    },
+    /// A text has no token at which the tower is read.
+    #[error("text {index} has no end token: the tower cannot be read")]
+    NoEndToken {
+        /// Its place in the call.
+        index: usize,
+    },
+    /// A prompt is longer than the tower's positions, or the end position lies outside it.
+    #[error("a prompt of {length} positions read at {end}: the text tower has {limit} positions")]
+    TooLong {
+        /// Positions of the prompt.
+        length: usize,
+        /// The index at which it is read.
+        end: usize,
+        /// The context length.
+        limit: usize,
+    },
+    /// A tensor operation failed.
+    #[error("text tower: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// The text tower. Cheap to clone: tensors are shared.
+#[derive(Debug, Clone)]
+pub struct TextTower {
+    pub(super) config: TextConfig,
+    /// `[vocabulary, W]` in the file's precision; rows are widened when they are taken.
+    pub(super) token_embedding: Tensor,
+    /// `[context length, W]`.
+    pub(super) positional_embedding: Tensor,
+    pub(super) transformer: FrozenTransformer,
+    pub(super) final_norm: FrozenLayerNorm,
+    pub(super) projection: FrozenLinear,
+    pub(super) dtype: DType,
+}
+
+impl TextTower {
+    /// The tower's shape.
+    pub fn config(&self) -> &TextConfig {
+        &self.config
+    }
+
+    /// What the tower computes in.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Texts (token ids, see [`ClipTokenizer`](super::tokenizer::ClipTokenizer)) to `[n, D]`, not normalised.
+    ///
+    /// # Errors
+    /// If a text has no end token or is longer than the context, or a token is unknown.
+    pub fn forward_tokens(&self, texts: &[Vec<u32>]) -> Result<Tensor, TextError> {
+        let ends = texts.iter().enumerate().map(|(index, text)| {
+            self.config
+                .read_out
+                .find(text)
+                .ok_or(TextError::NoEndToken { index })
+        });
+        let ends: Vec<usize> = ends.collect::<Result<_, _>>()?;
+        let longest = ends.iter().max().map_or(0, |end| end + 1);
+        let cut: Vec<&[u32]> = texts
+            .iter()
+            .map(|text| &text[..text.len().min(longest)])
+            .collect();
+        self.forward_embeddings(&self.embed(&cut)?, &ends)
+    }
+
+    /// Token embeddings `[n, L, W]` of texts, without positions; shorter texts are padded with token 0, which nothing
+    /// reads. Prompt contexts are spliced into this by the caller.
+    ///
+    /// # Errors
+    /// If a token lies outside the vocabulary.
+    pub fn embed(&self, texts: &[impl AsRef<[u32]>]) -> Result<Tensor, TextError> {
+        let longest = texts
+            .iter()
+            .map(|text| text.as_ref().len())
+            .max()
+            .unwrap_or(0);
+        let mut ids = vec![0u32; texts.len() * longest];
+        for (row, text) in ids.chunks_mut(longest.max(1)).zip(texts) {
+            row[..text.as_ref().len()].copy_from_slice(text.as_ref());
+        }
+        let vocabulary = self.config.vocabulary;
+        if let Some(&token) = ids.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(TextError::TokenOutOfRange { token, vocabulary });
+        }
+        let ids = Tensor::from_vec(ids, texts.len() * longest, &Device::Cpu)?;
+        let rows = self
+            .token_embedding
+            .index_select(&ids, 0)?
+            .to_dtype(self.dtype)?;
+        Ok(rows.reshape((texts.len(), longest, self.config.width))?)
+    }
+
+    /// Input embeddings `x` (`[n, L, W]`, positions are added here) read at the positions `ends` to `[n, D]`, not
+    /// normalised. The gradient goes to `x`; positions after `ends` receive zero.
+    ///
+    /// # Errors
+    /// If the shapes do not fit the tower, or a position of `ends` lies outside `L` or the context.
+    pub fn forward_embeddings(&self, x: &Tensor, ends: &[usize]) -> Result<Tensor, TextError> {
+        let (n, length, width) = x.dims3()?;
+        if n != ends.len() || width != self.config.width {
+            return Err(TextError::WrongShape {
+                name: "input embeddings".to_owned(),
+                found: x.dims().to_vec(),
+                expected: vec![ends.len(), length, self.config.width],
+            });
+        }
+        let limit = self.config.context_length;
+        if let Some(&end) = ends.iter().find(|&&end| end >= length || end >= limit) {
+            return Err(TextError::TooLong { length, end, limit });
+        }
+        if n == 0 {
+            return Ok(Tensor::zeros(
+                (0, self.config.projection),
+                self.dtype,
+                x.device(),
+            )?);
+        }
+        let rows: Vec<usize> = ends
+            .iter()
+            .enumerate()
+            .flat_map(|(i, &end)| (0..=end).map(move |at| i * length + at))
+            .collect();
+        let positions: Vec<usize> = ends.iter().flat_map(|&end| 0..=end).collect();
+        let packed = select_rows(&x.reshape((n * length, width))?, &rows)?;
+        let x = (packed + select_rows(&self.positional_embedding, &positions)?)?;
+        let lengths: Vec<usize> = ends.iter().map(|end| end + 1).collect();
+        let x = self.transformer.forward(&x, &lengths)?;
+        Ok(self.projection.forward(&self.final_norm.forward(&x)?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,319 @@
+//! The text tower loaded: its tensors from safetensors, under Hugging Face's or OpenCLIP's names.
+
+use super::text::{TextError, TextTower};
+use super::text_config::{Activation, TextConfig};
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::{Metadata, TensorInfo};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use tagstream_kernels::{FrozenBlock, FrozenLayerNorm, FrozenLinear, FrozenTransformer};
+
+impl TextTower {
+    /// Opens the tower in `folder`: `config.json` or `open_clip_config.json`, and its safetensors (the text tower alone
+    /// or a whole CLIP, of which only the text tensors are read). Weights are held in f32, whatever the file has.
+    ///
+    /// # Errors
+    /// Names the file or tensor that is missing or does not fit.
+    pub fn open(folder: &Path) -> Result<Self, TextError> {
+        const CONFIGS: [&str; 2] = ["config.json", "open_clip_config.json"];
+        const WEIGHTS: [&str; 4] = [
+            "text_encoder.safetensors",
+            "text.safetensors",
+            "model.safetensors",
+            "open_clip_model.safetensors",
+        ];
+        let find = |what, names: &[&str]| {
+            let found = names
+                .iter()
+                .map(|name| folder.join(name))
+                .find(|path| path.is_file());
+            found.ok_or_else(|| TextError::NotFound {
+                folder: folder.to_path_buf(),
+                what,
+                looked_for: names.join(", "),
+            })
+        };
+        let config = Self::read_config(&find("configuration", &CONFIGS)?)?;
+        Self::load(&find("weights", &WEIGHTS)?, config)
+    }
+
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// If it cannot be read or asks for what this tower cannot do.
+    pub fn read_config(path: &Path) -> Result<TextConfig, TextError> {
+        let json = std::fs::read_to_string(path).map_err(|error| TextError::Unreadable {
+            path: path.to_path_buf(),
+            reason: error.to_string(),
+        })?;
+        TextConfig::from_json(&json).map_err(|source| TextError::Config {
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+
+    /// Loads the weights of a safetensors file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or its tensors do not fit the configuration.
+    pub fn load(weights: &Path, config: TextConfig) -> Result<Self, TextError> {
+        let tensors = read(weights)?;
+        Self::from_tensors(tensors, config, DType::F32)
+    }
+
+    /// Builds the tower from tensors under Hugging Face's (`text_model.*`) or OpenCLIP's (`transformer.resblocks.*`)
+    /// names. `dtype` is what it computes in: f32, or f64 to check gradients.
+    ///
+    /// # Errors
+    /// If a tensor is missing or does not fit the configuration.
+    pub fn from_tensors(
+        tensors: HashMap<String, Tensor>,
+        config: TextConfig,
+        dtype: DType,
+    ) -> Result<Self, TextError> {
+        build(tensors, config, dtype)
+    }
+}
+
+/// Reads the tensors of the text tower, and only those: a whole CLIP's vision tower is skipped.
+pub(super) fn read(path: &Path) -> Result<HashMap<String, Tensor>, TextError> {
+    let unreadable = |reason: String| TextError::Unreadable {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let io = |error: std::io::Error| unreadable(error.to_string());
+    let mut file = File::open(path).map_err(io)?;
+    let file_length = file.metadata().map_err(io)?.len();
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(io)?;
+    let header_length = u64::from_le_bytes(length);
+    if header_length > file_length {
+        return Err(unreadable("not a safetensors file".to_owned()));
+    }
+    let mut header = Vec::new();
+    file.by_ref()
+        .take(header_length)
+        .read_to_end(&mut header)
+        .map_err(io)?;
+    let metadata: Metadata =
+        serde_json::from_slice(&header).map_err(|error| unreadable(error.to_string()))?;
+    let data_start = header_length + 8;
+    let end = data_start.checked_add(metadata.data_len() as u64);
+    if end.is_none_or(|end| end > file_length) {
+        return Err(unreadable(
+            "the file ends before its last tensor".to_owned(),
+        ));
+    }
+    let mut tensors = HashMap::new();
+    for (name, info) in metadata.tensors() {
+        if is_text(&name) {
+            let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
+            file.seek(SeekFrom::Start(data_start + info.data_offsets.0 as u64))
+                .map_err(io)?;
+            file.read_exact(&mut bytes).map_err(io)?;
+            let tensor = tensor(info, &bytes)
+                .map_err(|error| unreadable(format!("tensor {name}: {error}")))?;
+            tensors.insert(name, tensor);
+        }
+    }
+    Ok(tensors)
+}
+
+fn tensor(info: &TensorInfo, bytes: &[u8]) -> candle_core::Result<Tensor> {
+    let dtype = DType::try_from(info.dtype)?;
+    Tensor::from_raw_buffer(bytes, dtype, &info.shape, &Device::Cpu)
+}
+
+fn is_text(name: &str) -> bool {
+    let name = name.strip_prefix("text.").unwrap_or(name);
+    let open_clip = [
+        "transformer.",
+        "token_embedding.",
+        "positional_embedding",
+        "ln_final.",
+        "text_projection",
+    ];
+    name.starts_with("text_model.") || open_clip.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Takes tensors out by name, checks their shapes, converts them.
+struct Source {
+    tensors: HashMap<String, Tensor>,
+    dtype: DType,
+}
+
+impl Source {
+    fn raw(&self, name: &str, shape: &[usize]) -> Result<Tensor, TextError> {
+        let tensor = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| TextError::MissingTensor {
+                name: name.to_owned(),
+            })?;
+        if tensor.dims() != shape {
+            return Err(TextError::WrongShape {
+                name: name.to_owned(),
+                found: tensor.dims().to_vec(),
+                expected: shape.to_vec(),
+            });
+        }
+        Ok(tensor.clone())
+    }
+
+    fn take(&self, name: &str, shape: &[usize]) -> Result<Tensor, TextError> {
+        Ok(self.raw(name, shape)?.to_dtype(self.dtype)?)
+    }
+
+    fn norm(&self, name: &str, width: usize, eps: f64) -> Result<FrozenLayerNorm, TextError> {
+        let weight = self.take(&format!("{name}.weight"), &[width])?;
+        let bias = self.take(&format!("{name}.bias"), &[width])?;
+        Ok(FrozenLayerNorm::new(weight, bias, eps)?)
+    }
+
+    fn linear(&self, name: &str, out: usize, inner: usize) -> Result<FrozenLinear, TextError> {
+        let weight = self.take(&format!("{name}.weight"), &[out, inner])?;
+        let bias = self.take(&format!("{name}.bias"), &[out])?;
+        Ok(FrozenLinear::new(weight, Some(bias))?)
+    }
+
+    /// The width of an MLP is in no OpenCLIP configuration file of the usual kind: the tensor says it.
+    fn rows(&self, name: &str) -> Result<usize, TextError> {
+        let tensor = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| TextError::MissingTensor {
+                name: name.to_owned(),
+            })?;
+        Ok(tensor.dims().first().copied().unwrap_or(0))
+    }
+}
+
+/// Builds the tower from tensors under either naming.
+fn build(
+    tensors: HashMap<String, Tensor>,
+    config: TextConfig,
+    dtype: DType,
+) -> Result<TextTower, TextError> {
+    if config.layers == 0 || config.heads == 0 || !config.width.is_multiple_of(config.heads) {
+        return Err(TextError::WrongShape {
+            name: "the configuration's layers, heads, width".to_owned(),
+            found: vec![config.layers, config.heads, config.width],
+            expected: vec![12, 8, 512],
+        });
+    }
+    // OpenCLIP's CustomTextCLIP puts "text." before the names.
+    let tensors: HashMap<String, Tensor> = tensors
+        .into_iter()
+        .map(|(name, tensor)| match name.strip_prefix("text.") {
+            Some(bare) => (bare.to_owned(), tensor),
+            None => (name, tensor),
+        })
+        .collect();
+    let hugging_face = tensors.keys().any(|name| name.starts_with("text_model."));
+    let source = Source { tensors, dtype };
+    if hugging_face {
+        hugging_face_tower(&source, config)
+    } else {
+        open_clip_tower(&source, config)
+    }
+}
+
+fn transformer(
+    config: &TextConfig,
+    block: impl Fn(usize) -> Result<FrozenBlock, TextError>,
+) -> Result<FrozenTransformer, TextError> {
+    Ok(FrozenTransformer {
+        blocks: (0..config.layers).map(block).collect::<Result<_, _>>()?,
+        heads: config.heads,
+        activation: match config.activation {
+            Activation::QuickGelu => tagstream_kernels::Activation::QuickGelu,
+            Activation::Gelu => tagstream_kernels::Activation::Gelu,
+        },
+    })
+}
+
+fn hugging_face_tower(source: &Source, config: TextConfig) -> Result<TextTower, TextError> {
+    let (w, eps) = (config.width, config.layer_norm_eps);
+    let block = |index: usize| {
+        let at = |part: &str| format!("text_model.encoder.layers.{index}.{part}");
+        let part = |kind: &str, name: &str, shape: &[usize]| {
+            source.take(&format!("{}.{kind}", at(name)), shape)
+        };
+        let both = |kind: &str, shape: &[usize]| -> Result<Tensor, TextError> {
+            let key = part(kind, "self_attn.k_proj", shape)?;
+            Ok(Tensor::cat(
+                &[key, part(kind, "self_attn.v_proj", shape)?],
+                0,
+            )?)
+        };
+        let hidden = source.rows(&at("mlp.fc1.weight"))?;
+        Ok(FrozenBlock {
+            norm_1: source.norm(&at("layer_norm1"), w, eps)?,
+            query: source.linear(&at("self_attn.q_proj"), w, w)?,
+            key_value: FrozenLinear::new(both("weight", &[w, w])?, Some(both("bias", &[w])?))?,
+            out: source.linear(&at("self_attn.out_proj"), w, w)?,
+            norm_2: source.norm(&at("layer_norm2"), w, eps)?,
+            mlp_in: source.linear(&at("mlp.fc1"), hidden, w)?,
+            mlp_out: source.linear(&at("mlp.fc2"), w, hidden)?,
+        })
+    };
+    Ok(TextTower {
+        token_embedding: source.raw(
+            "text_model.embeddings.token_embedding.weight",
+            &[config.vocabulary, w],
+        )?,
+        positional_embedding: source.take(
+            "text_model.embeddings.position_embedding.weight",
+            &[config.context_length, w],
+        )?,
+        transformer: transformer(&config, block)?,
+        final_norm: source.norm("text_model.final_layer_norm", w, eps)?,
+        projection: FrozenLinear::new(
+            source.take("text_projection.weight", &[config.projection, w])?,
+            None,
+        )?,
+        dtype: source.dtype,
+        config,
+    })
+}
+
+fn open_clip_tower(source: &Source, config: TextConfig) -> Result<TextTower, TextError> {
+    let (w, eps) = (config.width, config.layer_norm_eps);
+    let block = |index: usize| {
+        let at = |part: &str| format!("transformer.resblocks.{index}.{part}");
+        let weight = source.take(&at("attn.in_proj_weight"), &[3 * w, w])?;
+        let bias = source.take(&at("attn.in_proj_bias"), &[3 * w])?;
+        let rows = |start: usize, count: usize| -> Result<FrozenLinear, TextError> {
+            Ok(FrozenLinear::new(
+                weight.narrow(0, start, count)?,
+                Some(bias.narrow(0, start, count)?),
+            )?)
+        };
+        let hidden = source.rows(&at("mlp.c_fc.weight"))?;
+        Ok(FrozenBlock {
+            norm_1: source.norm(&at("ln_1"), w, eps)?,
+            query: rows(0, w)?,
+            key_value: rows(w, 2 * w)?,
+            out: source.linear(&at("attn.out_proj"), w, w)?,
+            norm_2: source.norm(&at("ln_2"), w, eps)?,
+            mlp_in: source.linear(&at("mlp.c_fc"), hidden, w)?,
+            mlp_out: source.linear(&at("mlp.c_proj"), w, hidden)?,
+        })
+    };
+    // OpenCLIP multiplies from the right (x P), a linear layer's weight is the transpose of that.
+    let projection = source
+        .take("text_projection", &[w, config.projection])?
+        .t()?;
+    Ok(TextTower {
+        token_embedding: source.raw("token_embedding.weight", &[config.vocabulary, w])?,
+        positional_embedding: source.take("positional_embedding", &[config.context_length, w])?,
+        transformer: transformer(&config, block)?,
+        final_norm: source.norm("ln_final", w, eps)?,
+        projection: FrozenLinear::new(projection, None)?,
+        dtype: source.dtype,
+        config,
+    })
+}

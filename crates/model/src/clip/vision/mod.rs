@@ -1,0 +1,325 @@
+//! CLIP's vision towers as ONNX graphs: `pixels` uint8 `[B,H,W,3]` -> `dense` float `[B,N,D]`, `global` float `[B,D]`.
+//!
+//! The pixels' normalisation is inside the graph and computed in 32 bit. Neither output is L2-normalised. With
+//! [`Precision::Fp16`] weights and products are 16-bit, layer norms take their statistics in 32 bit, outputs are 32-bit.
+//!
+//! `global` is the tower's own image feature. `dense` are features of locations in the same joint space, which CLIP was
+//! never trained to give; [`DenseMode`] says how they are made.
+
+mod config;
+mod patches;
+mod position;
+mod resnet;
+mod transformer;
+
+pub use config::{
+    Activation, Architecture, CLIP_MEAN, CLIP_STD, Naming, VisionConfig, VisionConfigError,
+};
+pub use position::{Resampling, resample_grid};
+
+use super::weights::{WeightFile, WeightsError};
+use crate::bundle::Dims;
+use crate::onnx::{Dim, Element, GraphBuilder, GraphError, Value};
+
+/// Width of weights and products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    Fp32,
+    /// 16-bit floats: half the size, for GPUs.
+    Fp16,
+}
+
+/// How dense features are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DenseMode {
+    /// The value path of the last attention in place of the attention. Transformer: `u = x + Wo(Wv LN(x))`,
+    /// `u = u + MLP(LN(u))`, then final norm and projection (MaskCLIP). ResNet: value and output projection of the
+    /// attention pool at each location, without positional embedding (TaI-DPT).
+    #[default]
+    Value,
+    /// Transformer: the last block's own outputs. A ResNet has none.
+    Plain,
+    /// Transformer: `Wo(Wv LN(x))` of the last block alone, without residual and MLP. A ResNet has no such choice.
+    ValueBare,
+    /// ResNet: as [`DenseMode::Value`] with the interpolated positional embedding added first (DualCoOp). A
+    /// transformer adds its positions at the start anyway.
+    ValuePositional,
+}
+
+impl DenseMode {
+    /// The name that the command line uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::Plain => "plain",
+            Self::ValueBare => "value_bare",
+            Self::ValuePositional => "value_positional",
+        }
+    }
+}
+
+/// How a tower is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TowerOptions {
+    /// Width of weights and products.
+    pub precision: Precision,
+    /// Side of the input, pixels; `None` is what the tower was made for. At other sizes positional embeddings are
+    /// interpolated.
+    pub input_size: Option<usize>,
+    /// How dense features are made.
+    pub dense_mode: DenseMode,
+}
+
+/// A written tower.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tower {
+    /// Content of `encoder.onnx`.
+    pub onnx: Vec<u8>,
+    /// D and the grid.
+    pub dims: Dims,
+    /// Side of the input, pixels.
+    pub input_size: usize,
+}
+
+/// Why a tower cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum TowerError {
+    /// The weights do not fit.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The graph cannot be written.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The input's side does not divide into the tower's grid.
+    #[error(
+        "an input of {size} pixels does not divide into steps of {step}; choose a multiple of {step}"
+    )]
+    InputSize {
+        /// The side asked for.
+        size: usize,
+        /// Pixels a location.
+        step: usize,
+    },
+    /// Sizes of the configuration exclude each other.
+    #[error("the configuration's sizes do not fit together: {0}")]
+    Sizes(String),
+    /// The tower has no such dense features.
+    #[error("dense mode `{}` does not exist for this tower; it has {available}", .mode.name())]
+    DenseMode {
+        /// The mode asked for.
+        mode: DenseMode,
+        /// The modes it has.
+        available: &'static str,
+    },
+}
+
+impl Tower {
+    /// Writes the tower that `config` describes from `weights`.
+    pub fn write(
+        config: &VisionConfig,
+        weights: &WeightFile,
+        options: TowerOptions,
+    ) -> Result<Self, TowerError> {
+        let input_size = options.input_size.unwrap_or(config.image_size);
+        let side = |image: usize, step: usize| match step {
+            0 => Err(TowerError::Sizes("a patch of 0 pixels".to_owned())),
+            _ if image == 0 || !image.is_multiple_of(step) => {
+                Err(TowerError::InputSize { size: image, step })
+            }
+            _ => Ok(image / step),
+        };
+        let mut graph = TowerGraph::new(options.precision);
+        let pixels = graph.pixels(input_size);
+        let step = match config.architecture {
+            Architecture::Transformer { patch, .. } => patch,
+            Architecture::ModifiedResNet { .. } => resnet::STEP,
+        };
+        let (native, grid) = (side(config.image_size, step)?, side(input_size, step)?);
+        let sides = Sides { native, grid };
+        let features = match config.architecture {
+            Architecture::Transformer { .. } => transformer::write(
+                &mut graph,
+                config,
+                weights,
+                sides,
+                options.dense_mode,
+                &pixels,
+            )?,
+            Architecture::ModifiedResNet { .. } => resnet::write(
+                &mut graph,
+                config,
+                weights,
+                sides,
+                options.dense_mode,
+                &pixels,
+            )?,
+        };
+        let dims = Dims {
+            embedding: config.dim,
+            grid_height: grid,
+            grid_width: grid,
+        };
+        Ok(Self {
+            onnx: graph.finish(&features, dims)?,
+            dims,
+            input_size,
+        })
+    }
+}
+
+/// By channel: `(x / 255 - mean) / std` is `x * scale + shift`.
+fn normalisation(config: &VisionConfig) -> ([f32; 3], [f32; 3]) {
+    let of = |channel: usize| {
+        let (mean, std) = (
+            f64::from(config.mean[channel]),
+            f64::from(config.std[channel]),
+        );
+        ((1.0 / (255.0 * std)) as f32, (-mean / std) as f32)
+    };
+    let [red, green, blue] = [of(0), of(1), of(2)];
+    ([red.0, green.0, blue.0], [red.1, green.1, blue.1])
+}
+
+/// Locations along one side.
+#[derive(Debug, Clone, Copy)]
+struct Sides {
+    /// Of the positional embedding.
+    native: usize,
+    /// Of the graph that is written.
+    grid: usize,
+}
+
+/// What a tower gives.
+struct Features {
+    /// `[B, N, D]`.
+    dense: Value,
+    /// `[B, D]`.
+    global: Value,
+}
+
+/// A graph under construction, with the element type of its weights.
+struct TowerGraph {
+    g: GraphBuilder,
+    element: Element,
+}
+
+impl TowerGraph {
+    fn new(precision: Precision) -> Self {
+        Self {
+            g: GraphBuilder::new("encoder"),
+            element: match precision {
+                Precision::Fp32 => Element::F32,
+                Precision::Fp16 => Element::F16,
+            },
+        }
+    }
+
+    /// Declares the input: `[B, side, side, 3]`, uint8.
+    fn pixels(&mut self, side: usize) -> Value {
+        let dims = [Dim::Dynamic("batch"), side.into(), side.into(), 3.into()];
+        self.g.input("pixels", Element::U8, &dims)
+    }
+
+    /// The input normalised, in 32 bit and then in the weights' type: `[B, 3, side, side]`.
+    fn planes(&mut self, config: &VisionConfig, pixels: &Value) -> Value {
+        // Axes are moved while a value is still one byte.
+        let planes = self.g.transpose(pixels, &[0, 3, 1, 2]);
+        let (scale, shift) = normalisation(config);
+        self.normalised(&planes, &[1, 3, 1, 1], &scale, &shift)
+    }
+
+    /// `x * scale + shift`, computed in 32 bit; `shape` is that of both.
+    fn normalised(&mut self, x: &Value, shape: &[usize], scale: &[f32], shift: &[f32]) -> Value {
+        let x = self.g.cast(x, Element::F32);
+        let scale = self.g.weight("pixels.scale", shape, Element::F32, scale);
+        let shift = self.g.weight("pixels.shift", shape, Element::F32, shift);
+        let scaled = self.g.mul(&x, &scale);
+        let normalised = self.g.add(&scaled, &shift);
+        self.narrow(&normalised)
+    }
+
+    fn narrow(&mut self, x: &Value) -> Value {
+        match self.element {
+            Element::F16 => self.g.cast(x, Element::F16),
+            _ => x.clone(),
+        }
+    }
+
+    fn weight(&mut self, name: &str, dims: &[usize], data: &[f32]) -> Value {
+        self.g.weight(name, dims, self.element, data)
+    }
+
+    /// `x @ weight^T + bias`, where `weight` is `[outputs, inputs]` as PyTorch keeps it. Stored transposed, so that no
+    /// runtime has to.
+    fn linear(&mut self, x: &Value, name: &str, linear: &Linear) -> Value {
+        let (outputs, inputs) = (linear.outputs, linear.inputs);
+        let columns = transposed(&linear.weight, outputs, inputs);
+        let weight = self.weight(&format!("{name}.weight"), &[inputs, outputs], &columns);
+        let product = self.g.matmul(x, &weight);
+        match &linear.bias {
+            Some(bias) => {
+                let bias = self.weight(&format!("{name}.bias"), &[outputs], bias);
+                self.g.add(&product, &bias)
+            }
+            None => product,
+        }
+    }
+
+    fn finish(mut self, features: &Features, dims: Dims) -> Result<Vec<u8>, GraphError> {
+        let positions = dims.grid_height * dims.grid_width;
+        let wide = |g: &mut GraphBuilder, x: &Value| g.cast(x, Element::F32);
+        let (dense, global) = match self.element {
+            Element::F16 => (
+                wide(&mut self.g, &features.dense),
+                wide(&mut self.g, &features.global),
+            ),
+            _ => (features.dense.clone(), features.global.clone()),
+        };
+        let batch = Dim::Dynamic("batch");
+        let shape = [batch.clone(), positions.into(), dims.embedding.into()];
+        self.g.output(&dense, "dense", Element::F32, &shape);
+        let shape = [batch, dims.embedding.into()];
+        self.g.output(&global, "global", Element::F32, &shape);
+        self.g.finish()
+    }
+}
+
+/// A linear map as PyTorch keeps it.
+struct Linear {
+    outputs: usize,
+    inputs: usize,
+    /// `[outputs, inputs]`.
+    weight: Vec<f32>,
+    bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    /// Reads `<name>.weight` and `<name>.bias`.
+    fn read(
+        weights: &WeightFile,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Self, WeightsError> {
+        Ok(Self {
+            outputs,
+            inputs,
+            weight: weights.read(&format!("{name}.weight"), &[outputs, inputs])?,
+            bias: Some(weights.read(&format!("{name}.bias"), &[outputs])?),
+        })
+    }
+}
+
+/// `[rows, columns]` to `[columns, rows]`.
+fn transposed(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(data.len());
+    for column in 0..columns {
+        out.extend((0..rows).map(|row| data[row * columns + column]));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

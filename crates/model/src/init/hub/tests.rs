@@ -1,0 +1,162 @@
+use super::*;
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use std::sync::{Arc, Mutex};
+
+const FILES: [(&str, &str); 4] = [
+    ("config.json", "{}"),
+    ("tokenizer.json", "{\"a\":1}"),
+    ("model.safetensors", "weights"),
+    ("README.md", "not fetched"),
+];
+
+#[derive(Default)]
+struct Seen {
+    paths: Vec<String>,
+    authorization: Option<String>,
+    wrong_hash: bool,
+}
+
+/// A hub on the loopback interface with one repository.
+async fn serve() -> (Hub, tempfile::TempDir, Arc<Mutex<Seen>>) {
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let api = |State(seen): State<Arc<Mutex<Seen>>>, headers: HeaderMap| async move {
+        let mut seen = seen.lock().unwrap();
+        seen.authorization = headers
+            .get("authorization")
+            .map(|v| v.to_str().unwrap().to_owned());
+        let siblings: Vec<_> = FILES
+            .iter()
+            .map(|(name, content)| {
+                let hash: String = Sha256::digest(content)
+                    .iter()
+                    .map(|b| format!("{b:02x}"))
+                    .collect();
+                let hash = if seen.wrong_hash {
+                    "00".to_owned()
+                } else {
+                    hash
+                };
+                match name.ends_with("safetensors") {
+                    true => serde_json::json!({"rfilename": name, "lfs": {"sha256": hash}}),
+                    false => serde_json::json!({"rfilename": name}),
+                }
+            })
+            .collect();
+        axum::Json(serde_json::json!({"sha": "abc123", "siblings": siblings}))
+    };
+    let file = |State(seen): State<Arc<Mutex<Seen>>>,
+                axum::extract::Path(name): axum::extract::Path<String>| async move {
+        seen.lock().unwrap().paths.push(name.clone());
+        let found = FILES.iter().find(|(file, _)| *file == name);
+        found
+            .map(|(_, content)| content.into_response())
+            .ok_or(axum::http::StatusCode::NOT_FOUND)
+    };
+    let app = Router::new()
+        .route("/api/models/acme/clip/revision/main", get(api))
+        .route("/acme/clip/resolve/abc123/{file}", get(file))
+        .with_state(seen.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let cache = tempfile::tempdir().unwrap();
+    let hub = Hub {
+        endpoint,
+        cache: cache.path().to_path_buf(),
+        offline: false,
+        token: Some(Secret::from("hush".to_owned())),
+    };
+    (hub, cache, seen)
+}
+
+#[tokio::test]
+async fn what_a_layout_needs_is_fetched_once_and_then_found_offline() {
+    let (mut hub, _cache, seen) = serve().await;
+    let mut heard = Vec::new();
+    let folder = hub
+        .fetch("acme/clip", &mut |file, done, total| {
+            heard.push((file.to_owned(), done, total))
+        })
+        .await
+        .unwrap();
+    assert!(folder.ends_with("models--acme--clip/snapshots/abc123"));
+    for (name, content) in &FILES[..3] {
+        assert_eq!(
+            std::fs::read_to_string(folder.join(name)).unwrap(),
+            *content
+        );
+    }
+    assert!(!folder.join("README.md").exists());
+    assert!(heard.contains(&("model.safetensors".to_owned(), 7, Some(7))));
+    assert_eq!(
+        seen.lock().unwrap().authorization.as_deref(),
+        Some("Bearer hush")
+    );
+    assert_eq!(seen.lock().unwrap().paths.len(), 3);
+    assert_eq!(
+        hub.fetch("acme/clip", &mut |_, _, _| ()).await.unwrap(),
+        folder
+    );
+    assert_eq!(seen.lock().unwrap().paths.len(), 3);
+    hub.offline = true;
+    hub.endpoint = "http://127.0.0.1:1".to_owned();
+    assert_eq!(
+        hub.fetch("acme/clip", &mut |_, _, _| ()).await.unwrap(),
+        folder
+    );
+    let error = hub
+        .fetch("acme/other", &mut |_, _, _| ())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, HubError::Offline { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_not_kept() {
+    let (hub, cache, seen) = serve().await;
+    seen.lock().unwrap().wrong_hash = true;
+    let error = hub.fetch("acme/clip", &mut |_, _, _| ()).await.unwrap_err();
+    assert!(
+        matches!(&error, HubError::Damaged { file, .. } if file == "model.safetensors"),
+        "{error}"
+    );
+    let snapshot = cache.path().join("models--acme--clip/snapshots/abc123");
+    let names: Vec<_> = std::fs::read_dir(snapshot)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(
+        names.iter().all(|name| name.ends_with(".json")),
+        "{names:?}"
+    );
+}
+
+#[tokio::test]
+async fn refusals_and_odd_names_are_told() {
+    let (hub, _cache, _) = serve().await;
+    let fetch = async |name: &str| hub.fetch(name, &mut |_, _, _| ()).await.unwrap_err();
+    assert!(
+        fetch("acme/none")
+            .await
+            .to_string()
+            .contains("no such repository")
+    );
+    for name in [
+        "acme", "a/b/c", "../b", "a/..", "a/b@../c", "a/b@", "/b", "a/b?x",
+    ] {
+        assert!(matches!(fetch(name).await, HubError::Name(_)), "{name}");
+    }
+    let gone = Hub {
+        endpoint: "http://127.0.0.1:1".to_owned(),
+        ..hub.clone()
+    };
+    let error = gone
+        .fetch("acme/clip", &mut |_, _, _| ())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, HubError::Http { .. }), "{error}");
+}

@@ -1,0 +1,67 @@
+//! Loops compiled for what the processor has.
+//!
+//! The program is built for any x86-64 processor, which means four floats at a time and shifts by one register only. Some
+//! loops are worth more: [`wide`] compiles them a second time for AVX2 and the bit instructions that came with it,
+//! and takes that form where the processor has them. No product is contracted with a sum, so both forms give the
+//! same bits.
+
+/// Calls `work`, compiled for AVX2, BMI1 and BMI2 where the processor has them. `work` should be a loop over slices, long
+/// enough that a call is nothing beside it. It and what it calls must be inlined to profit: short ones are, long ones
+/// are declared with the macro of the same name.
+#[inline(always)]
+pub fn wide<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,bmi1,bmi2")]
+        fn compiled<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+        {
+            // SAFETY: the processor has been asked for every feature that the function is compiled with.
+            return unsafe { compiled(work) };
+        }
+    }
+    work()
+}
+
+/// Declares a function that is `$body`, which must be `#[inline(always)]`, run by [`wide`](wide()): however long the
+/// body is, it is inlined into both forms.
+#[macro_export]
+macro_rules! wide {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:path;) => {
+        $(#[$meta])*
+        $vis fn $name($($argument: $type),*) $(-> $result)? {
+            $crate::wide(
+                #[inline(always)]
+                || $body($($argument),*),
+            )
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Odd numbers to powers of two below 2^13, summed: shifts by a variable.
+    #[inline(always)]
+    fn shifted(x: &[u32]) -> u64 {
+        x.iter().map(|&x| u64::from(x | 1) << (x % 13)).sum()
+    }
+
+    wide! {
+        fn shifted_wide(x: &[u32]) -> u64 = shifted;
+    }
+
+    #[test]
+    fn both_forms_give_the_same_bits() {
+        let x: Vec<f32> = (0..1000).map(|i| (i as f32 * 0.37).sin()).collect();
+        let work = || -> f32 { x.iter().map(|x| (x * 1.7 + 0.1) / (1.0 + x * x)).sum() };
+        assert_eq!(wide(work).to_bits(), work().to_bits());
+        let x: Vec<u32> = (0..1000).map(|i: u32| i.wrapping_mul(i)).collect();
+        assert_eq!(shifted_wide(&x), shifted(&x));
+    }
+}

@@ -1,0 +1,489 @@
+//! Multi-label metrics over known entries: average precision, F1, calibration error.
+//!
+//! Labels are +1 (present), -1 (absent) and 0 (unknown); unknown entries count nowhere, neither as negatives nor in the
+//! ranking. Scores are logits: probability = sigmoid(score).
+//!
+//! Average precision ranks the known entries of a category by descending score; equal scores keep the images' order.
+//! `plain` is the mean of the precision at each positive (no interpolation). `envelope` replaces the precision at each
+//! positive by the largest precision at that or any later one (the area under the precision envelope, as VOC has
+//! computed it since 2010); it is never below `plain`.
+
+use serde::Serialize;
+
+/// Average precision of one category, fractions of 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct AveragePrecision {
+    /// Mean precision at each positive.
+    pub plain: f64,
+    /// The same under the precision envelope.
+    pub envelope: f64,
+}
+
+/// The average precision of one category, or `None` if no known entry is positive or none is negative: then every
+/// ranking is as good as any other.
+pub fn average_precision<S: Into<f64> + Copy>(
+    scores: &[S],
+    labels: &[i8],
+) -> Option<AveragePrecision> {
+    let mut known: Vec<(f64, bool)> = scores
+        .iter()
+        .zip(labels)
+        .filter(|(_, label)| **label != 0)
+        .map(|(score, label)| ((*score).into(), *label > 0))
+        .collect();
+    // Stable: equal scores keep the images' order.
+    known.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut precisions = Vec::new();
+    for (rank, &(_, positive)) in known.iter().enumerate() {
+        if positive {
+            precisions.push((precisions.len() + 1) as f64 / (rank + 1) as f64);
+        }
+    }
+    if precisions.is_empty() || precisions.len() == known.len() {
+        return None;
+    }
+    let count = precisions.len() as f64;
+    let plain = precisions.iter().sum::<f64>() / count;
+    let mut best = 0.0f64;
+    let mut envelope = 0.0;
+    for &precision in precisions.iter().rev() {
+        best = best.max(precision);
+        envelope += best;
+    }
+    Some(AveragePrecision {
+        plain,
+        envelope: envelope / count,
+    })
+}
+
+/// Counts of decisions against known labels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Confusion {
+    /// Decided present, is present.
+    pub true_positives: usize,
+    /// Decided present, is absent.
+    pub false_positives: usize,
+    /// Decided absent, is present.
+    pub false_negatives: usize,
+}
+
+impl Confusion {
+    /// Counts one known entry.
+    pub fn add(&mut self, decided: bool, present: bool) {
+        match (decided, present) {
+            (true, true) => self.true_positives += 1,
+            (true, false) => self.false_positives += 1,
+            (false, true) => self.false_negatives += 1,
+            (false, false) => {}
+        }
+    }
+
+    /// TP / (TP + FP); 0 if nothing was decided present.
+    pub fn precision(self) -> f64 {
+        ratio(
+            self.true_positives,
+            self.true_positives + self.false_positives,
+        )
+    }
+
+    /// TP / (TP + FN); 0 if nothing is present.
+    pub fn recall(self) -> f64 {
+        ratio(
+            self.true_positives,
+            self.true_positives + self.false_negatives,
+        )
+    }
+
+    /// Harmonic mean of precision and recall; 0 if both are.
+    pub fn f1(self) -> f64 {
+        harmonic(self.precision(), self.recall())
+    }
+}
+
+fn ratio(part: usize, whole: usize) -> f64 {
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
+}
+
+fn harmonic(a: f64, b: f64) -> f64 {
+    if a + b == 0.0 {
+        0.0
+    } else {
+        2.0 * a * b / (a + b)
+    }
+}
+
+/// F1 over categories, fractions of 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct F1 {
+    /// Harmonic mean of mean category precision and mean category recall (SSGRL's and SST's CF1).
+    pub cf1: f64,
+    /// Mean of the categories' own F1 (DualCoOp's CF1).
+    pub cf1_mean: f64,
+    /// F1 of all entries pooled.
+    pub of1: f64,
+}
+
+impl F1 {
+    /// From the confusion of each category that takes part.
+    pub fn of(categories: &[Confusion]) -> Self {
+        let n = categories.len().max(1) as f64;
+        let mean = |f: fn(Confusion) -> f64| {
+            categories.iter().map(|&category| f(category)).sum::<f64>() / n
+        };
+        let pooled = categories
+            .iter()
+            .fold(Confusion::default(), |sum, category| Confusion {
+                true_positives: sum.true_positives + category.true_positives,
+                false_positives: sum.false_positives + category.false_positives,
+                false_negatives: sum.false_negatives + category.false_negatives,
+            });
+        Self {
+            cf1: harmonic(mean(Confusion::precision), mean(Confusion::recall)),
+            cf1_mean: mean(Confusion::f1),
+            of1: pooled.f1(),
+        }
+    }
+}
+
+/// Bins of the expected calibration error.
+pub const CALIBRATION_BINS: usize = 15;
+
+/// Expected calibration error over known entries: mean |observed frequency - mean probability| over equal-width bins of
+/// the probability, weighted by their entries. 0 if there is no entry.
+pub fn expected_calibration_error(entries: impl Iterator<Item = (f64, bool)>) -> f64 {
+    let mut bins = [(0usize, 0.0, 0usize); CALIBRATION_BINS];
+    for (probability, present) in entries {
+        let bin = ((probability * CALIBRATION_BINS as f64) as usize).min(CALIBRATION_BINS - 1);
+        bins[bin].0 += 1;
+        bins[bin].1 += probability;
+        bins[bin].2 += usize::from(present);
+    }
+    let total: usize = bins.iter().map(|bin| bin.0).sum();
+    bins.iter()
+        .map(|&(_, probability, present)| (probability - present as f64).abs())
+        .sum::<f64>()
+        / total.max(1) as f64
+}
+
+/// sigmoid.
+pub fn sigmoid(logit: f64) -> f64 {
+    1.0 / (1.0 + (-logit).exp())
+}
+
+/// One category's line of a [`Report`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CategoryReport {
+    /// The category.
+    pub category: String,
+    /// Average precision in percent; none if no known entry is positive or none is negative.
+    pub ap_plain: Option<f64>,
+    /// The same under the precision envelope.
+    pub ap_envelope: Option<f64>,
+    /// F1 at probability 0.5, in percent.
+    pub f1: f64,
+    /// Known present.
+    pub positives: usize,
+    /// Known absent.
+    pub negatives: usize,
+    /// Unknown, ignored.
+    pub unknown: usize,
+}
+
+/// What `tagstream eval` prints: means over categories in percent.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Mean of `ap_plain` over the categories that have one.
+    pub map_plain: f64,
+    /// Mean of `ap_envelope`.
+    pub map_envelope: f64,
+    /// [`F1::cf1`] at probability 0.5.
+    pub cf1: f64,
+    /// [`F1::cf1_mean`] at probability 0.5.
+    pub cf1_mean: f64,
+    /// [`F1::of1`] at probability 0.5.
+    pub of1: f64,
+    /// Expected calibration error, a fraction of 1.
+    pub ece: f64,
+    /// Images.
+    pub images: usize,
+    /// Entries with a known label.
+    pub known_entries: usize,
+    /// Categories that take part in the means.
+    pub categories: usize,
+    /// Categories left out because no known entry is positive.
+    pub categories_without_positives: usize,
+    /// Categories left out because no known entry is negative.
+    pub categories_without_negatives: usize,
+    /// Every category, in the order of the scores.
+    pub per_category: Vec<CategoryReport>,
+}
+
+/// Why scores could not be measured.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum MetricsError {
+    /// Scores and labels differ in size.
+    #[error("{scores} scores and {labels} labels for {categories} categories")]
+    Sizes {
+        /// Number of scores.
+        scores: usize,
+        /// Number of labels.
+        labels: usize,
+        /// Number of categories.
+        categories: usize,
+    },
+    /// A score is no number.
+    #[error("image {image} has a score for category {category} that is not a number")]
+    NotANumber {
+        /// Row.
+        image: usize,
+        /// Column.
+        category: usize,
+    },
+}
+
+/// Measures logits `[n, C]` against labels `[n, C]`, both row-major.
+///
+/// # Errors
+/// If the sizes differ or a score is not a number.
+pub fn report<S: Into<f64> + Copy>(
+    scores: &[S],
+    labels: &[i8],
+    categories: &[String],
+) -> Result<Report, MetricsError> {
+    let c = categories.len();
+    if scores.len() != labels.len() || c == 0 || !scores.len().is_multiple_of(c) {
+        return Err(MetricsError::Sizes {
+            scores: scores.len(),
+            labels: labels.len(),
+            categories: c,
+        });
+    }
+    if let Some(at) = scores.iter().position(|&score| score.into().is_nan()) {
+        return Err(MetricsError::NotANumber {
+            image: at / c,
+            category: at % c,
+        });
+    }
+    let mut per_category = Vec::with_capacity(c);
+    let mut confusions = Vec::with_capacity(c);
+    let (mut plain, mut envelope) = (Vec::new(), Vec::new());
+    for (index, category) in categories.iter().enumerate() {
+        let column: Vec<f64> = scores
+            .iter()
+            .skip(index)
+            .step_by(c)
+            .map(|&score| score.into())
+            .collect();
+        let known: Vec<i8> = labels.iter().skip(index).step_by(c).copied().collect();
+        let mut confusion = Confusion::default();
+        for (&score, &label) in column.iter().zip(&known).filter(|(_, label)| **label != 0) {
+            confusion.add(score > 0.0, label > 0);
+        }
+        let ap = average_precision(&column, &known);
+        if let Some(ap) = ap {
+            plain.push(ap.plain);
+            envelope.push(ap.envelope);
+            confusions.push(confusion);
+        }
+        per_category.push(CategoryReport {
+            category: category.clone(),
+            ap_plain: ap.map(|ap| 100.0 * ap.plain),
+            ap_envelope: ap.map(|ap| 100.0 * ap.envelope),
+            f1: 100.0 * confusion.f1(),
+            positives: known.iter().filter(|label| **label > 0).count(),
+            negatives: known.iter().filter(|label| **label < 0).count(),
+            unknown: known.iter().filter(|label| **label == 0).count(),
+        });
+    }
+    let mean = |values: &[f64]| 100.0 * values.iter().sum::<f64>() / values.len().max(1) as f64;
+    let f1 = F1::of(&confusions);
+    let entries = scores.iter().zip(labels).filter(|(_, label)| **label != 0);
+    Ok(Report {
+        map_plain: mean(&plain),
+        map_envelope: mean(&envelope),
+        cf1: 100.0 * f1.cf1,
+        cf1_mean: 100.0 * f1.cf1_mean,
+        of1: 100.0 * f1.of1,
+        ece: expected_calibration_error(
+            entries.map(|(&score, &label)| (sigmoid(score.into()), label > 0)),
+        ),
+        images: scores.len() / c,
+        known_entries: labels.iter().filter(|label| **label != 0).count(),
+        categories: plain.len(),
+        categories_without_positives: per_category.iter().filter(|row| row.positives == 0).count(),
+        categories_without_negatives: per_category
+            .iter()
+            .filter(|row| row.positives > 0 && row.negatives == 0)
+            .count(),
+        per_category,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::npy::NpzTensors;
+    use candle_core::{DType, Tensor};
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    fn golden() -> NpzTensors {
+        NpzTensors::new(concat!(
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../.."),
+            "/tests/fixtures/goldens/metrics.npz"
+        ))
+        .unwrap()
+    }
+
+    fn array(name: &str) -> Vec<f64> {
+        let tensor: Tensor = golden().get(name).unwrap().unwrap();
+        tensor
+            .to_dtype(DType::F64)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap()
+    }
+
+    fn names(c: usize) -> Vec<String> {
+        (0..c).map(|index| format!("category {index}")).collect()
+    }
+
+    #[test]
+    fn it_agrees_with_an_independent_implementation() {
+        let scores = array("scores");
+        let labels: Vec<i8> = array("labels")
+            .iter()
+            .map(|&label| if label > 0.0 { 1 } else { -1 })
+            .collect();
+        let report = report(&scores, &labels, &names(5)).unwrap();
+        let close = |found: f64, name: &str| {
+            let expected = array(name)[0];
+            assert!(
+                (found - expected).abs() < 1e-9,
+                "{name}: {expected}, not {found}"
+            );
+        };
+        close(report.map_plain, "mAP");
+        close(report.map_envelope, "mAP_env");
+        close(report.cf1, "CF1_harmonic");
+        close(report.cf1_mean, "CF1_meanF1");
+        close(report.of1, "OF1");
+        for (index, category) in report.per_category.iter().enumerate() {
+            assert!((category.ap_plain.unwrap() / 100.0 - array("ap_plain")[index]).abs() < 1e-12);
+            assert!((category.ap_envelope.unwrap() / 100.0 - array("ap_env")[index]).abs() < 1e-12);
+        }
+    }
+
+    /// Average precision by its definition, in quadratic time.
+    fn brute_force(scores: &[f64], labels: &[i8]) -> Option<(f64, f64)> {
+        let known: Vec<usize> = (0..scores.len()).filter(|&i| labels[i] != 0).collect();
+        let before =
+            |a: usize, b: usize| scores[a] > scores[b] || (scores[a] == scores[b] && a <= b);
+        let precision = |i: usize| {
+            let above = known.iter().filter(|&&other| before(other, i));
+            let (hits, all) = above.fold((0, 0), |(hits, all), &other| {
+                (hits + usize::from(labels[other] > 0), all + 1)
+            });
+            hits as f64 / all as f64
+        };
+        let positives: Vec<usize> = known.iter().copied().filter(|&i| labels[i] > 0).collect();
+        if positives.is_empty() || positives.len() == known.len() {
+            return None;
+        }
+        let count = positives.len() as f64;
+        let plain = positives.iter().map(|&i| precision(i)).sum::<f64>() / count;
+        let at_or_after = |i: usize| {
+            positives
+                .iter()
+                .filter(|&&j| before(i, j))
+                .map(|&j| precision(j))
+                .fold(0.0, f64::max)
+        };
+        let envelope = positives.iter().map(|&i| at_or_after(i)).sum::<f64>() / count;
+        Some((plain, envelope))
+    }
+
+    #[test]
+    fn it_equals_brute_force_with_ties_and_unknown_entries() {
+        let mut rng = StdRng::seed_from_u64(5);
+        let mut undefined = 0;
+        for _ in 0..300 {
+            let n = rng.random_range(0..30);
+            let scores: Vec<f64> = (0..n)
+                .map(|_| f64::from(rng.random_range(-4i32..4)) / 2.0)
+                .collect();
+            let labels: Vec<i8> = (0..n).map(|_| rng.random_range(-1..=1)).collect();
+            match (
+                average_precision(&scores, &labels),
+                brute_force(&scores, &labels),
+            ) {
+                (Some(fast), Some((plain, envelope))) => {
+                    assert!((fast.plain - plain).abs() < 1e-12);
+                    assert!((fast.envelope - envelope).abs() < 1e-12);
+                    assert!(fast.envelope >= fast.plain);
+                }
+                (None, None) => undefined += 1,
+                (fast, slow) => panic!("{fast:?} and {slow:?}"),
+            }
+        }
+        assert!(undefined > 0 && undefined < 150, "{undefined}");
+    }
+
+    #[test]
+    fn unknown_entries_change_nothing() {
+        let scores = [2.0, 1.5, 1.0, 0.5, 0.0, -1.0];
+        let with = average_precision(&scores, &[1, 0, -1, 1, 0, -1]);
+        let without = average_precision(&[2.0, 1.0, 0.5, -1.0], &[1, -1, 1, -1]);
+        assert_eq!(with, without);
+    }
+
+    #[test]
+    fn categories_that_cannot_be_ranked_are_left_out_and_counted() {
+        // Three categories: one ordinary, one without positives, one without negatives.
+        let labels = [1, -1, 1, -1, -1, 0];
+        let scores = [1.0f32, 3.0, 0.5, -1.0, 2.0, 0.1];
+        let report = report(&scores, &labels, &names(3)).unwrap();
+        assert_eq!((report.categories, report.map_plain), (1, 100.0));
+        assert_eq!(
+            (
+                report.categories_without_positives,
+                report.categories_without_negatives
+            ),
+            (1, 1)
+        );
+        assert_eq!((report.cf1, report.known_entries), (100.0, 5));
+        assert_eq!(report.per_category[1].ap_plain, None);
+        assert_eq!(report.per_category[2].unknown, 1);
+    }
+
+    #[test]
+    fn calibration_error_is_zero_for_honest_probabilities_and_large_for_confident_errors() {
+        let honest = (0..1000).map(|i| (0.25, i % 4 == 0));
+        assert!(expected_calibration_error(honest) < 1e-9);
+        let wrong = (0..1000).map(|i| (1.0, i % 4 == 0));
+        assert!((expected_calibration_error(wrong) - 0.75).abs() < 1e-9);
+        assert_eq!(expected_calibration_error(std::iter::empty()), 0.0);
+    }
+
+    #[test]
+    fn bad_scores_are_named() {
+        assert!(matches!(
+            report(&[1.0f32], &[1, -1], &names(2)),
+            Err(MetricsError::Sizes { .. })
+        ));
+        let error = report(&[1.0, 2.0, f32::NAN, 0.0], &[1, -1, 1, 1], &names(2)).unwrap_err();
+        assert_eq!(
+            error,
+            MetricsError::NotANumber {
+                image: 1,
+                category: 0
+            }
+        );
+    }
+}

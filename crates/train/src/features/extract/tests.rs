@@ -1,0 +1,256 @@
+//! Features by the tiny model of `tests/fixtures/tiny-model`, with and without the cache.
+
+use super::super::worker::mirror;
+use super::*;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use tagstream_core::config::Provider;
+use tagstream_image::decode::decode_into;
+use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
+
+/// Pictures in memory, counting how often each is read.
+struct Pictures {
+    png: BTreeMap<String, Vec<u8>>,
+    reads: Mutex<usize>,
+}
+
+impl Pictures {
+    fn new(count: u32) -> Self {
+        let png = (0..count).map(|n| {
+            // No 255: the tiny model refuses it, on purpose.
+            let picture = image::RgbImage::from_fn(40, 30, |x, y| {
+                image::Rgb([
+                    ((x * 5 + n * 13) % 250) as u8,
+                    (y * 8) as u8,
+                    (((x + y) * 3 + n * 29) % 250) as u8,
+                ])
+            });
+            let mut bytes = std::io::Cursor::new(Vec::new());
+            picture
+                .write_to(&mut bytes, image::ImageFormat::Png)
+                .unwrap();
+            (format!("p{n}"), bytes.into_inner())
+        });
+        Self {
+            png: png.collect(),
+            reads: Mutex::new(0),
+        }
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.png.keys().cloned().collect()
+    }
+}
+
+impl ImageBytes for Pictures {
+    fn read(&self, id: &str) -> Result<Bytes, ImageError> {
+        *self.reads.lock().unwrap() += 1;
+        match self.png.get(id) {
+            Some(bytes) => Ok(bytes.clone().into()),
+            None => Err(ImageError::NotFound {
+                place: "memory".into(),
+            }),
+        }
+    }
+
+    /// The id is as good as the content here, and need not be read.
+    fn identity(&self, id: &str) -> Result<super::super::Identity, ImageError> {
+        match self.png.get(id) {
+            Some(bytes) => Ok(super::super::Identity {
+                key: Sha256::digest(bytes).into(),
+                bytes: None,
+            }),
+            None => self.read(id).map(|_| unreachable!("it is not there")),
+        }
+    }
+}
+
+fn encoder() -> Encoder {
+    let graph = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .join("tests/fixtures/tiny-model/encoder.onnx");
+    Encoder::open(&graph, preprocessing(32), Provider::Cpu, 2).unwrap()
+}
+
+fn preprocessing(side: usize) -> Preprocessing {
+    Preprocessing {
+        height: side,
+        width: side,
+        fit: Fit::Squash,
+        filter: Filter::Bicubic,
+    }
+}
+
+fn run(extraction: &Extraction, pictures: &Pictures, ids: &[String]) -> (Vec<f32>, Vec<f32>) {
+    let (store, skipped) = extraction.run(&encoder(), pictures, ids).unwrap();
+    assert!(skipped.is_empty());
+    assert_eq!(
+        (store.len(), store.locations(), store.dim()),
+        (ids.len(), 16, 4)
+    );
+    let rows: Vec<usize> = (0..store.len()).collect();
+    (store.dense(&rows).unwrap(), store.global().to_vec())
+}
+
+#[test]
+fn the_cache_gives_what_was_computed_without_reading_images() {
+    let root = tempfile::tempdir().unwrap();
+    let pictures = Pictures::new(37);
+    let ids = pictures.ids();
+    let cached = || Extraction {
+        cache: Some(root.path().to_path_buf()),
+        ..Extraction::default()
+    };
+    let without = Extraction {
+        cache: None,
+        ..Extraction::default()
+    };
+    let computed = run(&without, &pictures, &ids);
+    assert_eq!(run(&cached(), &pictures, &ids), computed);
+    let reads = *pictures.reads.lock().unwrap();
+    let last = Mutex::new(None);
+    let counting = Extraction {
+        progress: &|progress| *last.lock().unwrap() = Some(progress),
+        ..cached()
+    };
+    assert_eq!(run(&counting, &pictures, &ids), computed);
+    assert_eq!(
+        *pictures.reads.lock().unwrap(),
+        reads,
+        "nothing was read again"
+    );
+    assert_eq!(
+        *last.lock().unwrap(),
+        Some(Progress {
+            done: 37,
+            total: 37,
+            cached: 37
+        })
+    );
+
+    // The order is the caller's, and repetitions are fine.
+    let some = ["p9".to_owned(), "p2".to_owned(), "p9".to_owned()];
+    let (dense, _) = run(&cached(), &pictures, &some);
+    let at = |id: &str| ids.iter().position(|other| other == id).unwrap();
+    for (row, id) in some.iter().enumerate() {
+        assert_eq!(
+            dense[row * 64..(row + 1) * 64],
+            computed.0[at(id) * 64..(at(id) + 1) * 64]
+        );
+    }
+
+    // More than the memory granted: batches come from the disk.
+    let from_disk = Extraction {
+        memory_limit: 0,
+        ..cached()
+    };
+    assert_eq!(run(&from_disk, &pictures, &ids), computed);
+}
+
+#[test]
+fn features_equal_the_session_s_own_up_to_half_precision() {
+    let pictures = Pictures::new(3);
+    let without = Extraction {
+        cache: None,
+        ..Extraction::default()
+    };
+    let (dense, global) = run(&without, &pictures, &pictures.ids());
+    let mut session = encoder().session().unwrap();
+    for (row, id) in pictures.ids().iter().enumerate() {
+        let mut pixels = vec![0; 32 * 32 * 3];
+        decode_into(
+            &pictures.png[id],
+            &preprocessing(32),
+            &DecodeLimits::default(),
+            &mut pixels,
+        )
+        .unwrap();
+        let expected = session.encode(&pixels, 1).unwrap();
+        for (found, expected) in dense[row * 64..].iter().zip(&expected.dense) {
+            assert!(
+                (found - expected).abs() <= expected.abs() * 1e-3 + 1e-6,
+                "{found} {expected}"
+            );
+        }
+        for (found, expected) in global[row * 4..].iter().zip(&expected.global) {
+            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_mirrored_image_is_another_one() {
+    let root = tempfile::tempdir().unwrap();
+    let pictures = Pictures::new(2);
+    let ids = pictures.ids();
+    let view = |mirror| Extraction {
+        cache: Some(root.path().to_path_buf()),
+        mirror,
+        ..Extraction::default()
+    };
+    let (straight, _) = run(&view(false), &pictures, &ids);
+    let (mirrored, _) = run(&view(true), &pictures, &ids);
+    assert_ne!(straight, mirrored);
+    assert_eq!(run(&view(true), &pictures, &ids).0, mirrored);
+    assert_eq!(run(&view(false), &pictures, &ids).0, straight);
+
+    let mut line = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+    mirror(&mut line);
+    assert_eq!(line, [7, 8, 9, 4, 5, 6, 1, 2, 3]);
+}
+
+#[test]
+fn bad_images_are_named_or_left_out() {
+    let mut pictures = Pictures::new(4);
+    pictures.png.insert("p2".into(), b"no picture".to_vec());
+    let mut ids = pictures.ids();
+    ids.push("gone".into());
+    let strict = Extraction {
+        cache: None,
+        ..Extraction::default()
+    };
+    let error = strict
+        .run(&encoder(), &pictures, &ids)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("2 of 5 images")
+            && error.contains("p2 ")
+            && error.contains("gone not found"),
+        "{error}"
+    );
+
+    let lenient = Extraction {
+        cache: None,
+        skip_bad: true,
+        ..Extraction::default()
+    };
+    let (store, skipped) = lenient.run(&encoder(), &pictures, &ids).unwrap();
+    assert_eq!(
+        skipped.iter().map(|s| s.id.as_str()).collect::<Vec<_>>(),
+        ["p2", "gone"]
+    );
+    let good: Vec<String> = ["p0", "p1", "p3"].map(String::from).into();
+    let (dense, _) = run(&strict, &pictures, &good);
+    assert_eq!(store.dense(&[0, 1, 2]).unwrap(), dense);
+    assert_eq!(store.global().len(), 12);
+
+    let none: Vec<String> = vec!["gone".into()];
+    assert!(
+        lenient.run(&encoder(), &pictures, &none).is_err(),
+        "nothing is left"
+    );
+}
+
+#[test]
+fn an_encoder_of_another_size_is_refused() {
+    let graph = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .join("tests/fixtures/tiny-model/encoder.onnx");
+    let encoder = Encoder::open(&graph, preprocessing(64), Provider::Cpu, 1).unwrap();
+    let pictures = Pictures::new(1);
+    let error = Extraction::default()
+        .run(&encoder, &pictures, &pictures.ids())
+        .unwrap_err();
+    assert!(matches!(error, FeatureError::InputSize { .. }), "{error}");
+}

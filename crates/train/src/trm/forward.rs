@@ -1,0 +1,200 @@
+//! The forward pass: from prepared features to the branches' logits.
+
+use super::losses::Distillation;
+use super::model::{Batch, GLOBAL, Model, QUERY, REGION, TextFeatures};
+use super::region::{NORM_EPSILON, Pooled, QueryLayers, normalised, query_level};
+use super::weights::{Weights, names};
+use candle_core::{Result, Tensor};
+use tagstream_kernels::{BranchOutputs, Branches, ResidualMlp, row_products, select_rows};
+
+/// One branch's logits.
+#[derive(Debug, Clone)]
+pub struct BranchLogits {
+    /// [`REGION`], [`QUERY`] or [`GLOBAL`].
+    pub name: &'static str,
+    /// `[B, C]`.
+    pub logits: Tensor,
+}
+
+/// What a forward pass gives.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    /// R^, `[B, C, D]`; a gradient flows through [`region_rows`](Self::region_rows) only.
+    pub region: Option<Tensor>,
+    /// F^, `[B, C, D]`, where the method needs it.
+    pub query: Option<Tensor>,
+    /// Where R^ comes from.
+    source: Option<RegionSource>,
+    /// The branches there are.
+    pub branches: Vec<BranchLogits>,
+}
+
+/// What rows of R^ are computed from.
+#[derive(Debug, Clone)]
+enum RegionSource {
+    /// R^ with its gradient.
+    Whole(Tensor),
+    /// Both branches in one operation.
+    Branches(BranchOutputs),
+}
+
+impl Forward {
+    /// Rows of R^ (image times categories plus category), `[rows, D]`, with their gradient.
+    ///
+    /// # Errors
+    /// If there is no region-level feature, or a row does not exist.
+    pub fn region_rows(&self, rows: &[usize]) -> Result<Tensor> {
+        match &self.source {
+            Some(RegionSource::Whole(region)) => {
+                let (_, _, d) = region.dims3()?;
+                select_rows(&region.reshape(((), d))?, rows)
+            }
+            Some(RegionSource::Branches(branches)) => branches.region_rows(rows),
+            None => candle_core::bail!("this method has no region-level features"),
+        }
+    }
+
+    /// A branch's logits.
+    pub fn logits(&self, name: &str) -> Option<&Tensor> {
+        self.branches
+            .iter()
+            .find(|branch| branch.name == name)
+            .map(|branch| &branch.logits)
+    }
+}
+
+impl Model {
+    /// Whether both local branches run as one operation: with one head nothing is lost by folding its maps, and no loss
+    /// looks at query-level features themselves.
+    fn fused(&self) -> bool {
+        self.has_queries()
+            && self.config().region.enabled
+            && self.config().query.enabled
+            && self.config().region.heads == 1
+            && !(self.config().distillation.form == Distillation::Feature
+                && self.config().distillation.weight > 0.0)
+    }
+
+    fn forward_fused(
+        &self,
+        weights: &Weights,
+        text: &TextFeatures,
+        batch: &Batch,
+        out: &mut Forward,
+    ) -> Result<()> {
+        let keys = self.keys(weights, text)?;
+        let branches = Branches {
+            keys: &keys,
+            values: &weights.get(names::WV)?.matmul(weights.get(names::WO)?)?,
+            region_direction: &self.read_out(weights, text, REGION)?,
+            query_direction: &self.read_out(weights, text, QUERY)?,
+            mlp: ResidualMlp {
+                queries: weights.get(names::QUERY)?,
+                norm_weight: weights.get(names::NORM_WEIGHT)?,
+                norm_bias: weights.get(names::NORM_BIAS)?,
+                mlp_in: (
+                    weights.get(names::MLP_IN_WEIGHT)?,
+                    weights.get(names::MLP_IN_BIAS)?,
+                ),
+                mlp_out: (
+                    weights.get(names::MLP_OUT_WEIGHT)?,
+                    weights.get(names::MLP_OUT_BIAS)?,
+                ),
+                epsilon: NORM_EPSILON,
+            },
+        };
+        let found = branches.forward(&batch.positions)?;
+        for (name, logits) in [(REGION, &found.region_logits), (QUERY, &found.query_logits)] {
+            let logits = logits.broadcast_add(weights.get(&names::bias(name))?)?;
+            out.branches.push(BranchLogits { name, logits });
+        }
+        out.region = Some(found.region.clone());
+        out.source = Some(RegionSource::Branches(found));
+        Ok(())
+    }
+
+    /// The forward pass.
+    ///
+    /// # Errors
+    /// If a weight is missing or the shapes do not fit.
+    pub fn forward(
+        &self,
+        weights: &Weights,
+        text: &TextFeatures,
+        batch: &Batch,
+    ) -> Result<Forward> {
+        let mut out = Forward {
+            region: None,
+            query: None,
+            source: None,
+            branches: Vec::new(),
+        };
+        let read = |branch: &'static str, rows: &Tensor| -> Result<BranchLogits> {
+            let logits = row_products(rows, &self.read_out(weights, text, branch)?)?;
+            let logits = logits.broadcast_add(weights.get(&names::bias(branch))?)?;
+            Ok(BranchLogits {
+                name: branch,
+                logits,
+            })
+        };
+        if self.fused() {
+            self.forward_fused(weights, text, batch, &mut out)?;
+        } else if self.uses_positions() {
+            let pooled = Pooled::new(&self.keys(weights, text)?, &batch.positions, self.heads())?;
+            let region = pooled.region()?;
+            let direction = normalised(&region)?;
+            if self.config().region.enabled {
+                // Text-pixel matching takes the weighted mean of cosines, text-region matching the cosine of the mean.
+                let rows = if self.has_queries() {
+                    &direction
+                } else {
+                    &region
+                };
+                out.branches.push(read(REGION, rows)?);
+            }
+            if self.config().query.enabled {
+                let attended = pooled.attended(weights.get(names::WV)?, weights.get(names::WO)?)?;
+                let layers = QueryLayers {
+                    norm_weight: weights.get(names::NORM_WEIGHT)?,
+                    norm_bias: weights.get(names::NORM_BIAS)?,
+                    mlp_in: (
+                        weights.get(names::MLP_IN_WEIGHT)?,
+                        weights.get(names::MLP_IN_BIAS)?,
+                    ),
+                    mlp_out: (
+                        weights.get(names::MLP_OUT_WEIGHT)?,
+                        weights.get(names::MLP_OUT_BIAS)?,
+                    ),
+                };
+                let query = query_level(&attended, weights.get(names::QUERY)?, &layers)?;
+                let query = normalised(&query)?;
+                out.branches.push(read(QUERY, &query)?);
+                out.query = Some(query);
+            }
+            out.region = Some(direction.detach());
+            out.source = Some(RegionSource::Whole(direction));
+        }
+        if self.config().global.enabled {
+            let mut logits = None;
+            if self.config().global.match_text {
+                let read_out = self.read_out(weights, text, GLOBAL)?;
+                logits = Some(batch.global.matmul(&read_out.t()?)?);
+            }
+            if self.config().global.residual {
+                let residual = batch.standard.matmul(&weights.get(names::RESIDUAL)?.t()?)?;
+                logits = Some(match logits {
+                    Some(logits) => (logits + residual)?,
+                    None => residual,
+                });
+            }
+            if let Some(logits) = logits {
+                let logits = logits.broadcast_add(weights.get(&names::bias(GLOBAL))?)?;
+                out.branches.push(BranchLogits {
+                    name: GLOBAL,
+                    logits,
+                });
+            }
+        }
+        Ok(out)
+    }
+}

@@ -1,0 +1,51 @@
+//! `tagstream doctor`: check libraries, providers, broker, object store and model.
+
+use clap::Args;
+use std::path::PathBuf;
+mod checks;
+
+use checks::{Verdict, examine};
+use tagstream_core::error::{Exit, usage};
+
+/// Arguments of `tagstream doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit code 0 if nothing that the configuration needs is missing, else 1.")]
+pub(super) struct DoctorArgs {
+    /// Configuration file to check against.
+    #[arg(long, env = "TAGSTREAM_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Model to check; overrides `model.path`.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// The demo model, whose sanity scenes prove decoding and inference.
+    #[arg(long, default_value = "models/demo-clip")]
+    pub demo_clip: PathBuf,
+    /// Print one JSON array of findings.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the command.
+pub(super) fn run(args: DoctorArgs) -> anyhow::Result<Exit> {
+    let mut config =
+        tagstream::load_stage(args.config.as_deref()).map_err(|e| usage(e.to_string()))?;
+    if let Some(model) = args.model {
+        config.model.path = model;
+    }
+    let tokio = tokio::runtime::Runtime::new()?;
+    let findings = tokio.block_on(examine(&config, &args.demo_clip));
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&findings)?);
+    } else {
+        for finding in &findings {
+            let mark = match finding.verdict {
+                Verdict::Good => "ok     ",
+                Verdict::Unused => "-      ",
+                Verdict::Bad => "MISSING",
+            };
+            eprintln!("{mark}  {:17}  {}", finding.subject, finding.detail);
+        }
+    }
+    let bad = findings.iter().any(|f| f.verdict == Verdict::Bad);
+    Ok(if bad { Exit::Failure } else { Exit::Success })
+}

@@ -1,0 +1,240 @@
+//! The label store read back: all files of the label table into one [`LabelTable`], addresses joined from predictions.
+//!
+//! Every file that exists is committed and holds each event once, so a listing is all that is needed. Files are read one
+//! at a time.
+
+use crate::labels::{LabelTable, Stamp};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use chrono::DateTime;
+use object_store::path::Path as ObjectPath;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use std::collections::{HashMap, HashSet};
+use std::io::Cursor;
+use tagstream_core::events::LabelEvent;
+use tagstream_core::storage::store::{StoreError, TableStore};
+
+/// Why a table could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file is damaged or has other columns.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// All data files of `table`, in order of their names.
+///
+/// # Errors
+/// [`TableError::Store`].
+pub async fn data_files(store: &TableStore, table: &str) -> Result<Vec<ObjectPath>, TableError> {
+    let mut files = store.list(&store.root().clone().join(table), None).await?;
+    files.retain(|path| {
+        let name = path.filename().unwrap_or("");
+        !name.starts_with(['_', '.']) && (name.ends_with(".parquet") || name.ends_with(".arrow"))
+    });
+    Ok(files)
+}
+
+/// Hands every batch of rows of `file` to `take`, with the columns named and the entries of the footer.
+///
+/// # Errors
+/// [`TableError`] names the file.
+pub async fn read_columns(
+    store: &TableStore,
+    file: &ObjectPath,
+    columns: &[&str],
+    mut take: impl FnMut(&RecordBatch, &Footer) -> Result<(), String>,
+) -> Result<(), TableError> {
+    let bad = |reason: String| TableError::File {
+        path: file.to_string(),
+        reason,
+    };
+    let bytes = store.read(file).await?;
+    let bytes =
+        bytes.ok_or_else(|| bad("it vanished; committed files are never deleted".into()))?;
+    let (batches, footer) = if file.as_ref().ends_with(".arrow") {
+        arrow_batches(bytes, columns)
+    } else {
+        parquet_batches(bytes, columns)
+    }
+    .map_err(&bad)?;
+    for batch in batches {
+        let batch = batch.map_err(|e| bad(e.to_string()))?;
+        take(&batch, &footer).map_err(&bad)?;
+    }
+    Ok(())
+}
+
+/// The entries of a file's footer.
+pub type Footer = HashMap<String, String>;
+
+type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
+
+fn parquet_batches(bytes: Bytes, columns: &[&str]) -> Result<(Batches, Footer), String> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| e.to_string())?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+    // A column that is a list or a struct is named by its root.
+    let roots = builder.schema().fields().iter().enumerate();
+    let wanted = roots
+        .filter(|(_, field)| columns.contains(&field.name().as_str()))
+        .map(|(index, _)| index);
+    let mut whole = ProjectionMask::roots(builder.parquet_schema(), wanted);
+    whole.union(&mask);
+    let entries = builder.metadata().file_metadata().key_value_metadata();
+    let footer = entries
+        .into_iter()
+        .flatten()
+        .filter_map(|e| Some((e.key.clone(), e.value.clone()?)))
+        .collect();
+    let reader = builder
+        .with_projection(whole)
+        .build()
+        .map_err(|e| e.to_string())?;
+    Ok((Box::new(reader), footer))
+}
+
+fn arrow_batches(bytes: Bytes, columns: &[&str]) -> Result<(Batches, Footer), String> {
+    use arrow::ipc::reader::FileReader;
+    let read = |projection| {
+        FileReader::try_new(Cursor::new(bytes.clone()), projection).map_err(|e| e.to_string())
+    };
+    let schema = read(None)?.schema();
+    let wanted = schema.fields().iter().enumerate();
+    let wanted = wanted
+        .filter(|(_, field)| columns.contains(&field.name().as_str()))
+        .map(|(index, _)| index)
+        .collect();
+    let reader = read(Some(wanted))?;
+    let footer = reader.custom_metadata().clone();
+    Ok((Box::new(reader), footer))
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a dyn Array, String> {
+    let column = batch.column_by_name(name);
+    column
+        .map(|c| c.as_ref())
+        .ok_or_else(|| format!("it has no column `{name}`"))
+}
+
+/// The strings of a column.
+pub(super) fn strings<'a>(
+    batch: &'a RecordBatch,
+    name: &str,
+) -> Result<&'a arrow::array::StringArray, String> {
+    let column = column(batch, name)?.as_string_opt::<i32>();
+    column.ok_or_else(|| format!("its column `{name}` holds no strings"))
+}
+
+fn list(batch: &RecordBatch, name: &str, row: usize) -> Result<Vec<String>, String> {
+    let wrong = || format!("its column `{name}` holds no lists of strings");
+    let lists = column(batch, name)?
+        .as_list_opt::<i32>()
+        .ok_or_else(wrong)?;
+    let values = lists.value(row);
+    let values = values.as_string_opt::<i32>().ok_or_else(wrong)?;
+    Ok(values.iter().flatten().map(Into::into).collect())
+}
+
+const COLUMNS: [&str; 10] = [
+    "image_id",
+    "uri",
+    "event_time",
+    "topic",
+    "partition",
+    "offset",
+    "present",
+    "absent",
+    "retract",
+    "annotator",
+];
+
+fn apply(table: &mut LabelTable, batch: &RecordBatch) -> Result<(), String> {
+    let wrong = |name: &str| format!("its column `{name}` has another type");
+    let times = column(batch, "event_time")?.as_primitive_opt::<TimestampMicrosecondType>();
+    let times = times.ok_or_else(|| wrong("event_time"))?;
+    let partitions = column(batch, "partition")?.as_primitive_opt::<Int32Type>();
+    let partitions = partitions.ok_or_else(|| wrong("partition"))?;
+    let offsets = column(batch, "offset")?.as_primitive_opt::<Int64Type>();
+    let offsets = offsets.ok_or_else(|| wrong("offset"))?;
+    let (ids, uris) = (strings(batch, "image_id")?, strings(batch, "uri")?);
+    let (topics, annotators) = (strings(batch, "topic")?, strings(batch, "annotator")?);
+    for row in 0..batch.num_rows() {
+        let time = DateTime::from_timestamp_micros(times.value(row))
+            .ok_or_else(|| format!("row {row} has an impossible `event_time`"))?;
+        let event = LabelEvent {
+            image_id: ids.value(row).into(),
+            uri: uris.value(row).into(),
+            present: list(batch, "present", row)?,
+            absent: list(batch, "absent", row)?,
+            retract: list(batch, "retract", row)?,
+            annotator: annotators.value(row).into(),
+            event_time: Some(time),
+        };
+        let stamp = Stamp {
+            time,
+            topic: topics.value(row).into(),
+            partition: partitions.value(row),
+            offset: offsets.value(row),
+        };
+        table.apply(&event, &stamp);
+    }
+    Ok(())
+}
+
+/// The state of all labels in the label table `table`.
+///
+/// # Errors
+/// [`TableError`] names the file that cannot be read.
+pub async fn read_labels(store: &TableStore, table: &str) -> Result<LabelTable, TableError> {
+    let mut labels = LabelTable::default();
+    for file in data_files(store, table).await? {
+        read_columns(store, &file, &COLUMNS, |batch, _| apply(&mut labels, batch)).await?;
+    }
+    Ok(labels)
+}
+
+/// Gives images whose label events told no address the one that the predictions table knows.
+///
+/// # Errors
+/// [`TableError`] names the file that cannot be read.
+pub async fn join_uris(
+    labels: &mut LabelTable,
+    store: &TableStore,
+    predictions: &str,
+) -> Result<(), TableError> {
+    let mut missing: HashSet<String> = labels.without_uri().map(Into::into).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // The newest files first: where an image was seen twice, the later address is more likely to be good.
+    for file in data_files(store, predictions).await?.into_iter().rev() {
+        if missing.is_empty() {
+            break;
+        }
+        read_columns(store, &file, &["image_id", "uri"], |batch, _| {
+            let (ids, uris) = (strings(batch, "image_id")?, strings(batch, "uri")?);
+            for (id, uri) in ids.iter().zip(uris).filter_map(|(i, u)| i.zip(u)) {
+                if missing.remove(id) {
+                    labels.offer_uri(id, uri);
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! Files as the stage writes them, read back whatever their layout.
+
+use super::*;
+use crate::stage::label_rows::{LabelRow, LabelRows};
+use crate::stage::row_maker::{Made, RowMaker};
+use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, PredictionRow};
+use crate::stage::sink::{arrow_ipc, parquet};
+use crate::stage::source::SourceMessage;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tagstream_core::events::{LabelState, Offset, PartitionId};
+
+async fn row(partition: i32, offset: i64, json: &str) -> LabelRow {
+    let message = SourceMessage {
+        partition: PartitionId::new("labels", partition),
+        offset: Offset(offset),
+        key: None,
+        payload: Some(Bytes::copy_from_slice(json.as_bytes())),
+        headers: Vec::new(),
+        timestamp: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+    };
+    match LabelRows::default().make(&message).await.unwrap() {
+        Made::Row { row, .. } => row,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn put(store: &TableStore, path: &str, bytes: Vec<u8>) {
+    store
+        .put_if_absent(&ObjectPath::from(path), bytes.into())
+        .await
+        .unwrap();
+}
+
+fn parquet_file(rows: &[LabelRow]) -> Vec<u8> {
+    parquet::encode(&(), rows, &BTreeMap::new()).unwrap()
+}
+
+async fn rows() -> Vec<LabelRow> {
+    let said = [
+        r#"{"image_id":"a","uri":"s3://b/a.jpg","present":["cat"],"absent":["owl"],"annotator":"x"}"#,
+        r#"{"image_id":"b","present":["cat","dog"]}"#,
+        // Later in the log, but said earlier: loses against offset 0.
+        r#"{"image_id":"a","absent":["cat"],"event_time":"2025-12-31T00:00:00Z"}"#,
+        // Same time, higher offset: wins.
+        r#"{"image_id":"b","retract":["dog"]}"#,
+        r#"{"image_id":"c","absent":["cat"]}"#,
+    ];
+    let mut rows = Vec::new();
+    for (offset, json) in said.iter().enumerate() {
+        rows.push(row(0, offset as i64, json).await);
+    }
+    rows
+}
+
+#[tokio::test]
+async fn the_state_does_not_depend_on_how_events_are_filed() {
+    let rows = rows().await;
+    let one = TableStore::in_memory();
+    put(&one, "labels/labels/0/0-00.parquet", parquet_file(&rows)).await;
+    put(&one, "labels/labels/0/_0-origin.json", b"{}".to_vec()).await;
+    put(
+        &one,
+        "other/labels/0/0-00.parquet",
+        b"not a table of ours".to_vec(),
+    )
+    .await;
+    let reference = read_labels(&one, "labels").await.unwrap();
+    let known: Vec<_> = reference.known().collect();
+    assert_eq!(
+        known,
+        [
+            ("a", "cat", LabelState::Present),
+            ("a", "owl", LabelState::Absent),
+            ("b", "cat", LabelState::Present),
+            ("c", "cat", LabelState::Absent),
+        ]
+    );
+
+    let many = TableStore::in_memory();
+    for (i, chunk) in rows.chunks(2).enumerate().rev() {
+        let path = format!("labels/labels/0/0-{i:02}.parquet");
+        put(&many, &path, parquet_file(chunk)).await;
+    }
+    put(&many, "labels/labels/1/0-00.parquet", parquet_file(&[])).await;
+    assert_eq!(read_labels(&many, "labels").await.unwrap(), reference);
+
+    let arrow = TableStore::in_memory();
+    let bytes = arrow_ipc::encode(&(), &rows, &BTreeMap::new()).unwrap();
+    put(&arrow, "labels/labels/0/0-00.arrow", bytes).await;
+    let read = read_labels(&arrow, "labels").await.unwrap();
+    assert_eq!(read, reference);
+    assert_eq!(read.hash(), reference.hash());
+    assert!(
+        read_labels(&arrow, "nothing")
+            .await
+            .unwrap()
+            .known()
+            .next()
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn addresses_come_from_label_events_and_else_from_predictions() {
+    let store = TableStore::in_memory();
+    put(
+        &store,
+        "labels/labels/0/0-00.parquet",
+        parquet_file(&rows().await),
+    )
+    .await;
+    let layout = Arc::new(PredictionLayout {
+        categories: vec!["cat".into()],
+        embedding: 2,
+        region_embeddings: false,
+    });
+    let prediction = |id: &str, uri: &str| PredictionRow {
+        image_id: id.into(),
+        uri: uri.into(),
+        event_time: DateTime::UNIX_EPOCH,
+        processed_time: DateTime::UNIX_EPOCH,
+        partition: PartitionId::new("images", 0),
+        offset: Offset(0),
+        model: Arc::new(ModelStamp {
+            version: "m".into(),
+            preprocessing_hash: "h".into(),
+        }),
+        width: 1,
+        height: 1,
+        tags: Vec::new(),
+        scores: vec![0.5],
+        embedding: vec![1.0, 0.0],
+        attributes: BTreeMap::new(),
+        layout: Arc::clone(&layout),
+    };
+    for (i, row) in [
+        prediction("a", "s3://wrong/a.jpg"),
+        prediction("b", "s3://old/b.jpg"),
+        prediction("b", "s3://new/b.jpg"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let bytes = parquet::encode(&*layout, &[row], &BTreeMap::new()).unwrap();
+        put(
+            &store,
+            &format!("predictions/images/0/0-0{i}.parquet"),
+            bytes,
+        )
+        .await;
+    }
+    let mut labels = read_labels(&store, "labels").await.unwrap();
+    let hash = labels.hash();
+    join_uris(&mut labels, &store, "predictions").await.unwrap();
+    let uris: Vec<_> = labels
+        .images()
+        .map(|(id, i)| (id, i.uri.as_str()))
+        .collect();
+    assert_eq!(
+        uris,
+        [("a", "s3://b/a.jpg"), ("b", "s3://new/b.jpg"), ("c", "")]
+    );
+    assert_eq!(labels.hash(), hash, "addresses are no labels");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_named() {
+    let store = TableStore::in_memory();
+    put(
+        &store,
+        "labels/labels/0/0-00.parquet",
+        b"PAR1 no PAR1".to_vec(),
+    )
+    .await;
+    let error = read_labels(&store, "labels").await.unwrap_err();
+    assert!(
+        error.to_string().contains("labels/labels/0/0-00.parquet"),
+        "{error}"
+    );
+}

@@ -1,0 +1,466 @@
+//! Which images to label next: those from which a label would teach most.
+//!
+//! The value of an image is the sum, over its most informative categories, of
+//!
+//! ```text
+//! H(p) (1 + d) / sqrt(1 + presences)
+//! ```
+//!
+//! with the binary entropy H of the predicted probability p, the disagreement d of the two views (0 to 1) and the category's known
+//! presences; what is known already teaches nothing. Disagreement needs the model that made the rows: its scores come from regions,
+//! while the words of a category beside the embedding of the whole image say what the global view says. Both are standardised
+//! over all rows, since only their order can be compared; d is half their distance in standard deviations, at most 1 (query by
+//! committee, Seung et al. 1992).
+//!
+//! Images are then taken greedily by value times distance: how far the embedding lies from those taken before, so that a hundred
+//! near-alike pictures are not asked for a hundred times (farthest-first, Sener & Savarese 2018). A category that was asked about
+//! counts as known as often as a presence is to be expected, so that one rare category does not take all questions.
+//!
+//! Memory holds a fixed multiple of the images asked for. With a model the predictions table is read twice.
+
+use crate::labels::LabelTable;
+use crate::labels::store::{TableError, data_files, read_columns, strings};
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::Float32Type;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+use tagstream_core::events::{Asked, LabelEvent, LabelQuestion};
+use tagstream_core::storage::store::TableStore;
+use tagstream_model::bundle::{Bundle, BundleError};
+
+/// How to choose.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SuggestOptions {
+    /// How many images.
+    pub count: usize,
+    /// Candidates held for each image asked for; among them diversity is judged.
+    pub pool: usize,
+    /// Informative categories that count for an image, and are asked about.
+    pub questions: usize,
+    /// Count disagreement too, and only rows of this model.
+    pub view: Option<GlobalView>,
+}
+
+impl Default for SuggestOptions {
+    fn default() -> Self {
+        SuggestOptions {
+            count: 100,
+            pool: 10,
+            questions: 3,
+            view: None,
+        }
+    }
+}
+
+/// The second view that a model has of an image: its words beside the image's embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GlobalView {
+    /// The model that made the rows; others are passed over.
+    pub model_version: String,
+    /// Directions of the categories in the joint space, `[C, D]`.
+    pub directions: Vec<f32>,
+}
+
+impl GlobalView {
+    /// The view of a bundle: the text features that its head matches with regions.
+    ///
+    /// # Errors
+    /// If the head cannot be read.
+    pub fn of(bundle: &Bundle) -> Result<Self, BundleError> {
+        Ok(GlobalView {
+            model_version: bundle.id().to_owned(),
+            directions: bundle.head()?.0.region.weight,
+        })
+    }
+}
+
+/// An image worth labelling.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Suggestion {
+    /// Its id.
+    pub image_id: String,
+    /// Where it is.
+    pub uri: String,
+    /// What its labels are reckoned to be worth by themselves.
+    pub value: f64,
+    /// The categories to ask about, with the probability predicted.
+    pub ask: Vec<(String, f32)>,
+}
+
+impl Suggestion {
+    /// The message that puts it before an annotator; ranks count from 1.
+    pub fn question(&self, rank: usize) -> LabelQuestion {
+        let asked = self.ask.iter().map(|(category, score)| Asked {
+            category: category.clone(),
+            score: *score,
+        });
+        LabelQuestion {
+            event: LabelEvent::about(&self.image_id, &self.uri),
+            rank,
+            value: self.value,
+            ask: asked.collect(),
+        }
+    }
+}
+
+struct Candidate {
+    suggestion: Suggestion,
+    /// Of each category asked about: its number in [`Rarity`], and what it is worth before rarity.
+    terms: Vec<(usize, f64)>,
+    embedding: Vec<f32>,
+}
+
+impl Candidate {
+    fn value(&self, rarity: &Rarity) -> f64 {
+        let terms = self.terms.iter();
+        terms.map(|(k, worth)| worth * rarity.weight(*k)).sum()
+    }
+}
+
+/// How much a presence of a category is wanted: the fewer are known or asked for, the more.
+#[derive(Debug, Default)]
+struct Rarity {
+    numbers: HashMap<String, usize>,
+    presences: Vec<f64>,
+}
+
+impl Rarity {
+    fn of(labels: &LabelTable) -> Self {
+        let mut rarity = Rarity::default();
+        for (name, count) in labels.counts() {
+            let number = rarity.number(&name);
+            rarity.presences[number] = count.present as f64;
+        }
+        rarity
+    }
+
+    fn number(&mut self, category: &str) -> usize {
+        if let Some(number) = self.numbers.get(category) {
+            return *number;
+        }
+        self.numbers.insert(category.into(), self.presences.len());
+        self.presences.push(0.0);
+        self.presences.len() - 1
+    }
+
+    fn weight(&self, number: usize) -> f64 {
+        1.0 / (1.0 + self.presences[number]).sqrt()
+    }
+}
+
+/// Mean and standard deviation of what has come by (Welford).
+#[derive(Debug, Clone, Copy, Default)]
+struct Spread {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Spread {
+    fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        let off = value - self.mean;
+        self.mean += off / self.count;
+        self.squares += off * (value - self.mean);
+    }
+
+    /// How many standard deviations `value` lies above the mean.
+    fn standardised(&self, value: f64) -> f64 {
+        let deviation = (self.squares / self.count.max(1.0)).sqrt();
+        (value - self.mean) / deviation.max(1e-9)
+    }
+}
+
+/// Both views of every category over the whole table.
+struct Committee<'a> {
+    view: &'a GlobalView,
+    /// Of each category: of the scores, of the global view.
+    spreads: Vec<[Spread; 2]>,
+}
+
+impl Committee<'_> {
+    fn global(&self, category: usize, embedding: &[f32]) -> f64 {
+        let d = embedding.len();
+        let row = &self.view.directions[category * d..(category + 1) * d];
+        row.iter()
+            .zip(embedding)
+            .map(|(a, b)| f64::from(a * b))
+            .sum()
+    }
+
+    fn add(&mut self, rows: &Rows<'_>, row: usize) {
+        for k in 0..rows.categories.len() {
+            let global = self.global(k, rows.embedding(row));
+            self.spreads[k][0].add(logit(rows.score(row, k)));
+            self.spreads[k][1].add(global);
+        }
+    }
+
+    /// 0 where both say the same, 1 where they are two standard deviations or more apart.
+    fn disagreement(&self, rows: &Rows<'_>, row: usize, k: usize) -> f64 {
+        let [scores, globals] = &self.spreads[k];
+        let seen = scores.standardised(logit(rows.score(row, k)));
+        let global = globals.standardised(self.global(k, rows.embedding(row)));
+        ((seen - global).abs() / 2.0).min(1.0)
+    }
+}
+
+fn logit(p: f32) -> f64 {
+    let p = f64::from(p).clamp(1e-6, 1.0 - 1e-6);
+    (p / (1.0 - p)).ln()
+}
+
+/// Entropy of a coin that shows heads with probability `p`, bits.
+fn entropy(p: f64) -> f64 {
+    let term = |x: f64| if x > 0.0 { -x * x.log2() } else { 0.0 };
+    term(p) + term(1.0 - p)
+}
+
+/// The columns of a batch of rows.
+struct Rows<'a> {
+    ids: &'a StringArray,
+    uris: &'a StringArray,
+    versions: &'a StringArray,
+    categories: &'a [String],
+    scores: Vec<f32>,
+    embeddings: Vec<f32>,
+    dim: usize,
+}
+
+impl<'a> Rows<'a> {
+    const COLUMNS: [&'static str; 5] = ["image_id", "uri", "model_version", "scores", "embedding"];
+
+    fn of(batch: &'a RecordBatch, categories: &'a [String]) -> Result<Self, String> {
+        let (scores, c) = vectors(batch, "scores")?;
+        let (embeddings, dim) = vectors(batch, "embedding")?;
+        if c != categories.len() {
+            return Err(format!(
+                "it has {c} scores but names {} categories",
+                categories.len()
+            ));
+        }
+        Ok(Rows {
+            ids: strings(batch, "image_id")?,
+            uris: strings(batch, "uri")?,
+            versions: strings(batch, "model_version")?,
+            categories,
+            scores,
+            embeddings,
+            dim,
+        })
+    }
+
+    fn score(&self, row: usize, category: usize) -> f32 {
+        self.scores[row * self.categories.len() + category]
+    }
+
+    fn embedding(&self, row: usize) -> &[f32] {
+        &self.embeddings[row * self.dim..(row + 1) * self.dim]
+    }
+
+    /// The rows that count: all, or those of the model that is asked.
+    fn wanted(&self, view: Option<&GlobalView>) -> impl Iterator<Item = usize> {
+        (0..self.ids.len()).filter(move |row| {
+            view.is_none_or(|view| {
+                self.versions.value(*row) == view.model_version
+                    && view.directions.len() == self.categories.len() * self.dim
+            })
+        })
+    }
+}
+
+/// Hands over all rows of the table.
+async fn each(
+    store: &TableStore,
+    predictions: &str,
+    mut take: impl FnMut(&Rows<'_>),
+) -> Result<(), TableError> {
+    // Newest files last: the latest prediction of an image counts.
+    for file in data_files(store, predictions).await? {
+        read_columns(store, &file, &Rows::COLUMNS, |batch, footer| {
+            let names = footer
+                .get("tagstream.categories")
+                .map(|n| serde_json::from_str::<Vec<String>>(n));
+            match names {
+                Some(Ok(categories)) => take(&Rows::of(batch, &categories)?),
+                _ => return Err("its footer names no categories".into()),
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Chooses among the rows of the predictions table, best first.
+///
+/// # Errors
+/// [`TableError`] names the file that cannot be read.
+pub async fn suggest(
+    store: &TableStore,
+    predictions: &str,
+    labels: &LabelTable,
+    options: &SuggestOptions,
+) -> Result<Vec<Suggestion>, TableError> {
+    let mut committee = options.view.as_ref().map(|view| Committee {
+        view,
+        spreads: Vec::new(),
+    });
+    if let Some(committee) = &mut committee {
+        each(store, predictions, |rows| {
+            for row in rows.wanted(options.view.as_ref()) {
+                let c = rows.categories.len();
+                committee.spreads.resize(c, [Spread::default(); 2]);
+                committee.add(rows, row);
+            }
+        })
+        .await?;
+    }
+    let mut pool = Pool {
+        options,
+        committee,
+        known: labels.known().map(|(i, c, _)| (i, c)).collect(),
+        rarity: Rarity::of(labels),
+        candidates: HashMap::new(),
+        most: options.count.saturating_mul(options.pool.max(1)),
+    };
+    each(store, predictions, |rows| pool.take(rows)).await?;
+    pool.trim();
+    let mut candidates: Vec<Candidate> = pool.candidates.into_values().collect();
+    candidates.sort_by(by_value);
+    Ok(diverse(candidates, options.count, pool.rarity))
+}
+
+/// Best first; equal values by id, so that the choice repeats.
+fn by_value(a: &Candidate, b: &Candidate) -> Ordering {
+    let values = b.suggestion.value.total_cmp(&a.suggestion.value);
+    values.then_with(|| a.suggestion.image_id.cmp(&b.suggestion.image_id))
+}
+
+struct Pool<'a> {
+    options: &'a SuggestOptions,
+    committee: Option<Committee<'a>>,
+    known: HashSet<(&'a str, &'a str)>,
+    rarity: Rarity,
+    candidates: HashMap<String, Candidate>,
+    most: usize,
+}
+
+fn vectors(batch: &RecordBatch, name: &str) -> Result<(Vec<f32>, usize), String> {
+    let wrong = || format!("its column `{name}` holds no vectors");
+    let lists = batch.column_by_name(name).ok_or_else(wrong)?;
+    let lists = lists.as_fixed_size_list_opt().ok_or_else(wrong)?;
+    let values = lists.values().as_primitive_opt::<Float32Type>();
+    let values = values.ok_or_else(wrong)?;
+    let length = lists.value_length() as usize;
+    let start = lists.offset() * length;
+    Ok((
+        values.values()[start..start + lists.len() * length].to_vec(),
+        length,
+    ))
+}
+
+impl Pool<'_> {
+    fn take(&mut self, rows: &Rows<'_>) {
+        let numbers: Vec<usize> = rows
+            .categories
+            .iter()
+            .map(|name| self.rarity.number(name))
+            .collect();
+        for row in rows.wanted(self.options.view.as_ref()) {
+            let id = rows.ids.value(row);
+            // Worth with and without rarity, and the category.
+            let mut worth: Vec<(f64, f64, usize)> = (0..numbers.len())
+                .filter(|k| !self.known.contains(&(id, rows.categories[*k].as_str())))
+                .map(|k| {
+                    let told = |c: &Committee<'_>| c.disagreement(rows, row, k);
+                    let disagreement = self.committee.as_ref().map_or(0.0, told);
+                    let own = entropy(f64::from(rows.score(row, k))) * (1.0 + disagreement);
+                    (own * self.rarity.weight(numbers[k]), own, k)
+                })
+                .collect();
+            worth.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.2.cmp(&b.2)));
+            worth.truncate(self.options.questions);
+            let asked = worth.iter().map(|(_, _, k)| {
+                let name = rows.categories[*k].clone();
+                (name, rows.score(row, *k))
+            });
+            let candidate = Candidate {
+                suggestion: Suggestion {
+                    image_id: id.into(),
+                    uri: rows.uris.value(row).into(),
+                    value: worth.iter().map(|w| w.0).sum(),
+                    ask: asked.collect(),
+                },
+                terms: worth.iter().map(|w| (numbers[w.2], w.1)).collect(),
+                embedding: rows.embedding(row).to_vec(),
+            };
+            self.candidates.insert(id.into(), candidate);
+            if self.candidates.len() > 2 * self.most.max(1000) {
+                self.trim();
+            }
+        }
+    }
+
+    /// Keeps the best.
+    fn trim(&mut self) {
+        if self.candidates.len() <= self.most {
+            return;
+        }
+        let mut all: Vec<Candidate> = self.candidates.drain().map(|(_, c)| c).collect();
+        all.sort_by(by_value);
+        all.truncate(self.most);
+        let keyed = all.into_iter().map(|c| (c.suggestion.image_id.clone(), c));
+        self.candidates = keyed.collect();
+    }
+}
+
+/// Distance of two embeddings of unit length, 0 to 2; embeddings of different models have nothing to do with each other.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    if a.len() != b.len() {
+        return 1.0;
+    }
+    1.0 - a.iter().zip(b).map(|(x, y)| f64::from(x * y)).sum::<f64>()
+}
+
+fn diverse(candidates: Vec<Candidate>, count: usize, mut rarity: Rarity) -> Vec<Suggestion> {
+    let mut nearest = vec![f64::INFINITY; candidates.len()];
+    let mut taken = vec![false; candidates.len()];
+    let mut order = Vec::new();
+    while order.len() < count.min(candidates.len()) {
+        let gain = |i: usize| {
+            let distance = if nearest[i].is_finite() {
+                nearest[i].max(0.0)
+            } else {
+                1.0
+            };
+            candidates[i].value(&rarity) * distance
+        };
+        let best = (0..candidates.len())
+            .filter(|i| !taken[*i])
+            .map(|i| (i, gain(i)))
+            // The first of equals, which is the one of higher value.
+            .reduce(|a, b| if b.1 > a.1 { b } else { a })
+            .expect("fewer are taken than there are")
+            .0;
+        taken[best] = true;
+        order.push(best);
+        let chosen = &candidates[best];
+        for ((number, _), (_, p)) in chosen.terms.iter().zip(&chosen.suggestion.ask) {
+            rarity.presences[*number] += f64::from(*p);
+        }
+        for i in 0..candidates.len() {
+            if !taken[i] {
+                let d = distance(&candidates[i].embedding, &chosen.embedding);
+                nearest[i] = nearest[i].min(d);
+            }
+        }
+    }
+    order
+        .into_iter()
+        .map(|i| candidates[i].suggestion.clone())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

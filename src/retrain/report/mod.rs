@@ -1,0 +1,211 @@
+//! The report of a run: one page that needs nothing else, and the same facts as JSON.
+
+mod chart;
+mod page;
+
+use super::config::RetrainConfig;
+use super::job::inputs::{Inputs, Part};
+use super::judge::Judgement;
+use crate::labels::CategoryCount;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tagstream_core::events::BoundingBox;
+use tagstream_model::bundle::Bundle;
+
+/// Bounds between ranges of probability. Beyond the outermost ones a prediction is as sure as a pseudo-label.
+const BOUNDS: [f64; 5] = [0.1, 0.3, 0.5, 0.7, 0.9];
+
+/// Held-out labels whose predicted probability lies in one range.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Range {
+    /// Known entries.
+    pub known: u64,
+    /// Of those, presences.
+    pub present: u64,
+}
+
+/// How often a category is there, by how sure the model is of it, on labels that it was not trained on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Confidence {
+    /// Probability 0 to 0.1, to 0.3, to 0.5, to 0.7, to 0.9, to 1; a bound belongs to the range above it.
+    pub ranges: [Range; BOUNDS.len() + 1],
+}
+
+impl Confidence {
+    /// Counts over logits and labels of one shape; `temperature` makes probabilities of logits.
+    pub fn measure(logits: &[f32], labels: &[i8], temperature: f32) -> Self {
+        let mut counts = Confidence::default();
+        for (logit, label) in logits.iter().zip(labels).filter(|(_, l)| **l != 0) {
+            let p = 1.0 / (1.0 + (-f64::from(logit / temperature)).exp());
+            let range = &mut counts.ranges[BOUNDS.iter().filter(|bound| p >= **bound).count()];
+            range.known += 1;
+            range.present += u64::from(*label > 0);
+        }
+        counts
+    }
+}
+
+/// A tag on an example picture.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ExampleTag {
+    /// The category.
+    pub category: String,
+    /// Calibrated probability.
+    pub score: f32,
+    /// Where it is seen.
+    #[serde(rename = "box")]
+    pub bounding_box: BoundingBox,
+}
+
+/// A held-out picture with what both models say.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Example {
+    /// The image.
+    pub image_id: String,
+    /// A small JPEG.
+    #[serde(skip)]
+    pub picture: Vec<u8>,
+    /// Categories known to be there.
+    pub present: Vec<String>,
+    /// Categories known not to be there.
+    pub absent: Vec<String>,
+    /// Champion's tags.
+    pub before: Vec<ExampleTag>,
+    /// Candidate's tags.
+    pub after: Vec<ExampleTag>,
+}
+
+/// Mean losses of an epoch, by name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochLosses {
+    /// From 1.
+    pub epoch: usize,
+    /// Name and value.
+    pub losses: Vec<(String, f64)>,
+}
+
+/// Seconds that each step took, and the memory that the process held at most.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Cost {
+    /// Step names and seconds, in order.
+    pub seconds: Vec<(&'static str, f64)>,
+    /// Largest resident size, MiB; 0 where the system does not tell.
+    pub peak_mib: u64,
+}
+
+/// All that the report tells of.
+pub struct Material<'a> {
+    /// The configuration.
+    pub job: &'a RetrainConfig,
+    /// Seconds and memory.
+    pub cost: &'a Cost,
+    /// The run's name.
+    pub run: &'a str,
+    /// The champion.
+    pub champion: &'a Bundle,
+    /// Its version.
+    pub champion_version: Option<u64>,
+    /// The candidate.
+    pub candidate: &'a Bundle,
+    /// Losses.
+    pub curves: &'a [EpochLosses],
+    /// The snapshot.
+    pub inputs: &'a Inputs,
+    /// Learned from.
+    pub train: &'a Part,
+    /// Judged on.
+    pub held_out: &'a Part,
+    /// The judgement.
+    pub judgement: &'a Judgement,
+    /// How often champion and candidate are right, by how sure they are.
+    pub confidence: &'a [Confidence; 2],
+    /// Pictures.
+    pub examples: &'a [Example],
+}
+
+/// The two files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// `report.html`.
+    pub html: String,
+    /// `report.json`.
+    pub json: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Facts<'a> {
+    run: &'a str,
+    written: DateTime<Utc>,
+    champion: &'a str,
+    champion_version: Option<u64>,
+    candidate: &'a str,
+    method: &'a str,
+    seed: u64,
+    code_version: &'static str,
+    judgement: &'a Judgement,
+    labels: LabelFacts,
+    confidence: &'a [Confidence; 2],
+    curves: &'a [EpochLosses],
+    cost: &'a Cost,
+    examples: &'a [Example],
+}
+
+#[derive(Debug, Serialize)]
+struct LabelFacts {
+    snapshot: String,
+    images: usize,
+    known: usize,
+    train_images: usize,
+    train_known: usize,
+    held_out_images: usize,
+    held_out_known: usize,
+    without_uri: usize,
+    of_unknown_categories: u64,
+    new_categories: Vec<String>,
+    categories: BTreeMap<String, CategoryCount>,
+}
+
+/// Writes both.
+///
+/// # Errors
+/// If the facts cannot be written as JSON.
+pub fn make(m: &Material<'_>) -> serde_json::Result<Report> {
+    let new = m.inputs.categories[m.inputs.champion_categories..].iter();
+    let facts = Facts {
+        run: m.run,
+        written: Utc::now(),
+        champion: m.champion.id(),
+        champion_version: m.champion_version,
+        candidate: m.candidate.id(),
+        method: m.job.train.method.name(),
+        seed: m.job.train.seed,
+        code_version: env!("CARGO_PKG_VERSION"),
+        judgement: m.judgement,
+        labels: LabelFacts {
+            snapshot: m.inputs.snapshot.clone(),
+            images: m.inputs.table.images().count(),
+            known: m.inputs.table.known().count(),
+            train_images: m.train.ids.len(),
+            train_known: m.train.known(),
+            held_out_images: m.held_out.ids.len(),
+            held_out_known: m.held_out.known(),
+            without_uri: m.inputs.without_uri,
+            of_unknown_categories: m.inputs.unknown_category_labels,
+            new_categories: new.map(|c| c.name.clone()).collect(),
+            categories: m.inputs.counts(),
+        },
+        confidence: m.confidence,
+        curves: m.curves,
+        cost: m.cost,
+        examples: m.examples,
+    };
+    let json = serde_json::to_string_pretty(&facts)?;
+    Ok(Report {
+        html: page::html(&facts),
+        json,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! What a URI names, and whether the configuration allows it.
+
+use super::address::AddressRule;
+use super::error::Failure;
+use std::path::{Component, Path, PathBuf};
+use tagstream_core::config::{ConfigError, FetchConfig};
+use url::{Host, Url};
+
+/// Schemes that can be fetched.
+const SCHEMES: [&str; 7] = ["file", "s3", "gs", "az", "http", "https", "data"];
+
+/// A URI taken apart and found allowed, as far as that can be told without touching anything.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Source {
+    /// The URI itself holds the bytes.
+    Data(String),
+    /// A path whose real place has yet to be checked.
+    File(PathBuf),
+    /// Scheme (`s3`, `gs`, `az`), bucket or container, key (percent-decoded).
+    Object {
+        scheme: &'static str,
+        bucket: String,
+        key: String,
+    },
+    /// A web address; names have yet to be resolved and checked.
+    Web(Url),
+}
+
+/// The rules of [`FetchConfig`], parsed.
+#[derive(Debug, Clone)]
+pub struct UriPolicy {
+    schemes: Vec<&'static str>,
+    hosts: Vec<HostRule>,
+    folders: Vec<Folder>,
+    pub(super) addresses: AddressRule,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum HostRule {
+    Exact(String),
+    /// Hosts below a domain, without the domain itself; begins with a dot.
+    Below(String),
+}
+
+/// An allowed folder, as configured and as it really is.
+#[derive(Debug, Clone)]
+struct Folder {
+    configured: PathBuf,
+    real: PathBuf,
+}
+
+impl UriPolicy {
+    /// Parses the rules.
+    ///
+    /// # Errors
+    /// [`ConfigError::BadValue`] for a scheme that is not known, a host that cannot be one, or a folder that is not
+    /// there.
+    pub fn new(config: &FetchConfig) -> Result<Self, ConfigError> {
+        let bad = |key: &str, reason: String| ConfigError::BadValue {
+            key: key.into(),
+            reason,
+        };
+        let schemes = config
+            .allow_schemes
+            .iter()
+            .map(|scheme| {
+                SCHEMES
+                    .into_iter()
+                    .find(|known| known == scheme)
+                    .ok_or_else(|| {
+                        bad(
+                            "fetch.allow_schemes",
+                            format!("has {scheme:?}; known are {}", SCHEMES.join(", ")),
+                        )
+                    })
+            })
+            .collect::<Result<_, _>>()?;
+        let hosts = config
+            .allow_hosts
+            .iter()
+            .map(|rule| {
+                HostRule::parse(rule)
+                    .ok_or_else(|| bad("fetch.allow_hosts", format!("has {rule:?}, which is neither a host, nor a bucket, nor `*.` and a domain")))
+            })
+            .collect::<Result<_, _>>()?;
+        let folders = config
+            .allow_path_prefixes
+            .iter()
+            .map(|folder| {
+                let configured = PathBuf::from(folder);
+                let real = configured.canonicalize().map_err(|e| {
+                    bad("fetch.allow_path_prefixes", format!("has {folder:?}: {e}"))
+                })?;
+                if !configured.is_absolute() || !real.is_dir() {
+                    return Err(bad(
+                        "fetch.allow_path_prefixes",
+                        format!("has {folder:?}, which is not the absolute path of a folder"),
+                    ));
+                }
+                Ok(Folder { configured, real })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(UriPolicy {
+            schemes,
+            hosts,
+            folders,
+            addresses: AddressRule::new(config)?,
+        })
+    }
+
+    /// Takes `uri` apart.
+    pub(super) fn source(&self, uri: &str) -> Result<Source, Failure> {
+        let scheme = uri
+            .split_once(':')
+            .map(|(scheme, _)| scheme.to_ascii_lowercase())
+            .ok_or_else(|| Failure::BadUri("it has no scheme".into()))?;
+        let Some(scheme) = SCHEMES.into_iter().find(|known| *known == scheme) else {
+            return Err(Failure::BadUri(format!(
+                "the scheme is not one of {}",
+                SCHEMES.join(", ")
+            )));
+        };
+        self.check_scheme(scheme)?;
+        if scheme == "data" {
+            return Ok(Source::Data(uri[5..].into()));
+        }
+        let url = Url::parse(uri).map_err(|e| Failure::BadUri(e.to_string()))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Failure::Forbidden(
+                "user names and passwords in URIs are refused; configure credentials".into(),
+            ));
+        }
+        match scheme {
+            "file" => self.file(&url),
+            "http" | "https" => {
+                self.check_web(&url)?;
+                Ok(Source::Web(url))
+            }
+            _ => self.object(scheme, &url),
+        }
+    }
+
+    fn check_scheme(&self, scheme: &str) -> Result<(), Failure> {
+        if self.schemes.contains(&scheme) {
+            return Ok(());
+        }
+        Err(Failure::Forbidden(format!(
+            "the scheme `{scheme}` is not in `fetch.allow_schemes`"
+        )))
+    }
+
+    /// Checks a web address: the first one and every one it is redirected to.
+    pub(super) fn check_web(&self, url: &Url) -> Result<(), Failure> {
+        self.check_scheme(url.scheme())?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Failure::Forbidden(
+                "user names and passwords in URIs are refused".into(),
+            ));
+        }
+        // `url` has turned decimal, octal and hexadecimal forms of addresses into plain addresses.
+        let address = match url.host() {
+            None => return Err(Failure::BadUri("it has no host".into())),
+            Some(Host::Ipv4(address)) => Some(address.into()),
+            Some(Host::Ipv6(address)) => Some(address.into()),
+            Some(Host::Domain(_)) => None,
+        };
+        self.check_host(url.host_str().unwrap_or_default())?;
+        match address {
+            Some(address) if !self.addresses.allows(address) => Err(Failure::Forbidden(format!(
+                "{address} is not a public address, nor in `fetch.allow_networks`"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_host(&self, host: &str) -> Result<(), Failure> {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if self.hosts.is_empty() || self.hosts.iter().any(|rule| rule.matches(host)) {
+            return Ok(());
+        }
+        Err(Failure::Forbidden(
+            "the host or bucket is not in `fetch.allow_hosts`".into(),
+        ))
+    }
+
+    fn object(&self, scheme: &'static str, url: &Url) -> Result<Source, Failure> {
+        let bucket = url.host_str().unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if !(1..=222).contains(&bucket.len()) || !bucket.chars().all(plain) || bucket.contains("..")
+        {
+            return Err(Failure::BadUri("it has no proper bucket name".into()));
+        }
+        if url.port().is_some() || url.query().is_some() || url.fragment().is_some() {
+            return Err(Failure::BadUri(
+                "an object's URI has no port, query or fragment (write `?` and `#` in keys as %3F and %23)".into(),
+            ));
+        }
+        self.check_host(bucket)?;
+        let key = percent_encoding::percent_decode_str(url.path().trim_start_matches('/'))
+            .decode_utf8()
+            .map_err(|_| Failure::BadUri("the key is not UTF-8".into()))?;
+        if key.is_empty() {
+            return Err(Failure::BadUri("it has no key".into()));
+        }
+        Ok(Source::Object {
+            scheme,
+            bucket: bucket.into(),
+            key: key.into(),
+        })
+    }
+
+    fn file(&self, url: &Url) -> Result<Source, Failure> {
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(Failure::BadUri(
+                "a file's URI has no query or fragment (write `?` and `#` in names as %3F and %23)"
+                    .into(),
+            ));
+        }
+        let path = url
+            .to_file_path()
+            .map_err(|()| Failure::BadUri("it names no local path".into()))?;
+        if path.as_os_str().as_encoded_bytes().contains(&0) {
+            return Err(Failure::BadUri("the path contains a zero byte".into()));
+        }
+        let inside = |folder: &Folder| {
+            path.starts_with(&folder.configured) || path.starts_with(&folder.real)
+        };
+        if path.components().any(|c| c == Component::ParentDir) || !self.folders.iter().any(inside)
+        {
+            return Err(Failure::Forbidden(
+                "the path is not below one of `fetch.allow_path_prefixes`".into(),
+            ));
+        }
+        Ok(Source::File(path))
+    }
+
+    /// Whether a path without links and dots lies in an allowed folder.
+    pub(super) fn allows_real_path(&self, real: &Path) -> bool {
+        self.folders
+            .iter()
+            .any(|folder| real.starts_with(&folder.real))
+    }
+}
+
+impl HostRule {
+    fn parse(rule: &str) -> Option<Self> {
+        let (domain, below) = match rule.strip_prefix("*.") {
+            Some(domain) => (domain, true),
+            None => (rule, false),
+        };
+        // Buckets may have underscores and capitals; what is left must be a host.
+        let host = match Host::parse(domain).ok()? {
+            Host::Domain(domain) => domain,
+            address if below => {
+                let _ = address;
+                return None;
+            }
+            address => address.to_string(),
+        };
+        let host = host.strip_suffix('.').unwrap_or(&host);
+        if host.is_empty() || host.contains('*') {
+            return None;
+        }
+        Some(if below {
+            HostRule::Below(format!(".{host}"))
+        } else {
+            HostRule::Exact(host.into())
+        })
+    }
+
+    fn matches(&self, host: &str) -> bool {
+        match self {
+            HostRule::Exact(allowed) => host.eq_ignore_ascii_case(allowed),
+            HostRule::Below(domain) => {
+                host.len() > domain.len()
+                    && host
+                        .get(host.len() - domain.len()..)
+                        .is_some_and(|end| end.eq_ignore_ascii_case(domain))
+            }
+        }
+    }
+}
+
+/// Takes `uri` apart under `policy` and throws the result away: what the fuzzer calls.
+///
+/// # Errors
+/// The kind of dead letter that the URI makes.
+pub fn check(policy: &UriPolicy, uri: &str) -> Result<(), tagstream_core::events::DeadLetterKind> {
+    policy
+        .source(uri)
+        .map(drop)
+        .map_err(|failure| match failure {
+            Failure::Forbidden(_) => tagstream_core::events::DeadLetterKind::ForbiddenUri,
+            _ => tagstream_core::events::DeadLetterKind::BadUri,
+        })
+}
+
+#[cfg(test)]
+mod tests;

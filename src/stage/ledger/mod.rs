@@ -1,0 +1,363 @@
+//! The ledger of one partition: what was read, what is finished, and where the next file ends. No IO, no clock of its own.
+//!
+//! Rows leave inference out of order; the ledger puts them back. Only the contiguous finished beginning can become a file. A
+//! file ends by size, by age (also when the topic is idle), by a change of the columns' layout, or early when memory is short.
+
+use super::budget::Lease;
+use super::sink::producer::{Ack, Outgoing};
+use super::sink::table::TableRow;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tagstream_core::events::{Offset, OffsetRange};
+use tokio::time::Instant;
+
+/// When a file ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CutRules {
+    /// At this many bytes of rows.
+    pub max_bytes: u64,
+    /// When its first row has waited this long. Counted from the row, not from the message: with a backlog messages wait for the
+    /// model longer than any file may, and every row would end a file.
+    pub max_age: Duration,
+}
+
+/// Why a file ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CutReason {
+    /// It reached its size.
+    Size,
+    /// Its first row waited long enough.
+    Age,
+    /// The next row's columns have another layout.
+    Layout,
+    /// Memory was short.
+    Pressure,
+    /// The stage stops, gives the partition back or has read everything.
+    Flush,
+}
+
+impl CutReason {
+    /// The reason's name, as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CutReason::Size => "size",
+            CutReason::Age => "age",
+            CutReason::Layout => "layout",
+            CutReason::Pressure => "pressure",
+            CutReason::Flush => "flush",
+        }
+    }
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub struct Finished<R> {
+    /// Its row; `None` for a dead letter or a tombstone, which still takes its place in a range.
+    pub row: Option<R>,
+    /// A message for the predictions topic.
+    pub prediction: Option<Outgoing>,
+    /// A message for the dead-letter topic.
+    pub dead_letter: Option<Outgoing>,
+    /// The bytes that the row holds, given back when its file is committed.
+    pub lease: Option<Lease>,
+}
+
+#[derive(Debug)]
+enum State<R> {
+    Making,
+    Done(Done<R>),
+}
+
+#[derive(Debug)]
+struct Done<R> {
+    finished: Finished<R>,
+    bytes: u64,
+    prediction: Option<Ack>,
+    dead_letter: Option<Ack>,
+    /// When everything before it was finished, too.
+    ready: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Entry<R> {
+    offset: Offset,
+    state: State<R>,
+}
+
+/// Everything that becomes one file.
+#[derive(Debug)]
+pub struct Cut<R: TableRow> {
+    /// The offsets it covers.
+    pub range: OffsetRange,
+    /// Why it ended.
+    pub reason: CutReason,
+    /// Its rows, by offset; may be empty.
+    pub rows: Vec<R>,
+    /// The rows' layout; `None` without rows.
+    pub layout: Option<Arc<R::Layout>>,
+    /// Outstanding acknowledgements of the predictions topic.
+    pub predictions: Vec<Ack>,
+    /// Outstanding acknowledgements of the dead-letter topic.
+    pub dead_letters: Vec<Ack>,
+    /// The memory it holds.
+    pub leases: Vec<Lease>,
+}
+
+impl<R: TableRow> Cut<R> {
+    /// Drops the rows that another writer's file covers; `false` if nothing is left.
+    pub fn drop_covered(&mut self, to: Offset) -> bool {
+        self.rows.retain(|row| row.offset() >= to);
+        if self.rows.is_empty() {
+            self.layout = None;
+        }
+        self.range.start = to.min(self.range.end);
+        !self.range.is_empty()
+    }
+}
+
+/// What the next file would take if it were cut now. Kept up entry by entry: it is asked for whenever anything happens, and a file may
+/// be of a hundred thousand rows.
+#[derive(Debug)]
+struct Extent<L> {
+    /// Entries.
+    count: usize,
+    /// Their bytes.
+    bytes: u64,
+    /// Their rows' layout, if there are rows among them.
+    layout: Option<Arc<L>>,
+    /// Why no further entry belongs to it.
+    end: Option<CutReason>,
+}
+
+impl<L> Default for Extent<L> {
+    fn default() -> Self {
+        Extent {
+            count: 0,
+            bytes: 0,
+            layout: None,
+            end: None,
+        }
+    }
+}
+
+/// The ledger of one partition.
+#[derive(Debug)]
+pub struct Ledger<R: TableRow> {
+    rules: CutRules,
+    /// First offset of the next file.
+    start: Offset,
+    /// First offset not yet admitted.
+    next: Offset,
+    entries: VecDeque<Entry<R>>,
+    /// How many entries at the front are done and handed to the topics.
+    ready: usize,
+    ready_bytes: u64,
+    extent: Extent<R::Layout>,
+    making: usize,
+}
+
+impl<R: TableRow> Ledger<R> {
+    /// A ledger whose first file starts at `start`.
+    pub fn new(start: Offset, rules: CutRules) -> Self {
+        Ledger {
+            rules,
+            start,
+            next: start,
+            entries: VecDeque::new(),
+            ready: 0,
+            ready_bytes: 0,
+            extent: Extent::default(),
+            making: 0,
+        }
+    }
+
+    /// First offset of the next file.
+    pub fn start(&self) -> Offset {
+        self.start
+    }
+
+    /// First offset not yet admitted.
+    pub fn next(&self) -> Offset {
+        self.next
+    }
+
+    /// Messages admitted and not finished.
+    pub fn making(&self) -> usize {
+        self.making
+    }
+
+    /// Whether nothing is admitted that is not in a file.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of rows that could be cut now.
+    pub fn ready_bytes(&self) -> u64 {
+        self.ready_bytes
+    }
+
+    /// Whether anything could be cut now.
+    pub fn has_ready(&self) -> bool {
+        self.ready > 0
+    }
+
+    /// Takes note of a message that was read. `false` if it is covered already (by a file, or because it was read before): it
+    /// must not be worked on. Offsets may skip: transaction markers and compaction leave holes in a log.
+    pub fn admit(&mut self, offset: Offset) -> bool {
+        if offset < self.next {
+            return false;
+        }
+        self.entries.push_back(Entry {
+            offset,
+            state: State::Making,
+        });
+        self.next = offset.next();
+        self.making += 1;
+        true
+    }
+
+    /// Takes note of what became of a message. What nobody waits for any more is dropped.
+    pub fn finish(&mut self, offset: Offset, finished: Finished<R>) {
+        let Ok(index) = self.entries.binary_search_by_key(&offset, |e| e.offset) else {
+            return;
+        };
+        let entry = &mut self.entries[index];
+        if matches!(entry.state, State::Making) {
+            let bytes = finished.row.as_ref().map_or(0, TableRow::bytes);
+            entry.state = State::Done(Done {
+                finished,
+                bytes,
+                prediction: None,
+                dead_letter: None,
+                ready: None,
+            });
+            self.making -= 1;
+        }
+    }
+
+    /// Hands messages for the topics to `send`, in the partition's order, as far as everything before them is finished. What is
+    /// handed out could become a file from `now` on.
+    pub fn publish(&mut self, now: Instant, mut send: impl FnMut(Outgoing) -> Ack) {
+        while let Some(Entry {
+            state: State::Done(done),
+            ..
+        }) = self.entries.get_mut(self.ready)
+        {
+            done.prediction = done.finished.prediction.take().map(&mut send);
+            done.dead_letter = done.finished.dead_letter.take().map(&mut send);
+            done.ready = Some(now);
+            self.ready_bytes += done.bytes;
+            self.ready += 1;
+        }
+        self.extend();
+    }
+
+    /// Takes what has become ready into the next file, as far as it belongs there.
+    fn extend(&mut self) {
+        let extent = &mut self.extent;
+        while extent.end.is_none() && extent.count < self.ready {
+            let State::Done(done) = &self.entries[extent.count].state else {
+                unreachable!("only finished entries are ready");
+            };
+            if let Some(row) = &done.finished.row {
+                match &extent.layout {
+                    Some(l) if !Arc::ptr_eq(l, row.layout()) && l != row.layout() => {
+                        extent.end = Some(CutReason::Layout);
+                        return;
+                    }
+                    Some(_) => {}
+                    None => extent.layout = Some(Arc::clone(row.layout())),
+                }
+            }
+            extent.count += 1;
+            extent.bytes += done.bytes;
+            if extent.bytes >= self.rules.max_bytes {
+                extent.end = Some(CutReason::Size);
+            }
+        }
+    }
+
+    /// As [`Ledger::extend`], from the beginning: what was at the front has gone.
+    fn extend_anew(&mut self) {
+        self.extent = Extent::default();
+        self.extend();
+    }
+
+    /// Whether a file should end now, and why.
+    pub fn due(&self, now: Instant) -> Option<CutReason> {
+        let deadline = self.deadline()?;
+        if self.extent.end == Some(CutReason::Layout) {
+            Some(CutReason::Layout)
+        } else if self.ready_bytes >= self.rules.max_bytes {
+            Some(CutReason::Size)
+        } else if now >= deadline {
+            Some(CutReason::Age)
+        } else {
+            None
+        }
+    }
+
+    /// When [`Ledger::due`] will say `Age`; `None` while there is nothing that could become a file.
+    pub fn deadline(&self) -> Option<Instant> {
+        let State::Done(first) = &self.entries.front()?.state else {
+            return None;
+        };
+        Some(first.ready? + self.rules.max_age)
+    }
+
+    /// Takes the next file out of the ledger.
+    pub fn cut(&mut self, reason: CutReason) -> Option<Cut<R>> {
+        let count = self.extent.count;
+        let last = self.entries.get(count.checked_sub(1)?)?.offset;
+        let mut cut = Cut {
+            range: OffsetRange {
+                start: self.start,
+                end: last.next(),
+            },
+            reason,
+            rows: Vec::with_capacity(count),
+            layout: None,
+            predictions: Vec::new(),
+            dead_letters: Vec::new(),
+            leases: Vec::with_capacity(count),
+        };
+        for entry in self.entries.drain(..count) {
+            let State::Done(done) = entry.state else {
+                unreachable!("only finished entries are ready");
+            };
+            self.ready_bytes -= done.bytes;
+            if let Some(row) = done.finished.row {
+                cut.layout = Some(Arc::clone(row.layout()));
+                cut.rows.push(row);
+            }
+            cut.predictions.extend(done.prediction);
+            cut.dead_letters.extend(done.dead_letter);
+            cut.leases.extend(done.finished.lease);
+        }
+        self.ready -= count;
+        self.extend_anew();
+        self.start = cut.range.end;
+        Some(cut)
+    }
+
+    /// Everything before `to` is committed (by us or by another): what lies before it is dropped, finished or not.
+    pub fn advance(&mut self, to: Offset) {
+        while self.entries.front().is_some_and(|e| e.offset < to) {
+            match self.entries.pop_front().map(|e| e.state) {
+                Some(State::Done(done)) if self.ready > 0 => {
+                    self.ready -= 1;
+                    self.ready_bytes -= done.bytes;
+                }
+                Some(State::Making) => self.making -= 1,
+                _ => {}
+            }
+        }
+        self.extend_anew();
+        self.start = self.start.max(to);
+        self.next = self.next.max(to);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,481 @@
+//! One line: the events of a source, the rows of a maker, the files of a table. One task owns all ledgers.
+
+mod drained;
+mod partitions;
+
+use super::commit::{FileDone, FileJob};
+use super::owned::Owned;
+use super::{Control, LineError, Vitals};
+use crate::stage::budget::{Budget, Lease};
+use crate::stage::ledger::{CutReason, CutRules, Finished};
+use crate::stage::row_maker::{Made, RowMaker};
+use crate::stage::sink::chain::{Chain, WriterId};
+use crate::stage::sink::dead_letter_topic;
+use crate::stage::sink::files::{Committed, FileSink};
+use crate::stage::sink::producer::Topics;
+use crate::stage::sink::table::TableRow;
+use crate::stage::sink::walk::{CommitHint, LogFacts};
+use crate::stage::source::{
+    Generation, Logs, OffsetCommit, Source, SourceCommand, SourceEvent, SourceMessage,
+};
+use drained::Drained;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+use tagstream_core::config::StartAt;
+use tagstream_core::events::{Offset, PartitionId};
+use tagstream_core::failpoint;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// How often ages and pressure are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// Files held encoded at once: with the largest file, part of the constant above the budget.
+const ENCODERS: usize = 2;
+/// Above this share of the budget the largest file is cut early.
+const PRESSURE: f64 = 0.75;
+/// How long the consumer may take to leave the group.
+const LEAVE: Duration = Duration::from_secs(10);
+
+/// What a line is told at its start.
+#[derive(Debug, Clone)]
+pub struct LineSettings {
+    /// Where a partition without files starts.
+    pub start: StartAt,
+    /// When files end.
+    pub rules: CutRules,
+    /// The topic of dead letters.
+    pub dead_letter_topic: Arc<str>,
+    /// Time to finish what was read when the stage stops.
+    pub drain_timeout: Duration,
+    /// Time to finish what was read when partitions are taken away: the group waits for us meanwhile.
+    pub revoke_timeout: Duration,
+    /// End when every partition's files reach the log's end as named here; `None`: never.
+    pub until: Option<BTreeMap<PartitionId, LogFacts>>,
+    /// This process, once; part of every writer id.
+    pub process: Arc<str>,
+}
+
+/// One line, ready to run.
+pub struct Line<M: RowMaker> {
+    /// Makes rows.
+    pub maker: Arc<M>,
+    /// Writes files.
+    pub sink: FileSink<M::Row>,
+    /// Writes messages.
+    pub topics: Arc<dyn Topics>,
+    /// Knows what Kafka says about partitions.
+    pub logs: Arc<dyn Logs>,
+    /// Bytes of messages and rows.
+    pub budget: Budget,
+    /// The settings.
+    pub settings: LineSettings,
+    /// What it shows of itself.
+    pub vitals: Arc<Vitals>,
+}
+
+enum Task<R: TableRow> {
+    Made {
+        partition: PartitionId,
+        generation: Generation,
+        offset: Offset,
+        finished: Finished<R>,
+    },
+    File(FileDone),
+    Resumed {
+        generation: Generation,
+        chains: Vec<(PartitionId, LogFacts, Chain)>,
+        reply: SyncSender<Vec<(PartitionId, Offset)>>,
+    },
+    /// Partitions of others that are in files.
+    Looked(BTreeSet<PartitionId>),
+}
+
+struct Revocation {
+    partitions: Vec<PartitionId>,
+    reply: SyncSender<Vec<OffsetCommit>>,
+    deadline: Instant,
+}
+
+struct Driver<M: RowMaker> {
+    line: Line<M>,
+    source: Source,
+    owned: BTreeMap<PartitionId, Owned<M::Row>>,
+    tasks: JoinSet<Result<Task<M::Row>, LineError>>,
+    revocation: Option<Revocation>,
+    encoders: Arc<Semaphore>,
+    /// Set once the line reads no more: until then everything must be in files.
+    drain_until: Option<Instant>,
+    assigned_once: bool,
+    drained: Drained,
+}
+
+impl<M: RowMaker> Line<M> {
+    /// Runs until told to stop, until drained if so asked, or until an error.
+    ///
+    /// # Errors
+    /// [`LineError`]; what was committed stays, the rest is read again by the next run.
+    pub async fn run(
+        self,
+        source: Source,
+        control: watch::Receiver<Control>,
+    ) -> Result<(), LineError> {
+        let driver = Driver {
+            line: self,
+            source,
+            owned: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            revocation: None,
+            encoders: Arc::new(Semaphore::new(ENCODERS)),
+            drain_until: None,
+            assigned_once: false,
+            drained: Drained::default(),
+        };
+        driver.run(control).await
+    }
+}
+
+impl<M: RowMaker> Driver<M> {
+    async fn run(mut self, mut control: watch::Receiver<Control>) -> Result<(), LineError> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let outcome = loop {
+            let step = tokio::select! {
+                Some(event) = self.source.events.recv() => self.on_source(event).await,
+                Some(task) = self.tasks.join_next() => self.on_task(task).await,
+                changed = control.changed(), if self.drain_until.is_none() => {
+                    if changed.is_err() || *control.borrow() == Control::Drain {
+                        self.stop_reading();
+                    }
+                    Ok(())
+                }
+                _ = tick.tick() => Ok(()),
+            };
+            if let Err(error) = step.and_then(|()| self.look_around()) {
+                break Err(error);
+            }
+            if self.is_done() {
+                break Ok(());
+            }
+        };
+        self.leave(outcome.is_ok()).await;
+        outcome
+    }
+
+    async fn on_source(&mut self, event: SourceEvent) -> Result<(), LineError> {
+        match event {
+            SourceEvent::Assigned {
+                generation,
+                partitions,
+                reply,
+            } => self.resume(generation, partitions, reply),
+            SourceEvent::Revoked {
+                partitions,
+                lost,
+                reply,
+            } => self.revoke(partitions, lost, reply),
+            SourceEvent::Message {
+                generation,
+                message,
+                lease,
+                place,
+            } => self.start_row(generation, message, lease, place),
+            SourceEvent::End {
+                generation,
+                partition,
+            } => {
+                if let Some(owned) = self
+                    .owned
+                    .get_mut(&partition)
+                    .filter(|o| o.generation == generation)
+                {
+                    owned.read_to_end = true;
+                }
+            }
+            SourceEvent::MemoryShort => self.relieve(),
+            SourceEvent::OffsetsCommitted => failpoint::pass("offset.commit.after").await?,
+            SourceEvent::Failed(error) => return Err(error.into()),
+            SourceEvent::Stopped => {}
+        }
+        Ok(())
+    }
+
+    async fn on_task(
+        &mut self,
+        task: Result<Result<Task<M::Row>, LineError>, tokio::task::JoinError>,
+    ) -> Result<(), LineError> {
+        match task.map_err(|e| LineError::Panicked(e.to_string()))?? {
+            Task::Made {
+                partition,
+                generation,
+                offset,
+                finished,
+            } => {
+                if let Some(owned) = self
+                    .owned
+                    .get_mut(&partition)
+                    .filter(|o| o.generation == generation)
+                {
+                    owned.ledger.finish(offset, finished);
+                    owned
+                        .ledger
+                        .publish(Instant::now(), |message| self.line.topics.send(message));
+                }
+                Ok(())
+            }
+            Task::File(done) => self.file_done(done).await,
+            Task::Looked(reached) => {
+                self.looked(reached);
+                Ok(())
+            }
+            Task::Resumed {
+                generation,
+                chains,
+                reply,
+            } => {
+                self.take_over(generation, chains, &reply);
+                Ok(())
+            }
+        }
+    }
+
+    fn start_row(
+        &mut self,
+        generation: Generation,
+        message: SourceMessage,
+        lease: Lease,
+        place: OwnedSemaphorePermit,
+    ) {
+        let Some(owned) = self
+            .owned
+            .get_mut(&message.partition)
+            .filter(|o| o.generation == generation)
+        else {
+            return;
+        };
+        if self.drain_until.is_some() || !owned.ledger.admit(message.offset) {
+            return;
+        }
+        owned.note_progress();
+        self.line.vitals.messages.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("tagstream_messages_total", "topic" => message.partition.topic.to_string()).increment(1);
+        let maker = Arc::clone(&self.line.maker);
+        let vitals = Arc::clone(&self.line.vitals);
+        let dead_letters = Arc::clone(&self.line.settings.dead_letter_topic);
+        self.tasks.spawn(async move {
+            let made = maker.make(&message).await?;
+            let mut finished = Finished { row: None, prediction: None, dead_letter: None, lease: None };
+            let mut held = 0;
+            match made {
+                Made::Row { row, prediction } => {
+                    held = row.bytes() + prediction.as_ref().map_or(0, |p| p.payload.as_ref().map_or(0, |b| b.len() as u64));
+                    (finished.row, finished.prediction) = (Some(row), prediction);
+                }
+                Made::DeadLetter { kind, reason } => {
+                    held += message.bytes();
+                    vitals.dead_letter(kind);
+                    metrics::counter!("tagstream_dead_letters_total", "topic" => message.partition.topic.to_string(), "kind" => kind.as_str()).increment(1);
+                    tracing::debug!(partition = %message.partition, offset = %message.offset, %kind, reason, "dead letter");
+                    finished.dead_letter = Some(dead_letter_topic::message(&dead_letters, &message, kind, &reason));
+                }
+                Made::Nothing => {}
+            }
+            let mut lease = lease;
+            lease.shrink(held);
+            finished.lease = Some(lease);
+            drop(place);
+            Ok(Task::Made { partition: message.partition, generation, offset: message.offset, finished })
+        });
+    }
+
+    /// Files that should end now. Asked after every event, and there may be many partitions.
+    fn due(&self, now: Instant) -> Vec<(PartitionId, CutReason)> {
+        // The last quarter of the time that is left is for the files.
+        let for_files = self.line.settings.drain_timeout / 4;
+        let last_call = |deadline: Option<Instant>| deadline.is_some_and(|d| now + for_files >= d);
+        let all_read = self.line.settings.until.is_some() && self.all_read();
+        let due = |(partition, owned): (&PartitionId, &Owned<M::Row>)| {
+            let revoked = self.revocation.as_ref();
+            let revoked = revoked.filter(|r| r.partitions.contains(partition));
+            let deadline = self
+                .drain_until
+                .into_iter()
+                .chain(revoked.map(|r| r.deadline));
+            let deadline = deadline.min();
+            let reason = owned.due(now, deadline.is_some() || all_read, last_call(deadline))?;
+            Some((partition.clone(), reason))
+        };
+        self.owned.iter().filter_map(due).collect()
+    }
+
+    /// After every event: files that are due, revocations that are done, pressure.
+    fn look_around(&mut self) -> Result<(), LineError> {
+        let now = Instant::now();
+        self.line.vitals.beat();
+        let moved = self.source.last_moved_ms();
+        self.line
+            .vitals
+            .source_beat_ms
+            .store(moved, Ordering::Relaxed);
+        for (partition, reason) in self.due(now) {
+            self.cut(&partition, reason);
+        }
+        let used = self.line.budget.used_bytes();
+        metrics::gauge!("tagstream_row_budget_used_bytes", "table" => self.table())
+            .set(used as f64);
+        if used as f64 > PRESSURE * self.line.budget.bytes() as f64 {
+            self.relieve();
+        }
+        let settled =
+            |partition: &PartitionId| self.owned.get(partition).is_none_or(Owned::is_settled);
+        if let Some(revocation) = self
+            .revocation
+            .take_if(|r| now >= r.deadline || r.partitions.iter().all(settled))
+        {
+            let commits = self.commits(&revocation.partitions);
+            for partition in &revocation.partitions {
+                self.give_up(partition);
+            }
+            let _ = revocation.reply.send(commits);
+        }
+        Ok(())
+    }
+
+    /// Cuts the largest file early: rows are the only memory that waits for something other than work.
+    fn relieve(&mut self) {
+        let free = self
+            .owned
+            .iter()
+            .filter(|(_, o)| o.chain.is_some() && o.ledger.has_ready());
+        let largest = free
+            .max_by_key(|(_, o)| o.ledger.ready_bytes())
+            .map(|(p, _)| p.clone());
+        if let Some(partition) = largest {
+            self.cut(&partition, CutReason::Pressure);
+        }
+    }
+
+    fn cut(&mut self, partition: &PartitionId, reason: CutReason) {
+        let Some(owned) = self.owned.get_mut(partition) else {
+            return;
+        };
+        let Some(chain) = owned.chain.take() else {
+            return;
+        };
+        let Some(cut) = owned.ledger.cut(reason) else {
+            owned.chain = Some(chain);
+            return;
+        };
+        let table = self.line.sink.table().to_owned();
+        metrics::counter!("tagstream_files_cut_total", "table" => table, "reason" => reason.as_str()).increment(1);
+        if failpoint::is_on("sabotage.commit.early") {
+            let hint = CommitHint {
+                epoch: chain.epoch,
+                start: chain.end,
+            };
+            self.source.command(SourceCommand::Commit(OffsetCommit {
+                partition: partition.clone(),
+                offset: cut.range.end,
+                hint,
+            }));
+        }
+        let job = FileJob {
+            sink: self.line.sink.clone(),
+            partition: partition.clone(),
+            generation: owned.generation,
+            writer: owned.writer.clone(),
+            fence: owned.fence.clone(),
+            chain,
+            cut,
+            layout: self.line.maker.layout(),
+            encoders: Arc::clone(&self.encoders),
+        };
+        self.tasks
+            .spawn(async move { job.run().await.map(Task::File) });
+    }
+
+    async fn file_done(&mut self, done: FileDone) -> Result<(), LineError> {
+        let FileDone {
+            partition,
+            generation,
+            chain,
+            last_start,
+            outcome,
+            rows,
+            bytes,
+        } = done;
+        if outcome == Committed::Landed {
+            let vitals = &self.line.vitals;
+            vitals.files.fetch_add(1, Ordering::Relaxed);
+            vitals.rows.fetch_add(rows, Ordering::Relaxed);
+            vitals.file_bytes.fetch_add(bytes, Ordering::Relaxed);
+            vitals
+                .last_commit_ms
+                .store(chrono::Utc::now().timestamp_millis(), Ordering::Relaxed);
+            let table = || self.table();
+            metrics::counter!("tagstream_rows_total", "table" => table()).increment(rows);
+            metrics::counter!("tagstream_files_total", "table" => table()).increment(1);
+            metrics::counter!("tagstream_file_bytes_total", "table" => table()).increment(bytes);
+            metrics::gauge!("tagstream_last_commit_timestamp_seconds", "table" => table())
+                .set(chrono::Utc::now().timestamp() as f64);
+            tracing::info!(%partition, start = %last_start, end = %chain.end, rows, bytes, "file committed");
+        }
+        if let Committed::Sealed(_) = outcome {
+            return Err(LineError::Sealed(partition));
+        }
+        let Some(owned) = self
+            .owned
+            .get_mut(&partition)
+            .filter(|o| o.generation == generation)
+        else {
+            return Ok(());
+        };
+        owned.ledger.advance(chain.end);
+        owned
+            .ledger
+            .publish(Instant::now(), |message| self.line.topics.send(message));
+        owned.note_progress();
+        self.line.vitals.owns(&partition, chain.end);
+        let hint = CommitHint {
+            epoch: chain.epoch,
+            start: last_start,
+        };
+        let commit = OffsetCommit {
+            partition,
+            offset: chain.end,
+            hint,
+        };
+        owned.committed = Some((chain.end, hint));
+        owned.chain = Some(chain);
+        failpoint::pass("offset.commit.before").await?;
+        self.source.command(SourceCommand::Commit(commit));
+        Ok(())
+    }
+
+    fn table(&self) -> String {
+        self.line.sink.table().to_owned()
+    }
+
+    fn stop_reading(&mut self) {
+        self.source.command(SourceCommand::StopReading);
+        self.drain_until = Some(Instant::now() + self.line.settings.drain_timeout);
+        let making: usize = self.owned.values().map(|o| o.ledger.making()).sum();
+        tracing::info!(making, "stopping: finishing what was read");
+    }
+
+    fn is_done(&mut self) -> bool {
+        match self.drain_until {
+            Some(deadline) => {
+                self.owned.values().all(Owned::is_settled) || Instant::now() >= deadline
+            }
+            None => self.is_drained(),
+        }
+    }
+}
+
+fn writer(process: &str, generation: Generation) -> WriterId {
+    WriterId(format!("{process}-{}", generation.0))
+}

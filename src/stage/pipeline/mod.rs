@@ -1,0 +1,90 @@
+//! The pipeline: source, row maker, ledgers and sinks of one table joined into a line, and the lines of a process.
+//!
+//! Memory: half of the budget is for messages and rows (taken when a message is admitted, row included, so that finishing never
+//! waits), half for images between fetch and inference. Images only wait for images, rows are only freed by files, and a file is
+//! cut early when memory is short: nothing waits for what only its own progress could free.
+
+mod commit;
+mod engine_model;
+mod images;
+mod labels;
+mod line;
+mod owned;
+mod run;
+mod vitals;
+
+pub use engine_model::EngineModel;
+pub use images::{ImageModel, ImageRows, ImageSettings, PixelSlot, TagError, Tagged};
+pub use labels::{LABELS_BUDGET_MIB, run_labels};
+pub use line::{Line, LineSettings};
+pub use run::{BadSkip, LineSpec, PipelineError, RunOptions, Shared, Skip, SkipTo, run};
+pub use vitals::Vitals;
+
+use super::row_maker::MakeError;
+use super::sink::files::SinkError;
+use super::sink::producer::ProduceError;
+use super::sink::walk::ResumeError;
+use super::source::SourceError;
+use tagstream_core::events::PartitionId;
+use tagstream_core::failpoint::Injected;
+
+/// What the lines are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Go on.
+    Run,
+    /// Stop reading, finish what was read, leave.
+    Drain,
+}
+
+/// Why a line ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    /// The consumer.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A partition could not be resumed.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// A file could not be committed.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// A topic.
+    #[error(transparent)]
+    Produce(#[from] ProduceError),
+    /// No row can be made any more.
+    #[error(transparent)]
+    Make(#[from] MakeError),
+    /// An operator ended the chain that was being written.
+    #[error(
+        "{0}: the chain was ended by an operator (--new-epoch or --accept-gap); starting again goes on with the next epoch"
+    )]
+    Sealed(PartitionId),
+    /// A bug.
+    #[error("a task of the stage panicked: {0}")]
+    Panicked(String),
+    /// A test made it fail.
+    #[error(transparent)]
+    Injected(#[from] Injected),
+}
+
+impl LineError {
+    /// Whether starting again may help without anybody doing anything.
+    pub fn is_temporary(&self) -> bool {
+        use super::sink::footer::FooterError;
+        match self {
+            LineError::Source(error) => error.is_temporary(),
+            LineError::Sink(SinkError::Store { source, .. })
+            | LineError::Sink(SinkError::Footer(FooterError::Store(source)))
+            | LineError::Resume(ResumeError::Footer(FooterError::Store(source))) => {
+                source.is_transient()
+            }
+            LineError::Sink(SinkError::Injected(_))
+            | LineError::Make(MakeError::Injected(_))
+            | LineError::Injected(_)
+            | LineError::Sealed(_)
+            | LineError::Produce(_) => true,
+            _ => false,
+        }
+    }
+}

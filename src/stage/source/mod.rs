@@ -1,0 +1,240 @@
+//! The source: a librdkafka consumer polled on a thread of its own, which never waits for inference or a sink.
+//!
+//! Start positions come from the files, not from Kafka: the assign callback asks the stage where each partition's chain ends and
+//! sets that. On a revoke the stage finishes what it can, its commit is sent, and only then the partition is given up. Memory
+//! is bounded by admission: a message goes on only with a lease on the budget; if none is free for a second, partitions are paused
+//! (and the consumer is polled on, so that the group keeps us).
+
+mod client;
+mod context;
+mod thread;
+mod topic_identity;
+
+pub use client::{Broker, Logs, client_config, recreated, require_topics};
+pub use thread::{Source, SourceSettings};
+
+use super::budget::{Budget, Lease};
+use super::sink::walk::CommitHint;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use tagstream_core::events::{Offset, PartitionId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A message as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceMessage {
+    /// Where it came from.
+    pub partition: PartitionId,
+    /// Its offset.
+    pub offset: Offset,
+    /// Its key.
+    pub key: Option<Bytes>,
+    /// Its value; `None` is a tombstone.
+    pub payload: Option<Bytes>,
+    /// Its headers.
+    pub headers: Vec<(String, Option<Bytes>)>,
+    /// Its Kafka timestamp.
+    pub timestamp: Option<DateTime<Utc>>,
+}
+
+impl SourceMessage {
+    /// Bytes of memory that it holds, roughly.
+    pub fn bytes(&self) -> u64 {
+        let of = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len);
+        let headers: usize = self.headers.iter().map(|(k, v)| k.len() + of(v) + 64).sum();
+        (std::mem::size_of::<Self>() + of(&self.key) + of(&self.payload) + headers) as u64
+    }
+}
+
+/// Which assignment of a partition to this process something belongs to; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u64);
+
+/// The right to have a message in the making: bytes for it and its row, and one of a bounded number of places.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    budget: Budget,
+    places: Arc<Semaphore>,
+    row_bytes: u64,
+}
+
+/// What keeps a message out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Short {
+    /// The budget is used up.
+    Memory,
+    /// Enough messages are in the making.
+    Places,
+}
+
+impl Admission {
+    /// Admits as many as `budget` holds, at most `places` at once in the making; each takes `row_bytes` beside its own.
+    pub fn new(budget: Budget, places: usize, row_bytes: u64) -> Self {
+        Admission {
+            budget,
+            places: Arc::new(Semaphore::new(places)),
+            row_bytes,
+        }
+    }
+
+    /// Lets a message of `bytes` in, or says what is short.
+    ///
+    /// # Errors
+    /// [`Short`].
+    pub fn admit(&self, bytes: u64) -> Result<(Lease, OwnedSemaphorePermit), Short> {
+        let place = Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(|_| Short::Places)?;
+        let lease = self
+            .budget
+            .try_lease(bytes + self.row_bytes)
+            .ok_or(Short::Memory)?;
+        Ok((lease, place))
+    }
+}
+
+/// A commit of the group's offset, and the file that ends there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OffsetCommit {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The offset: everything before it is in files.
+    pub offset: Offset,
+    /// The file that ends there.
+    pub hint: CommitHint,
+}
+
+/// What the source tells the stage.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// Partitions were assigned. The consumer waits for the offsets to start from; dropping `reply` ends it.
+    Assigned {
+        /// The assignment.
+        generation: Generation,
+        /// The partitions.
+        partitions: Vec<PartitionId>,
+        /// Where each starts.
+        reply: SyncSender<Vec<(PartitionId, Offset)>>,
+    },
+    /// Partitions are taken away. The consumer waits until the stage has let go of them.
+    Revoked {
+        /// The partitions.
+        partitions: Vec<PartitionId>,
+        /// Whether they were lost without being asked for: somebody else may own them already.
+        lost: bool,
+        /// What to commit before they are given up.
+        reply: SyncSender<Vec<OffsetCommit>>,
+    },
+    /// A message, admitted.
+    Message {
+        /// The assignment that it was read under.
+        generation: Generation,
+        /// The message.
+        message: SourceMessage,
+        /// Bytes for it and its row.
+        lease: Lease,
+        /// Its place among those in the making.
+        place: OwnedSemaphorePermit,
+    },
+    /// The end of a partition was reached.
+    End {
+        /// The assignment that it was read under.
+        generation: Generation,
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// A message waits because memory is short.
+    MemoryShort,
+    /// The group's offsets were committed.
+    OffsetsCommitted,
+    /// The consumer cannot go on.
+    Failed(SourceError),
+    /// The consumer has left the group.
+    Stopped,
+}
+
+/// What the stage tells the source.
+#[derive(Debug)]
+pub enum SourceCommand {
+    /// Commit the group's offset.
+    Commit(OffsetCommit),
+    /// Read no more messages, but stay in the group.
+    StopReading,
+    /// Commit these, leave the group and end.
+    Stop(Vec<OffsetCommit>),
+}
+
+/// Why the source cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// librdkafka refused the configuration.
+    #[error("kafka configuration: {0}")]
+    Config(String),
+    /// The brokers do not answer.
+    #[error("no answer from the brokers at {brokers}: {reason}")]
+    Unreachable {
+        /// The brokers asked.
+        brokers: String,
+        /// What librdkafka says.
+        reason: String,
+    },
+    /// The topic is not there.
+    #[error("the brokers at {brokers} have no topic {topic:?}: create it, then start again")]
+    NoTopic {
+        /// The brokers asked.
+        brokers: String,
+        /// The topic.
+        topic: String,
+    },
+    /// The consumer did not poll for too long and was thrown out of the group.
+    #[error(
+        "thrown out of the consumer group: no poll within kafka.max_poll_interval_ms; the process ends rather than stay silent"
+    )]
+    PollExceeded,
+    /// The next offset is not in the log.
+    #[error(
+        "topic {topic}: an offset to be read is not in the log (retention overtook the stage, or the topic was re-created); start again to see which partition, and the command that helps"
+    )]
+    OutOfRange {
+        /// The topic.
+        topic: String,
+    },
+    /// The topic is another one than when the stage started.
+    #[error(
+        "topic {topic} was deleted and created again while the stage read it; start again to see which partition, and the command that helps"
+    )]
+    Recreated {
+        /// The topic.
+        topic: String,
+    },
+    /// We may not read this.
+    #[error("the brokers refuse access: {0}")]
+    Refused(String),
+    /// librdkafka says that it is over.
+    #[error("fatal error of the consumer: {0}")]
+    Fatal(String),
+    /// The stage has ended and waits for nothing any more; it knows why.
+    #[error("the stage has ended")]
+    Dismissed,
+    /// The stage did not say where to start.
+    #[error("no start position for the assigned partitions within {seconds} s")]
+    NoStart {
+        /// How long was waited.
+        seconds: u64,
+    },
+}
+
+impl SourceError {
+    /// Whether starting again may help without anybody doing anything.
+    pub fn is_temporary(&self) -> bool {
+        matches!(
+            self,
+            SourceError::Unreachable { .. }
+                | SourceError::NoTopic { .. }
+                | SourceError::PollExceeded
+                | SourceError::NoStart { .. }
+        )
+    }
+}
