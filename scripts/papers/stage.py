@@ -1,0 +1,190 @@
+"""The stage: `tagstream bench` (stage.jsonl, scale.jsonl) and the soak."""
+
+import re
+
+from .rows import MIB, fixed, jsonl, markdown, median, rate, span, spread, table
+
+# The order of the tables.
+CASES = ["decode-bound", "small-model", "lab-clip", "model-bound"]
+
+
+def newest_day(rows: list[dict]) -> list[dict]:
+    """Of every case the rows of the last day that it was measured on."""
+    last = {row["case"]: row["time"][:10] for row in sorted(rows, key=lambda row: row["time"])}
+    return [row for row in rows if row["time"][:10] == last[row["case"]]]
+
+
+def case_rows() -> dict[str, list[dict]]:
+    """The rows of each case, the one with the most repetitions first."""
+    rows = newest_day([row for row in jsonl("stage.jsonl") if row["case"] in CASES])
+    rows.sort(key=lambda row: -len(row["stage"]["repetitions"]))
+    return {case: [row for row in rows if row["case"] == case] for case in CASES}
+
+
+def label(row: dict) -> str:
+    seconds = re.search(r"--seconds (\d+)", row["command"])[1]
+    return f"{row['case']}, {len(row['stage']['repetitions'])} x {seconds} s"
+
+
+def of_spread(spreads: dict, write=rate) -> str:
+    return spread(spreads["median"], spreads["least"], spreads["most"], write)
+
+
+def ratio(value: float) -> str:
+    return fixed(value, 3)
+
+
+def processor(row: dict) -> tuple[float, float]:
+    """Milliseconds of processor time an image: in the model, and in all else."""
+    cpu = row["stage"]["cpu_ms_per_image"]
+    return cpu.get("infer", 0.0), sum(cpu.values()) - cpu.get("infer", 0.0)
+
+
+def milliseconds(value: float) -> str:
+    return fixed(value, 0 if value >= 100 else 2)
+
+
+def case_table() -> str:
+    head = ["case", "(a) model alone", "(b) decoding, per core", "(c) stage", "c/min(a, b x cores)",
+            "c/shared ceiling", "peak MiB", "model, ms CPU", "rest, ms CPU", "p50, p99 ms"]  # fmt: skip
+    lines = []
+    for row in (row for rows in case_rows().values() for row in rows):
+        ceiling, stage, latency = row["ceiling"], row["stage"], row["latency"]
+        lines.append([
+            label(row),
+            rate(ceiling["model_images_per_second"]["median"]),
+            rate(ceiling["decode_images_per_second_per_core"]["median"]),
+            of_spread(stage["images_per_second"]),
+            of_spread(row["stage_over_ceiling_spread"], ratio),
+            ratio(row["stage_over_shared_ceiling"]),
+            fixed(stage["peak_memory_bytes"]["median"] / MIB),
+            *map(milliseconds, processor(row)),
+            f"{fixed(latency['p50_ms'])}, {fixed(latency['p99_ms'])}" if latency else "",
+        ])  # fmt: skip
+    return markdown(head, lines)
+
+
+def peer_table() -> str:
+    head = ["case", "stage", "Python peer", "stage / peer", "stage, peak MiB", "peer, peak MiB"]
+    lines = []
+    for row in (row for rows in case_rows().values() for row in rows):
+        stage, peer = row["stage"], row["peer"]
+        lines.append([
+            label(row),
+            of_spread(stage["images_per_second"]),
+            of_spread(peer["images_per_second"]),
+            of_spread(row["stage_over_peer"], lambda value: fixed(value, 2)),
+            fixed(stage["peak_memory_bytes"]["median"] / MIB),
+            fixed(peer["peak_memory_bytes"]["median"] / MIB),
+        ])  # fmt: skip
+    return markdown(head, lines)
+
+
+def repetition_ratios(row: dict) -> list[float]:
+    """The stage over its slower part, repetition by repetition."""
+    measured = zip(row["stage"]["repetitions"], row["ceiling"]["repetitions"])
+    return [run["images_per_second"] / min(alone["model"], alone["decode"]) for run, alone in measured]
+
+
+def figures() -> dict[str, str]:
+    out = {}
+    for case, rows in case_rows().items():
+        for number, row in enumerate(rows, 1):
+            name = f"stage.{case.replace('-', '_')}" + (f"_{number}" if number > 1 else "")
+            stage, latency = row["stage"], row["latency"]
+            per_second = stage["images_per_second"]["median"]
+            out[f"{name}.images_per_second"] = rate(per_second)
+            out[f"{name}.images_per_second_short"] = fixed(per_second, 0 if per_second >= 100 else 1)
+            out[f"{name}.ratio"] = ratio(row["stage_over_ceiling"])
+            out[f"{name}.ratio_short"] = fixed(row["stage_over_ceiling"], 2)
+            out[f"{name}.over_peer"] = fixed(row["stage_over_peer"]["median"], 2)
+            out[f"{name}.over_peer_short"] = fixed(row["stage_over_peer"]["median"], 1)
+            out[f"{name}.peak_mib"] = fixed(stage["peak_memory_bytes"]["median"] / MIB)
+            out[f"{name}.model_ms"], out[f"{name}.rest_ms"] = map(milliseconds, processor(row))
+            out[f"{name}.all_ms"] = fixed(sum(processor(row)), 1)
+            if latency:
+                out[f"{name}.p50_ms"] = fixed(latency["p50_ms"])
+                out[f"{name}.p99_ms"] = fixed(latency["p99_ms"])
+    decode_bound = [r for row in case_rows()["decode-bound"] for r in repetition_ratios(row)]
+    out["stage.decode_bound.repetitions"] = str(len(decode_bound))
+    out["stage.decode_bound.repetitions_from_0_90"] = str(sum(r >= 0.9 for r in decode_bound))
+    first = case_rows()["decode-bound"][0]["peer"]["images_per_second"]
+    out["stage.decode_bound.peer_span"] = span([first["least"], first["most"]])
+    out |= soak_figures("soak", table("runs/soak-1m.csv"))
+    out |= soak_figures("soak_before", table("runs/soak-1m-before.csv"))
+    return out
+
+
+def scale_line(cases: list[str]) -> list[str]:
+    """The medians of some points' rounds, point beside point."""
+    rows = newest_day(jsonl("scale.jsonl"))
+    points = [[row for row in rows if row["case"] == case] for case in cases]
+    if not all(points):
+        raise SystemExit(f"figures: benches/runs/scale.jsonl lacks a row of {cases}")
+    of = lambda what, write: ", ".join(write(median(map(what, rows))) for rows in points)  # noqa: E731
+    return [
+        of(lambda row: row["stage"]["images_per_second"]["median"], fixed),
+        of(lambda row: processor(row)[0], lambda v: fixed(v, 1 if v >= 10 else 2)),
+        of(lambda row: processor(row)[1], lambda v: fixed(v, 2)),
+        of(lambda row: row["stage"]["peak_memory_bytes"]["median"] / MIB, fixed),
+    ]
+
+
+SCALE_HEAD = ["", "images a second", "model, ms CPU an image", "the rest, ms CPU", "peak MiB"]
+
+
+def scale_table() -> str:
+    lines = []
+    for title, axis, points in [
+        ("categories 20, 80, 1,000, 10,000 (D = 256)", "categories", [20, 80, 1000, 10000]),
+        ("embedding 64, 256, 512, 1,024 (80 categories)", "embedding", [64, 256, 512, 1024]),
+        ("partitions 1, 64, 512", "partitions", [1, 64, 512]),
+    ]:
+        lines.append([title, *scale_line([f"{axis}={point}" for point in points])])
+    return markdown(SCALE_HEAD, lines)
+
+
+def scale_tiny_table() -> str:
+    rows = newest_day(jsonl("scale.jsonl"))
+    of = lambda case, what: [what(row) for row in rows if row["case"] == case]  # noqa: E731
+    times, ages = [3, 12, 48], [2, 20, 200, 4000]
+    images = [median(of(f"images-for={s}", lambda row: row["images"])) for s in times]
+    rounds = ", ".join(str(len(of(f"images-for={s}", len))) for s in times)
+    files = lambda row: median(r["files"] for r in row["stage"]["repetitions"])  # noqa: E731
+    many = [median(of(f"file-age-ms={age}", files)) for age in ages]
+    first = f"{', '.join(fixed(round(i, -3)) for i in images)} images ({rounds} rounds)"
+    second = f"{', '.join(map(fixed, many))} files (file age 2, 20, 200, 4,000 ms)"
+    return markdown(SCALE_HEAD, [
+        [first, *scale_line([f"images-for={s}" for s in times])],
+        [second, *scale_line([f"file-age-ms={age}" for age in ages])],
+    ])  # fmt: skip
+
+
+def soak_figures(name: str, rows: list[dict]) -> dict[str, str]:
+    last = rows[-1]
+    at = lambda count: next(row for row in rows if int(row["rows"]) >= count)  # noqa: E731
+    mib = lambda row: fixed(float(row["rss_mib"]))  # noqa: E731
+    return {
+        f"{name}.rows": fixed(int(last["rows"])),
+        f"{name}.dead_letters": fixed(int(last["dead_letters"])),
+        f"{name}.files": fixed(int(last["files"])),
+        f"{name}.seconds": fixed(float(last["seconds"])),
+        f"{name}.rows_per_second": fixed(int(last["rows"]) / float(last["seconds"])),
+        f"{name}.end_mib": mib(last),
+        f"{name}.most_mib": fixed(max(float(row["rss_mib"]) for row in rows)),
+        f"{name}.growth_mib": fixed(float(last["rss_mib"]) - float(at(250_000)["rss_mib"])),
+        f"{name}.handles": span([int(row["handles"]) for row in rows]),
+        f"{name}.threads": span([int(row["threads"]) for row in rows]),
+        **{
+            f"{name}.mib_at_{count // 1000}k": mib(at(count))
+            for count in (97_000, 124_000, 250_000, 577_000, 761_000)
+        },
+    }
+
+
+TABLES = {
+    "stage.cases": case_table,
+    "stage.peer": peer_table,
+    "scale": scale_table,
+    "scale.tiny": scale_tiny_table,
+}
