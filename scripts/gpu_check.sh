@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything about the GPU path that only a GPU can tell, on a machine with one and without a network: the tests that need a GPU, parity
 # with the processor in 32 and 16 bits (cosine >= 0.999, same top tags), and speed, start-up and device memory of ViT-B/16 at 224 and
-# RN101 at 448 pixels with random weights. Prints a table for docs/performance.md. Fails if there is no GPU, if anything differs, and if
+# RN101 at 448 pixels with random weights. Prints a table for docs/performance/gpu.md. Fails if there is no GPU, if anything differs, and if
 # a test could not be run.
 #
 #   scripts/gpu_check.sh                        CUDA, and TensorRT where its libraries are
@@ -111,7 +111,7 @@ for model in $models; do
 done
 [ -z "$log" ] || cat "$work/rows" >> "$log"
 
-step "for docs/performance.md"
+step "for docs/performance/gpu.md"
 "$python" - "$work/rows" <<'PYTHON' || fail "parity"
 import json, pathlib, sys
 file = pathlib.Path(sys.argv[1])

@@ -102,14 +102,25 @@ def figures() -> dict[str, str]:
             out[f"{name}.peak_mib"] = fixed(stage["peak_memory_bytes"]["median"] / MIB)
             out[f"{name}.model_ms"], out[f"{name}.rest_ms"] = map(milliseconds, processor(row))
             out[f"{name}.all_ms"] = fixed(sum(processor(row)), 1)
+            cpu = stage["cpu_ms_per_image"]
+            kafka = ("rdk:", "source-", "producer")
+            out[f"{name}.decode_ms"] = milliseconds(cpu["decode"])
+            out[f"{name}.tasks_ms"] = milliseconds(cpu["tokio-rt-worker"])
+            out[f"{name}.kafka_ms"] = milliseconds(
+                sum(cpu[thread] for thread in cpu if thread.startswith(kafka))
+            )
+            out[f"{name}.cores_busy"] = fixed(stage["cpu_cores_busy"]["median"], 2)
+            shared, least = (row["ceiling"][f"{what}_images_per_second"] for what in ("shared", "least"))
+            out[f"{name}.highest_ratio"] = ratio(shared["median"] / least["median"])
             if latency:
                 out[f"{name}.p50_ms"] = fixed(latency["p50_ms"])
                 out[f"{name}.p99_ms"] = fixed(latency["p99_ms"])
     decode_bound = [r for row in case_rows()["decode-bound"] for r in repetition_ratios(row)]
     out["stage.decode_bound.repetitions"] = str(len(decode_bound))
     out["stage.decode_bound.repetitions_from_0_90"] = str(sum(r >= 0.9 for r in decode_bound))
-    first = case_rows()["decode-bound"][0]["peer"]["images_per_second"]
-    out["stage.decode_bound.peer_span"] = span([first["least"], first["most"]])
+    peers = [row["peer"]["images_per_second"] for row in case_rows()["decode-bound"]]
+    out["stage.decode_bound.peer_span"] = span([peer[end] for peer in peers for end in ("least", "most")])
+    out |= scale_figures()
     out |= soak_figures("soak", table("runs/soak-1m.csv"))
     out |= soak_figures("soak_before", table("runs/soak-1m-before.csv"))
     return out
@@ -160,10 +171,30 @@ def scale_tiny_table() -> str:
     ])  # fmt: skip
 
 
+def scale_figures() -> dict[str, str]:
+    rows = newest_day(jsonl("scale.jsonl"))
+    of = lambda case: [row for row in rows if row["case"] == case]  # noqa: E731
+    model = lambda case: median(processor(row)[0] for row in of(case))  # noqa: E731
+    mib = lambda case: median(row["stage"]["peak_memory_bytes"]["median"] for row in of(case)) / MIB  # noqa: E731
+    return {
+        "scale.categories_80.model_ms": fixed(model("categories=80"), 1),
+        "scale.categories_10000.model_ms": fixed(model("categories=10000"), 1),
+        "scale.categories_10000.peak_mib": fixed(mib("categories=10000")),
+        "scale.most_images.peak_mib": fixed(mib("images-for=48")),
+        "scale.partitions_1.images_per_second": fixed(
+            median(row["stage"]["images_per_second"]["median"] for row in of("partitions=1"))
+        ),
+        "scale.partitions_512.images_per_second": fixed(
+            median(row["stage"]["images_per_second"]["median"] for row in of("partitions=512"))
+        ),
+    }
+
+
 def soak_figures(name: str, rows: list[dict]) -> dict[str, str]:
     last = rows[-1]
     at = lambda count: next(row for row in rows if int(row["rows"]) >= count)  # noqa: E731
     mib = lambda row: fixed(float(row["rss_mib"]))  # noqa: E731
+    threads = max(int(row["threads"]) for row in rows)
     return {
         f"{name}.rows": fixed(int(last["rows"])),
         f"{name}.dead_letters": fixed(int(last["dead_letters"])),
@@ -174,7 +205,9 @@ def soak_figures(name: str, rows: list[dict]) -> dict[str, str]:
         f"{name}.most_mib": fixed(max(float(row["rss_mib"]) for row in rows)),
         f"{name}.growth_mib": fixed(float(last["rss_mib"]) - float(at(250_000)["rss_mib"])),
         f"{name}.handles": span([int(row["handles"]) for row in rows]),
-        f"{name}.threads": span([int(row["threads"]) for row in rows]),
+        f"{name}.threads_first": rows[0]["threads"],
+        f"{name}.threads_most": str(threads),
+        f"{name}.threads_most_from": fixed(next(int(r["rows"]) for r in rows if int(r["threads"]) == threads)),
         **{
             f"{name}.mib_at_{count // 1000}k": mib(at(count))
             for count in (97_000, 124_000, 250_000, 577_000, 761_000)
