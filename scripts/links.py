@@ -4,8 +4,9 @@
     scripts/links.py     fails and names file and line of each that does not
 
 Looked at are the Markdown files: the targets of links with their headings, and names in backquotes
-that have the form of a file of this repository. In code, names of documents are looked at. Every
-document below docs/ must be linked from another one.
+that have the form of a file or of a module (`stage::ledger`) of this repository; the journal is
+left out of the latter, for it tells of code as it was. In code, names of documents are looked at.
+Every document below docs/ must be linked from another one.
 """
 
 import re
@@ -20,6 +21,8 @@ DOCUMENT = re.compile(r"(?<![\w./-])(docs/[\w./-]+\.md)")
 # A name alone, without a folder, that must be a file's somewhere.
 ALONE = re.compile(r"[\w-]+\.(?:rs|py|sh)")
 PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)*/?")
+MODULE = re.compile(r"[a-z_]+(?:::[a-z_]+)+")
+JOURNAL = "docs/performance/journal/"
 CODE = {".rs", ".py", ".sh", ".toml"}
 
 
@@ -68,10 +71,23 @@ def missing_name(name: str, folders: set[str], names: set[str]) -> bool:
     return name.split("/")[0] in folders and not (ROOT / name).exists()
 
 
+def missing_module(name: str, modules: set[str]) -> bool:
+    """Whether this has the form of a module and is none; names of tests are another check's."""
+    if not MODULE.fullmatch(name) or "tests" in name.split("::"):
+        return False
+    return not any(module.endswith("/" + name.replace("::", "/")) for module in modules)
+
+
+def modules_of(files: list[str]) -> set[str]:
+    found = {f"/{name.removesuffix('.rs').removesuffix('/mod')}" for name in files if name.endswith(".rs")}
+    return found | {module.rsplit("/", 1)[0] for module in found}
+
+
 def main() -> None:
     files = tracked()
     folders = {name.split("/")[0] for name in files if "/" in name}
     names = {name.rsplit("/", 1)[-1] for name in files}
+    modules = modules_of(files)
     wrong, linked = [], set()
 
     def say(name: str, text: str, at: int, what: str) -> None:
@@ -98,6 +114,8 @@ def main() -> None:
         for quoted in [*QUOTED.finditer(text), *DOCUMENT.finditer(text)]:
             if missing_name(quoted[1], folders, names):
                 say(name, text, quoted.start(), f"names {quoted[1]}, which does not exist")
+            elif not name.startswith(JOURNAL) and missing_module(quoted[1], modules):
+                say(name, text, quoted.start(), f"names the module {quoted[1]}, which is not there")
     for name in files:
         if name.startswith("docs/") and name.endswith(".md") and ROOT / name not in linked:
             wrong.append(f"{name}:1: no other document links to it")

@@ -23,9 +23,10 @@ GENERATED = {"docs/metrics.md"}
 
 COMMENT = re.compile(r"<!--.*?-->", re.S)
 # What stays in one piece: code in backquotes, comments, and everything else without a space.
-PIECE = re.compile(r"(?:`[^`]*`|<!--.*?-->|[^\s`<]|<(?!!--)|`)+", re.S)
-# At the beginning of a line these would begin a list, a heading, a quotation or a table.
-MISREAD = re.compile(r"(?:[-+*>]|#+|\d+[.)])$|\||>")
+PIECE = re.compile(r"(?:!\[[^]]*\]\([^)]*\)|`[^`]*`|<!--.*?-->|[^\s`<]|<(?!!--)|`)+", re.S)
+# At the beginning of a line these would begin a list, a heading, a quotation or a table, or (a per
+# cent sign) be away from their number.
+MISREAD = re.compile(r"(?:[-+*>]|#+|\d+[.)])$|\||>|%")
 ITEM = re.compile(r"(\s*)([-*+]|\d+[.)])(\s+)")
 
 
