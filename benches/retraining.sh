@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
-# A retraining from label events beside `tagstream train` on the same labels: does the road over broker, label store,
-# registry and job cost quality? And what does it cost in time and memory?
+# A retraining from label events beside `tagstream train` on the same labels: does the road over
+# broker, label store, registry and job cost quality? And what does it cost in time and memory?
 #
 #   TAGSTREAM_BENCH_DIR=/path/to/bench TAGSTREAM=target/release/tagstream benches/retraining.sh
 #
-# The folder holds corel5k/ and lab-clip/ as in docs/benchmarks.md. Of the labels of the 2,200 training photos a share is
-# drawn (KNOWN, SEED; numpy's RandomState as in the protocol there), sent as label events to a real Apache Kafka, filed by
-# `tagstream run --only labels`, and learned by `tagstream retrain`; `tagstream train` gets the same labels as a file. Both are
-# measured on the 800 photos of the dev split with all their labels. One row is appended to benches/runs/retraining.csv.
+# The folder holds corel5k/ and lab-clip/ as in docs/benchmarks.md. Of the labels of the 2,200
+# training photos a share is drawn (KNOWN, SEED; numpy's RandomState as in the protocol there), sent
+# as label events to a real Apache Kafka, filed by `tagstream run --only labels`, and learned by
+# `tagstream retrain`; `tagstream train` gets the same labels as a file. Both are measured on the
+# 800 photos of the dev split with all their labels. One row is appended to
+# benches/runs/retraining.csv.
 #   KNOWN=0.1 SEED=0 HELD_OUT=0.2 SET='["prompts.train=false"]'
-# RUNNER is put before `retrain` and `train` (for example `nice -n -5`); the job's report is copied to REPORT, if that is set.
+# RUNNER is put before `retrain` and `train` (for example `nice -n -5`); the job's report is copied
+# to REPORT, if that is set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${TAGSTREAM_BENCH_DIR:?names the folder with corel5k/ and lab-clip/; without it there is nothing to measure}"

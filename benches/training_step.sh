@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# The training step of benches/training_step.rs beside the same step in PyTorch, in turns, on the same number of threads.
+# The training step of benches/training_step.rs beside the same step in PyTorch, in turns, on the
+# same number of threads.
 #
 #   STEP=target/release/deps/training_step-... PYTHON=python3 benches/training_step.sh ROUNDS [CATEGORIES,POSITIONS,DIM ...]
 #
-# STEP is the compiled bench (`cargo bench --bench training_step --no-run` names it); PYTHON has torch. One JSON line a run is
-# appended to $LOG (default benches/runs/training-step.jsonl), with the time, the commit and the round. BEFORE names a further
-# build of the bench that is run in turns with the two.
+# STEP is the compiled bench (`cargo bench --bench training_step --no-run` names it); PYTHON has
+# torch. One JSON line a run is appended to $LOG (default benches/runs/training-step.jsonl), with
+# the time, the commit and the round. BEFORE names a further build of the bench that is run in turns
+# with the two.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${STEP:?names the compiled bench}"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# For RUSTC_WRAPPER: coverage instrumentation, debug assertions and overflow checks for the crates that read hostile bytes, and only for
-# them, so that everything else can come from an ordinary build. Needs neither nightly nor cargo-fuzz; see README.md.
+# For RUSTC_WRAPPER: coverage instrumentation, debug assertions and overflow checks for the crates
+# that read hostile bytes, and only for them, so that everything else can come from an ordinary
+# build. Needs neither nightly nor cargo-fuzz; see README.md.
 set -euo pipefail
 rustc=$1; shift
 crate=

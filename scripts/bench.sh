@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# `make bench`: the stage beside what it is made of and beside a Python program that does the same, on this machine.
+# `make bench`: the stage beside what it is made of and beside a Python program that does the same,
+# on this machine.
 #
 #   scripts/bench.sh [CASE ...]      decode-bound, small-model, model-bound, lab-clip (needs TAGSTREAM_BENCH_DIR); default: all that can be run
 #
-# Models with random weights are made on the way. Rows are appended to $LOG (default benches/runs/stage.jsonl), one JSON object a
-# case. SECONDS_EACH (default 12) and REPEAT (default 3) set how long it takes; KAFKA=1 uses a real Apache Kafka
-# (scripts/kafka.sh) in place of the embedded broker; RUNNER is put before every measurement (for example `nice -n -5`).
+# Models with random weights are made on the way. Rows are appended to $LOG (default
+# benches/runs/stage.jsonl), one JSON object a case. SECONDS_EACH (default 12) and REPEAT (default
+# 3) set how long it takes; KAFKA=1 uses a real Apache Kafka (scripts/kafka.sh) in place of the
+# embedded broker; RUNNER is put before every measurement (for example `nice -n -5`).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# How the cost of an image grows with images, categories, embedding size, partitions and files: the stage on small pictures and a
-# small model with random weights (for images and files a tiny one), so that what grows is seen.
+# How the cost of an image grows with images, categories, embedding size, partitions and files: the
+# stage on small pictures and a small model with random weights (for images and files a tiny one),
+# so that what grows is seen.
 #
 #   scripts/bench_scale.sh [images] [categories] [embedding] [partitions] [files]      default: all
 #
-# SECONDS_EACH (default 5) and REPEAT (default 3 rounds of an axis) set how long it takes; RUNNER is put before every measurement.
-# Rows are appended to $LOG (default benches/runs/scale.jsonl), one JSON object a point and round; the case names it.
+# SECONDS_EACH (default 5) and REPEAT (default 3 rounds of an axis) set how long it takes; RUNNER is
+# put before every measurement. Rows are appended to $LOG (default benches/runs/scale.jsonl), one
+# JSON object a point and round; the case names it.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

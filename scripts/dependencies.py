@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """docs/dependencies.md has a row for every crate that a Cargo.toml names, and none for others.
 
-    scripts/dependencies.py     fails and names each crate without a row, and each row without a crate
+scripts/dependencies.py     fails and names each crate without a row, and each row without a crate
 """
 
 import re
@@ -19,7 +19,9 @@ LEFT_OUT = "## Looked at and left out"
 
 def manifests() -> list[str]:
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*Cargo.toml"]
-    return subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run(
+        listed, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
 
 
 def crates(manifest: dict) -> set[str]:

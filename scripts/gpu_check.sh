@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Everything about the GPU path that only a GPU can tell, on a machine with one and without a network: the tests that need a GPU, parity
-# with the processor in 32 and 16 bits (cosine >= 0.999, same top tags), and speed, start-up and device memory of ViT-B/16 at 224 and
-# RN101 at 448 pixels with random weights. Prints a table for docs/performance/gpu.md. Fails if there is no GPU, if anything differs, and if
-# a test could not be run.
+# Everything about the GPU path that only a GPU can tell, on a machine with one and without a
+# network: the tests that need a GPU, parity with the processor in 32 and 16 bits (cosine >= 0.999,
+# same top tags), and speed, start-up and device memory of ViT-B/16 at 224 and RN101 at 448 pixels
+# with random weights. Prints a table for docs/performance/gpu.md. Fails if there is no GPU, if
+# anything differs, and if a test could not be run.
 #
 #   scripts/gpu_check.sh                        CUDA, and TensorRT where its libraries are
 #   scripts/gpu_check.sh --provider tensorrt    one provider: cuda, tensorrt, or cpu (small models: proves only that this script works)
@@ -11,8 +12,9 @@
 #   ... --log FILE      rows of JSON are added here; default: thrown away with the rest
 #   ... --seconds S --repeat N                  as for `tagstream bench`; default 6 and 3
 #
-# Needs: python3 with numpy ($PYTHON), the CUDA build of ONNX Runtime (ORT_DYLIB_PATH, or what `scripts/onnxruntime.sh --cuda` left in
-# the cache: run it where there is a network and bring the folder), about 3 GB of disk below $TMPDIR.
+# Needs: python3 with numpy ($PYTHON), the CUDA build of ONNX Runtime (ORT_DYLIB_PATH, or what
+# `scripts/onnxruntime.sh --cuda` left in the cache: run it where there is a network and bring the
+# folder), about 3 GB of disk below $TMPDIR.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -9,10 +9,11 @@
 #   scripts/kafka.sh tool CLASS [ARG ...]                    run one of Kafka's own tools, for example
 #       scripts/kafka.sh tool TopicCommand --create --topic images --partitions 6
 #
-# The artefacts come from Maven Central by the pinned scripts/kafka/pom.xml and are kept in the cache folder
-# ($TAGSTREAM_CACHE, default ~/.cache/tagstream). Data live in $TAGSTREAM_KAFKA_DIR (default /tmp/tagstream-kafka).
-# $TAGSTREAM_KAFKA_PORT is the port where --port is not given; two clusters at once need a folder and a port each.
-# Needs Java 17 and Maven. Readiness is read from the broker's own log, not guessed by sleeping.
+# The artefacts come from Maven Central by the pinned scripts/kafka/pom.xml and are kept in the
+# cache folder ($TAGSTREAM_CACHE, default ~/.cache/tagstream). Data live in $TAGSTREAM_KAFKA_DIR
+# (default /tmp/tagstream-kafka). $TAGSTREAM_KAFKA_PORT is the port where --port is not given; two
+# clusters at once need a folder and a port each. Needs Java 17 and Maven. Readiness is read from
+# the broker's own log, not guessed by sleeping.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

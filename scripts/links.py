@@ -79,7 +79,11 @@ def missing_module(name: str, modules: set[str]) -> bool:
 
 
 def modules_of(files: list[str]) -> set[str]:
-    found = {f"/{name.removesuffix('.rs').removesuffix('/mod')}" for name in files if name.endswith(".rs")}
+    found = {
+        f"/{name.removesuffix('.rs').removesuffix('/mod')}"
+        for name in files
+        if name.endswith(".rs")
+    }
     return found | {module.rsplit("/", 1)[0] for module in found}
 
 

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Puts ONNX Runtime's shared library into the cache folder and prints the line that makes tagstream find it.
+# Puts ONNX Runtime's shared library into the cache folder and prints the line that makes tagstream
+# find it.
 #
 #   scripts/onnxruntime.sh          the CPU library
 #   scripts/onnxruntime.sh --cuda   the CUDA build and the NVIDIA libraries it needs, gathered in one folder (2 GB)
 #
-# The library is taken out of the official Python wheel, pinned by version and hash in scripts/onnxruntime.txt
-# (with --cuda: scripts/onnxruntime-gpu.txt). tagstream
-# looks in ORT_DYLIB_PATH, then beside its binary, then in this cache ($TAGSTREAM_CACHE, default ~/.cache/tagstream).
+# The library is taken out of the official Python wheel, pinned by version and hash in
+# scripts/onnxruntime.txt (with --cuda: scripts/onnxruntime-gpu.txt). tagstream looks in
+# ORT_DYLIB_PATH, then beside its binary, then in this cache ($TAGSTREAM_CACHE, default
+# ~/.cache/tagstream).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# 4,000 real photos through `tagstream run`: embedded broker, a CLIP model, Parquet files, and three independent readers.
+# 4,000 real photos through `tagstream run`: embedded broker, a CLIP model, Parquet files, and three
+# independent readers.
 #
 #   TAGSTREAM_BENCH_DIR=DIR scripts/photos_through_stage.sh [TAGSTREAM] [COUNT]
 #
-# DIR holds corel5k/images.tar (JPEG files), corel5k/categories.txt (a name a line) and lab-clip/ (what `tagstream init --clip` takes).
-# TAGSTREAM is the binary (default: target/release/tagstream). Prints images/s from the first message to the last file, the peak memory
-# of the process, and what scripts/check_readers.py finds. Needs `eval "$(scripts/setup.sh test)"` before, for the readers.
+# DIR holds corel5k/images.tar (JPEG files), corel5k/categories.txt (a name a line) and lab-clip/
+# (what `tagstream init --clip` takes). TAGSTREAM is the binary (default: target/release/tagstream).
+# Prints images/s from the first message to the last file, the peak memory of the process, and what
+# scripts/check_readers.py finds. Needs `eval "$(scripts/setup.sh test)"` before, for the readers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# A real S3 server with conditional put (Versity S3 Gateway) on this machine, for tests and for trying things out.
+# A real S3 server with conditional put (Versity S3 Gateway) on this machine, for tests and for
+# trying things out.
 #
 #   scripts/s3.sh start [--port 19000] [--bucket tagstream]   start a fresh server, wait until it serves, print the settings
 #   scripts/s3.sh stop                                         stop it and delete its data
 #   scripts/s3.sh kill | restart                               SIGKILL it | start it again on its data
 #   scripts/s3.sh env                                          print the settings as shell exports
 #
-# The server is built from the Go module pinned in scripts/s3/go.mod (checked against go.sum) and kept in the cache
-# folder ($TAGSTREAM_CACHE, default ~/.cache/tagstream). Data live in $TAGSTREAM_S3_DIR (default /tmp/tagstream-s3);
-# $TAGSTREAM_S3_PORT is the port where --port is not given.
+# The server is built from the Go module pinned in scripts/s3/go.mod (checked against go.sum) and
+# kept in the cache folder ($TAGSTREAM_CACHE, default ~/.cache/tagstream). Data live in
+# $TAGSTREAM_S3_DIR (default /tmp/tagstream-s3); $TAGSTREAM_S3_PORT is the port where --port is not
+# given.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -29,8 +31,9 @@ server() {
     mv "$binary.partial" "$binary"
 }
 
-# Entity tags belong in extended attributes: an object and its tag then appear together. In a folder beside the data (all that a
-# file system without such attributes allows) a reader may see the new tag with the old content.
+# Entity tags belong in extended attributes: an object and its tag then appear together. In a folder
+# beside the data (all that a file system without such attributes allows) a reader may see the new
+# tag with the old content.
 metadata=()
 choose_metadata() {
     local probe=$data/buckets/.probe

@@ -4,7 +4,8 @@
 #   scripts/setup.sh build   what `cargo build` and running need (compilers, headers, ONNX Runtime)
 #   scripts/setup.sh test    that, and what the tests need (Java and Maven, Go, the Python readers, cargo-deny)
 #
-# With apt and root rights (or sudo) missing Debian packages are installed; elsewhere they are named.
+# With apt and root rights (or sudo) missing Debian packages are installed; elsewhere they are
+# named.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

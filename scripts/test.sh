@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# All tests: units, the end-to-end suite on the embedded broker and the local disk, the same suite again on a real Apache Kafka and a
-# real S3 server, and on both a short chaos run, a diagonal of the kill matrix, and the proof that the chaos checker can fail.
+# All tests: units, the end-to-end suite on the embedded broker and the local disk, the same suite
+# again on a real Apache Kafka and a real S3 server, and on both a short chaos run, a diagonal of
+# the kill matrix, and the proof that the chaos checker can fail.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 setup=$(scripts/setup.sh test); eval "$setup"
@@ -35,7 +36,8 @@ chaos() { $cargo --test chaos --quiet -- --brokers 1 "$@"; }
 seed=${TAGSTREAM_CHAOS_SEED:-1}
 step "chaos, shortened"
 chaos --rounds "${TAGSTREAM_CHAOS_ROUNDS:-5}" --seed "$seed"
-# Every place of the kill matrix with one of the four actions. The next commit takes the next action: four in a row have been through all cells.
+# Every place of the kill matrix with one of the four actions. The next commit takes the next
+# action: four in a row have been through all cells.
 diagonal=${TAGSTREAM_MATRIX_SEED:-$(git rev-list --count HEAD 2>/dev/null || echo 1)}
 step "kill matrix, diagonal $diagonal"
 chaos --matrix short --seed "$diagonal" --partitions 2

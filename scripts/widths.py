@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Lines of at most 100 columns: code and comments, and the prose of Markdown.
 
-    scripts/widths.py --check             names file and line of whatever is wider; fails if there is any
-    scripts/widths.py --check .rs         the same for other kinds of file than the usual ones
-    scripts/widths.py --wrap FILE.md ...  wraps the prose of these files in place
+    scripts/widths.py --check             names file and line of whatever is wider; fails if there
+    is any scripts/widths.py --check .rs         the same for other kinds of file than the usual
+    ones scripts/widths.py --wrap FILE.md ...  wraps the prose of these files in place
 
 In Markdown tables, code blocks, headings and whatever has no space to break at (a link, a piece of
 code in backquotes) are left as they are, and HTML comments, which nobody sees, have no width.
@@ -67,9 +67,12 @@ def blocks(text: str):
         code = fence is not None or opens or (line.startswith("    ") and not in_list)
         item = ITEM.match(line)
         other = (
-            code or not bare or bare.startswith(("|", "#", "<!--", "[^")) or bare == "---"
+            code
+            or not bare
+            or bare.startswith(("|", "#", "<!--", "[^"))
+            or bare == "---"
             or (bare.startswith("<") and bare.endswith(">"))
-        )  # fmt: skip
+        )
         if bare.startswith("<!-- figure") and not code:
             other = False
         if paragraph and (other or item):
@@ -127,8 +130,11 @@ def wide_in_code(text: str):
 def check(kinds: list[str]) -> int:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split("\n")  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\n")
     found = 0
     for name in sorted(set(listed)):
         path = ROOT / name

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the Python peer (for `tagstream bench --peer benches/peer/run.sh`); its packages are installed once, pinned by hash,
-# into the cache folder ($TAGSTREAM_CACHE, default ~/.cache/tagstream). `run.sh --install` only installs.
+# Runs the Python peer (for `tagstream bench --peer benches/peer/run.sh`); its packages are
+# installed once, pinned by hash, into the cache folder ($TAGSTREAM_CACHE, default
+# ~/.cache/tagstream). `run.sh --install` only installs.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The ablation ladder: from text-pixel matching to trm-ml, one ingredient a step. Takes what run.sh takes and adds its rows to
-# the same file, under the names below.
+# The ablation ladder: from text-pixel matching to trm-ml, one ingredient a step. Takes what run.sh
+# takes and adds its rows to the same file, under the names below.
 #
 #   TAGSTREAM_BENCH_DIR=/path/to/bench SEEDS=0 SETS=36 benches/quality/ladder.sh
 set -euo pipefail

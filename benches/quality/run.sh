@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# The quality table: trains every method on partially labelled Corel5k photos and measures it on the fully labelled dev
-# split. One row a run is appended to benches/quality/corel5k.csv; benches/quality/table.py turns the rows into a table. A run
-# whose row is there already is skipped, so that an interrupted table is finished by the same command; to repeat, name other ROWS.
+# The quality table: trains every method on partially labelled Corel5k photos and measures it on the
+# fully labelled dev split. One row a run is appended to benches/quality/corel5k.csv;
+# benches/quality/table.py turns the rows into a table. A run whose row is there already is skipped,
+# so that an interrupted table is finished by the same command; to repeat, name other ROWS.
 #
 #   TAGSTREAM_BENCH_DIR=/path/to/bench benches/quality/run.sh
 #
-# The folder holds corel5k/ (images.tar, labels.csv, labels74.csv.gz, categories.txt, categories74.txt, splits.csv) and
-# lab-clip/ (encoder.onnx, text_encoder.safetensors, config.json, tokenizer.json). What is run can be narrowed:
+# The folder holds corel5k/ (images.tar, labels.csv, labels74.csv.gz, categories.txt,
+# categories74.txt, splits.csv) and lab-clip/ (encoder.onnx, text_encoder.safetensors, config.json,
+# tokenizer.json). What is run can be narrowed:
 #   METHODS="trm-ml" KNOWN="0.1" SEEDS="0 1" SETS="36" OVERRIDES="distillation.weight=0" NAME=no-kd benches/quality/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."

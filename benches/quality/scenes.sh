@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The demo model on scenes it was not made for: draws pale scenes, trains every method on a part of their labels and measures it on
-# other pale scenes. Needs nothing that is not in the repository. One row a run is appended to benches/quality/scenes.csv; a run
-# whose row is there already is skipped.
+# The demo model on scenes it was not made for: draws pale scenes, trains every method on a part of
+# their labels and measures it on other pale scenes. Needs nothing that is not in the repository.
+# One row a run is appended to benches/quality/scenes.csv; a run whose row is there already is
+# skipped.
 #
 #   METHODS="zero-shot dualcoop trm-ml" KNOWN=0.1 SEEDS="0 1 2" benches/quality/scenes.sh
 set -euo pipefail

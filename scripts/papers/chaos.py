@@ -19,7 +19,9 @@ def figures() -> dict[str, str]:
         "chaos.result_in_words": ", ".join(f"{count} {what}" for what, count in found.items()),
         "chaos.seconds_a_round": fixed(sum(row["seconds"] for row in rounds) / len(rounds)),
         "matrix.cells": fixed(len(cells)),
-        "matrix.clean": fixed(sum(not any(cell[what] for what in (*WRONG, "wrong")) for cell in cells)),
+        "matrix.clean": fixed(
+            sum(not any(cell[what] for what in (*WRONG, "wrong")) for cell in cells)
+        ),
         "matrix.places": fixed(len({cell["cell"].split("=")[0] for cell in cells})),
         "matrix.seconds": fixed(sum(cell["seconds"] for cell in cells)),
         "matrix.minutes": fixed(sum(cell["seconds"] for cell in cells) / 60),

@@ -31,9 +31,17 @@ LADDER = [
     ("positive-coop (text-pixel matching)", "positive-coop", ""),
     ("regions in place of pixels", "trm-ml-base", "regions"),
     ("+ queries", "trm-ml-base", "regions+queries"),
-    ("+ distillation, at full weight", "trm-ml-base", "+distillation (distillation at full weight)"),
+    (
+        "+ distillation, at full weight",
+        "trm-ml-base",
+        "+distillation (distillation at full weight)",
+    ),
     ("+ contrastive loss", "trm-ml-base", "+contrastive (distillation at full weight)"),
-    ("+ prototype pseudo-labels by (unknown share)^2", "trm-ml-base", "distillation-at-full-weight"),
+    (
+        "+ prototype pseudo-labels by (unknown share)^2",
+        "trm-ml-base",
+        "distillation-at-full-weight",
+    ),
     ("the same, distillation by the unknown share: **trm-ml-base**", "trm-ml-base", ""),
     ("soft targets in place of pseudo-labels, + global branch", "trm-ml", "+global"),
     ("+ both memories: **trm-ml**", "trm-ml", ""),
@@ -45,7 +53,11 @@ SCENES = [
     ("trm-ml-base, pseudo-labels at full weight", "trm-ml-base", "pseudo-labels-at-full-weight"),
     ("trm-ml without memories", "trm-ml", "+global"),
     ("trm-ml, memories also in the soft targets", "trm-ml", "memories-in-targets"),
-    ("trm-ml, fixed share of 2/3 for the image memory, no regional memory", "trm-ml", "fixed-memory-share"),
+    (
+        "trm-ml, fixed share of 2/3 for the image memory, no regional memory",
+        "trm-ml",
+        "fixed-memory-share",
+    ),
     ("**trm-ml**", "trm-ml", ""),
 ]
 
@@ -55,7 +67,8 @@ def by_seed(file: str, group: str, method: str, variant: str, known: str) -> dic
     return {
         row["mask_seed"]: float(row["map_plain"])
         for row in table(f"quality/{file}.csv")
-        if (row["set"], row["method"], row["variant"], row["known"]) == (group, method, variant, known)
+        if (row["set"], row["method"], row["variant"], row["known"])
+        == (group, method, variant, known)
     }
 
 
@@ -74,37 +87,59 @@ def of_seed_0(values: dict[str, float]) -> str:
 
 
 def methods(title: str, file: str, group: str, lines, write, known=KNOWN, head=HEAD) -> str:
-    return markdown([title, *head], [
-        [name, *(write(by_seed(file, group, method, variant, share)) for share in known)]
-        for name, method, variant in lines
-    ])  # fmt: skip
+    return markdown(
+        [title, *head],
+        [
+            [name, *(write(by_seed(file, group, method, variant, share)) for share in known)]
+            for name, method, variant in lines
+        ],
+    )
 
 
 TABLES = {
-    "quality.36": lambda: methods("36 categories, dev, plain mAP", "corel5k", "36", CORPUS_36, over_seeds),
+    "quality.36": lambda: methods(
+        "36 categories, dev, plain mAP", "corel5k", "36", CORPUS_36, over_seeds
+    ),
     "quality.74": lambda: methods(
         "74 categories, dev, plain mAP, mask seed 0", "corel5k", "74", CORPUS_74, of_seed_0
     ),
     "quality.ladder": lambda: methods("", "corel5k", "36", LADDER, of_seed_0),
     "quality.scenes": lambda: methods(
-        "plain mAP over 50 categories", "scenes", "pale-1500", SCENES, over_seeds, ["0.1"], ["10 % known"]
+        "plain mAP over 50 categories",
+        "scenes",
+        "pale-1500",
+        SCENES,
+        over_seeds,
+        ["0.1"],
+        ["10 % known"],
     ),
 }
 
 
 def figures() -> dict[str, str]:
     out = {}
-    for name, method in [("trm_ml", "trm-ml"), ("dualcoop", "dualcoop"), ("zero_shot", "zero-shot")]:
-        means = [statistics.mean(by_seed("corel5k", "36", method, "", share).values()) for share in KNOWN]
+    for name, method in [
+        ("trm_ml", "trm-ml"),
+        ("dualcoop", "dualcoop"),
+        ("zero_shot", "zero-shot"),
+    ]:
+        means = [
+            statistics.mean(by_seed("corel5k", "36", method, "", share).values()) for share in KNOWN
+        ]
         out[f"quality.{name}"] = " / ".join(fixed(mean, 1) for mean in means)
         for share, mean in zip(("10", "50", "90"), means):
             out[f"quality.{name}.{share}"] = fixed(mean, 1)
-    seed_0 = lambda variant, share: of_seed_0(by_seed("corel5k", "36", "trm-ml", variant, share))  # noqa: E731
+
+    def seed_0(variant: str, share: str) -> str:
+        return of_seed_0(by_seed("corel5k", "36", "trm-ml", variant, share))
+
+    def scenes(variant: str) -> str:
+        return of_seed_0(by_seed("scenes", "pale-1500", "trm-ml", variant, "0.1"))
+
     out["quality.memories_in_targets.10"] = seed_0("memories-in-targets", "0.1")
     out["quality.no_targets.10"] = seed_0("no-targets", "0.1")
     out["quality.trm_ml_seed_0.10"] = seed_0("", "0.1")
     out["quality.no_memories.10"] = seed_0("+global", "0.1")
-    scenes = lambda variant: of_seed_0(by_seed("scenes", "pale-1500", "trm-ml", variant, "0.1"))  # noqa: E731
     out["quality.scenes.no_memories"] = scenes("+global")
     out["quality.scenes.fixed_share"] = scenes("fixed-memory-share")
     return out

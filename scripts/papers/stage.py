@@ -45,22 +45,34 @@ def milliseconds(value: float) -> str:
 
 
 def case_table() -> str:
-    head = ["case", "(a) model alone", "(b) decoding, per core", "(c) stage", "c/min(a, b x cores)",
-            "c/shared ceiling", "peak MiB", "model, ms CPU", "rest, ms CPU", "p50, p99 ms"]  # fmt: skip
+    head = [
+        "case",
+        "(a) model alone",
+        "(b) decoding, per core",
+        "(c) stage",
+        "c/min(a, b x cores)",
+        "c/shared ceiling",
+        "peak MiB",
+        "model, ms CPU",
+        "rest, ms CPU",
+        "p50, p99 ms",
+    ]
     lines = []
     for row in (row for rows in case_rows().values() for row in rows):
         ceiling, stage, latency = row["ceiling"], row["stage"], row["latency"]
-        lines.append([
-            label(row),
-            rate(ceiling["model_images_per_second"]["median"]),
-            rate(ceiling["decode_images_per_second_per_core"]["median"]),
-            of_spread(stage["images_per_second"]),
-            of_spread(row["stage_over_ceiling_spread"], ratio),
-            ratio(row["stage_over_shared_ceiling"]),
-            fixed(stage["peak_memory_bytes"]["median"] / MIB),
-            *map(milliseconds, processor(row)),
-            f"{fixed(latency['p50_ms'])}, {fixed(latency['p99_ms'])}" if latency else "",
-        ])  # fmt: skip
+        lines.append(
+            [
+                label(row),
+                rate(ceiling["model_images_per_second"]["median"]),
+                rate(ceiling["decode_images_per_second_per_core"]["median"]),
+                of_spread(stage["images_per_second"]),
+                of_spread(row["stage_over_ceiling_spread"], ratio),
+                ratio(row["stage_over_shared_ceiling"]),
+                fixed(stage["peak_memory_bytes"]["median"] / MIB),
+                *map(milliseconds, processor(row)),
+                f"{fixed(latency['p50_ms'])}, {fixed(latency['p99_ms'])}" if latency else "",
+            ]
+        )
     return markdown(head, lines)
 
 
@@ -69,21 +81,25 @@ def peer_table() -> str:
     lines = []
     for row in (row for rows in case_rows().values() for row in rows):
         stage, peer = row["stage"], row["peer"]
-        lines.append([
-            label(row),
-            of_spread(stage["images_per_second"]),
-            of_spread(peer["images_per_second"]),
-            of_spread(row["stage_over_peer"], lambda value: fixed(value, 2)),
-            fixed(stage["peak_memory_bytes"]["median"] / MIB),
-            fixed(peer["peak_memory_bytes"]["median"] / MIB),
-        ])  # fmt: skip
+        lines.append(
+            [
+                label(row),
+                of_spread(stage["images_per_second"]),
+                of_spread(peer["images_per_second"]),
+                of_spread(row["stage_over_peer"], lambda value: fixed(value, 2)),
+                fixed(stage["peak_memory_bytes"]["median"] / MIB),
+                fixed(peer["peak_memory_bytes"]["median"] / MIB),
+            ]
+        )
     return markdown(head, lines)
 
 
 def repetition_ratios(row: dict) -> list[float]:
     """The stage over its slower part, repetition by repetition."""
     measured = zip(row["stage"]["repetitions"], row["ceiling"]["repetitions"])
-    return [run["images_per_second"] / min(alone["model"], alone["decode"]) for run, alone in measured]
+    return [
+        run["images_per_second"] / min(alone["model"], alone["decode"]) for run, alone in measured
+    ]
 
 
 def figures() -> dict[str, str]:
@@ -94,7 +110,9 @@ def figures() -> dict[str, str]:
             stage, latency = row["stage"], row["latency"]
             per_second = stage["images_per_second"]["median"]
             out[f"{name}.images_per_second"] = rate(per_second)
-            out[f"{name}.images_per_second_short"] = fixed(per_second, 0 if per_second >= 100 else 1)
+            out[f"{name}.images_per_second_short"] = fixed(
+                per_second, 0 if per_second >= 100 else 1
+            )
             out[f"{name}.ratio"] = ratio(row["stage_over_ceiling"])
             out[f"{name}.ratio_short"] = fixed(row["stage_over_ceiling"], 2)
             out[f"{name}.over_peer"] = fixed(row["stage_over_peer"]["median"], 2)
@@ -110,7 +128,9 @@ def figures() -> dict[str, str]:
                 sum(cpu[thread] for thread in cpu if thread.startswith(kafka))
             )
             out[f"{name}.cores_busy"] = fixed(stage["cpu_cores_busy"]["median"], 2)
-            shared, least = (row["ceiling"][f"{what}_images_per_second"] for what in ("shared", "least"))
+            shared, least = (
+                row["ceiling"][f"{what}_images_per_second"] for what in ("shared", "least")
+            )
             out[f"{name}.highest_ratio"] = ratio(shared["median"] / least["median"])
             if latency:
                 out[f"{name}.p50_ms"] = fixed(latency["p50_ms"])
@@ -119,7 +139,9 @@ def figures() -> dict[str, str]:
     out["stage.decode_bound.repetitions"] = str(len(decode_bound))
     out["stage.decode_bound.repetitions_from_0_90"] = str(sum(r >= 0.9 for r in decode_bound))
     peers = [row["peer"]["images_per_second"] for row in case_rows()["decode-bound"]]
-    out["stage.decode_bound.peer_span"] = span([peer[end] for peer in peers for end in ("least", "most")])
+    out["stage.decode_bound.peer_span"] = span(
+        [peer[end] for peer in peers for end in ("least", "most")]
+    )
     out |= scale_figures()
     out |= soak_figures("soak", table("runs/soak-1m.csv"))
     out |= soak_figures("soak_before", table("runs/soak-1m-before.csv"))
@@ -132,7 +154,10 @@ def scale_line(cases: list[str]) -> list[str]:
     points = [[row for row in rows if row["case"] == case] for case in cases]
     if not all(points):
         raise SystemExit(f"figures: benches/runs/scale.jsonl lacks a row of {cases}")
-    of = lambda what, write: ", ".join(write(median(map(what, rows))) for rows in points)  # noqa: E731
+
+    def of(what, write) -> str:
+        return ", ".join(write(median(map(what, rows))) for rows in points)
+
     return [
         of(lambda row: row["stage"]["images_per_second"]["median"], fixed),
         of(lambda row: processor(row)[0], lambda v: fixed(v, 1 if v >= 10 else 2)),
@@ -165,17 +190,23 @@ def scale_tiny_table() -> str:
     many = [median(of(f"file-age-ms={age}", files)) for age in ages]
     first = f"{', '.join(fixed(round(i, -3)) for i in images)} images ({rounds} rounds)"
     second = f"{', '.join(map(fixed, many))} files (file age 2, 20, 200, 4,000 ms)"
-    return markdown(SCALE_HEAD, [
-        [first, *scale_line([f"images-for={s}" for s in times])],
-        [second, *scale_line([f"file-age-ms={age}" for age in ages])],
-    ])  # fmt: skip
+    return markdown(
+        SCALE_HEAD,
+        [
+            [first, *scale_line([f"images-for={s}" for s in times])],
+            [second, *scale_line([f"file-age-ms={age}" for age in ages])],
+        ],
+    )
 
 
 def scale_figures() -> dict[str, str]:
     rows = newest_day(jsonl("scale.jsonl"))
     of = lambda case: [row for row in rows if row["case"] == case]  # noqa: E731
     model = lambda case: median(processor(row)[0] for row in of(case))  # noqa: E731
-    mib = lambda case: median(row["stage"]["peak_memory_bytes"]["median"] for row in of(case)) / MIB  # noqa: E731
+
+    def mib(case: str) -> float:
+        return median(row["stage"]["peak_memory_bytes"]["median"] for row in of(case)) / MIB
+
     return {
         "scale.categories_80.model_ms": fixed(model("categories=80"), 1),
         "scale.categories_10000.model_ms": fixed(model("categories=10000"), 1),
@@ -207,7 +238,9 @@ def soak_figures(name: str, rows: list[dict]) -> dict[str, str]:
         f"{name}.handles": span([int(row["handles"]) for row in rows]),
         f"{name}.threads_first": rows[0]["threads"],
         f"{name}.threads_most": str(threads),
-        f"{name}.threads_most_from": fixed(next(int(r["rows"]) for r in rows if int(r["threads"]) == threads)),
+        f"{name}.threads_most_from": fixed(
+            next(int(r["rows"]) for r in rows if int(r["threads"]) == threads)
+        ),
         **{
             f"{name}.mib_at_{count // 1000}k": mib(at(count))
             for count in (97_000, 124_000, 250_000, 577_000, 761_000)

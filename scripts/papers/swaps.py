@@ -17,7 +17,11 @@ def summaries(name: str = "swaps.jsonl") -> list[dict]:
 def build_with_all() -> str:
     """The newest build of which all three kinds were run."""
     rows = summaries()
-    whole = [r["commit"] for r in rows if {o["case"] for o in rows if o["commit"] == r["commit"]} == set(KINDS)]
+    whole = [
+        r["commit"]
+        for r in rows
+        if {o["case"] for o in rows if o["commit"] == r["commit"]} == set(KINDS)
+    ]
     return whole[-1]
 
 
@@ -72,7 +76,11 @@ def ordinary(rows: list[dict]) -> str:
 def messages(rows: list[dict]) -> str:
     wrong = [sum(row[what] for row in rows) for what in ("lost", "doubled", "misordered")]
     sent = {row["messages"] for row in rows}
-    many = f"{len(rows)} x {fixed(sent.pop())}" if len(sent) == 1 else each(rows, lambda r: fixed(r["messages"]))
+    many = (
+        f"{len(rows)} x {fixed(sent.pop())}"
+        if len(sent) == 1
+        else each(rows, lambda r: fixed(r["messages"]))
+    )
     return f"{many}; {', '.join(map(str, wrong))}"
 
 
@@ -84,49 +92,91 @@ def faults(row: dict) -> str:
     return fixed(row["page_faults"]["first_batch_median"])
 
 
-# What is said of the runs of one kind, and of the run of the build before (none where it has no row).
+# What is said of the runs of one kind, and of the run of the build before (none where it has no
+# row).
 LINES = [
     ("messages; lost, doubled, misordered", messages, None),
-    ("images a second in seconds without a swap (median)",
-     lambda rows: each(rows, lambda row: fixed(row["images_per_second"])), None),
-    ("fewer from the pointer's move to 0.25 s after the exchange",
-     lambda rows: each(rows, lambda row: percent(row["around_swaps"]["dip"])),
-     lambda row: percent(row["around_swaps"]["dip"])),
-    ("fewer in the worst second with a swap",
-     lambda rows: each(rows, lambda row: percent(row["dip_worst_second"])),
-     lambda row: percent(row["dip_worst_second"])),
-    ("longest gap between two rows around a swap",
-     lambda rows: each(rows, lambda row: fixed(1000 * row["longest_gap_between_rows_s"])) + " ms",
-     lambda row: fixed(1000 * row["longest_gap_between_rows_s"])),
+    (
+        "images a second in seconds without a swap (median)",
+        lambda rows: each(rows, lambda row: fixed(row["images_per_second"])),
+        None,
+    ),
+    (
+        "fewer from the pointer's move to 0.25 s after the exchange",
+        lambda rows: each(rows, lambda row: percent(row["around_swaps"]["dip"])),
+        lambda row: percent(row["around_swaps"]["dip"]),
+    ),
+    (
+        "fewer in the worst second with a swap",
+        lambda rows: each(rows, lambda row: percent(row["dip_worst_second"])),
+        lambda row: percent(row["dip_worst_second"]),
+    ),
+    (
+        "longest gap between two rows around a swap",
+        lambda rows: (
+            each(rows, lambda row: fixed(1000 * row["longest_gap_between_rows_s"])) + " ms"
+        ),
+        lambda row: fixed(1000 * row["longest_gap_between_rows_s"]),
+    ),
     ("processor time to load, try and warm (median)", loading, None),
-    ("pointer moved to model exchanged: median, longest", seconds, lambda row: seconds([row]).removesuffix(" s")),
-    ("a worker's first batch / median of its size and model: median, largest",
-     lambda rows: worst(rows, "first_batch_over_median"),
-     lambda row: worst([row], "first_batch_over_median")),
+    (
+        "pointer moved to model exchanged: median, longest",
+        seconds,
+        lambda row: seconds([row]).removesuffix(" s"),
+    ),
+    (
+        "a worker's first batch / median of its size and model: median, largest",
+        lambda rows: worst(rows, "first_batch_over_median"),
+        lambda row: worst([row], "first_batch_over_median"),
+    ),
     ("above twice the median: first batches", above_two, lambda row: above_two([row])),
     ("above twice the median: all batches", ordinary, lambda row: ordinary([row]).split(" of")[0]),
-    ("a swap's first batches, median of the four workers: largest",
-     lambda rows: two(max(row["swaps_median_first_batch_over_median"]["largest"] for row in rows)),
-     lambda row: two(row["swaps_median_first_batch_over_median"]["largest"])),
-    ("the same batches' processor time / median: median, largest",
-     lambda rows: worst(rows, "first_batch_processor_over_median"),
-     lambda row: worst([row], "first_batch_processor_over_median")),
-    ("page faults of a first batch (median)",
-     lambda rows: span([row["page_faults"]["first_batch_median"] for row in rows]), faults),
-    ("resident MiB before, after the last swap, most",
-     lambda rows: " and ".join(map(resident, rows)), resident),
-    ("slope over the swaps, MiB a swap",
-     lambda rows: each(rows, lambda row: fixed(row["rss_mib_slope_per_swap"], 1)),
-     lambda row: fixed(row["rss_mib_slope_per_swap"], 1)),
-]  # fmt: skip
-SHORT = ["messages;", "fewer from", "longest gap", "pointer moved", "above twice the median: first", "resident MiB"]
+    (
+        "a swap's first batches, median of the four workers: largest",
+        lambda rows: two(
+            max(row["swaps_median_first_batch_over_median"]["largest"] for row in rows)
+        ),
+        lambda row: two(row["swaps_median_first_batch_over_median"]["largest"]),
+    ),
+    (
+        "the same batches' processor time / median: median, largest",
+        lambda rows: worst(rows, "first_batch_processor_over_median"),
+        lambda row: worst([row], "first_batch_processor_over_median"),
+    ),
+    (
+        "page faults of a first batch (median)",
+        lambda rows: span([row["page_faults"]["first_batch_median"] for row in rows]),
+        faults,
+    ),
+    (
+        "resident MiB before, after the last swap, most",
+        lambda rows: " and ".join(map(resident, rows)),
+        resident,
+    ),
+    (
+        "slope over the swaps, MiB a swap",
+        lambda rows: each(rows, lambda row: fixed(row["rss_mib_slope_per_swap"], 1)),
+        lambda row: fixed(row["rss_mib_slope_per_swap"], 1),
+    ),
+]
+SHORT = [
+    "messages;",
+    "fewer from",
+    "longest gap",
+    "pointer moved",
+    "above twice the median: first",
+    "resident MiB",
+]
 
 
 def lines(with_before: bool) -> list[list[str]]:
     of = runs()
     out = []
     for title, now, then in LINES:
-        cells = [now(of[kind]) + (f" ({then(before(kind))})" if then and with_before else "") for kind in KINDS]
+        cells = [
+            now(of[kind]) + (f" ({then(before(kind))})" if then and with_before else "")
+            for kind in KINDS
+        ]
         out.append([title, *cells])
     return out
 
@@ -142,29 +192,54 @@ def short_table() -> str:
 
 def later_table() -> str:
     """All other runs of that build and of later ones."""
-    head = ["build", "kind", "swaps", "messages; lost, doubled, misordered", "fewer around swaps", "longest gap, ms",
-            "first batches above twice the median, largest", "all batches above", "resident MiB before, after the last, most"]  # fmt: skip
+    head = [
+        "build",
+        "kind",
+        "swaps",
+        "messages; lost, doubled, misordered",
+        "fewer around swaps",
+        "longest gap, ms",
+        "first batches above twice the median, largest",
+        "all batches above",
+        "resident MiB before, after the last, most",
+    ]
     rows = summaries()
     first = min(i for i, row in enumerate(rows) if row["commit"] == build_with_all())
     known = [row for of in runs().values() for row in of]
     others = [row for row in rows[first:] if row not in known]
-    return markdown(head, [[
-        f"`{row['commit']}`", row["case"], str(row["swaps"]), messages([row]).removeprefix("1 x "),
-        percent(row["around_swaps"]["dip"]), fixed(1000 * row["longest_gap_between_rows_s"]),
-        f"{above_two([row])}, {two(row['first_batch_over_median']['largest'])}", ordinary([row]), resident(row),
-    ] for row in others])  # fmt: skip
+    return markdown(
+        head,
+        [
+            [
+                f"`{row['commit']}`",
+                row["case"],
+                str(row["swaps"]),
+                messages([row]).removeprefix("1 x "),
+                percent(row["around_swaps"]["dip"]),
+                fixed(1000 * row["longest_gap_between_rows_s"]),
+                f"{above_two([row])}, {two(row['first_batch_over_median']['largest'])}",
+                ordinary([row]),
+                resident(row),
+            ]
+            for row in others
+        ],
+    )
 
 
 def figures() -> dict[str, str]:
     rows = [row for of in runs().values() for row in of]
-    largest = lambda batches, what="largest": two(max(row[batches][what] for row in rows))  # noqa: E731
+
+    def largest(batches: str, what: str = "largest") -> str:
+        return two(max(row[batches][what] for row in rows))
+
     return {
         "swaps.build": build_with_all(),
         "swaps.largest_of_a_swap": largest("swaps_median_first_batch_over_median"),
         "swaps.largest_work": largest("first_batch_processor_over_median"),
         "swaps.ordinary_work_p99": largest("ordinary_batch_processor_over_median", "p99"),
         "swaps.head.fewer": span([100 * r["around_swaps"]["dip"] for r in runs()["head"]]) + " %",
-        "swaps.encoder.fewer": span([100 * r["around_swaps"]["dip"] for r in runs()["encoder"]]) + " %",
+        "swaps.encoder.fewer": span([100 * r["around_swaps"]["dip"] for r in runs()["encoder"]])
+        + " %",
     }
 
 

@@ -8,16 +8,25 @@ SIZES = [(36, 49, 256), (80, 49, 256), (36, 196, 256), (36, 49, 512), (80, 196, 
 
 def step_table() -> str:
     rows = jsonl("training-step.jsonl")
-    head = ["categories, positions, D", "tagstream", "PyTorch, same savings", "ratio within a round"]
+    head = [
+        "categories, positions, D",
+        "tagstream",
+        "PyTorch, same savings",
+        "ratio within a round",
+    ]
     lines = []
     for size in SIZES:
         of = [row for row in rows if (row["categories"], row["positions"], row["dim"]) == size]
-        sides = [[r for r in of if (r["framework"] == "tagstream") == ours] for ours in (True, False)]
+        sides = [
+            [r for r in of if (r["framework"] == "tagstream") == ours] for ours in (True, False)
+        ]
         cells = []
         for side in sides:
             times = [row["median_ms"] for row in side]
             fastest = min(row["fastest_ms"] for row in side)
-            cells.append(f"{spread(median(times), min(times), max(times), fixed)}, {fixed(fastest)}")
+            cells.append(
+                f"{spread(median(times), min(times), max(times), fixed)}, {fixed(fastest)}"
+            )
         theirs = {row["round"]: row["median_ms"] for row in sides[1]}
         ratios = [row["median_ms"] / theirs[row["round"]] for row in sides[0]]
         two = lambda value: fixed(value, 2)  # noqa: E731
@@ -45,26 +54,61 @@ def whole_table() -> str:
     lines = []
     for what, calibrated in [
         ("`train --no-calibration`, features cached", False),
-        ("`train` with calibration, which trains a second head without a fifth of the images", True),
+        (
+            "`train` with calibration, which trains a second head without a fifth of the images",
+            True,
+        ),
     ]:
         rows = whole(calibrated)
         walls = ", ".join(fixed(wall, 1) for wall in sorted(row["wall_s"] for row in rows))
         works = span([row["user_s"] + row["system_s"] for row in rows])
-        lines.append([f"{what}, {len(rows)} runs", walls, works, span([row["peak_mib"] for row in rows])])
+        lines.append(
+            [f"{what}, {len(rows)} runs", walls, works, span([row["peak_mib"] for row in rows])]
+        )
     row = retraining()
-    parts = f"features {row['retrain_features_s']}, training {row['retrain_training_s']}, judging {row['retrain_judging_s']}"
-    lines.append(["`retrain` from label events, a fifth of the photos held out, no features cached, one run",
-                  f"{row['retrain_total_s']}: {parts}", "", row["retrain_peak_mib"]])  # fmt: skip
+    parts = ", ".join(
+        f"{part} {row[f'retrain_{part}_s']}" for part in ("features", "training", "judging")
+    )
+    lines.append(
+        [
+            "`retrain` from label events, a fifth of the photos held out, no features cached, "
+            "one run",
+            f"{row['retrain_total_s']}: {parts}",
+            "",
+            row["retrain_peak_mib"],
+        ]
+    )
     return markdown(head, lines)
 
 
 def retraining_table() -> str:
-    head = ["known", "mask seed", "build", "zero-shot", "retrained", "trained", "retraining, s", "peak MiB", "load at the start", "exit code"]
+    head = [
+        "known",
+        "mask seed",
+        "build",
+        "zero-shot",
+        "retrained",
+        "trained",
+        "retraining, s",
+        "peak MiB",
+        "load at the start",
+        "exit code",
+    ]
     lines = []
     for row in retrainings():
         maps = [fixed(float(row[f"map_{what}"]), 2) for what in ("zero_shot", "retrain", "train")]
-        lines.append([f"{float(row['known']):.0%}".replace("%", " %"), row["mask_seed"], f"`{row['commit']}`", *maps,
-                      row["retrain_total_s"], row["retrain_peak_mib"], fixed(float(row["load"])), row["exit_code"]])  # fmt: skip
+        lines.append(
+            [
+                f"{float(row['known']):.0%}".replace("%", " %"),
+                row["mask_seed"],
+                f"`{row['commit']}`",
+                *maps,
+                row["retrain_total_s"],
+                row["retrain_peak_mib"],
+                fixed(float(row["load"])),
+                row["exit_code"],
+            ]
+        )
     return markdown(head, lines)
 
 
@@ -92,4 +136,8 @@ def figures() -> dict[str, str]:
     }
 
 
-TABLES = {"training.step": step_table, "training.whole": whole_table, "retraining": retraining_table}
+TABLES = {
+    "training.step": step_table,
+    "training.whole": whole_table,
+    "retraining": retraining_table,
+}
