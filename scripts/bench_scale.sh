@@ -22,7 +22,8 @@ model() { # categories, embedding, shape
     [ -d "$work/model-$1-$2" ] && return
     "$python" "$root/benches/random_clip.py" "$work/clip-$2" --shape "${3:-vit-small}" --dim "$2"
     seq -f 'category %g' "$1" >"$work/$1.txt"
-    "$tagstream" init --clip "$work/clip-$2" --categories "$work/$1.txt" --out "$work/model-$1-$2" 2>/dev/null
+    "$tagstream" init --clip "$work/clip-$2" --categories "$work/$1.txt" \
+        --out "$work/model-$1-$2" 2>/dev/null
     rm -rf "$work/clip-$2"
 }
 
@@ -30,7 +31,8 @@ point() { # case, model, more arguments
     local case=$1 model=$2; shift 2
     echo "== $case" >&2
     # shellcheck disable=SC2086
-    (cd "$root" && ${RUNNER:-} "$tagstream" bench --case "$case" --model "$model" --megapixels 0.1 --pictures 64 \
+    (cd "$root" && ${RUNNER:-} "$tagstream" bench --case "$case" --model "$model" --megapixels 0.1 \
+        --pictures 64 \
         --repeat 1 --seconds "${SECONDS_EACH:-5}" --latency-load 0 --log "$log" "$@")
 }
 
@@ -42,7 +44,9 @@ round() { # axis: each of its points once
         for s in 3 12 48; do SECONDS_EACH=$s point "images-for=$s" "$work/model-20-64"; done
         ;;
     categories)
-        for c in 20 80 1000 10000; do model "$c" 256; point "categories=$c" "$work/model-$c-256"; done
+        for c in 20 80 1000 10000; do
+            model "$c" 256; point "categories=$c" "$work/model-$c-256"
+        done
         ;;
     embedding)
         for d in 64 256 512 1024; do model 80 "$d"; point "embedding=$d" "$work/model-80-$d"; done

@@ -16,8 +16,11 @@ echo "== links and file names in documents"; scripts/links.py
 echo "== a reason for every dependency"; scripts/dependencies.py
 echo "== cargo fmt"; cargo fmt --check
 echo "== clippy, default features"; cargo clippy --locked --quiet --all-targets -- -D warnings
-echo "== clippy, all features"; cargo clippy --locked --quiet --all-targets --all-features -- -D warnings
-echo "== rustdoc"; RUSTDOCFLAGS="-D warnings" cargo doc --locked --quiet --no-deps --document-private-items
+echo "== clippy, all features"
+cargo clippy --locked --quiet --all-targets --all-features -- -D warnings
+echo "== rustdoc"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --quiet --no-deps --document-private-items
 # The licences of other platforms' crates are looked at, too; nothing above has fetched those.
 cargo fetch --locked --quiet
-echo "== cargo deny: licences, bans, sources"; cargo deny --offline --log-level error check licenses bans sources
+echo "== cargo deny: licences, bans, sources"
+cargo deny --offline --log-level error check licenses bans sources

@@ -20,7 +20,8 @@ said=$(mktemp); without_gpu=$(mktemp)
 trap 'rm -f "$said" "$without_gpu"; scripts/kafka.sh stop; scripts/s3.sh stop' EXIT
 
 step "suites on the embedded broker and the local disk"
-$cargo --test e2e --test suite --quiet -- --skip real_s3 --skip cannot_be_written_to | tee "$without_gpu"
+$cargo --test e2e --test suite --quiet -- --skip real_s3 --skip cannot_be_written_to \
+    | tee "$without_gpu"
 
 step "the end-to-end suite on a real Apache Kafka and a real S3 server"
 TAGSTREAM_TEST_KAFKA=$(scripts/kafka.sh start)
@@ -42,7 +43,8 @@ diagonal=${TAGSTREAM_MATRIX_SEED:-$(git rev-list --count HEAD 2>/dev/null || ech
 step "kill matrix, diagonal $diagonal"
 chaos --matrix short --seed "$diagonal" --partitions 2
 step "a put that overwrites, which the checker must find"
-chaos --expect-broken --rounds 20 --seed "$seed" --partitions 4 --only FrozenPut --failpoints sabotage.put.overwrite=on
+chaos --expect-broken --rounds 20 --seed "$seed" --partitions 4 --only FrozenPut \
+    --failpoints sabotage.put.overwrite=on
 step "offsets committed before the put and trusted, which the checker must find"
 chaos --expect-broken --rounds 20 --seed "$seed" --partitions 4 --only Kill \
     --failpoints sabotage.commit.early=on,put.before=delay1500,sabotage.resume.trust=on

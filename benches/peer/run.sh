@@ -12,7 +12,8 @@ if [ ! -f "$venv/.complete" ]; then
     echo "run.sh: installing the peer's packages" >&2
     rm -rf "$venv"
     python3 -m venv "$venv"
-    "$venv/bin/pip" --disable-pip-version-check install -q --require-hashes --only-binary=:all: -r "$here/requirements.txt" >&2 \
+    "$venv/bin/pip" --disable-pip-version-check install -q --require-hashes --only-binary=:all: \
+        -r "$here/requirements.txt" >&2 \
         || { echo "run.sh: pip could not install the peer's packages" >&2; exit 1; }
     touch "$venv/.complete"
 fi

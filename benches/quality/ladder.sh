@@ -7,7 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 step() { METHODS=$1 NAME=$2 OVERRIDES=$3 ./run.sh; }
 step positive-coop "" ""
-step trm-ml-base "regions" "query.enabled=false distillation.weight=0 contrastive.weight=0 pseudo.form=none"
+step trm-ml-base "regions" \
+    "query.enabled=false distillation.weight=0 contrastive.weight=0 pseudo.form=none"
 step trm-ml-base "regions+queries" "distillation.weight=0 contrastive.weight=0 pseudo.form=none"
 step trm-ml-base "+distillation" "contrastive.weight=0 pseudo.form=none"
 step trm-ml-base "+contrastive" "pseudo.form=none"
