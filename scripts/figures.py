@@ -9,6 +9,7 @@ In Markdown a figure stands between `<!-- figure:NAME -->` and `<!-- /figure -->
 `<!-- table:NAME -->` and `<!-- /table -->` on lines of their own. scripts/papers/ makes them.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -39,8 +40,10 @@ def brought_up_to_date(path: Path, text: str, rows: dict, wrong: list[str]) -> s
     """The document with the rows' figures; what was wrong in it goes into `wrong`."""
 
     def replaced(mark: re.Match) -> str:
-        where = f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, mark.start()) + 1}"
         kind, name, said = mark["kind"], mark["name"], mark["said"]
+        at = mark.start("said") if name in rows[kind] else mark.start()
+        at += len(os.path.commonprefix([said, rows[kind].get(name, said)]))
+        where = f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, at) + 1}"
         if name not in rows[kind]:
             sys.exit(f"{where}: there is no {kind} of the name {name} (scripts/figures.py --list)")
         right = rows[kind][name]

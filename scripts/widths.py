@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 100
-# What is looked at unless a call names other kinds.
+# What is looked at unless a call names other kinds; `.rs` belongs here once its lines are narrow.
 KINDS = [".md", ".py", ".sh"]
 # Written from Rust source, which has the lines' lengths.
 GENERATED = {"docs/metrics.md"}
@@ -123,7 +123,9 @@ def wide_in_markdown(text: str):
 
 def wide_in_code(text: str):
     for number, line in enumerate(text.split("\n"), 1):
-        if len(line) > WIDTH:
+        # Rows of tables in Rust's doc comments, which are Markdown.
+        table = re.match(r"\s*//[/!] \|", line)
+        if len(line) > WIDTH and not table:
             yield number, len(line)
 
 
