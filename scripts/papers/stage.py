@@ -148,60 +148,57 @@ def figures() -> dict[str, str]:
     return out
 
 
-def scale_line(cases: list[str]) -> list[str]:
-    """The medians of some points' rounds, point beside point."""
-    rows = newest_day(jsonl("scale.jsonl"))
-    points = [[row for row in rows if row["case"] == case] for case in cases]
-    if not all(points):
-        raise SystemExit(f"figures: benches/runs/scale.jsonl lacks a row of {cases}")
+SCALE_HEAD = ["", "images/s", "model, ms CPU an image", "the rest, ms CPU", "peak MiB", "rounds"]
 
-    def of(what, write) -> str:
-        return ", ".join(write(median(map(what, rows))) for rows in points)
 
+def scale_line(title: str, rows: list[dict]) -> list[str]:
+    """The medians of a point's rounds."""
+    if not rows:
+        raise SystemExit(f"figures: benches/runs/scale.jsonl has no row for {title}")
+    model, rest = (median(processor(row)[part] for row in rows) for part in (0, 1))
     return [
-        of(lambda row: row["stage"]["images_per_second"]["median"], fixed),
-        of(lambda row: processor(row)[0], lambda v: fixed(v, 1 if v >= 10 else 2)),
-        of(lambda row: processor(row)[1], lambda v: fixed(v, 2)),
-        of(lambda row: row["stage"]["peak_memory_bytes"]["median"] / MIB, fixed),
+        title,
+        fixed(median(row["stage"]["images_per_second"]["median"] for row in rows)),
+        fixed(model, 1 if model >= 10 else 2),
+        fixed(rest, 2),
+        fixed(median(row["stage"]["peak_memory_bytes"]["median"] for row in rows) / MIB),
+        str(len(rows)),
     ]
 
 
-SCALE_HEAD = ["", "images a second", "model, ms CPU an image", "the rest, ms CPU", "peak MiB"]
+def scale_rows(case: str) -> list[dict]:
+    return [row for row in newest_day(jsonl("scale.jsonl")) if row["case"] == case]
 
 
 def scale_table() -> str:
-    lines = []
-    for title, axis, points in [
-        ("categories 20, 80, 1,000, 10,000 (D = 256)", "categories", [20, 80, 1000, 10000]),
-        ("embedding 64, 256, 512, 1,024 (80 categories)", "embedding", [64, 256, 512, 1024]),
-        ("partitions 1, 64, 512", "partitions", [1, 64, 512]),
-    ]:
-        lines.append([title, *scale_line([f"{axis}={point}" for point in points])])
-    return markdown(SCALE_HEAD, lines)
+    points = [
+        *((f"{c:,} categories (D = 256)", f"categories={c}") for c in (20, 80, 1000, 10000)),
+        *((f"embedding {d:,} (80 categories)", f"embedding={d}") for d in (64, 256, 512, 1024)),
+        *(
+            (f"{p} partition{'s' * (p > 1)} (80 categories)", f"partitions={p}")
+            for p in (1, 64, 512)
+        ),
+    ]
+    return markdown(SCALE_HEAD, [scale_line(title, scale_rows(case)) for title, case in points])
 
 
 def scale_tiny_table() -> str:
-    rows = newest_day(jsonl("scale.jsonl"))
-    of = lambda case, what: [what(row) for row in rows if row["case"] == case]  # noqa: E731
-    times, ages = [3, 12, 48], [2, 20, 200, 4000]
-    images = [median(of(f"images-for={s}", lambda row: row["images"])) for s in times]
-    rounds = ", ".join(str(len(of(f"images-for={s}", len))) for s in times)
-    files = lambda row: median(r["files"] for r in row["stage"]["repetitions"])  # noqa: E731
-    many = [median(of(f"file-age-ms={age}", files)) for age in ages]
-    first = f"{', '.join(fixed(round(i, -3)) for i in images)} images ({rounds} rounds)"
-    second = f"{', '.join(map(fixed, many))} files (file age 2, 20, 200, 4,000 ms)"
-    return markdown(
-        SCALE_HEAD,
-        [
-            [first, *scale_line([f"images-for={s}" for s in times])],
-            [second, *scale_line([f"file-age-ms={age}" for age in ages])],
-        ],
-    )
+    lines = []
+    for seconds in (3, 12, 48):
+        rows = scale_rows(f"images-for={seconds}")
+        images = fixed(round(median(row["images"] for row in rows), -3))
+        lines.append(scale_line(f"{images} images in one run", rows))
+    for age in (2, 20, 200, 4000):
+        rows = scale_rows(f"file-age-ms={age}")
+        runs = [run for row in rows for run in row["stage"]["repetitions"]]
+        files, images = (median(run[what] for run in runs) for what in ("files", "images"))
+        title = f"files of {fixed(age)} ms: {fixed(files)} for {fixed(round(images, -2))} images"
+        lines.append(scale_line(title, rows))
+    return markdown(SCALE_HEAD, lines)
 
 
 def scale_figures() -> dict[str, str]:
-    rows = newest_day(jsonl("scale.jsonl"))
-    of = lambda case: [row for row in rows if row["case"] == case]  # noqa: E731
+    of = scale_rows
     model = lambda case: median(processor(row)[0] for row in of(case))  # noqa: E731
 
     def mib(case: str) -> float:

@@ -102,12 +102,12 @@ LINES = [
         None,
     ),
     (
-        "fewer from the pointer's move to 0.25 s after the exchange",
+        "images a second: fewer from the pointer's move to 0.25 s after the exchange",
         lambda rows: each(rows, lambda row: percent(row["around_swaps"]["dip"])),
         lambda row: percent(row["around_swaps"]["dip"]),
     ),
     (
-        "fewer in the worst second with a swap",
+        "images a second: fewer in the worst second with a swap",
         lambda rows: each(rows, lambda row: percent(row["dip_worst_second"])),
         lambda row: percent(row["dip_worst_second"]),
     ),
@@ -129,8 +129,16 @@ LINES = [
         lambda rows: worst(rows, "first_batch_over_median"),
         lambda row: worst([row], "first_batch_over_median"),
     ),
-    ("above twice the median: first batches", above_two, lambda row: above_two([row])),
-    ("above twice the median: all batches", ordinary, lambda row: ordinary([row]).split(" of")[0]),
+    (
+        "a worker's first batches that took more than twice the median",
+        above_two,
+        lambda row: above_two([row]),
+    ),
+    (
+        "all batches that took more than twice the median",
+        ordinary,
+        lambda row: ordinary([row]).split(" of")[0],
+    ),
     (
         "a swap's first batches, median of the four workers: largest",
         lambda rows: two(
@@ -161,10 +169,10 @@ LINES = [
 ]
 SHORT = [
     "messages;",
-    "fewer from",
+    "images a second: fewer from",
     "longest gap",
     "pointer moved",
-    "above twice the median: first",
+    "a worker's first batches that",
     "resident MiB",
 ]
 
