@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import statistics
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
@@ -46,5 +47,5 @@ def median(values) -> float:
 
 def markdown(head: list[str], lines: list[list[str]]) -> str:
     written = ["| " + " | ".join(cells) + " |" for cells in [head, *lines]]
-    written[0] = written[0].replace("|  |", "| |")
+    written[0] = re.sub(r"\|  (?=\|)", "| ", written[0])
     return "\n".join([written[0], "|" + "---|" * len(head), *written[1:]])

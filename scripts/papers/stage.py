@@ -245,7 +245,23 @@ def soak_figures(name: str, rows: list[dict]) -> dict[str, str]:
     }
 
 
+def soak_table() -> str:
+    said = soak_figures("soak", table("runs/soak-1m.csv"))
+    of = {name.removeprefix("soak."): value for name, value in said.items()}
+    at = [("124,000", "124k"), ("250,000", "250k"), ("577,000", "577k"), ("761,000", "761k")]
+    memory = ", ".join(f"{of[f'mib_at_{short}']} at {rows} rows" for rows, short in at)
+    threads = f"{of['threads_first']} at the start, {of['threads_most']} from row "
+    return markdown(["", ""], [
+        ["rows, dead letters, files", f"{of['rows']}, {of['dead_letters']}, {of['files']}"],
+        ["time", f"{of['seconds']} s, {of['rows_per_second']} rows/s"],
+        ["file handles", of["handles"]],
+        ["threads", threads + of["threads_most_from"] + " on"],
+        ["resident memory, MiB", f"{memory}, {of['end_mib']} at the end"],
+    ])  # fmt: skip
+
+
 TABLES = {
+    "soak": soak_table,
     "stage.cases": case_table,
     "stage.peer": peer_table,
     "scale": scale_table,
