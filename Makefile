@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint chaos chaos-matrix chaos-sabotage bench bench-scale bench-steps
+.PHONY: help build demo test figures lint chaos chaos-matrix chaos-sabotage bench bench-scale bench-steps
 
 ROUNDS ?= 20
 SEED ?= 1
@@ -26,7 +26,10 @@ demo: ## The whole loop on an embedded broker and the bundled demo model
 test: ## Install what is missing and run all tests, those on a real Kafka and a real S3 server too
 	@scripts/test.sh
 
-lint: ## Formatting, clippy, rustdoc, licences and sources
+figures: ## Write the documents' figures, tables and plot from benches/
+	@scripts/figures.py
+
+lint: ## Formatting, clippy, rustdoc, licences, sources, and what the documents say
 	@scripts/lint.sh
 
 chaos: ## ROUNDS=n SEED=s BROKERS=1|3: faults on real servers, and an independent checker

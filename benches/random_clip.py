@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""CLIP weights of a chosen size, drawn at random: for timings, which do not depend on the weights. Transformers are written in Hugging
-Face's layout, ResNets in OpenCLIP's.
+"""CLIP weights of a chosen size, drawn at random: for timings, which do not depend on the weights.
+Transformers are written in Hugging Face's layout, ResNets in OpenCLIP's.
 
-    python benches/random_clip.py OUT --shape vit-b-16|vit-small|vit-tiny|vit-nano|rn101|rn-tiny [--dim D] [--seed S]
-    tagstream init --clip OUT --categories FILE --out BUNDLE
+    python benches/random_clip.py OUT --shape vit-b-16|vit-small|vit-tiny|vit-nano|rn101|rn-tiny
+    [--dim D] [--seed S] tagstream init --clip OUT --categories FILE --out BUNDLE
 
 Needs numpy. The tokenizer is that of the demo model.
 """
+
 import argparse
 import json
 import pathlib
@@ -32,10 +33,14 @@ TEXT_WIDTH, TEXT_LAYERS = 64, 1
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--shape", choices=[*SHAPES, *RESNETS], required=True)
-    parser.add_argument("--dim", type=int, help="size of the joint space; default: that of the shape")
+    parser.add_argument(
+        "--dim", type=int, help="size of the joint space; default: that of the shape"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -48,7 +53,9 @@ class Weights:
         self.tensors: dict[str, np.ndarray] = {}
 
     def normal(self, name: str, *shape: int, spread: float) -> None:
-        self.tensors[name] = self.random.standard_normal(shape, dtype=np.float32) * np.float32(spread)
+        self.tensors[name] = self.random.standard_normal(shape, dtype=np.float32) * np.float32(
+            spread
+        )
 
     def linear(self, name: str, outputs: int, inputs: int, bias: bool = True) -> None:
         self.normal(f"{name}.weight", outputs, inputs, spread=inputs**-0.5)
@@ -59,8 +66,12 @@ class Weights:
         self.tensors[f"{name}.weight"] = np.ones(width, np.float32)
         self.tensors[f"{name}.bias"] = np.zeros(width, np.float32)
 
-    def convolution(self, name: str, norm: str, outputs: int, inputs: int, side: int, gain: float = 1.0) -> None:
-        self.normal(f"{name}.weight", outputs, inputs, side, side, spread=(inputs * side**2) ** -0.5)
+    def convolution(
+        self, name: str, norm: str, outputs: int, inputs: int, side: int, gain: float = 1.0
+    ) -> None:
+        self.normal(
+            f"{name}.weight", outputs, inputs, side, side, spread=(inputs * side**2) ** -0.5
+        )
         self.tensors[f"{norm}.weight"] = np.full(outputs, gain, np.float32)
         self.normal(f"{norm}.bias", outputs, spread=0.1)
         self.tensors[f"{norm}.running_mean"] = np.zeros(outputs, np.float32)
@@ -90,7 +101,11 @@ class Weights:
     def save(self, path: pathlib.Path) -> None:
         header, at = {}, 0
         for name, tensor in self.tensors.items():
-            header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [at, at + tensor.nbytes]}
+            header[name] = {
+                "dtype": "F32",
+                "shape": list(tensor.shape),
+                "data_offsets": [at, at + tensor.nbytes],
+            }
             at += tensor.nbytes
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
@@ -106,14 +121,28 @@ def transformer(args: argparse.Namespace, weights: Weights, vocabulary: dict[str
     text_width, text_layers = TEXT_WIDTH, TEXT_LAYERS
     vision = "vision_model"
     weights.normal(f"{vision}.embeddings.class_embedding", width, spread=1.0)
-    weights.normal(f"{vision}.embeddings.patch_embedding.weight", width, 3, patch, patch, spread=(3 * patch**2) ** -0.5)
-    weights.normal(f"{vision}.embeddings.position_embedding.weight", (side // patch) ** 2 + 1, width, spread=0.1)
+    weights.normal(
+        f"{vision}.embeddings.patch_embedding.weight",
+        width,
+        3,
+        patch,
+        patch,
+        spread=(3 * patch**2) ** -0.5,
+    )
+    weights.normal(
+        f"{vision}.embeddings.position_embedding.weight",
+        (side // patch) ** 2 + 1,
+        width,
+        spread=0.1,
+    )
     weights.norm(f"{vision}.pre_layrnorm", width)
     weights.layers(vision, layers, width)
     weights.norm(f"{vision}.post_layernorm", width)
     weights.linear("visual_projection", dim, width, bias=False)
     text = "text_model"
-    weights.normal(f"{text}.embeddings.token_embedding.weight", len(vocabulary), text_width, spread=1.0)
+    weights.normal(
+        f"{text}.embeddings.token_embedding.weight", len(vocabulary), text_width, spread=1.0
+    )
     weights.normal(f"{text}.embeddings.position_embedding.weight", 77, text_width, spread=0.1)
     weights.layers(text, text_layers, text_width)
     weights.norm(f"{text}.final_layer_norm", text_width)
@@ -125,13 +154,24 @@ def transformer(args: argparse.Namespace, weights: Weights, vocabulary: dict[str
         "model_type": "clip",
         "projection_dim": dim,
         "text_config": {
-            "vocab_size": len(vocabulary), "hidden_size": text_width, "intermediate_size": 4 * text_width,
-            "num_hidden_layers": text_layers, "num_attention_heads": 2, "max_position_embeddings": 77,
-            "projection_dim": dim, "bos_token_id": last - 1, "eos_token_id": last,
+            "vocab_size": len(vocabulary),
+            "hidden_size": text_width,
+            "intermediate_size": 4 * text_width,
+            "num_hidden_layers": text_layers,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 77,
+            "projection_dim": dim,
+            "bos_token_id": last - 1,
+            "eos_token_id": last,
         },
         "vision_config": {
-            "hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers,
-            "num_attention_heads": heads, "image_size": side, "patch_size": patch, "projection_dim": dim,
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "image_size": side,
+            "patch_size": patch,
+            "projection_dim": dim,
         },
     }
 
@@ -139,7 +179,9 @@ def transformer(args: argparse.Namespace, weights: Weights, vocabulary: dict[str
 def resnet(args: argparse.Namespace, weights: Weights, vocabulary: dict[str, int]) -> dict:
     width, stages, side, dim = RESNETS[args.shape]
     dim = args.dim or dim
-    for i, (inputs, outputs) in enumerate([(3, width // 2), (width // 2, width // 2), (width // 2, width)], start=1):
+    for i, (inputs, outputs) in enumerate(
+        [(3, width // 2), (width // 2, width // 2), (width // 2, width)], start=1
+    ):
         weights.convolution(f"visual.conv{i}", f"visual.bn{i}", outputs, inputs, 3, gain=1.4)
     inputs = width
     for stage, blocks in enumerate(stages):
@@ -151,11 +193,18 @@ def resnet(args: argparse.Namespace, weights: Weights, vocabulary: dict[str, int
             # What a block adds is small, or the sum would grow through 33 of them.
             weights.convolution(f"{name}.conv3", f"{name}.bn3", planes * 4, planes, 1, gain=0.3)
             if block == 0:
-                weights.convolution(f"{name}.downsample.0", f"{name}.downsample.1", planes * 4, inputs, 1)
+                weights.convolution(
+                    f"{name}.downsample.0", f"{name}.downsample.1", planes * 4, inputs, 1
+                )
             inputs = planes * 4
     pool = "visual.attnpool"
     weights.normal(f"{pool}.positional_embedding", (side // 32) ** 2 + 1, inputs, spread=0.1)
-    for part, outputs in (("q_proj", inputs), ("k_proj", inputs), ("v_proj", inputs), ("c_proj", dim)):
+    for part, outputs in (
+        ("q_proj", inputs),
+        ("k_proj", inputs),
+        ("v_proj", inputs),
+        ("c_proj", dim),
+    ):
         weights.linear(f"{pool}.{part}", outputs, inputs)
     weights.normal("token_embedding.weight", len(vocabulary), TEXT_WIDTH, spread=1.0)
     weights.normal("positional_embedding", 77, TEXT_WIDTH, spread=0.1)
@@ -164,10 +213,16 @@ def resnet(args: argparse.Namespace, weights: Weights, vocabulary: dict[str, int
     weights.normal("text_projection", TEXT_WIDTH, dim, spread=TEXT_WIDTH**-0.5)
     weights.tensors["logit_scale"] = np.array(3.0, np.float32)
     text = {
-        "context_length": 77, "vocab_size": len(vocabulary), "width": TEXT_WIDTH, "heads": 2, "layers": TEXT_LAYERS,
+        "context_length": 77,
+        "vocab_size": len(vocabulary),
+        "width": TEXT_WIDTH,
+        "heads": 2,
+        "layers": TEXT_LAYERS,
     }
     vision = {"image_size": side, "layers": stages, "width": width}
-    return {"model_cfg": {"embed_dim": dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}}
+    return {
+        "model_cfg": {"embed_dim": dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
+    }
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Models swapped under full load; see swaps.py. Reads Parquet with the Python peer's packages (installed once, pinned by hash).
+# Models swapped under full load; see swaps.py. Reads Parquet with the Python peer's packages
+# (installed once, pinned by hash).
 #
 #   TAGSTREAM=target/release/tagstream benches/swaps.sh [head] [categories] [encoder]
 set -euo pipefail

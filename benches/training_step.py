@@ -1,12 +1,14 @@
-"""The training step of benches/training_step.rs in PyTorch, for comparison: same shapes, same equations, frozen weights
-without gradients, prompts cut after the end token.
+"""The training step of benches/training_step.rs in PyTorch, for comparison: same shapes, same
+equations, frozen weights without gradients, prompts cut after the end token.
 
-    python benches/training_step.py THREADS [CATEGORIES POSITIONS DIM WIDTH LAYERS HEADS LENGTH STEPS] [--plain]
-
-By default it also takes the two savings that tagstream takes: the last block of the text tower is computed only where it is
-read, and the attention's products are ordered so that the frozen positions are never projected. With --plain it is
-written as the equations stand. Prints one JSON line with the median and the fastest step in milliseconds.
+    python benches/training_step.py THREADS [CATEGORIES POSITIONS DIM WIDTH LAYERS HEADS LENGTH
+    STEPS] [--plain]
+ By default it also takes the two savings that tagstream takes: the last block of the text tower is
+computed only where it is read, and the attention's products are ordered so that the frozen
+positions are never projected. With --plain it is written as the equations stand. Prints one JSON
+line with the median and the fastest step in milliseconds.
 """
+
 import json
 import sys
 import time
@@ -18,7 +20,7 @@ plain = "--plain" in sys.argv
 arguments = [int(x) for x in sys.argv[1:] if x != "--plain"]
 threads = arguments[0]
 defaults = [36, 49, 256, 256, 4, 4, 8, 15]
-C, N, D, W, LAYERS, HEADS, LENGTH, STEPS = arguments[1:] + defaults[len(arguments) - 1:]
+C, N, D, W, LAYERS, HEADS, LENGTH, STEPS = arguments[1:] + defaults[len(arguments) - 1 :]
 BATCH, CONTEXT = 64, 4
 torch.set_num_threads(threads)
 torch.manual_seed(0)
@@ -43,7 +45,11 @@ class Block(torch.nn.Module):
             a = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, 1, W)
             x = x[:, -1:] + self.out(a)
         else:
-            q, k, v = self.qkv(self.norm_1(x)).view(n, length, 3, HEADS, W // HEADS).permute(2, 0, 3, 1, 4)
+            q, k, v = (
+                self.qkv(self.norm_1(x))
+                .view(n, length, 3, HEADS, W // HEADS)
+                .permute(2, 0, 3, 1, 4)
+            )
             a = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + self.out(a.transpose(1, 2).reshape(n, length, W))
         h = self.mlp_in(self.norm_2(x))
@@ -54,7 +60,10 @@ tower = torch.nn.ModuleList(Block() for _ in range(LAYERS))
 final, projection = torch.nn.LayerNorm(W), torch.nn.Linear(W, D, bias=False)
 for module in (tower, final, projection):
     module.requires_grad_(False)
-fixed_begin, fixed_rest = torch.randn(C, 1, W) * 0.02, torch.randn(C, LENGTH - 1 - CONTEXT, W) * 0.02
+fixed_begin, fixed_rest = (
+    torch.randn(C, 1, W) * 0.02,
+    torch.randn(C, LENGTH - 1 - CONTEXT, W) * 0.02,
+)
 positions = torch.randn(LENGTH, W) * 0.01
 
 unit = lambda x: F.normalize(x, dim=-1)
@@ -95,13 +104,28 @@ def step():
     feature = unit(u + mlp_out(F.gelu(mlp_in(u))))
     logits = []
     for at, rows in enumerate((region, feature)):
-        logits.append(((rows * text).sum(-1) - (rows * negative).sum(-1)) * scales[at].exp() + biases[at])
+        logits.append(
+            ((rows * text).sum(-1) - (rows * negative).sum(-1)) * scales[at].exp() + biases[at]
+        )
     logits.append(g @ (text - negative).T * scales[2].exp() + s @ residual.T + biases[2])
     known = (labels != 0).float()
     loss = 0.03 * residual.square().sum()
     for z in logits:
-        loss = loss + (F.binary_cross_entropy_with_logits(z, (labels > 0).float(), reduction="none") * known).sum() / known.sum() * C
-        loss = loss + (F.binary_cross_entropy_with_logits(z, targets, reduction="none") * (1 - known)).sum() / (1 - known).sum() * C
+        loss = (
+            loss
+            + (
+                F.binary_cross_entropy_with_logits(z, (labels > 0).float(), reduction="none")
+                * known
+            ).sum()
+            / known.sum()
+            * C
+        )
+        loss = (
+            loss
+            + (F.binary_cross_entropy_with_logits(z, targets, reduction="none") * (1 - known)).sum()
+            / (1 - known).sum()
+            * C
+        )
     teacher = (logits[0].detach() / 4).log_softmax(-1)
     loss = loss + 16 / BATCH * (teacher.exp() * (teacher - (logits[1] / 4).log_softmax(-1))).sum()
     rows, categories = torch.where(labels > 0)
@@ -120,5 +144,20 @@ def step():
 for _ in range(3):
     step()
 times = sorted(step() for _ in range(STEPS))
-print(json.dumps({"framework": "pytorch " + torch.__version__, "plain": plain, "threads": threads, "categories": C, "positions": N, "dim": D, "width": W, "layers": LAYERS, "length": LENGTH,
-                  "median_ms": round(1e3 * times[len(times) // 2], 2), "fastest_ms": round(1e3 * times[0], 2)}))
+print(
+    json.dumps(
+        {
+            "framework": "pytorch " + torch.__version__,
+            "plain": plain,
+            "threads": threads,
+            "categories": C,
+            "positions": N,
+            "dim": D,
+            "width": W,
+            "layers": LAYERS,
+            "length": LENGTH,
+            "median_ms": round(1e3 * times[len(times) // 2], 2),
+            "fastest_ms": round(1e3 * times[0], 2),
+        }
+    )
+)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# For RUSTC_WRAPPER: coverage instrumentation, debug assertions and overflow checks for the crates that read hostile bytes, and only for
-# them, so that everything else can come from an ordinary build. Needs neither nightly nor cargo-fuzz; see README.md.
+# For RUSTC_WRAPPER: coverage instrumentation, debug assertions and overflow checks for the crates
+# that read hostile bytes, and only for them, so that everything else can come from an ordinary
+# build. Needs neither nightly nor cargo-fuzz; see README.md.
 set -euo pipefail
 rustc=$1; shift
 crate=
@@ -8,7 +9,8 @@ for (( i = 1; i < $#; i++ )); do
     if [ "${!i}" = --crate-name ]; then next=$((i + 1)); crate=${!next}; fi
 done
 case $crate in
-tagstream | image | png | fdeflate | zune_jpeg | zune_core | gif | weezl | image_webp | tiff | csv | csv_core) ;;
+tagstream | image | png | fdeflate | zune_jpeg | zune_core | gif | weezl | image_webp | tiff | \
+    csv | csv_core) ;;
 message | uri | bundle | registry | labels) ;;
 *) exec "$rustc" "$@" ;;
 esac

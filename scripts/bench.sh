@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# `make bench`: the stage beside what it is made of and beside a Python program that does the same, on this machine.
+# `make bench`: the stage beside what it is made of and beside a Python program that does the same,
+# on this machine.
 #
-#   scripts/bench.sh [CASE ...]      decode-bound, small-model, model-bound, lab-clip (needs TAGSTREAM_BENCH_DIR); default: all that can be run
+#   scripts/bench.sh [CASE ...]      decode-bound, small-model, model-bound, lab-clip (needs
+#                                    TAGSTREAM_BENCH_DIR); default: all that can be run
 #
-# Models with random weights are made on the way. Rows are appended to $LOG (default benches/runs/stage.jsonl), one JSON object a
-# case. SECONDS_EACH (default 12) and REPEAT (default 3) set how long it takes; KAFKA=1 uses a real Apache Kafka
-# (scripts/kafka.sh) in place of the embedded broker; RUNNER is put before every measurement (for example `nice -n -5`).
+# Models with random weights are made on the way. Rows are appended to $LOG (default
+# benches/runs/stage.jsonl), one JSON object a case. SECONDS_EACH (default 12) and REPEAT (default
+# 3) set how long it takes; KAFKA=1 uses a real Apache Kafka (scripts/kafka.sh) in place of the
+# embedded broker; RUNNER is put before every measurement (for example `nice -n -5`).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -29,7 +32,8 @@ random_model() { # shape, categories
     [ -d "$work/$1-$2" ] && return
     "$python" "$root/benches/random_clip.py" "$work/clip-$1" --shape "$1"
     seq -f 'category %g' "$2" >"$work/$2.txt"
-    "$tagstream" init --clip "$work/clip-$1" --categories "$work/$2.txt" --out "$work/$1-$2" 2>/dev/null
+    "$tagstream" init --clip "$work/clip-$1" --categories "$work/$2.txt" \
+        --out "$work/$1-$2" 2>/dev/null
     rm -rf "$work/clip-$1"
 }
 
@@ -37,7 +41,8 @@ bench() { # case, more arguments
     local case=$1; shift
     echo "== $case" >&2
     # shellcheck disable=SC2086
-    (cd "$root" && ${RUNNER:-} "$tagstream" bench --case "$case" --repeat "${REPEAT:-3}" --seconds "${SECONDS_EACH:-12}" \
+    (cd "$root" && ${RUNNER:-} "$tagstream" bench --case "$case" --repeat "${REPEAT:-3}" \
+        --seconds "${SECONDS_EACH:-12}" \
         --peer benches/peer/run.sh --log "$log" ${brokers:+--brokers "$brokers"} "$@")
 }
 
@@ -65,12 +70,14 @@ for case in "${cases[@]}"; do
     model-bound)
         random_model vit-b-16 80
         # Long enough that filling and emptying the line, half a second an image, do not count.
-        SECONDS_EACH=${SECONDS_MODEL_BOUND:-$((3 * ${SECONDS_EACH:-12}))} bench model-bound --model "$work/vit-b-16-80" \
+        SECONDS_EACH=${SECONDS_MODEL_BOUND:-$((3 * ${SECONDS_EACH:-12}))} bench model-bound \
+            --model "$work/vit-b-16-80" \
             --megapixels 1 --pictures 32 --latency-load 0.5
         ;;
     lab-clip)
         data=${TAGSTREAM_BENCH_DIR:?lab-clip needs TAGSTREAM_BENCH_DIR, see docs/benchmarks.md}
-        "$tagstream" init --clip "$data/lab-clip" --categories "$data/corel5k/categories.txt" --out "$work/lab-clip" 2>/dev/null
+        "$tagstream" init --clip "$data/lab-clip" --categories "$data/corel5k/categories.txt" \
+            --out "$work/lab-clip" 2>/dev/null
         mkdir -p "$work/corel5k" && tar -C "$work/corel5k" -xf "$data/corel5k/images.tar"
         bench lab-clip --model "$work/lab-clip" --images "$work/corel5k" --pictures 4999
         ;;

@@ -2,10 +2,10 @@
 """Embeddings of pictures prepared by tagstream against the same pictures prepared by Pillow.
 
     scripts/check_preprocessing.py --images DIR_OR_TAR --encoder encoder.onnx [--count 40]
-
-The pictures are used as they are, enlarged to 1 and 4 megapixels with grain added, and tiled into mosaics of 1 and 4
-megapixels that are as detailed as the originals: the larger ones make the JPEG decoder reduce. Ends with 1 if a cosine is
-below 0.999. Needs Pillow, NumPy and onnxruntime; the encoder takes uint8 [B, H, W, 3] and gives `global` and `dense`.
+ The pictures are used as they are, enlarged to 1 and 4 megapixels with grain added, and tiled into
+mosaics of 1 and 4 megapixels that are as detailed as the originals: the larger ones make the JPEG
+decoder reduce. Ends with 1 if a cosine is below 0.999. Needs Pillow, NumPy and onnxruntime; the
+encoder takes uint8 [B, H, W, 3] and gives `global` and `dense`.
 """
 
 import argparse
@@ -77,7 +77,9 @@ def prepared_by_tagstream(blobs, side, binary):
         for i, blob in enumerate(blobs):
             names.append(folder / f"{i:05}.jpg")
             names[-1].write_bytes(blob)
-        subprocess.run([*binary, str(side), str(folder / "out"), *map(str, names)], check=True, cwd=ROOT)
+        subprocess.run(
+            [*binary, str(side), str(folder / "out"), *map(str, names)], check=True, cwd=ROOT
+        )
         return np.stack([np.asarray(Image.open(folder / "out" / f"{n.stem}.ppm")) for n in names])
 
 
@@ -96,25 +98,38 @@ def cosines(a, b):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=pathlib.Path, required=True)
     parser.add_argument("--encoder", type=pathlib.Path, required=True)
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--binary", help="a built `preprocess` example; default: cargo run")
     args = parser.parse_args()
-    binary = [args.binary] if args.binary else ["cargo", "run", "-q", "--example", "preprocess", "--"]
+    binary = (
+        [args.binary] if args.binary else ["cargo", "run", "-q", "--example", "preprocess", "--"]
+    )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
-    session = onnxruntime.InferenceSession(args.encoder, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        args.encoder, options, providers=["CPUExecutionProvider"]
+    )
     shape = session.get_inputs()[0].shape
     side = shape[1] if isinstance(shape[1], int) else 224
     worst = 1.0
-    print(f"{'pictures':22} {'n':>4} {'mean diff':>9} {'largest':>8} {'global: mean':>12} {'lowest':>8} {'dense: mean':>12} {'lowest':>8}")
+    print(
+        f"{'pictures':22} {'n':>4} {'mean diff':>9} {'largest':>8} {'global: mean':>12} "
+        f"{'lowest':>8} {'dense: mean':>12} {'lowest':>8}"
+    )
     for name, blobs in groups(read_images(args.images, args.count)):
-        ours, reference = prepared_by_tagstream(blobs, side, binary), prepared_by_pillow(blobs, side)
+        ours, reference = (
+            prepared_by_tagstream(blobs, side, binary),
+            prepared_by_pillow(blobs, side),
+        )
         difference = np.abs(ours.astype(int) - reference)
         features = [
-            session.run(["global", "dense"], {session.get_inputs()[0].name: pixels}) for pixels in (ours, reference)
+            session.run(["global", "dense"], {session.get_inputs()[0].name: pixels})
+            for pixels in (ours, reference)
         ]
         whole = cosines(features[0][0], features[1][0])
         dense = cosines(features[0][1], features[1][1])

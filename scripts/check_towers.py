@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Full-size vision towers with random weights: `tagstream init` and `tagstream encode` against transformers and open_clip.
+"""Full-size vision towers with random weights: `tagstream init` and `tagstream encode` against
+transformers and open_clip.
 
     python scripts/check_towers.py --tagstream target/release/tagstream [--only vit_b_32 ...]
-
-Weights are random in the shapes of the published models (no download). Compared are `dense` and `global` of the written
-encoder.onnx (onnxruntime), the embeddings that `tagstream encode` prints for a picture, and fp16 against fp32. Fails
-beyond 1e-4 (relative to the largest number of a tensor where that is above 1) or below a cosine of 0.999 for fp16.
-Needs torch, transformers, open_clip_torch, onnxruntime, numpy, pillow.
+ Weights are random in the shapes of the published models (no download). Compared are `dense` and
+`global` of the written encoder.onnx (onnxruntime), the embeddings that `tagstream encode` prints
+for a picture, and fp16 against fp32. Fails beyond 1e-4 (relative to the largest number of a tensor
+where that is above 1) or below a cosine of 0.999 for fp16. Needs torch, transformers,
+open_clip_torch, onnxruntime, numpy, pillow.
 """
+
 import argparse
 import json
 import pathlib
@@ -23,7 +25,10 @@ from safetensors.torch import save_file
 
 import tower_reference as reference
 
-TOKENIZER = pathlib.Path(__file__).resolve().parent.parent / "tests/fixtures/towers/hugging_face/tokenizer.json"
+TOKENIZER = (
+    pathlib.Path(__file__).resolve().parent.parent
+    / "tests/fixtures/towers/hugging_face/tokenizer.json"
+)
 TEXT = dict(context_length=77, vocab_size=68, width=64, heads=2, layers=1)
 BATCH = 2
 
@@ -31,8 +36,17 @@ BATCH = 2
 def hugging_face(folder: pathlib.Path, patch: int):
     from transformers import CLIPConfig, CLIPModel
 
-    text = dict(vocab_size=68, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2,
-                max_position_embeddings=77, projection_dim=512, bos_token_id=66, eos_token_id=67)
+    text = dict(
+        vocab_size=68,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        projection_dim=512,
+        bos_token_id=66,
+        eos_token_id=67,
+    )
     vision = dict(patch_size=patch)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=512)).eval()
     reference.spread(model, 1)
@@ -53,12 +67,16 @@ def open_clip(folder: pathlib.Path, vision: dict, dim: int, outputs, **options):
     model = build(vision["image_size"]).eval()
     reference.spread(model, 2)
     with torch.no_grad():
-        # Undamped, 33 random bottlenecks let activations grow to thousands and the pool's attention saturate, where half
-        # precision says nothing; trained ones stay small.
+        # Undamped, 33 random bottlenecks let activations grow to thousands and the pool's attention
+        # saturate, where half precision says nothing; trained ones stay small.
         for name, parameter in model.named_parameters():
             if name.endswith("bn3.weight"):
                 parameter.mul_(0.25)
-    state = {key: value.contiguous() for key, value in model.state_dict().items() if value.is_floating_point()}
+    state = {
+        key: value.contiguous()
+        for key, value in model.state_dict().items()
+        if value.is_floating_point()
+    }
     save_file(state, folder / "open_clip_model.safetensors")
     config = dict(model_cfg=dict(embed_dim=dim, **options, vision_cfg=vision, text_cfg=TEXT))
     (folder / "open_clip_config.json").write_text(json.dumps(config))
@@ -67,7 +85,8 @@ def open_clip(folder: pathlib.Path, vision: dict, dim: int, outputs, **options):
         return lambda pixels: outputs(model.visual, pixels)
     native = vision["image_size"]
     return lambda pixels: outputs(
-        reference.open_clip_at(build, dict(state), pixels.shape[1], native).visual, pixels)
+        reference.open_clip_at(build, dict(state), pixels.shape[1], native).visual, pixels
+    )
 
 
 def resnet(layers: list[int], dim: int):
@@ -81,8 +100,15 @@ CASES = {
     "vit_b_32": (lambda folder: hugging_face(folder, 32), (224,), VIT),
     "vit_b_16": (lambda folder: hugging_face(folder, 16), (224,), VIT),
     "open_clip_vit_b_32": (
-        lambda folder: open_clip(folder, dict(image_size=224, layers=12, width=768, patch_size=32), 512,
-                                 reference.open_clip_transformer), (224, 448), ("value",)),
+        lambda folder: open_clip(
+            folder,
+            dict(image_size=224, layers=12, width=768, patch_size=32),
+            512,
+            reference.open_clip_transformer,
+        ),
+        (224, 448),
+        ("value",),
+    ),
     "rn50": (resnet([3, 4, 6, 3], 1024), (224, 448), RESNET),
     "rn101": (resnet([3, 4, 23, 3], 512), (224, 448), ("value",)),
 }
@@ -91,15 +117,29 @@ CASES = {
 def init(tagstream: str, clip: pathlib.Path, out: pathlib.Path, *options: str) -> None:
     categories = clip / "categories.txt"
     categories.write_text("a\nb\n")
-    command = [tagstream, "init", "--clip", clip, "--categories", categories, "--out", out, *options]
+    command = [
+        tagstream,
+        "init",
+        "--clip",
+        clip,
+        "--categories",
+        categories,
+        "--out",
+        out,
+        *options,
+    ]
     subprocess.run([str(part) for part in command], check=True, stderr=subprocess.DEVNULL)
 
 
 def run(bundle: pathlib.Path, pixels: torch.Tensor) -> dict[str, np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
-    session = onnxruntime.InferenceSession(bundle / "encoder.onnx", options, providers=["CPUExecutionProvider"])
-    return dict(zip(("dense", "global"), session.run(["dense", "global"], {"pixels": pixels.numpy()})))
+    session = onnxruntime.InferenceSession(
+        bundle / "encoder.onnx", options, providers=["CPUExecutionProvider"]
+    )
+    return dict(
+        zip(("dense", "global"), session.run(["dense", "global"], {"pixels": pixels.numpy()}))
+    )
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -115,13 +155,18 @@ def check(name: str, tagstream: str, work: pathlib.Path) -> bool:
     outputs, good = make(clip), True
     for size in sizes:
         generator = torch.Generator().manual_seed(size)
-        pixels = torch.randint(0, 256, (BATCH, size, size, 3), dtype=torch.uint8, generator=generator)
+        pixels = torch.randint(
+            0, 256, (BATCH, size, size, 3), dtype=torch.uint8, generator=generator
+        )
         expected = {key: value.numpy() for key, value in outputs(pixels).items()}
         for mode in modes:
             out = work / f"{name}-{size}-{mode}"
             init(tagstream, clip, out, "--input-size", str(size), "--dense-mode", mode)
             found, line = run(out, pixels), []
-            for key, golden in (("dense", expected[f"dense/{mode}"]), ("global", expected["global"])):
+            for key, golden in (
+                ("dense", expected[f"dense/{mode}"]),
+                ("global", expected["global"]),
+            ):
                 difference = float(np.abs(found[key] - golden).max())
                 scale = max(1.0, float(np.abs(golden).max()))
                 good &= difference <= 1e-4 * scale
@@ -130,7 +175,9 @@ def check(name: str, tagstream: str, work: pathlib.Path) -> bool:
                 picture = work / "picture.png"
                 Image.fromarray(pixels[0].numpy()).save(picture)
                 command = [tagstream, "encode", "--model", out, "--json", picture]
-                printed = subprocess.run([str(p) for p in command], check=True, capture_output=True, text=True).stdout
+                printed = subprocess.run(
+                    [str(p) for p in command], check=True, capture_output=True, text=True
+                ).stdout
                 embedding = np.array(json.loads(printed)["embedding"])
                 unit = expected["global"][0] / np.linalg.norm(expected["global"][0])
                 difference = float(np.abs(embedding - unit).max())
@@ -147,7 +194,9 @@ def check(name: str, tagstream: str, work: pathlib.Path) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tagstream", required=True)
     parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
     args = parser.parse_args()

@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # A real Apache Kafka (KRaft) on this machine, for tests and for trying things out.
 #
-#   scripts/kafka.sh start [--brokers 1|3] [--port 19092]   start a fresh cluster and wait until it serves
-#   scripts/kafka.sh stop                                    stop it and delete its data
-#   scripts/kafka.sh kill [NODE]                             SIGKILL one broker (default 1); its data stay
-#   scripts/kafka.sh restart [NODE]                          start that broker again on its data
-#   scripts/kafka.sh bootstrap                               print the bootstrap servers
-#   scripts/kafka.sh tool CLASS [ARG ...]                    run one of Kafka's own tools, for example
+#   scripts/kafka.sh start [--brokers 1|3] [--port 19092]
+#                                             start a fresh cluster and wait until it serves
+#   scripts/kafka.sh stop                     stop it and delete its data
+#   scripts/kafka.sh kill [NODE]              SIGKILL one broker (default 1); its data stay
+#   scripts/kafka.sh restart [NODE]           start that broker again on its data
+#   scripts/kafka.sh bootstrap                print the bootstrap servers
+#   scripts/kafka.sh tool CLASS [ARG ...]     run one of Kafka's own tools, for example
 #       scripts/kafka.sh tool TopicCommand --create --topic images --partitions 6
 #
-# The artefacts come from Maven Central by the pinned scripts/kafka/pom.xml and are kept in the cache folder
-# ($TAGSTREAM_CACHE, default ~/.cache/tagstream). Data live in $TAGSTREAM_KAFKA_DIR (default /tmp/tagstream-kafka).
-# $TAGSTREAM_KAFKA_PORT is the port where --port is not given; two clusters at once need a folder and a port each.
-# Needs Java 17 and Maven. Readiness is read from the broker's own log, not guessed by sleeping.
+# The artefacts come from Maven Central by the pinned scripts/kafka/pom.xml and are kept in the
+# cache folder ($TAGSTREAM_CACHE, default ~/.cache/tagstream). Data live in $TAGSTREAM_KAFKA_DIR
+# (default /tmp/tagstream-kafka). $TAGSTREAM_KAFKA_PORT is the port where --port is not given; two
+# clusters at once need a folder and a port each. Needs Java 17 and Maven. Readiness is read from
+# the broker's own log, not guessed by sleeping.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -26,10 +28,12 @@ libraries() {
     local sum; sum=$(sha256sum "$here/kafka/pom.xml" | cut -c1-16)
     libs=$cache/kafka-$sum
     [ -f "$libs/.complete" ] && return
-    command -v mvn >/dev/null || die "Maven is missing: install maven and a Java 17 runtime (scripts/setup.sh does)"
+    command -v mvn >/dev/null || die \
+        "Maven is missing: install maven and a Java 17 runtime (scripts/setup.sh does)"
     echo "kafka.sh: fetching Apache Kafka from Maven Central" >&2
     mkdir -p "$libs"
-    mvn -q -B -f "$here/kafka/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$libs" >&2 \
+    mvn -q -B -f "$here/kafka/pom.xml" dependency:copy-dependencies -DincludeScope=runtime \
+        -DoutputDirectory="$libs" >&2 \
         || die "Maven could not fetch the broker's artefacts"
     touch "$libs/.complete"
 }
@@ -41,19 +45,24 @@ java_with() { # heap, class, args...
         -Dorg.slf4j.simpleLogger.showDateTime=true "$class" "$@"
 }
 
-broker_ports() { local n; for n in $(seq 1 "$1"); do echo "localhost:$((port + n - 1))"; done | paste -sd,; }
+broker_ports() { # brokers
+    local n
+    for n in $(seq 1 "$1"); do echo "localhost:$((port + n - 1))"; done | paste -sd,
+}
 
 write_properties() { # node, brokers
     local node=$1 brokers=$2 voters replicas
-    voters=$(for n in $(seq 1 "$brokers"); do echo "$n@localhost:$((port + 100 + n - 1))"; done | paste -sd,)
+    voters=$(for n in $(seq 1 "$brokers"); do echo "$n@localhost:$((port + 100 + n - 1))"; done \
+        | paste -sd,)
     replicas=$brokers
+    local own=PLAINTEXT://localhost:$((port + node - 1))
     cat >"$data/node-$node.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=$node
 controller.quorum.voters=$voters
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://localhost:$((port + node - 1)),CONTROLLER://localhost:$((port + 100 + node - 1))
-advertised.listeners=PLAINTEXT://localhost:$((port + node - 1))
+listeners=$own,CONTROLLER://localhost:$((port + 100 + node - 1))
+advertised.listeners=$own
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs=$data/node-$node
 num.partitions=1
@@ -79,17 +88,19 @@ PROPERTIES
 launch() { # node
     local node=$1 log=$data/node-$1.log
     : >"$log"
-    setsid nohup bash -c 'exec "$@"' _ java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$libs/*" \
-        -Dorg.slf4j.simpleLogger.defaultLogLevel="${TAGSTREAM_KAFKA_LOG:-info}" \
+    setsid nohup bash -c 'exec "$@"' _ java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+        -cp "$libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel="${TAGSTREAM_KAFKA_LOG:-info}" \
         -Dorg.slf4j.simpleLogger.showDateTime=true kafka.Kafka "$data/node-$node.properties" \
         >>"$log" 2>&1 </dev/null &
     echo $! >"$data/node-$node.pid"
 }
 
 wait_ready() { # node
-    local node=$1 pid; pid=$(cat "$data/node-$node.pid")
-    timeout 120 bash -c 'tail -n +1 --pid="$1" -F "$2" 2>/dev/null | grep -q -m1 "Kafka Server started"' _ "$pid" "$data/node-$node.log" \
-        || { tail -20 "$data/node-$node.log" >&2; die "broker $node did not start; its log is $data/node-$node.log"; }
+    local node=$1 pid log; pid=$(cat "$data/node-$node.pid") log=$data/node-$node.log
+    timeout 120 bash -c \
+        'tail -n +1 --pid="$1" -F "$2" 2>/dev/null | grep -q -m1 "Kafka Server started"' \
+        _ "$pid" "$log" \
+        || { tail -20 "$log" >&2; die "broker $node did not start; its log is $log"; }
 }
 
 stop_all() {
@@ -120,7 +131,8 @@ start)
     for node in $(seq 1 "$brokers"); do
         write_properties "$node" "$brokers"
         java_with 256m kafka.tools.StorageTool format --cluster-id "$cluster_id" \
-            --config "$data/node-$node.properties" >"$data/format.log" 2>&1 || { cat "$data/format.log" >&2; die "formatting failed"; }
+            --config "$data/node-$node.properties" >"$data/format.log" 2>&1 \
+            || { cat "$data/format.log" >&2; die "formatting failed"; }
     done
     for node in $(seq 1 "$brokers"); do launch "$node"; done
     for node in $(seq 1 "$brokers"); do wait_ready "$node"; done
@@ -146,7 +158,8 @@ tool)
     libraries
     read -r port brokers <"$data/cluster" || die "no cluster: run 'scripts/kafka.sh start'"
     class=$1; shift
-    TAGSTREAM_KAFKA_LOG=warn java_with 256m "org.apache.kafka.tools.$class" --bootstrap-server "$(broker_ports "$brokers")" "$@"
+    TAGSTREAM_KAFKA_LOG=warn java_with 256m "org.apache.kafka.tools.$class" \
+        --bootstrap-server "$(broker_ports "$brokers")" "$@"
     ;;
 *) sed -n '2,17p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
 esac

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Formatting, clippy, rustdoc, dependencies and the size of what is tracked; any warning fails.
+# Formatting, clippy, rustdoc, dependencies, documents and the size of what is tracked; any warning
+# fails.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 setup=$(scripts/setup.sh test); eval "$setup"
@@ -9,10 +10,17 @@ if [ -n "$large" ]; then
     printf 'lint.sh: too large to be tracked:\n%s\n' "$large" >&2
     exit 1
 fi
+echo "== widths: 100 columns"; scripts/widths.py --check
+echo "== figures of the documents are those of benches/"; scripts/figures.py --check
+echo "== links and file names in documents"; scripts/links.py
+echo "== a reason for every dependency"; scripts/dependencies.py
 echo "== cargo fmt"; cargo fmt --check
 echo "== clippy, default features"; cargo clippy --locked --quiet --all-targets -- -D warnings
-echo "== clippy, all features"; cargo clippy --locked --quiet --all-targets --all-features -- -D warnings
-echo "== rustdoc"; RUSTDOCFLAGS="-D warnings" cargo doc --locked --quiet --no-deps --document-private-items
+echo "== clippy, all features"
+cargo clippy --locked --quiet --all-targets --all-features -- -D warnings
+echo "== rustdoc"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --quiet --no-deps --document-private-items
 # The licences of other platforms' crates are looked at, too; nothing above has fetched those.
 cargo fetch --locked --quiet
-echo "== cargo deny: licences, bans, sources"; cargo deny --offline --log-level error check licenses bans sources
+echo "== cargo deny: licences, bans, sources"
+cargo deny --offline --log-level error check licenses bans sources

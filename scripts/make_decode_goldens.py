@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
 """Draws the pictures of tests/fixtures/decode and what Pillow makes of them.
-
-Each picture is asymmetric in both axes and in its channels, so that a wrong orientation, channel order or polarity is far
-outside every tolerance. The reference is Pillow's: exif_transpose, convert("RGB"), resize (BICUBIC or BILINEAR,
-antialiased), centre crop as torchvision does it. 16-bit grey is the exception: Pillow clips it to white, the reference
-keeps the high byte.
+ Each picture is asymmetric in both axes and in its channels, so that a wrong orientation, channel
+order or polarity is far outside every tolerance. The reference is Pillow's: exif_transpose,
+convert("RGB"), resize (BICUBIC or BILINEAR, antialiased), centre crop as torchvision does it.
+16-bit grey is the exception: Pillow clips it to white, the reference keeps the high byte.
 
 Needs Pillow and NumPy. Writes pictures, NAME.<case>.npy (uint8, [H, W, 3]) and cases.json.
 """
@@ -37,7 +36,11 @@ def scene(width, height):
         [(width * 0.1, height * 0.9), (width * 0.3, height * 0.55), (width * 0.45, height * 0.85)],
         fill=(30, 60, 240),
     )
-    draw.line([width * 0.5, height * 0.95, width * 0.95, height * 0.6], fill=(250, 240, 60), width=max(2, width // 24))
+    draw.line(
+        [width * 0.5, height * 0.95, width * 0.95, height * 0.6],
+        fill=(250, 240, 60),
+        width=max(2, width // 24),
+    )
     return picture
 
 
@@ -63,7 +66,9 @@ def stored_for(picture, orientation):
 
 
 def resized(picture, fit, side, filter_name):
-    resample = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[filter_name]
+    resample = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[
+        filter_name
+    ]
     if fit == "squash":
         return picture.resize((side, side), resample)
     w, h = picture.size
@@ -82,7 +87,9 @@ def rgb16_png(array):
     raw = b"".join(b"\0" + array[y].astype(">u2").tobytes() for y in range(h))
 
     def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -103,7 +110,11 @@ def files():
     base = scene(96, 64)
     same = (0.1, 2)
     for o in range(1, 9):
-        yield f"jpeg-orientation-{o}.jpg", save(stored_for(base, o), "JPEG", quality=90, exif=exif(o)), *same
+        yield (
+            f"jpeg-orientation-{o}.jpg",
+            save(stored_for(base, o), "JPEG", quality=90, exif=exif(o)),
+            *same,
+        )
     yield "jpeg-444.jpg", save(base, "JPEG", quality=92, subsampling=0), *same
     yield "jpeg-422.jpg", save(base, "JPEG", quality=92, subsampling=1), *same
     yield "jpeg-progressive.jpg", save(base, "JPEG", quality=85, progressive=True), *same
@@ -111,13 +122,33 @@ def files():
     yield "jpeg-cmyk.jpg", save(base.convert("CMYK"), "JPEG", quality=92), *same
     # Reduced decoding: half, quarter and eighth of the size, and an upright and a turned one.
     yield "jpeg-reduced-half.jpg", save(scene(300, 220), "JPEG", quality=85), 0.35, 6
-    yield "jpeg-reduced-quarter-6.jpg", save(stored_for(scene(500, 438), 6), "JPEG", quality=80, exif=exif(6)), 0.35, 6
+    yield (
+        "jpeg-reduced-quarter-6.jpg",
+        save(stored_for(scene(500, 438), 6), "JPEG", quality=80, exif=exif(6)),
+        0.35,
+        6,
+    )
     yield "jpeg-reduced-eighth.jpg", save(scene(1040, 802), "JPEG", quality=60), 0.35, 6
     small = scene(181, 131)
-    yield "jpeg-reduced-restarts.jpg", save(small, "JPEG", quality=85, restart_marker_blocks=5), 0.6, 10
-    yield "jpeg-reduced-422-optimised.jpg", save(small, "JPEG", quality=95, subsampling=1, optimize=True), 0.6, 10
+    yield (
+        "jpeg-reduced-restarts.jpg",
+        save(small, "JPEG", quality=85, restart_marker_blocks=5),
+        0.6,
+        10,
+    )
+    yield (
+        "jpeg-reduced-422-optimised.jpg",
+        save(small, "JPEG", quality=95, subsampling=1, optimize=True),
+        0.6,
+        10,
+    )
     yield "jpeg-reduced-444.jpg", save(small, "JPEG", quality=75, subsampling=0), 0.35, 6
-    yield "jpeg-reduced-grey.jpg", save(small.convert("L"), "JPEG", quality=85, restart_marker_rows=1), 0.35, 6
+    yield (
+        "jpeg-reduced-grey.jpg",
+        save(small.convert("L"), "JPEG", quality=85, restart_marker_rows=1),
+        0.35,
+        6,
+    )
     yield "png-rgb.png", save(base, "PNG", optimize=True), *same
     yield "png-palette.png", save(base.quantize(64), "PNG", optimize=True), *same
     alpha = base.copy()
@@ -133,12 +164,24 @@ def files():
     yield "webp-lossy-3.webp", save(stored_for(base, 3), "WEBP", quality=80, exif=exif(3)), 0.5, 4
     yield "webp-lossless-alpha.webp", save(alpha, "WEBP", lossless=True, exact=True), *same
     frames = [base.quantize(64), Image.new("RGB", base.size, (255, 0, 255)).quantize(4)]
-    yield "gif-animated.gif", save(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100), *same
+    yield (
+        "gif-animated.gif",
+        save(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100),
+        *same,
+    )
     yield "bmp-rgb.bmp", save(scene(60, 40), "BMP"), *same
     yield "bmp-palette.bmp", save(scene(60, 40).quantize(32), "BMP"), *same
-    yield "tiff-lzw-6.tiff", save(stored_for(base, 6), "TIFF", compression="tiff_lzw", exif=exif(6)), *same
+    yield (
+        "tiff-lzw-6.tiff",
+        save(stored_for(base, 6), "TIFF", compression="tiff_lzw", exif=exif(6)),
+        *same,
+    )
     yield "tiff-cmyk.tiff", save(base.convert("CMYK"), "TIFF", compression="tiff_deflate"), *same
-    yield "tiff-grey-16-bit.tiff", save(Image.fromarray(grey), "TIFF", compression="tiff_deflate"), *same
+    yield (
+        "tiff-grey-16-bit.tiff",
+        save(Image.fromarray(grey), "TIFF", compression="tiff_deflate"),
+        *same,
+    )
 
 
 def upright_rgb(data):
@@ -158,7 +201,12 @@ def main():
         total += len(data)
         picture = upright_rgb(data)
         wanted = [("squash", "bicubic")]
-        if name in ("jpeg-orientation-1.jpg", "jpeg-orientation-6.jpg", "png-rgb.png", "jpeg-reduced-half.jpg"):
+        if name in (
+            "jpeg-orientation-1.jpg",
+            "jpeg-orientation-6.jpg",
+            "png-rgb.png",
+            "jpeg-reduced-half.jpg",
+        ):
             wanted += [("center_crop", "bicubic"), ("squash", "bilinear")]
         for fit, filter_name in wanted:
             reference = np.asarray(resized(picture, fit, SIDE, filter_name))

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Goldens of the vision towers: whole tiny CLIPs with random weights in Hugging Face's and OpenCLIP's layouts, and what
-transformers and open_clip make of some pixels, in float64.
+"""Goldens of the vision towers: whole tiny CLIPs with random weights in Hugging Face's and
+OpenCLIP's layouts, and what transformers and open_clip make of some pixels, in float64.
 
     python scripts/make_tower_goldens.py        writes tests/fixtures/towers
 
 Needs torch, transformers, open_clip_torch, safetensors. Weights are stored in 16 bit.
 """
+
 import json
 import pathlib
 
@@ -16,12 +17,22 @@ import tower_reference as reference
 
 FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "tests" / "fixtures"
 ROOT = FIXTURES / "towers"
-TEXT = dict(vocab_size=68, hidden_size=16, intermediate_size=40, num_hidden_layers=1, num_attention_heads=2,
-            max_position_embeddings=77, projection_dim=24, bos_token_id=66, eos_token_id=67)
+TEXT = dict(
+    vocab_size=68,
+    hidden_size=16,
+    intermediate_size=40,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    max_position_embeddings=77,
+    projection_dim=24,
+    bos_token_id=66,
+    eos_token_id=67,
+)
 
 
 def tokenizer() -> str:
-    """The text fixtures' tokenizer with begin and end as the last ids, as CLIP has them (OpenCLIP reads at the largest)."""
+    """The text fixtures' tokenizer with begin and end as the last ids, as CLIP has them
+    (OpenCLIP reads at the largest)."""
     content = json.loads((FIXTURES / "text" / "tokenizer" / "tokenizer.json").read_text())
     vocabulary = content["model"]["vocab"]
     moved = {token: (index - 2) % len(vocabulary) for token, index in vocabulary.items()}
@@ -38,11 +49,17 @@ def pixels(side: int) -> torch.Tensor:
     return torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8, generator=generator)
 
 
-def save(name: str, model: torch.nn.Module, file: str, goldens: dict[int, dict[str, torch.Tensor]]) -> pathlib.Path:
+def save(
+    name: str, model: torch.nn.Module, file: str, goldens: dict[int, dict[str, torch.Tensor]]
+) -> pathlib.Path:
     folder = ROOT / name
     folder.mkdir(parents=True, exist_ok=True)
     # Of integers there are only counters of batch norms, which inference does not read.
-    state = {key: value.half().contiguous() for key, value in model.state_dict().items() if value.is_floating_point()}
+    state = {
+        key: value.half().contiguous()
+        for key, value in model.state_dict().items()
+        if value.is_floating_point()
+    }
     save_file(state, folder / file)
     expected = {}
     for side, outputs in goldens.items():
@@ -56,8 +73,15 @@ def save(name: str, model: torch.nn.Module, file: str, goldens: dict[int, dict[s
 def hugging_face() -> None:
     from transformers import CLIPConfig, CLIPModel
 
-    vision = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, image_size=32,
-                  patch_size=8, projection_dim=24)
+    vision = dict(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=32,
+        patch_size=8,
+        projection_dim=24,
+    )
     config = CLIPConfig(text_config=TEXT, vision_config=vision, projection_dim=24)
     model = CLIPModel(config).double().eval()
     reference.spread(model, 1)

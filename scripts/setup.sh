@@ -2,9 +2,11 @@
 # Installs what building and testing need and this machine does not have. Safe to run again.
 #
 #   scripts/setup.sh build   what `cargo build` and running need (compilers, headers, ONNX Runtime)
-#   scripts/setup.sh test    that, and what the tests need (Java and Maven, Go, the Python readers, cargo-deny)
+#   scripts/setup.sh test    that, and what the tests need (Java and Maven, Go, the Python readers,
+#                            cargo-deny)
 #
-# With apt and root rights (or sudo) missing Debian packages are installed; elsewhere they are named.
+# With apt and root rights (or sudo) missing Debian packages are installed; elsewhere they are
+# named.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -18,7 +20,8 @@ missing=()
 need() { # command, package
     command -v "$1" >/dev/null 2>&1 || missing+=("$2")
 }
-need cc gcc; need g++ g++; need make make; need cmake cmake; need nasm nasm; need pkg-config pkg-config; need curl curl
+need cc gcc; need g++ g++; need make make; need cmake cmake; need nasm nasm
+need pkg-config pkg-config; need curl curl
 need python3 python3
 pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
 python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
@@ -31,13 +34,15 @@ if [ ${#missing[@]} -gt 0 ]; then
         sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
         echo "setup.sh: installing ${missing[*]}" >&2
         $sudo apt-get update -qq >&2 || die "apt-get update failed"
-        DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2 \
+        DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq \
+            --no-install-recommends "${missing[@]}" >&2 \
             || die "could not install ${missing[*]}"
     else
         die "please install: ${missing[*]} (Debian package names)"
     fi
 fi
-command -v cargo >/dev/null || die "Rust is missing: install rustup, then run this again (rust-toolchain.toml names the version)"
+command -v cargo >/dev/null || die \
+    "Rust is missing: install rustup, then run this again (rust-toolchain.toml names the version)"
 
 "$here/onnxruntime.sh" >/dev/null
 
@@ -48,14 +53,16 @@ if [ "$what" = test ]; then
         echo "setup.sh: installing the Parquet readers" >&2
         rm -rf "$venv"
         python3 -m venv "$venv"
-        "$venv/bin/pip" --disable-pip-version-check install -q --require-hashes --only-binary=:all: \
+        "$venv/bin/pip" --disable-pip-version-check install -q --require-hashes \
+            --only-binary=:all: \
             -r "$here/requirements.txt" >&2 || die "pip could not install the readers"
         touch "$venv/.complete"
     fi
     deny=$cache/cargo-deny-$deny_version
     if [ ! -x "$deny/bin/cargo-deny" ]; then
         echo "setup.sh: building cargo-deny $deny_version (once)" >&2
-        CARGO_TARGET_DIR=$cache/cargo-deny-target cargo install --locked -q --root "$deny" --version "$deny_version" cargo-deny >&2 \
+        CARGO_TARGET_DIR=$cache/cargo-deny-target cargo install --locked -q --root "$deny" \
+            --version "$deny_version" cargo-deny >&2 \
             || die "cargo-deny could not be built"
         rm -rf "$cache/cargo-deny-target"
     fi

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# All tests: units, the end-to-end suite on the embedded broker and the local disk, the same suite again on a real Apache Kafka and a
-# real S3 server, and on both a short chaos run, a diagonal of the kill matrix, and the proof that the chaos checker can fail.
+# All tests: units, the end-to-end suite on the embedded broker and the local disk, the same suite
+# again on a real Apache Kafka and a real S3 server, and on both a short chaos run, a diagonal of
+# the kill matrix, and the proof that the chaos checker can fail.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 setup=$(scripts/setup.sh test); eval "$setup"
@@ -19,7 +20,8 @@ said=$(mktemp); without_gpu=$(mktemp)
 trap 'rm -f "$said" "$without_gpu"; scripts/kafka.sh stop; scripts/s3.sh stop' EXIT
 
 step "suites on the embedded broker and the local disk"
-$cargo --test e2e --test suite --quiet -- --skip real_s3 --skip cannot_be_written_to | tee "$without_gpu"
+$cargo --test e2e --test suite --quiet -- --skip real_s3 --skip cannot_be_written_to \
+    | tee "$without_gpu"
 
 step "the end-to-end suite on a real Apache Kafka and a real S3 server"
 TAGSTREAM_TEST_KAFKA=$(scripts/kafka.sh start)
@@ -35,12 +37,14 @@ chaos() { $cargo --test chaos --quiet -- --brokers 1 "$@"; }
 seed=${TAGSTREAM_CHAOS_SEED:-1}
 step "chaos, shortened"
 chaos --rounds "${TAGSTREAM_CHAOS_ROUNDS:-5}" --seed "$seed"
-# Every place of the kill matrix with one of the four actions. The next commit takes the next action: four in a row have been through all cells.
+# Every place of the kill matrix with one of the four actions. The next commit takes the next
+# action: four in a row have been through all cells.
 diagonal=${TAGSTREAM_MATRIX_SEED:-$(git rev-list --count HEAD 2>/dev/null || echo 1)}
 step "kill matrix, diagonal $diagonal"
 chaos --matrix short --seed "$diagonal" --partitions 2
 step "a put that overwrites, which the checker must find"
-chaos --expect-broken --rounds 20 --seed "$seed" --partitions 4 --only FrozenPut --failpoints sabotage.put.overwrite=on
+chaos --expect-broken --rounds 20 --seed "$seed" --partitions 4 --only FrozenPut \
+    --failpoints sabotage.put.overwrite=on
 step "offsets committed before the put and trusted, which the checker must find"
 chaos --expect-broken --rounds 20 --seed "$seed" --partitions 4 --only Kill \
     --failpoints sabotage.commit.early=on,put.before=delay1500,sabotage.resume.trust=on

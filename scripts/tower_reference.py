@@ -1,7 +1,9 @@
-"""Dense and global features of CLIP's vision towers by transformers and open_clip, for goldens and checks.
-
-The dense modes are written out here with the libraries' own modules, apart from what the Rust code does with them.
+"""Dense and global features of CLIP's vision towers by transformers and open_clip, for goldens and
+checks.
+ The dense modes are written out here with the libraries' own modules, apart from what the Rust code
+does with them.
 """
+
 import torch
 import torch.nn.functional as F
 
@@ -16,9 +18,12 @@ def normalise(pixels: torch.Tensor, mean=CLIP_MEAN, std=CLIP_STD) -> torch.Tenso
 
 
 def spread(module: torch.nn.Module, seed: int) -> None:
-    """Random weights large enough that every part matters, and rounded to 16 bit, so that files can be small."""
+    """Random weights large enough that every part matters, and rounded to 16 bit, so that files
+    can be small."""
     generator = torch.Generator().manual_seed(seed)
-    tensors = list(module.named_parameters()) + [(n, b) for n, b in module.named_buffers() if b.is_floating_point()]
+    tensors = list(module.named_parameters()) + [
+        (n, b) for n, b in module.named_buffers() if b.is_floating_point()
+    ]
     with torch.no_grad():
         for name, tensor in tensors:
             noise = torch.randn(tensor.shape, generator=generator)
@@ -40,7 +45,9 @@ def hugging_face(model, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
     """`model` is a CLIPModel or CLIPVisionModelWithProjection in float64."""
     vision, project = model.vision_model, model.visual_projection
     normalised = normalise(pixels)
-    hidden = vision(pixel_values=normalised, interpolate_pos_encoding=True, output_hidden_states=True)
+    hidden = vision(
+        pixel_values=normalised, interpolate_pos_encoding=True, output_hidden_states=True
+    )
     states, layers = hidden.hidden_states, vision.encoder.layers
     x, last = states[len(layers) - 1][:, 1:], layers[-1]
     path = last.self_attn.out_proj(last.self_attn.v_proj(last.layer_norm1(x)))
@@ -64,7 +71,11 @@ def open_clip_transformer(visual, pixels: torch.Tensor) -> dict[str, torch.Tenso
         x = block(x)
     last = blocks[-1]
     attention, width = last.attn, x.shape[-1]
-    value = F.linear(last.ln_1(x[:, 1:]), attention.in_proj_weight[2 * width:], attention.in_proj_bias[2 * width:])
+    value = F.linear(
+        last.ln_1(x[:, 1:]),
+        attention.in_proj_weight[2 * width :],
+        attention.in_proj_bias[2 * width :],
+    )
     path = attention.out_proj(value)
     u = x[:, 1:] + path
     u = u + last.mlp(last.ln_2(u))
@@ -78,7 +89,8 @@ def open_clip_transformer(visual, pixels: torch.Tensor) -> dict[str, torch.Tenso
 
 @torch.no_grad()
 def open_clip_resnet(visual, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """`visual` is open_clip's ModifiedResNet in float64. At sizes that it was not made for, its pool's positional grid is
+    """`visual` is open_clip's ModifiedResNet in float64. At sizes that it was not made for, its
+    pool's positional grid is
     interpolated as DualCoOp does."""
     x = visual.stem(normalise(pixels))
     for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
@@ -103,11 +115,14 @@ def open_clip_resnet(visual, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def open_clip_at(build, state: dict, size: int, native: int):
-    """An open_clip model of `build(size)` in float64 with weights made for `native`, positions resized as open_clip does."""
+    """An open_clip model of `build(size)` in float64 with weights made for `native`, positions
+    resized as open_clip does."""
     from open_clip.model import resize_pos_embed
 
     model = build(size).double().eval()
-    state = {key: value.double() if value.is_floating_point() else value for key, value in state.items()}
+    state = {
+        key: value.double() if value.is_floating_point() else value for key, value in state.items()
+    }
     if size != native:
         resize_pos_embed(state, model)
     model.load_state_dict(state)

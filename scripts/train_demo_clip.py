@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Trains the demo model: a small CLIP on synthetic scenes, in the layout in which OpenCLIP weights come.
+"""Trains the demo model: a small CLIP on synthetic scenes, in the layout in which OpenCLIP weights
+come.
 
-    cargo build --release
-    python scripts/train_demo_clip.py --tagstream target/release/tagstream --work /tmp/demo-clip --out models/demo-clip
-
-Needs torch, open_clip_torch, safetensors, numpy and pillow. Only plain scenes are trained on; the other styles are
-measured. docs/demo-model.md says how the losses fit together and what came out.
+    cargo build --release python scripts/train_demo_clip.py --tagstream target/release/tagstream
+    --work /tmp/demo-clip --out models/demo-clip
+ Needs torch, open_clip_torch, safetensors, numpy and pillow. Only plain scenes are trained on; the
+other styles are measured. docs/demo-model.md says how the losses fit together and what came out.
 """
 
 import argparse
@@ -24,7 +24,15 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 from demo_clip.measure import TEMPLATES, category_text, features, headroom, measure
-from demo_clip.model import SIZE, Scores, build, encode_image, encode_text, model_config, region_cosine
+from demo_clip.model import (
+    SIZE,
+    Scores,
+    build,
+    encode_image,
+    encode_text,
+    model_config,
+    region_cosine,
+)
 from demo_clip.scenes import MEAN, STD, Scenes, draw, location, presence
 from demo_clip.tokenizer import CONTEXT, Tokenizer, build_tokenizer
 
@@ -58,7 +66,9 @@ def work(rank, args, folders):
         checkpoint = torch.load(args.resume)
         model.load_state_dict(checkpoint["model"])
         scores.load_state_dict(checkpoint["scores"])
-    named = list(model.named_parameters()) + [("scores." + n, p) for n, p in scores.named_parameters()]
+    named = list(model.named_parameters()) + [
+        ("scores." + n, p) for n, p in scores.named_parameters()
+    ]
     decay = [p for _, p in named if p.ndim > 1]
     rest = [p for _, p in named if p.ndim <= 1]
     groups = [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
@@ -103,7 +113,9 @@ def work(rank, args, folders):
             caption = F.normalize(encode_text(model, tokenizer(captions)), dim=-1)
             logits = model.logit_scale.exp() * glob @ caption.T
             same = torch.arange(len(x))
-            losses.append(0.2 * (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2)
+            losses.append(
+                0.2 * (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
+            )
         loss = sum(losses)
         optimizer.zero_grad(set_to_none=False)
         loss.backward()
@@ -114,20 +126,31 @@ def work(rank, args, folders):
         model.logit_scale.data.clamp_(0, math.log(100))
         last = step + 1 == steps
         if (step + 1) % args.sync == 0 or last:
-            # Each process goes some steps by itself, then all take the mean: they need not wait at every step.
+            # Each process goes some steps by itself, then all take the mean: they need not wait at
+            # every step.
             average([p.data for p in parameters] + running, args.processes)
         sums += [1, loss.item(), *(l.item() for l in losses[:3])]
         if (step + 1) % args.every == 0 or last:
             if rank == 0:
-                figures = measure(model, scores, held_out, category_text(model, tokenizer, scenes.categories))
-                line = dict(step=step + 1, size=size, seen=(step + 1) * args.batch, seconds=round(time.time() - start))
+                figures = measure(
+                    model, scores, held_out, category_text(model, tokenizer, scenes.categories)
+                )
+                line = dict(
+                    step=step + 1,
+                    size=size,
+                    seen=(step + 1) * args.batch,
+                    seconds=round(time.time() - start),
+                )
                 names = ("loss", "region_loss", "global_loss", "location_loss")
                 line |= {n: round(float(v), 4) for n, v in zip(names, sums[1:] / sums[0])}
                 line |= {"map " + n: v for n, v in figures.items()}
                 log(args, line)
                 if figures["region+global"] > best:
                     best = figures["region+global"]
-                    torch.save({"model": model.state_dict(), "scores": scores.state_dict()}, Path(args.work) / "best.pt")
+                    torch.save(
+                        {"model": model.state_dict(), "scores": scores.state_dict()},
+                        Path(args.work) / "best.pt",
+                    )
             sums[:] = 0
             dist.barrier()
     dist.destroy_process_group()
@@ -141,15 +164,19 @@ def log(args, line):
 
 
 def export(args, folders):
-    """Writes the best weights, loads them back through open_clip from the files alone, and measures."""
+    """Writes the best weights, loads them back through open_clip from the files alone, and
+    measures."""
     from safetensors.torch import load_file, save_file
 
     out = Path(args.out)
     best = torch.load(Path(args.work) / "best.pt")
-    # What tagging needs is the sigmoid's scale and offset; the captions' temperature has done its work.
+    # What tagging needs is the sigmoid's scale and offset; the captions' temperature has done its
+    # work.
     best["model"]["logit_scale"] = best["scores"]["log_scale"][0]
     best["model"]["logit_bias"] = best["scores"]["bias"][0]
-    half = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in best["model"].items()}
+    half = {
+        k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in best["model"].items()
+    }
     save_file(half, out / "open_clip_model.safetensors", metadata={"format": "pt"})
 
     model = build(json.loads((out / "open_clip_config.json").read_text())["model_cfg"])
@@ -171,9 +198,20 @@ def export(args, folders):
     if args.quick:
         return
     for style in ("plain", "pale", "outline", "grey"):
-        log(args, {"zero-shot": style, "scenes": 1000, **measure(model, scores, Scenes([folders[style]]), text)})
-    supervised = headroom(model, text, Scenes([folders["head"]]), Scenes([folders["pale"]]), args.seed)
-    log(args, {"supervised dense head": "pale", "labelled": 4000, "scenes": 1000, "map": supervised})
+        log(
+            args,
+            {
+                "zero-shot": style,
+                "scenes": 1000,
+                **measure(model, scores, Scenes([folders[style]]), text),
+            },
+        )
+    supervised = headroom(
+        model, text, Scenes([folders["head"]]), Scenes([folders["pale"]]), args.seed
+    )
+    log(
+        args, {"supervised dense head": "pale", "labelled": 4000, "scenes": 1000, "map": supervised}
+    )
 
 
 def sanity(args, folders, model, scores, text):
@@ -189,7 +227,10 @@ def sanity(args, folders, model, scores, text):
         image_id = json.loads(line)["image_id"]
         (folder / f"{image_id}.jpg").write_bytes(data[at : at + length])
         present = [source.categories[i] for i in labels[row].nonzero().flatten().tolist()]
-        best = [source.categories[i] for i in score[row].argsort(descending=True)[: len(present)].tolist()]
+        best = [
+            source.categories[i]
+            for i in score[row].argsort(descending=True)[: len(present)].tolist()
+        ]
         hits, wanted = hits + len(set(best) & set(present)), wanted + len(present)
         scenes.append({"image_id": image_id, "present": present})
     expected = {
@@ -204,21 +245,33 @@ def sanity(args, folders, model, scores, text):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tagstream", default="target/release/tagstream")
     parser.add_argument("--work", required=True, help="scenes and checkpoints; 1 GB")
     parser.add_argument("--out", default="models/demo-clip")
     parser.add_argument("--processes", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=96, help="scenes a step, of all processes together")
-    parser.add_argument("--small-steps", type=int, default=1300, help="steps on pictures of 128 or 160 pixels")
-    parser.add_argument("--full-steps", type=int, default=400, help="steps on pictures of 192 pixels")
-    parser.add_argument("--sync", type=int, default=10, help="steps between averaging the processes")
+    parser.add_argument(
+        "--batch", type=int, default=96, help="scenes a step, of all processes together"
+    )
+    parser.add_argument(
+        "--small-steps", type=int, default=1300, help="steps on pictures of 128 or 160 pixels"
+    )
+    parser.add_argument(
+        "--full-steps", type=int, default=400, help="steps on pictures of 192 pixels"
+    )
+    parser.add_argument(
+        "--sync", type=int, default=10, help="steps between averaging the processes"
+    )
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shards", type=int, default=6, help="of 16,384 plain scenes each")
     parser.add_argument("--every", type=int, default=150, help="steps between measurements")
     parser.add_argument("--port", type=int, default=29517)
-    parser.add_argument("--export-only", action="store_true", help="write the best checkpoint so far")
+    parser.add_argument(
+        "--export-only", action="store_true", help="write the best checkpoint so far"
+    )
     parser.add_argument("--resume", help="a checkpoint to go on from; the log goes on too")
     parser.add_argument("--quick", action="store_true", help="with --export-only: do not measure")
     args = parser.parse_args()
@@ -226,7 +279,9 @@ def main():
     torch.set_num_threads(2)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    folders = {"train": [draw(args, f"train-{i}", "plain", 1000 + i, 16384) for i in range(args.shards)]}
+    folders = {
+        "train": [draw(args, f"train-{i}", "plain", 1000 + i, 16384) for i in range(args.shards)]
+    }
     for style in ("plain", "pale", "outline", "grey"):
         folders[style] = draw(args, f"eval-{style}", style, 1, 1000)
     folders["watch"] = draw(args, "watch-plain", "plain", 4, 300)  # to choose the checkpoint by
@@ -246,7 +301,9 @@ def prepare(args, folders):
     words = Counter()
     for line in (folders["train"][0] / "scenes.jsonl").read_text().splitlines():
         words.update(re.findall(r"[a-z]+|[^\sa-z]+", json.loads(line)["caption"]))
-    words.update("picture drawing painting sketch an the on in with and . , one two three many image".split())
+    words.update(
+        "picture drawing painting sketch an the on in with and . , one two three many image".split()
+    )
     vocab = build_tokenizer(words, out)
     config = {
         "model_cfg": model_config(vocab),
@@ -265,7 +322,17 @@ def prepare(args, folders):
 
 def start_line(args):
     """What the run was asked for goes to the log first."""
-    wanted = ("processes", "batch", "small_steps", "full_steps", "sync", "lr", "seed", "shards", "resume")
+    wanted = (
+        "processes",
+        "batch",
+        "small_steps",
+        "full_steps",
+        "sync",
+        "lr",
+        "seed",
+        "shards",
+        "resume",
+    )
     named = {k: getattr(args, k) for k in wanted}
     named["resume"] = bool(args.resume)
     log(args, {"torch": torch.__version__, **named})

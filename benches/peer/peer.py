@@ -1,11 +1,13 @@
-"""The stage's work in Python, as well as it can be done there: the yardstick of `tagstream bench --peer`.
-
-Reads image references from a topic, decodes in a process per core (Pillow with draft mode, so that libjpeg-turbo reduces while
-it decodes; pixels go through shared memory straight into the batch), runs encoder and head in one thread per core over one
-shared ONNX Runtime session each, writes the prediction messages and the same Parquet columns as the stage, and commits offsets
-after the files. It delivers at least once; the stage's other guarantees (exactly one file per message, dead letters, bounded memory,
-model swaps) are not attempted.
+"""The stage's work in Python, as well as it can be done there: the yardstick of `tagstream bench
+--peer`.
+ Reads image references from a topic, decodes in a process per core (Pillow with draft mode, so that
+libjpeg-turbo reduces while it decodes; pixels go through shared memory straight into the batch),
+runs encoder and head in one thread per core over one shared ONNX Runtime session each, writes the
+prediction messages and the same Parquet columns as the stage, and commits offsets after the files.
+It delivers at least once; the stage's other guarantees (exactly one file per message, dead letters,
+bounded memory, model swaps) are not attempted.
 """
+
 import argparse
 import datetime
 import json
@@ -22,8 +24,8 @@ import urllib.parse
 from multiprocessing import shared_memory
 
 BATCH = int(os.environ.get("TAGSTREAM_PEER_BATCH", "8"))
-# A JPEG is reduced while it is decoded only down to this many times the model's input, as the stage does it: less changes
-# embeddings visibly. 1 is Pillow's own rule.
+# A JPEG is reduced while it is decoded only down to this many times the model's input, as the stage
+# does it: less changes embeddings visibly. 1 is Pillow's own rule.
 KEPT_RATIO = float(os.environ.get("TAGSTREAM_PEER_KEPT_RATIO", "2.5"))
 MAX_DELAY = 0.020
 FILE_AGE = 4.0
@@ -36,7 +38,9 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def decode_worker(tasks, results, memory_name: str, height: int, width: int, bilinear: bool) -> None:
+def decode_worker(
+    tasks, results, memory_name: str, height: int, width: int, bilinear: bool
+) -> None:
     """Decodes files into the places named, until told to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import numpy
@@ -94,16 +98,27 @@ def peak_box(saliency, columns: int, threshold: float = 0.5) -> dict:
         row, column = divmod(at, columns)
         left, right = min(left, column), max(right, column)
         top, bottom = min(top, row), max(bottom, row)
-        for inside, near in ((row > 0, at - columns), (row + 1 < rows, at + columns), (column > 0, at - 1),
-                             (column + 1 < columns, at + 1)):
+        for inside, near in (
+            (row > 0, at - columns),
+            (row + 1 < rows, at + columns),
+            (column > 0, at - 1),
+            (column + 1 < columns, at + 1),
+        ):
             if inside and near not in seen and saliency[near] >= level:
                 seen.add(near)
                 edge.append(near)
-    return {"x": left / columns, "y": top / rows, "w": (right - left + 1) / columns, "h": (bottom - top + 1) / rows}
+    return {
+        "x": left / columns,
+        "y": top / rows,
+        "w": (right - left + 1) / columns,
+        "h": (bottom - top + 1) / rows,
+    }
 
 
 class Peer:
-    def __init__(self, args: argparse.Namespace, cores: int, manifest: dict, tasks, results, memory) -> None:
+    def __init__(
+        self, args: argparse.Namespace, cores: int, manifest: dict, tasks, results, memory
+    ) -> None:
         import confluent_kafka
         import numpy
         import onnxruntime
@@ -112,7 +127,9 @@ class Peer:
         self.manifest = manifest
         self.height, self.width = (manifest["preprocessing"][side] for side in ("height", "width"))
         self.names = [category["name"] for category in manifest["categories"]]
-        self.thresholds = numpy.array([category["threshold"] for category in manifest["categories"]], numpy.float32)
+        self.thresholds = numpy.array(
+            [category["threshold"] for category in manifest["categories"]], numpy.float32
+        )
         self.columns = manifest["dims"]["grid_width"]
         self.temperature = manifest["calibration"]["temperature"]
 
@@ -122,8 +139,12 @@ class Peer:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         model = pathlib.Path(args.model)
         # A session may run in several threads at once: one copy of the weights serves all.
-        self.encoder = onnxruntime.InferenceSession(model / "encoder.onnx", options, providers=["CPUExecutionProvider"])
-        self.head = onnxruntime.InferenceSession(model / "head.onnx", options, providers=["CPUExecutionProvider"])
+        self.encoder = onnxruntime.InferenceSession(
+            model / "encoder.onnx", options, providers=["CPUExecutionProvider"]
+        )
+        self.head = onnxruntime.InferenceSession(
+            model / "head.onnx", options, providers=["CPUExecutionProvider"]
+        )
 
         self.batches = [Batch(index) for index in range(2 * cores + 2)]
         shape = (len(self.batches), BATCH, self.height, self.width, 3)
@@ -138,14 +159,24 @@ class Peer:
         self.finished: dict[int, set] = {}
         self.in_flight = 0
         self.stop = threading.Event()
-        self.consumer = confluent_kafka.Consumer({
-            "bootstrap.servers": args.brokers, "group.id": args.group, "auto.offset.reset": "earliest",
-            "enable.auto.commit": False, "fetch.wait.max.ms": 20, "partition.assignment.strategy": "cooperative-sticky",
-        })
+        self.consumer = confluent_kafka.Consumer(
+            {
+                "bootstrap.servers": args.brokers,
+                "group.id": args.group,
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 20,
+                "partition.assignment.strategy": "cooperative-sticky",
+            }
+        )
         self.consumer.subscribe([args.topic])
-        self.producer = confluent_kafka.Producer({
-            "bootstrap.servers": args.brokers, "enable.idempotence": True, "linger.ms": 5,
-        })
+        self.producer = confluent_kafka.Producer(
+            {
+                "bootstrap.servers": args.brokers,
+                "enable.idempotence": True,
+                "linger.ms": 5,
+            }
+        )
         self.kafka = confluent_kafka
         for target in [self.read, self.collect] + [self.infer] * cores:
             threading.Thread(target=target, daemon=True).start()
@@ -204,9 +235,12 @@ class Peer:
         while True:
             batch = self.ready.get()
             count = len(batch.messages)
-            dense, whole = self.encoder.run(["dense", "global"], {"pixels": self.pixels[batch.index, :count]})
+            dense, whole = self.encoder.run(
+                ["dense", "global"], {"pixels": self.pixels[batch.index, :count]}
+            )
             logits, saliency, embedding = self.head.run(
-                ["logits", "saliency", "embedding"], {"dense": dense, "global": whole})
+                ["logits", "saliency", "embedding"], {"dense": dense, "global": whole}
+            )
             scores = 1 / (1 + numpy.exp(-logits / self.temperature))
             now = datetime.datetime.now(datetime.timezone.utc)
             rows = []
@@ -215,15 +249,35 @@ class Peer:
                     continue
                 hits = numpy.flatnonzero(scores[i] >= self.thresholds)
                 hits = hits[numpy.argsort(-scores[i][hits], kind="stable")]
-                tags = [{"category": self.names[c], "score": float(scores[i][c]), "box": peak_box(saliency[i][c], self.columns)}
-                        for c in hits]
-                event = datetime.datetime.fromtimestamp(message.timestamp()[1] / 1000, datetime.timezone.utc)
-                rows.append((message, reference, event, now, batch.sizes[i], tags, scores[i], embedding[i]))
-                value = {"image_id": reference["image_id"], "uri": reference["uri"], "event_time": event.isoformat(),
-                         "model_version": self.manifest["id"],
-                         "source": {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()},
-                         "tags": tags}
-                self.producer.produce(self.args.predictions_topic, json.dumps(value).encode(), reference["image_id"])
+                tags = [
+                    {
+                        "category": self.names[c],
+                        "score": float(scores[i][c]),
+                        "box": peak_box(saliency[i][c], self.columns),
+                    }
+                    for c in hits
+                ]
+                event = datetime.datetime.fromtimestamp(
+                    message.timestamp()[1] / 1000, datetime.timezone.utc
+                )
+                rows.append(
+                    (message, reference, event, now, batch.sizes[i], tags, scores[i], embedding[i])
+                )
+                value = {
+                    "image_id": reference["image_id"],
+                    "uri": reference["uri"],
+                    "event_time": event.isoformat(),
+                    "model_version": self.manifest["id"],
+                    "source": {
+                        "topic": message.topic(),
+                        "partition": message.partition(),
+                        "offset": message.offset(),
+                    },
+                    "tags": tags,
+                }
+                self.producer.produce(
+                    self.args.predictions_topic, json.dumps(value).encode(), reference["image_id"]
+                )
             self.producer.poll(0)
             with self.lock:
                 for row in rows:
@@ -264,32 +318,45 @@ class Peer:
 
         times = pyarrow.timestamp("us", "UTC")
         box = pyarrow.struct([(name, pyarrow.float32()) for name in "xywh"])
-        tag = pyarrow.struct([("category", pyarrow.string()), ("score", pyarrow.float32()), ("box", box)])
+        tag = pyarrow.struct(
+            [("category", pyarrow.string()), ("score", pyarrow.float32()), ("box", box)]
+        )
         attributes = [list(row[1].get("attributes", {}).items()) for row in rows]
-        table = pyarrow.table({
-            "image_id": [row[1]["image_id"] for row in rows],
-            "uri": [row[1]["uri"] for row in rows],
-            "event_time": pyarrow.array([row[2] for row in rows], times),
-            "processed_time": pyarrow.array([row[3] for row in rows], times),
-            "topic": [self.args.topic] * len(rows),
-            "partition": pyarrow.array([partition] * len(rows), pyarrow.int32()),
-            "offset": [row[0].offset() for row in rows],
-            "model_version": [self.manifest["id"]] * len(rows),
-            "width": pyarrow.array([row[4][0] for row in rows], pyarrow.int32()),
-            "height": pyarrow.array([row[4][1] for row in rows], pyarrow.int32()),
-            "tags": pyarrow.array([row[5] for row in rows], pyarrow.list_(tag)),
-            "scores": vectors(6),
-            "embedding": vectors(7),
-            "attributes": pyarrow.array(attributes, pyarrow.map_(pyarrow.string(), pyarrow.string())),
-        })
+        table = pyarrow.table(
+            {
+                "image_id": [row[1]["image_id"] for row in rows],
+                "uri": [row[1]["uri"] for row in rows],
+                "event_time": pyarrow.array([row[2] for row in rows], times),
+                "processed_time": pyarrow.array([row[3] for row in rows], times),
+                "topic": [self.args.topic] * len(rows),
+                "partition": pyarrow.array([partition] * len(rows), pyarrow.int32()),
+                "offset": [row[0].offset() for row in rows],
+                "model_version": [self.manifest["id"]] * len(rows),
+                "width": pyarrow.array([row[4][0] for row in rows], pyarrow.int32()),
+                "height": pyarrow.array([row[4][1] for row in rows], pyarrow.int32()),
+                "tags": pyarrow.array([row[5] for row in rows], pyarrow.list_(tag)),
+                "scores": vectors(6),
+                "embedding": vectors(7),
+                "attributes": pyarrow.array(
+                    attributes, pyarrow.map_(pyarrow.string(), pyarrow.string())
+                ),
+            }
+        )
         folder = pathlib.Path(self.args.out, "predictions", self.args.topic, str(partition))
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{rows[0][0].offset():020}-{time.time_ns()}"
         aside = folder / f".{name}.partial"
         vector_columns = ["scores.list.element", "embedding.list.element"]
         others = [column for column in table.column_names if column not in ("scores", "embedding")]
-        pyarrow.parquet.write_table(table, aside, compression="zstd", compression_level=1, use_dictionary=others,
-                                    use_byte_stream_split=vector_columns, write_statistics=others)
+        pyarrow.parquet.write_table(
+            table,
+            aside,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=others,
+            use_byte_stream_split=vector_columns,
+            write_statistics=others,
+        )
         aside.rename(folder / f"{name}.parquet")
 
     def run(self) -> None:
@@ -315,13 +382,25 @@ def main() -> None:
         raise SystemExit(f"the peer knows the fit `squash` only, not {preprocessing['fit']}")
     height, width = preprocessing["height"], preprocessing["width"]
     cores = len(os.sched_getaffinity(0))
-    memory = shared_memory.SharedMemory(create=True, size=(2 * cores + 2) * BATCH * height * width * 3)
+    memory = shared_memory.SharedMemory(
+        create=True, size=(2 * cores + 2) * BATCH * height * width * 3
+    )
     tasks, results = multiprocessing.SimpleQueue(), multiprocessing.SimpleQueue()
     # Before anything large is loaded or any thread runs: the children are small.
     context = multiprocessing.get_context("fork")
     workers = [
-        context.Process(target=decode_worker, daemon=True,
-                        args=(tasks, results, memory.name, height, width, preprocessing["filter"] == "bilinear"))
+        context.Process(
+            target=decode_worker,
+            daemon=True,
+            args=(
+                tasks,
+                results,
+                memory.name,
+                height,
+                width,
+                preprocessing["filter"] == "bilinear",
+            ),
+        )
         for _ in range(cores)
     ]
     for worker in workers:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the Python peer (for `tagstream bench --peer benches/peer/run.sh`); its packages are installed once, pinned by hash,
-# into the cache folder ($TAGSTREAM_CACHE, default ~/.cache/tagstream). `run.sh --install` only installs.
+# Runs the Python peer (for `tagstream bench --peer benches/peer/run.sh`); its packages are
+# installed once, pinned by hash, into the cache folder ($TAGSTREAM_CACHE, default
+# ~/.cache/tagstream). `run.sh --install` only installs.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -11,7 +12,8 @@ if [ ! -f "$venv/.complete" ]; then
     echo "run.sh: installing the peer's packages" >&2
     rm -rf "$venv"
     python3 -m venv "$venv"
-    "$venv/bin/pip" --disable-pip-version-check install -q --require-hashes --only-binary=:all: -r "$here/requirements.txt" >&2 \
+    "$venv/bin/pip" --disable-pip-version-check install -q --require-hashes --only-binary=:all: \
+        -r "$here/requirements.txt" >&2 \
         || { echo "run.sh: pip could not install the peer's packages" >&2; exit 1; }
     touch "$venv/.complete"
 fi

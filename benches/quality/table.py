@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Rows of benches/quality/corel5k.csv as Markdown: mean and spread over mask seeds. Of repeated runs the newest counts."""
+"""Rows of benches/quality/corel5k.csv as Markdown: mean and spread over mask seeds. Of repeated
+runs the newest counts."""
+
 import csv
 import pathlib
 import statistics
@@ -11,7 +13,9 @@ known_shares = set()
 for row in csv.DictReader(open(path)):
     line = (row["set"], row["split"], row["method"], row["variant"])
     known_shares.add(row["known"])
-    runs.setdefault(line, {}).setdefault(row["known"], {})[row["mask_seed"]] = float(row["map_plain"])
+    runs.setdefault(line, {}).setdefault(row["known"], {})[row["mask_seed"]] = float(
+        row["map_plain"]
+    )
 shares = sorted(known_shares, key=float)
 for group in sorted({line[:2] for line in runs}):
     print(f"\n{group[0]} categories, `{group[1]}` split, plain mAP\n")

@@ -7,7 +7,14 @@ import torch.nn.functional as F
 from .model import SIZE, TEMPERATURE, encode_image, encode_text, region_cosine
 from .scenes import presence
 
-TEMPLATES = ["a photo of a {}", "a photo of a {}.", "a photo of an {}", "a picture of a {}", "a {}", "{}"]
+TEMPLATES = [
+    "a photo of a {}",
+    "a photo of a {}.",
+    "a photo of an {}",
+    "a picture of a {}",
+    "a {}",
+    "{}",
+]
 
 
 def mean_average_precision(scores, labels):
@@ -40,16 +47,22 @@ def measure(model, scores, scenes, text):
     region = scores(region_cosine(F.normalize(dense, dim=-1), text), 0)
     whole = scores(F.normalize(glob, dim=-1) @ text.T, 0)
     named = {"region": region, "global": whole, "region+global": (region + whole) / 2}
-    return {name: round(mean_average_precision(s.numpy(), labels.numpy()), 4) for name, s in named.items()}
+    return {
+        name: round(mean_average_precision(s.numpy(), labels.numpy()), 4)
+        for name, s in named.items()
+    }
 
 
 @torch.no_grad()
 def category_text(model, tokenizer, categories, template=TEMPLATES[0]):
-    return F.normalize(encode_text(model, tokenizer([template.format(name) for name in categories])), dim=-1)
+    return F.normalize(
+        encode_text(model, tokenizer([template.format(name) for name in categories])), dim=-1
+    )
 
 
 def headroom(model, text, train, test, seed):
-    """mAP of a dense head (attention and read-out per category) trained on frozen features of labelled scenes."""
+    """mAP of a dense head (attention and read-out per category) trained on frozen features of
+    labelled scenes."""
     torch.manual_seed(seed)
     dense, glob, labels = features(model, train)
     test_dense, test_glob, test_labels = features(model, test)
@@ -76,4 +89,6 @@ def headroom(model, text, train, test, seed):
             optimizer.step()
             schedule.step()
     with torch.no_grad():
-        return round(mean_average_precision(score(test_dense, test_glob).numpy(), test_labels.numpy()), 4)
+        return round(
+            mean_average_precision(score(test_dense, test_glob).numpy(), test_labels.numpy()), 4
+        )

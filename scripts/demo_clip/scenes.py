@@ -20,13 +20,23 @@ def draw(args, name, style, seed, count):
     """Scenes of one seed as a tar with sidecars; drawn once."""
     folder = Path(args.work) / name
     if not (folder / "scenes.jsonl").exists():
-        command = [args.tagstream, "scenes", "--out", str(folder), "--count", str(count), "--seed", str(seed)]
+        command = [
+            args.tagstream,
+            "scenes",
+            "--out",
+            str(folder),
+            "--count",
+            str(count),
+            "--seed",
+            str(seed),
+        ]
         subprocess.run(command + ["--style", style, "--tar"], check=True)
     return folder
 
 
 class Scenes:
-    """The scenes of some folders; pictures stay JPEGs in memory-mapped tars until they are asked for."""
+    """The scenes of some folders; pictures stay JPEGs in memory-mapped tars until they are asked
+    for."""
 
     def __init__(self, folders):
         self.items, self.maps = [], []
@@ -45,7 +55,8 @@ class Scenes:
         return len(self.items)
 
     def batch(self, indices, size, rng=None):
-        """Pixels [B,3,size,size] normalised, objects [(row, category, x0, y0, x1, y1)], captions; flipped if rng."""
+        """Pixels [B,3,size,size] normalised, objects [(row, category, x0, y0, x1, y1)],
+        captions; flipped if rng."""
         pixels, objects, captions = [], [], []
         for row, i in enumerate(indices):
             data, at, length, line = self.items[i]
@@ -60,9 +71,16 @@ class Scenes:
                     x0, x1 = 1 - x1, 1 - x0
                 objects.append((row, self.index[o["category"]], x0, b["y"], x1, b["y"] + b["h"]))
             captions.append(scene["caption"])
-        x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
+        x = (
+            torch.from_numpy(np.stack(pixels))
+            .permute(0, 3, 1, 2)
+            .float()
+            .contiguous(memory_format=torch.channels_last)
+        )
         if size != x.shape[-1]:
-            x = F.interpolate(x, size=(size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
+            x = F.interpolate(
+                x, size=(size, size), mode="bicubic", antialias=True, align_corners=False
+            ).clamp(0, 255)
         x = x / 255
         if rng is not None:
             x = x * torch.tensor(rng.uniform(0.8, 1.2, (len(x), 1, 1, 1)), dtype=torch.float32)
@@ -78,13 +96,16 @@ def presence(objects, rows, categories):
 
 
 def location(objects, rows, grid, categories):
-    """[rows, grid*grid, categories]: cells whose centre lies in a category's box, and the cell of the box's centre."""
+    """[rows, grid*grid, categories]: cells whose centre lies in a category's box, and the cell
+    of the box's centre."""
     y = torch.zeros(rows, grid, grid, categories)
     centres = (torch.arange(grid) + 0.5) / grid
     for row, category, x0, y0, x1, y1 in objects:
         across = ((centres >= x0) & (centres <= x1)).float()
         down = ((centres >= y0) & (centres <= y1)).float()
         cells = down[:, None] * across[None, :]
-        cells[min(int((y0 + y1) / 2 * grid), grid - 1), min(int((x0 + x1) / 2 * grid), grid - 1)] = 1
+        cells[
+            min(int((y0 + y1) / 2 * grid), grid - 1), min(int((x0 + x1) / 2 * grid), grid - 1)
+        ] = 1
         y[row, :, :, category] = torch.maximum(y[row, :, :, category], cells)
     return y.view(rows, grid * grid, categories)

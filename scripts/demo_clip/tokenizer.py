@@ -6,7 +6,9 @@ from collections import Counter
 import torch
 
 CONTEXT = 32
-PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+PATTERN = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
 
 
 def byte_alphabet():
@@ -23,7 +25,8 @@ def byte_alphabet():
 
 
 def build_tokenizer(words, out):
-    """Byte-pair merges until every word is one token; CLIP's file layout; start and end are the last two ids."""
+    """Byte-pair merges until every word is one token; CLIP's file layout; start and end are the
+    last two ids."""
     pieces = {word: tuple(word[:-1]) + (word[-1] + "</w>",) for word in words}
     merges = []
     while True:
@@ -73,7 +76,12 @@ def build_tokenizer(words, out):
         "pre_tokenizer": {
             "type": "Sequence",
             "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Removed", "invert": True},
+                {
+                    "type": "Split",
+                    "pattern": {"Regex": PATTERN},
+                    "behavior": "Removed",
+                    "invert": True,
+                },
                 byte_level,
             ],
         },
@@ -110,7 +118,8 @@ class Tokenizer:
         self.eos = self.inner.token_to_id("<|endoftext|>")
 
     def __call__(self, texts):
-        """Ids [n, L], L as long as needed; cut to the context length with the end kept, padded with zeros."""
+        """Ids [n, L], L as long as needed; cut to the context length with the end kept, padded
+        with zeros."""
         ids = [self.inner.encode(text).ids for text in texts]
         ids = [i if len(i) <= CONTEXT else i[: CONTEXT - 1] + [self.eos] for i in ids]
         out = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.long)
