@@ -1,6 +1,7 @@
-//! Lists of different lengths in one piece of memory.
+//! Lists of different lengths in one allocation.
 
-/// Lists one after the other: a picture needs thousands of short ones, and no allocation for each.
+/// Many short lists, one after the other: a picture needs thousands, and an allocation for each
+/// would cost more than what is in it.
 pub struct Lists<T> {
     items: Vec<T>,
     /// Where each list ends.
@@ -23,7 +24,7 @@ impl<T> Lists<T> {
         self.ends.push(self.items.len());
     }
 
-    /// A list; empty where there is none.
+    /// The list at `index`; empty beyond the last one.
     #[inline(always)]
     pub fn get(&self, index: usize) -> &[T] {
         let begin = match index {
