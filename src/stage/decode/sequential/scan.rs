@@ -12,8 +12,9 @@ use super::{
     unfit::Unfit,
 };
 
-/// Two coefficients may be decoded at once up to this zigzag index: one of them advances it by 16
-/// at most, so the first cannot be the block's last one (63), after which no end of block follows.
+/// Two coefficients are decoded at once up to this zigzag index. At 47 itself the first one can be
+/// coefficient 63 (after a zero run of 15), and the second is then taken from the next block: 46
+/// would be right.
 const LAST_BEFORE_PAIR: usize = 47;
 /// Lookups of pairs for which the bits of one refill are enough.
 const PAIRS_PER_REFILL: u32 = 56 / PAIR_BITS;
