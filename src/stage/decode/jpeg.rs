@@ -249,7 +249,11 @@ fn tolerate(message: &str, bytes: &[u8]) -> Result<(), DecodeError> {
 
 /// An error unless the end marker is there.
 fn require_end(bytes: &[u8]) -> Result<(), DecodeError> {
-    if bytes.windows(2).rev().any(|pair| pair == [0xff, marker::EOI]) {
+    if bytes
+        .windows(2)
+        .rev()
+        .any(|pair| pair == [0xff, marker::EOI])
+    {
         Ok(())
     } else {
         Err(damaged("it ends early"))

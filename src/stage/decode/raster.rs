@@ -142,7 +142,10 @@ fn to_rgb(samples: &[u8], color: ColorType, rgb: &mut [u8]) -> Option<()> {
         ColorType::Rgba16 => (8, [HIGH, HIGH + 2, HIGH + 4]),
         _ => return None,
     };
-    for (out, pixel) in rgb.chunks_exact_mut(3).zip(samples.chunks_exact(pixel_bytes)) {
+    for (out, pixel) in rgb
+        .chunks_exact_mut(3)
+        .zip(samples.chunks_exact(pixel_bytes))
+    {
         out[0] = pixel[r];
         out[1] = pixel[g];
         out[2] = pixel[b];

@@ -32,9 +32,7 @@ wide! {
 
 #[inline(always)]
 fn ycc_to_rgb_inlined(components: &[Sums; 4], width: usize, rgb: &mut [u8]) {
-    let [luma, blue, red, green] = components
-        .each_ref()
-        .map(|c| c.samples.chunks_exact(width));
+    let [luma, blue, red, green] = components.each_ref().map(|c| c.samples.chunks_exact(width));
     let bands = rgb.chunks_mut(ROWS * width * 3);
     let samples = luma.zip(blue).zip(red).zip(green);
     for (band, (((luma, blue), red), green)) in bands.zip(samples) {

@@ -210,8 +210,7 @@ pub struct Pair(u64);
 
 impl Pair {
     /// No coefficient fits the lookup.
-    const UNRESOLVED: Pair =
-        Pair::new((0, 0), (END_OF_BLOCK, 0), (UNRESOLVED - END_OF_BLOCK, 0));
+    const UNRESOLVED: Pair = Pair::new((0, 0), (END_OF_BLOCK, 0), (UNRESOLVED - END_OF_BLOCK, 0));
 
     /// `bits` are those of both coefficients together and those of the first one; a coefficient is
     /// its advance of the zigzag index and its value.

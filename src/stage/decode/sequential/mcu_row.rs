@@ -41,6 +41,7 @@ impl McuRow {
     }
 
     /// MCUs in the row.
+    #[inline(always)]
     pub fn mcus(&self) -> usize {
         self.mcus
     }

@@ -140,9 +140,7 @@ impl Sums {
             let sums: [&[f32]; ROWS] = std::array::from_fn(|row| {
                 &rows[row * row_len + u * weights.stride..][weights.blocks.clone()]
             });
-            let transposed = self.transposed[u..]
-                .iter_mut()
-                .step_by(weights.frequencies);
+            let transposed = self.transposed[u..].iter_mut().step_by(weights.frequencies);
             for (block, transposed) in transposed.enumerate() {
                 for row in 0..ROWS {
                     transposed[row] = sums[row][block];

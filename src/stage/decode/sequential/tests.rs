@@ -307,7 +307,11 @@ fn progressive_arithmetic_and_unusually_sampled_files_are_unfit() {
     let mut reader = Reader::default();
     let mut refused = |compressor: &mut Compressor, what: &str| {
         let bytes = compressor.compress_to_vec(image()).unwrap();
-        assert_eq!(read(&mut reader, &bytes, &full_size(size)), Err(Unfit), "{what}");
+        assert_eq!(
+            read(&mut reader, &bytes, &full_size(size)),
+            Err(Unfit),
+            "{what}"
+        );
     };
     let mut progressive = Compressor::new().unwrap();
     progressive.set_progressive(true).unwrap();
@@ -463,7 +467,10 @@ fn tables_of_the_file_before_are_not_used() {
     let mut reader = Reader::default();
     for _ in 0..2 {
         for (file, expected) in files.iter().zip(&fresh) {
-            assert_eq!(&read(&mut reader, file, &full_size(size)).unwrap(), expected);
+            assert_eq!(
+                &read(&mut reader, file, &full_size(size)).unwrap(),
+                expected
+            );
         }
     }
 }

@@ -49,13 +49,17 @@ impl Weights {
         let (mut finished, mut most_open) = (0, 0);
         for block in 0..rows.blocks().end {
             // Both the first and the last block rows of the result's rows ascend.
-            let first = weights.last_block_rows.partition_point(|&last| last < block);
+            let first = weights
+                .last_block_rows
+                .partition_point(|&last| last < block);
             let end = rows.first_blocks.partition_point(|&first| first <= block);
             let of_row = |row| rows.weights.get(row)[block - rows.first_blocks[row]];
             weights.first_rows.push(first);
             weights.rows.push((first..end).map(of_row));
             most_open = most_open.max(end.saturating_sub(finished));
-            finished = weights.last_block_rows.partition_point(|&last| last <= block);
+            finished = weights
+                .last_block_rows
+                .partition_point(|&last| last <= block);
         }
         weights.open_rows = (most_open + ROWS - 1).next_multiple_of(ROWS);
         weights.stride = weights.groups().end * LANES;
@@ -69,16 +73,19 @@ impl Weights {
     }
 
     /// The groups of a block row that add to the result.
+    #[inline(always)]
     pub fn groups(&self) -> Range<usize> {
         self.blocks.start / LANES..self.blocks.end.div_ceil(LANES)
     }
 
     /// Samples in a row of the result.
+    #[inline(always)]
     pub fn width(&self) -> usize {
         self.first_blocks.len()
     }
 
     /// Room for a row of the result that is not resampled horizontally yet.
+    #[inline(always)]
     pub fn row_len(&self) -> usize {
         self.frequencies * self.stride
     }
