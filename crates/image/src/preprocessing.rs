@@ -3,6 +3,17 @@
 use serde::{Deserialize, Serialize};
 
 /// How an image becomes the encoder's `pixels`. Normalisation is inside the graph.
+///
+/// ```
+/// use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
+///
+/// // As it stands in a bundle's manifest.
+/// let text = r#"{"height": 224, "width": 224, "fit": "center_crop", "filter": "bicubic"}"#;
+/// let preprocessing: Preprocessing = serde_json::from_str(text)?;
+/// assert_eq!((preprocessing.height, preprocessing.width), (224, 224));
+/// assert_eq!((preprocessing.fit, preprocessing.filter), (Fit::CenterCrop, Filter::Bicubic));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {

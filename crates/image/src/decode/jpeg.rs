@@ -1,33 +1,79 @@
-//! JPEG: plain files that are much larger than the model's input by `sequential`, straight to that size; all others by
-//! libjpeg-turbo, at a reduced size where the model needs fewer pixels.
+//! JPEG: plain files that are much larger than the model's input by `sequential`, straight to that
+//! size; all others by libjpeg-turbo, at a reduced size where the model needs fewer pixels.
 
+use super::error::DecodeError;
+use super::limits::DecodeLimits;
+use super::orientation::Orientation;
+use super::picture::{Decoded, Stored};
 use super::resize::Window;
 use super::scratch::Scratch;
-use super::{DecodeError, DecodeLimits, ImageSize, Orientation, Stored, raster, resize, scratch};
+use super::size::ImageSize;
+use super::{marker, raster, resize, scratch};
 use crate::preprocessing::Preprocessing;
 use image::ImageFormat;
 use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor};
 
-/// Sizes, in eighths, at which libjpeg-turbo's inverse transform is vectorised.
+/// Sizes, in eighths, at which libjpeg-turbo's inverse cosine transform is vectorised.
 const EIGHTHS: [u32; 4] = [1, 2, 4, 8];
 
-/// What became of a picture.
-pub(super) enum Decoded {
-    /// It is in the pixels already; the size of the upright original.
-    Fitted(ImageSize),
-    /// It is in `scratch.rgb`.
-    Stored(Stored),
+/// What libjpeg-turbo is asked for.
+struct Request {
+    /// By how many eighths of the original's sides it decodes.
+    eighths: u32,
+    /// The same, as its interface has it.
+    factor: ScalingFactor,
+    /// Size of what it writes.
+    decoded: ImageSize,
+    format: PixelFormat,
+    /// Whether chroma may be repeated instead of interpolated.
+    fast_upsample: bool,
 }
 
-/// Decodes into `scratch.rgb`, reduced as far as that does no harm to what the preprocessing asks for, or, where that can be
-/// done, straight into the pixels given with the preprocessing.
+impl Request {
+    /// For the window of the original that is wanted, or for all of it at its own size.
+    fn new(header: &DecompressHeader, window: Option<&Window>) -> Self {
+        let eighths = match window {
+            Some(window) if !header.is_lossless => eighths_for(window),
+            _ => 8,
+        };
+        let factor = ScalingFactor::new(eighths as usize, 8);
+        let cmyk = matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK);
+        Request {
+            eighths,
+            factor,
+            decoded: ImageSize {
+                width: factor.scale(header.width) as u32,
+                height: factor.scale(header.height) as u32,
+            },
+            format: if cmyk {
+                PixelFormat::CMYK
+            } else {
+                PixelFormat::RGB
+            },
+            fast_upsample: window.is_some_and(|window| is_ample(window, 8)),
+        }
+    }
+
+    /// Pixels that it writes.
+    fn pixels(&self) -> usize {
+        self.decoded.width as usize * self.decoded.height as usize
+    }
+
+    /// Bytes that it writes.
+    fn len(&self) -> usize {
+        self.pixels() * self.format.size()
+    }
+}
+
+/// Decodes into `scratch.rgb`, reduced as far as does no harm to what the preprocessing asks for,
+/// or, where that can be done, straight into the pixels given with the preprocessing.
 pub(super) fn decode(
     bytes: &[u8],
     limits: &DecodeLimits,
     fit: Option<(&Preprocessing, &mut [u8])>,
     scratch: &mut Scratch,
 ) -> Result<Decoded, DecodeError> {
-    let mut decompressor = taken(scratch)?;
+    let mut decompressor = take_decompressor(scratch)?;
     let header = match decompressor.read_header(bytes) {
         Ok(header) => header,
         Err(error)
@@ -46,34 +92,20 @@ pub(super) fn decode(
     let window = fit
         .as_ref()
         .map(|(preprocessing, _)| Window::of(original, markers.orientation, preprocessing));
-    let eighths = match &window {
-        Some(window) if !header.is_lossless => eighths_for(window),
-        _ => 8,
-    };
-    let ample = window.is_some_and(|window| is_ample(&window, 8));
-    let factor = ScalingFactor::new(eighths as usize, 8);
-    let (width, height) = (factor.scale(header.width), factor.scale(header.height));
-    let cmyk = matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK);
-    let format = if cmyk {
-        PixelFormat::CMYK
-    } else {
-        PixelFormat::RGB
-    };
-    let len = width * height * format.size();
+    let request = Request::new(&header, window.as_ref());
     let pixels = u64::from(original.width) * u64::from(original.height);
-    limits.check_alloc(len as u64 + markers.coefficient_bytes(pixels))?;
+    limits.check_alloc(request.len() as u64 + markers.coefficient_bytes(pixels))?;
 
     let stored = Stored {
         original,
-        decoded: ImageSize {
-            width: width as u32,
-            height: height as u32,
-        },
-        eighths,
+        decoded: request.decoded,
+        eighths: request.eighths,
         orientation: markers.orientation,
     };
-    // Where less is resampled into a sample of the result, how other readers round shows more.
-    let suits = eighths < 8 && matches!(header.colorspace, Colorspace::YCbCr | Colorspace::Gray);
+    // Where the picture is reduced less, fewer pixels go into a sample of the result, and how other
+    // readers round them shows more.
+    let suits =
+        request.eighths < 8 && matches!(header.colorspace, Colorspace::YCbCr | Colorspace::Gray);
     if let (true, Some((preprocessing, pixels))) = (suits, fit)
         && resize::fit_sequential(bytes, &stored, preprocessing, scratch, pixels)
     {
@@ -82,30 +114,44 @@ pub(super) fn decode(
     }
     decompressor
         .set_scan_limit(scan_limit(pixels, limits))
-        .and_then(|()| decompressor.set_scaling_factor(factor))
-        .and_then(|()| decompressor.set_fast_upsample(ample))
         .map_err(|e| damaged(&e.to_string()))?;
+    decode_pixels(decompressor, bytes, &request, scratch)?;
+    Ok(Decoded::Stored(stored))
+}
+
+/// Has libjpeg-turbo decode into `scratch.rgb`.
+fn decode_pixels(
+    mut decompressor: Decompressor,
+    bytes: &[u8],
+    request: &Request,
+    scratch: &mut Scratch,
+) -> Result<(), DecodeError> {
+    decompressor
+        .set_scaling_factor(request.factor)
+        .and_then(|()| decompressor.set_fast_upsample(request.fast_upsample))
+        .map_err(|e| damaged(&e.to_string()))?;
+    let cmyk = request.format == PixelFormat::CMYK;
     let output = if cmyk {
         &mut scratch.samples
     } else {
         &mut scratch.rgb
     };
     let image = Image {
-        pixels: scratch::sized(output, len),
-        width,
-        pitch: width * format.size(),
-        height,
-        format,
+        pixels: scratch::sized(output, request.len()),
+        width: request.decoded.width as usize,
+        pitch: request.decoded.width as usize * request.format.size(),
+        height: request.decoded.height as usize,
+        format: request.format,
     };
     match decompressor.decompress(bytes, image) {
         Ok(()) => scratch.decompressor = Some(decompressor),
         Err(error) => tolerate(&error.to_string(), bytes)?,
     }
     if cmyk {
-        let rgb = scratch::sized(&mut scratch.rgb, width * height * 3);
-        inverted_cmyk_to_rgb(&scratch.samples[..len], rgb);
+        let rgb = scratch::sized(&mut scratch.rgb, request.pixels() * 3);
+        inverted_cmyk_to_rgb(&scratch.samples[..request.len()], rgb);
     }
-    Ok(Decoded::Stored(stored))
+    Ok(())
 }
 
 /// Reads stored size and orientation.
@@ -113,7 +159,7 @@ pub(super) fn probe(
     bytes: &[u8],
     scratch: &mut Scratch,
 ) -> Result<(ImageSize, Orientation), DecodeError> {
-    let mut decompressor = taken(scratch)?;
+    let mut decompressor = take_decompressor(scratch)?;
     let header = decompressor
         .read_header(bytes)
         .map_err(|e| damaged(&e.to_string()))?;
@@ -122,17 +168,17 @@ pub(super) fn probe(
     Ok((size_of(&header, &markers)?, markers.orientation))
 }
 
-/// This thread's decompressor, or a new one. It is put back only after it worked without an error: after one in the header
-/// it would go on reading that header in the next file.
-fn taken(scratch: &mut Scratch) -> Result<Decompressor, DecodeError> {
+/// This thread's decompressor, or a new one. It is put back only after it worked without an error:
+/// after an error in the header it would go on reading that header in the next file.
+fn take_decompressor(scratch: &mut Scratch) -> Result<Decompressor, DecodeError> {
     match scratch.decompressor.take() {
         Some(decompressor) => Ok(decompressor),
         None => Decompressor::new().map_err(|e| damaged(&e.to_string())),
     }
 }
 
-/// The declared size. A file without a frame header makes libjpeg-turbo repeat the size of the picture before it, so the
-/// size counts only if the markers say the same.
+/// The declared size. For a file without a frame header libjpeg-turbo repeats the size of the
+/// picture before it, so the size counts only if the frame header found here says the same.
 fn size_of(header: &DecompressHeader, markers: &Markers) -> Result<ImageSize, DecodeError> {
     let Some(size) = markers.size else {
         return Err(damaged("it has no frame header"));
@@ -146,10 +192,11 @@ fn size_of(header: &DecompressHeader, markers: &Markers) -> Result<ImageSize, De
     Ok(size)
 }
 
-/// How many times larger than the model's input a picture must stay on both sides for the cheaper ways of decoding: at a
-/// reduced size, and with chroma repeated instead of interpolated. Below this the resampled picture differs visibly from
-/// the one decoded in full (a reduction to just the input's size costs up to 3 % of an embedding's cosine, this less than
-/// 0.1 %; scripts/check_preprocessing.py measures it).
+/// How many times larger than the model's input a picture must stay on both sides for the cheaper
+/// ways of decoding: at a reduced size, and with chroma repeated instead of interpolated. Below
+/// this the resampled picture differs visibly from the one decoded in full (a reduction to just the
+/// input's size costs up to 3 % of an embedding's cosine, this less than 0.1 %;
+/// scripts/check_preprocessing.py measures it).
 const KEPT_RATIO: f64 = 2.5;
 
 /// Whether a picture decoded to so many eighths is still [`KEPT_RATIO`] times as large as needed.
@@ -167,8 +214,8 @@ fn eighths_for(window: &Window) -> u32 {
         .unwrap_or(8)
 }
 
-/// Most scans of a picture this large. An ordinary progressive file has about ten; a hostile one has thousands of scans
-/// that each touch every coefficient for a few bytes of input.
+/// How many scans a picture this large may have. An ordinary progressive file has about ten; a
+/// hostile one has thousands that each touch every coefficient for a few bytes of input.
 fn scan_limit(pixels: u64, limits: &DecodeLimits) -> u32 {
     (16 * limits.max_pixels / pixels.max(1)).clamp(16, 256) as u32
 }
@@ -180,12 +227,13 @@ const HEADER_WARNINGS: [&str; 3] = [
     "Unknown Adobe color transform",
 ];
 
-/// libjpeg decodes what it can and reports its first warning. Few warnings leave the picture whole.
+/// libjpeg decodes what it can and reports its first warning. After most warnings the picture is
+/// not whole; these are the exceptions.
 fn tolerate(message: &str, bytes: &[u8]) -> Result<(), DecodeError> {
     // Padding between the last scan and the end marker: all pixels are there.
     let padding = message.contains("extraneous bytes before marker 0xd9");
-    // A wrong spectral selection in a sequential file, written by some cameras. Seen first, it would hide a later
-    // warning about missing data.
+    // Some cameras write a wrong spectral selection into the scan header of a sequential file. This
+    // warning comes first and would hide a later one about missing data.
     let camera = message.contains("Invalid SOS parameters for sequential JPEG");
     if padding {
         Ok(())
@@ -198,7 +246,11 @@ fn tolerate(message: &str, bytes: &[u8]) -> Result<(), DecodeError> {
 
 /// An error unless the end marker is there.
 fn require_end(bytes: &[u8]) -> Result<(), DecodeError> {
-    if bytes.windows(2).rev().any(|pair| pair == [0xff, 0xd9]) {
+    if bytes
+        .windows(2)
+        .rev()
+        .any(|pair| pair == [0xff, marker::EOI])
+    {
         Ok(())
     } else {
         Err(damaged("it ends early"))
@@ -224,15 +276,16 @@ fn inverted_cmyk_to_rgb(cmyk: &[u8], rgb: &mut [u8]) {
     }
 }
 
-/// What the segments before the first scan say that libjpeg-turbo's interface does not pass on.
+/// What the marker segments before the first scan say that libjpeg-turbo's interface does not pass
+/// on (T.81, B.1.1.4).
 #[derive(Debug, Default, PartialEq)]
 struct Markers {
     orientation: Orientation,
     /// The frame header's size.
     size: Option<ImageSize>,
-    /// Coefficients per pixel (1 for grey, 3 for 4:4:4, 1.5 for 4:2:0), in eighths, rounded up.
+    /// Coefficients for every 8 pixels (8 for grey, 24 for 4:4:4, 12 for 4:2:0), rounded up.
     coefficients_per_8_pixels: u64,
-    /// Whether all coefficients are kept until the last scan.
+    /// Whether libjpeg keeps all coefficients until the last scan.
     buffers_coefficients: bool,
 }
 
@@ -246,23 +299,25 @@ impl Markers {
         }
     }
 
-    /// Walks the segments; stops at the first scan or at the first thing that makes no sense (libjpeg will complain).
+    /// Walks the segments; stops at the first scan or at the first thing that makes no sense, about
+    /// which libjpeg will complain.
     fn of(bytes: &[u8]) -> Self {
         let mut markers = Markers::default();
         let mut components = 0;
         let mut oriented = false;
         let mut at = 2;
-        while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
-            match marker {
+        while let Some(&[0xff, code]) = bytes.get(at..at + 2) {
+            match code {
+                // A fill byte (T.81, B.1.1.2).
                 0xff => {
                     at += 1;
                     continue;
                 }
-                0x01 | 0xd0..=0xd8 => {
+                marker::TEM | marker::RST0..=marker::SOI => {
                     at += 2;
                     continue;
                 }
-                0xd9 => break,
+                marker::EOI => break,
                 _ => {}
             }
             let Some(&[high, low]) = bytes.get(at + 2..at + 4) else {
@@ -272,8 +327,8 @@ impl Markers {
             let Some(body) = bytes.get(at + 4..end) else {
                 break;
             };
-            match marker {
-                0xe1 if !oriented => {
+            match code {
+                marker::APP1 if !oriented => {
                     if let Some(exif) = body.strip_prefix(b"Exif\0\0") {
                         oriented = true;
                         markers.orientation = image::metadata::Orientation::from_exif_chunk(exif)
@@ -281,7 +336,10 @@ impl Markers {
                             .unwrap_or_default();
                     }
                 }
-                0xc0..=0xcf if ![0xc4, 0xc8, 0xcc].contains(&marker) && body.len() > 5 => {
+                marker::SOF0..=marker::SOF15
+                    if ![marker::DHT, marker::JPG, marker::DAC].contains(&code)
+                        && body.len() > 5 =>
+                {
                     let side = |at| u32::from(u16::from_be_bytes([body[at], body[at + 1]]));
                     markers.size = Some(ImageSize {
                         width: side(3),
@@ -289,9 +347,12 @@ impl Markers {
                     });
                     components = body[5];
                     markers.coefficients_per_8_pixels = coefficients_per_8_pixels(&body[6..]);
-                    markers.buffers_coefficients = matches!(marker, 0xc2 | 0xc6 | 0xca | 0xce);
+                    markers.buffers_coefficients = matches!(
+                        code,
+                        marker::SOF2 | marker::SOF6 | marker::SOF10 | marker::SOF14
+                    );
                 }
-                0xda => {
+                marker::SOS => {
                     // A sequential file in several scans is buffered like a progressive one.
                     markers.buffers_coefficients |= body.first().is_some_and(|&n| n < components);
                     break;
@@ -304,7 +365,8 @@ impl Markers {
     }
 }
 
-/// From the components of a frame header: identifier, sampling factors, table.
+/// From the components of a frame header, three bytes each: identifier, sampling factors,
+/// quantization table (T.81, B.2.2).
 fn coefficients_per_8_pixels(components: &[u8]) -> u64 {
     let factors = || {
         components

@@ -1,6 +1,6 @@
 //! The eight EXIF orientations.
 
-use super::ImageSize;
+use super::size::ImageSize;
 
 /// How a stored picture must be turned to be upright (EXIF tag 0x0112).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,7 +47,7 @@ impl Orientation {
 
     /// Whether width and height change places.
     pub fn swaps_sides(self) -> bool {
-        self.steps().0
+        self.swap_and_mirrors().0
     }
 
     /// The upright size of a picture stored with size `stored` (and the reverse).
@@ -62,9 +62,9 @@ impl Orientation {
         }
     }
 
-    /// (swap, mirror x, mirror y): the stored place of the upright pixel (x, y) is that of (y, x) if swapped, then
-    /// mirrored along the stored axes.
-    pub(super) fn steps(self) -> (bool, bool, bool) {
+    /// (swap, mirror x, mirror y): the upright pixel (x, y) is stored at (y, x) if swapped, else at
+    /// (x, y), and then mirrored along the stored axes.
+    pub(super) fn swap_and_mirrors(self) -> (bool, bool, bool) {
         match self {
             Orientation::Upright => (false, false, false),
             Orientation::MirrorHorizontal => (false, true, false),
@@ -85,7 +85,7 @@ pub(super) fn turn(orientation: Orientation, stored: &[u8], size: ImageSize, upr
         upright.copy_from_slice(stored);
         return;
     }
-    let (swap, mirror_x, mirror_y) = orientation.steps();
+    let (swap, mirror_x, mirror_y) = orientation.swap_and_mirrors();
     let (width, height) = (size.width as usize, size.height as usize);
     let (stored_width, stored_height) = if swap {
         (height, width)
@@ -111,8 +111,9 @@ pub(super) fn turn(orientation: Orientation, stored: &[u8], size: ImageSize, upr
 mod tests {
     use super::*;
 
-    /// The eight ways to store the picture `a b c / d e f`, written down by hand from the EXIF standard's figure:
-    /// row 0 and column 0 of the stored picture are the named sides of the upright one.
+    /// The eight ways to store the picture `a b c / d e f`, written down by hand from the EXIF
+    /// standard's figure: row 0 and column 0 of the stored picture are the named sides of the
+    /// upright one.
     #[test]
     fn every_orientation_of_a_two_by_three_picture() {
         let cases: [(u8, [&str; 3], u32); 8] = [

@@ -1,9 +1,16 @@
 //! PNG, WebP, GIF, BMP and TIFF by the `image` crate.
 
+use super::error::DecodeError;
+use super::format::name;
+use super::limits::DecodeLimits;
+use super::orientation::Orientation;
+use super::picture::Stored;
+use super::scratch;
 use super::scratch::Scratch;
-use super::{DecodeError, DecodeLimits, ImageSize, Orientation, Stored, name, scratch};
+use super::size::ImageSize;
 use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
+use tagstream_multiversion::wide;
 
 /// Memory a decoder may take besides the picture itself (tables, rows, metadata).
 const OVERHEAD_BYTES: u64 = 16 << 20;
@@ -57,7 +64,8 @@ pub(super) fn probe(
     Ok((size, orientation_of(&mut decoder)))
 }
 
-/// Refuses palettes that are not 1 to 256 whole colours: the decoder counts on that, and panics (png 0.18.1).
+/// Refuses palettes that are not 1 to 256 whole colours: the decoder takes that for granted, and
+/// panics (png 0.18.1).
 fn check_palette(bytes: &[u8]) -> Result<(), DecodeError> {
     const SIGNATURE: usize = 8;
     const COLOUR_TYPE: usize = 25;
@@ -65,7 +73,7 @@ fn check_palette(bytes: &[u8]) -> Result<(), DecodeError> {
     if bytes.get(COLOUR_TYPE) != Some(&INDEXED) {
         return Ok(());
     }
-    // Chunks: length, name, data, checksum. What is no chunk is the decoder's to refuse.
+    // Chunks: length, name, data, checksum. The decoder refuses what is no chunk.
     let mut rest = bytes.get(SIGNATURE..).unwrap_or_default();
     while let Some((&[a, b, c, d, ref kind @ ..], data)) = rest.split_first_chunk::<8>() {
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
@@ -89,9 +97,9 @@ fn open<'a>(
     limits: &DecodeLimits,
 ) -> Result<impl ImageDecoder + 'a, DecodeError> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut own = Limits::default();
-    own.max_alloc = Some(limits.max_alloc_bytes + OVERHEAD_BYTES);
-    reader.limits(own);
+    let mut reader_limits = Limits::default();
+    reader_limits.max_alloc = Some(limits.max_alloc_bytes + OVERHEAD_BYTES);
+    reader.limits(reader_limits);
     reader
         .into_decoder()
         .map_err(|e| refusal(e, format, limits))
@@ -108,7 +116,8 @@ fn size_of(decoder: &impl ImageDecoder, format: ImageFormat) -> Result<ImageSize
     Ok(ImageSize { width, height })
 }
 
-/// Metadata that cannot be read does not spoil the picture: it counts as upright, as in most readers.
+/// Metadata that cannot be read does not spoil the picture: it counts as upright, as in most
+/// readers.
 fn orientation_of(decoder: &mut impl ImageDecoder) -> Orientation {
     decoder
         .orientation()
@@ -116,12 +125,13 @@ fn orientation_of(decoder: &mut impl ImageDecoder) -> Orientation {
         .unwrap_or_default()
 }
 
-/// Samples to RGB: alpha dropped, grey repeated, 16 bits cut to the high byte. None for types that have no obvious RGB.
+/// Samples to RGB: alpha dropped, grey repeated, 16 bits cut to the high byte. None for types that
+/// have no obvious RGB.
 fn to_rgb(samples: &[u8], color: ColorType, rgb: &mut [u8]) -> Option<()> {
     // The high byte of a 16-bit sample, which the decoder gives in the machine's order.
     const HIGH: usize = if cfg!(target_endian = "little") { 1 } else { 0 };
-    // (bytes per pixel, offsets of red, green and blue)
-    let (step, [r, g, b]) = match color {
+    // Bytes per pixel, and the offsets of red, green and blue.
+    let (pixel_bytes, [r, g, b]) = match color {
         ColorType::L8 => (1, [0, 0, 0]),
         ColorType::La8 => (2, [0, 0, 0]),
         ColorType::Rgb8 => (3, [0, 1, 2]),
@@ -132,7 +142,10 @@ fn to_rgb(samples: &[u8], color: ColorType, rgb: &mut [u8]) -> Option<()> {
         ColorType::Rgba16 => (8, [HIGH, HIGH + 2, HIGH + 4]),
         _ => return None,
     };
-    for (out, pixel) in rgb.chunks_exact_mut(3).zip(samples.chunks_exact(step)) {
+    for (out, pixel) in rgb
+        .chunks_exact_mut(3)
+        .zip(samples.chunks_exact(pixel_bytes))
+    {
         out[0] = pixel[r];
         out[1] = pixel[g];
         out[2] = pixel[b];
@@ -140,6 +153,7 @@ fn to_rgb(samples: &[u8], color: ColorType, rgb: &mut [u8]) -> Option<()> {
     Some(())
 }
 
+/// What the `image` crate refuses, as this room's error.
 fn refusal(error: ImageError, format: ImageFormat, limits: &DecodeLimits) -> DecodeError {
     match error {
         ImageError::Limits(_) => DecodeError::TooMuchMemory {

@@ -1,12 +1,15 @@
 //! From a decoded picture to the model's input: which part of it, resampled how.
 
+use super::orientation::Orientation;
+use super::picture::Stored;
 use super::scratch::Scratch;
-use super::{ImageSize, Orientation, Stored, orientation, scratch, sequential};
+use super::size::ImageSize;
+use super::{orientation, scratch, sequential};
 use crate::preprocessing::{Filter, Fit, Preprocessing};
 use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
-/// The input's size as the preprocessing has it.
+/// The size of the model's input.
 pub(super) fn target_size(preprocessing: &Preprocessing) -> ImageSize {
     ImageSize {
         width: preprocessing.width as u32,
@@ -31,11 +34,7 @@ pub(super) struct Window {
 
 impl Window {
     /// The window for an original of size `stored`.
-    pub(super) fn of(
-        stored: ImageSize,
-        orientation: Orientation,
-        preprocessing: &Preprocessing,
-    ) -> Self {
+    pub fn of(stored: ImageSize, orientation: Orientation, preprocessing: &Preprocessing) -> Self {
         let target = target_size(preprocessing);
         let upright = orientation.upright(stored);
         let (width, height) = (f64::from(upright.width), f64::from(upright.height));
@@ -53,7 +52,7 @@ impl Window {
                 )
             }
         };
-        let (swap, mirror_x, mirror_y) = orientation.steps();
+        let (swap, mirror_x, mirror_y) = orientation.swap_and_mirrors();
         let mut window = Window {
             left,
             top,
@@ -80,7 +79,8 @@ impl Window {
     }
 }
 
-/// The smallest size of the picture's shape that covers `target`; the longer side is rounded down, as torchvision does.
+/// The smallest size of the picture's shape that covers `target`; the longer side is rounded down,
+/// as torchvision does.
 fn resized_to_cover(size: ImageSize, target: ImageSize) -> (u64, u64) {
     let (w, h) = (u64::from(size.width), u64::from(size.height));
     let (tw, th) = (u64::from(target.width), u64::from(target.height));
@@ -96,7 +96,8 @@ fn half_to_even(excess: u64) -> f64 {
     (excess as f64 / 2.0).round_ties_even()
 }
 
-/// Start and length of the window on one axis of the decoded picture, which they never leave, not even by rounding.
+/// Start and length of the window on one axis of the decoded picture, which they never leave, not
+/// even by rounding.
 fn span(start: f64, length: f64, reduction: f64, limit: f64) -> (f64, f64) {
     let start = (start * reduction).clamp(0.0, limit);
     let mut length = (length * reduction).min(limit - start);
@@ -106,7 +107,8 @@ fn span(start: f64, length: f64, reduction: f64, limit: f64) -> (f64, f64) {
     (start, length)
 }
 
-/// Has a plain JPEG read straight into `pixels`. Says whether that could be done; if not, `pixels` holds nothing of use.
+/// Has a plain JPEG read straight into `pixels`. Returns whether that could be done; if not,
+/// `pixels` holds nothing of use.
 pub(super) fn fit_sequential(
     bytes: &[u8],
     picture: &Stored,
@@ -157,74 +159,67 @@ pub(super) fn fit(
         Filter::Bicubic => FilterType::CatmullRom,
         Filter::Bilinear => FilterType::Bilinear,
     };
-    // A reduced JPEG covers exactly original * eighths / 8, though its last column and row may reach beyond.
-    let reduction = f64::from(picture.eighths) / 8.0;
-    let (decoded_width, decoded_height) = (
-        f64::from(picture.decoded.width),
-        f64::from(picture.decoded.height),
-    );
-    let (left, width) = span(window.left, window.width, reduction, decoded_width);
-    let (top, height) = span(window.top, window.height, reduction, decoded_height);
-    let len = picture.decoded.width as usize * picture.decoded.height as usize * 3;
-    let source = ImageRef::new(
-        picture.decoded.width,
-        picture.decoded.height,
-        &scratch.rgb[..len],
-        PixelType::U8x3,
-    )
-    .expect("the buffer was made for this size");
-    let upright = picture.orientation == Orientation::Upright;
-    let out = if upright {
-        &mut *pixels
-    } else {
-        scratch::sized(&mut scratch.turned, pixels.len())
-    };
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
-    let mut out = Image::from_slice_u8(
-        window.target.width,
-        window.target.height,
-        out,
-        PixelType::U8x3,
-    )
-    .expect("the buffer was made for this size");
+    let Scratch {
+        rgb,
+        turned,
+        narrow,
+        resizer,
+        ..
+    } = scratch;
+    if picture.orientation == Orientation::Upright {
+        resample(picture, &window, filter, rgb, narrow, resizer, pixels);
+        return;
+    }
+    let stored = scratch::sized(turned, pixels.len());
+    resample(picture, &window, filter, rgb, narrow, resizer, stored);
+    let size = target_size(preprocessing);
+    orientation::turn(picture.orientation, stored, size, pixels);
+}
+
+/// Resamples the window of the picture in `rgb` into `out`, as stored.
+fn resample(
+    picture: &Stored,
+    window: &Window,
+    filter: FilterType,
+    rgb: &[u8],
+    narrow: &mut Vec<u8>,
+    resizer: &mut Resizer,
+    out: &mut [u8],
+) {
+    const MADE: &str = "the buffer was made for this size";
     const INSIDE: &str = "the window lies inside the picture and the pixel types are the same";
-    // Pillow resamples along the upright picture's rows first and rounds to bytes between the passes. The other order
-    // changes one sample in six, and with it an embedding's cosine in the third decimal.
+    let ImageSize { width, height } = picture.decoded;
+    // A reduced JPEG covers exactly original * eighths / 8, though its last column and row may
+    // reach beyond.
+    let reduction = f64::from(picture.eighths) / 8.0;
+    let (left, window_width) = span(window.left, window.width, reduction, f64::from(width));
+    let (top, window_height) = span(window.top, window.height, reduction, f64::from(height));
+    let len = width as usize * height as usize * 3;
+    let source = ImageRef::new(width, height, &rgb[..len], PixelType::U8x3).expect(MADE);
+    let target = window.target;
+    let mut out =
+        Image::from_slice_u8(target.width, target.height, out, PixelType::U8x3).expect(MADE);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
+    // Pillow resamples along the upright picture's rows first and rounds to bytes between the
+    // passes. The other order changes one sample in six, and with it an embedding's cosine in the
+    // third decimal.
     if picture.orientation.swaps_sides() {
-        // The upright rows are stored as columns, and columns first is how the library goes about it by itself.
-        let whole = options.crop(left, top, width, height);
-        scratch
-            .resizer
-            .resize(&source, &mut out, &whole)
-            .expect(INSIDE);
-    } else {
-        let narrow_len = window.target.width as usize * picture.decoded.height as usize * 3;
-        let mut narrow = Image::from_slice_u8(
-            window.target.width,
-            picture.decoded.height,
-            scratch::sized(&mut scratch.narrow, narrow_len),
-            PixelType::U8x3,
-        )
-        .expect("the buffer was made for this size");
-        let along_rows = options.crop(left, 0.0, width, f64::from(picture.decoded.height));
-        let along_columns = options.crop(0.0, top, f64::from(window.target.width), height);
-        scratch
-            .resizer
-            .resize(&source, &mut narrow, &along_rows)
-            .expect(INSIDE);
-        scratch
-            .resizer
-            .resize(&narrow, &mut out, &along_columns)
-            .expect(INSIDE);
+        // The upright rows are stored as columns, and the library by itself takes columns first.
+        let whole = options.crop(left, top, window_width, window_height);
+        resizer.resize(&source, &mut out, &whole).expect(INSIDE);
+        return;
     }
-    if !upright {
-        orientation::turn(
-            picture.orientation,
-            &scratch.turned[..pixels.len()],
-            target_size(preprocessing),
-            pixels,
-        );
-    }
+    let narrow = scratch::sized(narrow, target.width as usize * height as usize * 3);
+    let mut narrow =
+        Image::from_slice_u8(target.width, height, narrow, PixelType::U8x3).expect(MADE);
+    let along_rows = options.crop(left, 0.0, window_width, f64::from(height));
+    let along_columns = options.crop(0.0, top, f64::from(target.width), window_height);
+    resizer
+        .resize(&source, &mut narrow, &along_rows)
+        .expect(INSIDE);
+    resizer
+        .resize(&narrow, &mut out, &along_columns)
+        .expect(INSIDE);
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use fast_image_resize::Resizer;
 use std::cell::RefCell;
 use turbojpeg::Decompressor;
 
-/// A buffer that has grown beyond this is given back after use, so that one huge picture does not pin its memory.
+/// A buffer that has grown beyond this is freed after use, so that one huge picture does not pin
+/// its memory.
 const KEPT_BYTES: usize = 48 << 20;
 
 /// One thread's buffers.
@@ -13,11 +14,11 @@ const KEPT_BYTES: usize = 48 << 20;
 pub(super) struct Scratch {
     /// The decoded picture, RGB.
     pub rgb: Vec<u8>,
-    /// Samples in the file's own layout, before they become RGB.
+    /// Samples of the file's own type, before they become RGB.
     pub samples: Vec<u8>,
     /// The fitted picture before it is turned upright.
     pub turned: Vec<u8>,
-    /// The picture with its final width and its old height.
+    /// The picture between the two passes of resampling, with its final width and its old height.
     pub narrow: Vec<u8>,
     pub resizer: Resizer,
     pub decompressor: Option<Decompressor>,
@@ -44,10 +45,11 @@ pub(super) fn with<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     })
 }
 
-/// The first `len` bytes of `buffer`, grown if need be. What they hold is left over from earlier pictures.
+/// The first `len` bytes of `buffer`, grown if need be. What they hold is left over from earlier
+/// pictures.
 pub(super) fn sized(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
     if buffer.len() < len {
-        // Emptied first: growing would copy bytes that nobody wants.
+        // Emptied first: growing would copy what the buffer holds.
         buffer.clear();
         buffer.resize(len, 0);
     }

@@ -53,7 +53,7 @@ fn a_file_that_ends_early_is_an_error_in_every_format() {
 }
 
 #[test]
-fn what_is_no_image_is_told_apart() {
+fn what_is_no_image_is_named_by_its_first_bytes() {
     for (bytes, says) in [
         (&b"<!DOCTYPE html><html>"[..], "HTML"),
         (b"  <html><body>404</body></html>", "HTML"),
@@ -113,10 +113,10 @@ fn declared_sizes_are_checked_before_decoding() {
 }
 
 #[test]
-fn the_header_tells_format_and_size() {
+fn the_header_has_format_and_size() {
     for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif] {
         let info = probe(&encoded(64, 48, format), &DecodeLimits::default()).unwrap();
-        assert_eq!(info.format, name(format));
+        assert_eq!(info.format, format::name(format));
         assert_eq!((info.size.width, info.size.height), (64, 48));
         assert_eq!(info.orientation, Orientation::Upright);
     }
@@ -204,7 +204,8 @@ fn a_jpeg_without_a_frame_is_not_taken_for_the_one_before_it() {
 
 #[test]
 fn a_jpeg_is_reduced_only_where_the_model_does_not_need_it() {
-    // The reduced picture must stay in place: an off-by-one in the geometry shows at the edges of this one.
+    // The reduced picture must not shift: an off-by-one in the geometry shows at the edges of this
+    // one.
     let picture = image::RgbImage::from_fn(657, 493, |x, _| {
         let side = if x < 328 { 30 } else { 220 };
         image::Rgb([side, side, 255 - side])
@@ -257,8 +258,8 @@ fn a_broken_header_does_not_spoil_the_next_picture() {
     }
 }
 
-/// Flips, copies, cuts and overwrites bytes: a fixed sample of what the fuzzer does at length. `TAGSTREAM_MUTATIONS` makes
-/// more of it.
+/// Flips, copies, cuts and overwrites bytes: a fixed sample of what the fuzzer does at length.
+/// `TAGSTREAM_MUTATIONS` makes more of it.
 #[test]
 fn mutated_pictures_give_pixels_or_an_error_and_never_a_panic() {
     use rand::rngs::StdRng;

@@ -1,41 +1,45 @@
-//! Coded bytes, freed from their stuffing, as a stream of bits.
+//! The scan's coded data as a stream of bits, without the stuffed zero bytes.
 
-use super::Unfit;
+use super::unfit::Unfit;
 
-/// Bytes unstuffed at a time.
-const CAPACITY: usize = 16 << 10;
-/// More than a unit of six blocks can take: 64 codes of 16 bits, with 11 bits of value each.
-const UNIT_BYTES: usize = 2 << 10;
-const BUFFER: usize = CAPACITY + UNIT_BYTES + 64;
-/// Takes the marker's place where the file ends without one.
+/// Bytes that the buffer is filled up to.
+const FILLED_BYTES: usize = 16 << 10;
+/// More than an MCU of six blocks can take: 64 codes a block of 16 bits, with 11 bits of value
+/// each.
+const MCU_BYTES: usize = 2 << 10;
+const BUFFER: usize = FILLED_BYTES + MCU_BYTES + 64;
+/// Stands for a marker where the file ends without one.
 const NO_MARKER: u8 = 0;
 
-/// The coded data of a scan. At hand is a part of the present segment (the bytes up to the next marker), without stuffing;
-/// after its last byte follow zeros.
-pub(super) struct Segments<'a> {
+/// The entropy-coded segments of a scan (T.81, B.1.1.5): the restart markers cut its data into
+/// them, and a zero byte is stuffed after every X'FF' within. The buffer holds a part of one
+/// segment, unstuffed, and zeros after that.
+pub struct Segments<'a> {
     bytes: Box<[u8; BUFFER]>,
-    /// Bytes of the segment that are at hand.
+    /// Bytes of the segment in the buffer.
     filled: usize,
-    /// The rest of the file.
+    /// What the buffer is filled from: the rest of the file.
     source: &'a [u8],
-    /// What ends the segment, once that is seen.
+    /// The marker that ends the segment, once it is seen.
     marker: Option<u8>,
 }
 
-/// A place in the segment: the next bits, and where the bytes after them are.
+/// A position in the segment: the next bits, and where in the buffer the bytes after them are.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Cursor {
-    /// The next bits, from the highest on. Those below `count` are right, too, or 0.
+pub struct Cursor {
+    /// The next bits, from the highest on. What lies below the lowest available one is either what
+    /// comes next in the segment or 0.
     bits: u64,
     /// Bits available, modulo 64.
     count: u32,
+    /// Index in the buffer of the byte after the available bits.
     at: usize,
 }
 
 impl Cursor {
     /// Makes at least 56 bits available.
     #[inline(always)]
-    pub(super) fn refill(&mut self, segments: &Segments) {
+    pub fn refill(&mut self, segments: &Segments) {
         let next = &segments.bytes[self.at..self.at + 8];
         let next = u64::from_be_bytes(next.try_into().expect("8 bytes"));
         self.bits |= next >> (self.count & 63);
@@ -45,26 +49,26 @@ impl Cursor {
 
     /// The next `count` bits (1 to 32), without moving on.
     #[inline(always)]
-    pub(super) fn peek(&self, count: u32) -> usize {
+    pub fn peek(&self, count: u32) -> usize {
         (self.bits >> (64 - count)) as usize
     }
 
-    /// Moves on by `count` modulo 64 bits, which must be available.
+    /// Moves on by `count` bits, modulo 64. They must be available.
     #[inline(always)]
-    pub(super) fn skip(&mut self, count: u32) {
+    pub fn skip(&mut self, count: u32) {
         self.bits <<= count & 63;
         self.count = self.count.wrapping_sub(count);
     }
 
-    /// Bits passed since the beginning of what is at hand.
-    fn passed(&self) -> usize {
+    /// Bits of the buffer before the cursor.
+    fn consumed_bits(&self) -> usize {
         8 * self.at - (self.count & 63) as usize
     }
 }
 
 impl<'a> Segments<'a> {
     /// Begins with the first coded byte of a scan.
-    pub(super) fn new(scan: &'a [u8]) -> Self {
+    pub fn new(scan: &'a [u8]) -> Self {
         let bytes = vec![0; BUFFER].into_boxed_slice();
         Segments {
             bytes: bytes.try_into().expect("it has this length"),
@@ -74,33 +78,33 @@ impl<'a> Segments<'a> {
         }
     }
 
-    /// Before a unit: makes sure that all its bytes are at hand.
+    /// To be called before an MCU is read: sees to it that all its bytes are in the buffer.
     #[inline(always)]
-    pub(super) fn before_unit(&mut self, cursor: &mut Cursor) {
-        if self.marker.is_none() && self.filled < cursor.at + UNIT_BYTES {
+    pub fn before_mcu(&mut self, cursor: &mut Cursor) {
+        if self.marker.is_none() && self.filled < cursor.at + MCU_BYTES {
             self.fill(cursor);
         }
     }
 
-    /// After a unit.
+    /// To be called after an MCU was read.
     ///
     /// # Errors
     /// [`Unfit`] if it took more bits than the segment has.
     #[inline(always)]
-    pub(super) fn after_unit(&self, cursor: &Cursor) -> Result<(), Unfit> {
-        if self.marker.is_some() && cursor.passed() > 8 * self.filled {
+    pub fn after_mcu(&self, cursor: &Cursor) -> Result<(), Unfit> {
+        if self.marker.is_some() && cursor.consumed_bits() > 8 * self.filled {
             return Err(Unfit);
         }
         Ok(())
     }
 
-    /// Goes on after `marker`.
+    /// Ends the segment and goes on after `marker`, the one that must follow.
     ///
     /// # Errors
-    /// [`Unfit`] if the segment does not end here, but for some bits of padding, with that marker.
-    pub(super) fn pass(&mut self, cursor: &mut Cursor, marker: u8) -> Result<(), Unfit> {
-        self.before_unit(cursor);
-        if self.marker != Some(marker) || 8 * self.filled >= cursor.passed() + 8 {
+    /// [`Unfit`] if the segment has more than some bits of padding left, or another marker follows.
+    pub fn next_segment(&mut self, cursor: &mut Cursor, marker: u8) -> Result<(), Unfit> {
+        self.before_mcu(cursor);
+        if self.marker != Some(marker) || 8 * self.filled >= cursor.consumed_bits() + 8 {
             return Err(Unfit);
         }
         self.marker = None;
@@ -112,18 +116,18 @@ impl<'a> Segments<'a> {
     #[cold]
     #[inline(never)]
     fn fill(&mut self, cursor: &mut Cursor) {
-        // Of the bytes before the cursor those stay whose bits are not passed yet.
-        let passed = cursor.passed() / 8;
-        self.bytes.copy_within(passed..self.filled, 0);
-        let (mut filled, mut source) = (self.filled - passed, self.source);
-        cursor.at -= passed;
-        while filled < CAPACITY {
-            // Of coded bytes one in 256 has all bits set.
+        // Bytes that the cursor has taken only in part stay.
+        let consumed = cursor.consumed_bits() / 8;
+        self.bytes.copy_within(consumed..self.filled, 0);
+        let (mut filled, mut source) = (self.filled - consumed, self.source);
+        cursor.at -= consumed;
+        while filled < FILLED_BYTES {
+            // About one coded byte in 256 is X'FF', so most runs of 32 are copied as they are.
             while let Some((chunk, rest)) = source.split_first_chunk::<32>() {
-                let stuffed = chunk
+                let has_ff = chunk
                     .iter()
                     .fold(0, |found, byte| found | u8::from(*byte == 0xff));
-                if stuffed != 0 || filled >= CAPACITY {
+                if has_ff != 0 || filled >= FILLED_BYTES {
                     break;
                 }
                 self.bytes[filled..filled + 32].copy_from_slice(chunk);
@@ -134,7 +138,7 @@ impl<'a> Segments<'a> {
                 break;
             };
             self.bytes[filled..filled + 8].copy_from_slice(chunk);
-            // The first byte of which all bits are set is the lowest one of which no bit is set in the complement.
+            // The first X'FF' is the lowest zero byte of the complement.
             let complement = !u64::from_le_bytes(*chunk);
             let zeros = complement.wrapping_sub(0x0101_0101_0101_0101)
                 & !complement
@@ -148,12 +152,12 @@ impl<'a> Segments<'a> {
             let [0xff, 0, rest @ ..] = source else {
                 break;
             };
-            // Its copy is there already.
+            // The X'FF' has been copied with the other bytes already.
             filled += 1;
             source = rest;
         }
-        // A marker, or the last bytes of the file.
-        while filled < CAPACITY && self.marker.is_none() {
+        // What is left is a marker, or the last bytes of the file.
+        while filled < FILLED_BYTES && self.marker.is_none() {
             match source {
                 [0xff, 0, rest @ ..] => {
                     self.bytes[filled] = 0xff;

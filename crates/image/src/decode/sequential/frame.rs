@@ -1,80 +1,86 @@
-//! The segments before the first scan: sizes, tables and where the coded data begin.
+//! The segments before the coded data of the scan: frame header, tables and scan header.
 
-use super::huffman::Code;
+use super::super::marker;
+use super::huffman::TableSpec;
 
-/// One component of the frame.
+/// One component, as the frame header and the scan header have it (T.81, B.2.2 and B.2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Component {
+pub struct Component {
     identifier: u8,
-    /// Blocks a unit (MCU), side by side.
-    pub across: usize,
-    /// Blocks a unit, above each other.
-    pub down: usize,
-    /// Index of its quantisers.
-    pub quantisers: usize,
-    /// Index of its DC code.
-    pub dc: usize,
-    /// Index of its AC code.
-    pub ac: usize,
+    /// Horizontal sampling factor: columns of blocks in an MCU.
+    pub horizontal_sampling: usize,
+    /// Vertical sampling factor: rows of blocks in an MCU.
+    pub vertical_sampling: usize,
+    /// Index of its quantization table.
+    pub quantization_table: usize,
+    /// Index of its Huffman table for DC differences.
+    pub dc_table: usize,
+    /// Index of its Huffman table for AC coefficients.
+    pub ac_table: usize,
 }
 
-/// A plain sequential picture with one scan.
-pub(super) struct Frame<'a> {
+/// A sequential picture with one scan.
+pub struct Frame<'a> {
     /// Pixels a row.
     pub width: usize,
     /// Rows.
     pub height: usize,
     components: Vec<Component>,
-    /// Most blocks a unit side by side of any component.
-    pub widest: usize,
-    /// Most blocks a unit above each other of any component.
-    pub tallest: usize,
-    /// Units between restart markers; 0 for none.
+    /// Largest horizontal sampling factor of any component.
+    pub max_horizontal_sampling: usize,
+    /// Largest vertical sampling factor of any component.
+    pub max_vertical_sampling: usize,
+    /// MCUs between restart markers; 0 if there are no such markers (T.81, B.2.4.4).
     pub restart_interval: usize,
-    /// Step sizes in zigzag order.
-    pub quantisers: [Option<[u16; 64]>; 4],
-    pub dc_codes: [Option<Code<'a>>; 2],
-    pub ac_codes: [Option<Code<'a>>; 2],
-    /// From the first coded byte to the end of the file.
-    pub scan: &'a [u8],
+    /// Quantization tables, by zigzag index (T.81, B.2.4.1).
+    pub quantization_tables: [Option<[u16; 64]>; 4],
+    /// Huffman tables for DC differences.
+    pub dc_tables: [Option<TableSpec<'a>>; 2],
+    /// Huffman tables for AC coefficients.
+    pub ac_tables: [Option<TableSpec<'a>>; 2],
+    /// From the first byte of the scan's coded data to the end of the file.
+    pub coded_data: &'a [u8],
 }
 
 impl<'a> Frame<'a> {
-    /// Reads the header; `None` if something in it is not plain.
-    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
+    /// Reads everything up to the coded data; `None` if something in it is not plain.
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let mut frame = Frame {
             width: 0,
             height: 0,
             components: Vec::new(),
-            widest: 0,
-            tallest: 0,
+            max_horizontal_sampling: 0,
+            max_vertical_sampling: 0,
             restart_interval: 0,
-            quantisers: [None; 4],
-            dc_codes: [None; 2],
-            ac_codes: [None; 2],
-            scan: &[],
+            quantization_tables: [None; 4],
+            dc_tables: [None; 2],
+            ac_tables: [None; 2],
+            coded_data: &[],
         };
-        let mut rest = bytes.strip_prefix(&[0xff, 0xd8])?;
+        let mut rest = bytes.strip_prefix(&[0xff, marker::SOI])?;
         loop {
-            let (&[0xff, marker, high, low], _) = rest.split_first_chunk()? else {
+            let (&[0xff, code, high, low], _) = rest.split_first_chunk()? else {
                 return None;
             };
             let length = usize::from(u16::from_be_bytes([high, low]));
             let body = rest.get(4..2 + length)?;
             rest = &rest[2 + length..];
-            match marker {
-                // The interface of libjpeg-turbo says whether the colours are YCbCr, so the Adobe segment is not read here.
-                0xe0..=0xef | 0xfe => {}
-                0xdb => frame.read_quantisers(body)?,
-                0xc4 => frame.read_codes(body)?,
-                0xc0 | 0xc1 if frame.components.is_empty() => frame.read_frame(body)?,
-                0xdd => {
+            match code {
+                // Whether colours are YCbCr, the Adobe segment (APP14) says; the caller has asked
+                // libjpeg-turbo about that already.
+                marker::APP0..=marker::APP15 | marker::COM => {}
+                marker::DQT => frame.read_quantization_tables(body)?,
+                marker::DHT => frame.read_huffman_tables(body)?,
+                marker::SOF0 | marker::SOF1 if frame.components.is_empty() => {
+                    frame.read_frame_header(body)?;
+                }
+                marker::DRI => {
                     let &[high, low] = body else { return None };
                     frame.restart_interval = usize::from(u16::from_be_bytes([high, low]));
                 }
-                0xda => {
-                    frame.read_scan(body)?;
-                    frame.scan = rest;
+                marker::SOS => {
+                    frame.read_scan_header(body)?;
+                    frame.coded_data = rest;
                     return Some(frame);
                 }
                 _ => return None,
@@ -82,52 +88,56 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// One component, or brightness and two of colour.
-    pub(super) fn components(&self) -> impl Iterator<Item = &Component> {
+    /// Luma alone, or luma and the two of chroma.
+    pub fn components(&self) -> impl Iterator<Item = &Component> {
         self.components.iter()
     }
 
-    fn read_quantisers(&mut self, mut body: &[u8]) -> Option<()> {
+    /// T.81, B.2.4.1.
+    fn read_quantization_tables(&mut self, mut body: &[u8]) -> Option<()> {
         while let Some((&head, rest)) = body.split_first() {
-            let table = self.quantisers.get_mut(usize::from(head & 15))?;
-            let mut steps = [0; 64];
+            let table = self.quantization_tables.get_mut(usize::from(head & 15))?;
+            let mut elements = [0; 64];
             body = match head >> 4 {
                 0 => {
                     let (values, rest) = rest.split_at_checked(64)?;
-                    for (step, &value) in steps.iter_mut().zip(values) {
-                        *step = u16::from(value);
+                    for (element, &value) in elements.iter_mut().zip(values) {
+                        *element = u16::from(value);
                     }
                     rest
                 }
                 1 => {
                     let (values, rest) = rest.split_at_checked(128)?;
-                    for (step, value) in steps.iter_mut().zip(values.chunks_exact(2)) {
-                        *step = u16::from_be_bytes([value[0], value[1]]);
+                    for (element, value) in elements.iter_mut().zip(values.chunks_exact(2)) {
+                        *element = u16::from_be_bytes([value[0], value[1]]);
                     }
                     rest
                 }
                 _ => return None,
             };
-            *table = Some(steps);
+            *table = Some(elements);
         }
         Some(())
     }
 
-    fn read_codes(&mut self, mut body: &'a [u8]) -> Option<()> {
+    /// T.81, B.2.4.2.
+    fn read_huffman_tables(&mut self, mut body: &'a [u8]) -> Option<()> {
         while let Some((&head, rest)) = body.split_first() {
-            let (code, rest) = Code::parse(rest)?;
-            let codes = match head >> 4 {
-                0 => &mut self.dc_codes,
-                1 => &mut self.ac_codes,
+            let (spec, rest) = TableSpec::parse(rest)?;
+            let tables = match head >> 4 {
+                0 => &mut self.dc_tables,
+                1 => &mut self.ac_tables,
                 _ => return None,
             };
-            *codes.get_mut(usize::from(head & 15))? = Some(code);
+            *tables.get_mut(usize::from(head & 15))? = Some(spec);
             body = rest;
         }
         Some(())
     }
 
-    fn read_frame(&mut self, body: &[u8]) -> Option<()> {
+    /// T.81, B.2.2. Refused are samples of more than 8 bits, a height that only follows the scan
+    /// (DNL), and sampling factors other than the usual ones.
+    fn read_frame_header(&mut self, body: &[u8]) -> Option<()> {
         let (&[8, h1, h0, w1, w0, count], components) = body.split_first_chunk()? else {
             return None;
         };
@@ -139,37 +149,39 @@ impl<'a> Frame<'a> {
         for component in components.chunks_exact(3) {
             self.components.push(Component {
                 identifier: component[0],
-                across: usize::from(component[1] >> 4),
-                down: usize::from(component[1] & 15),
-                quantisers: usize::from(component[2]),
-                dc: 0,
-                ac: 0,
+                horizontal_sampling: usize::from(component[1] >> 4),
+                vertical_sampling: usize::from(component[1] & 15),
+                quantization_table: usize::from(component[2]),
+                dc_table: 0,
+                ac_table: 0,
             });
         }
+        let factors = |c: &Component| (c.horizontal_sampling, c.vertical_sampling);
         match &mut self.components[..] {
-            // The blocks of a single component are not interleaved, whatever its factors say (T.81, A.2.2).
-            [grey] => (grey.across, grey.down) = (1, 1),
+            // A scan of one component is not interleaved: whatever the factors say, an MCU is one
+            // block (T.81, A.2.2).
+            [grey] => (grey.horizontal_sampling, grey.vertical_sampling) = (1, 1),
             [luma, blue, red] => {
-                let factors = |c: &Component| (c.across, c.down);
-                let plain = matches!(factors(luma), (1 | 2, 1 | 2))
+                let usual = matches!(factors(luma), (1 | 2, 1 | 2))
                     && factors(blue) == (1, 1)
                     && factors(red) == (1, 1);
-                if !plain {
+                if !usual {
                     return None;
                 }
             }
             _ => return None,
         }
-        self.widest = self.components[0].across;
-        self.tallest = self.components[0].down;
+        (self.max_horizontal_sampling, self.max_vertical_sampling) = factors(&self.components[0]);
         Some(())
     }
 
-    fn read_scan(&mut self, body: &[u8]) -> Option<()> {
+    /// T.81, B.2.3. All components must be in this scan, and every table they name must be there.
+    fn read_scan_header(&mut self, body: &[u8]) -> Option<()> {
         let count = self.components.len();
         if count == 0 || body.len() != 4 + 2 * count || usize::from(body[0]) != count {
             return None;
         }
+        // The spectral selection and the bit positions of a sequential scan.
         if body[1 + 2 * count..] != [0, 63, 0] {
             return None;
         }
@@ -177,11 +189,12 @@ impl<'a> Frame<'a> {
             if component.identifier != entry[0] {
                 return None;
             }
-            component.dc = usize::from(entry[1] >> 4);
-            component.ac = usize::from(entry[1] & 15);
-            self.dc_codes.get(component.dc)?.as_ref()?;
-            self.ac_codes.get(component.ac)?.as_ref()?;
-            self.quantisers.get(component.quantisers)?.as_ref()?;
+            component.dc_table = usize::from(entry[1] >> 4);
+            component.ac_table = usize::from(entry[1] & 15);
+            self.dc_tables.get(component.dc_table)?.as_ref()?;
+            self.ac_tables.get(component.ac_table)?.as_ref()?;
+            let table = self.quantization_tables.get(component.quantization_table);
+            table?.as_ref()?;
         }
         Some(())
     }

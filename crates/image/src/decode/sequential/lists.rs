@@ -1,7 +1,8 @@
-//! Lists of different lengths in one piece of memory.
+//! Lists of different lengths in one allocation.
 
-/// Lists one after the other: a picture needs thousands of short ones, and no allocation for each.
-pub(super) struct Lists<T> {
+/// Many short lists, one after the other: a picture needs thousands, and an allocation for each
+/// would cost more than what is in it.
+pub struct Lists<T> {
     items: Vec<T>,
     /// Where each list ends.
     ends: Vec<usize>,
@@ -18,14 +19,14 @@ impl<T> Default for Lists<T> {
 
 impl<T> Lists<T> {
     /// Adds a list.
-    pub(super) fn push(&mut self, list: impl IntoIterator<Item = T>) {
+    pub fn push(&mut self, list: impl IntoIterator<Item = T>) {
         self.items.extend(list);
         self.ends.push(self.items.len());
     }
 
-    /// A list; empty where there is none.
+    /// The list at `index`; empty beyond the last one.
     #[inline(always)]
-    pub(super) fn get(&self, index: usize) -> &[T] {
+    pub fn get(&self, index: usize) -> &[T] {
         let begin = match index {
             0 => 0,
             _ => self.ends.get(index - 1).copied().unwrap_or(usize::MAX),

@@ -1,125 +1,131 @@
-//! How one component of a file is read and what becomes of its coefficients.
+//! Which coefficients of a component are kept, where, and what becomes of them.
 
 use super::axis::{Axis, SIDE};
-use super::flat::PARTS;
 use super::frame::{Component, Frame};
-use super::resample::Shape;
+use super::group::{DISCARDED, MEAN_PARTS};
+use super::weights::Weights;
 
-/// Where coefficients are put that nobody reads.
-const UNREAD: u8 = 64;
-/// Frequencies are read whose share in the result is at least this large beside that of a block's mean. What is left out is
-/// less than rounding the result to bytes, because high frequencies are weak in pictures, too.
+/// A frequency is kept if its share in the result is at least this much of that of a block's mean.
+/// What is left out is less than rounding the result to bytes, because high frequencies are also
+/// weak in pictures themselves.
 const LEAST_STRENGTH: f64 = 0.03;
 
-/// What coefficients up to some place can be.
+/// How many coefficients, and of how many frequencies, are kept up to some zigzag index.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Extent {
-    /// Slots they are in.
-    pub slots: usize,
+pub struct Extent {
+    /// Coefficients, and so storage indices, in use.
+    pub stored: usize,
     /// Horizontal frequencies.
-    pub across: usize,
+    pub horizontal: usize,
     /// Vertical frequencies.
-    pub down: usize,
+    pub vertical: usize,
 }
 
 /// How one component is read and resampled.
-pub(super) struct Plan {
-    /// Blocks a unit, side by side.
-    pub across: usize,
-    /// Blocks a unit, above each other.
-    pub down: usize,
-    /// Which DC table.
-    pub dc: usize,
-    /// Which AC table.
-    pub ac: usize,
-    /// Where in a group a coefficient goes, by its place in the file. Places from 64 on come up at the end of a block.
-    pub slots: [u8; 512],
-    /// Place of the last coefficient that is read.
-    pub last: usize,
-    /// By the place that blocks reach.
+///
+/// A coefficient has three names: its zigzag index in the file (T.81, A.3.6), its frequencies
+/// (`v`, `u`), and, if it is kept, the storage index at which a group holds it, counted without
+/// gaps in zigzag order.
+pub struct Plan {
+    /// Horizontal sampling factor: columns of blocks in an MCU.
+    pub horizontal_sampling: usize,
+    /// Vertical sampling factor: rows of blocks in an MCU.
+    pub vertical_sampling: usize,
+    /// Index of the Huffman table for DC differences.
+    pub dc_table: usize,
+    /// Index of the Huffman table for AC coefficients.
+    pub ac_table: usize,
+    /// Storage index by zigzag index. A zigzag index above 63 means that a block has ended.
+    pub storage_of_zigzag: [u8; 512],
+    /// Zigzag index of the last coefficient that is kept.
+    pub last_kept: usize,
+    /// By the zigzag index of a group's last nonzero coefficient.
     pub extents: [Extent; 64],
-    /// By horizontal frequency: how many vertical ones are read.
-    pub heights: [usize; SIDE],
-    /// By vertical and horizontal frequency: the slot, and what is in it is multiplied with.
-    pub slot_of: [[u8; SIDE]; SIDE],
-    /// See above.
-    pub steps: [[f32; SIDE]; SIDE],
-    /// Step of the DC coefficients; slot 0 holds the means of blocks instead.
-    dc_step: i32,
-    /// What is made of the coefficients.
-    pub shape: Shape,
+    /// By horizontal frequency: how many vertical ones are kept.
+    pub vertical_counts: [usize; SIDE],
+    /// Storage index by vertical and horizontal frequency.
+    pub storage_of_frequency: [[u8; SIDE]; SIDE],
+    /// The quantization table by vertical and horizontal frequency. What stands for the DC
+    /// coefficient turns [`MEAN_PARTS`] into a coefficient.
+    pub quantization: [[f32; SIDE]; SIDE],
+    /// The quantization table's element for the DC coefficient.
+    dc_quantization: i32,
+    /// How coefficients are summed into the result.
+    pub weights: Weights,
 }
 
 impl Plan {
-    /// For a component with these sides; a file's own quantisers and codes come with [`Plan::adopt`].
-    pub(super) fn new(component: &Component, rows: &Axis, columns: &Axis) -> Self {
+    /// For a component with these sides, without what [`Plan::use_tables_of`] adds.
+    pub fn new(component: &Component, rows: &Axis, columns: &Axis) -> Self {
         let mut plan = Plan {
-            across: component.across,
-            down: component.down,
-            dc: component.dc,
-            ac: component.ac,
-            slots: [UNREAD; 512],
-            last: 0,
+            horizontal_sampling: component.horizontal_sampling,
+            vertical_sampling: component.vertical_sampling,
+            dc_table: component.dc_table,
+            ac_table: component.ac_table,
+            storage_of_zigzag: [DISCARDED; 512],
+            last_kept: 0,
             extents: [Extent::default(); 64],
-            heights: [0; SIDE],
-            slot_of: [[UNREAD; SIDE]; SIDE],
-            steps: [[0.0; SIDE]; SIDE],
-            dc_step: 1,
-            shape: Shape::default(),
+            vertical_counts: [0; SIDE],
+            storage_of_frequency: [[DISCARDED; SIDE]; SIDE],
+            quantization: [[0.0; SIDE]; SIDE],
+            dc_quantization: 1,
+            weights: Weights::default(),
         };
         let mut extent = Extent::default();
-        for (place, (u, v)) in zigzag().enumerate() {
+        for (zigzag, (u, v)) in frequencies_in_zigzag_order().enumerate() {
             if columns.strength[u] * rows.strength[v] >= LEAST_STRENGTH {
-                plan.slots[place] = extent.slots as u8;
-                plan.slot_of[v][u] = extent.slots as u8;
-                plan.last = place;
-                plan.heights[u] = plan.heights[u].max(v + 1);
-                extent.slots += 1;
-                extent.across = extent.across.max(u + 1);
-                extent.down = extent.down.max(v + 1);
+                plan.storage_of_zigzag[zigzag] = extent.stored as u8;
+                plan.storage_of_frequency[v][u] = extent.stored as u8;
+                plan.last_kept = zigzag;
+                plan.vertical_counts[u] = plan.vertical_counts[u].max(v + 1);
+                extent.stored += 1;
+                extent.horizontal = extent.horizontal.max(u + 1);
+                extent.vertical = extent.vertical.max(v + 1);
             }
-            plan.extents[place] = extent;
+            plan.extents[zigzag] = extent;
         }
-        plan.steps[0][0] = 8.0 / PARTS as f32;
-        plan.shape = Shape::new(rows, columns, extent.across);
+        plan.quantization[0][0] = 8.0 / MEAN_PARTS as f32;
+        plan.weights = Weights::new(rows, columns, extent.horizontal);
         plan
     }
 
-    /// Takes over which quantisers and codes the component has in this file. The quantisers must be there.
-    pub(super) fn adopt(&mut self, frame: &Frame, component: &Component) {
-        let quantisers = frame.quantisers[component.quantisers].unwrap_or([1; 64]);
-        (self.dc, self.ac) = (component.dc, component.ac);
-        self.dc_step = i32::from(quantisers[0]);
-        for (quantiser, (u, v)) in quantisers.into_iter().zip(zigzag()).skip(1) {
-            self.steps[v][u] = f32::from(quantiser);
-        }
-    }
-
-    /// For something of which there is one number a block, in blocks like those of `component`.
-    pub(super) fn of_means(component: &Component, rows: &Axis, columns: &Axis) -> Self {
+    /// For something that has one number a block, in blocks like those of `component`.
+    pub fn of_means(component: &Component, rows: &Axis, columns: &Axis) -> Self {
         let mut plan = Plan::new(component, rows, columns);
         let extent = Extent {
-            slots: 1,
-            across: 1,
-            down: 1,
+            stored: 1,
+            horizontal: 1,
+            vertical: 1,
         };
         plan.extents = [extent; 64];
-        plan.heights[0] = 1;
-        plan.shape = Shape::new(rows, columns, 1);
+        plan.vertical_counts[0] = 1;
+        plan.weights = Weights::new(rows, columns, 1);
         plan
     }
 
-    /// The mean of a block, in [`PARTS`].
+    /// Takes the component's tables from this file: which Huffman tables, and the quantization
+    /// table itself, which must be there.
+    pub fn use_tables_of(&mut self, frame: &Frame, component: &Component) {
+        let table = frame.quantization_tables[component.quantization_table].unwrap_or([1; 64]);
+        (self.dc_table, self.ac_table) = (component.dc_table, component.ac_table);
+        self.dc_quantization = i32::from(table[0]);
+        for (element, (u, v)) in table.into_iter().zip(frequencies_in_zigzag_order()).skip(1) {
+            self.quantization[v][u] = f32::from(element);
+        }
+    }
+
+    /// The mean of a block with this DC coefficient, in [`MEAN_PARTS`].
     #[inline(always)]
-    pub(super) fn mean(&self, dc: i32) -> i16 {
-        // Coefficients are eight times the mean. A picture has no larger ones than this.
-        let mean = (dc * self.dc_step).clamp(-2047, 2047);
-        (mean * (PARTS / 8)) as i16
+    pub fn mean(&self, dc: i32) -> i16 {
+        // A DC coefficient is eight times the mean (T.81, A.3.3), and 8-bit samples give none
+        // beyond these.
+        let mean = (dc * self.dc_quantization).clamp(-2047, 2047);
+        (mean * (MEAN_PARTS / 8)) as i16
     }
 }
 
-/// Horizontal and vertical frequency in the order of the file (T.81, figure A.6).
-fn zigzag() -> impl Iterator<Item = (usize, usize)> {
+/// Horizontal and vertical frequency by zigzag index (T.81, A.3.6, figure A.6).
+fn frequencies_in_zigzag_order() -> impl Iterator<Item = (usize, usize)> {
     (0..15usize).flat_map(|sum| {
         (0..=sum).filter_map(move |n| {
             let (u, v) = if sum % 2 == 0 {

@@ -1,56 +1,59 @@
-//! The plans of a picture's components, kept for the next picture of the same size: a source often has few sizes.
+//! The plans of a picture's components, cached: a source often has pictures of few sizes.
 
-use super::Target;
 use super::axis::Axis;
 use super::frame::{Component, Frame};
 use super::plan::Plan;
+use super::target::Target;
 
-/// Kinds of pictures whose plans are kept. Those of a picture of 4 megapixels take a third of a megabyte.
-const KEPT: usize = 4;
+/// Sets of plans in the cache. Those of a picture of 4 megapixels take a third of a megabyte.
+const CACHED: usize = 4;
 
-/// What plans depend on, but for what is taken over from every file anew.
+/// What plans depend on, beside the tables, which come from every file anew.
 #[derive(PartialEq)]
-struct Kind {
+struct Key {
     target: Target,
-    /// By component: blocks a unit side by side and above each other.
-    factors: Vec<(usize, usize)>,
+    /// By component: horizontal and vertical sampling factor.
+    sampling: Vec<(usize, usize)>,
 }
 
-/// Plans of the kinds of pictures that were read last.
+/// The plans of the pictures read last.
 #[derive(Default)]
-pub(super) struct Plans {
+pub struct Plans {
     /// The latest first.
-    kept: Vec<(Kind, Vec<Plan>)>,
+    cached: Vec<(Key, Vec<Plan>)>,
 }
 
 impl Plans {
-    /// How each component is read and resampled; in colour there is a fourth plan for what is missing of green.
-    pub(super) fn of(&mut self, frame: &Frame, target: &Target) -> &[Plan] {
-        let kind = Kind {
+    /// A plan for each component. A picture in colour has a fourth one, for what is added to green.
+    pub fn of(&mut self, frame: &Frame, target: &Target) -> &[Plan] {
+        let key = Key {
             target: *target,
-            factors: frame.components().map(|c| (c.across, c.down)).collect(),
+            sampling: frame
+                .components()
+                .map(|c| (c.horizontal_sampling, c.vertical_sampling))
+                .collect(),
         };
-        let mut plans = match self.kept.iter().position(|(kept, _)| *kept == kind) {
-            Some(at) => self.kept.remove(at).1,
-            None => made(frame, target),
+        let mut plans = match self.cached.iter().position(|(cached, _)| *cached == key) {
+            Some(at) => self.cached.remove(at).1,
+            None => without_tables(frame, target),
         };
         for (plan, component) in plans.iter_mut().zip(frame.components()) {
-            plan.adopt(frame, component);
+            plan.use_tables_of(frame, component);
         }
-        self.kept.truncate(KEPT - 1);
-        self.kept.insert(0, (kind, plans));
-        &self.kept[0].1
+        self.cached.truncate(CACHED - 1);
+        self.cached.insert(0, (key, plans));
+        &self.cached[0].1
     }
 }
 
-/// Plans without what is a file's own.
-fn made(frame: &Frame, target: &Target) -> Vec<Plan> {
+/// New plans, without the tables of a file.
+fn without_tables(frame: &Frame, target: &Target) -> Vec<Plan> {
     let columns = Axis::both(&target.columns, target.kernel);
     let rows = Axis::both(&target.rows, target.kernel);
     let axes = |component: &Component| {
         (
-            &rows[frame.tallest / component.down - 1],
-            &columns[frame.widest / component.across - 1],
+            &rows[frame.max_vertical_sampling / component.vertical_sampling - 1],
+            &columns[frame.max_horizontal_sampling / component.horizontal_sampling - 1],
         )
     };
     let plan = |component| {

@@ -1,260 +1,161 @@
 //! From coefficients to the samples of the result, sixteen blocks side by side.
 //!
-//! Along the columns first: every row of blocks adds to the few rows of the result that its pixels count for, frequency by
-//! frequency. A row that is whole is then resampled along itself. So pixels in between are never made.
+//! Vertically first: every block row adds, frequency by frequency, to the few rows of the result
+//! that its pixels would have a weight in. Rows to which all their block rows have added are then
+//! resampled horizontally. Pixels at the picture's own size are never made.
 
-use super::axis::{Axis, SIDE};
-use super::lists::Lists;
+use super::axis::SIDE;
+use super::group::{Group, LANES};
 use super::plan::Plan;
+use super::weights::{ROWS, Weights};
 use tagstream_multiversion::wide;
 
-/// Blocks that are worked on together.
-pub(super) const LANES: usize = 16;
-/// Slots for coefficients; 64 are read at most.
-pub(super) const SLOTS: usize = 128;
-/// Rows of the result that are resampled along themselves together.
-pub(super) const ROWS: usize = 8;
-
-/// The coefficients of blocks side by side.
-#[derive(Clone)]
-pub(super) struct Group {
-    /// By [`Plan::slots`]; the first holds means, in [`PARTS`](super::flat::PARTS). A power of two, so that no slot needs to be checked.
-    pub values: [[i16; LANES]; SLOTS],
-    /// Place of the last coefficient in any of the blocks, at most [`Plan::last`].
-    pub reach: usize,
-    /// 1 for blocks of one value.
-    pub flat: [u8; LANES],
-}
-
-impl Group {
-    /// Means of 0.
-    pub(super) const FLAT: Group = Group {
-        reach: 0,
-        ..Group::EMPTY
-    };
-
-    /// No coefficients.
-    pub(super) const EMPTY: Group = Group {
-        values: [[0; LANES]; SLOTS],
-        reach: 63,
-        flat: [0; LANES],
-    };
-}
-
-/// What a row of blocks adds to.
+/// The rows of the result that a block row adds to.
 #[derive(Clone, Copy)]
-struct Reach<'a> {
-    /// Place of the first row of the result.
+struct RowWeights<'a> {
+    /// Where in [`Sums::open`] the first of them is.
     first: usize,
-    /// By row of the result and vertical frequency.
+    /// By row and vertical frequency.
     weights: &'a [[f32; SIDE]],
 }
 
-/// How the coefficients of one component become samples.
+/// One component of the result as far as it has come.
 #[derive(Default)]
-pub(super) struct Shape {
-    /// By row of blocks: the first row of the result that it adds to.
-    first_rows: Vec<usize>,
-    /// By row of blocks: by row of the result from there on, and vertical frequency.
-    row_weights: Lists<[f32; SIDE]>,
-    /// By row of the result: the last row of blocks that adds to it.
-    last_blocks: Vec<usize>,
-    /// Rows of the result for which there is room while they are not done with, a multiple of [`ROWS`].
-    open: usize,
-    /// By sample in a row of the result: the first of the blocks that add to it.
-    first_blocks: Vec<usize>,
-    /// By sample in a row of the result: by block and horizontal frequency.
-    column_weights: Lists<f32>,
-    /// Blocks that count, along a row.
-    blocks: std::ops::Range<usize>,
-    /// Horizontal frequencies.
-    frequencies: usize,
-    /// Blocks for which there is room, by frequency.
-    stride: usize,
-}
-
-impl Shape {
-    /// From both sides of a component, of which so many horizontal frequencies are read.
-    pub(super) fn new(rows: &Axis, columns: &Axis, frequencies: usize) -> Self {
-        let mut shape = Shape {
-            blocks: columns.blocks(),
-            frequencies,
-            last_blocks: (0..rows.firsts.len())
-                .map(|row| rows.blocks_of(row).end - 1)
-                .collect(),
-            ..Shape::default()
-        };
-        let (mut whole, mut begun) = (0, 0);
-        for block in 0..rows.blocks().end {
-            // Blocks count for rows one after the other, and where rows begin and end is in their order, too.
-            let first = shape.last_blocks.partition_point(|&last| last < block);
-            let end = rows.firsts.partition_point(|&first| first <= block);
-            let weights = |row| rows.weights.get(row)[block - rows.firsts[row]];
-            shape.first_rows.push(first);
-            shape.row_weights.push((first..end).map(weights));
-            begun = begun.max(end.saturating_sub(whole));
-            whole = shape.last_blocks.partition_point(|&last| last <= block);
-        }
-        shape.open = (begun + ROWS - 1).next_multiple_of(ROWS);
-        shape.stride = shape.groups().end * LANES;
-        for (sample, first) in columns.firsts.iter().enumerate() {
-            let blocks = columns.weights.get(sample).iter();
-            shape.first_blocks.push(first - shape.blocks.start);
-            shape
-                .column_weights
-                .push(blocks.flat_map(|block| &block[..frequencies]).copied());
-        }
-        shape
-    }
-
-    /// Groups of blocks that count.
-    fn groups(&self) -> std::ops::Range<usize> {
-        self.blocks.start / LANES..self.blocks.end.div_ceil(LANES)
-    }
-
-    /// Samples in a row of the result.
-    fn width(&self) -> usize {
-        self.first_blocks.len()
-    }
-
-    fn row_len(&self) -> usize {
-        self.frequencies * self.stride
-    }
-}
-
-/// One component of the result as far as it is there.
-#[derive(Default)]
-pub(super) struct Sums {
-    /// The rows that are begun: by horizontal frequency and block. A row's place is its number modulo [`Shape::open`].
+pub struct Sums {
+    /// The rows that are begun, by horizontal frequency and block. A row is kept at its number
+    /// modulo [`Weights::open_rows`].
     open: Vec<f32>,
-    /// Rows that are done with.
-    done: usize,
-    /// Of rows that are resampled together: by block and horizontal frequency.
-    turned: Vec<[f32; ROWS]>,
-    /// By [`ROWS`] of the result and column.
+    /// Rows that are finished.
+    finished: usize,
+    /// The [`ROWS`] rows that are resampled horizontally, by block and horizontal frequency.
+    transposed: Vec<[f32; ROWS]>,
+    /// The result, by [`ROWS`] rows and column.
     pub samples: Vec<[f32; ROWS]>,
 }
 
 impl Sums {
-    /// Nothing yet.
-    pub(super) fn clear(&mut self, shape: &Shape) {
+    /// Empties the sums and makes room for a component.
+    pub fn clear(&mut self, weights: &Weights) {
         self.open.clear();
-        self.open.resize(shape.open * shape.row_len(), 0.0);
-        self.done = 0;
-        self.turned.clear();
-        self.turned
-            .resize(shape.blocks.len() * shape.frequencies, [0.0; ROWS]);
+        self.open.resize(weights.open_rows * weights.row_len(), 0.0);
+        self.finished = 0;
+        self.transposed.clear();
+        self.transposed
+            .resize(weights.blocks.len() * weights.frequencies, [0.0; ROWS]);
         self.samples.clear();
-        let rows = shape.last_blocks.len().div_ceil(ROWS);
-        self.samples.resize(rows * shape.width(), [0.0; ROWS]);
+        let rows = weights.last_block_rows.len().div_ceil(ROWS);
+        self.samples.resize(rows * weights.width(), [0.0; ROWS]);
     }
 
-    /// What this holds, bytes.
-    pub(super) fn bytes(&self) -> usize {
-        4 * (self.open.len() + ROWS * (self.turned.len() + self.samples.len()))
+    /// Bytes in use.
+    pub fn bytes(&self) -> usize {
+        4 * (self.open.len() + ROWS * (self.transposed.len() + self.samples.len()))
     }
 
     #[inline(always)]
     fn add_inlined(&mut self, plan: &Plan, block_row: usize, groups: &[Group]) {
-        let shape = &plan.shape;
-        let weights = shape.row_weights.get(block_row);
-        let Some(first_row) = shape.first_rows.get(block_row) else {
+        let weights = &plan.weights;
+        let of_block_row = weights.rows.get(block_row);
+        let Some(first_row) = weights.first_rows.get(block_row) else {
             return;
         };
-        let reach = Reach {
-            first: first_row % shape.open,
-            weights,
+        let rows = RowWeights {
+            first: first_row % weights.open_rows,
+            weights: of_block_row,
         };
-        for (index, group) in shape.groups().zip(&groups[shape.groups()]) {
-            let extent = plan.extents[group.reach];
-            for u in 0..extent.across {
-                let at = u * shape.stride + index * LANES;
-                match plan.heights[u].min(extent.down) {
+        for (index, group) in weights.groups().zip(&groups[weights.groups()]) {
+            let extent = plan.extents[group.last_nonzero];
+            for u in 0..extent.horizontal {
+                let at = u * weights.stride + index * LANES;
+                match plan.vertical_counts[u].min(extent.vertical) {
                     0 => {}
-                    1 => self.add_frequency::<1>(plan, reach, group, u, at),
-                    2 => self.add_frequency::<2>(plan, reach, group, u, at),
-                    3 => self.add_frequency::<3>(plan, reach, group, u, at),
-                    4 => self.add_frequency::<4>(plan, reach, group, u, at),
-                    5 => self.add_frequency::<5>(plan, reach, group, u, at),
-                    6 => self.add_frequency::<6>(plan, reach, group, u, at),
-                    7 => self.add_frequency::<7>(plan, reach, group, u, at),
-                    _ => self.add_frequency::<8>(plan, reach, group, u, at),
+                    1 => self.add_frequency::<1>(plan, rows, group, u, at),
+                    2 => self.add_frequency::<2>(plan, rows, group, u, at),
+                    3 => self.add_frequency::<3>(plan, rows, group, u, at),
+                    4 => self.add_frequency::<4>(plan, rows, group, u, at),
+                    5 => self.add_frequency::<5>(plan, rows, group, u, at),
+                    6 => self.add_frequency::<6>(plan, rows, group, u, at),
+                    7 => self.add_frequency::<7>(plan, rows, group, u, at),
+                    _ => self.add_frequency::<8>(plan, rows, group, u, at),
                 }
             }
         }
-        while self.done < shape.last_blocks.len() {
-            let last = (self.done + ROWS).min(shape.last_blocks.len()) - 1;
-            if shape.last_blocks[last] > block_row {
+        while self.finished < weights.last_block_rows.len() {
+            let last = (self.finished + ROWS).min(weights.last_block_rows.len()) - 1;
+            if weights.last_block_rows[last] > block_row {
                 break;
             }
-            self.finish_rows(shape);
+            self.finish_rows(weights);
         }
     }
 
-    /// Adds the first `COUNT` vertical frequencies of one horizontal frequency.
+    /// Dequantizes the first `COUNT` vertical frequencies of the horizontal frequency `u` (T.81,
+    /// A.3.4) and adds them to the rows.
     #[inline(always)]
     fn add_frequency<const COUNT: usize>(
         &mut self,
         plan: &Plan,
-        reach: Reach,
+        rows: RowWeights,
         group: &Group,
         u: usize,
         at: usize,
     ) {
         let mut values = [[0.0f32; LANES]; COUNT];
         for (v, values) in values.iter_mut().enumerate() {
-            let coefficients = &group.values[usize::from(plan.slot_of[v][u])];
-            let step = plan.steps[v][u];
+            let coefficients = &group.coefficients[usize::from(plan.storage_of_frequency[v][u])];
+            let quantization = plan.quantization[v][u];
             for lane in 0..LANES {
-                values[lane] = f32::from(coefficients[lane]) * step;
+                values[lane] = f32::from(coefficients[lane]) * quantization;
             }
         }
-        let shape = &plan.shape;
-        let mut row = reach.first;
-        for weights in reach.weights {
-            let at = row * shape.row_len() + at;
-            let place: &mut [f32] = &mut self.open[at..at + LANES];
-            let place: &mut [f32; LANES] = place.try_into().expect("its length");
-            let mut sums = *place;
-            for (values, weight) in values.iter().zip(weights) {
+        let weights = &plan.weights;
+        let mut row = rows.first;
+        for row_weights in rows.weights {
+            let at = row * weights.row_len() + at;
+            let lanes: &mut [f32] = &mut self.open[at..at + LANES];
+            let lanes: &mut [f32; LANES] = lanes.try_into().expect("its length");
+            let mut sums = *lanes;
+            for (values, weight) in values.iter().zip(row_weights) {
                 for lane in 0..LANES {
                     sums[lane] += weight * values[lane];
                 }
             }
-            *place = sums;
+            *lanes = sums;
             row += 1;
-            if row == shape.open {
+            if row == weights.open_rows {
                 row = 0;
             }
         }
     }
 
-    /// Resamples the next rows, which are whole, along themselves, and makes room for others.
+    /// Resamples the next [`ROWS`] rows, to which nothing more is added, horizontally, and makes
+    /// room for others.
     #[inline(always)]
-    fn finish_rows(&mut self, shape: &Shape) {
-        let row_len = shape.row_len();
-        let at = self.done % shape.open * row_len;
+    fn finish_rows(&mut self, weights: &Weights) {
+        let row_len = weights.row_len();
+        let at = self.finished % weights.open_rows * row_len;
         let rows = &mut self.open[at..at + ROWS * row_len];
-        for u in 0..shape.frequencies {
+        for u in 0..weights.frequencies {
             let sums: [&[f32]; ROWS] = std::array::from_fn(|row| {
-                &rows[row * row_len + u * shape.stride..][shape.blocks.clone()]
+                &rows[row * row_len + u * weights.stride..][weights.blocks.clone()]
             });
-            let places = self.turned[u..].iter_mut().step_by(shape.frequencies);
-            for (block, place) in places.enumerate() {
+            let transposed = self.transposed[u..].iter_mut().step_by(weights.frequencies);
+            for (block, transposed) in transposed.enumerate() {
                 for row in 0..ROWS {
-                    place[row] = sums[row][block];
+                    transposed[row] = sums[row][block];
                 }
             }
         }
         rows.fill(0.0);
-        let width = shape.width();
-        let samples = &mut self.samples[self.done / ROWS * width..][..width];
+        let width = weights.width();
+        let samples = &mut self.samples[self.finished / ROWS * width..][..width];
         for (column, sample) in samples.iter_mut().enumerate() {
-            let weights = shape.column_weights.get(column);
+            let column_weights = weights.columns.get(column);
+            // Two sums that do not wait for each other.
             let (mut even, mut odd) = ([0.0f32; ROWS], [0.0f32; ROWS]);
-            let first = shape.first_blocks[column] * shape.frequencies;
-            let values = &self.turned[first..][..weights.len()];
-            for (weights, values) in weights.chunks(2).zip(values.chunks(2)) {
+            let first = weights.first_blocks[column] * weights.frequencies;
+            let values = &self.transposed[first..][..column_weights.len()];
+            for (weights, values) in column_weights.chunks(2).zip(values.chunks(2)) {
                 for row in 0..ROWS {
                     even[row] += weights[0] * values[0][row];
                 }
@@ -268,11 +169,16 @@ impl Sums {
                 sample[row] = even[row] + odd[row];
             }
         }
-        self.done += ROWS;
+        self.finished += ROWS;
     }
 }
 
 wide! {
-    /// Adds a row of blocks to the rows of the result that it counts for.
-    pub fn add(sums: &mut Sums, plan: &Plan, block_row: usize, groups: &[Group]) = Sums::add_inlined;
+    /// Adds a block row to the rows of the result that it has a weight in.
+    pub fn add(
+        sums: &mut Sums,
+        plan: &Plan,
+        block_row: usize,
+        groups: &[Group],
+    ) = Sums::add_inlined;
 }

@@ -1,194 +1,154 @@
-//! The entropy-coded units of a scan, a row of them at a time.
+//! The scan: Huffman-coded MCUs to coefficients, one MCU row at a time (T.81, F.2).
 
+use super::super::marker;
 use super::bits::{Cursor, Segments};
 use super::frame::Frame;
-use super::huffman::{AcTable, DcTable, END, HARD, SKIP_BITS, VALUE_BITS};
+use super::group::{CAPACITY, Group, LANES};
+use super::huffman::{AcTable, DcTable, END_OF_BLOCK, PAIR_BITS, SKIP_BITS, UNRESOLVED};
+use super::mcu_row::McuRow;
 use super::plan::Plan;
-use super::resample::{Group, LANES, SLOTS};
-use super::{Tables, Unfit, flat};
+use super::tables::Tables;
+use super::unfit::Unfit;
 use tagstream_multiversion::wide;
 
-/// Two coefficients at once are safe up to here: the first cannot be the block's last one.
-const PAIRS: usize = 47;
-/// Steps that can be made with the bits of one refill.
-const PAIRS_A_REFILL: u32 = 56 / VALUE_BITS;
-const SKIPS_A_REFILL: u32 = 56 / SKIP_BITS;
-/// Largest DC coefficient; differences that add up to more do not come from a picture.
+/// Two coefficients may be decoded at once up to this zigzag index: the first one advances it by 16
+/// at most, so it cannot be coefficient 63, after which the next block begins without an end of
+/// block.
+const LAST_BEFORE_PAIR: usize = 46;
+/// Lookups of pairs for which the bits of one refill are enough.
+const PAIRS_PER_REFILL: u32 = 56 / PAIR_BITS;
+/// Lookups without values for which they are enough.
+const SKIPS_PER_REFILL: u32 = 56 / SKIP_BITS;
+/// Largest DC coefficient of 8-bit samples.
 const LARGEST_DC: i32 = 2047;
 
-/// Coefficients of a row of units.
-#[derive(Default)]
-pub(super) struct Strip {
-    units: usize,
-    components: [Vec<Group>; 3],
-    /// What flat blocks of chroma add to green.
-    green: Vec<Group>,
-}
-
-impl Strip {
-    /// Makes room for a row of units.
-    pub(super) fn shape(&mut self, frame: &Frame, plans: &[Plan]) {
-        self.units = frame.width.div_ceil(8 * frame.widest);
-        for (groups, plan) in self.components.iter_mut().zip(plans) {
-            let count = (self.units * plan.across).div_ceil(LANES) * plan.down;
-            if groups.len() > count {
-                groups.truncate(count);
-                groups.shrink_to(2 * count);
-            }
-            // Of another picture are left over other coefficients.
-            groups.clear();
-            groups.resize(count, Group::EMPTY);
-        }
-        for groups in &mut self.components[plans.len().min(3)..] {
-            groups.clear();
-        }
-        self.green.clear();
-        self.green.resize(self.components[1].len(), Group::FLAT);
-    }
-
-    /// A component's groups, or, as the fourth one, those of what is missing of green: all of a row of blocks, then the next row.
-    pub(super) fn groups(&self, component: usize) -> &[Group] {
-        self.components.get(component).unwrap_or(&self.green)
-    }
-
-    /// Rounds the blocks of one value.
-    pub(super) fn settle(&mut self) {
-        let [luma, blue, red] = &mut self.components;
-        flat::luma(luma);
-        flat::chroma(blue, red, &mut self.green);
-    }
-
-    #[inline(always)]
-    fn clear(&mut self, plans: &[Plan]) {
-        for (groups, plan) in self.components.iter_mut().zip(plans) {
-            for group in groups {
-                let slots = plan.extents[group.reach].slots;
-                group.values[..slots].fill([0; LANES]);
-                group.reach = 0;
-            }
-        }
-    }
-}
-
-/// Where reading has come to.
-pub(super) struct Scan<'a> {
+/// The scan, read up to some MCU.
+pub struct Scan<'a> {
     segments: Segments<'a>,
     cursor: Cursor,
     plans: &'a [Plan],
     tables: &'a Tables,
-    /// DC coefficients of the blocks before.
-    before: [i32; 3],
+    /// By component: the DC coefficient of the block before (T.81, F.2.1.3.1).
+    dc_predictors: [i32; 3],
     restart_interval: usize,
-    until_restart: usize,
+    mcus_until_restart: usize,
     restarts: u8,
 }
 
 impl<'a> Scan<'a> {
-    /// At the first unit.
-    pub(super) fn new(frame: &Frame<'a>, plans: &'a [Plan], tables: &'a Tables) -> Self {
+    /// At the first MCU.
+    pub fn new(frame: &Frame<'a>, plans: &'a [Plan], tables: &'a Tables) -> Self {
         Scan {
-            segments: Segments::new(frame.scan),
+            segments: Segments::new(frame.coded_data),
             cursor: Cursor::default(),
             plans,
             tables,
-            before: [0; 3],
+            dc_predictors: [0; 3],
             restart_interval: frame.restart_interval,
-            until_restart: frame.restart_interval,
+            mcus_until_restart: frame.restart_interval,
             restarts: 0,
         }
     }
 
-    /// Reads the next row of units.
+    /// Reads the next MCU row.
     ///
     /// # Errors
     /// [`Unfit`] if something in the data is wrong.
-    pub(super) fn strip(&mut self, strip: &mut Strip) -> Result<(), Unfit> {
-        units(self, strip)
+    pub fn read_mcu_row(&mut self, row: &mut McuRow) -> Result<(), Unfit> {
+        read_mcu_row(self, row)
     }
 
     #[inline(always)]
-    fn units(&mut self, strip: &mut Strip) -> Result<(), Unfit> {
-        strip.clear(self.plans);
+    fn read_mcu_row_inlined(&mut self, row: &mut McuRow) -> Result<(), Unfit> {
+        row.clear(self.plans);
         let mut cursor = self.cursor;
-        for unit in 0..strip.units {
+        for mcu in 0..row.mcus() {
             if self.restart_interval > 0 {
-                if self.until_restart == 0 {
-                    self.segments.pass(&mut cursor, 0xd0 + self.restarts % 8)?;
+                // Restart markers count modulo 8, and predictors begin anew (T.81, E.2.4,
+                // F.2.1.3.1).
+                if self.mcus_until_restart == 0 {
+                    let restart = marker::RST0 + self.restarts % 8;
+                    self.segments.next_segment(&mut cursor, restart)?;
                     self.restarts = self.restarts.wrapping_add(1);
-                    self.until_restart = self.restart_interval;
-                    self.before = [0; 3];
+                    self.mcus_until_restart = self.restart_interval;
+                    self.dc_predictors = [0; 3];
                 }
-                self.until_restart -= 1;
+                self.mcus_until_restart -= 1;
             }
-            self.segments.before_unit(&mut cursor);
-            for ((plan, groups), before) in self
+            self.segments.before_mcu(&mut cursor);
+            for ((plan, groups), dc_predictor) in self
                 .plans
                 .iter()
-                .zip(&mut strip.components)
-                .zip(&mut self.before)
+                .zip(row.components_mut())
+                .zip(&mut self.dc_predictors)
             {
-                // One or two.
-                let per_row = groups.len() >> (plan.down - 1);
-                let (dc, ac) = (&self.tables.dc[plan.dc], &self.tables.ac[plan.ac]);
-                for down in 0..plan.down {
-                    for across in 0..plan.across {
-                        let index = unit * plan.across + across;
-                        let group = &mut groups[down * per_row + index / LANES];
-                        let lane = index % LANES;
+                // The vertical sampling factor is one or two.
+                let per_block_row = groups.len() >> (plan.vertical_sampling - 1);
+                let dc = &self.tables.dc[plan.dc_table];
+                let ac = &self.tables.ac[plan.ac_table];
+                for y in 0..plan.vertical_sampling {
+                    for x in 0..plan.horizontal_sampling {
+                        let block = mcu * plan.horizontal_sampling + x;
+                        let group = &mut groups[y * per_block_row + block / LANES];
+                        let lane = block % LANES;
                         let segments = &self.segments;
-                        cursor = block(dc, ac, plan, segments, cursor, before, group, lane)?;
+                        cursor =
+                            read_block(dc, ac, plan, segments, cursor, dc_predictor, group, lane)?;
                     }
                 }
             }
-            self.segments.after_unit(&cursor)?;
+            self.segments.after_mcu(&cursor)?;
         }
         self.cursor = cursor;
         Ok(())
     }
 
-    /// After the last row.
+    /// To be called after the last MCU row.
     ///
     /// # Errors
-    /// [`Unfit`] if the picture does not end here.
-    pub(super) fn finish(mut self) -> Result<(), Unfit> {
-        self.segments.pass(&mut self.cursor, 0xd9)
+    /// [`Unfit`] if the image does not end here.
+    pub fn finish(mut self) -> Result<(), Unfit> {
+        self.segments.next_segment(&mut self.cursor, marker::EOI)
     }
 }
 
 wide! {
-    /// [`Scan::units`].
-    fn units(scan: &mut Scan, strip: &mut Strip) -> Result<(), Unfit> = Scan::units;
+    fn read_mcu_row(
+        scan: &mut Scan,
+        row: &mut McuRow,
+    ) -> Result<(), Unfit> = Scan::read_mcu_row_inlined;
 }
 
 /// Reads a block into its lane.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)] // In a struct they would be kept in memory.
-fn block(
+fn read_block(
     dc: &DcTable,
     ac: &AcTable,
     plan: &Plan,
     segments: &Segments,
     mut cursor: Cursor,
-    before: &mut i32,
+    dc_predictor: &mut i32,
     group: &mut Group,
     lane: usize,
 ) -> Result<Cursor, Unfit> {
     let lane = lane % LANES;
     cursor.refill(segments);
-    *before += dc.read(&mut cursor)?;
-    if before.abs() > LARGEST_DC {
+    *dc_predictor += dc.decode_difference(&mut cursor)?;
+    if dc_predictor.abs() > LARGEST_DC {
         return Err(Unfit);
     }
-    let last = ac_coefficients(ac, plan, segments, &mut cursor, group, lane)?;
-    group.reach = group.reach.max(last.min(plan.last));
-    group.values[0][lane] = plan.mean(*before);
-    group.flat[lane] = u8::from(last == 0);
+    let last_nonzero = read_ac_coefficients(ac, plan, segments, &mut cursor, group, lane)?;
+    group.last_nonzero = group.last_nonzero.max(last_nonzero.min(plan.last_kept));
+    group.coefficients[0][lane] = plan.mean(*dc_predictor);
+    group.flat[lane] = u8::from(last_nonzero == 0);
     Ok(cursor)
 }
 
-/// Reads the rest of a block and gives the place of its last coefficient. Of those after [`Plan::last`] only the codes are read.
+/// Reads the AC coefficients of a block (T.81, F.2.2.2) and returns the zigzag index of the last
+/// nonzero one. Beyond [`Plan::last_kept`] codes are decoded and values skipped.
 #[inline(always)]
-fn ac_coefficients(
+fn read_ac_coefficients(
     table: &AcTable,
     plan: &Plan,
     segments: &Segments,
@@ -196,72 +156,76 @@ fn ac_coefficients(
     group: &mut Group,
     lane: usize,
 ) -> Result<usize, Unfit> {
-    let near = plan.last.min(PAIRS);
-    // Place of the last coefficient that was read, END more after the end of the block.
-    let mut place = 0;
-    while place < near {
+    let last_by_pairs = plan.last_kept.min(LAST_BEFORE_PAIR);
+    // Zigzag index of the coefficient decoded last; END_OF_BLOCK more after the end of the block.
+    let mut zigzag = 0;
+    while zigzag < last_by_pairs {
         cursor.refill(segments);
-        for _ in 0..PAIRS_A_REFILL {
-            let pair = table.pair(cursor);
+        for _ in 0..PAIRS_PER_REFILL {
+            let pair = table.peek_pair(cursor);
             cursor.skip(pair.bits());
             let (advance, value) = pair.first();
-            place += advance;
-            group.values[usize::from(plan.slots[place % 512]) % SLOTS][lane] = value;
+            zigzag += advance;
+            let storage = usize::from(plan.storage_of_zigzag[zigzag % 512]);
+            group.coefficients[storage % CAPACITY][lane] = value;
             let (advance, value) = pair.second();
-            place += advance;
-            group.values[usize::from(plan.slots[place % 512]) % SLOTS][lane] = value;
-            if place > PAIRS {
+            zigzag += advance;
+            let storage = usize::from(plan.storage_of_zigzag[zigzag % 512]);
+            group.coefficients[storage % CAPACITY][lane] = value;
+            if zigzag > LAST_BEFORE_PAIR {
                 break;
             }
         }
-        if place >= HARD {
-            place -= HARD;
-            place += one(table, plan, segments, cursor, place, group, lane)?;
+        if zigzag >= UNRESOLVED {
+            zigzag -= UNRESOLVED;
+            zigzag += read_one(table, plan, segments, cursor, zigzag, group, lane)?;
         }
     }
-    while place < plan.last {
-        place += one(table, plan, segments, cursor, place, group, lane)?;
+    while zigzag < plan.last_kept {
+        zigzag += read_one(table, plan, segments, cursor, zigzag, group, lane)?;
     }
-    while place < 63 {
+    while zigzag < 63 {
         cursor.refill(segments);
-        for _ in 0..SKIPS_A_REFILL {
-            let (bits, advance) = table.passing(cursor);
-            // The last coefficient needs no end of the block after it, so a step must stop short of that one.
-            let next = place + advance;
+        for _ in 0..SKIPS_PER_REFILL {
+            let (bits, advance) = table.peek_skip(cursor);
+            // No end of block follows coefficient 63, so a lookup that goes past it may have taken
+            // the next block's first bits for one.
+            let next = zigzag + advance;
             if next < 63 {
                 cursor.skip(bits);
-                place = next;
+                zigzag = next;
                 continue;
             }
-            if (END..END + 63).contains(&next) {
+            if (END_OF_BLOCK..END_OF_BLOCK + 63).contains(&next) {
                 cursor.skip(bits);
-                place = next;
+                zigzag = next;
             } else {
                 cursor.refill(segments);
-                place += table.careful(cursor)?.0;
+                zigzag += table.decode_one(cursor)?.0;
             }
             break;
         }
     }
-    if (64..END).contains(&place) {
+    if (64..END_OF_BLOCK).contains(&zigzag) {
         return Err(Unfit);
     }
-    Ok(place % END)
+    Ok(zigzag % END_OF_BLOCK)
 }
 
-/// Reads one coefficient; gives how far it is from the one before.
+/// Reads the one coefficient after `zigzag` and returns by how much it advances the zigzag index.
 #[inline(always)]
-fn one(
+fn read_one(
     table: &AcTable,
     plan: &Plan,
     segments: &Segments,
     cursor: &mut Cursor,
-    place: usize,
+    zigzag: usize,
     group: &mut Group,
     lane: usize,
 ) -> Result<usize, Unfit> {
     cursor.refill(segments);
-    let (advance, value) = table.careful(cursor)?;
-    group.values[usize::from(plan.slots[(place + advance) % 512]) % SLOTS][lane] = value;
+    let (advance, value) = table.decode_one(cursor)?;
+    let storage = usize::from(plan.storage_of_zigzag[(zigzag + advance) % 512]);
+    group.coefficients[storage % CAPACITY][lane] = value;
     Ok(advance)
 }

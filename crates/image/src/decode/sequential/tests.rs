@@ -1,11 +1,11 @@
-//! Against libjpeg-turbo's pictures, resampled by the definition.
+//! The reader against libjpeg-turbo's pictures, resampled by the definition.
 
 use super::*;
 use turbojpeg::{
     Colorspace, Compressor, DecompressHeader, Decompressor, Image, PixelFormat, Subsamp,
 };
 
-/// Octaves of waves and two hard edges: something in every frequency.
+/// Waves of several lengths and a hard edge: something in every frequency.
 fn picture(width: usize, height: usize, channels: usize) -> Vec<u8> {
     let mut samples = Vec::with_capacity(width * height * channels);
     for y in 0..height {
@@ -23,7 +23,7 @@ fn picture(width: usize, height: usize, channels: usize) -> Vec<u8> {
     samples
 }
 
-/// The same every time.
+/// A xorshift generator: the same numbers in every run.
 struct Noise(u64);
 
 impl Noise {
@@ -66,7 +66,7 @@ fn compressed(setting: &Setting) -> Vec<u8> {
         .unwrap()
 }
 
-/// The whole picture.
+/// The picture at its own size, decoded by libjpeg-turbo.
 fn by_turbo(bytes: &[u8]) -> Vec<u8> {
     let mut decompressor = Decompressor::new().unwrap();
     let DecompressHeader { width, height, .. } = decompressor.read_header(bytes).unwrap();
@@ -82,7 +82,8 @@ fn by_turbo(bytes: &[u8]) -> Vec<u8> {
     pixels
 }
 
-/// Samples from a line of pixels: each is the mean of all pixels, weighted by the kernel around its middle.
+/// Samples from a line of pixels: each is the mean of all pixels, weighted by the kernel around its
+/// middle.
 fn resampled(line: &[f64], span: &Span, kernel: Kernel) -> Vec<f64> {
     let scale = span.length / span.samples as f64;
     let wide = scale.max(1.0);
@@ -109,7 +110,7 @@ fn resampled(line: &[f64], span: &Span, kernel: Kernel) -> Vec<f64> {
         .collect()
 }
 
-/// What [`Reader::read`] is to give, not rounded.
+/// What [`Reader::read`] should give, before rounding.
 fn expected(bytes: &[u8], target: &Target) -> Vec<f64> {
     let (width, height) = (target.columns.pixels, target.rows.pixels);
     let (columns, rows) = (target.columns.samples, target.rows.samples);
@@ -142,8 +143,8 @@ fn whole(pixels: usize, samples: usize) -> Span {
     }
 }
 
-/// Every pixel of the picture as it is: a kernel that is not widened has no other weights at the pixels' middles.
-fn same(size: (usize, usize)) -> Target {
+/// Every pixel of the picture: a kernel that is not widened has no weight at other pixels' middles.
+fn full_size(size: (usize, usize)) -> Target {
     Target {
         columns: whole(size.0, size.0),
         rows: whole(size.1, size.1),
@@ -185,7 +186,7 @@ fn whole_pictures_equal_those_of_libjpeg_turbo() {
                     quality,
                     optimised,
                 });
-                let ours = read(&mut reader, &bytes, &same(size)).unwrap();
+                let ours = read(&mut reader, &bytes, &full_size(size)).unwrap();
                 let (mean, largest) = difference(&ours, &by_turbo(&bytes));
                 let subsampled = !matches!(subsampling, Subsamp::None | Subsamp::Gray);
                 let worst = &mut worst[usize::from(subsampled)];
@@ -194,7 +195,8 @@ fn whole_pictures_equal_those_of_libjpeg_turbo() {
         }
     }
     println!("worst mean and largest, without subsampling and with: {worst:?}");
-    // Half for the reader's rounding of brightness and chroma, and of chroma that it interpolates, which is not done here.
+    // About 0.5 is libjpeg-turbo's rounding of luma, chroma and interpolated chroma, which does not
+    // happen here.
     let most = [(0.45, 3), (0.55, 4)];
     for (worst, most) in worst.into_iter().zip(most) {
         assert!(worst.0 < most.0 && worst.1 <= most.1, "{worst:?}");
@@ -202,7 +204,7 @@ fn whole_pictures_equal_those_of_libjpeg_turbo() {
 }
 
 #[test]
-fn small_pictures_are_whole_ones_resampled() {
+fn reduced_pictures_equal_whole_ones_resampled() {
     let mut reader = Reader::default();
     let mut worst = (0.0f64, 0.0f64);
     let part = |pixels: usize, start, length, samples| Span {
@@ -252,11 +254,12 @@ fn small_pictures_are_whole_ones_resampled() {
         }
     }
     println!("worst mean and largest: {worst:?}");
-    // A quarter is what rounding to bytes takes.
+    // Rounding to bytes alone makes a mean of a quarter.
     assert!(worst.0 < 0.35 && worst.1 < 2.0, "{worst:?}");
 }
 
-/// Where every block is of one value, rounding is the same for all pixels and does not get lost in a mean.
+/// Where every block is flat, rounding is the same for all pixels and does not cancel out in a
+/// mean.
 #[test]
 fn one_colour_is_that_of_libjpeg_turbo() {
     let mut reader = Reader::default();
@@ -291,7 +294,7 @@ fn one_colour_is_that_of_libjpeg_turbo() {
 }
 
 #[test]
-fn what_is_not_plain_is_left_alone() {
+fn progressive_arithmetic_and_unusually_sampled_files_are_unfit() {
     let size = (40, 30);
     let pixels = picture(size.0, size.1, 3);
     let image = || Image {
@@ -304,7 +307,11 @@ fn what_is_not_plain_is_left_alone() {
     let mut reader = Reader::default();
     let mut refused = |compressor: &mut Compressor, what: &str| {
         let bytes = compressor.compress_to_vec(image()).unwrap();
-        assert_eq!(read(&mut reader, &bytes, &same(size)), Err(Unfit), "{what}");
+        assert_eq!(
+            read(&mut reader, &bytes, &full_size(size)),
+            Err(Unfit),
+            "{what}"
+        );
     };
     let mut progressive = Compressor::new().unwrap();
     progressive.set_progressive(true).unwrap();
@@ -316,21 +323,21 @@ fn what_is_not_plain_is_left_alone() {
     unusual.set_subsamp(Subsamp::Sub4x1).unwrap();
     refused(&mut unusual, "4:1:1");
     let plain = Compressor::new().unwrap().compress_to_vec(image()).unwrap();
-    assert!(read(&mut reader, &plain, &same(size)).is_ok());
+    assert!(read(&mut reader, &plain, &full_size(size)).is_ok());
     assert_eq!(
-        read(&mut reader, &plain, &same((40, 31))),
+        read(&mut reader, &plain, &full_size((40, 31))),
         Err(Unfit),
         "another size"
     );
 }
 
-/// Pillow writes restart markers, which the interface of libjpeg-turbo's compressor does not.
+/// The file is Pillow's: libjpeg-turbo's interface for compression cannot write restart markers.
 #[test]
-fn restart_markers_are_followed_and_missed() {
+fn a_wrong_or_missing_restart_marker_is_noticed() {
     let size = (181, 131);
     let whole = include_bytes!("../../../../../tests/fixtures/decode/jpeg-reduced-restarts.jpg");
     let mut reader = Reader::default();
-    let first = read(&mut reader, whole, &same(size)).unwrap();
+    let first = read(&mut reader, whole, &full_size(size)).unwrap();
     let (mean, largest) = difference(&first, &by_turbo(whole));
     assert!(mean < 0.55 && largest <= 4, "{mean}, {largest}");
     let markers: Vec<usize> = (0..whole.len() - 1)
@@ -341,14 +348,14 @@ fn restart_markers_are_followed_and_missed() {
         let mut wrong = whole.to_vec();
         wrong[at + 1] ^= 1;
         assert_eq!(
-            read(&mut reader, &wrong, &same(size)),
+            read(&mut reader, &wrong, &full_size(size)),
             Err(Unfit),
             "the wrong one at {at}"
         );
         let mut missing = whole.to_vec();
         missing.drain(at..at + 2);
         assert_eq!(
-            read(&mut reader, &missing, &same(size)),
+            read(&mut reader, &missing, &full_size(size)),
             Err(Unfit),
             "none at {at}"
         );
@@ -356,7 +363,7 @@ fn restart_markers_are_followed_and_missed() {
 }
 
 #[test]
-fn files_cut_short_or_with_more_data_than_pixels_are_left_alone() {
+fn files_cut_short_or_with_more_data_than_pixels_are_unfit() {
     let size = (130, 90);
     let bytes = compressed(&Setting {
         size,
@@ -367,25 +374,26 @@ fn files_cut_short_or_with_more_data_than_pixels_are_left_alone() {
     let mut reader = Reader::default();
     for cut in 0..bytes.len() {
         assert_eq!(
-            read(&mut reader, &bytes[..cut], &same(size)),
+            read(&mut reader, &bytes[..cut], &full_size(size)),
             Err(Unfit),
             "cut to {cut}"
         );
     }
     let mut longer = bytes.clone();
     longer.splice(bytes.len() - 2..bytes.len() - 2, [0x12, 0x34]);
-    assert_eq!(read(&mut reader, &longer, &same(size)), Err(Unfit));
+    assert_eq!(read(&mut reader, &longer, &full_size(size)), Err(Unfit));
     let mut followed = bytes.clone();
     followed.extend_from_slice(b"something after the end");
     assert_eq!(
-        read(&mut reader, &followed, &same(size)),
-        read(&mut reader, &bytes, &same(size))
+        read(&mut reader, &followed, &full_size(size)),
+        read(&mut reader, &bytes, &full_size(size))
     );
 }
 
-/// What is read from a damaged file without an error must be what libjpeg-turbo reads without a warning.
+/// What is read from a damaged file without an error must be what libjpeg-turbo reads without a
+/// warning.
 #[test]
-fn damage_is_seen_where_libjpeg_turbo_sees_it() {
+fn damage_that_libjpeg_turbo_notices_is_noticed() {
     let size = (130, 90);
     let mut reader = Reader::default();
     let mut noise = Noise(0x9E37_79B9_7F4A_7C15);
@@ -408,12 +416,13 @@ fn damage_is_seen_where_libjpeg_turbo_sees_it() {
                 };
             }
             let mut decompressor = Decompressor::new().unwrap();
-            // The caller asks libjpeg-turbo for the header first, and takes nothing else for YCbCr or grey.
+            // As in production, libjpeg-turbo reads the header first, and only what it calls YCbCr
+            // or grey is read here.
             let Ok(header) = decompressor.read_header(&bytes) else {
                 continue;
             };
             if !matches!(header.colorspace, Colorspace::YCbCr | Colorspace::Gray)
-                || read(&mut reader, &bytes, &same(size)).is_err()
+                || read(&mut reader, &bytes, &full_size(size)).is_err()
             {
                 refused += 1;
                 continue;
@@ -428,7 +437,7 @@ fn damage_is_seen_where_libjpeg_turbo_sees_it() {
                 format: PixelFormat::RGB,
             };
             if let Err(error) = decompressor.decompress(&bytes, image) {
-                panic!("libjpeg-turbo sees what is not seen here: {error}");
+                panic!("libjpeg-turbo notices what was not noticed: {error}");
             }
         }
     }
@@ -438,9 +447,8 @@ fn damage_is_seen_where_libjpeg_turbo_sees_it() {
     );
 }
 
-/// Tables of files before must not be taken for those of this one.
 #[test]
-fn tables_follow_the_file() {
+fn tables_of_the_file_before_are_not_used() {
     let size = (60, 50);
     let files: Vec<Vec<u8>> = [(30, true), (95, true), (95, false), (60, true)]
         .map(|(quality, optimised)| {
@@ -454,12 +462,53 @@ fn tables_follow_the_file() {
         .into();
     let fresh: Vec<_> = files
         .iter()
-        .map(|file| read(&mut Reader::default(), file, &same(size)).unwrap())
+        .map(|file| read(&mut Reader::default(), file, &full_size(size)).unwrap())
         .collect();
     let mut reader = Reader::default();
     for _ in 0..2 {
         for (file, expected) in files.iter().zip(&fresh) {
-            assert_eq!(&read(&mut reader, file, &same(size)).unwrap(), expected);
+            assert_eq!(
+                &read(&mut reader, file, &full_size(size)).unwrap(),
+                expected
+            );
         }
     }
+}
+
+/// A file with Huffman tables in which the last coefficient of a block follows a zero run of 15.
+#[test]
+fn a_block_ends_with_coefficient_63_wherever_the_one_before_it_was() {
+    let segment = |code: u8, body: &[u8]| {
+        let length = (body.len() as u16 + 2).to_be_bytes();
+        [&[0xff, code, length[0], length[1]][..], body].concat()
+    };
+    let table = |class: u8, codes: &[(usize, u8)]| {
+        let mut body = vec![class << 4];
+        body.extend((1..=16).map(|n| codes.iter().filter(|c| c.0 == n).count() as u8));
+        body.extend(codes.iter().map(|c| c.1));
+        segment(0xc4, &body)
+    };
+    // DC: 00 is of size 1, 01 of size 0. AC: 00 is a run of 15, 01 the end of the block, 1000000 a
+    // run of 14.
+    let header = [
+        b"\xff\xd8".to_vec(),
+        segment(0xdb, &[&[0][..], &[80; 64]].concat()),
+        segment(0xc0, &[8, 0, 8, 0, 16, 1, 1, 0x11, 0]),
+        table(0, &[(2, 1), (2, 0)]),
+        table(1, &[(2, 0xf1), (2, 0x00), (7, 0xe1)]),
+        segment(0xda, &[1, 1, 0, 0, 63, 0]),
+    ]
+    .concat();
+    // Coefficients 15, 31, 47 and 63 of the first block, coefficient 16 of the second one.
+    let bits = "01 10000001 001 001 001  01 001 01".replace(' ', "");
+    let bits = format!("{bits:1<32}");
+    let coded: Vec<u8> = (0..32)
+        .step_by(8)
+        .map(|at| u8::from_str_radix(&bits[at..at + 8], 2).unwrap())
+        .collect();
+    let file = [&header[..], &coded, b"\xff\xd9"].concat();
+    let size = (16, 8);
+    let ours = read(&mut Reader::default(), &file, &full_size(size)).unwrap();
+    let (mean, largest) = difference(&ours, &by_turbo(&file));
+    assert!(mean < 0.45 && largest <= 3, "{mean}, {largest}");
 }

@@ -1,0 +1,46 @@
+//! What decoding a picture may cost.
+
+use super::error::DecodeError;
+use super::size::ImageSize;
+
+/// What a picture may cost, checked against what its header declares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodeLimits {
+    /// Largest width times height.
+    pub max_pixels: u64,
+    /// Largest memory for decoding one picture, bytes.
+    pub max_alloc_bytes: u64,
+}
+
+/// 64 megapixels and 512 MiB: the largest pictures of today's cameras, and what decoding one takes.
+impl Default for DecodeLimits {
+    fn default() -> Self {
+        DecodeLimits {
+            max_pixels: 64_000_000,
+            max_alloc_bytes: 512 << 20,
+        }
+    }
+}
+
+impl DecodeLimits {
+    pub(super) fn check_pixels(&self, stored: ImageSize) -> Result<(), DecodeError> {
+        let pixels = u64::from(stored.width) * u64::from(stored.height);
+        if pixels > self.max_pixels {
+            return Err(DecodeError::TooManyPixels {
+                width: stored.width,
+                height: stored.height,
+                max_pixels: self.max_pixels,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_alloc(&self, bytes: u64) -> Result<(), DecodeError> {
+        if bytes > self.max_alloc_bytes {
+            return Err(DecodeError::TooMuchMemory {
+                max_alloc_bytes: self.max_alloc_bytes,
+            });
+        }
+        Ok(())
+    }
+}
