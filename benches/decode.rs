@@ -1,8 +1,9 @@
 //! JPEG to model input, one core: `cargo bench --bench decode`. Rates are images a second.
 //!
-//! The pictures are noise with the spectrum of photographs plus grain; their size in bits a pixel (quality 90, 4:2:0) is
-//! printed, because entropy decoding is a large part of the time. Beside the stage's way stand libjpeg-turbo at the same reduced size,
-//! and the plain ones: everything decoded by libjpeg-turbo or by the `image` crate, then resized.
+//! The pictures are noise with the spectrum of photographs plus grain; their size in bits a pixel
+//! (quality 90, 4:2:0) is printed, because entropy decoding is a large part of the time. Beside the
+//! stage's way stand libjpeg-turbo at the same reduced size, and the plain ones: everything decoded
+//! by libjpeg-turbo or by the `image` crate, then resized.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fast_image_resize::images::{Image, ImageRef};

@@ -1,5 +1,6 @@
-//! Forward and backward through the text tower, the gradient going to the prompts' embeddings. Compare with
-//! `benches/text_tower.py`, which times PyTorch on the same shapes: `cargo bench --bench text_tower`.
+//! Forward and backward through the text tower, the gradient going to the prompts' embeddings.
+//! Compare with `benches/text_tower.py`, which times PyTorch on the same shapes:
+//! `cargo bench --bench text_tower`.
 
 mod support;
 

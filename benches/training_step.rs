@@ -1,12 +1,12 @@
-//! One training step of `trm-ml`: text tower forward and backward through the prompts, the three branches, all losses,
-//! AdamW and averaging. `benches/training_step.py` does the same in PyTorch:
+//! One training step of `trm-ml`: text tower forward and backward through the prompts, the three
+//! branches, all losses, AdamW and averaging. `benches/training_step.py` does the same in PyTorch:
 //!
 //! ```text
 //! RAYON_NUM_THREADS=4 cargo bench --bench training_step -- [CATEGORIES POSITIONS DIM WIDTH LAYERS HEADS LENGTH STEPS]
 //! ```
 //!
-//! prints one JSON line with the median and the fastest step in milliseconds. Features, labels and targets of a batch are
-//! drawn outside the timing, feature dropout's mask inside.
+//! prints one JSON line with the median and the fastest step in milliseconds. Features, labels and
+//! targets of a batch are drawn outside the timing, feature dropout's mask inside.
 
 mod support;
 

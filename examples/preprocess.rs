@@ -1,4 +1,5 @@
-//! Writes what a model would see of images, as PPM files: `cargo run --example preprocess -- SIDE OUT_DIR IMAGE...`
+//! Writes what a model would see of images, as PPM files:
+//! `cargo run --example preprocess -- SIDE OUT_DIR IMAGE...`
 //!
 //! `scripts/check_preprocessing.py` compares these with Pillow's.
 

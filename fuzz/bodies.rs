@@ -1,4 +1,5 @@
-//! What each fuzz target does with its input; the ordinary tests do the same with the kept seeds (`suite fuzz_replay`).
+//! What each fuzz target does with its input; the ordinary tests do the same with the kept seeds
+//! (`suite fuzz_replay`).
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -27,7 +28,8 @@ pub(super) const ALL: [(&str, Body); 6] = [
     ("labels", labels),
 ];
 
-/// Kafka values: any bytes give a message or an error, and what was read can be written and read again.
+/// Kafka values: any bytes give a message or an error, and what was read can be written and read
+/// again.
 pub(super) fn message(bytes: &[u8]) {
     if let Ok(reference) = ImageReference::from_json(bytes) {
         assert!(!reference.image_id.is_empty() && !reference.uri.is_empty());
@@ -82,7 +84,8 @@ pub(super) fn uri(bytes: &[u8]) {
     }
 }
 
-/// Images of all formats: any bytes give pixels or an error, within the limits; header and decoder agree on the size.
+/// Images of all formats: any bytes give pixels or an error, within the limits; header and decoder
+/// agree on the size.
 pub(super) fn image(bytes: &[u8]) {
     let limits = DecodeLimits {
         max_pixels: 1 << 20,
@@ -108,7 +111,8 @@ pub(super) fn image(bytes: &[u8]) {
     }
 }
 
-/// A folder with the small bundle's files, whose `bundle.json` and weights are replaced by the input.
+/// A folder with the small bundle's files, whose `bundle.json` and weights are replaced by the
+/// input.
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = if root.ends_with("fuzz") {
@@ -126,7 +130,8 @@ static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// Bundle files: the first byte says which; any bytes are read or refused, and what is read can be written and read again.
+/// Bundle files: the first byte says which; any bytes are read or refused, and what is read can be
+/// written and read again.
 pub(super) fn bundle(bytes: &[u8]) {
     let Some((which, bytes)) = bytes.split_first() else {
         return;
@@ -165,7 +170,8 @@ pub(super) fn bundle(bytes: &[u8]) {
     }
 }
 
-/// Registry records: any bytes are read or refused; no file name of a version leads out of the cache.
+/// Registry records: any bytes are read or refused; no file name of a version leads out of the
+/// cache.
 pub(super) fn registry(bytes: &[u8]) {
     static WORLD: LazyLock<(tokio::runtime::Runtime, Registry, PathBuf)> = LazyLock::new(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -208,7 +214,8 @@ pub(super) fn registry(bytes: &[u8]) {
     assert!(beside.is_empty(), "it wrote {beside:?} beside the cache");
 }
 
-/// Label files: the first byte says which form; any bytes give events or an error, and events survive writing and reading.
+/// Label files: the first byte says which form; any bytes give events or an error, and events
+/// survive writing and reading.
 pub(super) fn labels(bytes: &[u8]) {
     let Some((which, bytes)) = bytes.split_first() else {
         return;

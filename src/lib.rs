@@ -1,16 +1,18 @@
-//! tagstream: a streaming stage that tags images, and gets better by itself from labels that are mostly missing.
+//! tagstream: a streaming stage that tags images, and gets better by itself from labels that are
+//! mostly missing.
 //!
 //! # The promise
 //!
-//! 1. **Every Parquet file that exists is committed, and every input message is in exactly one of them** (or in the
-//!    dead-letter topic), through crashes, rebalances, retries, zombie writers and idle tails. A reader needs no
-//!    manifest: a glob is correct.
-//! 2. Tags reach the predictions topic at least once, each carrying the key (topic, partition, offset, model version)
-//!    that makes duplicates recognisable.
+//! 1. **Every Parquet file that exists is committed, and every input message is in exactly one of
+//!    them** (or in the dead-letter topic), through crashes, rebalances, retries, zombie writers
+//!    and idle tails. A reader needs no manifest: a glob is correct.
+//! 2. Tags reach the predictions topic at least once, each carrying the key (topic, partition,
+//!    offset, model version) that makes duplicates recognisable.
 //! 3. Memory is bounded by configuration, whatever the input or the sink does.
-//! 4. A model is promoted only if it is measurably not worse, swapped without dropping or re-ordering a message, and
-//!    can be rolled back with one command.
-//! 5. No hidden fallback: asked for a GPU and none usable, it stops with an error that names the missing library.
+//! 4. A model is promoted only if it is measurably not worse, swapped without dropping or
+//!    re-ordering a message, and can be rolled back with one command.
+//! 5. No hidden fallback: asked for a GPU and none usable, it stops with an error that names the
+//!    missing library.
 //!
 //! # The map
 //!

@@ -1,8 +1,10 @@
-//! `tagstream bench`: the stage from broker to Parquet beside what it is made of, on the same pictures and the same model.
+//! `tagstream bench`: the stage from broker to Parquet beside what it is made of, on the same
+//! pictures and the same model.
 //!
-//! Every repetition measures, one after the other: (a) the bare model in a loop on ready tensors, with every core; (b)
-//! decoding and resizing alone, with every core; (c) the whole stage, a process of its own; (a) and (b) once more; and, if one
-//! is named, (d) another program that does the stage's work. docs/performance.md explains the figures.
+//! Every repetition measures, one after the other: (a) the bare model in a loop on ready tensors,
+//! with every core; (b) decoding and resizing alone, with every core; (c) the whole stage, a
+//! process of its own; (a) and (b) once more; and, if one is named, (d) another program that does
+//! the stage's work. docs/performance.md explains the figures.
 
 mod ceiling;
 mod cluster;
@@ -34,7 +36,8 @@ pub(super) struct BenchArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
-    /// Model: a bundle directory or registry-url[@version]. Default: the demo model, made zero-shot.
+    /// Model: a bundle directory or registry-url[@version]. Default: the demo model, made
+    /// zero-shot.
     #[arg(long)]
     pub model: Option<String>,
     /// Folder of pictures. Default: pictures like photographs, generated.
@@ -64,11 +67,12 @@ pub(super) struct BenchArgs {
     /// Load of the latency measurement, as a share of the measured throughput; 0: none.
     #[arg(long, default_value_t = 0.7)]
     pub latency_load: f64,
-    /// A program that does the same work, to be measured beside the stage; called with --brokers, --topic, --group, --model,
-    /// --predictions-topic and --out.
+    /// A program that does the same work, to be measured beside the stage; called with --brokers,
+    /// --topic, --group, --model, --predictions-topic and --out.
     #[arg(long)]
     pub peer: Option<PathBuf>,
-    /// A model with which what is measured is compared first, on the processor: that of 32 bits, for one of 16 bits or on a GPU.
+    /// A model with which what is measured is compared first, on the processor: that of 32 bits,
+    /// for one of 16 bits or on a GPU.
     #[arg(long, value_name = "MODEL")]
     pub reference: Option<String>,
     /// A name for this run, kept in the JSON.
@@ -207,7 +211,8 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<Exit> {
         for (subject, outcomes) in subjects.iter().zip(&mut outcomes) {
             let outcome = world.run(subject, &load)?;
             if matches!(subject, subject::Subject::Stage) {
-                // A machine's speed drifts; what the stage is compared with is measured on both sides of it.
+                // A machine's speed drifts; what the stage is compared with is measured on both
+                // sides of it.
                 let around = before.mean(&bench.measure(batch, half, Side::After)?);
                 eprintln!(
                     "repetition {repetition}: model alone {:.1}/s, decoding alone {:.1}/s",

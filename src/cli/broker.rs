@@ -1,4 +1,5 @@
-//! `tagstream broker`: the embedded broker in a process of its own, to try `produce` and `run` without a Kafka.
+//! `tagstream broker`: the embedded broker in a process of its own, to try `produce` and `run`
+//! without a Kafka.
 
 use anyhow::Context;
 use clap::Args;

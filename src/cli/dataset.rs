@@ -145,7 +145,8 @@ impl DataArgs {
     }
 }
 
-/// Opens a `--model` argument: a bundle, a folder with encoder and text tower, or a registry's address.
+/// Opens a `--model` argument: a bundle, a folder with encoder and text tower, or a registry's
+/// address.
 pub(super) fn open_model(argument: &str) -> anyhow::Result<OpenedModel> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -15,7 +15,8 @@ use tagstream::demo::story::{
 };
 use tagstream_core::error::Exit;
 
-/// Seeds of the two halves of the stream; the demo model was not trained on them, nor on their style.
+/// Seeds of the two halves of the stream; the demo model was not trained on them, nor on their
+/// style.
 const SEEDS: [u64; 2] = [20_261_121, 20_261_122];
 /// Names of the halves, and of their folders.
 const HALVES: [&str; 2] = ["first", "second"];
@@ -206,7 +207,8 @@ impl Demo {
         Ok(path)
     }
 
-    /// Both halves as files; what is in the pictures goes to a folder that nobody but this command reads.
+    /// Both halves as files; what is in the pictures goes to a folder that nobody but this command
+    /// reads.
     fn draw_pictures(&self) -> anyhow::Result<()> {
         for (half, seed) in SEEDS.iter().enumerate() {
             let folder = self.pictures(half);
@@ -253,8 +255,8 @@ impl Demo {
         Ok(())
     }
 
-    /// Sends a half (the first with broken messages among it) and waits until all of it has come to an end. Gives the time
-    /// that tagging took, and how many were broken.
+    /// Sends a half (the first with broken messages among it) and waits until all of it has come to
+    /// an end. Gives the time that tagging took, and how many were broken.
     fn stream(
         &self,
         half: usize,
@@ -279,8 +281,9 @@ impl Demo {
         Ok((follow(progress, stage, sent)?, bad))
     }
 
-    /// Sends the second half in small portions until the first picture comes back with the new model's tags, or half of it is
-    /// sent: a fast machine would else have tagged all of it before the stage has loaded the model. Gives how many it sent.
+    /// Sends the second half in small portions until the first picture comes back with the new
+    /// model's tags, or half of it is sent: a fast machine would else have tagged all of it before
+    /// the stage has loaded the model. Gives how many it sent.
     fn stream_until(
         &self,
         model: &str,

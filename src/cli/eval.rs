@@ -14,23 +14,26 @@ use tagstream_train::trainer::scoring::Scorer;
 
 /// Arguments of `tagstream eval`.
 ///
-/// Means over categories and average precisions are in percent, ece is a fraction. Unknown labels are ignored. F1 is
-/// taken at probability 0.5; cf1_at_thresholds and of1_at_thresholds at the bundle's own thresholds.
+/// Means over categories and average precisions are in percent, ece is a fraction. Unknown labels
+/// are ignored. F1 is taken at probability 0.5; cf1_at_thresholds and of1_at_thresholds at the
+/// bundle's own thresholds.
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
-    /// Model: bundle directory, folder with encoder.onnx and text tower (zero-shot, needs --categories), or
-    /// registry-url[@version].
+    /// Model: bundle directory, folder with encoder.onnx and text tower (zero-shot, needs
+    /// --categories), or registry-url[@version].
     #[arg(long)]
     pub model: String,
     #[command(flatten)]
     pub data: DataArgs,
-    /// Measure text features alone on these categories (a file with one name a line) instead of the bundle's head.
+    /// Measure text features alone on these categories (a file with one name a line) instead of the
+    /// bundle's head.
     #[arg(long)]
     pub categories: Option<PathBuf>,
     /// The zero-shot prompt, {} being the category.
     #[arg(long, default_value = "a photo of a {}", requires = "categories")]
     pub prompt: String,
-    /// Print the zero-shot quality of the dense features: which way of reading locations fits the model.
+    /// Print the zero-shot quality of the dense features: which way of reading locations fits the
+    /// model.
     #[arg(long, requires = "categories")]
     pub dense_modes: bool,
     /// Print one JSON object.
@@ -141,7 +144,8 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// F1 where a category is decided present at its own threshold, over the categories that take part in the report's means.
+/// F1 where a category is decided present at its own threshold, over the categories that take part
+/// in the report's means.
 fn at_thresholds(logits: &[f32], labels: &[i8], thresholds: &[f32], report: &Report) -> F1 {
     let c = thresholds.len();
     let mut confusions = vec![Confusion::default(); c];

@@ -12,10 +12,12 @@ use tagstream_model::init::{CategoryList, ClipFolder, Init, InitStep};
 /// Arguments of `tagstream init`.
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
-    /// CLIP weights: a directory, or hf:owner/name[@revision] on the Hugging Face hub. Layouts: docs/models.md.
+    /// CLIP weights: a directory, or hf:owner/name[@revision] on the Hugging Face hub. Layouts:
+    /// docs/models.md.
     #[arg(long)]
     pub clip: String,
-    /// Categories: a file with one name a line, optionally followed by a tab and the words to use in prompts.
+    /// Categories: a file with one name a line, optionally followed by a tab and the words to use
+    /// in prompts.
     #[arg(long)]
     pub categories: PathBuf,
     /// Where to write the bundle; must not exist.

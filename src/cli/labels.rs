@@ -49,7 +49,8 @@ pub(super) enum LabelsCommand {
     },
     /// Rank stored predictions by how much a label would teach.
     Suggest(SuggestArgs),
-    /// Turn a public data set in its distributed layout into labels.csv, categories.txt and splits.csv.
+    /// Turn a public data set in its distributed layout into labels.csv, categories.txt and
+    /// splits.csv.
     Dataset {
         /// coco14, voc07, voc12, vg200, nus-wide or cub.
         #[arg(long, value_parser = layout)]
@@ -75,7 +76,8 @@ pub(super) struct ImportArgs {
     /// Its form: events, csv, open-images, coco or label-studio.
     #[arg(long, default_value = "csv", value_parser = form)]
     pub form: Form,
-    /// The annotation is exhaustive: what an image does not have is absent there (COCO, Label Studio).
+    /// The annotation is exhaustive: what an image does not have is absent there (COCO, Label
+    /// Studio).
     #[arg(long)]
     pub exhaustive: bool,
     /// Put before file names to make URIs, for example s3://bucket/photos/.
@@ -84,7 +86,8 @@ pub(super) struct ImportArgs {
     /// Annotator of labels whose form names none.
     #[arg(long, default_value = "")]
     pub annotator: String,
-    /// Label Studio: name of the control whose choices mean absence; without it `absent`, as `labels export` calls it.
+    /// Label Studio: name of the control whose choices mean absence; without it `absent`, as
+    /// `labels export` calls it.
     #[arg(long, value_name = "NAME")]
     pub absent_control: Option<String>,
     /// Open Images: the file of class descriptions (machine name, display name).
@@ -146,14 +149,15 @@ pub(super) struct SuggestArgs {
     /// The label table.
     #[arg(long, default_value = "labels")]
     pub table: String,
-    /// Consider only what this model has tagged, and ask first where its two views of an image disagree: a bundle directory or
-    /// `registry-url[@version]`.
+    /// Consider only what this model has tagged, and ask first where its two views of an image
+    /// disagree: a bundle directory or `registry-url[@version]`.
     #[arg(long)]
     pub model: Option<String>,
     /// CSV file to write; standard output if missing.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Also write the suggestions to a topic at these brokers, as label events that say nothing yet, with what to ask.
+    /// Also write the suggestions to a topic at these brokers, as label events that say nothing
+    /// yet, with what to ask.
     #[arg(long, value_name = "HOST:PORT", requires = "topic")]
     pub brokers: Option<String>,
     /// The topic of suggestions.

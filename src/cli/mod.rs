@@ -1,4 +1,5 @@
-//! The command line: one file per command. Human output goes to stderr, machine output (`--json`) to stdout.
+//! The command line: one file per command. Human output goes to stderr, machine output (`--json`)
+//! to stdout.
 
 mod bench;
 mod broker;
@@ -83,7 +84,8 @@ fn open_model(spec: &str, stores: &ObjectStoreConfig) -> anyhow::Result<OpenedMo
         .with_context(|| format!("opening the model `{spec}`"))
 }
 
-/// `tagstream labels stats | head`: whoever reads has read enough, and `println!` panics. That is no failure.
+/// `tagstream labels stats | head`: whoever reads has read enough, and `println!` panics. That is
+/// no failure.
 fn end_quietly_when_nobody_reads() {
     let otherwise = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -20,8 +20,8 @@ pub(super) struct RegistryArgs {
     /// Where the registry is: a folder, file:///folder, s3://bucket/prefix, gs://... or az://...
     #[arg(long, global = true, env = "TAGSTREAM_REGISTRY", value_name = "URL")]
     pub registry: Option<String>,
-    /// Configuration file whose `[object_store]` section holds the store's options; without it the usual environment
-    /// variables count.
+    /// Configuration file whose `[object_store]` section holds the store's options; without it the
+    /// usual environment variables count.
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print JSON.

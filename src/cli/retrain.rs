@@ -1,4 +1,5 @@
-//! `tagstream retrain`: retrain prompts and prototypes from the labels so far, judge, register, promote.
+//! `tagstream retrain`: retrain prompts and prototypes from the labels so far, judge, register,
+//! promote.
 
 use anyhow::Context;
 use clap::Args;
@@ -31,7 +32,8 @@ pub(super) struct RetrainArgs {
     /// Repeat at this interval: a number and s, m, h or d, for example 6h.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub every: Option<Duration>,
-    /// Training ends after the epoch in which this time has passed, minutes; in place of train.max_minutes.
+    /// Training ends after the epoch in which this time has passed, minutes; in place of
+    /// train.max_minutes.
     #[arg(long, value_name = "MINUTES")]
     pub max_minutes: Option<f64>,
     /// Compute and report, write nothing else.
@@ -107,8 +109,8 @@ pub(super) fn run(args: RetrainArgs) -> anyhow::Result<Exit> {
     }
 }
 
-/// Ends the process on SIGTERM or Ctrl-C: between two runs with success, while one works with 75, because the next process goes
-/// on where it was.
+/// Ends the process on SIGTERM or Ctrl-C: between two runs with success, while one works with 75,
+/// because the next process goes on where it was.
 struct Stop {
     working: Arc<AtomicBool>,
 }

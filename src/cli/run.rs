@@ -34,16 +34,16 @@ pub(super) struct RunArgs {
     /// Run one part only.
     #[arg(long, value_name = "PART", value_parser = ["images", "labels"])]
     pub only: Option<String>,
-    /// End when every partition of the topic is in files up to its end as of the start, whichever process of the group
-    /// wrote them (for back-fills and tests).
+    /// End when every partition of the topic is in files up to its end as of the start, whichever
+    /// process of the group wrote them (for back-fills and tests).
     #[arg(long)]
     pub until_drained: bool,
-    /// End the chain of files of a partition that ends at END, and go on at another offset (see docs/runbook.md).
-    /// Does nothing if that was done before. May be repeated.
+    /// End the chain of files of a partition that ends at END, and go on at another offset (see
+    /// docs/runbook.md). Does nothing if that was done before. May be repeated.
     #[arg(long, value_name = "TOPIC/PARTITION@END=earliest|latest|OFFSET")]
     pub new_epoch: Vec<String>,
-    /// Record that retention deleted messages after END before they were read, and go on at the log's beginning.
-    /// Does nothing if that was done before. May be repeated.
+    /// Record that retention deleted messages after END before they were read, and go on at the
+    /// log's beginning. Does nothing if that was done before. May be repeated.
     #[arg(long, value_name = "TOPIC/PARTITION@END")]
     pub accept_gap: Vec<String>,
 }
@@ -85,13 +85,14 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
     }
     let runtime = runtime.enable_all().build()?;
     let outcome = runtime.block_on(stage(&config, &options, images, labels));
-    // Tasks that hang in a system call must not keep a stage from ending that has committed all it could.
+    // Tasks that hang in a system call must not keep a stage from ending that has committed all it
+    // could.
     runtime.shutdown_background();
     outcome
 }
 
-/// Threads for tasks: what is fetched, parsed and sent. Decoding, inference and encoding files have their own, and more threads here
-/// would only wake each other for the little that is left.
+/// Threads for tasks: what is fetched, parsed and sent. Decoding, inference and encoding files have
+/// their own, and more threads here would only wake each other for the little that is left.
 fn task_threads() -> anyhow::Result<usize> {
     let cores = std::thread::available_parallelism()?.get();
     Ok((cores / 4).max(2))

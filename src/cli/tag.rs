@@ -53,7 +53,8 @@ enum Outcome {
     Failed(String),
 }
 
-/// Runs the command. An input that cannot be read or decoded is named, the others are tagged, and the exit code is 1.
+/// Runs the command. An input that cannot be read or decoded is named, the others are tagged, and
+/// the exit code is 1.
 pub(super) fn run(args: TagArgs) -> anyhow::Result<Exit> {
     let inputs = expand(&args.inputs)?;
     let bundle = super::open_model(&args.model, &ObjectStoreConfig::default())?.into_bundle()?;
@@ -240,7 +241,8 @@ struct Sources {
 
 impl Sources {
     fn new() -> anyhow::Result<Sources> {
-        // Whoever types an address on the command line may read it: what is allowed is not restricted here.
+        // Whoever types an address on the command line may read it: what is allowed is not
+        // restricted here.
         let config = FetchConfig {
             allow_schemes: ["s3", "gs", "az", "http", "https", "data"]
                 .map(String::from)

@@ -33,7 +33,8 @@ use tagstream_train::trm::prompts::{PromptTokens, Prompts};
 /// Arguments of `tagstream train`.
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
-    /// Model to start from: bundle directory, folder with encoder.onnx and text tower, or registry-url[@version].
+    /// Model to start from: bundle directory, folder with encoder.onnx and text tower, or
+    /// registry-url[@version].
     #[arg(long)]
     pub model: String,
     #[command(flatten)]
@@ -56,10 +57,12 @@ pub(super) struct TrainArgs {
     /// Change a switch of the method, for example --set distillation.weight=0.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// The run's folder: settings, loss curves, checkpoint. A run that was killed goes on from it. Default: OUT.run
+    /// The run's folder: settings, loss curves, checkpoint. A run that was killed goes on from it.
+    /// Default: OUT.run
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
-    /// Partial-label protocol: keep this share of the labels, drawn as numpy's RandomState(mask-seed).rand(images, categories).
+    /// Partial-label protocol: keep this share of the labels, drawn as numpy's
+    /// RandomState(mask-seed).rand(images, categories).
     #[arg(long, value_name = "SHARE", conflicts_with = "single_positive")]
     pub known: Option<f64>,
     /// Partial-label protocol: keep one positive label an image and nothing else.
@@ -71,7 +74,8 @@ pub(super) struct TrainArgs {
     /// Thresholds for this precision instead of the best F1.
     #[arg(long, value_name = "SHARE")]
     pub precision: Option<f64>,
-    /// Leave temperature 1 and thresholds 0.5: calibration trains a second head without a fifth of the images.
+    /// Leave temperature 1 and thresholds 0.5: calibration trains a second head without a fifth of
+    /// the images.
     #[arg(long)]
     pub no_calibration: bool,
     /// Print one JSON object.
@@ -238,7 +242,8 @@ impl Fit<'_> {
             show(&bar, progress);
             epoch.add(progress);
             if progress.step.0.is_multiple_of(per_epoch) {
-                // Written as they come, so that a run that is killed has them; a failure shows at the end of the run.
+                // Written as they come, so that a run that is killed has them; a failure shows at
+                // the end of the run.
                 let curve = epoch.take(progress.epoch.0 + 1);
                 let _ = folder.map(|folder| folder.write_curves(&[curve]));
             }
@@ -255,8 +260,9 @@ impl Fit<'_> {
         trained
     }
 
-    /// Temperature and thresholds from a head that is trained in the same way without a fifth of the images, and scores
-    /// those: the final head has seen all known labels, so that its own scores on them are too good to calibrate by.
+    /// Temperature and thresholds from a head that is trained in the same way without a fifth of
+    /// the images, and scores those: the final head has seen all known labels, so that its own
+    /// scores on them are too good to calibrate by.
     fn calibrate(&self, data: &Dataset, precision: Option<f64>) -> anyhow::Result<(f32, Vec<f32>)> {
         let c = self.prompts.len();
         let n = data.labels.images.len();

@@ -1,8 +1,10 @@
-//! An embedded broker: librdkafka's mock cluster, in this process, on loopback, for the demonstration and for tests.
+//! An embedded broker: librdkafka's mock cluster, in this process, on loopback, for the
+//! demonstration and for tests.
 //!
-//! It speaks enough of the protocol for producers, consumer groups and offset commits. It is no database: a partition keeps at
-//! most 5 MiB or 100,000 message sets and drops the oldest silently, transactions are only acknowledged, and everything is
-//! gone with the process. Send references through it, never image bytes.
+//! It speaks enough of the protocol for producers, consumer groups and offset commits. It is no
+//! database: a partition keeps at most 5 MiB or 100,000 message sets and drops the oldest silently,
+//! transactions are only acknowledged, and everything is gone with the process. Send references
+//! through it, never image bytes.
 
 use rdkafka::ClientConfig;
 use rdkafka::bindings::{
@@ -13,7 +15,8 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer};
 use std::time::Duration;
 
-/// A group's first rebalance waits this long for further members. Zero would cost a second rebalance.
+/// A group's first rebalance waits this long for further members. Zero would cost a second
+/// rebalance.
 const REBALANCE_DELAY_MS: i32 = 200;
 
 /// Why the embedded broker did not start.
@@ -43,7 +46,8 @@ impl EmbeddedBroker {
         let holder: BaseProducer = ClientConfig::new()
             .set("test.mock.num.brokers", "1")
             .create()?;
-        // SAFETY: the handle is live; the cluster belongs to it and is only used while it is borrowed.
+        // SAFETY: the handle is live; the cluster belongs to it and is only used while it is
+        // borrowed.
         unsafe {
             let cluster = rd_kafka_handle_mock_cluster(holder.client().native_ptr());
             if cluster.is_null() {

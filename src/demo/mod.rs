@@ -1,4 +1,5 @@
-//! What demonstrations and timings need: synthetic scenes, pictures like photographs and an embedded broker.
+//! What demonstrations and timings need: synthetic scenes, pictures like photographs and an
+//! embedded broker.
 
 pub mod broker;
 pub mod photograph;

@@ -1,5 +1,5 @@
-//! Pictures for timings: noise with the spectrum of photographs plus grain, because entropy decoding is a large part of the
-//! time of a JPEG and depends on what is in the picture.
+//! Pictures for timings: noise with the spectrum of photographs plus grain, because entropy
+//! decoding is a large part of the time of a JPEG and depends on what is in the picture.
 
 use turbojpeg::{Compressor, Image, PixelFormat, Subsamp};
 

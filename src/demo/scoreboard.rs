@@ -1,4 +1,5 @@
-//! What the stage wrote, held against what was really drawn: quality by model version, read from the Parquet files alone.
+//! What the stage wrote, held against what was really drawn: quality by model version, read from
+//! the Parquet files alone.
 
 use super::scenes::{Scene, categories};
 use arrow::array::{Array, AsArray};

@@ -1,7 +1,8 @@
 //! Configurations read: defaults, then a TOML file, then the environment.
 //!
-//! A deployment gives all its processes one environment, so the stage leaves alone what names a key of the retraining job,
-//! and the other way round. A variable that is a key of neither is a mistake, and both say so.
+//! A deployment gives all its processes one environment, so the stage leaves alone what names a key
+//! of the retraining job, and the other way round. A variable that is a key of neither is a
+//! mistake, and both say so.
 
 use crate::retrain::config::RetrainConfig;
 use figment::Figment;
@@ -17,7 +18,8 @@ const PREFIX: &str = "TAGSTREAM_";
 /// What stands between the parts of a key's path. Variables without it are no keys.
 const BETWEEN: &str = "__";
 
-/// Reads `path` (defaults alone without one), then the environment, without what is the retraining job's alone.
+/// Reads `path` (defaults alone without one), then the environment, without what is the retraining
+/// job's alone.
 ///
 /// # Errors
 /// [`ConfigError`] names the file, the key or the variable.
@@ -28,7 +30,8 @@ pub fn load_stage(path: Option<&Path>) -> Result<StageConfig, ConfigError> {
 }
 
 impl RetrainConfig {
-    /// Reads `path` (defaults alone without one), then the environment, without what is the stage's alone.
+    /// Reads `path` (defaults alone without one), then the environment, without what is the stage's
+    /// alone.
     ///
     /// # Errors
     /// [`ConfigError`] names the file, the key or the variable.

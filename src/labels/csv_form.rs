@@ -1,4 +1,5 @@
-//! Plain CSV: `image_id,label,state`, and optionally `annotator`, `event_time` (RFC 3339) and `uri`, in any order.
+//! Plain CSV: `image_id,label,state`, and optionally `annotator`, `event_time` (RFC 3339) and
+//! `uri`, in any order.
 
 use super::{ImportOptions, Imported, LabelTable, LabelsError, record};
 use chrono::{DateTime, Utc};
@@ -33,7 +34,8 @@ pub(super) fn read(input: impl Read, options: &ImportOptions) -> Result<Imported
     let (id, label, state) = (must("image_id")?, must("label")?, must("state")?);
     let (annotator, time, uri) = (column("annotator"), column("event_time"), column("uri"));
     let mut imported = Imported::default();
-    // Rows of one image, annotator and time become one event; a repeated category begins another, so that order counts.
+    // Rows of one image, annotator and time become one event; a repeated category begins another,
+    // so that order counts.
     let mut open: HashMap<(String, String, Option<DateTime<Utc>>), usize> = HashMap::new();
     for row in reader.records() {
         let row = row?;

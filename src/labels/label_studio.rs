@@ -1,8 +1,8 @@
 //! Label Studio's JSON export: a list of tasks with annotations.
 //!
-//! A checked choice, and the label of a region, is a presence. What is unchecked is unknown, unless `exhaustive` says
-//! otherwise or the project has a control of its own for absences. Cancelled annotations are skipped, ground truth is for
-//! evaluation only, predictions are no labels.
+//! A checked choice, and the label of a region, is a presence. What is unchecked is unknown, unless
+//! `exhaustive` says otherwise or the project has a control of its own for absences. Cancelled
+//! annotations are skipped, ground truth is for evaluation only, predictions are no labels.
 
 use super::{ImportOptions, Imported, LabelTable, LabelsError, events_form, record, stem};
 use chrono::{DateTime, Utc};
@@ -58,7 +58,8 @@ impl Annotation {
     }
 }
 
-/// Choices and labels of one result, whatever the control: `value.choices`, `value.rectanglelabels`, ...
+/// Choices and labels of one result, whatever the control: `value.choices`,
+/// `value.rectanglelabels`, ...
 fn names(result: &Value) -> impl Iterator<Item = &str> {
     let value = result.get("value").and_then(Value::as_object);
     value

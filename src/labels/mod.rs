@@ -1,8 +1,9 @@
-//! Partial labels from and to files: label events, plain CSV, Open Images CSV, COCO JSON, Label Studio JSON.
+//! Partial labels from and to files: label events, plain CSV, Open Images CSV, COCO JSON, Label
+//! Studio JSON.
 //!
-//! Everything is a [`LabelEvent`] on the way in, and a [`LabelTable`] (the state after all events) on the way out. What a
-//! file does not mention stays unknown; only a form that says that its annotation is exhaustive makes absences out of
-//! silence, and only when asked to.
+//! Everything is a [`LabelEvent`] on the way in, and a [`LabelTable`] (the state after all events)
+//! on the way out. What a file does not mention stays unknown; only a form that says that its
+//! annotation is exhaustive makes absences out of silence, and only when asked to.
 //!
 //! | form | present | absent | left out, and counted |
 //! |---|---|---|---|
@@ -66,13 +67,15 @@ impl Form {
 /// What an importer must be told beyond the file.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
-    /// The file's annotation is exhaustive: a category of the file that an image does not have is absent there.
+    /// The file's annotation is exhaustive: a category of the file that an image does not have is
+    /// absent there.
     pub exhaustive: bool,
     /// Put before file names to make URIs where a form has only names.
     pub uri_prefix: String,
     /// Annotator of labels whose form names none.
     pub annotator: String,
-    /// Label Studio: the control whose choices mean absence; without it the one called `absent`, as exports call it.
+    /// Label Studio: the control whose choices mean absence; without it the one called `absent`, as
+    /// exports call it.
     pub absent_control: Option<String>,
     /// Open Images: class descriptions, from machine names (`/m/0199g`) to words.
     pub class_names: BTreeMap<String, String>,

@@ -1,6 +1,7 @@
 //! Open Images' image-level labels: `ImageID,Source,LabelName,Confidence`.
 //!
-//! Confidence 1 is a verified presence, 0 a verified absence; everything else in between is machine made and no label.
+//! Confidence 1 is a verified presence, 0 a verified absence; everything else in between is machine
+//! made and no label.
 
 use super::{ImportOptions, Imported, LabelTable, LabelsError, record};
 use serde::Deserialize;

@@ -27,11 +27,12 @@ pub enum PublishError {
     },
 }
 
-/// Writes every event (or question, which is one with more in it) and waits until all are acknowledged. The message key is the image's id, so that events about one
-/// image stay in order.
+/// Writes every event (or question, which is one with more in it) and waits until all are
+/// acknowledged. The message key is the image's id, so that events about one image stay in order.
 ///
 /// # Errors
-/// [`PublishError`]; some events may have been written then, and writing them again is harmless (last write wins).
+/// [`PublishError`]; some events may have been written then, and writing them again is harmless
+/// (last write wins).
 pub async fn publish<E: Serialize + AsRef<LabelEvent>>(
     brokers: &str,
     topic: &str,

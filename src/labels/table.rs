@@ -160,8 +160,8 @@ impl LabelTable {
         counts
     }
 
-    /// SHA-256 (hex) over the known labels in order. Equal hashes are equal labels, whatever files, partitions and
-    /// orders of arrival they came from; who said them and when does not count.
+    /// SHA-256 (hex) over the known labels in order. Equal hashes are equal labels, whatever files,
+    /// partitions and orders of arrival they came from; who said them and when does not count.
     pub fn hash(&self) -> String {
         let mut hasher = Sha256::new();
         for (image, category, state) in self.known() {

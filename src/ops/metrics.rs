@@ -1,4 +1,5 @@
-//! Every metric there is, in one table: names, kinds, labels, help. `docs/metrics.md` is made from it.
+//! Every metric there is, in one table: names, kinds, labels, help. `docs/metrics.md` is made from
+//! it.
 
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
@@ -246,11 +247,12 @@ mod tests {
         }
     }
 
-    /// What a message can choose (an image's name, a URI, a host, a category) is no label: whoever sends messages could otherwise make
-    /// as many series as there are messages.
+    /// What a message can choose (an image's name, a URI, a host, a category) is no label: whoever
+    /// sends messages could otherwise make as many series as there are messages.
     #[test]
     fn no_label_has_values_that_a_message_can_choose() {
-        // Configured, or from closed lists; `model_version` and `partition` grow with promotions and topics only.
+        // Configured, or from closed lists; `model_version` and `partition` grow with promotions
+        // and topics only.
         let few = [
             "kind",
             "model_version",

@@ -1,4 +1,5 @@
-//! A self-contained page of tagged pictures: tags, scores, boxes and saliency heat maps. Nothing is loaded from anywhere.
+//! A self-contained page of tagged pictures: tags, scores, boxes and saliency heat maps. Nothing is
+//! loaded from anywhere.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

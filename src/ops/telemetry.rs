@@ -1,5 +1,5 @@
-//! Logs: text for people on a terminal, JSON for machines otherwise; and a brake for warnings that could come with every
-//! message.
+//! Logs: text for people on a terminal, JSON for machines otherwise; and a brake for warnings that
+//! could come with every message.
 
 use std::io;
 use std::io::IsTerminal;
@@ -21,7 +21,8 @@ pub enum TelemetryError {
     },
 }
 
-/// Sets the process's log up; a second call changes nothing. Lines go to stderr, stdout belongs to `--json`.
+/// Sets the process's log up; a second call changes nothing. Lines go to stderr, stdout belongs to
+/// `--json`.
 ///
 /// # Errors
 /// [`TelemetryError`] names the filter.
@@ -46,8 +47,8 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-/// The configured filter. ONNX Runtime speaks at every step of a session's making: only its warnings are let through, unless
-/// the filter says otherwise.
+/// The configured filter. ONNX Runtime speaks at every step of a session's making: only its
+/// warnings are let through, unless the filter says otherwise.
 fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
     let with_ort = if text.contains("ort=") {
         text.to_owned()
@@ -93,7 +94,8 @@ impl RateLimit {
         }
     }
 
-    /// `Some` if a warning may be written at `now`, with the number of those that were not since the last.
+    /// `Some` if a warning may be written at `now`, with the number of those that were not since
+    /// the last.
     pub fn pass(&self, now: Instant) -> Option<u64> {
         let now_ms = now.saturating_duration_since(self.start).as_millis() as u64;
         let next = self.next_ms.load(Ordering::Relaxed);

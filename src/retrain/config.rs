@@ -59,7 +59,8 @@ settings! {
         predictions_table: String = "predictions".into(),
         /// Fewer new or changed labels than this since the last run: nothing to do (exit code 99).
         min_new_labels: usize = 100,
-        /// A category that the model does not know is added once this many images are known to have it; 0: never.
+        /// A category that the model does not know is added once this many images are known to have
+        /// it; 0: never.
         new_category_min_present: usize = 10,
     }
 }
@@ -109,8 +110,8 @@ pub enum CalibrationTarget {
 }
 
 settings! {
-    /// Calibration, on the held-out part: the judge's measure depends on the order of scores only, which calibration does
-    /// not change.
+    /// Calibration, on the held-out part: the judge's measure depends on the order of scores only,
+    /// which calibration does not change.
     CalibrationConfig {
         /// `f1` or `precision`.
         target: CalibrationTarget = CalibrationTarget::F1,
@@ -132,7 +133,8 @@ settings! {
 settings! {
     /// The report.
     ReportConfig {
-        /// Folder for `report.html` and `report.json`; empty: only in the registry, beside the version.
+        /// Folder for `report.html` and `report.json`; empty: only in the registry, beside the
+        /// version.
         folder: String = String::new(),
         /// Example pictures.
         examples: usize = 12,

@@ -1,8 +1,11 @@
-//! The queue of images that wait for the model: pure state, owned by one thread, driven by commands and a clock.
+//! The queue of images that wait for the model: pure state, owned by one thread, driven by commands
+//! and a clock.
 //!
-//! A batch is one block of memory (page-locked for a GPU, see [`PixelBuffer`]), cut into pieces of one image each. A piece is lent to whoever decodes an image, comes back
-//! filled or unused, and when none is out any more the pieces are joined again without a copy: that is the batch the
-//! model sees. A piece that comes back unused is lent again, or is closed up when the batch is sealed, so no hole remains.
+//! A batch is one block of memory (page-locked for a GPU, see [`PixelBuffer`]), cut into pieces of
+//! one image each. A piece is lent to whoever decodes an image, comes back filled or unused, and
+//! when none is out any more the pieces are joined again without a copy: that is the batch the
+//! model sees. A piece that comes back unused is lent again, or is closed up when the batch is
+//! sealed, so no hole remains.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -52,7 +55,8 @@ pub struct Piece<M> {
 pub struct Ready<M, R> {
     /// The model to run.
     pub model: M,
-    /// The whole buffer; the first `replies.len()` images count. Give it back with [`Queue::recycle`].
+    /// The whole buffer; the first `replies.len()` images count. Give it back with
+    /// [`Queue::recycle`].
     pub pixels: PixelBuffer,
     /// Who waits for which image, in the batch's order.
     pub replies: Vec<R>,
@@ -132,7 +136,8 @@ pub struct Queue<M, R> {
 }
 
 impl<M: Clone, R> Queue<M, R> {
-    /// An empty queue for `model`, with `buffer` to make the buffers of its batches (they are used again and again).
+    /// An empty queue for `model`, with `buffer` to make the buffers of its batches (they are used
+    /// again and again).
     pub fn new(model: M, layout: Layout, buffer: fn(&M, usize) -> PixelBuffer) -> Self {
         Queue {
             model,

@@ -1,7 +1,8 @@
 //! The bound on memory: one budget of bytes for the whole process.
 //!
-//! Whoever holds bytes of a message, an image or a row holds a [`Lease`] on as many bytes of the [`Budget`]; dropping the
-//! lease gives them back. Nothing waits for the budget while it holds a part that only its own progress could free.
+//! Whoever holds bytes of a message, an image or a row holds a [`Lease`] on as many bytes of the
+//! [`Budget`]; dropping the lease gives them back. Nothing waits for the budget while it holds a
+//! part that only its own progress could free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,8 +47,8 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Waits until `bytes` are free. More than the whole budget counts as the whole budget: one oversized thing may pass,
-    /// alone.
+    /// Waits until `bytes` are free. More than the whole budget counts as the whole budget: one
+    /// oversized thing may pass, alone.
     pub async fn lease(&self, bytes: u64) -> Lease {
         let permit = Arc::clone(&self.semaphore)
             .acquire_many_owned(self.units_of(bytes))
@@ -79,9 +80,9 @@ impl Budget {
 }
 
 impl Lease {
-    /// Takes more, so that at least `bytes` are held. Returns false, changing nothing, if that much is not free now: who
-    /// holds a part must not wait for the rest, but give the part back first. More than the whole budget counts as the
-    /// whole budget.
+    /// Takes more, so that at least `bytes` are held. Returns false, changing nothing, if that much
+    /// is not free now: who holds a part must not wait for the rest, but give the part back first.
+    /// More than the whole budget counts as the whole budget.
     pub fn try_grow(&mut self, budget: &Budget, bytes: u64) -> bool {
         let wanted = budget.units_of(bytes) as usize;
         let Some(missing @ 1..) = wanted.checked_sub(self.permit.num_permits()) else {

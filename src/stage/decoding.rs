@@ -1,4 +1,5 @@
-//! What the configuration allows a picture to cost, and which dead letter a picture makes that is not decoded.
+//! What the configuration allows a picture to cost, and which dead letter a picture makes that is
+//! not decoded.
 
 use tagstream_core::config::DecodeConfig;
 use tagstream_core::events::DeadLetterKind;

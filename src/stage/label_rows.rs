@@ -1,4 +1,5 @@
-//! Label events into rows of the label table: the same exactly-once line as for images, without a model.
+//! Label events into rows of the label table: the same exactly-once line as for images, without a
+//! model.
 
 use super::row_maker::{Made, MakeError, RowMaker};
 use super::sink::table::TableRow;

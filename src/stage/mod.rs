@@ -1,5 +1,5 @@
-//! The stage, a file per step, in order: source, fetch, decode, batch, infer, sink, with the ledger that restores order
-//! and the pipeline that joins them. Knows bytes and offsets, never losses.
+//! The stage, a file per step, in order: source, fetch, decode, batch, infer, sink, with the ledger
+//! that restores order and the pipeline that joins them. Knows bytes and offsets, never losses.
 
 pub mod batch;
 pub mod budget;

@@ -1,5 +1,5 @@
-//! How a message becomes a row. The stage's source, ledger and sinks do not know what they carry: images go through fetch,
-//! decode and inference, label events through a parser.
+//! How a message becomes a row. The stage's source, ledger and sinks do not know what they carry:
+//! images go through fetch, decode and inference, label events through a parser.
 
 use super::sink::producer::Outgoing;
 use super::sink::table::TableRow;
@@ -57,8 +57,8 @@ pub trait RowMaker: Send + Sync + 'static {
     /// The layout of rows made now; files without rows take it.
     fn layout(&self) -> Arc<<Self::Row as TableRow>::Layout>;
 
-    /// Bytes that a row may take beside its message: taken from the budget before the message is worked on, so that finishing it
-    /// never has to wait for memory.
+    /// Bytes that a row may take beside its message: taken from the budget before the message is
+    /// worked on, so that finishing it never has to wait for memory.
     fn row_bytes(&self) -> u64;
 
     /// How many messages are worked on at once.

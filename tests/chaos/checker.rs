@@ -1,5 +1,5 @@
-//! The independent checker: reads the bucket and the topics with nothing of the stage's own code, and counts what is
-//! lost, doubled or misordered.
+//! The independent checker: reads the bucket and the topics with nothing of the stage's own code,
+//! and counts what is lost, doubled or misordered.
 
 #[path = "../common/invariants.rs"]
 #[allow(dead_code)]
@@ -25,7 +25,8 @@ pub struct Produced {
     pub offset: i64,
     /// The kind of dead letter it must become; `None` for a good image.
     pub expected: Option<&'static str>,
-    /// Deleted from the log (by retention, or with the topic) before it was seen in a file: it may be anywhere or nowhere.
+    /// Deleted from the log (by retention, or with the topic) before it was seen in a file: it may
+    /// be anywhere or nowhere.
     pub excused: bool,
 }
 
@@ -45,7 +46,8 @@ pub struct Verdict {
     pub lost: usize,
     pub doubled: usize,
     pub misordered: usize,
-    /// Wrong rows, changed files, gaps or overlaps of the chain, dead letters without cause or of the wrong kind.
+    /// Wrong rows, changed files, gaps or overlaps of the chain, dead letters without cause or of
+    /// the wrong kind.
     pub wrong: usize,
     pub notes: Vec<String>,
 }

@@ -16,7 +16,8 @@ pub enum Fault {
     Terminate,
     /// SIGSTOP one stage process for longer than its session lasts, then SIGCONT: a zombie.
     Zombie,
-    /// One more member joins, and stops itself when it is about to put its second file: a zombie with a put in its hand.
+    /// One more member joins, and stops itself when it is about to put its second file: a zombie
+    /// with a put in its hand.
     FrozenPut,
     /// One more member joins, and stays until the round ends.
     Join,
@@ -24,15 +25,18 @@ pub enum Fault {
     Leave,
     /// SIGKILL one broker and start it again; with three brokers its leaders move.
     BrokerRestart,
-    /// With three brokers: the leaders of the images topic move to other brokers, none of which dies.
+    /// With three brokers: the leaders of the images topic move to other brokers, none of which
+    /// dies.
     LeaderMove,
     /// The S3 server misbehaves.
     S3(Plan),
     /// SIGKILL the S3 server and start it again.
     S3Restart,
-    /// The images topic is deleted and created again under the running stages. They must stop; an operator starts new epochs.
+    /// The images topic is deleted and created again under the running stages. They must stop; an
+    /// operator starts new epochs.
     TopicRecreated,
-    /// Messages are deleted before they were read. The stages must refuse to go on; an operator records the gap.
+    /// Messages are deleted before they were read. The stages must refuse to go on; an operator
+    /// records the gap.
     RetentionOvertakes,
 }
 

@@ -1,7 +1,8 @@
-//! Chaos: three stage processes in one group, a real Apache Kafka, a real S3 server behind a faulty proxy, and an
-//! independent checker that reads the topic and the Parquet glob.
+//! Chaos: three stage processes in one group, a real Apache Kafka, a real S3 server behind a faulty
+//! proxy, and an independent checker that reads the topic and the Parquet glob.
 //!
-//! `make chaos ROUNDS=n SEED=s` runs it; a seed repeats a run's faults. It ends with `lost=0 doubled=0 misordered=0`.
+//! `make chaos ROUNDS=n SEED=s` runs it; a seed repeats a run's faults. It ends with
+//! `lost=0 doubled=0 misordered=0`.
 
 mod checker;
 mod faults;
@@ -70,13 +71,15 @@ struct Options {
     /// Instead of rounds: the kill matrix, every cell of it or a `short` selection.
     #[arg(long, value_name = "full|short", value_parser = ["full", "short"])]
     matrix: Option<String>,
-    /// Draw faults of this kind only, for example `TopicRecreated`; of the matrix, only cells that begin so.
+    /// Draw faults of this kind only, for example `TopicRecreated`; of the matrix, only cells that
+    /// begin so.
     #[arg(long)]
     only: Option<String>,
     /// Keep the stages' logs here.
     #[arg(long)]
     keep: Option<PathBuf>,
-    /// The `tagstream` to test instead of the one built beside this driver; it must have failpoints for `--failpoints`.
+    /// The `tagstream` to test instead of the one built beside this driver; it must have failpoints
+    /// for `--failpoints`.
     #[arg(long)]
     binary: Option<PathBuf>,
     /// Libtest's flags are accepted and mean nothing here.
@@ -375,9 +378,11 @@ impl Arena {
         }
     }
 
-    /// Ends the faults: zombies sleep until others own their partitions, then wake; the S3 server behaves again.
+    /// Ends the faults: zombies sleep until others own their partitions, then wake; the S3 server
+    /// behaves again.
     async fn heal(&mut self) -> Result<()> {
-        // A fault that hit nothing is none: the S3 server misbehaves until somebody has noticed, if anybody asks it for anything.
+        // A fault that hit nothing is none: the S3 server misbehaves until somebody has noticed, if
+        // anybody asks it for anything.
         if let Some(before) = self.hits_before.take() {
             let started = Instant::now();
             while self.proxy.hits() < before + ENOUGH_HITS && started.elapsed() < ZOMBIE_SLEEP {
@@ -385,7 +390,8 @@ impl Arena {
             }
         }
         if self.stages.iter().any(Stage::is_stopped) {
-            // Not a synchronisation: a zombie has to outlast its session, and that is a span of time.
+            // Not a synchronisation: a zombie has to outlast its session, and that is a span of
+            // time.
             std::thread::sleep(ZOMBIE_SLEEP);
         }
         for stage in &mut self.stages {

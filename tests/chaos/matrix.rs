@@ -1,5 +1,6 @@
-//! The kill matrix: at each step of the stage, of a model swap, of the retraining job's lease and of the registry's pointer, the process is
-//! killed, told to end, made to fail, or made to hang; then it is started again. Nothing may be lost, doubled or half done.
+//! The kill matrix: at each step of the stage, of a model swap, of the retraining job's lease and
+//! of the registry's pointer, the process is killed, told to end, made to fail, or made to hang;
+//! then it is started again. Nothing may be lost, doubled or half done.
 
 use crate::checker::Verdict;
 use crate::world::Stage;
@@ -70,8 +71,9 @@ impl fmt::Display for Cell {
     }
 }
 
-/// The whole matrix, or its diagonal of this seed: one cell of every place, and each action about equally often. Place `i` has action
-/// `(i + i / 4 + seed) mod 4`, so a step's `before` and `after` differ, and any four seeds in a row have the whole matrix between them.
+/// The whole matrix, or its diagonal of this seed: one cell of every place, and each action about
+/// equally often. Place `i` has action `(i + i / 4 + seed) mod 4`, so a step's `before` and `after`
+/// differ, and any four seeds in a row have the whole matrix between them.
 fn cells(short: bool, seed: u64) -> Vec<Cell> {
     let mut cells = Vec::new();
     for (i, (place, pass)) in places().into_iter().enumerate() {
@@ -133,7 +135,8 @@ impl Arena {
             .launch_armed(&cell.to_string(), "stage", &[])?;
         happened(&mut stage, cell).await?;
         if cell.action == Action::Hang {
-            // What hangs is given up after the drain's time; if it is the line itself that hangs, a second signal ends it.
+            // What hangs is given up after the drain's time; if it is the line itself that hangs, a
+            // second signal ends it.
             stage.signal("TERM")?;
             let told = Instant::now();
             while stage.ended()?.is_none() && told.elapsed() < DRAIN {
@@ -195,7 +198,8 @@ impl Arena {
         )?;
         happened(&mut stage, cell).await?;
         if matches!(cell.action, Action::Error | Action::Hang) {
-            // A swap that fails or hangs takes nothing with it: the stage goes on with a model that it has.
+            // A swap that fails or hangs takes nothing with it: the stage goes on with a model that
+            // it has.
             self.produce(MESSAGES, dice).await?;
             let mut between = Verdict::default();
             self.drain(&mut between).await?;
@@ -241,7 +245,8 @@ impl Arena {
         Ok(())
     }
 
-    /// The retraining job takes its lease, and something happens to it; the next run gets the lease all the same.
+    /// The retraining job takes its lease, and something happens to it; the next run gets the lease
+    /// all the same.
     fn lease(&mut self, cell: &Cell) -> Result<()> {
         let url = self.registry_url(cell);
         let model = self.launcher.model.display().to_string();
@@ -264,7 +269,8 @@ impl Arena {
             !status.success(),
             "retraining without labels ended with {status}"
         );
-        // 99: too few labels, found out under the lease, for which it waited until the dead one's time was over.
+        // 99: too few labels, found out under the lease, for which it waited until the dead one's
+        // time was over.
         let status = run(None)?;
         ensure!(
             status.code() == Some(99),

@@ -1,5 +1,5 @@
-//! What only a person can decide: a topic created again, and retention that overtook the stages. The stages must refuse to go
-//! on by themselves; then the operator does what their message says.
+//! What only a person can decide: a topic created again, and retention that overtook the stages.
+//! The stages must refuse to go on by themselves; then the operator does what their message says.
 
 use crate::checker::Verdict;
 use crate::world::{IMAGES, Stage};
@@ -29,7 +29,8 @@ impl Arena {
             result.map_err(|(topic, error)| anyhow::anyhow!("{topic} was not deleted: {error}"))?;
         }
         self.create_again(&admin, &options).await?;
-        // What was not in a file when the topic went may be in one, if a stage had read it, or is gone with it.
+        // What was not in a file when the topic went may be in one, if a stage had read it, or is
+        // gone with it.
         self.checker.refresh(verdict).await?;
         let (seen, incarnation) = (self.checker.images(), self.producer.incarnation);
         self.producer
@@ -181,7 +182,8 @@ impl Arena {
     ) -> Result<()> {
         let started = Instant::now();
         let mut left: Vec<i32> = partitions.to_vec();
-        // A late put may move an end between the look and the act: then the stage says so, and changes nothing.
+        // A late put may move an end between the look and the act: then the stage says so, and
+        // changes nothing.
         while !left.is_empty() {
             ensure!(
                 started.elapsed() < 2 * PATIENCE,

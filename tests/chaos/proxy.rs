@@ -1,4 +1,5 @@
-//! A proxy in front of the S3 server that misbehaves on request: errors, lost answers, hangs, slowness.
+//! A proxy in front of the S3 server that misbehaves on request: errors, lost answers, hangs,
+//! slowness.
 
 use axum::Router;
 use axum::body::{Body, Bytes};

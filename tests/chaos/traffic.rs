@@ -54,7 +54,8 @@ impl Producer {
         })
     }
 
-    /// Sends a message to each of `partitions` and waits until the broker has them all. Every thirteenth is garbage of some kind.
+    /// Sends a message to each of `partitions` and waits until the broker has them all. Every
+    /// thirteenth is garbage of some kind.
     pub async fn send(&mut self, partitions: &[i32]) -> Result<()> {
         // A few at a time, so that the stages see them trickle in.
         for some in partitions.chunks(16) {

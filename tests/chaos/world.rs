@@ -1,4 +1,5 @@
-//! The world that chaos happens in: a real Kafka, a real S3 server behind the fault proxy, and stage processes.
+//! The world that chaos happens in: a real Kafka, a real S3 server behind the fault proxy, and
+//! stage processes.
 
 use crate::proxy::Proxy;
 use anyhow::{Context, Result, ensure};
@@ -106,7 +107,8 @@ impl Servers {
 }
 
 impl Servers {
-    /// Gives every partition of the images topic another order of replicas, and makes the first of them the leader.
+    /// Gives every partition of the images topic another order of replicas, and makes the first of
+    /// them the leader.
     pub fn move_leaders(&self, partitions: i32, dice: &mut StdRng) -> Result<()> {
         let mut nodes: Vec<usize> = (1..=self.brokers).collect();
         let moves: Vec<_> = (0..partitions)
@@ -359,7 +361,8 @@ drain_timeout_ms = 5000
             .stderr(log);
         let mut child = command.spawn()?;
         if hangs == Some(true) {
-            // Not a synchronisation: what hangs never says so, and whenever it is killed the outcome must be right.
+            // Not a synchronisation: what hangs never says so, and whenever it is killed the
+            // outcome must be right.
             std::thread::sleep(HANG);
             child.kill().ok();
         }

@@ -1,7 +1,8 @@
 //! Everything that can be wrong with a message, and the kind of dead letter that it must become.
 //!
-//! [`Yard::start`] puts broken files into a folder and a misbehaving web server onto loopback; [`Yard::items`] lists the
-//! messages. To be used with the yard's own [`FetchConfig`] and [`DecodeConfig`].
+//! [`Yard::start`] puts broken files into a folder and a misbehaving web server onto loopback;
+//! [`Yard::items`] lists the messages. To be used with the yard's own [`FetchConfig`] and
+//! [`DecodeConfig`].
 
 mod places;
 
@@ -45,7 +46,8 @@ impl Yard {
         }
     }
 
-    /// Rules under which the items are what they are: loopback's first address is allowed, nothing else that is private.
+    /// Rules under which the items are what they are: loopback's first address is allowed, nothing
+    /// else that is private.
     pub(crate) fn fetch_config(&self) -> FetchConfig {
         FetchConfig {
             timeout_ms: 2_000,

@@ -1,10 +1,11 @@
-//! What must hold of a partition's files, whoever wrote them: shared by the model checker of the protocol and by the checker that
-//! reads what chaos left.
+//! What must hold of a partition's files, whoever wrote them: shared by the model checker of the
+//! protocol and by the checker that reads what chaos left.
 
 /// A file's half-open range of offsets.
 pub(super) type Range = (i64, i64);
 
-/// Where the files of one epoch are no chain: each pair of neighbours of which the second does not start where the first ends.
+/// Where the files of one epoch are no chain: each pair of neighbours of which the second does not
+/// start where the first ends.
 pub(super) fn breaks(files: impl IntoIterator<Item = Range>) -> Vec<(Range, Range)> {
     let mut files: Vec<Range> = files.into_iter().collect();
     files.sort_unstable();

@@ -7,7 +7,8 @@ pub(crate) mod web_server;
 
 use std::io::Write;
 
-/// Says on the test run's own output, past libtest's capture, that something was not tested. `scripts/test.sh` counts these lines.
+/// Says on the test run's own output, past libtest's capture, that something was not tested.
+/// `scripts/test.sh` counts these lines.
 pub(crate) fn not_tested(what: &str) {
     let mut out = std::io::stdout().lock();
     // On a line of its own: with --quiet libtest writes dots without an end.

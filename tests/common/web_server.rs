@@ -1,4 +1,5 @@
-//! A web server on loopback that may misbehave in every way: it sends exactly the bytes it is told to.
+//! A web server on loopback that may misbehave in every way: it sends exactly the bytes it is told
+//! to.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! The road itself: rows = messages - dead letters, each offset once, in files that a glob can read.
+//! The road itself: rows = messages - dead letters, each offset once, in files that a glob can
+//! read.
 
 use crate::harness::{STUCK, StandIn, World};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The stage as a process of its own, with the real engine and a tiny model: one that can be killed, stopped and continued.
+//! The stage as a process of its own, with the real engine and a tiny model: one that can be
+//! killed, stopped and continued.
 
 use crate::harness::{STUCK, World};
 use std::os::unix::process::ExitStatusExt;
@@ -24,7 +25,8 @@ pub(crate) struct Launch<'a> {
 }
 
 impl World {
-    /// Starts a `tagstream run` that reads to the end. `name` names its log, `failpoints` its faults.
+    /// Starts a `tagstream run` that reads to the end. `name` names its log, `failpoints` its
+    /// faults.
     pub(crate) fn start(&self, name: &str, failpoints: &str) -> Stage {
         let launch = Launch {
             failpoints,
@@ -105,7 +107,8 @@ impl Stage {
         address.as_str().unwrap().to_owned()
     }
 
-    /// The most memory that it ever held at once, bytes, as the kernel counts it; `None` once it has ended.
+    /// The most memory that it ever held at once, bytes, as the kernel counts it; `None` once it
+    /// has ended.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;

@@ -1,4 +1,5 @@
-//! The process dies, at random moments and at each step of a commit, and is started again: the rows are those of an undisturbed run.
+//! The process dies, at random moments and at each step of a commit, and is started again: the rows
+//! are those of an undisturbed run.
 
 use crate::child::Stage;
 use crate::harness::World;
@@ -119,7 +120,8 @@ fn dying_at_any_step_of_a_commit_loses_and_doubles_nothing() {
     });
 }
 
-/// A process is frozen just before or just after its put, another takes its partitions over and reads everything; then the first wakes.
+/// A process is frozen just before or just after its put, another takes its partitions over and
+/// reads everything; then the first wakes.
 #[test]
 fn a_frozen_process_that_wakes_after_its_successor_writes_nothing_twice() {
     for place in ["put.before", "put.after"] {

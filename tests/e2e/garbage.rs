@@ -1,4 +1,5 @@
-//! Garbage through the whole stage: every flaw ends in the dead-letter topic under its own kind, what is good between them is tagged.
+//! Garbage through the whole stage: every flaw ends in the dead-letter topic under its own kind,
+//! what is good between them is tagged.
 
 use crate::common::garbage::Yard;
 use crate::harness::World;

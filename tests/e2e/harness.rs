@@ -1,4 +1,5 @@
-//! What the cases share: a broker, pictures, a stand-in model, the stage in this process, and readers of what it left.
+//! What the cases share: a broker, pictures, a stand-in model, the stage in this process, and
+//! readers of what it left.
 
 use crate::servers::blocking;
 pub(crate) use crate::servers::{
@@ -98,7 +99,8 @@ impl World {
         self.folder.path().join(format!("{shade}.png"))
     }
 
-    /// Writes `count` references, round robin over the partitions; every 10th is broken. Returns how many are.
+    /// Writes `count` references, round robin over the partitions; every 10th is broken. Returns
+    /// how many are.
     pub(crate) fn produce(&self, first: usize, count: usize) -> usize {
         let values = (first..first + count).map(|i| {
             let value = if i % 10 == 9 {
@@ -194,7 +196,8 @@ impl World {
         (folder, names)
     }
 
-    /// Moves the files of this world's images topic to the name of another topic, which is this world's from now on.
+    /// Moves the files of this world's images topic to the name of another topic, which is this
+    /// world's from now on.
     pub(crate) fn rename_images_topic(&mut self, topic: String) {
         let store = self.store();
         blocking(async {
@@ -254,7 +257,8 @@ impl World {
             .collect()
     }
 
-    /// The heart: ranges tile each partition from its start without gap or overlap, and every (partition, offset) is a row once.
+    /// The heart: ranges tile each partition from its start without gap or overlap, and every
+    /// (partition, offset) is a row once.
     pub(crate) fn assert_exactly_once(&self, ends: &[i64], rows: usize) {
         let mut next: BTreeMap<i32, i64> = BTreeMap::new();
         let mut ranges: Vec<(i32, i64, i64)> = Vec::new();

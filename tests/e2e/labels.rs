@@ -55,7 +55,8 @@ async fn label_events_become_the_state_of_all_labels() {
         .unwrap();
     drain(&config).await;
 
-    // A second run of the line goes on: corrections, retractions, and one that comes too late to count.
+    // A second run of the line goes on: corrections, retractions, and one that comes too late to
+    // count.
     let later = [
         event(3, &[], &["cat"], &[], 2),
         event(4, &[], &[], &["dog"], 2),
@@ -80,7 +81,8 @@ async fn label_events_become_the_state_of_all_labels() {
     assert!(files.iter().all(|f| f.as_ref().ends_with(".parquet")));
 }
 
-/// The topic says what the CSV says, column by column, in messages that an annotator only has to fill in.
+/// The topic says what the CSV says, column by column, in messages that an annotator only has to
+/// fill in.
 #[tokio::test(flavor = "multi_thread")]
 async fn suggestions_say_the_same_on_the_topic_and_in_the_csv() {
     let world = World::new("suggest", 1);

@@ -1,8 +1,10 @@
-//! The stage end to end: a broker, a store, and the stage between them, in this process or as a child that can be killed.
+//! The stage end to end: a broker, a store, and the stage between them, in this process or as a
+//! child that can be killed.
 //!
-//! The broker is librdkafka's mock cluster in this process, or a real Apache Kafka at `TAGSTREAM_TEST_KAFKA=host:port`; stores are a
-//! folder, or a real S3 where `TAGSTREAM_TEST_S3_*` (as `scripts/s3.sh` prints them) names a bucket. What cannot be tested without
-//! a server says `NOT TESTED` on standard output.
+//! The broker is librdkafka's mock cluster in this process, or a real Apache Kafka at
+//! `TAGSTREAM_TEST_KAFKA=host:port`; stores are a folder, or a real S3 where `TAGSTREAM_TEST_S3_*`
+//! (as `scripts/s3.sh` prints them) names a bucket. What cannot be tested without a server says
+//! `NOT TESTED` on standard output.
 
 #[path = "../common/mod.rs"]
 mod common;

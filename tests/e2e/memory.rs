@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tagstream::stage::pipeline::RunOptions;
 
-/// A file is due only when it has 128 MiB or after an hour; the budget holds a fraction of the rows. Were rows not cut early under
-/// pressure, nothing would ever be freed and the stage would stand still.
+/// A file is due only when it has 128 MiB or after an hour; the budget holds a fraction of the
+/// rows. Were rows not cut early under pressure, nothing would ever be freed and the stage would
+/// stand still.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_budget_cuts_files_early_instead_of_standing_still() {
     let world = World::new("pressure", 2);
@@ -35,11 +36,12 @@ const MIB: u64 = 1 << 20;
 /// Bytes of attributes in each message.
 const ATTRIBUTE: usize = 24 << 10;
 const PARTITIONS: i32 = 32;
-/// What the stage may hold beside what it holds when idle and its budget: "Memory" in docs/runbook.md.
+/// What the stage may hold beside what it holds when idle and its budget: "Memory" in
+/// docs/runbook.md.
 const CONSTANT: u64 = 96 * MIB;
 
-/// The most memory that a stage held which read everything, or for `at_most`; then it is killed. Every put of a file takes `delay_ms`
-/// longer.
+/// The most memory that a stage held which read everything, or for `at_most`; then it is killed.
+/// Every put of a file takes `delay_ms` longer.
 fn peak(world: &World, name: &str, delay_ms: u64, at_most: Duration) -> u64 {
     let failpoints = format!("put.before=delay{delay_ms}");
     let started = Instant::now();
@@ -72,9 +74,9 @@ fn with_large_messages(name: &str, count: usize) -> World {
     world
 }
 
-/// At two files of at most a megabyte in two seconds the sink takes a hundred times as long as the source: memory stays within the
-/// budget and the stated constant, and also when the sink recovers. With a budget for everything the same input takes more: the test
-/// can fail.
+/// At two files of at most a megabyte in two seconds the sink takes a hundred times as long as the
+/// source: memory stays within the budget and the stated constant, and also when the sink recovers.
+/// With a budget for everything the same input takes more: the test can fail.
 #[test]
 fn a_sink_far_slower_than_the_source_does_not_fill_memory() {
     const MESSAGES: usize = 4_160;

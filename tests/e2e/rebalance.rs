@@ -1,4 +1,5 @@
-//! Members of the group come and go while messages are read: partitions move, nothing is lost or doubled, nobody ends too early.
+//! Members of the group come and go while messages are read: partitions move, nothing is lost or
+//! doubled, nobody ends too early.
 
 use crate::child::{Launch, Stage};
 use crate::harness::{STUCK, World};
@@ -20,8 +21,8 @@ fn wait_for_rows(world: &World, rows: usize, stages: &[&Stage]) {
     }
 }
 
-/// The group still believes in a process that hangs. Whoever joins gets a part of the partitions at first; it must not conclude from
-/// its own part that everything is read.
+/// The group still believes in a process that hangs. Whoever joins gets a part of the partitions at
+/// first; it must not conclude from its own part that everything is read.
 #[test]
 fn a_run_to_the_end_waits_for_what_others_hold() {
     let world = World::new("holder", 2);
@@ -73,7 +74,8 @@ fn partitions_move_to_a_second_member_and_back() {
     }
 }
 
-/// The polling thread stands still for longer than the group allows. The process ends, aloud; the next one goes on.
+/// The polling thread stands still for longer than the group allows. The process ends, aloud; the
+/// next one goes on.
 #[test]
 fn being_thrown_out_of_the_group_ends_the_process() {
     let mut world = World::new("thrown-out", 1);

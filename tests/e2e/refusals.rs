@@ -1,4 +1,5 @@
-//! Input that does not fit the files is refused by name, with the command that helps; the command helps, once.
+//! Input that does not fit the files is refused by name, with the command that helps; the command
+//! helps, once.
 
 use crate::harness::{World, create_topic, is_real_broker, not_tested, unique};
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -8,8 +9,9 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tagstream::stage::pipeline::{RunOptions, Skip};
 
 impl World {
-    /// Gives the stage a group whose offset stands where a person put it. (A mock cluster never lets go of a group that had members,
-    /// and refuses commits from outside; so it is a new group.)
+    /// Gives the stage a group whose offset stands where a person put it. (A mock cluster never
+    /// lets go of a group that had members, and refuses commits from outside; so it is a new
+    /// group.)
     fn move_group_offset(&mut self, offset: i64) {
         self.config.kafka.group_id = unique("moved-group");
         let consumer: BaseConsumer = ClientConfig::new()
@@ -125,8 +127,9 @@ async fn a_chain_ahead_of_the_log_is_refused_and_a_new_epoch_reads_the_log_anew(
     let mut world = World::new("ahead", 1);
     world.produce(0, 20);
     world.drain().await.unwrap();
-    // The topic as it looks after it was deleted and created again: the same name in the table, a shorter log. (A mock cluster cannot
-    // delete a topic, so the files are moved to the name of a new one.)
+    // The topic as it looks after it was deleted and created again: the same name in the table, a
+    // shorter log. (A mock cluster cannot delete a topic, so the files are moved to the name of a
+    // new one.)
     let again = unique("ahead-again");
     create_topic(&again, 1);
     world.rename_images_topic(again);
@@ -201,7 +204,8 @@ async fn a_topic_that_cannot_be_written_to_is_named() {
     assert!(world.files().is_empty());
 }
 
-/// Brokers hear of a new topic one after the other: the stage waits a little before it says that there is none.
+/// Brokers hear of a new topic one after the other: the stage waits a little before it says that
+/// there is none.
 #[test]
 fn a_topic_that_cannot_be_written_to_yet_is_waited_for() {
     if !is_real_broker() {

@@ -1,4 +1,5 @@
-//! The servers that tests run on: the embedded broker or a real Apache Kafka, a folder or a bucket of a real S3 server.
+//! The servers that tests run on: the embedded broker or a real Apache Kafka, a folder or a bucket
+//! of a real S3 server.
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -29,7 +30,8 @@ pub(crate) fn is_real_broker() -> bool {
     matches!(&*BROKER, Broker::Real(_))
 }
 
-/// How to reach the bucket of the real S3 server that `TAGSTREAM_TEST_S3_*` names (`scripts/s3.sh`): its URL and its options.
+/// How to reach the bucket of the real S3 server that `TAGSTREAM_TEST_S3_*` names
+/// (`scripts/s3.sh`): its URL and its options.
 pub(crate) fn bucket() -> Option<(String, ObjectStoreConfig)> {
     let of = |name: &str| std::env::var(format!("TAGSTREAM_TEST_S3_{name}"));
     let endpoint = of("ENDPOINT").ok()?;
@@ -66,7 +68,8 @@ pub(crate) fn create_topic(name: &str, partitions: i32) {
                 .set("bootstrap.servers", bootstrap)
                 .create()
                 .unwrap();
-            // Large messages are let in, as an embedded broker does: what is too large is for the stage to say.
+            // Large messages are let in, as an embedded broker does: what is too large is for the
+            // stage to say.
             let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1))
                 .set("max.message.bytes", "8388608");
             let made =

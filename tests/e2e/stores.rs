@@ -1,4 +1,5 @@
-//! What every store must do for exactly-once, for the registry and for the lease, checked on each: a folder, memory, a real S3 server.
+//! What every store must do for exactly-once, for the registry and for the lease, checked on each:
+//! a folder, memory, a real S3 server.
 
 use crate::harness::{bucket, not_tested, unique};
 use object_store::memory::InMemory;

@@ -1,4 +1,5 @@
-//! Models swapped while messages flow: the real engine, a registry that is followed, and no message that notices.
+//! Models swapped while messages flow: the real engine, a registry that is followed, and no message
+//! that notices.
 
 use crate::harness::{STUCK, World, read_rows};
 use arrow::array::cast::AsArray;

@@ -1,4 +1,5 @@
-//! Two owners of one partition: whoever is first at a start wins, the other drops what is covered; nothing is written twice.
+//! Two owners of one partition: whoever is first at a start wins, the other drops what is covered;
+//! nothing is written twice.
 
 use crate::harness::{World, unique};
 use std::collections::BTreeSet;

@@ -1,5 +1,5 @@
-//! `tagstream config`: the file, the environment over it, and what is refused. In a process of its own, because the environment
-//! belongs to the whole process.
+//! `tagstream config`: the file, the environment over it, and what is refused. In a process of its
+//! own, because the environment belongs to the whole process.
 
 use std::process::{Command, Output};
 
@@ -44,7 +44,8 @@ fn an_unknown_key_is_a_usage_error_wherever_it_stands() {
     assert!(text.contains("TAGSTREAM_FETCH__TIMEOUT"), "{text}");
 }
 
-/// `run` and `retrain` in one environment: neither minds what is the other's, both mind what is nobody's.
+/// `run` and `retrain` in one environment: neither minds what is the other's, both mind what is
+/// nobody's.
 #[test]
 fn the_stage_and_the_job_share_an_environment() {
     let folder = tempfile::tempdir().unwrap();

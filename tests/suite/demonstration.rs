@@ -10,7 +10,8 @@ use tagstream_core::storage::store::TableStore;
 use tagstream_model::registry::Registry;
 use tagstream_model::runtime;
 
-/// Runs the demonstration with pictures and training time far too few for a better model: the judge lets none pass.
+/// Runs the demonstration with pictures and training time far too few for a better model: the judge
+/// lets none pass.
 fn short_demonstration(out: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_tagstream"));
@@ -75,7 +76,8 @@ fn the_job_never_sees_the_second_half_nor_what_is_in_it() {
     assert!(report.to_string().contains(&inputs.snapshot));
     assert!(candidate.attachments.contains_key("labels.csv.gz"));
 
-    // And its rules forbid it to read anything but the first half's pictures, the truth least of all.
+    // And its rules forbid it to read anything but the first half's pictures, the truth least of
+    // all.
     let config = RetrainConfig::load(Some(&out.join("retrain.toml"))).unwrap();
     let first = out.canonicalize().unwrap().join("pictures/first");
     let allowed: Vec<PathBuf> = config

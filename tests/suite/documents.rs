@@ -14,7 +14,8 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The last parts of names in backquotes that have the form of a test's: `fetch::tests::a_name` or a long name by itself.
+/// The last parts of names in backquotes that have the form of a test's: `fetch::tests::a_name` or
+/// a long name by itself.
 fn tests_named_in(text: &str) -> BTreeSet<&str> {
     let quoted = text.split('`').skip(1).step_by(2);
     quoted

@@ -1,4 +1,5 @@
-//! Hostile input through message, fetch and decode: each flaw ends under its own kind, and what is good passes.
+//! Hostile input through message, fetch and decode: each flaw ends under its own kind, and what is
+//! good passes.
 
 use crate::common::garbage::Yard;
 use std::collections::BTreeSet;

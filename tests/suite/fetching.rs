@@ -1,4 +1,5 @@
-//! Fetching against servers on loopback: names that change their address, retries, memory, concurrency.
+//! Fetching against servers on loopback: names that change their address, retries, memory,
+//! concurrency.
 
 use crate::common::web_server::{Answer, WebServer};
 use std::collections::HashMap;

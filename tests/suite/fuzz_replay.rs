@@ -1,4 +1,5 @@
-//! The fuzzers' seeds, every input that once broke something, and mutations of them, through the fuzzers' own bodies.
+//! The fuzzers' seeds, every input that once broke something, and mutations of them, through the
+//! fuzzers' own bodies.
 
 #[path = "../../fuzz/bodies.rs"]
 mod bodies;
@@ -70,7 +71,8 @@ fn mutate(input: &mut Vec<u8>, others: &[Vec<u8>], dice: &mut StdRng) {
     }
 }
 
-/// `TAGSTREAM_FUZZ_SECONDS` runs each target for so long instead, `TAGSTREAM_FUZZ_TARGET` only one of them, `TAGSTREAM_FUZZ_SEED` others.
+/// `TAGSTREAM_FUZZ_SECONDS` runs each target for so long instead, `TAGSTREAM_FUZZ_TARGET` only one
+/// of them, `TAGSTREAM_FUZZ_SEED` others.
 #[test]
 fn mutations_of_every_seed_are_handled() {
     let setting = |name: &str| std::env::var(name).ok();

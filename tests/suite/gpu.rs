@@ -1,6 +1,7 @@
-//! The model and the engine on a GPU, beside the processor. `TAGSTREAM_TEST_PROVIDER` (`cuda` or `tensorrt`) says what to test on;
-//! without it each of these says `NOT TESTED` (`scripts/gpu_check.sh` sets it). With `cpu` the processor stands in for the GPU: the
-//! tests then prove nothing but themselves.
+//! The model and the engine on a GPU, beside the processor. `TAGSTREAM_TEST_PROVIDER` (`cuda` or
+//! `tensorrt`) says what to test on; without it each of these says `NOT TESTED`
+//! (`scripts/gpu_check.sh` sets it). With `cpu` the processor stands in for the GPU: the tests then
+//! prove nothing but themselves.
 
 use crate::common::not_tested;
 use std::path::PathBuf;

@@ -50,7 +50,8 @@ fn a_candidate_that_learned_shuffled_labels_is_rejected() {
         Words::Known,
         "method = \"linear-probe\"\nset = [\"optimizer.epochs=20\"]",
     );
-    // Images that are learned from are labelled with what another picture shows; held-out ones honestly.
+    // Images that are learned from are labelled with what another picture shows; held-out ones
+    // honestly.
     world.label_all(|i, category| {
         let id = world::scene(i).image_id;
         truth(if is_held_out(&id, 0.2) { i } else { 5000 + i }, category)

@@ -1,4 +1,5 @@
-//! `tagstream train` and `tagstream eval` as a user calls them: partial labels in, a bundle out, measured.
+//! `tagstream train` and `tagstream eval` as a user calls them: partial labels in, a bundle out,
+//! measured.
 
 use candle_core::{Device, Tensor};
 use serde_json::Value;
@@ -13,7 +14,8 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-/// A folder with an encoder, a text tower of random weights that ends in the encoder's four dimensions, and a tokenizer.
+/// A folder with an encoder, a text tower of random weights that ends in the encoder's four
+/// dimensions, and a tokenizer.
 fn model(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     std::fs::copy(

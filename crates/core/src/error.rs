@@ -1,7 +1,8 @@
 //! Exit codes, shared by every command, and the error that carries one.
 //!
-//! Each room of the library has an error enum of its own (`thiserror`), whose variants name the thing that went wrong;
-//! the binary turns them into `anyhow` and, through [`Exit`], into the process's exit code.
+//! Each room of the library has an error enum of its own (`thiserror`), whose variants name the
+//! thing that went wrong; the binary turns them into `anyhow` and, through [`Exit`], into the
+//! process's exit code.
 
 use std::io::Write;
 
@@ -17,15 +18,17 @@ pub enum Exit {
     Usage = 2,
     /// `retrain`: the candidate was judged worse and rejected.
     Rejected = 3,
-    /// A temporary failure (a broker, a store or a lease was not available): repeating the call may help.
+    /// A temporary failure (a broker, a store or a lease was not available): repeating the call may
+    /// help.
     Temporary = 75,
     /// `retrain`: nothing to do, or the candidate was held.
     NothingToDo = 99,
 }
 
 impl Exit {
-    /// Ends the process with this code, at once. Destructors of libraries do not run: ONNX Runtime and librdkafka have threads of
-    /// their own, and one that still works while its library is torn down crashes a process that has done everything right.
+    /// Ends the process with this code, at once. Destructors of libraries do not run: ONNX Runtime
+    /// and librdkafka have threads of their own, and one that still works while its library is torn
+    /// down crashes a process that has done everything right.
     pub fn end_process(self) -> ! {
         // What cannot be written now could not be written a moment later.
         let _ = std::io::stdout().flush();
@@ -37,7 +40,8 @@ impl Exit {
 
 /// An error together with the exit code it should end the process with.
 ///
-/// Attach it with `anyhow::Error::new(WithExit { .. })` or [`usage`]; the binary looks for it in the chain.
+/// Attach it with `anyhow::Error::new(WithExit { .. })` or [`usage`]; the binary looks for it in
+/// the chain.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct WithExit {

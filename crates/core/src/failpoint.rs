@@ -1,6 +1,7 @@
 //! Failpoints: places where a test can make the process die, fail, hang or stop.
 //!
-//! Armed by the environment: `TAGSTREAM_FAILPOINTS="put.after=kill@3,infer.before=error"`. An action is one of
+//! Armed by the environment: `TAGSTREAM_FAILPOINTS="put.after=kill@3,infer.before=error"`. An
+//! action is one of
 //!
 //! | action | what happens |
 //! |---|---|
@@ -12,10 +13,12 @@
 //! | `delayN` | the step takes N milliseconds longer |
 //! | `on` | a sabotage is in force, see below |
 //!
-//! `@N` arms the N-th pass only (the first is 1); without it every pass. Places are a step of [`MESSAGE_STEPS`] or [`OTHER_STEPS`]
-//! with `.before` or `.after`, and `source.poll` (`delayN` only). A name that is none of these is refused.
+//! `@N` arms the N-th pass only (the first is 1); without it every pass. Places are a step of
+//! [`MESSAGE_STEPS`] or [`OTHER_STEPS`] with `.before` or `.after`, and `source.poll` (`delayN`
+//! only). A name that is none of these is refused.
 //!
-//! A sabotage breaks a rule of the protocol on purpose, so that it can be seen that the chaos checker finds it:
+//! A sabotage breaks a rule of the protocol on purpose, so that it can be seen that the chaos
+//! checker finds it:
 //!
 //! | sabotage | what is broken |
 //! |---|---|
@@ -23,7 +26,8 @@
 //! | `sabotage.commit.early` | Kafka's offset is committed before the put |
 //! | `sabotage.resume.trust` | a partition goes on at Kafka's committed offset, whatever the files say |
 //!
-//! Without debug assertions and without the cargo feature `failpoints` (a release build) nothing of this is compiled in.
+//! Without debug assertions and without the cargo feature `failpoints` (a release build) nothing of
+//! this is compiled in.
 
 /// The steps that a message is taken through, in their order.
 pub const MESSAGE_STEPS: [&str; 6] = [
@@ -35,7 +39,8 @@ pub const MESSAGE_STEPS: [&str; 6] = [
     "offset.commit",
 ];
 
-/// The other steps: a swap of the model, a move of the registry's pointer, the taking of the retraining job's lease.
+/// The other steps: a swap of the model, a move of the registry's pointer, the taking of the
+/// retraining job's lease.
 pub const OTHER_STEPS: [&str; 3] = ["swap", "pointer", "lease"];
 
 /// The places before and after each of `steps`.
@@ -208,7 +213,8 @@ mod armed {
         point.at.is_none_or(|at| at == pass).then_some(point.action)
     }
 
-    /// Sends a signal to this process through `kill(1)`, which needs no unsafe code; waits until it has arrived.
+    /// Sends a signal to this process through `kill(1)`, which needs no unsafe code; waits until it
+    /// has arrived.
     pub(super) fn signal_self(signal: &str) {
         let id = std::process::id().to_string();
         let sent = std::process::Command::new("kill")

@@ -1,4 +1,5 @@
-//! What every other room stands on: wire types, configuration, storage, and what is asked of the operating system.
+//! What every other room stands on: wire types, configuration, storage, and what is asked of the
+//! operating system.
 
 pub mod config;
 pub mod error;

@@ -1,4 +1,5 @@
-//! Image files to the pixels that a model takes: formats, decoding within limits, fitting and resampling.
+//! Image files to the pixels that a model takes: formats, decoding within limits, fitting and
+//! resampling.
 //!
 //! Knows neither Kafka nor tensors: bytes come in, RGB bytes go out.
 

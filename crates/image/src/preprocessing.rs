@@ -31,7 +31,8 @@ pub struct Preprocessing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fit {
-    /// Resized directly; the aspect ratio is not kept (what the multi-label literature does at test time).
+    /// Resized directly; the aspect ratio is not kept (what the multi-label literature does at test
+    /// time).
     Squash,
     /// The short side resized to the input's, then the centre cropped (what CLIP was trained with).
     CenterCrop,

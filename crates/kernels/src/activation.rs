@@ -55,7 +55,8 @@ pub(super) fn gelu_and_slope<T: Real>(x: T) -> (T, T) {
 }
 
 impl Activation {
-    /// Replaces every row of `x` (`[rows, bias.len()]`) by the activation of `x + bias`, and returns its derivative.
+    /// Replaces every row of `x` (`[rows, bias.len()]`) by the activation of `x + bias`, and
+    /// returns its derivative.
     pub(super) fn apply_rows<T: Real>(self, x: &mut [T], bias: &[T]) -> Vec<T> {
         let mut slopes = vec![T::zero(); x.len()];
         let rows = x

@@ -1,4 +1,5 @@
-//! Causal multi-head attention over sequences of different length, packed row after row in one matrix.
+//! Causal multi-head attention over sequences of different length, packed row after row in one
+//! matrix.
 
 use super::softmax::softmax_row;
 use super::{Real, add_scaled, dispatch, dot, elements, wide, with_elements};
@@ -8,8 +9,8 @@ use std::sync::Arc;
 
 /// One sequence: `keys` rows of the key-value matrix and `queries` rows of the query matrix.
 ///
-/// The queries stand at the last `queries` positions of the sequence, so that `queries == keys` is ordinary causal
-/// attention and `queries == 1` reads the sequence at its last position only.
+/// The queries stand at the last `queries` positions of the sequence, so that `queries == keys` is
+/// ordinary causal attention and `queries == 1` reads the sequence at its last position only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     /// Number of query rows, at most `keys`.
@@ -18,10 +19,12 @@ pub struct Segment {
     pub keys: usize,
 }
 
-/// `softmax(q kᵀ / sqrt(dh)) v` per head and sequence, each query seeing the positions up to its own.
+/// `softmax(q kᵀ / sqrt(dh)) v` per head and sequence, each query seeing the positions up to its
+/// own.
 ///
-/// `q` is `[sum of queries, W]`, `kv` is `[sum of keys, 2W]` with the keys in the first half of a row and the values in
-/// the second; heads are consecutive slices of `W / heads`. Returns `[sum of queries, W]`. The gradient goes to both.
+/// `q` is `[sum of queries, W]`, `kv` is `[sum of keys, 2W]` with the keys in the first half of a
+/// row and the values in the second; heads are consecutive slices of `W / heads`. Returns
+/// `[sum of queries, W]`. The gradient goes to both.
 ///
 /// # Errors
 /// If the shapes do not fit the segments, or `heads` does not divide `W`.
@@ -172,7 +175,8 @@ impl CausalAttention {
         out
     }
 
-    /// Gradients of `q` and `kv`; the weights are computed again rather than kept from the forward pass.
+    /// Gradients of `q` and `kv`; the weights are computed again rather than kept from the forward
+    /// pass.
     fn run_backward<T: Real>(
         &self,
         q: &[T],

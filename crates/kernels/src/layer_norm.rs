@@ -6,7 +6,8 @@ use candle_core::{
 };
 use rayon::prelude::*;
 
-/// `y = (x - mean) / sqrt(var + eps) · weight + bias` over the last dimension; the gradient goes to `x` only.
+/// `y = (x - mean) / sqrt(var + eps) · weight + bias` over the last dimension; the gradient goes to
+/// `x` only.
 #[derive(Debug, Clone)]
 pub struct FrozenLayerNorm {
     weight: Tensor,

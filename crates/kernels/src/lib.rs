@@ -1,8 +1,9 @@
 //! Tensor operations with a backward pass of their own.
 //!
-//! candle's fused softmax and layer norm have no backward (the gradient vanishes without an error), and its `matmul`
-//! computes the gradient of both operands even where the weight is frozen. The text tower is frozen and prompts are
-//! trained through it, so these operations compute exactly what is needed: the gradient of the activations.
+//! candle's fused softmax and layer norm have no backward (the gradient vanishes without an error),
+//! and its `matmul` computes the gradient of both operands even where the weight is frozen. The
+//! text tower is frozen and prompts are trained through it, so these operations compute exactly
+//! what is needed: the gradient of the activations.
 //!
 //! | operation | forward | gradient |
 //! |---|---|---|
@@ -18,8 +19,8 @@
 //! | [`FrozenTransformer`] | causal pre-norm blocks, each sequence read at its end | `dx` only |
 //! | [`causal_attention`] | multi-head, sequences of different length packed in one matrix | yes |
 //!
-//! All run on the CPU in `f32` (training) and `f64` (gradient checks), on rayon's threads, each thread a block of
-//! rows, so that results do not depend on the number of threads.
+//! All run on the CPU in `f32` (training) and `f64` (gradient checks), on rayon's threads, each
+//! thread a block of rows, so that results do not depend on the number of threads.
 
 mod activation;
 mod attention;
@@ -61,8 +62,8 @@ pub trait Real: WithDType {
 }
 
 impl Real for f32 {
-    /// Cephes' expf without branches (relative error below 2e-7), so that loops over slices vectorise; inputs are
-    /// clamped to the range in which the result is a normal number.
+    /// Cephes' expf without branches (relative error below 2e-7), so that loops over slices
+    /// vectorise; inputs are clamped to the range in which the result is a normal number.
     #[inline(always)]
     fn exp(self) -> f32 {
         const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding and subtracting it rounds to the nearest integer
@@ -77,7 +78,8 @@ impl Real for f32 {
         let p = p * r + 1.666_666_6e-1;
         let p = p * r + 0.5;
         let y = p * r * r + r + 1.0;
-        // The lowest bits of `shifted` hold n, which after the clamp lies in [-126, 127]: 2^n is a normal number.
+        // The lowest bits of `shifted` hold n, which after the clamp lies in [-126, 127]: 2^n is a
+        // normal number.
         y * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
     }
 
@@ -86,8 +88,9 @@ impl Real for f32 {
         self.sqrt()
     }
 
-    /// The tail as `exp(-x²/2) P(t)`, `t = 1 / (1 + 0.26 |x|)`, without branches; P was fitted to `Φ(-z) exp(z²/2)` for
-    /// z in [0, 14] (largest error 8e-8), so that the relative error of the tail stays below 2e-6 too.
+    /// The tail as `exp(-x²/2) P(t)`, `t = 1 / (1 + 0.26 |x|)`, without branches; P was fitted to
+    /// `Φ(-z) exp(z²/2)` for z in [0, 14] (largest error 8e-8), so that the relative error of the
+    /// tail stays below 2e-6 too.
     #[inline(always)]
     fn normal(self) -> (f32, f32) {
         let density = Real::exp(-0.5 * self * self);
@@ -164,12 +167,14 @@ pub fn with_elements<T: WithDType, R>(
     }
 }
 
-/// How many rows a thread takes at once, so that a block is worth the hand-over (about 16 k elements).
+/// How many rows a thread takes at once, so that a block is worth the hand-over (about 16 k
+/// elements).
 pub(crate) fn rows_per_block(width: usize) -> usize {
     (16_384 / width.max(1)).max(1)
 }
 
-/// The sum of products, over eight independent partial sums that the compiler keeps in vector registers.
+/// The sum of products, over eight independent partial sums that the compiler keeps in vector
+/// registers.
 #[inline(always)]
 pub(crate) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     let mut lanes = [T::zero(); 8];

@@ -1,4 +1,5 @@
-//! Matrix products of slices, for operations that multiply many small matrices on their own threads.
+//! Matrix products of slices, for operations that multiply many small matrices on their own
+//! threads.
 
 use super::Real;
 use rayon::prelude::*;
@@ -68,8 +69,8 @@ impl<'a, T> Matrix<'a, T> {
     }
 }
 
-/// The transpose of a matrix of `columns` columns, moved, on rayon's threads: a right operand that many products share is
-/// read faster like this than through [`Matrix::t`].
+/// The transpose of a matrix of `columns` columns, moved, on rayon's threads: a right operand that
+/// many products share is read faster like this than through [`Matrix::t`].
 pub(crate) fn transposed<T: Real>(data: &[T], columns: usize) -> Vec<T> {
     let rows = data.len() / columns.max(1);
     let mut out = vec![T::zero(); data.len()];
@@ -117,8 +118,8 @@ pub(crate) fn product<T: Real>(a: Matrix<T>, b: Matrix<T>) -> Vec<T> {
         return vec![T::zero(); length];
     }
     let mut out = Vec::with_capacity(length);
-    // SAFETY: the buffer has room for the product, which is written whole and not read (`Into::Set`) before its length
-    // is set; `T` is a plain number without a destructor.
+    // SAFETY: the buffer has room for the product, which is written whole and not read
+    // (`Into::Set`) before its length is set; `T` is a plain number without a destructor.
     unsafe {
         write(out.as_mut_ptr(), a, b, Into::Set);
         out.set_len(length);
@@ -129,17 +130,17 @@ pub(crate) fn product<T: Real>(a: Matrix<T>, b: Matrix<T>) -> Vec<T> {
 /// The product of matrices into `out`.
 ///
 /// # Safety
-/// `out` must be valid for writes of `a.rows * b.columns` elements, overlap neither operand, and hold initialised
-/// elements if they are added to.
+/// `out` must be valid for writes of `a.rows * b.columns` elements, overlap neither operand, and
+/// hold initialised elements if they are added to.
 unsafe fn write<T: Real>(out: *mut T, a: Matrix<T>, b: Matrix<T>, into: Into) {
     assert_eq!(a.columns, b.rows, "inner dimensions of a product");
     if a.rows * b.columns == 0 {
         return;
     }
     let ((a_column, a_row), (b_column, b_row)) = (a.strides(), b.strides());
-    // SAFETY: the operands have exactly the lengths that their shapes and strides address (`Matrix::new`, `columns` and
-    // the assertion above), the caller vouches for `out`, and `T` is f32 or f64 (`Real` has no other implementation), which
-    // `gemm` takes.
+    // SAFETY: the operands have exactly the lengths that their shapes and strides address
+    // (`Matrix::new`, `columns` and the assertion above), the caller vouches for `out`, and `T` is
+    // f32 or f64 (`Real` has no other implementation), which `gemm` takes.
     unsafe {
         gemm::gemm(
             a.rows,

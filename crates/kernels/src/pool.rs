@@ -7,13 +7,15 @@ use candle_core::{
 };
 use rayon::prelude::*;
 
-/// Images that a thread takes at once, whose key gradients are one sum: fixed, so that it does not depend on threads.
+/// Images that a thread takes at once, whose key gradients are one sum: fixed, so that it does not
+/// depend on threads.
 const IMAGES_PER_SUM: usize = 4;
 
 /// `pooled[b,k] = sum_n softmax_n(positions[b] . keys[k]) positions[b,n]`, as `[B, K, D]`.
 ///
-/// `keys` is `[K, D]`, `positions` (V^) `[B, N, D]`. The gradient goes to `keys` only: the encoder is frozen. The
-/// softmax is computed again in the backward pass instead of being kept, which costs one small product in five.
+/// `keys` is `[K, D]`, `positions` (V^) `[B, N, D]`. The gradient goes to `keys` only: the encoder
+/// is frozen. The softmax is computed again in the backward pass instead of being kept, which costs
+/// one small product in five.
 ///
 /// # Errors
 /// If the shapes do not fit, or the element types differ or are neither f32 nor f64.
@@ -75,8 +77,9 @@ impl Dims {
     }
 }
 
-/// Softmax over the positions of images, `[images, N, K]`: a key's weights stand in a column, so that the positions, by far the
-/// largest operand, are read as they lie in memory. `columns` are the keys as columns, `[D, K]`.
+/// Softmax over the positions of images, `[images, N, K]`: a key's weights stand in a column, so
+/// that the positions, by far the largest operand, are read as they lie in memory. `columns` are
+/// the keys as columns, `[D, K]`.
 pub(super) fn weights<T: Real>(positions: &[T], columns: &[T], dims: Dims) -> Vec<T> {
     let (k, d) = (dims.keys, dims.width);
     let v = Matrix::new(positions, positions.len() / d, d);
@@ -136,9 +139,11 @@ pub(super) fn pool<T: Real>(pooled: &mut [T], weights: &[T], positions: &[T], di
     }
 }
 
-/// The gradient of the keys, `[K, D]`, given the weights of images and the gradient of what they pooled.
+/// The gradient of the keys, `[K, D]`, given the weights of images and the gradient of what they
+/// pooled.
 ///
-/// With a = softmax(l), l = V K^T, P = a^T V: `da = V dP^T`, `dl = a (da - colsum(da a))`, `dK = dl^T V`.
+/// With a = softmax(l), l = V K^T, P = a^T V: `da = V dP^T`, `dl = a (da - colsum(da a))`,
+/// `dK = dl^T V`.
 pub(super) fn pool_backward<T: Real>(a: &[T], positions: &[T], grad: &[T], dims: Dims) -> Vec<T> {
     let (k, n, d) = (dims.keys, dims.positions, dims.width);
     let mut slopes = vec![T::zero(); a.len()];

@@ -5,7 +5,8 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDTyp
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// The rows `rows` of the matrix `x` (`[n, width]`), in that order; the gradient is scattered (added) back.
+/// The rows `rows` of the matrix `x` (`[n, width]`), in that order; the gradient is scattered
+/// (added) back.
 ///
 /// # Errors
 /// If `x` is not a matrix or an index lies outside it.

@@ -4,7 +4,8 @@ use super::{Real, dispatch, dot, elements, rows_per_block, wide};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
-/// `exp(x - max) / sum` over the last dimension, with a backward pass (candle's `softmax_last_dim` has none).
+/// `exp(x - max) / sum` over the last dimension, with a backward pass (candle's `softmax_last_dim`
+/// has none).
 ///
 /// # Errors
 /// If the element type is neither f32 nor f64.

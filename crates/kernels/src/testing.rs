@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 
-/// Numbers without a pattern, the same at every run (a multiplicative congruential generator), in [-1, 1).
+/// Numbers without a pattern, the same at every run (a multiplicative congruential generator), in
+/// [-1, 1).
 pub fn noise(seed: u64, shape: &[usize]) -> Tensor {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let count = shape.iter().product();
@@ -42,7 +43,8 @@ pub fn gradients(
     (output, grads)
 }
 
-/// Asserts that autograd through `f` agrees with central differences at every element of every input (all f64).
+/// Asserts that autograd through `f` agrees with central differences at every element of every
+/// input (all f64).
 pub fn check_gradients(f: &dyn Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) {
     let (output, analytic) = gradients(f, inputs);
     let weights = noise(99, output.dims());
@@ -77,7 +79,8 @@ pub fn check_gradients(f: &dyn Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor
     }
 }
 
-/// Asserts that two functions of the same inputs have the same values and gradients, in f64 and in f32.
+/// Asserts that two functions of the same inputs have the same values and gradients, in f64 and in
+/// f32.
 pub fn check_equal(
     ours: &dyn Fn(&[Tensor]) -> Result<Tensor>,
     composed: &dyn Fn(&[Tensor]) -> Result<Tensor>,

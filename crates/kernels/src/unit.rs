@@ -39,7 +39,8 @@ fn norm<T: Real>(x: &[T]) -> T {
     if norm > smallest { norm } else { smallest }
 }
 
-/// [`unit()`] of rows in place; where there is a mask, every row of image b is multiplied with `mask[b]` after.
+/// [`unit()`] of rows in place; where there is a mask, every row of image b is multiplied with
+/// `mask[b]` after.
 ///
 /// `x` is `[B, N, D]`, `mask` `[B, D]`. A method that reads no locations passes no rows.
 ///
@@ -67,7 +68,8 @@ pub fn unit_rows(x: &mut [f32], rows_per_image: usize, width: usize, mask: Optio
     });
 }
 
-/// Replaces rows by rows of norm 1, multiplies each with its category's direction, and returns the inverse norms.
+/// Replaces rows by rows of norm 1, multiplies each with its category's direction, and returns the
+/// inverse norms.
 pub(super) fn unit_and_match<T: Real>(
     rows: &mut [T],
     directions: &[T],
@@ -88,8 +90,9 @@ pub(super) fn unit_and_match<T: Real>(
     inverses
 }
 
-/// Adds the gradient of the rows before they were normalised to `d_rows`, and that of the directions to `d_directions`:
-/// with z the direction, y the row of norm 1, `dx = g (z - y (y . z)) / |x|`, `dz += g y`.
+/// Adds the gradient of the rows before they were normalised to `d_rows`, and that of the
+/// directions to `d_directions`: with z the direction, y the row of norm 1,
+/// `dx = g (z - y (y . z)) / |x|`, `dz += g y`.
 pub(super) fn unit_and_match_backward<T: Real>(
     (d_rows, d_directions): (&mut [T], &mut [T]),
     grad: &[T],

@@ -32,10 +32,12 @@ pub enum AddCategoryError {
     Bundle(#[from] BundleError),
 }
 
-/// Writes to `out` (which must not exist) the bundle with the category `name` behind all others. `words` stand for it in
-/// the prompt "a photo of a ..."; without them the name does, underscores as spaces. Its threshold is the mean of the others'.
+/// Writes to `out` (which must not exist) the bundle with the category `name` behind all others.
+/// `words` stand for it in the prompt "a photo of a ..."; without them the name does, underscores
+/// as spaces. Its threshold is the mean of the others'.
 ///
-/// What training left beside the head stays as it is: the next retraining starts the category from its words.
+/// What training left beside the head stays as it is: the next retraining starts the category from
+/// its words.
 ///
 /// # Errors
 /// [`AddCategoryError`]; nothing is left at `out` then.

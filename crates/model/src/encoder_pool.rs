@@ -14,7 +14,8 @@ pub struct EncoderPool {
 }
 
 impl EncoderPool {
-    /// Opens `workers` single-threaded sessions of one `encoder.onnx` (0: one a core on a CPU, two on a GPU).
+    /// Opens `workers` single-threaded sessions of one `encoder.onnx` (0: one a core on a CPU, two
+    /// on a GPU).
     ///
     /// # Errors
     /// [`SessionError`] names the file and what is wrong.
@@ -47,8 +48,9 @@ impl EncoderPool {
         self.shape
     }
 
-    /// Encodes `count` images in batches of up to `batch`. `fill` writes an image's pixels; `take` gets its dense
-    /// features `[N, D]` and global feature `[D]` (or what `fill` failed with), in no particular order.
+    /// Encodes `count` images in batches of up to `batch`. `fill` writes an image's pixels; `take`
+    /// gets its dense features `[N, D]` and global feature `[D]` (or what `fill` failed with), in
+    /// no particular order.
     ///
     /// # Errors
     /// A failing session ends the call.

@@ -1,5 +1,5 @@
-//! Models: bundles on disk, the towers inside them, the ONNX graphs written for them, the sessions that run those, and
-//! the registry of versions.
+//! Models: bundles on disk, the towers inside them, the ONNX graphs written for them, the sessions
+//! that run those, and the registry of versions.
 
 pub mod add_category;
 pub mod bundle;

@@ -28,18 +28,21 @@ pub struct Parity {
 }
 
 impl Parity {
-    /// Whether it is the same model: cosines of at least [`LEAST_COSINE`], and the same top tags for every image.
+    /// Whether it is the same model: cosines of at least [`LEAST_COSINE`], and the same top tags
+    /// for every image.
     pub fn holds(&self) -> bool {
         self.embedding_cosine >= LEAST_COSINE
             && self.region_cosine >= LEAST_COSINE
             && self.same_top_tags == self.images
     }
 
-    /// Compares two openings with [`HeadRows::All`] on `pixels`, images of the model's input one after the other. `reference` sees
-    /// them one by one, `other` in batches as large as it takes, in the memory that suits it.
+    /// Compares two openings with [`HeadRows::All`] on `pixels`, images of the model's input one
+    /// after the other. `reference` sees them one by one, `other` in batches as large as it takes,
+    /// in the memory that suits it.
     ///
     /// # Errors
-    /// [`SessionError`] if a run fails, the two differ in their sizes, or one says what is not a number.
+    /// [`SessionError`] if a run fails, the two differ in their sizes, or one says what is not a
+    /// number.
     pub fn between(
         reference: &Tagger,
         other: &Tagger,

@@ -6,8 +6,9 @@ use tagstream_image::preprocessing::{Fit, Preprocessing};
 /// A location belongs to the box if its saliency is at least this share of the map's maximum.
 pub const BOX_THRESHOLD: f32 = 0.5;
 
-/// The box around the connected part of `map` (`[rows, columns]`, row-major) that contains the maximum and is at least
-/// `threshold` times it; neighbours share an edge. In fractions of the model's input, each location covering one cell.
+/// The box around the connected part of `map` (`[rows, columns]`, row-major) that contains the
+/// maximum and is at least `threshold` times it; neighbours share an edge. In fractions of the
+/// model's input, each location covering one cell.
 ///
 /// A map that is not finite or has no positive value gives the whole input.
 pub fn peak_box(map: &[f32], columns: usize, threshold: f32) -> BoundingBox {
@@ -55,8 +56,8 @@ pub fn peak_box(map: &[f32], columns: usize, threshold: f32) -> BoundingBox {
     }
 }
 
-/// Maps a box from fractions of the model's input to fractions of the upright image of `size` (width, height) pixels. With
-/// [`Fit::CenterCrop`] the input shows only the middle of the image.
+/// Maps a box from fractions of the model's input to fractions of the upright image of `size`
+/// (width, height) pixels. With [`Fit::CenterCrop`] the input shows only the middle of the image.
 pub fn to_image(
     inside: BoundingBox,
     preprocessing: &Preprocessing,
@@ -71,7 +72,8 @@ pub fn to_image(
     }
 }
 
-/// The part of an upright image of `size` (width, height) pixels that the model's input shows, in fractions of the image.
+/// The part of an upright image of `size` (width, height) pixels that the model's input shows, in
+/// fractions of the image.
 pub fn visible_part(preprocessing: &Preprocessing, (width, height): (u32, u32)) -> BoundingBox {
     let whole = BoundingBox {
         x: 0.0,

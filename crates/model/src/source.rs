@@ -1,4 +1,5 @@
-//! What a model argument means: a bundle directory, a folder with a ready-made encoder, or a registry.
+//! What a model argument means: a bundle directory, a folder with a ready-made encoder, or a
+//! registry.
 
 use super::bundle::{Bundle, BundleError, Dims, ENCODER_FILE, check_graph_files, hash_file};
 use super::onnx::parse;
@@ -11,8 +12,9 @@ use std::path::{Path, PathBuf};
 use tagstream_core::config::ObjectStoreConfig;
 use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 
-/// A folder that holds a ready-made `encoder.onnx` and its text tower: `encoder.onnx`, `text_encoder.safetensors`,
-/// `config.json`, `tokenizer.json`. It can embed images and texts, and be trained on; it cannot tag.
+/// A folder that holds a ready-made `encoder.onnx` and its text tower: `encoder.onnx`,
+/// `text_encoder.safetensors`, `config.json`, `tokenizer.json`. It can embed images and texts, and
+/// be trained on; it cannot tag.
 #[derive(Debug, Clone)]
 pub struct EncoderFolder {
     root: PathBuf,
@@ -71,8 +73,9 @@ pub enum OpenError {
     NoHead(PathBuf),
 }
 
-/// Opens a model argument: a bundle directory, a folder with `encoder.onnx` and text tower, or `registry-url[@version]`,
-/// whose version is fetched to the local cache. `stores` holds the options of object stores.
+/// Opens a model argument: a bundle directory, a folder with `encoder.onnx` and text tower, or
+/// `registry-url[@version]`, whose version is fetched to the local cache. `stores` holds the
+/// options of object stores.
 ///
 /// # Errors
 /// [`OpenError`] says what was looked for, or what is wrong with what was found.
@@ -155,7 +158,8 @@ impl OpenedModel {
 }
 
 impl EncoderFolder {
-    /// Opens the folder: its files are there, and the graph's declared inputs and outputs keep the encoder's contract.
+    /// Opens the folder: its files are there, and the graph's declared inputs and outputs keep the
+    /// encoder's contract.
     ///
     /// # Errors
     /// [`OpenError::Missing`] or [`OpenError::Contract`].
@@ -193,7 +197,8 @@ impl EncoderFolder {
         self.dims
     }
 
-    /// How pixels are prepared: the sides that the graph declares, resized directly with bicubic interpolation.
+    /// How pixels are prepared: the sides that the graph declares, resized directly with bicubic
+    /// interpolation.
     pub fn preprocessing(&self) -> &Preprocessing {
         &self.preprocessing
     }

@@ -1,13 +1,13 @@
 //! Loops compiled for what the processor has.
 //!
-//! The program is built for any x86-64 processor, which means four floats at a time and shifts by one register only. Some
-//! loops are worth more: [`wide`] compiles them a second time for AVX2 and the bit instructions that came with it,
-//! and takes that form where the processor has them. No product is contracted with a sum, so both forms give the
-//! same bits.
+//! The program is built for any x86-64 processor, which means four floats at a time and shifts by
+//! one register only. Some loops are worth more: [`wide`] compiles them a second time for AVX2 and
+//! the bit instructions that came with it, and takes that form where the processor has them. No
+//! product is contracted with a sum, so both forms give the same bits.
 
-/// Calls `work`, compiled for AVX2, BMI1 and BMI2 where the processor has them. `work` should be a loop over slices, long
-/// enough that a call is nothing beside it. It and what it calls must be inlined to profit: short ones are, long ones
-/// are declared with the macro of the same name.
+/// Calls `work`, compiled for AVX2, BMI1 and BMI2 where the processor has them. `work` should be a
+/// loop over slices, long enough that a call is nothing beside it. It and what it calls must be
+/// inlined to profit: short ones are, long ones are declared with the macro of the same name.
 #[inline(always)]
 pub fn wide<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
@@ -20,15 +20,16 @@ pub fn wide<R>(work: impl FnOnce() -> R) -> R {
             && is_x86_feature_detected!("bmi1")
             && is_x86_feature_detected!("bmi2")
         {
-            // SAFETY: the processor has been asked for every feature that the function is compiled with.
+            // SAFETY: the processor has been asked for every feature that the function is compiled
+            // with.
             return unsafe { compiled(work) };
         }
     }
     work()
 }
 
-/// Declares a function that is `$body`, which must be `#[inline(always)]`, run by [`wide`](wide()): however long the
-/// body is, it is inlined into both forms.
+/// Declares a function that is `$body`, which must be `#[inline(always)]`, run by [`wide`](wide()):
+/// however long the body is, it is inlined into both forms.
 #[macro_export]
 macro_rules! wide {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:path;) => {

@@ -53,8 +53,9 @@ enum Found {
 
 /// A folder (with its subfolders) or an uncompressed tar of images.
 ///
-/// The image of an id is the file whose path below the folder, without extension, is the id; or whose bare name,
-/// without extension, is the id, if only one file has it. An id may also carry the extension.
+/// The image of an id is the file whose path below the folder, without extension, is the id; or
+/// whose bare name, without extension, is the id, if only one file has it. An id may also carry the
+/// extension.
 #[derive(Debug)]
 pub struct ImageSource {
     path: PathBuf,

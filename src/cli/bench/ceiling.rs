@@ -1,4 +1,5 @@
-//! What the stage is made of, each part alone and with every core: the model on ready tensors, and decoding.
+//! What the stage is made of, each part alone and with every core: the model on ready tensors, and
+//! decoding.
 
 use super::pictures::Pictures;
 use anyhow::Context;
@@ -17,13 +18,14 @@ const BATCHES: [usize; 5] = [1, 2, 4, 8, 16];
 pub(super) struct Bench<'a> {
     tagger: &'a Tagger,
     pictures: &'a Pictures,
-    /// Pictures as the model wants them, one after the other: at least the largest batch for every worker.
+    /// Pictures as the model wants them, one after the other: at least the largest batch for every
+    /// worker.
     tensors: PixelBuffer,
     cores: usize,
 }
 
-/// On which side of the stage's own run the parts are measured. Decoding is its neighbour on both: where files are large it is most of
-/// the stage's work, and there the machine's drift counts most.
+/// On which side of the stage's own run the parts are measured. Decoding is its neighbour on both:
+/// where files are large it is most of the stage's work, and there the machine's drift counts most.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Side {
     Before,
@@ -40,7 +42,8 @@ pub(super) struct Ceiling {
 }
 
 impl Ceiling {
-    /// min(a, b x cores): right where the two parts have cores of their own, or one of them costs next to nothing.
+    /// min(a, b x cores): right where the two parts have cores of their own, or one of them costs
+    /// next to nothing.
     pub(super) fn least(&self) -> f64 {
         self.model.min(self.decode)
     }
@@ -72,7 +75,8 @@ pub(super) struct BytesPerImage {
     pub input: f64,
     /// Copies between the decoder's output and the model's input.
     pub copied_to_tensor: f64,
-    /// The row's vectors, once for each step: out of ONNX Runtime, into the row, into a column, into a page.
+    /// The row's vectors, once for each step: out of ONNX Runtime, into the row, into a column,
+    /// into a page.
     pub row: f64,
 }
 
@@ -118,7 +122,8 @@ impl<'a> Bench<'a> {
         Ok(best.1)
     }
 
-    /// Measures both parts, one after the other; decoding last before the stage is measured and first afterwards.
+    /// Measures both parts, one after the other; decoding last before the stage is measured and
+    /// first afterwards.
     pub(super) fn measure(
         &self,
         batch: usize,
@@ -138,7 +143,8 @@ impl<'a> Bench<'a> {
         Ok(Ceiling { model, decode })
     }
 
-    /// Images a second of all workers. A worker's rate counts up to the end of its own last run, so that none waits for another.
+    /// Images a second of all workers. A worker's rate counts up to the end of its own last run, so
+    /// that none waits for another.
     fn model(&self, batch: usize, time: Duration) -> anyhow::Result<f64> {
         let size = self.tagger.model().shape.image_bytes() * batch;
         let share = self.tensors.len() / self.tagger.workers();

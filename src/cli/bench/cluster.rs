@@ -1,4 +1,5 @@
-//! The broker of a run and what is asked of it: topics, references, how many messages a topic holds.
+//! The broker of a run and what is asked of it: topics, references, how many messages a topic
+//! holds.
 
 use anyhow::{Context, bail};
 use rdkafka::ClientConfig;

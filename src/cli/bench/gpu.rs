@@ -15,8 +15,8 @@ impl DeviceMemory {
         Some(DeviceMemory { before })
     }
 
-    /// Bytes that `family` holds on all GPUs. In a container the driver may know processes by other numbers, or not list them:
-    /// then what all GPUs hold beyond what they held before.
+    /// Bytes that `family` holds on all GPUs. In a container the driver may know processes by other
+    /// numbers, or not list them: then what all GPUs hold beyond what they held before.
     pub(super) fn of(&self, family: &BTreeSet<u32>) -> Option<u64> {
         let listed = ask("--query-compute-apps=pid,used_memory")?;
         let mebibytes = match of_processes(&listed, family) {

@@ -1,4 +1,5 @@
-//! What a running process and its children use, as Linux tells it: time by thread name, memory, bytes through system calls.
+//! What a running process and its children use, as Linux tells it: time by thread name, memory,
+//! bytes through system calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fs, thread};
 
-/// How often memory is looked at. The system goes through every page for the answer, on the cores that are measured.
+/// How often memory is looked at. The system goes through every page for the answer, on the cores
+/// that are measured.
 const SAMPLE: Duration = Duration::from_secs(1);
 
 /// Use so far.
@@ -104,7 +106,8 @@ pub(super) fn family(pid: u32) -> BTreeSet<u32> {
     }
 }
 
-/// Watches how much memory a process and its children take; pages that several of them share count once.
+/// Watches how much memory a process and its children take; pages that several of them share count
+/// once.
 pub(super) struct MemoryWatch {
     stop: Arc<AtomicBool>,
     peak: Arc<AtomicU64>,

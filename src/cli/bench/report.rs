@@ -93,7 +93,8 @@ fn cpu(outcomes: &[Outcome]) -> BTreeMap<String, f64> {
 }
 
 impl Report<'_> {
-    /// The stage's throughput over a ceiling, repetition by repetition: both were measured one after the other.
+    /// The stage's throughput over a ceiling, repetition by repetition: both were measured one
+    /// after the other.
     fn stage_over(&self, ceiling: impl Fn(&Ceiling) -> f64) -> Spread {
         let pairs = self.stage.iter().zip(self.ceilings);
         median(pairs.map(|(stage, c)| stage.images_per_second / ceiling(c)))

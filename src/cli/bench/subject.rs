@@ -1,5 +1,5 @@
-//! What is measured from broker to Parquet: the stage, or another program that does the same work. Either is a process of its
-//! own, warm and idle when the clock starts.
+//! What is measured from broker to Parquet: the stage, or another program that does the same work.
+//! Either is a process of its own, warm and idle when the clock starts.
 
 use super::cluster::{Cluster, Counter, References};
 use super::gpu::DeviceMemory;
@@ -86,7 +86,8 @@ pub(super) struct Outcome {
     pub last_row_seconds: f64,
     /// Images by seconds.
     pub images_per_second: f64,
-    /// Rate of the rows between the first and the last tenth: without filling and emptying the line.
+    /// Rate of the rows between the first and the last tenth: without filling and emptying the
+    /// line.
     pub steady_images_per_second: f64,
     /// Of the rows that count.
     pub latency: Latency,
@@ -94,7 +95,8 @@ pub(super) struct Outcome {
     pub cpu_seconds: std::collections::BTreeMap<String, f64>,
     /// Most memory of the process and its children, shared pages once.
     pub peak_memory_bytes: u64,
-    /// Memory of the process and its children on GPUs when the last row was finished; absent without a GPU.
+    /// Memory of the process and its children on GPUs when the last row was finished; absent
+    /// without a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_memory_bytes: Option<u64>,
     /// Bytes through system calls, read.
@@ -305,7 +307,8 @@ impl World<'_> {
             "[kafka]".to_owned(),
             format!("brokers = {}", quoted(self.cluster.bootstrap())),
             format!("group_id = {}", quoted(id)),
-            // The embedded broker answers a fetch of nothing when this has passed, and not, as Kafka does, when something comes.
+            // The embedded broker answers a fetch of nothing when this has passed, and not, as
+            // Kafka does, when something comes.
             "properties = { \"fetch.wait.max.ms\" = \"20\" }".to_owned(),
             "[source]".to_owned(),
             format!("images_topic = {}", quoted(&format!("{id}-images"))),
@@ -334,7 +337,8 @@ impl World<'_> {
         .join("\n"))
     }
 
-    /// Sends references to the pictures, again and again; messages are numbered through the whole run.
+    /// Sends references to the pictures, again and again; messages are numbered through the whole
+    /// run.
     fn send(&self, topics: &mut Topics, count: usize, rate: Option<f64>) -> anyhow::Result<()> {
         let begun = Instant::now();
         for i in 0..count {

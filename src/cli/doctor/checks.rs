@@ -61,7 +61,8 @@ impl Finding {
     }
 }
 
-/// Looks at everything that `config` needs, and at the demo model in `demo_clip` if that folder is there.
+/// Looks at everything that `config` needs, and at the demo model in `demo_clip` if that folder is
+/// there.
 pub(super) async fn examine(config: &StageConfig, demo_clip: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     let runtime = match Runtime::load() {
@@ -167,8 +168,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Makes a bundle of the demo model as `tagstream init` does and looks whether it finds what is in its sanity scenes: the
-/// whole road from weights to scores, on this machine.
+/// Makes a bundle of the demo model as `tagstream init` does and looks whether it finds what is in
+/// its sanity scenes: the whole road from weights to scores, on this machine.
 fn demo_model(runtime: &Runtime, folder: &Path) -> Finding {
     const SUBJECT: &str = "demo model";
     if !folder.join("sanity/expected.json").is_file() {

@@ -1,4 +1,5 @@
-//! Colours: sRGB triples, their distance as the eye sees it, and the palette objects are painted from.
+//! Colours: sRGB triples, their distance as the eye sees it, and the palette objects are painted
+//! from.
 
 use rand::{Rng, RngExt};
 

@@ -1,7 +1,8 @@
-//! Synthetic scenes: pictograms of everyday things on cluttered backgrounds, with labels that are exact.
+//! Synthetic scenes: pictograms of everyday things on cluttered backgrounds, with labels that are
+//! exact.
 //!
-//! A [`Scene`] is a function of its seed, index, style and size: whoever draws it, on however many threads, gets the
-//! same pixels (for the same version of this code).
+//! A [`Scene`] is a function of its seed, index, style and size: whoever draws it, on however many
+//! threads, gets the same pixels (for the same version of this code).
 //!
 //! ```
 //! use tagstream::demo::scenes::{Scene, Style, categories};
@@ -35,10 +36,12 @@ use tiny_skia::Pixmap;
 pub const SIZES: std::ops::RangeInclusive<u32> = 64..=1024;
 /// Side of a scene where nobody asks for another, in pixels.
 pub const DEFAULT_SIZE: u32 = 128;
-/// Every object differs from what lies below its edge by at least this (mean OKLab distance along the edge, before
-/// blur and noise). Neighbouring hues of equal lightness differ by about 0.1, black and white by 0.8.
+/// Every object differs from what lies below its edge by at least this (mean OKLab distance along
+/// the edge, before blur and noise). Neighbouring hues of equal lightness differ by about 0.1,
+/// black and white by 0.8.
 pub const MIN_CONTRAST: f32 = 0.18;
-/// At least this part of every object is visible: neither covered by another object nor outside of the picture.
+/// At least this part of every object is visible: neither covered by another object nor outside of
+/// the picture.
 pub const MIN_VISIBLE: f32 = 0.45;
 
 const JPEG_QUALITY: i32 = 90;
@@ -201,7 +204,8 @@ impl Painting {
             seen += 1;
         });
         let enough = |seen: u32, drawn: u32| seen as f32 >= MIN_VISIBLE * drawn as f32;
-        // A newcomer has to lie well inside the picture, so that it can lose something to those after it.
+        // A newcomer has to lie well inside the picture, so that it can lose something to those
+        // after it.
         if (seen as f32) < 0.8 * sprite.drawn as f32 {
             return false;
         }

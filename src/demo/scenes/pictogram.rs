@@ -1,4 +1,5 @@
-//! Pictograms: categories as a few filled or stroked shapes in the square `[-1, 1]²` (y points down).
+//! Pictograms: categories as a few filled or stroked shapes in the square `[-1, 1]²` (y points
+//! down).
 //!
 //! A part is one line of text: a role, then a path.
 //!
@@ -6,9 +7,10 @@
 //! m|~.1 M-.5 0 L.5 0 Q.6 .1 .5 .2 C0 0 .1 .1 .2 .2 Z O0 0 .5 E0 0 .5 .3 R-.5 -.5 1 1 B-.5 -.5 1 1 .1
 //! ```
 //!
-//! The role's letter says what the part is painted with (see [`Role::parse`]); `|` draws its mirror image (x to -x) too;
-//! `~w` strokes with that width instead of filling. Paths know M, L, Q, C and Z as SVG does (absolute coordinates), and
-//! O (circle: centre, radius), E (ellipse: centre, radii), R (rectangle: corner, size), B (the same with round corners).
+//! The role's letter says what the part is painted with (see [`Role::parse`]); `|` draws its mirror
+//! image (x to -x) too; `~w` strokes with that width instead of filling. Paths know M, L, Q, C and
+//! Z as SVG does (absolute coordinates), and O (circle: centre, radius), E (ellipse: centre,
+//! radii), R (rectangle: corner, size), B (the same with round corners).
 
 use super::colour::Rgb;
 use tiny_skia::{
@@ -133,7 +135,8 @@ impl Pictogram {
 }
 
 impl Part {
-    /// A line of `width` beyond the part's edge; what lies inside is painted over by the part itself.
+    /// A line of `width` beyond the part's edge; what lies inside is painted over by the part
+    /// itself.
     fn outline(&self, canvas: &mut PixmapMut, transform: Transform, colour: Rgb, width: f32) {
         let width = self.stroke.unwrap_or(0.0) + 2.0 * width;
         canvas.stroke_path(&self.path, &solid(colour), &round(width), transform, None);

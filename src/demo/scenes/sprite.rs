@@ -57,8 +57,8 @@ pub(super) struct Sprite {
 const OPAQUE: u8 = 128;
 
 impl Sprite {
-    /// Draws `category` in colours that show on `canvas`: the first of some that do, else the last with a black or
-    /// white line around it, which always does.
+    /// Draws `category` in colours that show on `canvas`: the first of some that do, else the last
+    /// with a black or white line around it, which always does.
     pub(super) fn draw(
         category: usize,
         pose: Pose,
@@ -139,8 +139,8 @@ impl Sprite {
         sprite
     }
 
-    /// Calls `visit` with (index on the canvas, index on the sprite) of every pixel that is covered at least by half
-    /// and lies on the canvas, a square of `size` pixels.
+    /// Calls `visit` with (index on the canvas, index on the sprite) of every pixel that is covered
+    /// at least by half and lies on the canvas, a square of `size` pixels.
     pub(super) fn each_pixel(&self, size: u32, mut visit: impl FnMut(usize, usize)) {
         self.each(size, OPAQUE, &mut visit);
     }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// How scenes look. The demo model is trained on [`Style::Plain`] only; the others are shifts away from it.
+/// How scenes look. The demo model is trained on [`Style::Plain`] only; the others are shifts away
+/// from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Style {

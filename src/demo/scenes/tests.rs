@@ -61,7 +61,8 @@ fn boxes_lie_in_the_picture_and_have_an_extent() {
     }
 }
 
-/// The pixels in which a scene's canvas differs from its background alone are those inside the boxes.
+/// The pixels in which a scene's canvas differs from its background alone are those inside the
+/// boxes.
 #[test]
 fn boxes_are_tight_around_what_was_drawn() {
     let mut seen = 0;

@@ -76,10 +76,10 @@ struct SceneLine<'a> {
 
 /// Draws scenes and writes them with their labels; calls `progress` with the number written so far.
 ///
-/// Beside the pictures: `categories.txt` (a name a line), `labels.csv` (`image_id,label,state`: a row for every image
-/// and category, `present` or `absent`), `boxes.csv` (`image_id,label,x,y,w,h,visible`: a row an object) and
-/// `scenes.jsonl` (a line a scene with its caption and objects). Each of these appears only when it is complete, and
-/// `scenes.jsonl` last.
+/// Beside the pictures: `categories.txt` (a name a line), `labels.csv` (`image_id,label,state`: a
+/// row for every image and category, `present` or `absent`), `boxes.csv`
+/// (`image_id,label,x,y,w,h,visible`: a row an object) and `scenes.jsonl` (a line a scene with its
+/// caption and objects). Each of these appears only when it is complete, and `scenes.jsonl` last.
 ///
 /// # Errors
 ///

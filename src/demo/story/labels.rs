@@ -12,8 +12,8 @@ use tagstream_core::config::ObjectStoreConfig;
 use tagstream_core::events::LabelEvent;
 use tagstream_core::storage::store::TableStore;
 
-/// What a labeller says who looks at `share` of all pairs of a scene and a category, chosen at random: one event a scene
-/// of which anything is said. `uri` tells where a scene's picture is.
+/// What a labeller says who looks at `share` of all pairs of a scene and a category, chosen at
+/// random: one event a scene of which anything is said. `uri` tells where a scene's picture is.
 pub fn partial_labels(
     scenes: &[Scene],
     share: f64,
@@ -47,7 +47,8 @@ impl Story {
     /// Waits until the stage has filed labels of this many images, and gives all that is filed.
     ///
     /// # Errors
-    /// [`DemoError::StageEnded`] if the stage ends before; [`DemoError::Table`] if the table cannot be read.
+    /// [`DemoError::StageEnded`] if the stage ends before; [`DemoError::Table`] if the table cannot
+    /// be read.
     pub fn wait_for_labels(
         &self,
         images: usize,

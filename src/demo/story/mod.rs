@@ -1,7 +1,9 @@
-//! The demonstration: an embedded broker in this process, and everything else by the commands that a user would type.
+//! The demonstration: an embedded broker in this process, and everything else by the commands that
+//! a user would type.
 //!
-//! A [`Story`] owns the output folder, the broker and the running stage; its chapters are in order in `cli/demo.rs`. The truth
-//! about the scenes stays in this process: what the stage and the retraining job see are pictures and the labels sent to them.
+//! A [`Story`] owns the output folder, the broker and the running stage; its chapters are in order
+//! in `cli/demo.rs`. The truth about the scenes stays in this process: what the stage and the
+//! retraining job see are pictures and the labels sent to them.
 
 mod follow;
 mod labels;
@@ -161,7 +163,8 @@ impl Story {
         )
     }
 
-    /// Runs one command to its end, showing it first; its output goes to `<out>/<log>`. Returns its exit code.
+    /// Runs one command to its end, showing it first; its output goes to `<out>/<log>`. Returns its
+    /// exit code.
     ///
     /// # Errors
     /// [`DemoError::Command`] unless the exit code is one of `allowed`.

@@ -27,7 +27,8 @@ fn reference(image_id: &str, uri: String) -> String {
     serde_json::to_string(&reference).expect("an image reference is JSON")
 }
 
-/// Writes a few files that are no good pictures into `folder` and returns messages of every broken sort.
+/// Writes a few files that are no good pictures into `folder` and returns messages of every broken
+/// sort.
 ///
 /// # Errors
 /// [`DemoError::Io`].
@@ -89,7 +90,8 @@ pub fn write_broken_pictures(folder: &Path, jpeg: &[u8]) -> Result<Vec<Broken>, 
 }
 
 impl Story {
-    /// Sends image references: `good` are (image id, path of the picture), and `broken` ones spread among them.
+    /// Sends image references: `good` are (image id, path of the picture), and `broken` ones spread
+    /// among them.
     ///
     /// # Errors
     /// [`DemoError::Kafka`].

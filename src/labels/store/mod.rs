@@ -1,7 +1,8 @@
-//! The label store read back: all files of the label table into one [`LabelTable`], addresses joined from predictions.
+//! The label store read back: all files of the label table into one [`LabelTable`], addresses
+//! joined from predictions.
 //!
-//! Every file that exists is committed and holds each event once, so a listing is all that is needed. Files are read one
-//! at a time.
+//! Every file that exists is committed and holds each event once, so a listing is all that is
+//! needed. Files are read one at a time.
 
 use crate::labels::{LabelTable, Stamp};
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -46,7 +47,8 @@ pub async fn data_files(store: &TableStore, table: &str) -> Result<Vec<ObjectPat
     Ok(files)
 }
 
-/// Hands every batch of rows of `file` to `take`, with the columns named and the entries of the footer.
+/// Hands every batch of rows of `file` to `take`, with the columns named and the entries of the
+/// footer.
 ///
 /// # Errors
 /// [`TableError`] names the file.
@@ -217,7 +219,8 @@ pub async fn join_uris(
     if missing.is_empty() {
         return Ok(());
     }
-    // The newest files first: where an image was seen twice, the later address is more likely to be good.
+    // The newest files first: where an image was seen twice, the later address is more likely to be
+    // good.
     for file in data_files(store, predictions).await?.into_iter().rev() {
         if missing.is_empty() {
             break;

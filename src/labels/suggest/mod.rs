@@ -6,17 +6,20 @@
 //! H(p) (1 + d) / sqrt(1 + presences)
 //! ```
 //!
-//! with the binary entropy H of the predicted probability p, the disagreement d of the two views (0 to 1) and the category's known
-//! presences; what is known already teaches nothing. Disagreement needs the model that made the rows: its scores come from regions,
-//! while the words of a category beside the embedding of the whole image say what the global view says. Both are standardised
-//! over all rows, since only their order can be compared; d is half their distance in standard deviations, at most 1 (query by
-//! committee, Seung et al. 1992).
+//! with the binary entropy H of the predicted probability p, the disagreement d of the two views (0
+//! to 1) and the category's known presences; what is known already teaches nothing. Disagreement
+//! needs the model that made the rows: its scores come from regions, while the words of a category
+//! beside the embedding of the whole image say what the global view says. Both are standardised
+//! over all rows, since only their order can be compared; d is half their distance in standard
+//! deviations, at most 1 (query by committee, Seung et al. 1992).
 //!
-//! Images are then taken greedily by value times distance: how far the embedding lies from those taken before, so that a hundred
-//! near-alike pictures are not asked for a hundred times (farthest-first, Sener & Savarese 2018). A category that was asked about
-//! counts as known as often as a presence is to be expected, so that one rare category does not take all questions.
+//! Images are then taken greedily by value times distance: how far the embedding lies from those
+//! taken before, so that a hundred near-alike pictures are not asked for a hundred times
+//! (farthest-first, Sener & Savarese 2018). A category that was asked about counts as known as
+//! often as a presence is to be expected, so that one rare category does not take all questions.
 //!
-//! Memory holds a fixed multiple of the images asked for. With a model the predictions table is read twice.
+//! Memory holds a fixed multiple of the images asked for. With a model the predictions table is
+//! read twice.
 
 use crate::labels::LabelTable;
 use crate::labels::store::{TableError, data_files, read_columns, strings};
@@ -415,7 +418,8 @@ impl Pool<'_> {
     }
 }
 
-/// Distance of two embeddings of unit length, 0 to 2; embeddings of different models have nothing to do with each other.
+/// Distance of two embeddings of unit length, 0 to 2; embeddings of different models have nothing
+/// to do with each other.
 fn distance(a: &[f32], b: &[f32]) -> f64 {
     if a.len() != b.len() {
         return 1.0;

@@ -123,7 +123,8 @@ async fn what_is_known_is_not_asked_and_the_rare_weighs_more() {
 
 #[tokio::test]
 async fn where_the_whole_image_says_something_else_a_label_teaches_more() {
-    // Three pictures on which both views agree about cats, and two on which they do not; all are equally uncertain but one.
+    // Three pictures on which both views agree about cats, and two on which they do not; all are
+    // equally uncertain but one.
     let store = table(&[
         ("plain", [0.2, 0.5], [0.0, 1.0]),
         ("cat", [0.8, 0.5], [1.0, 0.0]),
@@ -176,6 +177,7 @@ async fn one_category_does_not_take_all_questions() {
         ..SuggestOptions::default()
     };
     let chosen = suggest(&store, "predictions", &LabelTable::default(), &options).await;
-    // The dog is a little surer. Once a cat is asked for, which is there as likely as not, another teaches less.
+    // The dog is a little surer. Once a cat is asked for, which is there as likely as not, another
+    // teaches less.
     assert_eq!(ids(&chosen.unwrap()), ["a cat", "a dog", "another cat"]);
 }

@@ -60,8 +60,8 @@ impl ImageBytes for UriImages {
             })
     }
 
-    /// Behind an address in a network there is one image for ever: what is in the cache needs no fetching. Local files
-    /// change more easily and are cheap to read: their content counts.
+    /// Behind an address in a network there is one image for ever: what is in the cache needs no
+    /// fetching. Local files change more easily and are cheap to read: their content counts.
     fn identity(&self, id: &str) -> Result<Identity, ImageError> {
         let uri = self.uri(id)?;
         if uri.starts_with("file:") || uri.starts_with("data:") {

@@ -83,7 +83,8 @@ pub(super) async fn read(config: &RetrainConfig, champion: &Bundle) -> Result<In
 }
 
 impl Inputs {
-    /// Inputs from a table; categories that are not among `champion`'s join once enough images are known to have them.
+    /// Inputs from a table; categories that are not among `champion`'s join once enough images are
+    /// known to have them.
     pub fn new(table: LabelTable, champion: Vec<Category>, new_min_present: usize) -> Self {
         let counts = table.counts();
         let mut categories = champion;
@@ -174,7 +175,8 @@ impl Inputs {
         (train, held_out)
     }
 
-    /// Writes the labels, compressed, for the next run to compare with. The same labels give the same bytes.
+    /// Writes the labels, compressed, for the next run to compare with. The same labels give the
+    /// same bytes.
     pub(super) fn write_labels(&self, path: &Path) -> Result<(), JobError> {
         let file = File::create(path).map_err(JobError::io(path))?;
         let zip = GzBuilder::new()
@@ -200,7 +202,8 @@ impl Inputs {
         zip.finish().map(drop).map_err(JobError::io(path))
     }
 
-    /// Labels that are new or changed since the newest version that keeps its labels and was decided on; all if there is none.
+    /// Labels that are new or changed since the newest version that keeps its labels and was
+    /// decided on; all if there is none.
     pub(super) async fn new_since_last_run(
         &self,
         registry: &Registry,
@@ -208,7 +211,8 @@ impl Inputs {
     ) -> Result<usize, JobError> {
         let known = self.table.known().count();
         let versions = registry.versions().await?;
-        // A version without a decision was left behind by a run that was stopped: its labels are still to be decided on.
+        // A version without a decision was left behind by a run that was stopped: its labels are
+        // still to be decided on.
         let with_labels = |version: &&VersionRecord| {
             version.attachments.contains_key(LABELS_FILE)
                 && history.iter().any(|e| e.version == version.version)

@@ -6,10 +6,11 @@
 //!                      promote, hold or reject ◄─ register (report beside it) ◄─ report ◄─ judge ◄┘
 //! ```
 //!
-//! A run is named by the hash of all that decides its result: snapshot, champion, settings, version of the code. Its work
-//! folder holds the training's checkpoint and, once training is done, the candidate; a run that was killed goes on from
-//! there. The registry is only touched at the end, by [`Registry::register`] (the same run registers once) and by one
-//! [`Registry::decide`], which the lease's token fences.
+//! A run is named by the hash of all that decides its result: snapshot, champion, settings, version
+//! of the code. Its work folder holds the training's checkpoint and, once training is done, the
+//! candidate; a run that was killed goes on from there. The registry is only touched at the end, by
+//! [`Registry::register`] (the same run registers once) and by one [`Registry::decide`], which the
+//! lease's token fences.
 
 mod candidate;
 mod error;
@@ -322,7 +323,8 @@ impl<'a> Job<'a> {
         Ok(folder)
     }
 
-    /// Writes the report beside the candidate, and to the folder that is configured. Gives the page's path.
+    /// Writes the report beside the candidate, and to the folder that is configured. Gives the
+    /// page's path.
     fn write_report(&self, report: &Report, folder: &std::path::Path) -> Result<PathBuf, JobError> {
         let mut folders = vec![folder.to_path_buf()];
         if !self.config.report.folder.is_empty() {

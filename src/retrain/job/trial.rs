@@ -1,4 +1,5 @@
-//! The candidate before the judge: both models' scores on the held-out part, the canary, and pictures to look at.
+//! The candidate before the judge: both models' scores on the held-out part, the canary, and
+//! pictures to look at.
 
 use super::candidate::Candidate;
 use super::images::UriImages;
@@ -147,7 +148,8 @@ fn canary(candidate: &Bundle) -> Check {
     }
 }
 
-/// Held-out pictures with what both models say, spread over the held-out part. What cannot be shown is left out.
+/// Held-out pictures with what both models say, spread over the held-out part. What cannot be shown
+/// is left out.
 pub(super) fn examples(
     job: &Job<'_>,
     champion: &Bundle,

@@ -1,18 +1,21 @@
-//! The judge: is the candidate measurably not worse than the champion, on the same held-out known labels?
+//! The judge: is the candidate measurably not worse than the champion, on the same held-out known
+//! labels?
 //!
-//! **Held out.** An image is held out iff the first 53 bits of SHA-256("tagstream held out", image id) fall into the
-//! configured share. That depends on nothing but the id, so an image stays on its side for ever, and no run ever trains
-//! on what a later run is judged by.
+//! **Held out.** An image is held out iff the first 53 bits of SHA-256("tagstream held out", image
+//! id) fall into the configured share. That depends on nothing but the id, so an image stays on its
+//! side for ever, and no run ever trains on what a later run is judged by.
 //!
-//! **Measure.** Average precision per category over the images whose label is known (unknown entries count nowhere), mean
-//! over the categories that have enough known presences and a known absence: `mAP`. Both models are measured on exactly the same
-//! entries.
+//! **Measure.** Average precision per category over the images whose label is known (unknown
+//! entries count nowhere), mean over the categories that have enough known presences and a known
+//! absence: `mAP`. Both models are measured on exactly the same entries.
 //!
-//! **Interval.** Paired bootstrap over images (Efron & Tibshirani 1993, ch. 8 and 13): an image with all its labels is
-//! drawn or not, for both models at once, so what makes an image hard cancels. Percentile intervals, seeded.
+//! **Interval.** Paired bootstrap over images (Efron & Tibshirani 1993, ch. 8 and 13): an image
+//! with all its labels is drawn or not, for both models at once, so what makes an image hard
+//! cancels. Percentile intervals, seeded.
 //!
-//! **Gates.** Every gate has a line in the ledger with what was measured and what was asked. A failed gate demands HOLD or
-//! REJECT; the severest demand is the verdict, and none at all is PROMOTE.
+//! **Gates.** Every gate has a line in the ledger with what was measured and what was asked. A
+//! failed gate demands HOLD or REJECT; the severest demand is the verdict, and none at all is
+//! PROMOTE.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -49,7 +52,8 @@ pub struct JudgeConfig {
     pub category_confidence: f64,
     /// Bootstrap resamples.
     pub resamples: usize,
-    /// A category with fewer known held-out presences is not measured: a single picture would move it by dozens of points.
+    /// A category with fewer known held-out presences is not measured: a single picture would move
+    /// it by dozens of points.
     pub min_present: usize,
     /// Fewer categories that can be measured: HOLD.
     pub min_categories: usize,
@@ -209,8 +213,8 @@ impl Ranking {
         Ranking { entries }
     }
 
-    /// AP when image i is there `weights[i]` times; `None` without a presence or without an absence. The copies of an
-    /// image stand side by side, as equal scores do.
+    /// AP when image i is there `weights[i]` times; `None` without a presence or without an
+    /// absence. The copies of an image stand side by side, as equal scores do.
     fn average_precision(&self, weights: &[u32]) -> Option<f64> {
         let (mut seen, mut hits, mut sum) = (0u64, 0u64, 0.0);
         for &(image, present) in &self.entries {
@@ -294,7 +298,8 @@ pub fn judge(trial: &Trial<'_>, checks: &[Check], config: &JudgeConfig, seed: u6
     let candidate_map = mean(measured.iter().map(|m| m.2[0])).unwrap_or(f64::NAN);
     let champion_map = mean(measured.iter().map(|m| m.2[1])).unwrap_or(f64::NAN);
 
-    // One row a resample: the differences of all measurable categories, NaN where the resample has none to measure.
+    // One row a resample: the differences of all measurable categories, NaN where the resample has
+    // none to measure.
     let resampled: Vec<Vec<f64>> = (0..config.resamples)
         .into_par_iter()
         .map(|number| {

@@ -245,7 +245,8 @@ fn the_held_out_part_is_stable_and_of_the_right_size() {
     let count = |share| ids.iter().filter(|id| is_held_out(id, share)).count();
     assert!((3800..4200).contains(&count(0.2)), "{}", count(0.2));
     assert_eq!((count(0.0), count(1.0)), (0, 20_000));
-    // A larger share contains the smaller one, and the assignment is part of the contract: it must never change.
+    // A larger share contains the smaller one, and the assignment is part of the contract: it must
+    // never change.
     assert!(
         ids.iter()
             .all(|id| !is_held_out(id, 0.1) || is_held_out(id, 0.2))

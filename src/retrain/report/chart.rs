@@ -49,7 +49,8 @@ pub(super) fn curves(curves: &[EpochLosses]) -> String {
         .min()
         .unwrap_or(1)
         .min(last - 1);
-    // A part may begin at nothing (a penalty on what starts at zero): the largest value is what there always is.
+    // A part may begin at nothing (a penalty on what starts at zero): the largest value is what
+    // there always is.
     let relative = |points: &[(usize, f64)]| -> Vec<(usize, f64)> {
         let largest = points.iter().map(|p| p.1.abs()).fold(0.0f64, f64::max);
         let base = if largest > 0.0 { largest } else { 1.0 };

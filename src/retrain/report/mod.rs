@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use tagstream_core::events::BoundingBox;
 use tagstream_model::bundle::Bundle;
 
-/// Bounds between ranges of probability. Beyond the outermost ones a prediction is as sure as a pseudo-label.
+/// Bounds between ranges of probability. Beyond the outermost ones a prediction is as sure as a
+/// pseudo-label.
 const BOUNDS: [f64; 5] = [0.1, 0.3, 0.5, 0.7, 0.9];
 
 /// Held-out labels whose predicted probability lies in one range.
@@ -25,10 +26,12 @@ pub struct Range {
     pub present: u64,
 }
 
-/// How often a category is there, by how sure the model is of it, on labels that it was not trained on.
+/// How often a category is there, by how sure the model is of it, on labels that it was not trained
+/// on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Confidence {
-    /// Probability 0 to 0.1, to 0.3, to 0.5, to 0.7, to 0.9, to 1; a bound belongs to the range above it.
+    /// Probability 0 to 0.1, to 0.3, to 0.5, to 0.7, to 0.9, to 1; a bound belongs to the range
+    /// above it.
     pub ranges: [Range; BOUNDS.len() + 1],
 }
 

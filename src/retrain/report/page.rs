@@ -171,7 +171,8 @@ fn confidence(h: &mut String, counts: &[Confidence; 2]) {
     h.push_str("</table></section>");
 }
 
-/// Boxes with the names of the tags that have them: many tags are seen at one place, where their names would hide each other.
+/// Boxes with the names of the tags that have them: many tags are seen at one place, where their
+/// names would hide each other.
 pub(super) fn boxes(tags: &[ExampleTag]) -> Vec<(BoundingBox, String)> {
     let mut boxes: Vec<(BoundingBox, String)> = Vec::new();
     for tag in tags {

@@ -9,9 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use tagstream_core::config::{ConfigError, FetchConfig};
 
-/// Whether `address` belongs to somebody on the public internet. Everything that is private, local, shared, reserved,
-/// documentation, multicast or a tunnel to such a place is not. Addresses that carry an IPv4 address for a translator
-/// (IPv4-mapped, NAT64) are judged by what they carry.
+/// Whether `address` belongs to somebody on the public internet. Everything that is private, local,
+/// shared, reserved, documentation, multicast or a tunnel to such a place is not. Addresses that
+/// carry an IPv4 address for a translator (IPv4-mapped, NAT64) are judged by what they carry.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_public_v4(v4),
@@ -46,11 +46,13 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     match segments {
         [0, 0, 0, 0, 0, 0xffff, ..] => carried(),
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => carried(),
-        // Protocol assignments with Teredo (2001::/23), documentation, 6to4, documentation (3fff::/20).
+        // Protocol assignments with Teredo (2001::/23), documentation, 6to4, documentation
+        // (3fff::/20).
         [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => {
             false
         }
-        // Only 2000::/3 is assigned as global unicast: loopback, link-local, unique local and multicast are elsewhere.
+        // Only 2000::/3 is assigned as global unicast: loopback, link-local, unique local and
+        // multicast are elsewhere.
         [0x2000..=0x3fff, ..] => true,
         _ => false,
     }
@@ -120,8 +122,8 @@ impl Lookup for SystemLookup {
 #[error("the host resolves to {0}, which is not a public address")]
 pub(super) struct ForbiddenAddress(pub IpAddr);
 
-/// Resolves names for the HTTP client. The client connects to what this returns and to nothing else, so that a name that
-/// changes its address between check and use gains nothing.
+/// Resolves names for the HTTP client. The client connects to what this returns and to nothing
+/// else, so that a name that changes its address between check and use gains nothing.
 pub(super) struct CheckedResolver {
     pub lookup: Arc<dyn Lookup>,
     pub rule: AddressRule,

@@ -1,9 +1,11 @@
 //! Buffers of files, used again.
 //!
-//! Pages that are given back to the system and asked for again cost as much as reading the file into them.
+//! Pages that are given back to the system and asked for again cost as much as reading the file
+//! into them.
 //!
-//! A file's bytes begin on a page of memory. Processors that copy with one instruction (`rep movsb`) are three times slower on some
-//! machines where the target lies 16 bytes behind the beginning of a page, which is where an allocator puts a large block.
+//! A file's bytes begin on a page of memory. Processors that copy with one instruction
+//! (`rep movsb`) are three times slower on some machines where the target lies 16 bytes behind the
+//! beginning of a page, which is where an allocator puts a large block.
 
 use std::sync::{Arc, Mutex};
 

@@ -7,7 +7,8 @@ use super::{Body, Fetched};
 use crate::stage::budget::{Budget, Lease};
 use bytes::Bytes;
 
-/// Collects one body. Never holds more bytes than it has a lease on, and never waits for the budget.
+/// Collects one body. Never holds more bytes than it has a lease on, and never waits for the
+/// budget.
 pub(super) struct Collector<'a> {
     lease: Lease,
     budget: &'a Budget,
@@ -27,7 +28,8 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Makes room for a body whose length was announced. The announcement is not trusted: [`Collector::push`] counts.
+    /// Makes room for a body whose length was announced. The announcement is not trusted:
+    /// [`Collector::push`] counts.
     pub(super) fn announce(&mut self, bytes: u64) -> Result<(), Failure> {
         if bytes > self.max_bytes {
             return Err(Failure::TooLarge);
@@ -47,8 +49,8 @@ impl<'a> Collector<'a> {
             self.buffer.reserve_exact(self.announced as usize);
         } else if bytes > self.buffer.capacity() as u64 {
             let grown = (bytes * 2).clamp(64 << 10, self.max_bytes.max(64 << 10));
-            // While the buffer moves, the old and the new one exist. Nobody knows how much is coming: if there is no room
-            // now, the next attempt starts with all it may need.
+            // While the buffer moves, the old and the new one exist. Nobody knows how much is
+            // coming: if there is no room now, the next attempt starts with all it may need.
             let both = grown + self.buffer.capacity() as u64;
             self.make_room(both, self.max_bytes * 2)?;
             self.buffer
@@ -77,7 +79,8 @@ impl<'a> Collector<'a> {
         Ok(self.finish())
     }
 
-    /// Leaves a file where it is. Whoever loads it may be given a buffer up to twice as large: one for each at a time, not for each image.
+    /// Leaves a file where it is. Whoever loads it may be given a buffer up to twice as large: one
+    /// for each at a time, not for each image.
     pub(super) fn leave(mut self, file: CachedFile) -> Fetched {
         self.lease.shrink(self.announced);
         Fetched {

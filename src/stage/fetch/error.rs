@@ -104,7 +104,8 @@ pub(super) enum Failure {
     },
     /// Will not be cured by trying again.
     Permanent(String),
-    /// The budget has no room for so many bytes now. Not an error: the attempt is repeated once there is room.
+    /// The budget has no room for so many bytes now. Not an error: the attempt is repeated once
+    /// there is room.
     NeedsRoom(u64),
 }
 
@@ -121,8 +122,8 @@ impl Failure {
 /// Longest URI shown.
 const SHOWN_CHARS: usize = 200;
 
-/// A URI as it may be logged: without user name, password, query (signatures!), fragment or data, without control
-/// characters, and cut to a bearable length.
+/// A URI as it may be logged: without user name, password, query (signatures!), fragment or data,
+/// without control characters, and cut to a bearable length.
 pub fn redact(uri: &str) -> String {
     let is_data = uri
         .get(..5)
@@ -136,7 +137,8 @@ pub fn redact(uri: &str) -> String {
         Some(at) => (&uri[..at], "?***"),
         None => (uri, ""),
     };
-    // Everything up to the last `@` of the authority may be a password; `\` counts as `/` in web addresses.
+    // Everything up to the last `@` of the authority may be a password; `\` counts as `/` in web
+    // addresses.
     let shown = match address.find(':') {
         Some(colon) => {
             let rest = address[colon + 1..].trim_start_matches(['/', '\\']);

@@ -30,8 +30,9 @@ impl CachedFile {
     }
 }
 
-/// Opens `path` if the file behind it is a regular one inside an allowed folder. What has to come from a disk is read here, so that
-/// whoever wants the bytes does not wait; what lies in memory is left there until they are wanted.
+/// Opens `path` if the file behind it is a regular one inside an allowed folder. What has to come
+/// from a disk is read here, so that whoever wants the bytes does not wait; what lies in memory is
+/// left there until they are wanted.
 pub(super) async fn fetch(
     path: &Path,
     policy: &Arc<UriPolicy>,
@@ -39,7 +40,8 @@ pub(super) async fn fetch(
     mut collector: Collector<'_>,
 ) -> Result<Fetched, Failure> {
     let (path, policy) = (path.to_owned(), Arc::clone(policy));
-    // A hung network mount holds one thread of the blocking pool; the deadline does not wait for it.
+    // A hung network mount holds one thread of the blocking pool; the deadline does not wait for
+    // it.
     let opened = tokio::task::spawn_blocking(move || {
         open(&path, &policy).map(|(file, size)| (in_memory(&file, size), file, size))
     });
@@ -58,8 +60,9 @@ pub(super) async fn fetch(
     collector.take_buffer(buffer)
 }
 
-/// Whether reading `file` probably waits for nothing. Pages in between may be missing, and pages may go: then the read waits after
-/// all. File systems that cannot tell, such as those on a network, say no.
+/// Whether reading `file` probably waits for nothing. Pages in between may be missing, and pages
+/// may go: then the read waits after all. File systems that cannot tell, such as those on a
+/// network, say no.
 #[cfg(target_os = "linux")]
 fn in_memory(file: &File, size: u64) -> bool {
     use rustix::io::{Errno, ReadWriteFlags, preadv2};
@@ -86,8 +89,8 @@ fn stopped(error: tokio::task::JoinError) -> Failure {
     Failure::transient(error.to_string())
 }
 
-/// Opens `path`, then asks the system where the opened file really lies. Links, `..` and files exchanged between check
-/// and use cannot help, because the answer is about what was opened.
+/// Opens `path`, then asks the system where the opened file really lies. Links, `..` and files
+/// exchanged between check and use cannot help, because the answer is about what was opened.
 #[cfg(target_os = "linux")]
 fn open(path: &Path, policy: &UriPolicy) -> Result<(File, u64), Failure> {
     use std::os::fd::AsRawFd;
@@ -108,8 +111,8 @@ fn open(path: &Path, policy: &UriPolicy) -> Result<(File, u64), Failure> {
     Ok((file, size))
 }
 
-/// Where the system cannot tell the path of an opened file: the path is resolved before and after opening, and the file
-/// must be the same one.
+/// Where the system cannot tell the path of an opened file: the path is resolved before and after
+/// opening, and the file must be the same one.
 #[cfg(not(target_os = "linux"))]
 fn open(path: &Path, policy: &UriPolicy) -> Result<(File, u64), Failure> {
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};

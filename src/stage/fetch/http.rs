@@ -1,7 +1,8 @@
 //! `http` and `https`.
 //!
-//! Redirects are followed here, not in the client, because each hop is checked like the first address. The client knows no
-//! proxies, keeps no cookies, sends no credentials or referrer and undoes no compression.
+//! Redirects are followed here, not in the client, because each hop is checked like the first
+//! address. The client knows no proxies, keeps no cookies, sends no credentials or referrer and
+//! undoes no compression.
 
 use super::Fetched;
 use super::address::{CheckedResolver, ForbiddenAddress, Lookup};
@@ -139,7 +140,8 @@ fn refusal(status: StatusCode, headers: &HeaderMap) -> Failure {
     }
 }
 
-/// The header's delay in seconds, or until its date. Whether there is time for it, the deadline decides.
+/// The header's delay in seconds, or until its date. Whether there is time for it, the deadline
+/// decides.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse() {

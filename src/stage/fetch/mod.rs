@@ -1,4 +1,5 @@
-//! A URI to the bytes behind it, within bounds: allowed places only, a deadline, a size, a share of the memory budget.
+//! A URI to the bytes behind it, within bounds: allowed places only, a deadline, a size, a share of
+//! the memory budget.
 //!
 //! | scheme | by |
 //! |---|---|
@@ -7,8 +8,8 @@
 //! | `http`, `https` | `reqwest`, connecting to checked addresses only, redirects followed and checked here |
 //! | `data` | the URI itself |
 //!
-//! The deadline covers all attempts of one image; time spent waiting for a place or for memory does not count, because
-//! it says nothing about the image.
+//! The deadline covers all attempts of one image; time spent waiting for a place or for memory does
+//! not count, because it says nothing about the image.
 
 mod address;
 mod buffers;
@@ -62,8 +63,9 @@ impl Body {
         Body(Place::Cached(file))
     }
 
-    /// The bytes. A local file that lies in the system's memory is copied only now, by whoever wants it: into a buffer that was used a
-    /// moment ago, so that the bytes are near when they are looked at.
+    /// The bytes. A local file that lies in the system's memory is copied only now, by whoever
+    /// wants it: into a buffer that was used a moment ago, so that the bytes are near when they are
+    /// looked at.
     ///
     /// # Errors
     /// What the system says when the file cannot be read any more.
@@ -150,7 +152,8 @@ impl Fetcher {
         })
     }
 
-    /// Fetches `uri`. Waits for a place among the fetches in flight and for room in `budget`; then the deadline runs.
+    /// Fetches `uri`. Waits for a place among the fetches in flight and for room in `budget`; then
+    /// the deadline runs.
     ///
     /// # Errors
     /// [`FetchError`]; its [`FetchError::kind`] is the dead letter it makes.

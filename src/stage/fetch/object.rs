@@ -54,7 +54,8 @@ impl Buckets {
         let timeout = Duration::from_millis(config.timeout_ms);
         Ok(Buckets {
             options: stores.clone(),
-            // The library knows which answers of which store are transient, so it repeats; the deadline is kept outside.
+            // The library knows which answers of which store are transient, so it repeats; the
+            // deadline is kept outside.
             retry: RetryConfig {
                 backoff: BackoffConfig {
                     init_backoff: Duration::from_millis(config.retry_delay_ms.max(1)),

@@ -21,8 +21,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// A batch with the model that it runs on.
 pub(super) type Job = Ready<Arc<Tagger>, Waiting>;
 
-/// The queue behind a lock. Whoever brings something does at once what follows from it, so that nobody has to be woken for it; a thread
-/// is needed only for batches whose time is up.
+/// The queue behind a lock. Whoever brings something does at once what follows from it, so that
+/// nobody has to be woken for it; a thread is needed only for batches whose time is up.
 pub(super) struct Intake {
     state: Mutex<State>,
     /// A batch's time is up before the clock's thread looks again, or everything ends.
@@ -47,7 +47,8 @@ struct Claim {
     reply: oneshot::Sender<Slot>,
 }
 
-/// The engine, if it was held for a moment. To be dropped after the lock is open again: the last one stops everything, under the lock.
+/// The engine, if it was held for a moment. To be dropped after the lock is open again: the last
+/// one stops everything, under the lock.
 type Held = Option<Arc<Shared>>;
 
 impl Intake {
@@ -162,7 +163,8 @@ impl Intake {
         self.sooner.notify_one();
     }
 
-    /// Nothing that runs under this lock panics but for a fault in the queue itself; then nobody may go on with it.
+    /// Nothing that runs under this lock panics but for a fault in the queue itself; then nobody
+    /// may go on with it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("the queue is whole")
     }
@@ -207,7 +209,8 @@ impl State {
         self.queue.expire(now);
         let held = self.lend(now);
         while let Some(ready) = self.queue.pop() {
-            // Without workers the images see that nobody answers, and so does whoever claims: all of them have panicked.
+            // Without workers the images see that nobody answers, and so does whoever claims: all
+            // of them have panicked.
             if self
                 .jobs
                 .as_ref()

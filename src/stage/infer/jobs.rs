@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-/// A queue whose next job goes to the worker that ran last of those that wait: its memory is nearest. A channel behind a lock would
-/// go round all workers, and wake two of them for every job.
+/// A queue whose next job goes to the worker that ran last of those that wait: its memory is
+/// nearest. A channel behind a lock would go round all workers, and wake two of them for every job.
 pub(super) struct Jobs<T> {
     state: Mutex<State<T>>,
     /// One for each worker.

@@ -1,9 +1,10 @@
-//! The engine: images in, [`Inference`]s out, in batches, on as many workers as the device wants, with the model exchanged
-//! between batches.
+//! The engine: images in, [`Inference`]s out, in batches, on as many workers as the device wants,
+//! with the model exchanged between batches.
 //!
-//! The queue stands behind a lock; workers take complete batches from it. A [`Slot`] is a place in the batch that is being
-//! filled: claim it just before decoding, decode into it, then [`Slot::infer`] it. While a worker runs one batch the next is
-//! filled, so the device does not wait.
+//! The queue stands behind a lock; workers take complete batches from it. A [`Slot`] is a place in
+//! the batch that is being filled: claim it just before decoding, decode into it, then
+//! [`Slot::infer`] it. While a worker runs one batch the next is filled, so the device does not
+//! wait.
 
 mod intake;
 mod jobs;
@@ -101,7 +102,8 @@ struct Shared {
     retired: Retired<Tagger>,
 }
 
-/// A place in the batch that is being filled. Dropping it without [`Slot::infer`] gives the place back.
+/// A place in the batch that is being filled. Dropping it without [`Slot::infer`] gives the place
+/// back.
 pub struct Slot {
     id: PieceId,
     pixels: Option<PixelBuffer>,
@@ -122,8 +124,8 @@ pub struct Swap {
 }
 
 impl Engine {
-    /// Opens the model on the configured provider, tries it, warms every batch shape and starts the workers. Blocks; region
-    /// features are computed for tags.
+    /// Opens the model on the configured provider, tries it, warms every batch shape and starts the
+    /// workers. Blocks; region features are computed for tags.
     ///
     /// # Errors
     /// [`InferError`] names the library, the provider or the model and what is wrong.
@@ -131,7 +133,8 @@ impl Engine {
         Self::start_with(config, bundle, true)
     }
 
-    /// As [`Engine::start`]; `regions` says whether tags carry region features (they cost a transfer per batch).
+    /// As [`Engine::start`]; `regions` says whether tags carry region features (they cost a
+    /// transfer per batch).
     ///
     /// # Errors
     /// As [`Engine::start`].
@@ -167,8 +170,8 @@ impl Engine {
         Ok(Engine { shared })
     }
 
-    /// Waits for a place in a batch. Claim it just before decoding: a batch runs only when every claimed place in it is
-    /// filled or given back.
+    /// Waits for a place in a batch. Claim it just before decoding: a batch runs only when every
+    /// claimed place in it is filled or given back.
     ///
     /// # Errors
     /// [`InferError::Stopped`] if all workers have panicked.
@@ -194,8 +197,9 @@ impl Engine {
         &self.shared.heartbeats
     }
 
-    /// Exchanges the model between batches: builds, tries and warms the new one beside the old, then new images go to the
-    /// new one and batches that were begun finish on the old one. On an error the old one goes on serving.
+    /// Exchanges the model between batches: builds, tries and warms the new one beside the old,
+    /// then new images go to the new one and batches that were begun finish on the old one. On an
+    /// error the old one goes on serving.
     ///
     /// # Errors
     /// [`InferError::Model`] says why the new model was not taken.
@@ -270,7 +274,8 @@ impl Shared {
 }
 
 impl Slot {
-    /// Exactly one image of the model's input, RGB, row-major; the content is left over from an earlier image.
+    /// Exactly one image of the model's input, RGB, row-major; the content is left over from an
+    /// earlier image.
     pub fn pixels_mut(&mut self) -> &mut [u8] {
         self.pixels
             .as_mut()
@@ -287,8 +292,8 @@ impl Slot {
         &self.model
     }
 
-    /// Tells the upright image's size, so that boxes are fractions of the image and not of the model's input (the same
-    /// thing unless the preprocessing crops).
+    /// Tells the upright image's size, so that boxes are fractions of the image and not of the
+    /// model's input (the same thing unless the preprocessing crops).
     pub fn set_image_size(&mut self, size: ImageSize) {
         self.size = Some((size.width, size.height));
     }
@@ -316,9 +321,10 @@ impl Drop for Slot {
     }
 }
 
-/// Sizes of runs that are warmed. A GPU compiles and plans per shape, so it sees only these and smaller runs are padded. A CPU
-/// runs any size as it is, and what a run of the largest leaves is enough memory for all others; nothing else is remembered
-/// of a shape (the session's builder turns memory patterns off).
+/// Sizes of runs that are warmed. A GPU compiles and plans per shape, so it sees only these and
+/// smaller runs are padded. A CPU runs any size as it is, and what a run of the largest leaves is
+/// enough memory for all others; nothing else is remembered of a shape (the session's builder turns
+/// memory patterns off).
 fn bucket_sizes(device: Device, largest: usize) -> Vec<usize> {
     if !device.is_gpu() {
         return vec![largest];
@@ -330,9 +336,10 @@ fn bucket_sizes(device: Device, largest: usize) -> Vec<usize> {
     sizes
 }
 
-/// Batches on a processor. Every image of a run takes some megabytes of activations in every worker, and from four on small
-/// models run no faster by themselves. What the first run of a batch finds of caches and cores between decoding threads costs it
-/// half a millisecond, which counts where a run takes no more than one or two.
+/// Batches on a processor. Every image of a run takes some megabytes of activations in every
+/// worker, and from four on small models run no faster by themselves. What the first run of a batch
+/// finds of caches and cores between decoding threads costs it half a millisecond, which counts
+/// where a run takes no more than one or two.
 const CPU_BATCH: BatchBounds = BatchBounds {
     run_time: Duration::from_millis(20),
     run_images: 4,
@@ -340,11 +347,13 @@ const CPU_BATCH: BatchBounds = BatchBounds {
     batch_runs: 4,
 };
 
-/// How long a model that was exchanged is kept. Its last batches and the first of the next model are over long before.
+/// How long a model that was exchanged is kept. Its last batches and the first of the next model
+/// are over long before.
 const REST: Duration = Duration::from_secs(1);
 
-/// Images that are decoded ahead for every worker. On a busy processor each hand-over (fetched, decoded, batched) may wait for
-/// a turn of the scheduler, so a worker that ends a small batch must find more than one other.
+/// Images that are decoded ahead for every worker. On a busy processor each hand-over (fetched,
+/// decoded, batched) may wait for a turn of the scheduler, so a worker that ends a small batch must
+/// find more than one other.
 const IMAGES_AHEAD: usize = 4;
 
 fn layout(config: &ModelConfig, tagger: &Tagger) -> Layout {

@@ -4,9 +4,9 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-/// Where models go that were exchanged. The last batches on the old model and the first on the new run at the same time, on
-/// the same workers; unmapping the old sessions' memory and trimming the heaps would make both wait. So it is done by
-/// a thread of its own, a while later.
+/// Where models go that were exchanged. The last batches on the old model and the first on the new
+/// run at the same time, on the same workers; unmapping the old sessions' memory and trimming the
+/// heaps would make both wait. So it is done by a thread of its own, a while later.
 pub(super) struct Retired<T> {
     notes: mpsc::Sender<Note<T>>,
 }
@@ -21,8 +21,9 @@ enum Note<T> {
 const AGAIN: Duration = Duration::from_millis(100);
 
 impl<T: Send + Sync + 'static> Retired<T> {
-    /// Starts the thread. What is retired is kept for `rest` at least and as long as anybody else has it; `gone` is called after
-    /// it was dropped. The thread ends when this is dropped, and what it keeps goes then.
+    /// Starts the thread. What is retired is kept for `rest` at least and as long as anybody else
+    /// has it; `gone` is called after it was dropped. The thread ends when this is dropped, and
+    /// what it keeps goes then.
     pub(super) fn start(rest: Duration, gone: fn()) -> io::Result<Self> {
         let (notes, received) = mpsc::channel();
         thread::Builder::new()
@@ -37,7 +38,8 @@ impl<T: Send + Sync + 'static> Retired<T> {
         let _ = self.notes.send(Note::Keep(model));
     }
 
-    /// Drops what nobody uses any more without further rest, and returns when that is done: for before another model is opened.
+    /// Drops what nobody uses any more without further rest, and returns when that is done: for
+    /// before another model is opened.
     pub(super) fn clear(&self) {
         let (done, cleared) = mpsc::channel();
         if self.notes.send(Note::Clear(done)).is_ok() {

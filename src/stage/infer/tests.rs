@@ -1,4 +1,5 @@
-//! The engine on the tiny model of `tests/fixtures/tiny-model` (its `make.py` says what it computes).
+//! The engine on the tiny model of `tests/fixtures/tiny-model` (its `make.py` says what it
+//! computes).
 
 use super::*;
 use std::path::Path;
@@ -9,8 +10,8 @@ fn fixture() -> Bundle {
     Bundle::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-model")).unwrap()
 }
 
-/// One worker, batches of up to four, and a delay that no test waits out: a batch ends because it is full, or because the
-/// test lets it (with `max_delay_ms` 0).
+/// One worker, batches of up to four, and a delay that no test waits out: a batch ends because it
+/// is full, or because the test lets it (with `max_delay_ms` 0).
 fn config(max_batch: usize, max_delay_ms: u64) -> ModelConfig {
     ModelConfig {
         workers: 1,
@@ -91,7 +92,8 @@ async fn every_run_of_a_batch_answers_its_own_images() {
     let engine = Engine::start(&config(16, NEVER), &fixture()).unwrap();
     let BatchSizes { run, batch } = engine.shared.serving().batch_sizes();
     assert!(batch >= 2 * run, "{batch} images in runs of {run}");
-    // One image less than the batch holds, so that its last run is shorter; one of the second run fails.
+    // One image less than the batch holds, so that its last run is shorter; one of the second run
+    // fails.
     let poison = run + 1;
     let mut results = Vec::new();
     for i in 0..batch {
@@ -264,7 +266,8 @@ async fn many_images_on_many_workers_all_come_back_right() {
     }
 }
 
-/// Every image of every round is answered once, by one of the two models and rightly; whoever was exchanged goes.
+/// Every image of every round is answered once, by one of the two models and rightly; whoever was
+/// exchanged goes.
 #[tokio::test(flavor = "multi_thread")]
 async fn encoders_are_exchanged_while_images_flow_and_old_ones_go() {
     let folder = tempfile::tempdir().unwrap();

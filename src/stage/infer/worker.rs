@@ -57,7 +57,8 @@ pub(super) fn run(jobs: &Worker<Job>, regions: bool, intake: &Intake) {
                 "batch"
             );
         }
-        // Before the buffer is free again. The sessions of a model that was exchanged do not go here: see `retired`.
+        // Before the buffer is free again. The sessions of a model that was exchanged do not go
+        // here: see `retired`.
         drop(tagger);
         intake.recycle(pixels);
     }

@@ -1,7 +1,9 @@
-//! The ledger of one partition: what was read, what is finished, and where the next file ends. No IO, no clock of its own.
+//! The ledger of one partition: what was read, what is finished, and where the next file ends. No
+//! IO, no clock of its own.
 //!
-//! Rows leave inference out of order; the ledger puts them back. Only the contiguous finished beginning can become a file. A
-//! file ends by size, by age (also when the topic is idle), by a change of the columns' layout, or early when memory is short.
+//! Rows leave inference out of order; the ledger puts them back. Only the contiguous finished
+//! beginning can become a file. A file ends by size, by age (also when the topic is idle), by a
+//! change of the columns' layout, or early when memory is short.
 
 use super::budget::Lease;
 use super::sink::producer::{Ack, Outgoing};
@@ -17,8 +19,9 @@ use tokio::time::Instant;
 pub struct CutRules {
     /// At this many bytes of rows.
     pub max_bytes: u64,
-    /// When its first row has waited this long. Counted from the row, not from the message: with a backlog messages wait for the
-    /// model longer than any file may, and every row would end a file.
+    /// When its first row has waited this long. Counted from the row, not from the message: with a
+    /// backlog messages wait for the model longer than any file may, and every row would end a
+    /// file.
     pub max_age: Duration,
 }
 
@@ -116,8 +119,8 @@ impl<R: TableRow> Cut<R> {
     }
 }
 
-/// What the next file would take if it were cut now. Kept up entry by entry: it is asked for whenever anything happens, and a file may
-/// be of a hundred thousand rows.
+/// What the next file would take if it were cut now. Kept up entry by entry: it is asked for
+/// whenever anything happens, and a file may be of a hundred thousand rows.
 #[derive(Debug)]
 struct Extent<L> {
     /// Entries.
@@ -202,8 +205,9 @@ impl<R: TableRow> Ledger<R> {
         self.ready > 0
     }
 
-    /// Takes note of a message that was read. `false` if it is covered already (by a file, or because it was read before): it
-    /// must not be worked on. Offsets may skip: transaction markers and compaction leave holes in a log.
+    /// Takes note of a message that was read. `false` if it is covered already (by a file, or
+    /// because it was read before): it must not be worked on. Offsets may skip: transaction markers
+    /// and compaction leave holes in a log.
     pub fn admit(&mut self, offset: Offset) -> bool {
         if offset < self.next {
             return false;
@@ -236,8 +240,8 @@ impl<R: TableRow> Ledger<R> {
         }
     }
 
-    /// Hands messages for the topics to `send`, in the partition's order, as far as everything before them is finished. What is
-    /// handed out could become a file from `now` on.
+    /// Hands messages for the topics to `send`, in the partition's order, as far as everything
+    /// before them is finished. What is handed out could become a file from `now` on.
     pub fn publish(&mut self, now: Instant, mut send: impl FnMut(Outgoing) -> Ack) {
         while let Some(Entry {
             state: State::Done(done),
@@ -341,7 +345,8 @@ impl<R: TableRow> Ledger<R> {
         Some(cut)
     }
 
-    /// Everything before `to` is committed (by us or by another): what lies before it is dropped, finished or not.
+    /// Everything before `to` is committed (by us or by another): what lies before it is dropped,
+    /// finished or not.
     pub fn advance(&mut self, to: Offset) {
         while self.entries.front().is_some_and(|e| e.offset < to) {
             match self.entries.pop_front().map(|e| e.state) {

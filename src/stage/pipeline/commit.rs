@@ -48,7 +48,8 @@ async fn acknowledged(acks: Vec<Ack>) -> Result<(), LineError> {
 }
 
 impl<R: TableRow> FileJob<R> {
-    /// Order for a range: the acknowledgements of both topics, then the put. The offset commit follows when the caller hears of it.
+    /// Order for a range: the acknowledgements of both topics, then the put. The offset commit
+    /// follows when the caller hears of it.
     pub(super) async fn run(mut self) -> Result<FileDone, LineError> {
         failpoint::pass("predictions.ack.before").await?;
         acknowledged(std::mem::take(&mut self.cut.predictions)).await?;

@@ -102,12 +102,14 @@ pub struct ImageRows<T> {
     /// Bytes of images between fetch and the batch.
     budget: Budget,
     decoders: rayon::ThreadPool,
-    /// Images being fetched or waiting to be decoded: bytes that are ahead of the decoder only take memory.
+    /// Images being fetched or waiting to be decoded: bytes that are ahead of the decoder only take
+    /// memory.
     fetch_places: Semaphore,
     /// The same for what is read from here, where nothing is gained by asking for much at once.
     local_places: Semaphore,
-    /// Four for every decoding thread: a place in a batch is claimed only when it can be filled soon, and when a thread has decoded
-    /// an image the next one is there. With fewer, threads wait for tasks that want the same cores.
+    /// Four for every decoding thread: a place in a batch is claimed only when it can be filled
+    /// soon, and when a thread has decoded an image the next one is there. With fewer, threads wait
+    /// for tasks that want the same cores.
     decode_places: Semaphore,
     settings: ImageSettings,
 }
@@ -162,7 +164,8 @@ impl<T: ImageModel> ImageRows<T> {
         })
     }
 
-    /// Decodes on a decoding thread, straight into the batch; a file that lies in the system's memory is read there too.
+    /// Decodes on a decoding thread, straight into the batch; a file that lies in the system's
+    /// memory is read there too.
     async fn decode(
         &self,
         uri: &str,

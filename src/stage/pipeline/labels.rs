@@ -10,8 +10,8 @@ use tokio::sync::watch;
 /// The labels line's part of the memory budget: label events are small.
 pub const LABELS_BUDGET_MIB: u64 = 32;
 
-/// Runs the labels line. Its consumer group is the images' with `-labels` behind it, and it always starts at the
-/// beginning of its topic: a label says how things are, however long ago it was said.
+/// Runs the labels line. Its consumer group is the images' with `-labels` behind it, and it always
+/// starts at the beginning of its topic: a label says how things are, however long ago it was said.
 ///
 /// # Errors
 /// [`PipelineError`].

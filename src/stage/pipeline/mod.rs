@@ -1,8 +1,10 @@
-//! The pipeline: source, row maker, ledgers and sinks of one table joined into a line, and the lines of a process.
+//! The pipeline: source, row maker, ledgers and sinks of one table joined into a line, and the
+//! lines of a process.
 //!
-//! Memory: half of the budget is for messages and rows (taken when a message is admitted, row included, so that finishing never
-//! waits), half for images between fetch and inference. Images only wait for images, rows are only freed by files, and a file is
-//! cut early when memory is short: nothing waits for what only its own progress could free.
+//! Memory: half of the budget is for messages and rows (taken when a message is admitted, row
+//! included, so that finishing never waits), half for images between fetch and inference. Images
+//! only wait for images, rows are only freed by files, and a file is cut early when memory is
+//! short: nothing waits for what only its own progress could free.
 
 mod commit;
 mod engine_model;

@@ -31,7 +31,8 @@ impl<R: TableRow> Owned<R> {
         self.chain.is_some() && self.ledger.is_empty()
     }
 
-    /// Why a file should be cut now, if it should. `flush`: nothing more is to be read; `last_call`: do not wait for what is in the making.
+    /// Why a file should be cut now, if it should. `flush`: nothing more is to be read;
+    /// `last_call`: do not wait for what is in the making.
     pub(super) fn due(&self, now: Instant, flush: bool, last_call: bool) -> Option<CutReason> {
         self.chain.as_ref()?;
         let flushed = flush && self.ledger.has_ready() && (last_call || self.ledger.making() == 0);

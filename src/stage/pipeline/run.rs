@@ -77,8 +77,8 @@ pub enum SkipTo {
     At(Offset),
 }
 
-/// An operator's order to end a chain and go on elsewhere. Names the chain's end, so that it cannot hit another than the one that
-/// was meant, and does nothing when it is given again.
+/// An operator's order to end a chain and go on elsewhere. Names the chain's end, so that it cannot
+/// hit another than the one that was meant, and does nothing when it is given again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skip {
     /// The partition.
@@ -148,7 +148,8 @@ impl Skip {
 /// What a run is told beside the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct RunOptions {
-    /// End when everything that was there at the start is in files, whichever member of the group wrote them.
+    /// End when everything that was there at the start is in files, whichever member of the group
+    /// wrote them.
     pub until_drained: bool,
     /// Chains to end before reading.
     pub skips: Vec<Skip>,
@@ -217,7 +218,8 @@ impl<'a> Shared<'a> {
         })
     }
 
-    /// Runs one line: checks the topic, ends the chains that it was told to end, reads until told to stop.
+    /// Runs one line: checks the topic, ends the chains that it was told to end, reads until told
+    /// to stop.
     ///
     /// # Errors
     /// [`PipelineError`].
@@ -270,7 +272,8 @@ impl<'a> Shared<'a> {
                 let broker = Arc::clone(&asked);
                 async move {
                     let identity = tokio::task::spawn_blocking(move || broker.identity()).await;
-                    // Who does not answer now is asked again; the consumer knows by itself that the brokers are gone.
+                    // Who does not answer now is asked again; the consumer knows by itself that the
+                    // brokers are gone.
                     identity.ok()?.ok()
                 }
             },
@@ -421,7 +424,8 @@ pub async fn run<T: ImageModel>(
     }
 }
 
-/// Tries the store every so often, for `/health/readyz`: a put of what is there already, which needs all that a file's put needs.
+/// Tries the store every so often, for `/health/readyz`: a put of what is there already, which
+/// needs all that a file's put needs.
 async fn watch_store(store: &TableStore, every: Duration, vitals: &Vitals) -> Infallible {
     loop {
         let tried = tokio::time::timeout(STORE_ANSWER, store.prove_conditional_put()).await;

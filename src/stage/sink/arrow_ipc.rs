@@ -1,4 +1,5 @@
-//! Arrow IPC files: the second format of the same sink, zstd-compressed, for readers that map files into memory.
+//! Arrow IPC files: the second format of the same sink, zstd-compressed, for readers that map files
+//! into memory.
 
 use super::table::TableRow;
 use arrow::error::ArrowError;

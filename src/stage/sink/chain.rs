@@ -1,9 +1,10 @@
 //! The chain of files of one partition: the decisions of exactly-once, without any IO.
 //!
-//! A file holds a half-open range of offsets and its name depends on the range's *start* only. A start is always the origin
-//! or the end of a file that exists, files never change, and each start can be put once. So the files of an epoch form one
-//! chain without overlap or gap, whoever wrote them and however late. The model checker in `chain_model.rs` walks every
-//! interleaving of two writers with lost answers and crashes.
+//! A file holds a half-open range of offsets and its name depends on the range's *start* only. A
+//! start is always the origin or the end of a file that exists, files never change, and each start
+//! can be put once. So the files of an epoch form one chain without overlap or gap, whoever wrote
+//! them and however late. The model checker in `chain_model.rs` walks every interleaving of two
+//! writers with lost answers and crashes.
 
 use serde::{Deserialize, Serialize};
 use tagstream_core::events::{Offset, OffsetRange};
@@ -14,7 +15,8 @@ use tagstream_core::storage::names::Epoch;
 #[serde(transparent)]
 pub struct WriterId(pub String);
 
-/// The end of a chain for good: the file that carries it has no rows, and the next epoch goes on at `origin`.
+/// The end of a chain for good: the file that carries it has no rows, and the next epoch goes on at
+/// `origin`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Seal {
     /// First offset of the next epoch.
@@ -37,7 +39,8 @@ pub enum SealReason {
     AcceptedGap,
 }
 
-/// Which topic of which cluster a chain belongs to. What the broker does not tell is `None` and is not compared.
+/// Which topic of which cluster a chain belongs to. What the broker does not tell is `None` and is
+/// not compared.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct TopicIdentity {
     /// The cluster's id.
@@ -106,7 +109,8 @@ pub enum Step {
     Landed,
     /// Put the same bytes again.
     Repeat,
-    /// Another writer was first. The chain has moved to the winner's end; rows before it are covered and must be dropped.
+    /// Another writer was first. The chain has moved to the winner's end; rows before it are
+    /// covered and must be dropped.
     Covered {
         /// The winner's end.
         to: Offset,

@@ -1,10 +1,12 @@
-//! Every interleaving of two and three writers over one partition, with lost answers, late puts, crashes, zombies and committed
-//! offsets that lie, checked by a model checker. Then each rule of the protocol is broken in turn, and the same checker must
-//! find out: a rule whose loss nobody notices would be none.
+//! Every interleaving of two and three writers over one partition, with lost answers, late puts,
+//! crashes, zombies and committed offsets that lie, checked by a model checker. Then each rule of
+//! the protocol is broken in turn, and the same checker must find out: a rule whose loss nobody
+//! notices would be none.
 //!
-//! The store is a set of named files, put if absent. A writer puts the origin that it sees (or takes the one that is there), follows
-//! the chain to its end (resume), proposes a file of one or two offsets, puts it, and gets the answer, loses it, or dies; a put may
-//! also land long after its sender died. A writer that does not know that it was replaced (a zombie) is one that goes on.
+//! The store is a set of named files, put if absent. A writer puts the origin that it sees (or
+//! takes the one that is there), follows the chain to its end (resume), proposes a file of one or
+//! two offsets, puts it, and gets the answer, loses it, or dies; a put may also land long after its
+//! sender died. A writer that does not know that it was replaced (a zombie) is one that goes on.
 
 #[path = "../../../tests/common/invariants.rs"]
 mod invariants;
@@ -29,7 +31,8 @@ enum Broken {
     LoserKeepsItsRows,
     /// A put without an answer counts as done.
     NoAnswerIsTaken,
-    /// A file under our writer's name is taken for ours whatever it holds, and names come back in another life.
+    /// A file under our writer's name is taken for ours whatever it holds, and names come back in
+    /// another life.
     WriterNamesComeBack,
     /// Each first owner starts where it sees the log begin; nobody writes it down.
     NoOrigin,
@@ -59,8 +62,9 @@ struct State {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Action {
-    /// The writer is given the partition; it sees the log begin at the second number, and the group's committed offset says that
-    /// the file from the third ends at the fourth, which may be a lie.
+    /// The writer is given the partition; it sees the log begin at the second number, and the
+    /// group's committed offset says that the file from the third ends at the fourth, which may be
+    /// a lie.
     Resume(usize, i64, Option<(i64, i64)>),
     /// Offsets skipped, offsets held.
     Propose(usize, i64, i64),

@@ -7,7 +7,8 @@ use tagstream_core::events::{DeadLetterKind, header};
 
 /// Longest explanation kept, bytes.
 const MAX_REASON: usize = 1000;
-/// Largest message: librdkafka's and the brokers' default. An original that fills it leaves no room for the reason.
+/// Largest message: librdkafka's and the brokers' default. An original that fills it leaves no room
+/// for the reason.
 const MAX_MESSAGE: usize = 1_000_000;
 /// What the added headers and the framing may take.
 const ROOM: usize = 4_096;
@@ -44,7 +45,8 @@ pub fn message(
     let mut payload = message.payload.clone();
     let length = payload.as_ref().map_or(0, |p| p.len());
     if message.bytes() as usize + ROOM > MAX_MESSAGE {
-        // Better a dead letter without its value than a stage that stops at it for ever; the source says where the value is.
+        // Better a dead letter without its value than a stage that stops at it for ever; the source
+        // says where the value is.
         payload = None;
         headers.push((VALUE_OMITTED.into(), text(length.to_string())));
     }

@@ -19,12 +19,14 @@ use tagstream_core::storage::names::{Epoch, Folder};
 use tagstream_core::storage::store::{Put, StoreError, TableStore};
 use tokio::time::Instant;
 
-/// How long a failing store is tried again before the stage gives up (and is started again by whoever watches it).
+/// How long a failing store is tried again before the stage gives up (and is started again by
+/// whoever watches it).
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Ends the right to put: killed when the partition is taken away. Clones share it.
 ///
-/// The chain alone keeps files disjoint, whatever a late writer does; the fence only saves it the attempt.
+/// The chain alone keeps files disjoint, whatever a late writer does; the fence only saves it the
+/// attempt.
 #[derive(Debug, Clone, Default)]
 pub struct Fence(Arc<AtomicBool>);
 
@@ -211,7 +213,8 @@ impl<R: TableRow> FileSink<R> {
         }
     }
 
-    /// Where the files of `partition` end now; `None` if there is no chain yet, or one that was ended and not begun anew. Writes nothing.
+    /// Where the files of `partition` end now; `None` if there is no chain yet, or one that was
+    /// ended and not begun anew. Writes nothing.
     ///
     /// # Errors
     /// [`ResumeError`].
@@ -224,7 +227,8 @@ impl<R: TableRow> FileSink<R> {
         self.walk(partition, &nobody).reached(log).await
     }
 
-    /// Encodes the file that continues `chain` with `range`. Takes the processor for a while: call it where blocking is allowed.
+    /// Encodes the file that continues `chain` with `range`. Takes the processor for a while: call
+    /// it where blocking is allowed.
     ///
     /// # Errors
     /// [`SinkError`].
@@ -287,7 +291,8 @@ impl<R: TableRow> FileSink<R> {
     /// Puts `file` until the store has decided, and moves `chain` accordingly.
     ///
     /// # Errors
-    /// [`SinkError`] if the store fails for good or for too long, or somebody meddled with the folder.
+    /// [`SinkError`] if the store fails for good or for too long, or somebody meddled with the
+    /// folder.
     pub async fn commit(
         &self,
         partition: &PartitionId,
@@ -366,8 +371,8 @@ impl<R: TableRow> FileSink<R> {
         }
     }
 
-    /// Ends the chain of `partition` that ends at `expected_end`, so that the next epoch goes on at `seal.origin`, whoever still writes.
-    /// Does nothing if that chain was ended before.
+    /// Ends the chain of `partition` that ends at `expected_end`, so that the next epoch goes on at
+    /// `seal.origin`, whoever still writes. Does nothing if that chain was ended before.
     ///
     /// # Errors
     /// [`RepairError`] if the chain ends elsewhere, or the store fails.

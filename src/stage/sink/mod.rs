@@ -1,4 +1,5 @@
-//! Where rows and messages go: the exactly-once file sink, the predictions topic, the dead-letter topic.
+//! Where rows and messages go: the exactly-once file sink, the predictions topic, the dead-letter
+//! topic.
 
 pub mod arrow_ipc;
 pub mod chain;

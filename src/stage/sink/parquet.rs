@@ -1,4 +1,5 @@
-//! Apache Parquet: vectors without dictionary and statistics, byte-stream-split and zstd; row groups by bytes.
+//! Apache Parquet: vectors without dictionary and statistics, byte-stream-split and zstd; row
+//! groups by bytes.
 
 use super::table::TableRow;
 use parquet::arrow::ArrowWriter;

@@ -1,4 +1,5 @@
-//! The predictions table: a row for each image that was tagged. `schemas/predictions.table.json` states the same columns.
+//! The predictions table: a row for each image that was tagged. `schemas/predictions.table.json`
+//! states the same columns.
 
 use super::table::TableRow;
 use arrow::array::{

@@ -1,4 +1,5 @@
-//! The predictions topic: what a row says, as JSON, keyed by image; at least once, each with the key that makes duplicates recognisable.
+//! The predictions topic: what a row says, as JSON, keyed by image; at least once, each with the
+//! key that makes duplicates recognisable.
 
 use super::predictions::PredictionRow;
 use super::producer::Outgoing;

@@ -1,4 +1,5 @@
-//! One idempotent producer for both topics: messages leave in the order given, each with an acknowledgement that can be awaited.
+//! One idempotent producer for both topics: messages leave in the order given, each with an
+//! acknowledgement that can be awaited.
 
 use bytes::Bytes;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -118,8 +119,8 @@ impl Topics for KafkaTopics {
     }
 }
 
-/// Gives messages to librdkafka, in order; waits where its queue is full. Memory is bounded by the leases of the rows that wait for
-/// the acknowledgements.
+/// Gives messages to librdkafka, in order; waits where its queue is full. Memory is bounded by the
+/// leases of the rows that wait for the acknowledgements.
 async fn forward(
     producer: ThreadedProducer<Context>,
     mut messages: mpsc::UnboundedReceiver<(Outgoing, Answer)>,

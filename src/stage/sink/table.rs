@@ -8,7 +8,8 @@ use tagstream_core::events::Offset;
 
 /// A row of a table that the exactly-once file sink can write.
 pub trait TableRow: Send + Sync + Sized + 'static {
-    /// What decides the columns' types (vector lengths, category names). Rows of one file share one layout.
+    /// What decides the columns' types (vector lengths, category names). Rows of one file share one
+    /// layout.
     type Layout: PartialEq + Send + Sync + 'static;
 
     /// Version of the table's columns; stands in every footer.

@@ -296,7 +296,8 @@ impl Walk<'_> {
         })
     }
 
-    /// Where the newest chain ends now; `None` if there is none, or it was ended for good and the next is not begun. Puts nothing.
+    /// Where the newest chain ends now; `None` if there is none, or it was ended for good and the
+    /// next is not begun. Puts nothing.
     ///
     /// # Errors
     /// [`ResumeError`].
@@ -384,8 +385,9 @@ impl Walk<'_> {
         Ok(read_facts(self.store, &path, self.format).await?)
     }
 
-    /// Follows the chain of `origin` to its last file. The committed offset saves listing the whole folder if it is the end of the
-    /// file that it names. Also says whether the committed offset is one that the chain explains.
+    /// Follows the chain of `origin` to its last file. The committed offset saves listing the whole
+    /// folder if it is the end of the file that it names. Also says whether the committed offset is
+    /// one that the chain explains.
     async fn follow(
         &self,
         origin: &Origin,
@@ -418,7 +420,8 @@ impl Walk<'_> {
         };
         let explained = log.committed.as_ref().is_none_or(|committed| {
             let offset = committed.offset;
-            // Committed by a writer of an earlier chain, or before this chain began: says nothing about it.
+            // Committed by a writer of an earlier chain, or before this chain began: says nothing
+            // about it.
             committed.hint.is_some_and(|hint| hint.epoch < epoch)
                 || origin.group_offset == Some(offset)
                 || starts.contains(&offset)

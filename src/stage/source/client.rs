@@ -24,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// By then every broker knows of a topic that was created before the question.
 const SPREAD: Duration = Duration::from_secs(5);
 
-/// What consumer and producer share: the brokers, then the properties of the configuration as they are.
+/// What consumer and producer share: the brokers, then the properties of the configuration as they
+/// are.
 pub fn client_config(kafka: &KafkaConfig) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
@@ -44,8 +45,8 @@ pub trait Logs: Send + Sync + 'static {
     /// [`SourceError::Unreachable`] if it says nothing.
     fn facts(&self, partition: &PartitionId) -> Result<LogFacts, SourceError>;
 
-    /// Whether a message lies in `range` of `partition`. Its end may be transaction markers, or compaction may have emptied it.
-    /// Blocks.
+    /// Whether a message lies in `range` of `partition`. Its end may be transaction markers, or
+    /// compaction may have emptied it. Blocks.
     ///
     /// # Errors
     /// [`SourceError::Unreachable`] if the log is silent.
@@ -56,7 +57,8 @@ pub trait Logs: Send + Sync + 'static {
     ) -> Result<bool, SourceError>;
 }
 
-/// A client that reads nothing, for questions about one topic. Its own connection: the polling thread is not kept waiting.
+/// A client that reads nothing, for questions about one topic. Its own connection: the polling
+/// thread is not kept waiting.
 pub struct Broker {
     consumer: BaseConsumer,
     brokers: String,
@@ -103,16 +105,19 @@ impl Broker {
         Ok(partitions.into_iter().map(named).collect())
     }
 
-    /// Topic ids are asked of the controller; where none is named (the embedded broker) the question would only time out.
+    /// Topic ids are asked of the controller; where none is named (the embedded broker) the
+    /// question would only time out.
     fn has_controller(&self) -> Result<bool, SourceError> {
         let metadata = patiently(|| self.consumer.fetch_metadata(Some(&self.topic), ANSWER))
             .map_err(|e| self.unreachable(e))?;
-        // SAFETY: the client lives as long as the borrow; the call only reads what the metadata brought.
+        // SAFETY: the client lives as long as the borrow; the call only reads what the metadata
+        // brought.
         let controller = unsafe { rd_kafka_controllerid(self.consumer.client().native_ptr(), 0) };
         Ok(metadata.brokers().iter().any(|b| b.id() == controller))
     }
 
-    /// The topic's id; `None` only where ids are not known, never because an answer was lost: what is `None` is not compared.
+    /// The topic's id; `None` only where ids are not known, never because an answer was lost: what
+    /// is `None` is not compared.
     fn topic_id(&self) -> Result<Option<String>, SourceError> {
         let started = Instant::now();
         loop {
@@ -150,8 +155,9 @@ impl Broker {
     }
 }
 
-/// Ends when the topic is no longer the one that it was when first asked. A consumer whose topic was created again may get neither
-/// messages nor an error (its knowledge of the leaders is newer than the new topic's), and would be silent for ever.
+/// Ends when the topic is no longer the one that it was when first asked. A consumer whose topic
+/// was created again may get neither messages nor an error (its knowledge of the leaders is newer
+/// than the new topic's), and would be silent for ever.
 pub async fn recreated<A>(ask: impl Fn() -> A, every: Duration)
 where
     A: Future<Output = Option<TopicIdentity>>,
@@ -213,7 +219,8 @@ impl Logs for Broker {
             match self.consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => break Ok(message.offset() < range.end.0),
                 Some(Err(KafkaError::PartitionEOF(_))) => break Ok(false),
-                // Retention took the beginning: whoever owns the partition must be told by a person how to go on.
+                // Retention took the beginning: whoever owns the partition must be told by a person
+                // how to go on.
                 Some(Err(error))
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) =>
                 {
@@ -232,7 +239,8 @@ impl Logs for Broker {
     }
 }
 
-/// Checks that `topics` can be written to: they are there, or the brokers create what a producer asks for. Blocks.
+/// Checks that `topics` can be written to: they are there, or the brokers create what a producer
+/// asks for. Blocks.
 ///
 /// # Errors
 /// [`SourceError::NoTopic`] names the first that is missing.
@@ -248,7 +256,8 @@ pub fn require_topics(kafka: &KafkaConfig, topics: &[Arc<str>]) -> Result<(), So
 
 /// The partitions of `topic`, never empty. Blocks.
 ///
-/// A broker may not know of a topic that another has created a moment ago, nor its leaders, so the question is put again for a while.
+/// A broker may not know of a topic that another has created a moment ago, nor its leaders, so the
+/// question is put again for a while.
 fn partitions_of<C: ClientContext>(
     client: &Client<C>,
     brokers: &str,

@@ -1,4 +1,5 @@
-//! What librdkafka calls back: assignments, revocations, commits, statistics. All of it on the polling thread.
+//! What librdkafka calls back: assignments, revocations, commits, statistics. All of it on the
+//! polling thread.
 
 use super::{Generation, OffsetCommit, SourceError, SourceEvent};
 use rdkafka::consumer::{
@@ -43,7 +44,8 @@ impl Pulse {
             .store(chrono::Utc::now().timestamp_millis(), Ordering::Relaxed);
     }
 
-    /// The thread waits for the stage's answer, as it must: until it moves again, its stillness is the stage's, who has a pulse of its own.
+    /// The thread waits for the stage's answer, as it must: until it moves again, its stillness is
+    /// the stage's, who has a pulse of its own.
     fn waits_for_the_stage(&self) {
         self.0.store(i64::MAX, Ordering::Relaxed);
     }
@@ -83,7 +85,8 @@ impl Context {
         };
         self.events.send(event).map_err(|_| gone())?;
         self.pulse.waits_for_the_stage();
-        // Heartbeats go on in librdkafka's own thread meanwhile; `answer_within` lies below max.poll.interval.ms.
+        // Heartbeats go on in librdkafka's own thread meanwhile; `answer_within` lies below
+        // max.poll.interval.ms.
         let starts = match starts.recv_timeout(self.answer_within) {
             Ok(starts) => starts,
             Err(RecvTimeoutError::Timeout) => return Err(gone()),
@@ -210,7 +213,8 @@ impl ConsumerContext for Context {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 if !closing && let Err(error) = self.assign(list) {
                     self.fail(error);
-                    // Nothing may be read from where nobody said: the partitions are taken, paused for ever, and the thread ends.
+                    // Nothing may be read from where nobody said: the partitions are taken, paused
+                    // for ever, and the thread ends.
                     let _ = list.set_all_offsets(KafkaOffset::End);
                 }
                 if cooperative {

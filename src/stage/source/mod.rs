@@ -1,9 +1,11 @@
-//! The source: a librdkafka consumer polled on a thread of its own, which never waits for inference or a sink.
+//! The source: a librdkafka consumer polled on a thread of its own, which never waits for inference
+//! or a sink.
 //!
-//! Start positions come from the files, not from Kafka: the assign callback asks the stage where each partition's chain ends and
-//! sets that. On a revoke the stage finishes what it can, its commit is sent, and only then the partition is given up. Memory
-//! is bounded by admission: a message goes on only with a lease on the budget; if none is free for a second, partitions are paused
-//! (and the consumer is polled on, so that the group keeps us).
+//! Start positions come from the files, not from Kafka: the assign callback asks the stage where
+//! each partition's chain ends and sets that. On a revoke the stage finishes what it can, its
+//! commit is sent, and only then the partition is given up. Memory is bounded by admission: a
+//! message goes on only with a lease on the budget; if none is free for a second, partitions are
+//! paused (and the consumer is polled on, so that the group keeps us).
 
 mod client;
 mod context;
@@ -52,7 +54,8 @@ impl SourceMessage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);
 
-/// The right to have a message in the making: bytes for it and its row, and one of a bounded number of places.
+/// The right to have a message in the making: bytes for it and its row, and one of a bounded number
+/// of places.
 #[derive(Debug, Clone)]
 pub struct Admission {
     budget: Budget,
@@ -70,7 +73,8 @@ pub enum Short {
 }
 
 impl Admission {
-    /// Admits as many as `budget` holds, at most `places` at once in the making; each takes `row_bytes` beside its own.
+    /// Admits as many as `budget` holds, at most `places` at once in the making; each takes
+    /// `row_bytes` beside its own.
     pub fn new(budget: Budget, places: usize, row_bytes: u64) -> Self {
         Admission {
             budget,
@@ -109,7 +113,8 @@ pub struct OffsetCommit {
 /// What the source tells the stage.
 #[derive(Debug)]
 pub enum SourceEvent {
-    /// Partitions were assigned. The consumer waits for the offsets to start from; dropping `reply` ends it.
+    /// Partitions were assigned. The consumer waits for the offsets to start from; dropping `reply`
+    /// ends it.
     Assigned {
         /// The assignment.
         generation: Generation,

@@ -22,15 +22,18 @@ use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::failpoint;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// What librdkafka may have fetched ahead when it stops asking, KiB; a configuration can say otherwise.
+/// What librdkafka may have fetched ahead when it stops asking, KiB; a configuration can say
+/// otherwise.
 const PREFETCH_KIB: u32 = 8 << 10;
-/// What one answer of a broker may bring, KiB, if more than one message; a configuration can say otherwise.
+/// What one answer of a broker may bring, KiB, if more than one message; a configuration can say
+/// otherwise.
 const ANSWER_KIB: u32 = 4 << 10;
 /// Longest wait for a message.
 const POLL: Duration = Duration::from_millis(50);
 /// Wait between two attempts to admit a message.
 const ADMIT: Duration = Duration::from_millis(2);
-/// Back-pressure shorter than this does not pause partitions: a pause throws away what was fetched ahead.
+/// Back-pressure shorter than this does not pause partitions: a pause throws away what was fetched
+/// ahead.
 const PAUSE_AFTER: Duration = Duration::from_secs(1);
 /// How often the stage is told that memory is short.
 const TELL_SHORT: Duration = Duration::from_millis(50);
@@ -102,7 +105,8 @@ impl Source {
             config
                 .set("partition.assignment.strategy", "cooperative-sticky")
                 .set("session.timeout.ms", kafka.session_timeout_ms.to_string())
-                // Heartbeats go on while an assignment is answered: several must fit into a session.
+                // Heartbeats go on while an assignment is answered: several must fit into a
+                // session.
                 .set(
                     "heartbeat.interval.ms",
                     (kafka.session_timeout_ms / 4).clamp(1, 3_000).to_string(),

@@ -1,4 +1,5 @@
-//! The topic's id: what tells a topic from one of the same name created later. librdkafka knows it, its Rust wrapper does not ask.
+//! The topic's id: what tells a topic from one of the same name created later. librdkafka knows it,
+//! its Rust wrapper does not ask.
 
 use rdkafka::bindings as rd;
 use std::ffi::{CStr, CString};
@@ -19,8 +20,8 @@ pub(super) unsafe fn topic_id(
 ) -> Result<Option<String>, NoAnswer> {
     let name = CString::new(topic).map_err(|_| NoAnswer)?;
     let milliseconds = timeout.as_millis().min(i32::MAX as u128) as i32;
-    // SAFETY: `client` is live (the caller's promise); every object made here is destroyed below, after its last use; what an
-    // event owns is only read before the event is destroyed.
+    // SAFETY: `client` is live (the caller's promise); every object made here is destroyed below,
+    // after its last use; what an event owns is only read before the event is destroyed.
     unsafe {
         let queue = rd::rd_kafka_queue_new(client);
         let options = rd::rd_kafka_AdminOptions_new(
@@ -56,7 +57,8 @@ pub(super) unsafe fn topic_id(
 /// # Safety
 /// `event` must be a live event.
 unsafe fn described_id(event: *mut rd::rd_kafka_event_t) -> Option<Option<String>> {
-    // SAFETY: `event` is live; the result, the descriptions and the strings belong to it and are copied before it is destroyed.
+    // SAFETY: `event` is live; the result, the descriptions and the strings belong to it and are
+    // copied before it is destroyed.
     unsafe {
         let result = rd::rd_kafka_event_DescribeTopics_result(event);
         if result.is_null() {

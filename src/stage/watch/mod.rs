@@ -1,5 +1,6 @@
-//! The stage follows the registry: when the pointer moves, the new version is fetched, verified, tried and swapped in
-//! between two batches. What cannot serve is refused, logged and counted, and the old model goes on.
+//! The stage follows the registry: when the pointer moves, the new version is fetched, verified,
+//! tried and swapped in between two batches. What cannot serve is refused, logged and counted, and
+//! the old model goes on.
 
 use super::infer::{Engine, InferError, Swap};
 use std::time::Duration;
@@ -77,7 +78,8 @@ impl<E: Swappable> Watch<E> {
         }
     }
 
-    /// Looks every `interval`, for ever. Dropping the future ends it; a swap that has begun ends by itself.
+    /// Looks every `interval`, for ever. Dropping the future ends it; a swap that has begun ends by
+    /// itself.
     pub async fn run(mut self, interval: Duration) {
         let mut reachable = true;
         loop {

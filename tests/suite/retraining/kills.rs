@@ -7,8 +7,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Instant;
 use tagstream_model::registry::Action;
 
-/// Whatever the moment: the registry is whole, one version serves, nothing that was decided is forgotten, and the next run
-/// finishes the work. 20 kills, or as many as `TAGSTREAM_TEST_KILLS` says.
+/// Whatever the moment: the registry is whole, one version serves, nothing that was decided is
+/// forgotten, and the next run finishes the work. 20 kills, or as many as `TAGSTREAM_TEST_KILLS`
+/// says.
 #[test]
 fn a_killed_run_leaves_a_whole_registry_and_is_finished_by_the_next() {
     let kills: u64 = match std::env::var("TAGSTREAM_TEST_KILLS") {
@@ -56,7 +57,8 @@ fn a_killed_run_leaves_a_whole_registry_and_is_finished_by_the_next() {
     assert!(matches!(code, Some(0 | 3 | 99)), "{}", world.log());
     world.assert_whole();
     let history = world.history();
-    // Every batch of labels was decided on exactly once, by one registered version each (and the first model).
+    // Every batch of labels was decided on exactly once, by one registered version each (and the
+    // first model).
     assert_eq!(history.len() as u64, labelled + 1, "{history:#?}");
     assert_eq!(world.versions() as u64, labelled + 1);
     let mut runs: Vec<_> = history.iter().filter_map(|e| e.run.clone()).collect();
@@ -66,8 +68,8 @@ fn a_killed_run_leaves_a_whole_registry_and_is_finished_by_the_next() {
     assert_eq!(history[0].action, Action::Promoted);
 }
 
-/// The version is registered, its decision is not: the labels are not taken for decided ones, and the next run decides on the same
-/// version.
+/// The version is registered, its decision is not: the labels are not taken for decided ones, and
+/// the next run decides on the same version.
 #[test]
 fn a_run_killed_between_its_version_and_its_decision_is_finished_by_the_next() {
     let mut world = World::new(

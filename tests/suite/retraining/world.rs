@@ -38,7 +38,8 @@ pub(super) struct World {
 }
 
 impl World {
-    /// A world with `images` pictures, none of them labelled yet; `train` are lines of the `[train]` section.
+    /// A world with `images` pictures, none of them labelled yet; `train` are lines of the
+    /// `[train]` section.
     pub(super) fn new(images: u64, words: Words, train: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().to_path_buf();
@@ -91,8 +92,8 @@ impl World {
         self.folder.path().join(name)
     }
 
-    /// Labels the images, two thirds of all entries, in a file of the label table of their own. `tell` says whether the
-    /// labeller says that picture `i` shows a category.
+    /// Labels the images, two thirds of all entries, in a file of the label table of their own.
+    /// `tell` says whether the labeller says that picture `i` shows a category.
     pub(super) fn label(
         &mut self,
         images: impl Iterator<Item = u64>,

@@ -1,8 +1,9 @@
 //! The stage's configuration: a TOML file, then `TAGSTREAM_*` environment variables, then flags.
 //!
-//! Section structs live here; every key stands, commented with its default, in `configs/stage.toml` (a test proves it).
-//! An environment variable names a key by its path: `TAGSTREAM_FETCH__TIMEOUT_MS=2000` sets `fetch.timeout_ms`.
-//! `StageConfig::load` stands beside the retraining job's, in `src/environment.rs`: both are given one environment.
+//! Section structs live here; every key stands, commented with its default, in `configs/stage.toml`
+//! (a test proves it). An environment variable names a key by its path:
+//! `TAGSTREAM_FETCH__TIMEOUT_MS=2000` sets `fetch.timeout_ms`. `StageConfig::load` stands beside
+//! the retraining job's, in `src/environment.rs`: both are given one environment.
 
 mod reference;
 
@@ -134,7 +135,8 @@ section! {
         group_id: String = "tagstream".into(),
         /// Consumer: silence after which the broker gives our partitions to others.
         session_timeout_ms: u64 = 45_000,
-        /// Consumer: time between polls after which librdkafka leaves the group. Being left is fatal.
+        /// Consumer: time between polls after which librdkafka leaves the group. Being left is
+        /// fatal.
         max_poll_interval_ms: u64 = 300_000,
         /// Producer: time after which an unacknowledged message is a failure.
         message_timeout_ms: u64 = 120_000,
@@ -168,7 +170,8 @@ pub enum StartAt {
 section! {
     /// The bound on memory.
     MemoryConfig {
-        /// Bytes of messages, images and rows in flight, all partitions together, MiB. Reading pauses at this bound.
+        /// Bytes of messages, images and rows in flight, all partitions together, MiB. Reading
+        /// pauses at this bound.
         budget_mib: u64 = 512,
     }
 }
@@ -176,7 +179,8 @@ section! {
 section! {
     /// How images are fetched, and from where they may be.
     FetchConfig {
-        /// Images being fetched, or fetched and waiting to be decoded; of local files at most three a decoding thread.
+        /// Images being fetched, or fetched and waiting to be decoded; of local files at most three
+        /// a decoding thread.
         concurrency: usize = 64,
         /// Deadline of one image, retries included; after it the message is a dead letter.
         timeout_ms: u64 = 10_000,
@@ -196,7 +200,8 @@ section! {
         allow_hosts: Vec<String> = Vec::new(),
         /// Folders that `file` URIs may lie in; empty: none.
         allow_path_prefixes: Vec<String> = Vec::new(),
-        /// Whether private, loopback, link-local and other special addresses may be fetched from by http(s): all of them.
+        /// Whether private, loopback, link-local and other special addresses may be fetched from by
+        /// http(s): all of them.
         allow_private_addresses: bool = false,
         /// Networks that http(s) may fetch from although they are not public, as `10.20.0.0/16`.
         allow_networks: Vec<String> = Vec::new(),
@@ -238,11 +243,13 @@ section! {
         provider: Provider = Provider::Cpu,
         /// Device number for `cuda` and `tensorrt`.
         device: u32 = 0,
-        /// Inference workers; 0: one per core on a CPU, two on a GPU (one computes while the other's images and results are copied).
-        /// On a GPU every worker takes device memory for its activations; weights are held once with `cuda`, once a worker with
-        /// `tensorrt`.
+        /// Inference workers; 0: one per core on a CPU, two on a GPU (one computes while the
+        /// other's images and results are copied). On a GPU every worker takes device memory for
+        /// its activations; weights are held once with `cuda`, once a worker with `tensorrt`.
         workers: usize = 0,
-        /// Largest batch. On a CPU a run of the model takes at most four images, and from the second image on at most about 20 ms: more only take memory. A batch is one run, of a tiny model up to four.
+        /// Largest batch. On a CPU a run of the model takes at most four images, and from the
+        /// second image on at most about 20 ms: more only take memory. A batch is one run, of a
+        /// tiny model up to four.
         max_batch: usize = 16,
         /// Largest batch in bytes of pixels, MiB.
         max_batch_mib: u64 = 64,
@@ -252,12 +259,14 @@ section! {
         max_tags: usize = 100,
         /// How often the registry's pointer is looked at; 0: never.
         watch_interval_ms: u64 = 5_000,
-        /// Most GPU memory for the arena of one session, MiB; 0: what there is. A worker has two sessions, encoder and head; what
-        /// CUDA and cuDNN take for themselves comes on top.
+        /// Most GPU memory for the arena of one session, MiB; 0: what there is. A worker has two
+        /// sessions, encoder and head; what CUDA and cuDNN take for themselves comes on top.
         device_memory_mib: u64 = 0,
-        /// Folder where TensorRT keeps its engines, which take minutes to build; empty: they are built anew at every start.
+        /// Folder where TensorRT keeps its engines, which take minutes to build; empty: they are
+        /// built anew at every start.
         engine_cache: String = String::new(),
-        /// Whether TensorRT may compute a 32-bit encoder in 16 bit. One of `tagstream init --precision fp16` always is.
+        /// Whether TensorRT may compute a 32-bit encoder in 16 bit. One of
+        /// `tagstream init --precision fp16` always is.
         tensorrt_fp16: bool = false,
     }
 }
@@ -275,7 +284,8 @@ pub enum FileFormat {
 section! {
     /// Where rows and messages go.
     OutputConfig {
-        /// Where tables are kept: a folder (`file:///...` or a path) or an object store (`s3://bucket/prefix`).
+        /// Where tables are kept: a folder (`file:///...` or a path) or an object store
+        /// (`s3://bucket/prefix`).
         url: String = String::new(),
         /// Name of the predictions table, below `url`.
         table: String = "predictions".into(),
@@ -343,9 +353,11 @@ section! {
 }
 
 section! {
-    /// Credentials and options of object stores; where a key is missing the usual environment variables count.
+    /// Credentials and options of object stores; where a key is missing the usual environment
+    /// variables count.
     ObjectStoreConfig {
-        /// Options for `s3://` (`endpoint`, `region`, `access_key_id`, `secret_access_key`, `allow_http`, ...).
+        /// Options for `s3://` (`endpoint`, `region`, `access_key_id`, `secret_access_key`,
+        /// `allow_http`, ...).
         s3: BTreeMap<String, Secret> = BTreeMap::new(),
         /// Options for `gs://`.
         gs: BTreeMap<String, Secret> = BTreeMap::new(),
@@ -357,13 +369,15 @@ section! {
 section! {
     /// How the stage ends.
     ShutdownConfig {
-        /// After SIGTERM: time to finish what was read; then the process ends without it (it is read again).
+        /// After SIGTERM: time to finish what was read; then the process ends without it (it is
+        /// read again).
         drain_timeout_ms: u64 = 20_000,
     }
 }
 
 impl StageConfig {
-    /// SHA-256 (hex) of the whole configuration, without its secrets: which one a process runs with.
+    /// SHA-256 (hex) of the whole configuration, without its secrets: which one a process runs
+    /// with.
     pub fn hash(&self) -> String {
         let text = toml::to_string(self).expect("a configuration is plain data");
         let digest = sha2::Sha256::digest(text.as_bytes());

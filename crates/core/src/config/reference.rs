@@ -1,4 +1,5 @@
-//! The reference file `configs/stage.toml`: every key, commented, with its default and its description.
+//! The reference file `configs/stage.toml`: every key, commented, with its default and its
+//! description.
 
 use super::*;
 

@@ -21,7 +21,8 @@ pub mod header {
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// Why a message yields no row. A closed list: it labels metrics and is part of the contract.
+        /// Why a message yields no row. A closed list: it labels metrics and is part of the
+        /// contract.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum DeadLetterKind {
             $($(#[$doc])* #[serde(rename = $name)] $variant,)*

@@ -4,7 +4,8 @@ use super::image_reference::{MessageError, parse_json};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// What is known about one category in one image. What nobody mentioned is unknown and has no state.
+/// What is known about one category in one image. What nobody mentioned is unknown and has no
+/// state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LabelState {
@@ -14,7 +15,8 @@ pub enum LabelState {
     Absent,
 }
 
-/// Labels for one image (the value of a message of the labels topic, JSON). Unknown fields are ignored.
+/// Labels for one image (the value of a message of the labels topic, JSON). Unknown fields are
+/// ignored.
 ///
 /// Last write wins per (image, category); `retract` makes a category unknown again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +66,8 @@ impl LabelEvent {
     /// Reads the value of a Kafka message.
     ///
     /// # Errors
-    /// [`MessageError`] says what is wrong; a category named twice with different meanings is an error.
+    /// [`MessageError`] says what is wrong; a category named twice with different meanings is an
+    /// error.
     pub fn from_json(bytes: &[u8]) -> Result<Self, MessageError> {
         let event: Self = parse_json(bytes, "label event")?;
         if event.image_id.is_empty() {

@@ -12,10 +12,11 @@ pub struct Asked {
     pub score: f32,
 }
 
-/// An image worth a label (the value of a message of the topic of suggestions, JSON; the message key is `image_id`).
+/// An image worth a label (the value of a message of the topic of suggestions, JSON; the message
+/// key is `image_id`).
 ///
-/// It is a label event that says nothing yet. Whoever answers fills its lists in and sends it to the labels topic, which
-/// ignores the rest.
+/// It is a label event that says nothing yet. Whoever answers fills its lists in and sends it to
+/// the labels topic, which ignores the rest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LabelQuestion {
     /// The event to be filled in.

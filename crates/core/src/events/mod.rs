@@ -1,6 +1,8 @@
-//! The wire types: what crosses Kafka topics, and the offsets that order it. Depends on no other room.
+//! The wire types: what crosses Kafka topics, and the offsets that order it. Depends on no other
+//! room.
 //!
-//! `schemas/*.json` describe the same types as JSON Schema; a test proves that code and files agree.
+//! `schemas/*.json` describe the same types as JSON Schema; a test proves that code and files
+//! agree.
 
 mod dead_letter;
 mod image_reference;

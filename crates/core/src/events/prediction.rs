@@ -40,7 +40,8 @@ pub struct Prediction {
     pub event_time: DateTime<Utc>,
     /// The bundle that made the prediction.
     pub model_version: String,
-    /// The message that asked for it. With `model_version` the key that makes duplicates recognisable.
+    /// The message that asked for it. With `model_version` the key that makes duplicates
+    /// recognisable.
     pub source: SourcePosition,
     /// Tags at or above their thresholds, best first.
     pub tags: Vec<Tag>,

@@ -1,4 +1,5 @@
-//! Heartbeats: every loop of the process says that it moved, so that "alive" means more than "the process exists".
+//! Heartbeats: every loop of the process says that it moved, so that "alive" means more than "the
+//! process exists".
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,5 @@
-//! What is asked of the operating system: heaps, priorities, the cost of threads, heartbeats of loops.
+//! What is asked of the operating system: heaps, priorities, the cost of threads, heartbeats of
+//! loops.
 
 pub mod heaps;
 pub mod heartbeat;

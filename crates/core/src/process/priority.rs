@@ -4,28 +4,29 @@
 #[cfg(target_os = "linux")]
 const NICENESS: libc::c_int = 5;
 
-/// From now on this thread, and those that it starts, give way to the process's other threads. Cannot be taken back, so it is
-/// for threads that end with their work.
+/// From now on this thread, and those that it starts, give way to the process's other threads.
+/// Cannot be taken back, so it is for threads that end with their work.
 pub fn lower() {
     #[cfg(target_os = "linux")]
-    // SAFETY: takes numbers only. 0 is the calling thread on Linux. A refusal leaves the priority as it is, which is right, only
-    // less kind to the others.
+    // SAFETY: takes numbers only. 0 is the calling thread on Linux. A refusal leaves the priority
+    // as it is, which is right, only less kind to the others.
     unsafe {
         let now = libc::getpriority(libc::PRIO_PROCESS, 0);
         libc::setpriority(libc::PRIO_PROCESS, 0, now + NICENESS);
     }
 }
 
-/// From now on this thread, and those that it starts, are scheduled for throughput (`SCHED_BATCH`): when one of them has something
-/// to do again, it waits until the thread that has the core is through with its share, instead of taking the core at once. A
-/// picture makes a dozen threads wake for a moment each, and decoding is interrupted by them a quarter as often.
+/// From now on this thread, and those that it starts, are scheduled for throughput (`SCHED_BATCH`):
+/// when one of them has something to do again, it waits until the thread that has the core is
+/// through with its share, instead of taking the core at once. A picture makes a dozen threads wake
+/// for a moment each, and decoding is interrupted by them a quarter as often.
 pub fn throughput() {
     #[cfg(target_os = "linux")]
     schedule(libc::SCHED_BATCH);
 }
 
-/// Takes [`throughput`] back for this thread and those that it starts: for threads that only feed a device, which must not wait for a
-/// core.
+/// Takes [`throughput`] back for this thread and those that it starts: for threads that only feed a
+/// device, which must not wait for a core.
 pub fn prompt() {
     #[cfg(target_os = "linux")]
     schedule(libc::SCHED_OTHER);
@@ -34,8 +35,8 @@ pub fn prompt() {
 #[cfg(target_os = "linux")]
 fn schedule(policy: libc::c_int) {
     let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: reads the parameters, which outlive the call. 0 is the calling thread. A sandbox may refuse; then scheduling stays as it
-    // is, which is right, only slower.
+    // SAFETY: reads the parameters, which outlive the call. 0 is the calling thread. A sandbox may
+    // refuse; then scheduling stays as it is, which is right, only slower.
     unsafe {
         libc::sched_setscheduler(0, policy, &parameters);
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// What a thread has cost since it began. The difference of two tells work from waiting for a core, which the clock on the
-/// wall does not.
+/// What a thread has cost since it began. The difference of two tells work from waiting for a core,
+/// which the clock on the wall does not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ThreadCost {
     /// Processor time.
@@ -17,7 +17,8 @@ impl ThreadCost {
     pub fn now() -> Option<Self> {
         #[cfg(target_os = "linux")]
         {
-            // SAFETY: the structure is plain numbers, all zeros are a value of it, and the call only writes into it.
+            // SAFETY: the structure is plain numbers, all zeros are a value of it, and the call
+            // only writes into it.
             let (refused, usage) = unsafe {
                 let mut usage: libc::rusage = std::mem::zeroed();
                 (libc::getrusage(libc::RUSAGE_THREAD, &mut usage), usage)

@@ -4,13 +4,15 @@
 //! <prefix>/leases/<name>/<token, 10 digits>-<beat, 10 digits>.json
 //! ```
 //!
-//! Every object is put create-if-absent and never changed. The highest token owns the lease; its highest beat says until
-//! when. Taking a free or expired lease creates `<token + 1>-0`, so of two that try exactly one succeeds. Renewing creates
-//! the next beat. A holder that pauses beyond its time finds a higher token when it looks.
+//! Every object is put create-if-absent and never changed. The highest token owns the lease; its
+//! highest beat says until when. Taking a free or expired lease creates `<token + 1>-0`, so of two
+//! that try exactly one succeeds. Renewing creates the next beat. A holder that pauses beyond its
+//! time finds a higher token when it looks.
 //!
-//! Clocks only decide when a lease may be taken over, never whether two holders can both change the pointer: the new
-//! holder writes its token into the registry's pointer, and decisions with an older token fail there
-//! (see [`Registry::raise_fence`](tagstream_model::registry::Registry::raise_fence)).
+//! Clocks only decide when a lease may be taken over, never whether two holders can both change the
+//! pointer: the new holder writes its token into the registry's pointer, and decisions with an
+//! older token fail there (see
+//! [`Registry::raise_fence`](tagstream_model::registry::Registry::raise_fence)).
 
 use crate::failpoint;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -209,7 +211,8 @@ impl Lease {
             });
         }
         lease.beat = 1;
-        // What we listed may be old: others may have come and gone since, and tidied our token's first object away.
+        // What we listed may be old: others may have come and gone since, and tidied our token's
+        // first object away.
         let newest = lease.beats.list().await?.last().map_or(token, |(t, _)| *t);
         if newest > token {
             return Err(LeaseError::Lost {
@@ -217,7 +220,8 @@ impl Lease {
                 newest,
             });
         }
-        // Tidying: what lies below our token decides nothing any more. Failing to delete it does no harm.
+        // Tidying: what lies below our token decides nothing any more. Failing to delete it does no
+        // harm.
         for (old, beat) in all {
             let path = lease.beats.path(old, beat);
             let _ = lease.beats.objects.delete(&path).await;
@@ -278,8 +282,8 @@ impl Lease {
                 newest: self.token,
             });
         }
-        // The beat before is of no use now; failing to delete it does no harm. Beat 0 stays as long as its token is the
-        // newest: it is what keeps others from creating the token again.
+        // The beat before is of no use now; failing to delete it does no harm. Beat 0 stays as long
+        // as its token is the newest: it is what keeps others from creating the token again.
         if self.beat > 1 {
             let before = self.beats.path(self.token, self.beat - 1);
             let _ = self.beats.objects.delete(&before).await;
@@ -288,8 +292,8 @@ impl Lease {
         Ok(())
     }
 
-    /// Renews at a third of the time to live until the lease is lost; never returns otherwise. A failing store is tried
-    /// again: as long as nobody took over, the lease is ours.
+    /// Renews at a third of the time to live until the lease is lost; never returns otherwise. A
+    /// failing store is tried again: as long as nobody took over, the lease is ours.
     pub async fn keep(&mut self) -> LeaseError {
         loop {
             tokio::time::sleep(self.time_to_live / 3).await;

@@ -11,7 +11,8 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// One unbroken chain of files of a partition. A break in the input (a skip, a re-created topic, retention) starts the next.
+/// One unbroken chain of files of a partition. A break in the input (a skip, a re-created topic,
+/// retention) starts the next.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]

@@ -1,8 +1,11 @@
-//! What a killed process leaves on a local disk: files written aside and never linked to their names.
+//! What a killed process leaves on a local disk: files written aside and never linked to their
+//! names.
 //!
-//! A put on a local disk writes `NAME#N`, then links it to `NAME`. Between the two a process can die; the file aside is no row for any
-//! reader, but it takes room for ever. It is removed when the partition is taken over, once it is too old for a put to be still under
-//! way: a put takes seconds, and one whose file vanished under it fails without harm and is repeated by the next owner.
+//! A put on a local disk writes `NAME#N`, then links it to `NAME`. Between the two a process can
+//! die; the file aside is no row for any reader, but it takes room for ever. It is removed when the
+//! partition is taken over, once it is too old for a put to be still under way: a put takes
+//! seconds, and one whose file vanished under it fails without harm and is repeated by the next
+//! owner.
 
 use super::names;
 use object_store::path::Path as ObjectPath;
@@ -22,7 +25,8 @@ fn is_staged(name: &str) -> bool {
     })
 }
 
-/// Removes the stale files aside in `folder` and says how many there were; a folder that is not there holds none.
+/// Removes the stale files aside in `folder` and says how many there were; a folder that is not
+/// there holds none.
 ///
 /// # Errors
 /// What the file system said.

@@ -1,4 +1,5 @@
-//! The region- and the query-level branch in one operation: pooled positions, both matches, and everything between.
+//! The region- and the query-level branch in one operation: pooled positions, both matches, and
+//! everything between.
 //!
 //! With V^ the positions of an image, K the keys, Z and Z' the directions of the two branches:
 //!
@@ -7,7 +8,8 @@
 //! F = U + MLP(U), U = LayerNorm(Q + P M)           s_q[c] = F[c] / |F[c]| . Z'[c]
 //! ```
 //!
-//! A group of images stays on one thread and in its cache from the positions to the logits and back.
+//! A group of images stays on one thread and in its cache from the positions to the logits and
+//! back.
 
 mod region_rows;
 
@@ -267,7 +269,8 @@ impl<T> GroupSums<T> {
     }
 }
 
-/// One group's backward pass, from the gradients of its logits and of some rows of R^ (row in the group, gradient).
+/// One group's backward pass, from the gradients of its logits and of some rows of R^ (row in the
+/// group, gradient).
 fn backward_group<T: Real>(
     (ds_r, ds_q): (&[T], &[T]),
     d_region: &[(usize, &[T])],

@@ -1,8 +1,8 @@
 //! Rows of R^ with their gradient, out of the forward pass that has computed them all.
 //!
-//! Few rows are asked for (the known positives), so a gradient of all of R^ would be nearly all zeros. The rows are selected from the
-//! logits, as far as automatic differentiation is concerned: that makes their backward pass run before that of the
-//! branches, where they leave their gradient.
+//! Few rows are asked for (the known positives), so a gradient of all of R^ would be nearly all
+//! zeros. The rows are selected from the logits, as far as automatic differentiation is concerned:
+//! that makes their backward pass run before that of the branches, where they leave their gradient.
 
 use super::super::{Real, add_scaled, dot, wide};
 use super::with_elements;

@@ -1,6 +1,7 @@
 //! `F = U + MLP(U)`, `U = LayerNorm(x + Q)`: the query-level feature in one operation.
 //!
-//! Composed, this makes a dozen passes over `[B C, 4 D]`; here each group of images stays on one thread and in its cache.
+//! Composed, this makes a dozen passes over `[B C, 4 D]`; here each group of images stays on one
+//! thread and in its cache.
 
 mod weight_gradients;
 
@@ -14,8 +15,8 @@ use std::any::Any;
 use std::sync::OnceLock;
 pub(super) use weight_gradients::weight_gradients;
 
-/// Groups that images are split into, whatever the number of threads: sums over groups are taken in their order, so the
-/// result does not depend on the threads.
+/// Groups that images are split into, whatever the number of threads: sums over groups are taken in
+/// their order, so the result does not depend on the threads.
 pub(super) const GROUPS: usize = 8;
 
 /// The layers' weights.
@@ -303,7 +304,8 @@ pub(super) fn forward_group<T: Real>(
     }
 }
 
-/// What a group of images adds to the gradient of the small weights, and what that of the layers' weights is made of.
+/// What a group of images adds to the gradient of the small weights, and what that of the layers'
+/// weights is made of.
 pub(super) struct Sums<T> {
     /// The gradient of the first layer's output, `[rows, hidden]`.
     d_hidden: Vec<T>,
@@ -346,8 +348,8 @@ impl<T> Sums<T> {
     }
 }
 
-/// Writes the gradient of the group's rows and returns its part of the weights' gradient; that of the two large weights
-/// comes after, from all groups ([`weight_gradients()`]).
+/// Writes the gradient of the group's rows and returns its part of the weights' gradient; that of
+/// the two large weights comes after, from all groups ([`weight_gradients()`]).
 pub(super) fn backward_group<T: Real>(
     dx: &mut [T],
     grad: &[T],

@@ -1,14 +1,16 @@
 //! The gradient of the two layers' weights.
 //!
-//! A sum for each group, all added up in the end, would be written and read eight times. Here a thread takes some of the hidden
-//! units through all groups, in their order, and what it sums stays in its cache.
+//! A sum for each group, all added up in the end, would be written and read eight times. Here a
+//! thread takes some of the hidden units through all groups, in their order, and what it sums stays
+//! in its cache.
 
 use super::super::Real;
 use super::super::matrix::{Into, Matrix, multiply};
 use super::{Dims, Layers};
 use rayon::prelude::*;
 
-/// Hidden units that a thread takes at once: what they sum stays in its cache, and inputs are not packed too often.
+/// Hidden units that a thread takes at once: what they sum stays in its cache, and inputs are not
+/// packed too often.
 const UNITS: usize = 128;
 
 /// Gradients of the first layer's weight, `[hidden, D]`, and of the second's, `[D, hidden]`.

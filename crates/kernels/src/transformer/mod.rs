@@ -1,7 +1,8 @@
 //! A frozen causal transformer as one operation.
 //!
-//! Composed of single operations, every product hands its rows to all threads and waits for them, and every sum is a
-//! pass over memory on one of them. Here groups of sequences go through all blocks on one thread each.
+//! Composed of single operations, every product hands its rows to all threads and waits for them,
+//! and every sum is a pass over memory on one of them. Here groups of sequences go through all
+//! blocks on one thread each.
 
 mod layers;
 
@@ -19,13 +20,15 @@ use rayon::prelude::*;
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
-/// Rows that a group of sequences has at least, if there are several: from here on a product packs the weights, which
-/// pays, for unpacked every row of them lies in a page of its own. Groups depend on the sequences only, not on the threads.
+/// Rows that a group of sequences has at least, if there are several: from here on a product packs
+/// the weights, which pays, for unpacked every row of them lies in a page of its own. Groups depend
+/// on the sequences only, not on the threads.
 const ROWS_PER_GROUP: usize = 49;
 /// More groups than this are a multiple of it, so that two or four threads have the same to do.
 const GROUPS: usize = 4;
 
-/// One pre-norm block: `x += out(attention(norm_1(x)))`, `x += mlp_out(activation(mlp_in(norm_2(x))))`.
+/// One pre-norm block: `x += out(attention(norm_1(x)))`,
+/// `x += mlp_out(activation(mlp_in(norm_2(x))))`.
 #[derive(Debug, Clone)]
 pub struct FrozenBlock {
     /// Before the attention.
@@ -56,11 +59,13 @@ pub struct FrozenTransformer {
 }
 
 impl FrozenTransformer {
-    /// Runs sequences of the given lengths, packed in `x` (`[sum of lengths, W]`), and reads each at its last position:
-    /// `[sequences, W]`. In the last block nothing else is computed. The gradient goes to `x`.
+    /// Runs sequences of the given lengths, packed in `x` (`[sum of lengths, W]`), and reads each
+    /// at its last position: `[sequences, W]`. In the last block nothing else is computed. The
+    /// gradient goes to `x`.
     ///
     /// # Errors
-    /// If the lengths do not sum to the rows of `x`, one of them is 0, or a weight does not fit or has another type.
+    /// If the lengths do not sum to the rows of `x`, one of them is 0, or a weight does not fit or
+    /// has another type.
     pub fn forward(&self, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
         let (rows, width) = x.dims2()?;
         if self.heads == 0 || !width.is_multiple_of(self.heads) || self.blocks.is_empty() {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-/// Why a bundle cannot be opened or written. Every message names the file and what is wrong with it.
+/// Why a bundle cannot be opened or written. Every message names the file and what is wrong with
+/// it.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// The directory holds no manifest.

@@ -1,5 +1,5 @@
-//! The files an ONNX graph refers to. A graph can name any path as external data and a runtime would open it; these are
-//! found before a runtime sees the graph.
+//! The files an ONNX graph refers to. A graph can name any path as external data and a runtime
+//! would open it; these are found before a runtime sees the graph.
 
 use crate::onnx::proto::tensor_proto::DataLocation;
 use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, TensorProto};

@@ -16,7 +16,8 @@ pub const FORMAT_VERSION: u32 = 1;
 pub struct Manifest {
     /// Version of this format; others than [`FORMAT_VERSION`] are refused.
     pub format_version: u32,
-    /// The model version that rows carry: a name, `-`, and the first 12 hex digits of [`Manifest::content_hash`].
+    /// The model version that rows carry: a name, `-`, and the first 12 hex digits of
+    /// [`Manifest::content_hash`].
     pub id: String,
     /// The bundle this one was trained from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,8 +106,8 @@ pub struct Lineage {
 const ID_DIGITS: usize = 12;
 
 impl Manifest {
-    /// SHA-256 (hex) of the canonical JSON of everything in here but `id` and `created`: the same content made twice
-    /// has the same id.
+    /// SHA-256 (hex) of the canonical JSON of everything in here but `id` and `created`: the same
+    /// content made twice has the same id.
     pub fn content_hash(&self) -> String {
         let mut content = serde_json::to_value(self).expect("a manifest is plain data");
         let fields = content.as_object_mut().expect("a struct is an object");

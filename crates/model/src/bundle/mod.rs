@@ -1,4 +1,5 @@
-//! The model bundle: a directory that holds all that is needed to tag, and what is needed to retrain.
+//! The model bundle: a directory that holds all that is needed to tag, and what is needed to
+//! retrain.
 //!
 //! ```text
 //! bundle.json        the manifest: categories, sizes, preprocessing, and the hash of every other file
@@ -8,8 +9,8 @@
 //! text/              text tower, its config and tokenizer (needed only to retrain)
 //! ```
 //!
-//! [`Bundle::open`] verifies everything before anything is used; [`BundleWriter`] writes aside and renames, so that a
-//! bundle is there whole or not at all.
+//! [`Bundle::open`] verifies everything before anything is used; [`BundleWriter`] writes aside and
+//! renames, so that a bundle is there whole or not at all.
 
 mod error;
 mod external_data;

@@ -21,9 +21,9 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Opens and verifies the bundle in `directory`: format version, the manifest's own consistency, and of every listed
-    /// file that it lies inside (no `..`, no symbolic link), its length and its SHA-256. Graphs may refer to external
-    /// data only in listed files.
+    /// Opens and verifies the bundle in `directory`: format version, the manifest's own
+    /// consistency, and of every listed file that it lies inside (no `..`, no symbolic link), its
+    /// length and its SHA-256. Graphs may refer to external data only in listed files.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, BundleError> {
         let root = directory.as_ref().to_path_buf();
         let manifest = read_manifest(&root)?;
@@ -162,7 +162,8 @@ fn read_manifest(root: &Path) -> Result<Manifest, BundleError> {
         path: path.clone(),
         source,
     };
-    // The version first: a later format may have fields that this one would refuse for another reason.
+    // The version first: a later format may have fields that this one would refuse for another
+    // reason.
     let version: Version = serde_json::from_slice(&content).map_err(json)?;
     if version.format_version != u64::from(FORMAT_VERSION) {
         return Err(BundleError::FormatVersion {
@@ -173,11 +174,12 @@ fn read_manifest(root: &Path) -> Result<Manifest, BundleError> {
     serde_json::from_slice(&content).map_err(json)
 }
 
-/// Refuses a graph outside a bundle whose external data could lie outside its folder: a location must be a plain
-/// relative path and no symbolic link.
+/// Refuses a graph outside a bundle whose external data could lie outside its folder: a location
+/// must be a plain relative path and no symbolic link.
 ///
 /// # Errors
-/// [`BundleError::Onnx`] if it is no graph, [`BundleError::Outside`] names the location that is not allowed.
+/// [`BundleError::Onnx`] if it is no graph, [`BundleError::Outside`] names the location that is not
+/// allowed.
 pub fn check_graph_files(graph: &Path, content: bytes::Bytes) -> Result<(), BundleError> {
     let locations = external_data::locations(content).map_err(|source| BundleError::Onnx {
         path: graph.to_path_buf(),
@@ -231,7 +233,8 @@ pub(super) fn check_relative(path: &str, place: &str) -> Result<(), BundleError>
 
 fn verify_file(root: &Path, name: &str, entry: &FileEntry) -> Result<(), BundleError> {
     check_relative(name, MANIFEST_FILE)?;
-    // Every step of the way, since a symbolic link to a directory leaves the bundle as well as one to a file.
+    // Every step of the way, since a symbolic link to a directory leaves the bundle as well as one
+    // to a file.
     let mut path = root.to_path_buf();
     for part in Path::new(name).components() {
         path.push(part);

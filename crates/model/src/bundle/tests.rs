@@ -85,7 +85,8 @@ fn rewrite_manifest(out: &Path, change: impl FnOnce(&mut serde_json::Value)) {
     fs::write(&path, serde_json::to_vec(&manifest).unwrap()).unwrap();
 }
 
-/// Gives a changed manifest the id that belongs to its content, so that only the change itself is tested.
+/// Gives a changed manifest the id that belongs to its content, so that only the change itself is
+/// tested.
 fn sign(out: &Path) {
     let path = out.join(MANIFEST_FILE);
     let mut manifest: Manifest = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -351,8 +352,8 @@ fn canonical_json_sorts_keys_at_every_depth() {
     );
 }
 
-/// Compares a schema with a value in which every optional field is there: same fields, same types, and what the schema
-/// requires is what cannot be left out.
+/// Compares a schema with a value in which every optional field is there: same fields, same types,
+/// and what the schema requires is what cannot be left out.
 fn agree(schema: &serde_json::Value, value: &serde_json::Value, place: &str) {
     let kind = match value {
         serde_json::Value::String(_) => "string",

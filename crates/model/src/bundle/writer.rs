@@ -37,8 +37,8 @@ pub struct Draft {
     pub lineage: Lineage,
 }
 
-/// Collects the files of one bundle beside its final place; [`BundleWriter::finish`] renames it. Dropped before that, it
-/// leaves nothing behind.
+/// Collects the files of one bundle beside its final place; [`BundleWriter::finish`] renames it.
+/// Dropped before that, it leaves nothing behind.
 #[derive(Debug)]
 pub struct BundleWriter {
     out: PathBuf,
@@ -48,7 +48,8 @@ pub struct BundleWriter {
 }
 
 impl BundleWriter {
-    /// Begins a bundle that is to stand at `out`, which must not exist (an empty directory is taken as free).
+    /// Begins a bundle that is to stand at `out`, which must not exist (an empty directory is taken
+    /// as free).
     pub fn new(out: impl AsRef<Path>) -> Result<Self, BundleError> {
         let out = std::path::absolute(out.as_ref()).map_err(BundleError::io(out.as_ref()))?;
         refuse_taken(&out)?;
@@ -138,7 +139,8 @@ impl BundleWriter {
         file.write_all(&json)
             .and_then(|()| file.sync_all())
             .map_err(BundleError::io(&path))?;
-        // Whole before it has its name: what is wrong with it shows here, not at the place where others look.
+        // Whole before it has its name: what is wrong with it shows here, not at the place where
+        // others look.
         let bundle = Bundle::open(&self.aside)?;
         let folders = manifest
             .files

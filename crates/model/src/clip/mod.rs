@@ -1,4 +1,5 @@
-//! CLIP's towers: weight names, configurations, tokenizer, the vision tower as an ONNX graph, the text tower in candle.
+//! CLIP's towers: weight names, configurations, tokenizer, the vision tower as an ONNX graph, the
+//! text tower in candle.
 
 pub mod text;
 pub mod text_config;

@@ -40,9 +40,10 @@ pub enum Activation {
 pub enum ReadOutPosition {
     /// The first token with this id (Hugging Face, when `eos_token_id` is not 2).
     FirstOf(u32),
-    /// The token with the largest id, the first of several: OpenAI's and OpenCLIP's rule, which relies on the end token being the
-    /// last of the vocabulary. Hugging Face follows it too when a configuration says `eos_token_id: 2`: configurations
-    /// written before transformers 4.24 say so although the tokenizer's end token is 49407.
+    /// The token with the largest id, the first of several: OpenAI's and OpenCLIP's rule, which
+    /// relies on the end token being the last of the vocabulary. Hugging Face follows it too when a
+    /// configuration says `eos_token_id: 2`: configurations written before transformers 4.24 say so
+    /// although the tokenizer's end token is 49407.
     LargestId,
 }
 
@@ -78,8 +79,8 @@ pub enum TextConfigError {
 }
 
 impl TextConfig {
-    /// Reads `config.json` of Hugging Face's `CLIPTextModelWithProjection` or `CLIPModel`, or OpenCLIP's
-    /// `open_clip_config.json`.
+    /// Reads `config.json` of Hugging Face's `CLIPTextModelWithProjection` or `CLIPModel`, or
+    /// OpenCLIP's `open_clip_config.json`.
     ///
     /// # Errors
     /// If it is none of these, or asks for something that this tower cannot do.

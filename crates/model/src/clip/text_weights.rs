@@ -12,8 +12,9 @@ use std::path::Path;
 use tagstream_kernels::{FrozenBlock, FrozenLayerNorm, FrozenLinear, FrozenTransformer};
 
 impl TextTower {
-    /// Opens the tower in `folder`: `config.json` or `open_clip_config.json`, and its safetensors (the text tower alone
-    /// or a whole CLIP, of which only the text tensors are read). Weights are held in f32, whatever the file has.
+    /// Opens the tower in `folder`: `config.json` or `open_clip_config.json`, and its safetensors
+    /// (the text tower alone or a whole CLIP, of which only the text tensors are read). Weights are
+    /// held in f32, whatever the file has.
     ///
     /// # Errors
     /// Names the file or tensor that is missing or does not fit.
@@ -64,8 +65,9 @@ impl TextTower {
         Self::from_tensors(tensors, config, DType::F32)
     }
 
-    /// Builds the tower from tensors under Hugging Face's (`text_model.*`) or OpenCLIP's (`transformer.resblocks.*`)
-    /// names. `dtype` is what it computes in: f32, or f64 to check gradients.
+    /// Builds the tower from tensors under Hugging Face's (`text_model.*`) or OpenCLIP's
+    /// (`transformer.resblocks.*`) names. `dtype` is what it computes in: f32, or f64 to check
+    /// gradients.
     ///
     /// # Errors
     /// If a tensor is missing or does not fit the configuration.
@@ -179,7 +181,8 @@ impl Source {
         Ok(FrozenLinear::new(weight, Some(bias))?)
     }
 
-    /// The width of an MLP is in no OpenCLIP configuration file of the usual kind: the tensor says it.
+    /// The width of an MLP is in no OpenCLIP configuration file of the usual kind: the tensor says
+    /// it.
     fn rows(&self, name: &str) -> Result<usize, TextError> {
         let tensor = self
             .tensors

@@ -55,7 +55,8 @@ pub struct ClipTokenizer {
 }
 
 impl ClipTokenizer {
-    /// Reads a `tokenizer.json`; texts may have at most `context_length` tokens, begin and end included.
+    /// Reads a `tokenizer.json`; texts may have at most `context_length` tokens, begin and end
+    /// included.
     ///
     /// # Errors
     /// If the file is no tokenizer, or names no tokens that begin and end a text.
@@ -142,7 +143,8 @@ impl ClipTokenizer {
         Ok(self.enclose(&words))
     }
 
-    /// `[begin] words [end]` with words dropped from the end until it fits (what CLIP does to long captions).
+    /// `[begin] words [end]` with words dropped from the end until it fits (what CLIP does to long
+    /// captions).
     ///
     /// # Errors
     /// If the tokenizer fails.
@@ -181,7 +183,8 @@ mod tests {
         ClipTokenizer::open(&folder().join("tokenizer.json"), context_length).unwrap()
     }
 
-    /// The goldens come from the Python bindings (scripts/make_text_goldens.py); the file asks for padding.
+    /// The goldens come from the Python bindings (scripts/make_text_goldens.py); the file asks for
+    /// padding.
     #[test]
     fn it_gives_the_tokens_of_the_reference_without_padding() {
         let json = std::fs::read_to_string(folder().join("expected.json")).unwrap();

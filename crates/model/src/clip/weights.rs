@@ -146,7 +146,8 @@ impl WeightFile {
         self.read_any(name)
     }
 
-    /// The one number of a tensor with one element, whatever its shape; `None` if there is no such tensor.
+    /// The one number of a tensor with one element, whatever its shape; `None` if there is no such
+    /// tensor.
     pub fn read_number(&self, name: &str) -> Result<Option<f32>, WeightsError> {
         if !self.contains(name) {
             return Ok(None);
@@ -163,7 +164,8 @@ impl WeightFile {
         }
     }
 
-    /// The tensors whose names `keep` takes, as the content of another safetensors file, in the types they have here.
+    /// The tensors whose names `keep` takes, as the content of another safetensors file, in the
+    /// types they have here.
     pub fn subset(&self, keep: impl Fn(&str) -> bool) -> Result<Vec<u8>, WeightsError> {
         let format = |error: safetensors::SafeTensorError| WeightsError::Format {
             path: self.path.clone(),

@@ -1,4 +1,5 @@
-//! The head's equations in plain Rust: the golden of the graphs, and the way for tools that run without ONNX Runtime.
+//! The head's equations in plain Rust: the golden of the graphs, and the way for tools that run
+//! without ONNX Runtime.
 
 use super::{
     Attention, FoldedHead, MemoryBranch, NORM_EPSILON, QueryBranch, ReadOut, RegionForm,
@@ -19,7 +20,8 @@ pub struct HeadEvaluation {
 }
 
 impl FoldedHead {
-    /// Evaluates `batch` images: `dense` is `[B, N, D]`, `global` `[B, D]`. Sums are taken in 64 bit.
+    /// Evaluates `batch` images: `dense` is `[B, N, D]`, `global` `[B, D]`. Sums are taken in 64
+    /// bit.
     ///
     /// # Panics
     /// If the lengths do not fit; call [`FoldedHead::check`] on a head from elsewhere first.
@@ -293,8 +295,8 @@ fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2))
 }
 
-/// erf by its Maclaurin series for small arguments and its continued fraction for large ones (Abramowitz and Stegun
-/// 7.1.5 and 7.1.14); good to about 1e-15.
+/// erf by its Maclaurin series for small arguments and its continued fraction for large ones
+/// (Abramowitz and Stegun 7.1.5 and 7.1.14); good to about 1e-15.
 fn erf(x: f64) -> f64 {
     let a = x.abs();
     if a > 6.0 {

@@ -15,7 +15,8 @@ pub const TRAINABLE_PREFIX: &str = "trainable.";
 /// The file's name inside a bundle, which `head.onnx` refers to.
 const LOCATION: &str = "head.safetensors";
 
-/// The header's metadata key. One key only: the format keeps them in a hash map, whose order would not repeat.
+/// The header's metadata key. One key only: the format keeps them in a hash map, whose order would
+/// not repeat.
 const METADATA_KEY: &str = "tagstream.head";
 
 /// Version of the tensors' names and meaning.
@@ -50,8 +51,8 @@ pub struct HeadFiles {
 }
 
 impl FoldedHead {
-    /// The bundle's two files. `trainable` is kept in `head.safetensors` for the next training run; its names must begin
-    /// with [`TRAINABLE_PREFIX`]. `positions` is N.
+    /// The bundle's two files. `trainable` is kept in `head.safetensors` for the next training run;
+    /// its names must begin with [`TRAINABLE_PREFIX`]. `positions` is N.
     pub fn to_files(
         &self,
         positions: Option<usize>,
@@ -109,7 +110,8 @@ impl FoldedHead {
         safetensors::serialize(views, Some(metadata)).map_err(format_error)
     }
 
-    /// Reads the content of a `head.safetensors`: the head, and the trainable tensors that lie beside it.
+    /// Reads the content of a `head.safetensors`: the head, and the trainable tensors that lie
+    /// beside it.
     pub fn from_safetensors(content: &[u8]) -> Result<(Self, Vec<NamedTensor>), HeadError> {
         let (_, metadata) = SafeTensors::read_metadata(content).map_err(format_error)?;
         let header = metadata

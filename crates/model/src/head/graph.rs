@@ -8,15 +8,17 @@ use std::collections::BTreeMap;
 /// What a head's graph hands out.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HeadOutputs {
-    /// The contract of `head.onnx`: `logits [B,C]`, `saliency [B,C,N]`, `region [B,C,D]` (R^), `embedding [B,D]` (G^).
+    /// The contract of `head.onnx`: `logits [B,C]`, `saliency [B,C,N]`, `region [B,C,D]` (R^),
+    /// `embedding [B,D]` (G^).
     Full,
-    /// `logits [B,C]`, `embedding [B,D]`, and of the `count` (K, at most C) categories whose logit exceeds its floor the
-    /// furthest, in falling order: `tags [B,K]` (int64 indices), `tag_saliency [B,K,N]`, `tag_region [B,K,D]`.
+    /// `logits [B,C]`, `embedding [B,D]`, and of the `count` (K, at most C) categories whose logit
+    /// exceeds its floor the furthest, in falling order: `tags [B,K]` (int64 indices),
+    /// `tag_saliency [B,K,N]`, `tag_region [B,K,D]`.
     Top {
         /// K.
         count: usize,
-        /// Per category the logit from which it counts as a tag, `[C]`. With it the K rows kept are those that can
-        /// become tags, also where thresholds differ.
+        /// Per category the logit from which it counts as a tag, `[C]`. With it the K rows kept are
+        /// those that can become tags, also where thresholds differ.
         floors: Vec<f32>,
         /// Whether `tag_region` is handed out; without it the region features are not computed.
         regions: bool,
@@ -116,8 +118,9 @@ impl FoldedHead {
         Ok(weights)
     }
 
-    /// Where the region read-out of every category is a multiple of its attention row, those multiples: scores of
-    /// positions then come from the attention's logits, at no cost (every zero-shot head).
+    /// Where the region read-out of every category is a multiple of its attention row, those
+    /// multiples: scores of positions then come from the attention's logits, at no cost (every
+    /// zero-shot head).
     fn tied_ratios(&self) -> Option<Vec<f32>> {
         let Attention::Folded(attention) = &self.attention else {
             return None;
@@ -260,8 +263,9 @@ impl HeadGraph<'_> {
         branch.is_some_and(|q| matches!(q.value_output, ValueOutput::Folded(_)))
     }
 
-    /// Whether the region logits come cheaper from scores of positions (`[C, N]`, and a Gram matrix `[N, N]` for the
-    /// norm) than from R (`[C, D]`): not when there are more positions than dimensions.
+    /// Whether the region logits come cheaper from scores of positions (`[C, N]`, and a Gram matrix
+    /// `[N, N]` for the norm) than from R (`[C, D]`): not when there are more positions than
+    /// dimensions.
     fn scores_are_cheaper(&self) -> bool {
         self.positions.is_some_and(|n| n <= self.head.dim) || self.head.tied_ratios().is_some()
     }
@@ -318,7 +322,8 @@ impl HeadGraph<'_> {
         self.g.add(&sum, &bias)
     }
 
-    /// `R . w` as `sum_n A[c,n] (V^_n . w_c)`, and `|R|^2` as `A V^ V^^T A^T`, so that R is never built.
+    /// `R . w` as `sum_n A[c,n] (V^_n . w_c)`, and `|R|^2` as `A V^ V^^T A^T`, so that R is never
+    /// built.
     fn region_logits_from_scores(&mut self, shared: &Shared) -> Value {
         let scores = match (self.head.tied_ratios(), &shared.logits) {
             (Some(ratios), Some(logits)) => {

@@ -1,7 +1,8 @@
-//! The head in the form that inference uses: every product of weights that does not depend on the image is folded.
+//! The head in the form that inference uses: every product of weights that does not depend on the
+//! image is folded.
 //!
-//! With V the dense features of one image (`N x D`), V^ their rows L2-normalised and G the global feature (`D`), per
-//! category c:
+//! With V the dense features of one image (`N x D`), V^ their rows L2-normalised and G the global
+//! feature (`D`), per category c:
 //!
 //! ```text
 //! A_h[c]   = softmax_n( V^ . (q[h,c] Wk_h^T) )                       q = Q Wq_h / sqrt(dh)
@@ -19,12 +20,14 @@
 //! logit[c] = s_r[c] + s_q[c] + s_g[c] + s_m[c] + s_l[c]              each already multiplied by its share
 //! ```
 //!
-//! With one head `q Wk^T` folds to one `[C, D]` matrix and `Wv Wo` to one `[D, D]`. With more, folding would make
-//! the work grow with the number of heads, so the projections are kept ([`Attention::Projected`]).
+//! With one head `q Wk^T` folds to one `[C, D]` matrix and `Wv Wo` to one `[D, D]`. With more,
+//! folding would make the work grow with the number of heads, so the projections are kept
+//! ([`Attention::Projected`]).
 //!
-//! One [`FoldedHead`] is written in two forms from the same weights: [`HeadOutputs::Full`], the bundle's `head.onnx`, and
-//! [`HeadOutputs::Top`], which never builds the `[C, D]` region features of all categories and hands out the rows of
-//! the K best tags only (what the stage runs; with 10,000 categories the difference is 20 MB an image).
+//! One [`FoldedHead`] is written in two forms from the same weights: [`HeadOutputs::Full`], the
+//! bundle's `head.onnx`, and [`HeadOutputs::Top`], which never builds the `[C, D]` region features
+//! of all categories and hands out the rows of the K best tags only (what the stage runs; with
+//! 10,000 categories the difference is 20 MB an image).
 
 mod evaluate;
 mod file;
@@ -58,14 +61,16 @@ pub enum Attention {
     Projected {
         /// `Q Wq_h / sqrt(dh)`, `[h, C, dh]`.
         query: Vec<f32>,
-        /// Wk, `[D, D]`, applied to V^ from the right; head h owns columns `h * dh .. (h + 1) * dh`.
+        /// Wk, `[D, D]`, applied to V^ from the right; head h owns columns
+        /// `h * dh .. (h + 1) * dh`.
         key: Vec<f32>,
     },
 }
 
 impl Attention {
-    /// The cheapest form of `softmax(Q Wq (V^ Wk)^T / sqrt(dh))`. `query` is `[C, D]`; `wq` and `wk` are `[D, D]`, applied
-    /// from the right; heads are consecutive slices of `D / heads` columns.
+    /// The cheapest form of `softmax(Q Wq (V^ Wk)^T / sqrt(dh))`. `query` is `[C, D]`; `wq` and
+    /// `wk` are `[D, D]`, applied from the right; heads are consecutive slices of `D / heads`
+    /// columns.
     ///
     /// # Panics
     /// If the sizes do not fit together.
@@ -159,7 +164,8 @@ impl QueryBranch {
 pub struct GlobalBranch {
     /// Read-out on G^.
     pub read_out: ReadOut,
-    /// Optional linear residual on the raw global feature, `[C, D]` (its offset lies in `read_out.bias`).
+    /// Optional linear residual on the raw global feature, `[C, D]` (its offset lies in
+    /// `read_out.bias`).
     pub residual: Option<Vec<f32>>,
 }
 
@@ -263,8 +269,8 @@ pub enum HeadError {
 }
 
 impl FoldedHead {
-    /// Every tensor with its name and shape, in a fixed order. The names are those of `head.safetensors` and of the
-    /// initializers of `head.onnx`.
+    /// Every tensor with its name and shape, in a fixed order. The names are those of
+    /// `head.safetensors` and of the initializers of `head.onnx`.
     fn tensors(&self) -> Vec<(&'static str, Vec<usize>, &[f32])> {
         let (c, d, h) = (self.categories, self.dim, self.heads);
         let mut all: Vec<(&'static str, Vec<usize>, &[f32])> = Vec::new();

@@ -8,15 +8,16 @@ const SPATIAL_SCALE: f32 = 20.0;
 impl FoldedHead {
     /// This head with one more category at the end; all others give the numbers they gave before.
     ///
-    /// `text` is the text feature of the category's prompt, `[D]`, of norm 1. The category attends to where the image is
-    /// like its text (softmax of cosine / 0.05), its query is the text feature, and every read-out is the text's direction
-    /// with the mean length and the mean bias of the other categories' read-outs: what a retraining would start from. The
-    /// memories know no image of it and say nothing. In a zero-shot head that is exactly the row that the head would have
-    /// been made with.
+    /// `text` is the text feature of the category's prompt, `[D]`, of norm 1. The category attends
+    /// to where the image is like its text (softmax of cosine / 0.05), its query is the text
+    /// feature, and every read-out is the text's direction with the mean length and the mean bias
+    /// of the other categories' read-outs: what a retraining would start from. The memories know no
+    /// image of it and say nothing. In a zero-shot head that is exactly the row that the head would
+    /// have been made with.
     ///
     /// # Errors
-    /// [`HeadError::Sizes`] if `text` has another length than D, or if the head has several attention heads: their maps
-    /// cannot attend by text alone.
+    /// [`HeadError::Sizes`] if `text` has another length than D, or if the head has several
+    /// attention heads: their maps cannot attend by text alone.
     pub fn with_category(&self, text: &[f32]) -> Result<FoldedHead, HeadError> {
         let (c, d) = (self.categories, self.dim);
         if text.len() != d {

@@ -4,10 +4,10 @@ use super::{Attention, FoldedHead, GlobalBranch, ReadOut, RegionForm};
 
 /// How cosines become logits when no label has been seen yet.
 ///
-/// A zero-shot logit is `scale * (cosine - zero_cosine)`, averaged over the spatially pooled cosine and the global one.
-/// CLIP's own training says nothing about where "present" begins, since its softmax compares texts with each other; so the
-/// zero point is a convention until labels are there, and only thresholds and probabilities depend on it, never the
-/// order within a category.
+/// A zero-shot logit is `scale * (cosine - zero_cosine)`, averaged over the spatially pooled cosine
+/// and the global one. CLIP's own training says nothing about where "present" begins, since its
+/// softmax compares texts with each other; so the zero point is a convention until labels are
+/// there, and only thresholds and probabilities depend on it, never the order within a category.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ZeroShot {
     /// Temperature of the softmax over positions: weights are `softmax(cosine / temperature)`.
@@ -21,8 +21,8 @@ pub struct ZeroShot {
 }
 
 impl Default for ZeroShot {
-    /// Temperature 0.05 and scale 50; 0.24 is where cosines of CLIP's towers for "a photo of a ..." part: those for what
-    /// is there lie around 0.25 to 0.30, the others around 0.15 to 0.22.
+    /// Temperature 0.05 and scale 50; 0.24 is where cosines of CLIP's towers for "a photo of a ..."
+    /// part: those for what is there lie around 0.25 to 0.30, the others around 0.15 to 0.22.
     fn default() -> Self {
         Self {
             spatial_temperature: 0.05,
@@ -34,8 +34,9 @@ impl Default for ZeroShot {
 }
 
 impl ZeroShot {
-    /// From what a model's weights say about its logits: `logit_scale` (a logarithm, as CLIP stores it) and, for
-    /// towers trained with a sigmoid loss, `logit_bias` (a logit). The scale is kept between 1 and 100.
+    /// From what a model's weights say about its logits: `logit_scale` (a logarithm, as CLIP stores
+    /// it) and, for towers trained with a sigmoid loss, `logit_bias` (a logit). The scale is kept
+    /// between 1 and 100.
     pub fn from_logit(logit_scale: Option<f32>, logit_bias: Option<f32>) -> Self {
         let mut calibration = Self::default();
         if let Some(log) = logit_scale.filter(|x| x.is_finite()) {
@@ -49,8 +50,9 @@ impl ZeroShot {
 }
 
 impl FoldedHead {
-    /// The zero-shot head of `text_features` (`[C, D]`, L2-normalised rows): attention `T / temperature`, pooled cosines
-    /// of the positions and, unless switched off, the cosine of the global feature, half and half.
+    /// The zero-shot head of `text_features` (`[C, D]`, L2-normalised rows): attention
+    /// `T / temperature`, pooled cosines of the positions and, unless switched off, the cosine of
+    /// the global feature, half and half.
     ///
     /// # Panics
     /// If `text_features` is no multiple of `dim`.

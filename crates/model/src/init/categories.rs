@@ -34,8 +34,9 @@ pub enum CategoryListError {
 pub struct CategoryList(Vec<(String, String)>);
 
 impl CategoryList {
-    /// Reads a file with one category a line: its name, and optionally after a tab the words to use in prompts. Without
-    /// them the words are the name with underscores as spaces. Empty lines are skipped.
+    /// Reads a file with one category a line: its name, and optionally after a tab the words to use
+    /// in prompts. Without them the words are the name with underscores as spaces. Empty lines are
+    /// skipped.
     ///
     /// # Errors
     /// Names the line: a category twice, an empty name or prompt.

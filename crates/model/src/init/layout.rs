@@ -101,7 +101,8 @@ impl ClipFolder {
         Ok(found)
     }
 
-    /// Of the files that a repository holds, those that a layout needs; `None` if they make no layout.
+    /// Of the files that a repository holds, those that a layout needs; `None` if they make no
+    /// layout.
     pub fn files_needed(available: &[String]) -> Option<Vec<&'static str>> {
         let has = |name: &str| available.iter().any(|file| file == name);
         for layout in [OPEN_CLIP, HUGGING_FACE] {
@@ -169,8 +170,8 @@ impl ClipFolder {
         }
     }
 
-    /// What the weights say about logits: `logit_scale` (a logarithm) and `logit_bias`. A folder with a ready-made
-    /// encoder says the first in its configuration, as `logit_scale_global`.
+    /// What the weights say about logits: `logit_scale` (a logarithm) and `logit_bias`. A folder
+    /// with a ready-made encoder says the first in its configuration, as `logit_scale_global`.
     pub(super) fn logit(&self) -> Result<(Option<f32>, Option<f32>), InitError> {
         let text = self.text_files();
         if let Self::Encoder(_) = self {
@@ -191,7 +192,8 @@ impl ClipFolder {
         ))
     }
 
-    /// The text tower's tensors alone, as the content of a safetensors file, in the precision they come in.
+    /// The text tower's tensors alone, as the content of a safetensors file, in the precision they
+    /// come in.
     pub(super) fn text_weights(&self) -> Result<Vec<u8>, WeightsError> {
         let weights = WeightFile::open(self.text_files().weights)?;
         let vision = ["visual.", "vision_model.", "visual_projection."];

@@ -19,7 +19,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 
-/// What stands around a category's words in a prompt. No period: with one, zero-shot quality falls on some towers.
+/// What stands around a category's words in a prompt. No period: with one, zero-shot quality falls
+/// on some towers.
 pub const PROMPT_TEMPLATE: &str = "a photo of a {}";
 
 /// The probability from which a category counts as a tag before any label was seen.

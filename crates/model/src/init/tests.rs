@@ -54,7 +54,8 @@ fn every_layout_becomes_a_bundle_that_tags() {
         assert_eq!(again.id(), bundle.id());
         std::fs::remove_dir_all(again.root()).unwrap();
 
-        // The text tower was copied without the vision tower, and gives the features that the head was made of.
+        // The text tower was copied without the vision tower, and gives the features that the head
+        // was made of.
         let text = TextEncoder::open(&bundle.text_files().unwrap()).unwrap();
         let prompts = ["a photo of a cat", "a photo of a red dog"];
         let features = text.embed(&prompts, |_| ()).unwrap();

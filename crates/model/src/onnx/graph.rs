@@ -31,8 +31,8 @@ pub enum Attribute {
     Float(f32),
 }
 
-/// Collects the nodes of one graph. Nodes must be added in an order in which every input is already there, which the
-/// types enforce: an input is a [`Value`] that an earlier call gave back.
+/// Collects the nodes of one graph. Nodes must be added in an order in which every input is already
+/// there, which the types enforce: an input is a [`Value`] that an earlier call gave back.
 #[derive(Debug)]
 pub struct GraphBuilder {
     name: String,
@@ -77,7 +77,8 @@ impl GraphBuilder {
         self.outputs.push(tensor::value_info(name, element, dims));
     }
 
-    /// Adds float weights under `name`, rounded to `element` ([`Element::F32`] or [`Element::F16`]).
+    /// Adds float weights under `name`, rounded to `element` ([`Element::F32`] or
+    /// [`Element::F16`]).
     ///
     /// # Panics
     /// If `data` has not the number of elements that `dims` ask for, or `element` is no float type.
@@ -92,8 +93,8 @@ impl GraphBuilder {
         Value(name.to_owned())
     }
 
-    /// Adds an initializer whose bytes lie outside the graph: in the file that `data` names, or handed to the runtime
-    /// under this name when the session is built.
+    /// Adds an initializer whose bytes lie outside the graph: in the file that `data` names, or
+    /// handed to the runtime under this name when the session is built.
     pub fn external(
         &mut self,
         name: &str,

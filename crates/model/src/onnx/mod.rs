@@ -1,8 +1,9 @@
-//! A writer of ONNX graphs: the only road by which a tower or a head becomes something ONNX Runtime runs.
+//! A writer of ONNX graphs: the only road by which a tower or a head becomes something ONNX Runtime
+//! runs.
 //!
-//! [`GraphBuilder`] adds nodes one by one and gives back the [`Value`] each makes; the finished graph is one protobuf
-//! message. Same calls, same bytes: names are counters and nothing depends on addresses or hash maps, so that a bundle's
-//! hashes can be repeated.
+//! [`GraphBuilder`] adds nodes one by one and gives back the [`Value`] each makes; the finished
+//! graph is one protobuf message. Same calls, same bytes: names are counters and nothing depends on
+//! addresses or hash maps, so that a bundle's hashes can be repeated.
 
 mod graph;
 mod tensor;
@@ -19,8 +20,8 @@ pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/onnx.rs"));
 }
 
-/// The operator set the graphs are written against. 17 is the first with `LayerNormalization` and is read by every
-/// provider we use (CPU, CUDA, TensorRT).
+/// The operator set the graphs are written against. 17 is the first with `LayerNormalization` and
+/// is read by every provider we use (CPU, CUDA, TensorRT).
 pub const OPSET: i64 = 17;
 
 /// The file format version that goes with [`OPSET`].

@@ -53,7 +53,8 @@ impl From<&'static str> for Dim {
     }
 }
 
-/// Where an external initializer's bytes lie, so that a runtime that opens the graph's file finds them by itself.
+/// Where an external initializer's bytes lie, so that a runtime that opens the graph's file finds
+/// them by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalData {
     /// File name beside the graph.

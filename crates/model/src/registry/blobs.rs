@@ -61,7 +61,8 @@ pub(super) async fn hash_file(path: &Path) -> std::io::Result<FileEntry> {
 }
 
 impl RegistryStore {
-    /// Puts every file of a bundle, and makes the record of the version that they are. The record has no number yet.
+    /// Puts every file of a bundle, and makes the record of the version that they are. The record
+    /// has no number yet.
     pub(super) async fn upload(
         &self,
         registration: &Registration<'_>,
@@ -125,8 +126,8 @@ impl RegistryStore {
         })
     }
 
-    /// Puts one file as the blob that `expected` names, unless it is there or the file turns out to be another.
-    /// Gives what the file is.
+    /// Puts one file as the blob that `expected` names, unless it is there or the file turns out to
+    /// be another. Gives what the file is.
     async fn upload_file(
         &self,
         path: &Path,
@@ -193,7 +194,8 @@ impl RegistryStore {
             .map_err(RegistryError::store(format!("writing {path}")))
     }
 
-    /// Fetches the blob `entry` into the file `to`, which is complete and has the right content or does not exist.
+    /// Fetches the blob `entry` into the file `to`, which is complete and has the right content or
+    /// does not exist.
     pub(super) async fn download(&self, entry: &FileEntry, to: &Path) -> Result<(), RegistryError> {
         let path = self.blob_path(&entry.sha256);
         let failed = || RegistryError::store(format!("reading {path}"));

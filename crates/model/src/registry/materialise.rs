@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 /// bundles/<hash>/...       hard links to them; the name is the hash of the list of files
 /// ```
 ///
-/// Everything is verified before it is used, and may be deleted at any time when no process is using it.
+/// Everything is verified before it is used, and may be deleted at any time when no process is
+/// using it.
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
@@ -26,7 +27,8 @@ impl Cache {
         Cache { root: root.into() }
     }
 
-    /// `$TAGSTREAM_CACHE`, else `$XDG_CACHE_HOME/tagstream`, else `~/.cache/tagstream`, else below the temporary folder.
+    /// `$TAGSTREAM_CACHE`, else `$XDG_CACHE_HOME/tagstream`, else `~/.cache/tagstream`, else below
+    /// the temporary folder.
     pub fn default_location() -> Self {
         let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty());
         let root = if let Some(root) = variable("TAGSTREAM_CACHE") {
@@ -156,8 +158,8 @@ async fn is_whole(folder: &Path, version: &VersionRecord) -> bool {
     true
 }
 
-/// Renames `aside` to `target`. What stands at `target` is either damaged, and is moved out of the way, or was put
-/// there by another process just now, which is as good as ours.
+/// Renames `aside` to `target`. What stands at `target` is either damaged, and is moved out of the
+/// way, or was put there by another process just now, which is as good as ours.
 fn replace(aside: &Path, target: &Path) -> Result<(), RegistryError> {
     if target.exists() {
         let old = target.with_file_name(format!(".{}", nonce()));

@@ -1,4 +1,5 @@
-//! The registry: content-addressed blobs, immutable versions, one pointer moved by compare-and-set, append-only history.
+//! The registry: content-addressed blobs, immutable versions, one pointer moved by compare-and-set,
+//! append-only history.
 //!
 //! ```text
 //! registry.json                  the marker: format, and that the store was proven to do conditional puts
@@ -8,23 +9,26 @@
 //! history/<sequence>.json        who, when, why, verdict; one object for each entry, create-if-absent
 //! ```
 //!
-//! **One decision, one put.** Whatever happens to the registry (a promotion, a rollback, a refusal) is one
-//! compare-and-set of `current.json`, which holds the new state *and* the history entry that tells of it. The entry is
-//! then copied to `history/`; before anybody replaces the pointer they make sure that the copy exists. So the order of
-//! writes is blobs, version, pointer, history copy, and a crash between any two leaves a registry that reads as before
-//! or as after: an orphan blob or an unused version number at worst, never a version without its files, never a
-//! pointer without its entry. [`Registry::history`] is the copies plus the pointer's own entry.
+//! **One decision, one put.** Whatever happens to the registry (a promotion, a rollback, a refusal)
+//! is one compare-and-set of `current.json`, which holds the new state *and* the history entry that
+//! tells of it. The entry is then copied to `history/`; before anybody replaces the pointer they
+//! make sure that the copy exists. So the order of writes is blobs, version, pointer, history copy,
+//! and a crash between any two leaves a registry that reads as before or as after: an orphan blob
+//! or an unused version number at worst, never a version without its files, never a pointer without
+//! its entry. [`Registry::history`] is the copies plus the pointer's own entry.
 //!
-//! **Racing promotions.** A [`Decision`] names the generation it was taken on (the count of moves so far). If somebody
-//! else moved the pointer since, the decision is refused as a [`RegistryError::Conflict`] that says who and where to.
+//! **Racing promotions.** A [`Decision`] names the generation it was taken on (the count of moves
+//! so far). If somebody else moved the pointer since, the decision is refused as a
+//! [`RegistryError::Conflict`] that says who and where to.
 //!
-//! **Fencing.** A job holds a lease with a token; the newest holder writes its token into the pointer
-//! ([`Registry::raise_fence`]) and every later decision of an older holder fails with [`RegistryError::Fenced`], in the
-//! same compare-and-set.
+//! **Fencing.** A job holds a lease with a token; the newest holder writes its token into the
+//! pointer ([`Registry::raise_fence`]) and every later decision of an older holder fails with
+//! [`RegistryError::Fenced`], in the same compare-and-set.
 //!
-//! On object stores the pointer is put with `If-None-Match` / `If-Match`. A local folder has no such thing: there the
-//! pointer is compared, written aside, synced and renamed under an exclusive `flock` on `current.lock`, which the
-//! kernel releases when its holder dies. The folder must therefore lie on a file system with working locks.
+//! On object stores the pointer is put with `If-None-Match` / `If-Match`. A local folder has no
+//! such thing: there the pointer is compared, written aside, synced and renamed under an exclusive
+//! `flock` on `current.lock`, which the kernel releases when its holder dies. The folder must
+//! therefore lie on a file system with working locks.
 
 mod blobs;
 mod error;
@@ -189,8 +193,8 @@ impl Registry {
 
     /// Stores a bundle directory as a new version. Does not change what serves.
     ///
-    /// Every file is hashed on its way and compared with the manifest. Registering twice with the same `run` gives the
-    /// version that the first call made.
+    /// Every file is hashed on its way and compared with the manifest. Registering twice with the
+    /// same `run` gives the version that the first call made.
     ///
     /// # Errors
     /// [`RegistryError::BadBundle`] if the directory is not what its manifest says.
@@ -254,7 +258,8 @@ impl Registry {
         }
     }
 
-    /// Tells every holder of a lease older than `token` that its time is over; see [`RegistryError::Fenced`].
+    /// Tells every holder of a lease older than `token` that its time is over; see
+    /// [`RegistryError::Fenced`].
     ///
     /// # Errors
     /// [`RegistryError::Fenced`] if a newer token is there already.
@@ -284,7 +289,8 @@ impl Registry {
         }
     }
 
-    /// Makes a version of the past serve again: `to`, or the one that served before the current one.
+    /// Makes a version of the past serve again: `to`, or the one that served before the current
+    /// one.
     ///
     /// # Errors
     /// [`RegistryError::NothingToRollBackTo`] if nothing else ever served.
@@ -311,8 +317,8 @@ impl Registry {
         .await
     }
 
-    /// What served before what serves now: walking back over rollbacks, so that two rollbacks in a row go back two
-    /// versions instead of to and fro.
+    /// What served before what serves now: walking back over rollbacks, so that two rollbacks in a
+    /// row go back two versions instead of to and fro.
     async fn previous(&self, pointer: &Pointer) -> Result<u64, RegistryError> {
         let mut served: Vec<u64> = Vec::new();
         for entry in self.history().await? {
@@ -348,7 +354,8 @@ impl Registry {
         Ok("nobody".into())
     }
 
-    /// Replaces the pointer if it still is `held`, keeping the history whole on both sides of the swap.
+    /// Replaces the pointer if it still is `held`, keeping the history whole on both sides of the
+    /// swap.
     async fn swap(&self, held: Option<Held>, next: &Pointer) -> Result<bool, RegistryError> {
         if let Some(held) = &held {
             self.store.copy_entry(&held.pointer.entry).await?;
@@ -380,7 +387,8 @@ impl RegistryStore {
             if self.put_json(&path, &record, PutMode::Create).await? {
                 return Ok(record);
             }
-            // Taken: by somebody else, or by ourselves if the answer to an earlier attempt was lost.
+            // Taken: by somebody else, or by ourselves if the answer to an earlier attempt was
+            // lost.
             let there = self.get_json::<VersionRecord>(&path).await?;
             if there.is_some_and(|v| v.nonce == record.nonce) {
                 return Ok(record);

@@ -107,7 +107,8 @@ impl RegistryStore {
         let Err(error) = put else {
             return Ok(Swap::Done);
         };
-        // The answer may have been lost, and a repeated put then fails its own condition: look what stands there.
+        // The answer may have been lost, and a repeated put then fails its own condition: look what
+        // stands there.
         let there = self.read_pointer().await?;
         if there.is_some_and(|h| h.pointer == *next) {
             return Ok(Swap::Done);
@@ -124,7 +125,8 @@ impl RegistryStore {
     }
 }
 
-/// Compare-and-set of a local file: under the lock compare, write aside, sync, rename, sync the folder.
+/// Compare-and-set of a local file: under the lock compare, write aside, sync, rename, sync the
+/// folder.
 fn swap_file(folder: &Path, expected: Option<&[u8]>, next: &[u8]) -> Result<Swap, RegistryError> {
     let lock = lock(&folder.join("current.lock"))?;
     let path = folder.join(POINTER);
@@ -136,7 +138,8 @@ fn swap_file(folder: &Path, expected: Option<&[u8]>, next: &[u8]) -> Result<Swap
     if there.as_deref() != expected {
         return Ok(Swap::Lost);
     }
-    // One name for all: the lock makes us the only writer, and what a killed one left is overwritten.
+    // One name for all: the lock makes us the only writer, and what a killed one left is
+    // overwritten.
     let aside = folder.join(".current.json.aside");
     let written = File::create(&aside).and_then(|mut file| {
         file.write_all(next)?;

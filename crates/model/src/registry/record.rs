@@ -39,7 +39,8 @@ pub struct VersionRecord {
     pub metrics: BTreeMap<String, f64>,
     /// Every file of the bundle, `bundle.json` included, by path; contents are blobs.
     pub files: BTreeMap<String, FileEntry>,
-    /// Files that tell about the version but do not belong to the bundle (`report.html`, `report.json`).
+    /// Files that tell about the version but do not belong to the bundle (`report.html`,
+    /// `report.json`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attachments: BTreeMap<String, FileEntry>,
     /// Random; tells our own put from somebody else's.

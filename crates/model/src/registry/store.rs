@@ -40,8 +40,8 @@ pub struct Location {
 }
 
 impl Location {
-    /// Takes `registry-url[@version]` apart. What follows the last `@` counts as a version only if it is a number or
-    /// `current`, so addresses may hold an `@` themselves.
+    /// Takes `registry-url[@version]` apart. What follows the last `@` counts as a version only if
+    /// it is a number or `current`, so addresses may hold an `@` themselves.
     pub fn parse(spec: &str) -> Self {
         if let Some((url, suffix)) = spec.rsplit_once('@')
             && !url.is_empty()
@@ -63,7 +63,8 @@ impl Location {
         }
     }
 
-    /// Whether `spec` means a registry: an object store address, or a folder with a `registry.json`.
+    /// Whether `spec` means a registry: an object store address, or a folder with a
+    /// `registry.json`.
     pub fn is_registry(spec: &str) -> bool {
         let location = Location::parse(spec);
         match local_folder(&location.url) {
@@ -154,8 +155,8 @@ impl RegistryStore {
         }
     }
 
-    /// Writes the marker unless it is there. On the way it proves that the store honours both kinds of conditional
-    /// put; some that speak S3 ignore the headers.
+    /// Writes the marker unless it is there. On the way it proves that the store honours both kinds
+    /// of conditional put; some that speak S3 ignore the headers.
     pub(super) async fn create_marker(&self) -> Result<(), RegistryError> {
         let path = self.path(&[MARKER]);
         match self.check_marker().await {

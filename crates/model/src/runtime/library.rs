@@ -39,7 +39,8 @@ impl Places {
     }
 }
 
-/// The folder that set-up scripts keep what they fetched in: `TAGSTREAM_CACHE`, else `~/.cache/tagstream`.
+/// The folder that set-up scripts keep what they fetched in: `TAGSTREAM_CACHE`, else
+/// `~/.cache/tagstream`.
 pub fn cache_folder() -> Option<PathBuf> {
     let var = |name: &str| {
         env::var_os(name)

@@ -1,7 +1,8 @@
 //! ONNX Runtime itself: where its library is found, and which execution provider can be used.
 //!
-//! The library is loaded at run time and never fetched by itself. An explicit request (`ORT_DYLIB_PATH`, a named
-//! provider) that cannot be met is an error: nothing here falls back in silence.
+//! The library is loaded at run time and never fetched by itself. An explicit request
+//! (`ORT_DYLIB_PATH`, a named provider) that cannot be met is an error: nothing here falls back in
+//! silence.
 
 mod library;
 mod provider;
@@ -97,8 +98,9 @@ impl Device {
         }
     }
 
-    /// Sessions that run at the same time where nobody says how many: one a core on the processor. Two on a GPU, each with a
-    /// stream of its own: while one computes, the other's images go to the device and its results come back.
+    /// Sessions that run at the same time where nobody says how many: one a core on the processor.
+    /// Two on a GPU, each with a stream of its own: while one computes, the other's images go to
+    /// the device and its results come back.
     pub fn usual_workers(self) -> usize {
         match self {
             Device::Cpu => std::thread::available_parallelism().map_or(1, |n| n.get()),
@@ -106,7 +108,8 @@ impl Device {
         }
     }
 
-    /// The same GPU without TensorRT: for graphs that change often, since an engine takes long to build.
+    /// The same GPU without TensorRT: for graphs that change often, since an engine takes long to
+    /// build.
     pub fn without_engines(self) -> Self {
         match self {
             Device::Tensorrt(index) => Device::Cuda(index),
@@ -139,8 +142,9 @@ pub struct Runtime {
 static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
 
 impl Runtime {
-    /// Loads the library (once a process): from `ORT_DYLIB_PATH` if that is set, else beside the executable, else from
-    /// the cache that `scripts/onnxruntime.sh` fills (`TAGSTREAM_CACHE`, or `~/.cache/tagstream`).
+    /// Loads the library (once a process): from `ORT_DYLIB_PATH` if that is set, else beside the
+    /// executable, else from the cache that `scripts/onnxruntime.sh` fills (`TAGSTREAM_CACHE`, or
+    /// `~/.cache/tagstream`).
     ///
     /// # Errors
     /// [`RuntimeError`] names the places tried, or the file and what is wrong with it.
@@ -195,8 +199,8 @@ impl Runtime {
             .unwrap_or_else(|| "unknown".into())
     }
 
-    /// Turns a configured provider into the device to use. A named one is proven by running a graph on it; `auto` is
-    /// CUDA where that works, else the processor.
+    /// Turns a configured provider into the device to use. A named one is proven by running a graph
+    /// on it; `auto` is CUDA where that works, else the processor.
     ///
     /// # Errors
     /// [`RuntimeError::ProviderUnusable`] says why and names the missing library.
@@ -248,9 +252,9 @@ impl Runtime {
         Ok(())
     }
 
-    /// A session builder for `device`: one thread, no spinning, the provider registered so that failure is an error. On a CPU
-    /// without memory patterns: they make no run faster, but the second run of every shape slower, and hold 5 MB a session more
-    /// (docs/performance.md).
+    /// A session builder for `device`: one thread, no spinning, the provider registered so that
+    /// failure is an error. On a CPU without memory patterns: they make no run faster, but the
+    /// second run of every shape slower, and hold 5 MB a session more (docs/performance.md).
     pub(crate) fn builder(
         &self,
         device: Device,
@@ -272,8 +276,9 @@ impl Runtime {
     }
 }
 
-/// Loads the CUDA and cuDNN libraries that lie beside ONNX Runtime, so that they are found without `LD_LIBRARY_PATH`.
-/// They depend on each other, so the folder is gone through until a pass loads nothing more.
+/// Loads the CUDA and cuDNN libraries that lie beside ONNX Runtime, so that they are found without
+/// `LD_LIBRARY_PATH`. They depend on each other, so the folder is gone through until a pass loads
+/// nothing more.
 fn preload_beside(library: &Path) {
     let Some(entries) = library.parent().and_then(|dir| fs::read_dir(dir).ok()) else {
         return;

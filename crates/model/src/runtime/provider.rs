@@ -24,7 +24,8 @@ pub(crate) struct ProviderOptions {
 /// Folders of TensorRT's files, both existing.
 #[derive(Debug, Clone)]
 pub(crate) struct EngineCache {
-    /// Engines of one graph with its weights: TensorRT does not tell by itself that weights have changed.
+    /// Engines of one graph with its weights: TensorRT does not tell by itself that weights have
+    /// changed.
     pub engines: PathBuf,
     /// How fast single kernels are, whatever the graph.
     pub timings: PathBuf,
@@ -56,16 +57,18 @@ impl ProviderOptions {
         }
     }
 
-    /// Copies need no option: each session's go to its own stream (the option `do_copy_in_default_stream` of older releases is
-    /// read no more).
+    /// Copies need no option: each session's go to its own stream (the option
+    /// `do_copy_in_default_stream` of older releases is read no more).
     fn cuda(&self, index: i32) -> ep::CUDA {
         let cuda = ep::CUDA::default()
             .with_device_id(index)
-            // Batches come in a few sizes that are all tried at the start: doubling the arena each time would only waste memory.
+            // Batches come in a few sizes that are all tried at the start: doubling the arena each
+            // time would only waste memory.
             .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
             // An exhaustive search is made anew for every batch size of every session.
             .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
-            // ONNX Runtime's own default, said aloud: products of 32-bit floats take ten bits of the mantissa, as 16-bit ones.
+            // ONNX Runtime's own default, said aloud: products of 32-bit floats take ten bits of
+            // the mantissa, as 16-bit ones.
             .with_tf32(true);
         match self.device_memory {
             Some(bytes) => cuda.with_memory_limit(bytes),

@@ -1,5 +1,6 @@
-//! What sessions on a GPU do differently, on the processor as far as that goes: with its allocator in place of page-locked
-//! memory, and with inputs and outputs bound. What needs a GPU is in `gpu_tests`.
+//! What sessions on a GPU do differently, on the processor as far as that goes: with its allocator
+//! in place of page-locked memory, and with inputs and outputs bound. What needs a GPU is in
+//! `gpu_tests`.
 
 use super::graph::{Graph, Source};
 use super::pixels::HostMemory;
@@ -93,7 +94,8 @@ fn outputs_that_stay_and_outputs_for_the_host_go_to_their_memories() {
     let (mut encoder, _) = open(&runtime);
     let image = picture([250, 20, 20]);
     let input = Pixels::from(&image).copied([1, 32, 32, 3]).unwrap();
-    // The device's memory is one that this session does not have, so that only outputs for the host can be had.
+    // The device's memory is one that this session does not have, so that only outputs for the host
+    // can be had.
     let place = Place::Bound {
         device: super::place::pinned(Device::Cuda(0)).unwrap().unwrap(),
         host: MemoryInfo::default(),

@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex};
 
 /// Where a graph is read from, each time a session of it is opened.
 pub(super) enum Source {
-    /// A file. ONNX Runtime reads it by itself, so that no second copy of the weights is held meanwhile.
+    /// A file. ONNX Runtime reads it by itself, so that no second copy of the weights is held
+    /// meanwhile.
     File(PathBuf),
     /// Bytes.
     Memory(Bytes),
@@ -31,8 +32,8 @@ pub(super) struct Graph {
     source: Source,
     /// Large weights, handed to every CPU session so that the prepacked copy is shared too.
     pub(super) shared: Weights,
-    /// Large weights of 16 bits, which sessions on a GPU share. On a CPU they stay with the graph: some kernels there keep
-    /// such weights in a form that cannot be shared.
+    /// Large weights of 16 bits, which sessions on a GPU share. On a CPU they stay with the graph:
+    /// some kernels there keep such weights in a form that cannot be shared.
     shared_halves: Weights,
     /// The large weights on a GPU, as its first session left them there.
     on_device: Mutex<Option<(u32, Weights)>>,
@@ -118,7 +119,8 @@ impl Graph {
         self.half
     }
 
-    /// The dimensions that the file declares for an input, `None` where dynamic; of an input that is not there, nothing.
+    /// The dimensions that the file declares for an input, `None` where dynamic; of an input that
+    /// is not there, nothing.
     pub(super) fn declared(&self, input: &str) -> Option<Vec<Option<usize>>> {
         use proto::tensor_shape_proto::dimension::Value::DimValue;
         use proto::type_proto::Value;
@@ -136,8 +138,9 @@ impl Graph {
         )
     }
 
-    /// The large weights in the memory of a GPU. ONNX Runtime takes a weight that lies on the device where it is wanted as it is,
-    /// so that sessions there hold one copy. Without that every session has its own; a warning says why.
+    /// The large weights in the memory of a GPU. ONNX Runtime takes a weight that lies on the
+    /// device where it is wanted as it is, so that sessions there hold one copy. Without that every
+    /// session has its own; a warning says why.
     fn on_device(&self, index: u32) -> Weights {
         let mut there = self.on_device.lock().unwrap_or_else(|e| e.into_inner());
         if let Some((_, weights)) = there.as_ref().filter(|(i, _)| *i == index) {
@@ -166,8 +169,8 @@ impl Graph {
         );
     }
 
-    /// Opens a session. `many` says that there will be more of them on this device: then those on a GPU share weights, too (not
-    /// with TensorRT, whose engines have their own).
+    /// Opens a session. `many` says that there will be more of them on this device: then those on a
+    /// GPU share weights, too (not with TensorRT, whose engines have their own).
     pub(super) fn open(
         &self,
         runtime: &Runtime,
@@ -240,7 +243,8 @@ impl Graph {
     }
 }
 
-/// A graph's name, and the errors that carry it. Sessions keep this and not the graph, whose bytes can then be freed.
+/// A graph's name, and the errors that carry it. Sessions keep this and not the graph, whose bytes
+/// can then be freed.
 #[derive(Clone)]
 pub(super) struct GraphName(Arc<str>);
 
@@ -252,7 +256,8 @@ impl GraphName {
         }
     }
 
-    /// Finds `name` among `outlets` and checks element type and rank; returns the dimensions, `None` where dynamic.
+    /// Finds `name` among `outlets` and checks element type and rank; returns the dimensions,
+    /// `None` where dynamic.
     pub(super) fn outlet(
         &self,
         outlets: &[Outlet],
@@ -298,8 +303,8 @@ impl GraphName {
     }
 }
 
-/// Whether TensorRT misses shapes for an input of the part of the graph that it takes. They can be given only for inputs whose
-/// names are known.
+/// Whether TensorRT misses shapes for an input of the part of the graph that it takes. They can be
+/// given only for inputs whose names are known.
 fn wants_other_shapes(reason: &str) -> bool {
     reason.contains("shape profiles")
 }

@@ -18,8 +18,8 @@ pub struct HeadOutputs {
     pub batch: usize,
     /// `[B, C]`, before calibration.
     pub logits: Vec<f32>,
-    /// `[B, K]`: the categories whose rows are in `saliency` and `region`, those that exceed their thresholds the furthest
-    /// first; `None`: all of them in their order (K = C).
+    /// `[B, K]`: the categories whose rows are in `saliency` and `region`, those that exceed their
+    /// thresholds the furthest first; `None`: all of them in their order (K = C).
     pub rows: Option<Vec<i64>>,
     /// `[B, K, N]`: where each category's evidence lies; sums to 1 over N.
     pub saliency: Vec<f32>,
@@ -78,7 +78,8 @@ impl HeadModel {
     ) -> Result<HeadSession, SessionError> {
         let graph = &self.graph;
         let EncoderShape { locations, dim, .. } = encoder;
-        // Heads are small and each retraining makes a new one: TensorRT would build an engine at every swap.
+        // Heads are small and each retraining makes a new one: TensorRT would build an engine at
+        // every swap.
         let device = options.device.without_engines();
         let session = graph.open(runtime, device, &options.provider(), false)?;
         for (name, rank, sizes) in [
@@ -156,7 +157,8 @@ struct Form {
 }
 
 impl Form {
-    /// Names, element types and ranks, in the order in which they are read. The contract's form always has regions.
+    /// Names, element types and ranks, in the order in which they are read. The contract's form
+    /// always has regions.
     fn outputs(self) -> Vec<(&'static str, TensorElementType, usize)> {
         use TensorElementType::{Float32, Int64};
         let mut all = vec![("logits", Float32, 2), ("embedding", Float32, 2)];
@@ -186,7 +188,8 @@ impl HeadSession {
         self.categories
     }
 
-    /// Scores features where they are. `regions` says whether region features are wanted: they are large.
+    /// Scores features where they are. `regions` says whether region features are wanted: they are
+    /// large.
     ///
     /// # Errors
     /// [`SessionError::Run`] if the run fails.

@@ -1,8 +1,10 @@
-//! Sessions of ONNX Runtime for the two graphs of a bundle, with their contracts checked when they are opened.
+//! Sessions of ONNX Runtime for the two graphs of a bundle, with their contracts checked when they
+//! are opened.
 //!
-//! A graph is read once ([`EncoderModel`], [`HeadModel`]) and opened any number of times; on a CPU every session has one
-//! thread and all share one copy of the prepared weights, so N workers are N sessions and not N times the memory.
-//! What the encoder says of an image ([`Features`]) stays on the device for the head.
+//! A graph is read once ([`EncoderModel`], [`HeadModel`]) and opened any number of times; on a CPU
+//! every session has one thread and all share one copy of the prepared weights, so N workers are N
+//! sessions and not N times the memory. What the encoder says of an image ([`Features`]) stays on
+//! the device for the head.
 
 mod graph;
 mod head;
@@ -91,13 +93,15 @@ pub struct SessionOptions {
     pub threads: usize,
     /// Largest batch that will be run; TensorRT builds its engines for it.
     pub max_batch: usize,
-    /// Whether more sessions of the same graph will be open at the same time: on a GPU they then hold the weights once.
+    /// Whether more sessions of the same graph will be open at the same time: on a GPU they then
+    /// hold the weights once.
     pub many: bool,
     /// Most that one session's arena may take on a GPU, bytes. `None`: what there is.
     pub device_memory: Option<usize>,
     /// Where TensorRT keeps its engines.
     pub engine_cache: Option<PathBuf>,
-    /// Whether TensorRT may compute a graph of 32-bit floats in 16 bit. One of 16-bit floats is computed so in any case.
+    /// Whether TensorRT may compute a graph of 32-bit floats in 16 bit. One of 16-bit floats is
+    /// computed so in any case.
     pub tensorrt_fp16: bool,
 }
 
@@ -128,7 +132,8 @@ impl SessionOptions {
         }
     }
 
-    /// The folders of a graph's engines, made if need be. A library of another version builds its own.
+    /// The folders of a graph's engines, made if need be. A library of another version builds its
+    /// own.
     fn engines(
         &self,
         runtime: &Runtime,
@@ -149,8 +154,8 @@ impl SessionOptions {
     }
 }
 
-/// Sizes of the encoder's tensors: `pixels` uint8 `[B, height, width, 3]`, `dense` f32 `[B, locations, dim]`, `global` f32
-/// `[B, dim]`.
+/// Sizes of the encoder's tensors: `pixels` uint8 `[B, height, width, 3]`, `dense` f32
+/// `[B, locations, dim]`, `global` f32 `[B, dim]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncoderShape {
     /// Rows of the input, pixels.
@@ -265,7 +270,8 @@ impl EncoderModel {
         &self.sha256
     }
 
-    /// Opens a session and checks the contract, running one grey image to learn what the graph does not declare.
+    /// Opens a session and checks the contract, running one grey image to learn what the graph does
+    /// not declare.
     ///
     /// # Errors
     /// [`SessionError`] names the graph and what is wrong.
@@ -318,8 +324,8 @@ impl EncoderModel {
         };
         let image = encoder.shape.image_bytes();
         if let Device::Tensorrt(_) = device {
-            // An engine without given shapes is built anew whenever a batch is larger or smaller than all before: so the largest
-            // comes first, then the smallest.
+            // An engine without given shapes is built anew whenever a batch is larger or smaller
+            // than all before: so the largest comes first, then the smallest.
             let grey = vec![128u8; options.max_batch * image];
             encoder.features(&grey, options.max_batch)?;
         }
@@ -423,8 +429,9 @@ impl EncoderSession {
         let mut run = || -> ort::Result<Features> {
             let shape = [batch, height, width, 3];
             let (view, copy);
-            // What is bound must not be borrowed, unless it is certain that the session computes elsewhere and copies it: `ort`
-            // (2.0.0-rc.15) waits for itself when it clones a borrowed tensor.
+            // What is bound must not be borrowed, unless it is certain that the session computes
+            // elsewhere and copies it: `ort` (2.0.0-rc.15) waits for itself when it clones a
+            // borrowed tensor.
             let input = if place.binds() && !pixels.are_pinned() {
                 copy = pixels.copied(shape)?;
                 copy.upcast_ref()

@@ -1,7 +1,8 @@
 //! Memory that images are decoded into and that a session reads them from.
 //!
-//! A batch is one block, lent in pieces of one image each and joined again, never copied. For a GPU the block is page-locked
-//! memory, from which the device copies by itself; anywhere else it is ordinary memory.
+//! A batch is one block, lent in pieces of one image each and joined again, never copied. For a GPU
+//! the block is page-locked memory, from which the device copies by itself; anywhere else it is
+//! ordinary memory.
 
 use crate::runtime::Device;
 use ort::memory::{AllocationDevice, Allocator, MemoryInfo};
@@ -12,7 +13,8 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, Once};
 use std::{fmt, ptr, slice};
 
-/// A block of memory, or the part of one that is lent: whoever has it is the only one who reads or writes these bytes.
+/// A block of memory, or the part of one that is lent: whoever has it is the only one who reads or
+/// writes these bytes.
 pub struct PixelBuffer {
     block: Arc<Block>,
     /// Which bytes of the block. Those of all buffers of a block are disjoint.
@@ -32,8 +34,9 @@ enum Owner {
     Tensor(Tensor<u8>),
 }
 
-// SAFETY: a block is plain bytes that are reached only through `PixelBuffer`s, whose ranges are disjoint; its owner is not
-// touched before the last of them is gone, and may then be dropped on any thread (ONNX Runtime's tensors are `Send`).
+// SAFETY: a block is plain bytes that are reached only through `PixelBuffer`s, whose ranges are
+// disjoint; its owner is not touched before the last of them is gone, and may then be dropped on
+// any thread (ONNX Runtime's tensors are `Send`).
 unsafe impl Send for Block {}
 // SAFETY: as above; nothing can be done with a `&Block` alone.
 unsafe impl Sync for Block {}
@@ -42,7 +45,8 @@ impl Drop for Block {
     fn drop(&mut self) {
         if let Owner::Heap = self.owner {
             let slice = ptr::slice_from_raw_parts_mut(self.start.as_ptr(), self.bytes);
-            // SAFETY: this is the boxed slice that `PixelBuffer::zeroed` let go of, and nobody has a part of it any more.
+            // SAFETY: this is the boxed slice that `PixelBuffer::zeroed` let go of, and nobody has
+            // a part of it any more.
             drop(unsafe { Box::from_raw(slice) });
         }
     }
@@ -120,8 +124,8 @@ impl Deref for PixelBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the range lies inside the block, all of whose bytes were written when it was made; nobody else has these
-        // bytes, and `self` is borrowed for as long as the slice is.
+        // SAFETY: the range lies inside the block, all of whose bytes were written when it was
+        // made; nobody else has these bytes, and `self` is borrowed for as long as the slice is.
         unsafe {
             slice::from_raw_parts(
                 self.block.start.add(self.range.start).as_ptr(),
@@ -192,8 +196,9 @@ impl Pixels<'_> {
         assert_eq!(shape.iter().product::<usize>(), self.bytes.len());
         let shape = Shape::new(shape.map(|d| d as i64));
         let data = self.bytes.as_ptr().cast_mut().cast();
-        // SAFETY: the bytes lie in a tensor of this very memory, there are as many as the shape says, and they stay borrowed
-        // as long as the result. Inputs are only read, which is what a `TensorRef` allows.
+        // SAFETY: the bytes lie in a tensor of this very memory, there are as many as the shape
+        // says, and they stay borrowed as long as the result. Inputs are only read, which is what a
+        // `TensorRef` allows.
         let tensor = unsafe { TensorRefMut::from_raw(memory.clone(), data, shape)? };
         Ok(tensor.into())
     }
@@ -236,8 +241,8 @@ impl HostMemory {
         }
     }
 
-    /// What suits `device`, on which `session` runs: for a GPU page-locked memory. Where ONNX Runtime has none, ordinary
-    /// memory, with a warning that says why.
+    /// What suits `device`, on which `session` runs: for a GPU page-locked memory. Where ONNX
+    /// Runtime has none, ordinary memory, with a warning that says why.
     pub(super) fn of(session: &Session, device: Device) -> Self {
         let Some(pinned) = super::place::pinned(device) else {
             return Self::ordinary();
@@ -259,7 +264,8 @@ impl HostMemory {
         self.allocator.is_some()
     }
 
-    /// A buffer of zeros. Where no page-locked memory is left it is an ordinary one; a warning says so once.
+    /// A buffer of zeros. Where no page-locked memory is left it is an ordinary one; a warning says
+    /// so once.
     pub fn zeroed(&self, bytes: usize) -> PixelBuffer {
         let Some(allocator) = &self.allocator else {
             return PixelBuffer::zeroed(bytes);

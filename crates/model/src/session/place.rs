@@ -23,7 +23,8 @@ pub(super) enum Place {
     Bound {
         /// The device's memory.
         device: MemoryInfo<'static>,
-        /// The host's that outputs come back to: page-locked, so that the device writes there by itself.
+        /// The host's that outputs come back to: page-locked, so that the device writes there by
+        /// itself.
         host: MemoryInfo<'static>,
     },
 }
@@ -61,8 +62,9 @@ impl Place {
         matches!(self, Place::Bound { .. })
     }
 
-    /// Runs `session` and returns the named outputs. They are complete: ONNX Runtime waits for the device at the end of a run,
-    /// so the inputs' memory is free, too. An input that is borrowed must lie in page-locked memory if it is bound.
+    /// Runs `session` and returns the named outputs. They are complete: ONNX Runtime waits for the
+    /// device at the end of a run, so the inputs' memory is free, too. An input that is borrowed
+    /// must lie in page-locked memory if it is bound.
     pub(super) fn run(
         &self,
         session: &mut Session,

@@ -10,7 +10,8 @@ pub(super) fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Grey with a pure square of one colour in the 8x8 patches (rows 1..3, columns 2..4) of the 4x4 grid.
+/// Grey with a pure square of one colour in the 8x8 patches (rows 1..3, columns 2..4) of the 4x4
+/// grid.
 pub(super) fn picture(colour: [u8; 3]) -> Vec<u8> {
     let mut pixels = vec![90u8; 32 * 32 * 3];
     for y in 8..24 {

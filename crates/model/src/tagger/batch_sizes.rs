@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Images that a run holds even of a large model: weights that fit no cache are read from memory once for both, which is 4 % of a
-/// ViT-B/16's time.
+/// Images that a run holds even of a large model: weights that fit no cache are read from memory
+/// once for both, which is 4 % of a ViT-B/16's time.
 const LEAST_RUN: usize = 2;
 
 /// How many images a model is given at a time.
@@ -11,14 +11,15 @@ const LEAST_RUN: usize = 2;
 pub struct BatchSizes {
     /// The most images of one run of the graphs.
     pub run: usize,
-    /// The most images that are collected and handed to a worker at once, who takes them through one run after another: `run` or a
-    /// multiple of it.
+    /// The most images that are collected and handed to a worker at once, who takes them through
+    /// one run after another: `run` or a multiple of it.
     pub batch: usize,
 }
 
-/// What bounds [`BatchSizes`] on a processor. Images that run together share what a run costs beside the arithmetic: calls and the
-/// reading of weights. More of them than that takes make each other wait and hold memory for nothing. Runs that follow each other
-/// share what the first finds: caches that other threads have filled meanwhile.
+/// What bounds [`BatchSizes`] on a processor. Images that run together share what a run costs
+/// beside the arithmetic: calls and the reading of weights. More of them than that takes make each
+/// other wait and hold memory for nothing. Runs that follow each other share what the first finds:
+/// caches that other threads have filled meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchBounds {
     /// The longest that a run may take.
@@ -32,7 +33,8 @@ pub struct BatchBounds {
 }
 
 impl BatchBounds {
-    /// The sizes for a model to which one image is so much processor time, with at most `max_batch` images.
+    /// The sizes for a model to which one image is so much processor time, with at most `max_batch`
+    /// images.
     pub(super) fn sizes(&self, image: Duration, max_batch: usize) -> BatchSizes {
         let image = image.as_secs_f64().max(1e-6);
         let fits = |time: Duration| time.as_secs_f64() / image;

@@ -1,4 +1,5 @@
-//! The sessions of one encoder, and what is known of it once it has been tried: kept when only the head changes.
+//! The sessions of one encoder, and what is known of it once it has been tried: kept when only the
+//! head changes.
 
 use super::lock;
 use crate::bundle::Bundle;
@@ -25,8 +26,8 @@ pub(super) struct Encoders {
     warmed: Mutex<BTreeSet<usize>>,
 }
 
-/// What the first session said of two images, together and alone. Heads are tried on it, so that a new head does not take
-/// the encoder away from the worker that has images for it.
+/// What the first session said of two images, together and alone. Heads are tried on it, so that a
+/// new head does not take the encoder away from the worker that has images for it.
 pub(super) struct Probe {
     /// Both in one batch.
     pub together: Encoded,
@@ -113,7 +114,8 @@ impl Encoders {
         }))
     }
 
-    /// Those of `sizes` that it is not prepared for. A processor's memory for a batch is enough for every smaller one.
+    /// Those of `sizes` that it is not prepared for. A processor's memory for a batch is enough for
+    /// every smaller one.
     pub(super) fn cold(&self, sizes: &[usize]) -> Vec<usize> {
         let warmed = lock(&self.warmed);
         let largest = warmed.last().copied().filter(|_| !self.device.is_gpu());
@@ -128,8 +130,9 @@ impl Encoders {
     }
 }
 
-/// What three runs on this thread return, and the least time that one took. Processor time where the system tells it: the clock
-/// on the wall counts what other threads do on a busy processor, and batches would be smaller after every swap under load.
+/// What three runs on this thread return, and the least time that one took. Processor time where
+/// the system tells it: the clock on the wall counts what other threads do on a busy processor, and
+/// batches would be smaller after every swap under load.
 pub(super) fn three_times<A, B>(
     each: [A; 3],
     mut run: impl FnMut(A) -> Result<B, SessionError>,

@@ -1,6 +1,8 @@
-//! A bundle opened for tagging: one encoder and one head session a worker, and what turns their numbers into tags.
+//! A bundle opened for tagging: one encoder and one head session a worker, and what turns their
+//! numbers into tags.
 //!
-//! The stage's engine drives one of these from its threads; `tagstream tag` and evaluation use [`Tagger::tag_each`].
+//! The stage's engine drives one of these from its threads; `tagstream tag` and evaluation use
+//! [`Tagger::tag_each`].
 
 mod batch_sizes;
 mod encoders;
@@ -23,7 +25,8 @@ use std::thread;
 use tagstream_core::events::BoundingBox;
 use tagstream_image::preprocessing::Preprocessing;
 
-/// What is known of a model that is loaded: no sessions in here, so results may keep it as long as they like.
+/// What is known of a model that is loaded: no sessions in here, so results may keep it as long as
+/// they like.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadedModel {
     /// The bundle's manifest: id, categories, thresholds, preprocessing.
@@ -50,8 +53,9 @@ impl LoadedModel {
         &self.manifest.preprocessing
     }
 
-    /// Turns the head's outputs for one image of a batch into an [`Inference`]. `size` is the upright image's width and
-    /// height; boxes are fractions of the image, or of the model's input without it.
+    /// Turns the head's outputs for one image of a batch into an [`Inference`]. `size` is the
+    /// upright image's width and height; boxes are fractions of the image, or of the model's input
+    /// without it.
     ///
     /// # Errors
     /// The text says which output is not finite.
@@ -86,7 +90,8 @@ impl LoadedModel {
         };
         let mut hits = rows;
         hits.retain(|(i, _)| scores[*i] >= self.manifest.categories[*i].threshold);
-        // By index where scores are equal, so that the order does not depend on where rows come from.
+        // By index where scores are equal, so that the order does not depend on where rows come
+        // from.
         hits.sort_by(|(a, _), (b, _)| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
         let tags = hits
             .into_iter()
@@ -153,7 +158,8 @@ pub struct TaggerOptions {
 }
 
 impl TaggerOptions {
-    /// As many workers as the device usually has ([`Device::usual_workers`]), on a processor of one thread each.
+    /// As many workers as the device usually has ([`Device::usual_workers`]), on a processor of one
+    /// thread each.
     pub fn on(device: Device) -> Self {
         TaggerOptions {
             session: SessionOptions::on(device),
@@ -179,7 +185,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Tagger {
-    /// Opens `bundle`. Where `reuse` has the same encoder, its sessions are kept and only heads are built.
+    /// Opens `bundle`. Where `reuse` has the same encoder, its sessions are kept and only heads are
+    /// built.
     ///
     /// # Errors
     /// [`SessionError`] names the graph and what is wrong, also where graphs and manifest disagree.
@@ -288,13 +295,15 @@ impl Tagger {
         self.encoders.buffer(bytes)
     }
 
-    /// How many images are worth running and handing over at a time; at most [`SessionOptions::max_batch`].
+    /// How many images are worth running and handing over at a time; at most
+    /// [`SessionOptions::max_batch`].
     pub fn batch_sizes(&self) -> BatchSizes {
         self.batch_sizes
     }
 
-    /// Tags `count` images with all workers. `fill` prepares an image's pixels and returns the upright image's width and
-    /// height; `take` gets each image's result with the head's outputs (a batch of one image's), in no particular order.
+    /// Tags `count` images with all workers. `fill` prepares an image's pixels and returns the
+    /// upright image's width and height; `take` gets each image's result with the head's outputs (a
+    /// batch of one image's), in no particular order.
     ///
     /// # Errors
     /// What `fill` returned goes to `take`; a failing session ends the call.

@@ -11,10 +11,12 @@ use std::path::Path;
 /// For which categories the head hands out rows of evidence (`saliency` and, if wanted, `region`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadRows {
-    /// For all of them: the bundle's own `head.onnx`. For looking at maps, and for heads of unknown make.
+    /// For all of them: the bundle's own `head.onnx`. For looking at maps, and for heads of unknown
+    /// make.
     All,
-    /// For the `count` categories that exceed their thresholds the furthest: an image has at most so many tags. Built from
-    /// `head.safetensors`; a head that was not written by [`crate::head`] is run as it is.
+    /// For the `count` categories that exceed their thresholds the furthest: an image has at most
+    /// so many tags. Built from `head.safetensors`; a head that was not written by [`crate::head`]
+    /// is run as it is.
     Best {
         /// K.
         count: usize,

@@ -28,7 +28,8 @@ fn bundle(folder: &Path, threshold: f32) -> Bundle {
     let categories = (0..CATEGORIES).map(|i| Category {
         name: format!("c{i}"),
         prompt: format!("c{i}"),
-        // Different thresholds: the best score and the furthest above its threshold are not the same.
+        // Different thresholds: the best score and the furthest above its threshold are not the
+        // same.
         threshold: threshold + 0.02 * (i % 3) as f32,
     });
     writer
@@ -229,7 +230,8 @@ fn a_kept_encoder_is_warmed_only_for_batches_larger_than_it_ran() {
     assert!(old.encoders.cold(&[1, 2, 3, 4]).is_empty());
 }
 
-/// The demonstration model, whose activations are megabytes: what was not there before a batch shows as page faults.
+/// The demonstration model, whose activations are megabytes: what was not there before a batch
+/// shows as page faults.
 #[cfg(target_os = "linux")]
 #[test]
 fn after_warming_with_the_largest_batch_no_batch_takes_new_memory() {
@@ -262,7 +264,8 @@ fn after_warming_with_the_largest_batch_no_batch_takes_new_memory() {
     let cold = faults(&open(), 4);
     let tagger = open();
     tagger.warm(&[4], false).unwrap();
-    // Twice each, as a session that notes memory patterns takes its memory at the second run of a shape.
+    // Twice each, as a session that notes memory patterns takes its memory at the second run of a
+    // shape.
     let warm = [4, 4, 3, 3, 2, 2, 1, 1].map(|size| faults(&tagger, size));
     assert!(
         cold > 300 && warm.iter().all(|taken| *taken < cold / 4),

@@ -6,8 +6,9 @@ use crate::session::{Encoded, SessionError};
 use std::thread;
 
 impl Tagger {
-    /// The trial that a model must pass before it serves: a batch of grey and noise gives finite numbers, the same as its
-    /// images give alone. An encoder is run once; a further head is tried on what it said then.
+    /// The trial that a model must pass before it serves: a batch of grey and noise gives finite
+    /// numbers, the same as its images give alone. An encoder is run once; a further head is tried
+    /// on what it said then.
     ///
     /// # Errors
     /// [`SessionError::Contract`] says what the numbers were like.
@@ -47,8 +48,8 @@ impl Tagger {
         Ok(())
     }
 
-    /// Finds [`Tagger::batch_sizes`]. A GPU wants all it can get at once; a processor's are within `bounds`, but two images
-    /// where one alone takes all the time.
+    /// Finds [`Tagger::batch_sizes`]. A GPU wants all it can get at once; a processor's are within
+    /// `bounds`, but two images where one alone takes all the time.
     ///
     /// # Errors
     /// A run that failed.
@@ -66,9 +67,10 @@ impl Tagger {
         Ok(())
     }
 
-    /// Runs every batch size of `sizes` on every worker's sessions, so that their memory is there: the first run of a shape is
-    /// slow. An encoder that was kept has had its turn, so only the head runs then. `at_once` is for when nothing else runs:
-    /// all workers at the same time, and not one after another on this thread.
+    /// Runs every batch size of `sizes` on every worker's sessions, so that their memory is there:
+    /// the first run of a shape is slow. An encoder that was kept has had its turn, so only the
+    /// head runs then. `at_once` is for when nothing else runs: all workers at the same time, and
+    /// not one after another on this thread.
     ///
     /// # Errors
     /// The first run that failed.

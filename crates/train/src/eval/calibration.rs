@@ -11,11 +11,13 @@ pub enum ThresholdTarget {
     Precision(f64),
 }
 
-/// A category with fewer known positives keeps the threshold 0.5: a handful of labels would fit noise.
+/// A category with fewer known positives keeps the threshold 0.5: a handful of labels would fit
+/// noise.
 pub const MIN_POSITIVES: usize = 5;
 
-/// The temperature T > 0 that minimises the negative log likelihood of `sigmoid(logit / T)` over known entries
-/// (labels +1 and -1; 0 is skipped). 1 if there is no known entry of both kinds, or a logit is not finite.
+/// The temperature T > 0 that minimises the negative log likelihood of `sigmoid(logit / T)` over
+/// known entries (labels +1 and -1; 0 is skipped). 1 if there is no known entry of both kinds, or a
+/// logit is not finite.
 ///
 /// The likelihood is convex in 1/T, so a golden-section search over log T in [0.05, 20] finds it.
 pub fn temperature(logits: &[f32], labels: &[i8]) -> f32 {
@@ -61,8 +63,9 @@ fn softplus(x: f64) -> f64 {
 
 /// A threshold on the calibrated probability for each category of logits `[n, C]`.
 ///
-/// Thresholds lie midway between two neighbouring known probabilities. A category with fewer than [`MIN_POSITIVES`] known
-/// positives, or without known negatives, keeps 0.5. A precision that no threshold reaches gives the one of the best precision.
+/// Thresholds lie midway between two neighbouring known probabilities. A category with fewer than
+/// [`MIN_POSITIVES`] known positives, or without known negatives, keeps 0.5. A precision that no
+/// threshold reaches gives the one of the best precision.
 pub fn thresholds(
     logits: &[f32],
     labels: &[i8],

@@ -1,7 +1,8 @@
 //! Label tables: which image has which category, lacks it, or is not known to do either.
 //!
-//! The file is CSV with a header and the columns `image_id`, `label` (the category) and `state`: `present`, `absent` or
-//! `unknown`. What is not mentioned is unknown. Of repeated lines the last wins. A name ending in `.gz` is decompressed.
+//! The file is CSV with a header and the columns `image_id`, `label` (the category) and `state`:
+//! `present`, `absent` or `unknown`. What is not mentioned is unknown. Of repeated lines the last
+//! wins. A name ending in `.gz` is decompressed.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -71,8 +72,9 @@ pub struct LabelTable {
 }
 
 impl LabelTable {
-    /// Reads a label file. With `categories` the table has exactly those, in that order, and lines about others are
-    /// counted in `ignored`; without, it has the categories of the file in the order of their first mention.
+    /// Reads a label file. With `categories` the table has exactly those, in that order, and lines
+    /// about others are counted in `ignored`; without, it has the categories of the file in the
+    /// order of their first mention.
     ///
     /// # Errors
     /// If the file cannot be read or a line has no known state.
@@ -118,7 +120,8 @@ impl LabelTable {
                     reason: "image_id or label is empty".to_owned(),
                 });
             }
-            // Images of which only ignored categories are known are images too: all their labels are unknown.
+            // Images of which only ignored categories are known are images too: all their labels
+            // are unknown.
             let images = image_index.len();
             let image = *image_index.entry(image.to_owned()).or_insert_with(|| {
                 table.images.push(image.to_owned());
@@ -278,7 +281,8 @@ pub fn read_categories(path: &Path) -> Result<Vec<String>, LabelsError> {
     Ok(names)
 }
 
-/// Reads the image ids of one split of a file with the columns `image_id` and `split`, in the file's order.
+/// Reads the image ids of one split of a file with the columns `image_id` and `split`, in the
+/// file's order.
 ///
 /// # Errors
 /// If the file cannot be read or has no such split.

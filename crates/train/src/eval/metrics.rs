@@ -1,12 +1,13 @@
 //! Multi-label metrics over known entries: average precision, F1, calibration error.
 //!
-//! Labels are +1 (present), -1 (absent) and 0 (unknown); unknown entries count nowhere, neither as negatives nor in the
-//! ranking. Scores are logits: probability = sigmoid(score).
+//! Labels are +1 (present), -1 (absent) and 0 (unknown); unknown entries count nowhere, neither as
+//! negatives nor in the ranking. Scores are logits: probability = sigmoid(score).
 //!
-//! Average precision ranks the known entries of a category by descending score; equal scores keep the images' order.
-//! `plain` is the mean of the precision at each positive (no interpolation). `envelope` replaces the precision at each
-//! positive by the largest precision at that or any later one (the area under the precision envelope, as VOC has
-//! computed it since 2010); it is never below `plain`.
+//! Average precision ranks the known entries of a category by descending score; equal scores keep
+//! the images' order. `plain` is the mean of the precision at each positive (no interpolation).
+//! `envelope` replaces the precision at each positive by the largest precision at that or any later
+//! one (the area under the precision envelope, as VOC has computed it since 2010); it is never
+//! below `plain`.
 
 use serde::Serialize;
 
@@ -19,8 +20,8 @@ pub struct AveragePrecision {
     pub envelope: f64,
 }
 
-/// The average precision of one category, or `None` if no known entry is positive or none is negative: then every
-/// ranking is as good as any other.
+/// The average precision of one category, or `None` if no known entry is positive or none is
+/// negative: then every ranking is as good as any other.
 pub fn average_precision<S: Into<f64> + Copy>(
     scores: &[S],
     labels: &[i8],
@@ -152,8 +153,8 @@ impl F1 {
 /// Bins of the expected calibration error.
 pub const CALIBRATION_BINS: usize = 15;
 
-/// Expected calibration error over known entries: mean |observed frequency - mean probability| over equal-width bins of
-/// the probability, weighted by their entries. 0 if there is no entry.
+/// Expected calibration error over known entries: mean |observed frequency - mean probability| over
+/// equal-width bins of the probability, weighted by their entries. 0 if there is no entry.
 pub fn expected_calibration_error(entries: impl Iterator<Item = (f64, bool)>) -> f64 {
     let mut bins = [(0usize, 0.0, 0usize); CALIBRATION_BINS];
     for (probability, present) in entries {

@@ -1,4 +1,5 @@
-//! Measuring: metrics that know partial labels, the partial-label protocol, calibration, data-set adapters.
+//! Measuring: metrics that know partial labels, the partial-label protocol, calibration, data-set
+//! adapters.
 
 pub mod calibration;
 pub mod labels;

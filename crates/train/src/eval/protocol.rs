@@ -1,10 +1,12 @@
 //! The partial-label protocol: which entries of a fully labelled training set a method may see.
 //!
-//! U is drawn uniformly from [0, 1), images x categories; an entry is known iff U < p, positives and negatives alike
-//! (SST, SARB). The known sets are therefore nested in p, and drawn with numpy's legacy generator they are the same ones
-//! that published work with that seed and image order has used.
+//! U is drawn uniformly from [0, 1), images x categories; an entry is known iff U < p, positives
+//! and negatives alike (SST, SARB). The known sets are therefore nested in p, and drawn with
+//! numpy's legacy generator they are the same ones that published work with that seed and image
+//! order has used.
 
-/// numpy's legacy generator (`numpy.random.RandomState`): the 32-bit Mersenne Twister with its 1998 seeding.
+/// numpy's legacy generator (`numpy.random.RandomState`): the 32-bit Mersenne Twister with its 1998
+/// seeding.
 #[derive(Clone)]
 pub struct RandomState {
     state: [u32; Self::SIZE],
@@ -76,8 +78,8 @@ pub fn keep_share(labels: &mut [i8], categories: usize, share: f64, seed: u32) {
     }
 }
 
-/// Keeps one positive an image and hides everything else, negatives too: of an image's positives the one with the
-/// smallest U, a uniform choice. Images without a positive lose all labels.
+/// Keeps one positive an image and hides everything else, negatives too: of an image's positives
+/// the one with the smallest U, a uniform choice. Images without a positive lose all labels.
 pub fn keep_single_positive(labels: &mut [i8], categories: usize, seed: u32) {
     let categories = categories.max(1);
     let draw = uniform(seed, labels.len() / categories, categories);

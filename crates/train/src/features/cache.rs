@@ -1,4 +1,5 @@
-//! The on-disk cache of features: computed once for an image and an encoder, read at the disk's speed ever after.
+//! The on-disk cache of features: computed once for an image and an encoder, read at the disk's
+//! speed ever after.
 //!
 //! ```text
 //! <root>/<encoder and preprocessing, 32 hex>/<segment>.keys    32-byte keys, one a record, in order
@@ -6,10 +7,11 @@
 //!                                           /lock              held by whoever appends
 //! ```
 //!
-//! A record is the dense features in half precision and then the global feature in single precision, little-endian. Data are
-//! written and synced before their keys, so a key always leads to a whole record; data without keys, left by a crash, are
-//! overwritten. Segments have a bounded size; when the whole cache outgrows its limit, the segments that were used longest
-//! ago are removed.
+//! A record is the dense features in half precision and then the global feature in single
+//! precision, little-endian. Data are written and synced before their keys, so a key always leads
+//! to a whole record; data without keys, left by a crash, are overwritten. Segments have a bounded
+//! size; when the whole cache outgrows its limit, the segments that were used longest ago are
+//! removed.
 
 use half::f16;
 use sha2::{Digest, Sha256};
@@ -47,9 +49,11 @@ pub struct FeatureCache {
 }
 
 impl FeatureCache {
-    /// Opens the cache below `root` for records of `dense` half and `global` single precision numbers.
+    /// Opens the cache below `root` for records of `dense` half and `global` single precision
+    /// numbers.
     ///
-    /// `identity` names what made them (encoder hash, preprocessing hash); `limit` bounds the bytes below `root`.
+    /// `identity` names what made them (encoder hash, preprocessing hash); `limit` bounds the bytes
+    /// below `root`.
     ///
     /// # Errors
     /// If the folder cannot be made or read.
@@ -118,8 +122,8 @@ impl FeatureCache {
             fixed.copy_from_slice(key);
             self.slots.insert(fixed, slot);
         }
-        // The modification time of the keys says when the segment was last used. Failing to set it only makes the
-        // segment look older than it is.
+        // The modification time of the keys says when the segment was last used. Failing to set it
+        // only makes the segment look older than it is.
         let _ = File::options()
             .append(true)
             .open(segment)
@@ -127,8 +131,8 @@ impl FeatureCache {
         Ok(())
     }
 
-    /// Appends records; images that are there already are skipped. Nothing is written that would not fit the limit
-    /// beside what other segments in use take.
+    /// Appends records; images that are there already are skipped. Nothing is written that would
+    /// not fit the limit beside what other segments in use take.
     ///
     /// # Errors
     /// If the disk refuses; the cache is then as it was.
@@ -161,7 +165,8 @@ impl FeatureCache {
             .read(true)
             .write(true)
             .open(segment.with_extension("data"))?;
-        // Keys count: a crash between data and keys leaves records without keys, which are overwritten here.
+        // Keys count: a crash between data and keys leaves records without keys, which are
+        // overwritten here.
         let whole_keys = keys.metadata()?.len() / 32;
         keys.set_len(whole_keys * 32)?;
         let mut block = Vec::with_capacity(fresh.len() * self.record_bytes());
@@ -209,8 +214,8 @@ impl FeatureCache {
             .join(format!("{:08}.keys", number.map_or(0, |number| number + 1))))
     }
 
-    /// Removes segments, longest unused first, until `bytes` more fit; `false` if they cannot fit without removing
-    /// segments of this very cache, which are in use.
+    /// Removes segments, longest unused first, until `bytes` more fit; `false` if they cannot fit
+    /// without removing segments of this very cache, which are in use.
     fn make_room(&self, bytes: u64) -> io::Result<bool> {
         let mut used = 0;
         let mut others = Vec::new();

@@ -1,7 +1,8 @@
 //! Dense and global features of images, by the bundle's own encoder, for training and evaluation.
 //!
-//! Features are held in half precision (a relative error of at most 2^-11, below what the encoder's own precision is worth) and
-//! come from the cache where they can. Images that are not in it are read, decoded and encoded by several workers.
+//! Features are held in half precision (a relative error of at most 2^-11, below what the encoder's
+//! own precision is worth) and come from the cache where they can. Images that are not in it are
+//! read, decoded and encoded by several workers.
 
 mod cache;
 mod encoder;
@@ -31,8 +32,8 @@ pub trait ImageBytes: Sync {
     /// [`ImageError`].
     fn read(&self, id: &str) -> Result<Bytes, ImageError>;
 
-    /// What identifies the image in the cache. The default is its content, which has to be read for it; a source that knows a
-    /// name whose content never changes can say so without reading.
+    /// What identifies the image in the cache. The default is its content, which has to be read for
+    /// it; a source that knows a name whose content never changes can say so without reading.
     ///
     /// # Errors
     /// [`ImageError`].
@@ -133,7 +134,8 @@ pub enum FeatureError {
     Tensor(#[from] candle_core::Error),
 }
 
-/// Dense `[n, N, D]` and global `[n, D]` features of `n` images, in the order asked for, neither of them normalised.
+/// Dense `[n, N, D]` and global `[n, D]` features of `n` images, in the order asked for, neither of
+/// them normalised.
 #[derive(Debug)]
 pub struct FeatureStore {
     images: usize,
@@ -235,7 +237,8 @@ impl FeatureStore {
         Ok(out)
     }
 
-    /// The features of the images `rows` as tensors: dense `[rows, N, D]` and global `[rows, D]`, f32.
+    /// The features of the images `rows` as tensors: dense `[rows, N, D]` and global `[rows, D]`,
+    /// f32.
     ///
     /// # Errors
     /// If the cache cannot be read.
@@ -278,7 +281,8 @@ impl FeatureSource for FeatureStore {
     }
 }
 
-/// Where features are kept if nothing else is said: `TAGSTREAM_CACHE`, else `~/.cache/tagstream`, below it `features`.
+/// Where features are kept if nothing else is said: `TAGSTREAM_CACHE`, else `~/.cache/tagstream`,
+/// below it `features`.
 pub fn default_cache() -> Option<PathBuf> {
     tagstream_model::runtime::cache_folder().map(|folder| folder.join("features"))
 }

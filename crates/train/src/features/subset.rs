@@ -1,4 +1,5 @@
-//! A part of the features, without a copy of the dense ones: what calibration trains on and what it scores.
+//! A part of the features, without a copy of the dense ones: what calibration trains on and what it
+//! scores.
 
 use super::FeatureStore;
 use crate::trm::features::{FeatureFailure, FeatureSource};

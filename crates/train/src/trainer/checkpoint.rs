@@ -1,4 +1,5 @@
-//! What a training run needs to go on after a kill: one safetensors file, written aside and renamed.
+//! What a training run needs to go on after a kill: one safetensors file, written aside and
+//! renamed.
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -127,7 +128,8 @@ impl Checkpoint {
     /// Reads the checkpoint of the run `run`, if there is one.
     ///
     /// # Errors
-    /// If the file is damaged or belongs to another run: what to do about that is the user's decision.
+    /// If the file is damaged or belongs to another run: what to do about that is the user's
+    /// decision.
     pub fn read(path: &Path, run: &str) -> Result<Option<Self>, CheckpointError> {
         let content = match std::fs::read(path) {
             Ok(content) => content,

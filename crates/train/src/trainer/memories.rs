@@ -1,4 +1,5 @@
-//! What a training run fits in closed form before its first step: the memories, and how much they count.
+//! What a training run fits in closed form before its first step: the memories, and how much they
+//! count.
 
 use super::run::{Run, shuffled};
 use crate::trainer::error::TrainError;
@@ -18,8 +19,8 @@ const ASSUMED_ABSENT: usize = 8;
 /// The memories, and what they say of the training images.
 pub(super) struct Remembered {
     pub(super) memories: Memories,
-    /// Logits of all images from the folds that left each out, memories already weighed against each other and
-    /// multiplied by their shares: `[n, C]`. None without a memory.
+    /// Logits of all images from the folds that left each out, memories already weighed against
+    /// each other and multiplied by their shares: `[n, C]`. None without a memory.
     pub(super) unseen: Option<Vec<f32>>,
 }
 
@@ -130,7 +131,8 @@ impl Run<'_> {
         Ok(tagstream_kernels::unit(&region)?)
     }
 
-    /// One pass over the images: means of V^ over positions (`[n, D]`), and the regions of known entries, in `order`.
+    /// One pass over the images: means of V^ over positions (`[n, D]`), and the regions of known
+    /// entries, in `order`.
     fn look(
         &self,
         targets: &Targets,
@@ -176,7 +178,8 @@ impl Run<'_> {
         Ok((mean, known))
     }
 
-    /// Another pass: logits of the start (branches by their shares) and k of the regional memory, `[n, C]` each.
+    /// Another pass: logits of the start (branches by their shares) and k of the regional memory,
+    /// `[n, C]` each.
     fn start_logits(
         &self,
         start: &Weights,

@@ -47,11 +47,13 @@ pub struct Progress {
 /// How a run is done.
 #[derive(Default)]
 pub struct TrainOptions<'a> {
-    /// Seed of everything random. The same seed, data, settings and number of threads give the same bits.
+    /// Seed of everything random. The same seed, data, settings and number of threads give the same
+    /// bits.
     pub seed: u64,
     /// Stop after the epoch in which this much time has passed.
     pub max_minutes: Option<f64>,
-    /// Where to keep the state after every epoch; a run that finds its own state there goes on from it.
+    /// Where to keep the state after every epoch; a run that finds its own state there goes on from
+    /// it.
     pub checkpoint: Option<PathBuf>,
     /// Weights of an earlier model, and for every category its index there.
     pub warm_start: Option<(Weights, Vec<Option<usize>>)>,

@@ -1,4 +1,5 @@
-//! AdamW with a rate for each kind of tensor, the one-cycle schedule, clipping, and averaged weights.
+//! AdamW with a rate for each kind of tensor, the one-cycle schedule, clipping, and averaged
+//! weights.
 
 use crate::trm::config::OptimizerConfig;
 use crate::trm::weights::{Weights, names};
@@ -16,8 +17,9 @@ const EPSILON: f64 = 1e-8;
 /// Elements that a thread takes at once: fixed, so that sums do not depend on threads.
 const BLOCK: usize = 16_384;
 
-/// Factor of the peak learning rate at `step` of `steps`: a cosine from 1/25 to 1 over the first `warm_up` share, then a
-/// cosine to 1/250000 (Smith and Topin's one-cycle policy with PyTorch's constants).
+/// Factor of the peak learning rate at `step` of `steps`: a cosine from 1/25 to 1 over the first
+/// `warm_up` share, then a cosine to 1/250000 (Smith and Topin's one-cycle policy with PyTorch's
+/// constants).
 pub fn one_cycle(step: usize, steps: usize, warm_up: f64) -> f64 {
     const START: f64 = 1.0 / 25.0;
     const END: f64 = START / 1e4;
@@ -235,7 +237,8 @@ impl Optimizer {
     /// One step at `factor` of the peak rates. Returns the norm of all gradients before clipping.
     ///
     /// # Errors
-    /// If a trained tensor has no gradient: something in the forward pass has lost it, or it is not used at all.
+    /// If a trained tensor has no gradient: something in the forward pass has lost it, or it is not
+    /// used at all.
     pub fn update(&mut self, gradients: &GradStore, factor: f64) -> Result<f64> {
         self.step += 1;
         let t = self.step as i32;

@@ -12,8 +12,8 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
 
-/// A calibrated scale of cosines is at least this: where the start says nothing about the labels the fit would go to zero,
-/// and with it every gradient.
+/// A calibrated scale of cosines is at least this: where the start says nothing about the labels
+/// the fit would go to zero, and with it every gradient.
 const LEAST_START_SCALE: f64 = 5.0;
 
 /// A model with its training data.
@@ -228,7 +228,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A random stream of its own for every use and position, so that a resumed run draws what an unbroken one would.
+/// A random stream of its own for every use and position, so that a resumed run draws what an
+/// unbroken one would.
 fn stream(seed: u64, purpose: u64, position: u64) -> StdRng {
     let mut bytes = [0; 32];
     for (at, word) in [seed, purpose, position].iter().enumerate() {

@@ -1,4 +1,5 @@
-//! The folder of a training run: its settings, its checkpoint, its loss curves as a table and as a picture.
+//! The folder of a training run: its settings, its checkpoint, its loss curves as a table and as a
+//! picture.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ pub struct RunFolderError {
     pub source: io::Error,
 }
 
-/// A folder with `settings.json`, `checkpoint.safetensors` (while the run is under way), `curves.csv` and `curves.svg`.
+/// A folder with `settings.json`, `checkpoint.safetensors` (while the run is under way),
+/// `curves.csv` and `curves.svg`.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -49,7 +51,8 @@ impl RunFolder {
         self.write("settings.json", &format!("{settings:#}\n"))
     }
 
-    /// Writes `curves.csv` and `curves.svg`. A run that went on from a checkpoint adds its epochs to those of the table.
+    /// Writes `curves.csv` and `curves.svg`. A run that went on from a checkpoint adds its epochs
+    /// to those of the table.
     ///
     /// # Errors
     /// If the system refuses.
@@ -116,7 +119,8 @@ const COLOURS: [&str; 7] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000",
 ];
 
-/// The table as a line chart: one line a column, loss over epochs, on one axis that starts at 0 (or below).
+/// The table as a line chart: one line a column, loss over epochs, on one axis that starts at 0 (or
+/// below).
 fn picture(lines: &[String]) -> String {
     let rows: Vec<Vec<f64>> = lines
         .iter()

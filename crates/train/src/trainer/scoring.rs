@@ -1,4 +1,5 @@
-//! Scores of images from their features, by a bundle's own head in ONNX Runtime or by a head in memory.
+//! Scores of images from their features, by a bundle's own head in ONNX Runtime or by a head in
+//! memory.
 
 use crate::features::{FeatureError, FeatureStore};
 use tagstream_model::bundle::Bundle;

@@ -24,7 +24,8 @@ pub(super) struct Teacher {
 }
 
 impl Teacher {
-    /// Starts the prototypes as means of R^ over known positives (text features where there are none).
+    /// Starts the prototypes as means of R^ over known positives (text features where there are
+    /// none).
     pub(super) fn new(run: &Run, weights: &Weights) -> Result<Self, TrainError> {
         let config = run.model.config();
         let (c, d) = (run.model.categories(), run.model.dim());

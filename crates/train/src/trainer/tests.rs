@@ -87,7 +87,8 @@ fn accuracy(head: &FoldedHead, features: &FeatureSet, truth: &[i8]) -> f64 {
     right as f64 / truth.len() as f64
 }
 
-/// The exported graph of a trained head, run by ONNX Runtime, against the model's own forward pass and memories.
+/// The exported graph of a trained head, run by ONNX Runtime, against the model's own forward pass
+/// and memories.
 fn onnx_says_what_candle_says(model: &Model, trained: &Trained, features: &FeatureSet) {
     let rows: Vec<usize> = (0..IMAGES).collect();
     let (dense, global) = (features.dense(&rows).unwrap(), features.global());
@@ -169,7 +170,8 @@ fn every_method_trains_and_gets_better_than_its_start() {
         trained.head.check().unwrap();
         let found = accuracy(&trained.head, &features, &truth);
         onnx_says_what_candle_says(&model, &trained, &features);
-        // The stand-in's texts know nothing of the images: without training there is nothing to expect.
+        // The stand-in's texts know nothing of the images: without training there is nothing to
+        // expect.
         assert!(trained.epochs == 0 || found > 0.6, "{method:?}: {found}");
         if let (Some((_, first)), Some((_, last))) = (trained.curves.first(), trained.curves.last())
         {

@@ -1,9 +1,10 @@
 //! How much the memories count beside the trained branches, found from the known labels.
 //!
-//! What a memory is worth depends on the pictures: much where each has near relatives, little where every one holds another
-//! mixture of objects. So it is not a setting but a small logistic regression on the known labels, over predictions that owe nothing to
-//! the label they predict: the memories' from the folds that left the image out, and for the trained branches those of
-//! their calibrated start, before any training (a cautious stand-in: after training they are better).
+//! What a memory is worth depends on the pictures: much where each has near relatives, little where
+//! every one holds another mixture of objects. So it is not a setting but a small logistic
+//! regression on the known labels, over predictions that owe nothing to the label they predict: the
+//! memories' from the folds that left the image out, and for the trained branches those of their
+//! calibrated start, before any training (a cautious stand-in: after training they are better).
 
 use super::config::ShareConfig;
 use super::targets::Targets;
@@ -51,12 +52,12 @@ impl Blend {
     }
 }
 
-/// Weights of `columns` (logits `[n, C]` each) in a logistic regression on the known labels of the images in `rows`; no weight
-/// is negative. `None` if the labels cannot tell.
+/// Weights of `columns` (logits `[n, C]` each) in a logistic regression on the known labels of the
+/// images in `rows`; no weight is negative. `None` if the labels cannot tell.
 ///
-/// Every category counts the same, and within it its presences as much as its absences: the mean over categories of a
-/// ranking measure is what the blend is for. `offsets` (`[C]`) enters as one more column, so that no weight has to
-/// serve as a prior.
+/// Every category counts the same, and within it its presences as much as its absences: the mean
+/// over categories of a ranking measure is what the blend is for. `offsets` (`[C]`) enters as one
+/// more column, so that no weight has to serve as a prior.
 ///
 /// # Panics
 /// If the lengths do not fit.

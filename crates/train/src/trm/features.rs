@@ -6,7 +6,8 @@ use rayon::prelude::*;
 /// Why features could not be given.
 pub type FeatureFailure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Frozen features of n images: N positions and one global feature each, D dimensions, raw as the encoder gives them.
+/// Frozen features of n images: N positions and one global feature each, D dimensions, raw as the
+/// encoder gives them.
 pub trait FeatureSource: Sync {
     /// n.
     fn len(&self) -> usize;

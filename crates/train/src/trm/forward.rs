@@ -64,8 +64,8 @@ impl Forward {
 }
 
 impl Model {
-    /// Whether both local branches run as one operation: with one head nothing is lost by folding its maps, and no loss
-    /// looks at query-level features themselves.
+    /// Whether both local branches run as one operation: with one head nothing is lost by folding
+    /// its maps, and no loss looks at query-level features themselves.
     fn fused(&self) -> bool {
         self.has_queries()
             && self.config().region.enabled
@@ -144,7 +144,8 @@ impl Model {
             let region = pooled.region()?;
             let direction = normalised(&region)?;
             if self.config().region.enabled {
-                // Text-pixel matching takes the weighted mean of cosines, text-region matching the cosine of the mean.
+                // Text-pixel matching takes the weighted mean of cosines, text-region matching the
+                // cosine of the mean.
                 let rows = if self.has_queries() {
                     &direction
                 } else {

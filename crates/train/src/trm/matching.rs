@@ -1,12 +1,14 @@
-//! One-to-one matching of texts with category-specific features, and DualCoOp's text-pixel matching for comparison.
+//! One-to-one matching of texts with category-specific features, and DualCoOp's text-pixel matching
+//! for comparison.
 
 use candle_core::{Result, Tensor};
 use tagstream_kernels::row_products;
 
-/// `x[b,c] . (T[c] - T-[c])`, `[B, C]`: every category's own feature row with its own texts, before the scale.
+/// `x[b,c] . (T[c] - T-[c])`, `[B, C]`: every category's own feature row with its own texts, before
+/// the scale.
 ///
-/// `rows` is `[B, C, D]`; `text` and `negative` are `[C, D]`. The negative side may be a text feature of norm 1 or a free
-/// vector of any length.
+/// `rows` is `[B, C, D]`; `text` and `negative` are `[C, D]`. The negative side may be a text
+/// feature of norm 1 or a free vector of any length.
 ///
 /// # Errors
 /// If the shapes do not fit.
@@ -17,10 +19,11 @@ pub fn pair_logits(rows: &Tensor, text: &Tensor, negative: &Tensor) -> Result<Te
 /// Temperature's inverse inside the softmax over positions of zero-shot and DualCoOp matching.
 pub const SPATIAL_SCALE: f64 = 20.0;
 
-/// The keys that make attention pooling DualCoOp's spatial aggregation: `w_cn = softmax_n(20 V^_n . T_c)`.
+/// The keys that make attention pooling DualCoOp's spatial aggregation:
+/// `w_cn = softmax_n(20 V^_n . T_c)`.
 ///
-/// Pooled rows P then give `z+ = P . T` and `z- = P . T-` (the same weights on both sides), which equal the weighted sums
-/// of cosines, because the weights sum over positions only.
+/// Pooled rows P then give `z+ = P . T` and `z- = P . T-` (the same weights on both sides), which
+/// equal the weighted sums of cosines, because the weights sum over positions only.
 ///
 /// # Errors
 /// Those of tensor operations.

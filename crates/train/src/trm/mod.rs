@@ -1,4 +1,5 @@
-//! TRM-ML, text-region matching for multi-label recognition with missing labels. Knows tensors, never Kafka or files.
+//! TRM-ML, text-region matching for multi-label recognition with missing labels. Knows tensors,
+//! never Kafka or files.
 
 pub mod blend;
 pub mod config;

@@ -1,4 +1,5 @@
-//! Learned prompts: `[begin] context [name] [end]`, with contexts that are trained through the frozen text tower.
+//! Learned prompts: `[begin] context [name] [end]`, with contexts that are trained through the
+//! frozen text tower.
 
 use super::config::{PromptConfig, Start};
 use candle_core::{DType, Device, Result, Tensor};
@@ -16,7 +17,8 @@ pub trait TextEncoder {
     /// # Errors
     /// If a token is unknown.
     fn embed(&self, tokens: &[u32]) -> Result<Tensor>;
-    /// Features of embedded prompts (`[n, L, W]`) read at `ends`, `[n, D]`, not normalised; differentiable in `prompts`.
+    /// Features of embedded prompts (`[n, L, W]`) read at `ends`, `[n, D]`, not normalised;
+    /// differentiable in `prompts`.
     ///
     /// # Errors
     /// If a prompt is longer than the tower's positions.
@@ -135,7 +137,8 @@ impl Prompts {
         self.name_lengths.len()
     }
 
-    /// Contexts to start from, `[C, M, W]`, or `[1, M, W]` where all categories share them; `normal` draws from N(0, 1).
+    /// Contexts to start from, `[C, M, W]`, or `[1, M, W]` where all categories share them;
+    /// `normal` draws from N(0, 1).
     ///
     /// # Errors
     /// Those of tensor operations.
@@ -178,7 +181,8 @@ impl Prompts {
         Ok(self.features(&contexts, encoder)?.detach())
     }
 
-    /// Text features of the prompts with these contexts (`[C or 1, M, W]`), `[C, D]`, rows of norm 1.
+    /// Text features of the prompts with these contexts (`[C or 1, M, W]`), `[C, D]`, rows of
+    /// norm 1.
     ///
     /// # Errors
     /// Those of the tower, for example if the prompts are too long.

@@ -1,4 +1,5 @@
-//! Visual prototypes: what a category looks like, learned without a gradient from its known positives.
+//! Visual prototypes: what a category looks like, learned without a gradient from its known
+//! positives.
 
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -71,8 +72,8 @@ impl VisualPrototypes {
         }
     }
 
-    /// Takes in a batch: `features` is R^ (`[B, C, D]`), `labels` are the *known* labels (`[B, C]`), `gate` says which
-    /// entries may count (`None`: all).
+    /// Takes in a batch: `features` is R^ (`[B, C, D]`), `labels` are the *known* labels
+    /// (`[B, C]`), `gate` says which entries may count (`None`: all).
     ///
     /// # Panics
     /// If the lengths do not fit.
@@ -142,7 +143,8 @@ impl VisualPrototypes {
         &self.vectors
     }
 
-    /// Everything, as numbers: vectors, counts, and the features of a FIFO bank with their number in front.
+    /// Everything, as numbers: vectors, counts, and the features of a FIFO bank with their number
+    /// in front.
     pub fn state(&self) -> Vec<f64> {
         let mut state = self.vectors.clone();
         state.extend(self.seen.iter().map(|n| *n as f64));

@@ -1,14 +1,15 @@
 //! Calibrated pseudo-labels: labels for unknown entries where prototypes are sure.
 //!
-//! With `g_ic = (R^_ic . Pv_c + R^_ic . Pt_c) / 2` (similarity within the category) and running means `mu+_c`, `mu-_c` of g
-//! over *known* positives and negatives:
+//! With `g_ic = (R^_ic . Pv_c + R^_ic . Pt_c) / 2` (similarity within the category) and running
+//! means `mu+_c`, `mu-_c` of g over *known* positives and negatives:
 //!
 //! ```text
 //! y_ic = 2 sigmoid( 4.4 (g_ic - (mu+_c + mu-_c) / 2) / (mu+_c - mu-_c) ) - 1
 //! ```
 //!
-//! so that a typical known positive gets +0.8 and a typical known negative -0.8. The rank of c among all categories' prototypes
-//! (similarity between categories) guards positives: in the region of an absent category another prototype wins.
+//! so that a typical known positive gets +0.8 and a typical known negative -0.8. The rank of c
+//! among all categories' prototypes (similarity between categories) guards positives: in the region
+//! of an absent category another prototype wins.
 
 use serde::{Deserialize, Serialize};
 
@@ -139,8 +140,9 @@ impl SimilarityStatistics {
                 .is_some_and(|(positive, negative)| positive - negative > self.rule.min_gap)
     }
 
-    /// The pseudo-label of one entry (+1, -1 or 0): `known` is its label, `rank` the number of categories whose prototypes
-    /// lie nearer to the entry's region. Known entries always get 0: pseudo-labels never overwrite.
+    /// The pseudo-label of one entry (+1, -1 or 0): `known` is its label, `rank` the number of
+    /// categories whose prototypes lie nearer to the entry's region. Known entries always get 0:
+    /// pseudo-labels never overwrite.
     pub fn judge(&self, c: usize, seen: u64, known: i8, g: f64, rank: usize) -> i8 {
         if known != 0 || !self.usable(c, seen) {
             return 0;
@@ -259,7 +261,8 @@ mod tests {
         let golden = Golden::open("pseudo", DType::F64);
         let statistics = learned(&golden);
         let y = labels(&golden.get("y_stats"));
-        // Two updates with these labels; the golden's usable categories follow from positives met in its own history.
+        // Two updates with these labels; the golden's usable categories follow from positives met
+        // in its own history.
         let usable = numbers(&golden.get("usable"));
         let expected = numbers(&golden.get("pseudo_all_unknown"));
         let (g, ranks) = (

@@ -7,8 +7,9 @@
 //! U   = LayerNorm(Q + O) ;  F = U + MLP(U)              MLP = Linear, GELU, Linear
 //! ```
 //!
-//! The encoder is frozen, so V^ carries no gradient, and every product that would touch all positions is moved to the
-//! categories' side: `V^ (Wk_h (Q Wq_h)^T)` needs no projection of V^, and `(A_h V^) Wv_h` projects C rows instead of N.
+//! The encoder is frozen, so V^ carries no gradient, and every product that would touch all
+//! positions is moved to the categories' side: `V^ (Wk_h (Q Wq_h)^T)` needs no projection of V^,
+//! and `(A_h V^) Wv_h` projects C rows instead of N.
 
 use candle_core::{Result, Tensor};
 use tagstream_kernels::{ResidualMlp, attention_pool, unit};
@@ -16,7 +17,8 @@ use tagstream_kernels::{ResidualMlp, attention_pool, unit};
 /// LayerNorm's epsilon.
 pub const NORM_EPSILON: f64 = 1e-5;
 
-/// What V^ is multiplied with to give attention logits, `[h C, D]` (head-major): `Q Wq_h Wk_h^T / sqrt(dh)`.
+/// What V^ is multiplied with to give attention logits, `[h C, D]` (head-major):
+/// `Q Wq_h Wk_h^T / sqrt(dh)`.
 ///
 /// `queries` is `[C, D]`, `wq` and `wk` are `[D, D]`, applied from the right.
 ///
@@ -69,7 +71,8 @@ impl Pooled {
         self.per_head.narrow(1, h * categories, categories)
     }
 
-    /// R, the mean over heads, `[B, C, D]`: in the convex hull of V^, so its rows have at most norm 1.
+    /// R, the mean over heads, `[B, C, D]`: in the convex hull of V^, so its rows have at most
+    /// norm 1.
     ///
     /// # Errors
     /// Those of tensor operations.

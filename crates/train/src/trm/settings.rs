@@ -1,6 +1,7 @@
 //! How groups of settings are declared, and what is said of those that cannot be.
 
-/// Declares a group of settings with their defaults; keys that it does not have are refused where it is read.
+/// Declares a group of settings with their defaults; keys that it does not have are refused where
+/// it is read.
 #[macro_export]
 macro_rules! settings {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $ty:ty = $default:expr,)* }) => {

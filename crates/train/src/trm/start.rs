@@ -1,7 +1,9 @@
-//! The calibrated start: one scale and one offset for a branch, by logistic regression on the known labels.
+//! The calibrated start: one scale and one offset for a branch, by logistic regression on the known
+//! labels.
 //!
-//! Cosines of a contrastive model are far from being logits: their scale and their zero point depend on the model. A branch
-//! that starts miscalibrated spends its training on that, through parameters that were meant for something else.
+//! Cosines of a contrastive model are far from being logits: their scale and their zero point
+//! depend on the model. A branch that starts miscalibrated spends its training on that, through
+//! parameters that were meant for something else.
 
 /// One known entry.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,8 +27,9 @@ pub struct Calibration {
     pub offset: f64,
 }
 
-/// Newton's method for the two numbers, with a ridge so weak that it only decides where the data do not (no entries, scores
-/// that separate the classes perfectly). A negative scale would turn a branch around: it is kept at least 1e-3.
+/// Newton's method for the two numbers, with a ridge so weak that it only decides where the data do
+/// not (no entries, scores that separate the classes perfectly). A negative scale would turn a
+/// branch around: it is kept at least 1e-3.
 pub fn fit_calibration(entries: impl Iterator<Item = Entry>) -> Calibration {
     const STEPS: usize = 50;
     let entries: Vec<Entry> = entries.collect();
@@ -59,7 +62,8 @@ pub fn fit_calibration(entries: impl Iterator<Item = Entry>) -> Calibration {
     }
 }
 
-/// Minimises the mean cross-entropy of `slope * z + centre + offset`, `z = (score - mean) * inverse`.
+/// Minimises the mean cross-entropy of `slope * z + centre + offset`,
+/// `z = (score - mean) * inverse`.
 fn newton(entries: &[Entry], total: f64, mean: f64, inverse: f64, steps: usize) -> (f64, f64) {
     const RIDGE: f64 = 1e-4;
     let (mut slope, mut centre) = (0.0, 0.0);

@@ -7,7 +7,8 @@ use super::start::{Calibration, Entry, fit_calibration};
 pub struct Targets<'a> {
     /// +1, -1, 0, `[n, C]`.
     pub labels: &'a [i8],
-    /// Weight with which an unknown entry counts as absent (0 unless nothing is known to be absent).
+    /// Weight with which an unknown entry counts as absent (0 unless nothing is known to be
+    /// absent).
     pub assume_negative: f64,
     /// C.
     pub categories: usize,
@@ -28,7 +29,8 @@ impl Targets<'_> {
         }
     }
 
-    /// Share of positives among known entries, pulled towards the mean of all categories by two entries.
+    /// Share of positives among known entries, pulled towards the mean of all categories by two
+    /// entries.
     pub fn priors(&self) -> Vec<f32> {
         let c = self.categories;
         let (mut positive, mut known) = (vec![0.0f32; c], vec![0.0f32; c]);

@@ -61,8 +61,8 @@ pub(crate) fn test_tokens() -> PromptTokens {
     }
 }
 
-/// A small differentiable stand-in for a text tower: the mean of what lies up to the end, positions mixed in, squashed and
-/// projected. Like a causal tower it does not see what follows the end.
+/// A small differentiable stand-in for a text tower: the mean of what lies up to the end, positions
+/// mixed in, squashed and projected. Like a causal tower it does not see what follows the end.
 pub(crate) struct TestEncoder {
     table: Tensor,
     projection: Tensor,

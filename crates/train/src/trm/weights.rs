@@ -3,7 +3,8 @@
 use candle_core::{Result, Tensor, bail};
 use std::collections::BTreeMap;
 
-/// Names of the trainable tensors. Matrices are applied from the right unless they belong to a layer (`*.weight`).
+/// Names of the trainable tensors. Matrices are applied from the right unless they belong to a
+/// layer (`*.weight`).
 pub mod names {
     /// Prompt contexts, `[C or 1, M, W]`.
     pub const CONTEXT: &str = "prompts.context";
@@ -86,9 +87,10 @@ impl Weights {
         values(self.get(name)?)
     }
 
-    /// Puts back every row of a stored model that this one still has: `rows[new category]` is the old category's index.
-    /// Tensors without a category axis are taken whole; rows of new categories stay as they are (text-initialised).
-    /// Tensors whose shape does not fit (other settings) are left out; their names are returned.
+    /// Puts back every row of a stored model that this one still has: `rows[new category]` is the
+    /// old category's index. Tensors without a category axis are taken whole; rows of new
+    /// categories stay as they are (text-initialised). Tensors whose shape does not fit (other
+    /// settings) are left out; their names are returned.
     ///
     /// # Errors
     /// Those of tensor operations.

@@ -8,7 +8,8 @@ use std::sync::LazyLock;
 
 type Entry = (&'static str, &'static [&'static str]);
 
-/// Names of the categories, in alphabetical order: the order of `categories.txt` and of category indices.
+/// Names of the categories, in alphabetical order: the order of `categories.txt` and of category
+/// indices.
 pub fn categories() -> &'static [&'static str] {
     &CATALOGUE.names
 }

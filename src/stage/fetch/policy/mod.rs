@@ -53,8 +53,8 @@ impl UriPolicy {
     /// Parses the rules.
     ///
     /// # Errors
-    /// [`ConfigError::BadValue`] for a scheme that is not known, a host that cannot be one, or a folder that is not
-    /// there.
+    /// [`ConfigError::BadValue`] for a scheme that is not known, a host that cannot be one, or a
+    /// folder that is not there.
     pub fn new(config: &FetchConfig) -> Result<Self, ConfigError> {
         let bad = |key: &str, reason: String| ConfigError::BadValue {
             key: key.into(),

@@ -1,7 +1,9 @@
-//! When a run that reads to the end is done: everything that was in the topic at its start is in files, whoever wrote them.
+//! When a run that reads to the end is done: everything that was in the topic at its start is in
+//! files, whoever wrote them.
 //!
-//! What a line owns tells only half of it: the group may have given the other partitions to a process that lives, hangs or was
-//! killed a moment ago (its session has not ended yet), or nothing at all to this one. Files tell the truth.
+//! What a line owns tells only half of it: the group may have given the other partitions to a
+//! process that lives, hangs or was killed a moment ago (its session has not ended yet), or nothing
+//! at all to this one. Files tell the truth.
 
 use super::{Driver, LineError, Logs, Owned, RowMaker, Task};
 use crate::stage::sink::files::FileSink;
@@ -25,13 +27,14 @@ pub(super) struct Drained {
 }
 
 impl<M: RowMaker> Driver<M> {
-    /// Whether everything that is owned was read to its end; trivially true before the first assignment and without partitions.
+    /// Whether everything that is owned was read to its end; trivially true before the first
+    /// assignment and without partitions.
     pub(super) fn all_read(&self) -> bool {
         self.owned.values().all(|o| o.read_to_end)
     }
 
-    /// Whether all partitions are in files up to their logs' ends as of the start. Asks for a look at those of others, where that is all
-    /// that is missing.
+    /// Whether all partitions are in files up to their logs' ends as of the start. Asks for a look
+    /// at those of others, where that is all that is missing.
     pub(super) fn is_drained(&mut self) -> bool {
         let Some(ends) = &self.line.settings.until else {
             return false;

@@ -1,4 +1,5 @@
-//! One line: the events of a source, the rows of a maker, the files of a table. One task owns all ledgers.
+//! One line: the events of a source, the rows of a maker, the files of a table. One task owns all
+//! ledgers.
 
 mod drained;
 mod partitions;
@@ -51,7 +52,8 @@ pub struct LineSettings {
     pub dead_letter_topic: Arc<str>,
     /// Time to finish what was read when the stage stops.
     pub drain_timeout: Duration,
-    /// Time to finish what was read when partitions are taken away: the group waits for us meanwhile.
+    /// Time to finish what was read when partitions are taken away: the group waits for us
+    /// meanwhile.
     pub revoke_timeout: Duration,
     /// End when every partition's files reach the log's end as named here; `None`: never.
     pub until: Option<BTreeMap<PartitionId, LogFacts>>,
@@ -344,7 +346,8 @@ impl<M: RowMaker> Driver<M> {
         Ok(())
     }
 
-    /// Cuts the largest file early: rows are the only memory that waits for something other than work.
+    /// Cuts the largest file early: rows are the only memory that waits for something other than
+    /// work.
     fn relieve(&mut self) {
         let free = self
             .owned

@@ -150,7 +150,8 @@ impl<M: RowMaker> Driver<M> {
                 match event {
                     SourceEvent::Stopped => break,
                     SourceEvent::OffsetsCommitted => {
-                        // Only a kill, a stop or a hang matters here: an error has nothing left to end.
+                        // Only a kill, a stop or a hang matters here: an error has nothing left to
+                        // end.
                         let _ = failpoint::pass("offset.commit.after").await;
                     }
                     // The reply is dropped, and the consumer goes on leaving.

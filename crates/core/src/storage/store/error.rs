@@ -89,7 +89,8 @@ pub(super) fn classified(
         | E::PermissionDenied { .. }
         | E::Unauthenticated { .. }
         | E::UnknownConfigurationKey { .. } => true,
-        // A full or read-only disk cures itself only by a person; the process manager starts us again.
+        // A full or read-only disk cures itself only by a person; the process manager starts us
+        // again.
         E::Generic { source, .. } => io_kind(source.as_ref()).is_some_and(|kind| {
             use std::io::ErrorKind::*;
             matches!(

@@ -1,8 +1,8 @@
-//! Where tables are kept: a local folder or an object store, of which one thing is asked above all: a put that creates or
-//! refuses, atomically and durably.
+//! Where tables are kept: a local folder or an object store, of which one thing is asked above all:
+//! a put that creates or refuses, atomically and durably.
 //!
-//! On a local disk: write aside, fsync, hard-link, fsync the folder. On S3, Google Cloud Storage and Azure: a conditional put.
-//! A store that cannot do this is refused when it is opened.
+//! On a local disk: write aside, fsync, hard-link, fsync the folder. On S3, Google Cloud Storage
+//! and Azure: a conditional put. A store that cannot do this is refused when it is opened.
 
 mod error;
 
@@ -46,7 +46,8 @@ pub struct TableStore {
 }
 
 impl TableStore {
-    /// Opens `url`: a folder (created if missing), `file://`, `s3://`, `gs://` or `az://`; and proves that it can create only if absent.
+    /// Opens `url`: a folder (created if missing), `file://`, `s3://`, `gs://` or `az://`; and
+    /// proves that it can create only if absent.
     ///
     /// # Errors
     /// [`StoreError`] says why the place cannot be used.
@@ -59,8 +60,8 @@ impl TableStore {
     /// Opens `url` for readers, who need no conditional put and create nothing.
     ///
     /// # Errors
-    /// [`StoreError::NoFolder`] if `url` names a folder that is not there; otherwise [`StoreError`] says why the place cannot
-    /// be used.
+    /// [`StoreError::NoFolder`] if `url` names a folder that is not there; otherwise [`StoreError`]
+    /// says why the place cannot be used.
     pub fn open_for_reading(url: &str, options: &ObjectStoreConfig) -> Result<Self, StoreError> {
         Self::resolved(url, options, false)
     }
@@ -127,7 +128,8 @@ impl TableStore {
         Err(refused("a second put overwrote the first".into()))
     }
 
-    /// Removes what killed processes left aside in `folder` of a local disk; does nothing elsewhere.
+    /// Removes what killed processes left aside in `folder` of a local disk; does nothing
+    /// elsewhere.
     pub async fn sweep(&self, folder: &Path) {
         let Some(folder) = self
             .disk
@@ -172,7 +174,8 @@ impl TableStore {
             .map(|found| found.map(|(bytes, _)| bytes))
     }
 
-    /// The last `length` bytes of `path` (all of it if it is shorter) and its whole size; `None` if it is not there.
+    /// The last `length` bytes of `path` (all of it if it is shorter) and its whole size; `None` if
+    /// it is not there.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,9 +1,11 @@
-//! CLIP's causal text transformer in candle, frozen, differentiable with respect to its input embeddings.
+//! CLIP's causal text transformer in candle, frozen, differentiable with respect to its input
+//! embeddings.
 //!
-//! Prompts are short, the tower has 77 positions. Two exact savings follow from it being causal, position-wise apart
-//! from attention, and read at one position only: what follows the end token cannot influence the result, so every
-//! prompt is cut there and prompts of different length are packed into one matrix; and in the last block only the
-//! position that is read is computed. Values and gradients equal those of the full 77 positions (tested).
+//! Prompts are short, the tower has 77 positions. Two exact savings follow from it being causal,
+//! position-wise apart from attention, and read at one position only: what follows the end token
+//! cannot influence the result, so every prompt is cut there and prompts of different length are
+//! packed into one matrix; and in the last block only the position that is read is computed. Values
+//! and gradients equal those of the full 77 positions (tested).
 
 use super::text_config::{TextConfig, TextConfigError};
 use candle_core::{DType, Device, Tensor};
@@ -111,7 +113,8 @@ impl TextTower {
         self.dtype
     }
 
-    /// Texts (token ids, see [`ClipTokenizer`](super::tokenizer::ClipTokenizer)) to `[n, D]`, not normalised.
+    /// Texts (token ids, see [`ClipTokenizer`](super::tokenizer::ClipTokenizer)) to `[n, D]`, not
+    /// normalised.
     ///
     /// # Errors
     /// If a text has no end token or is longer than the context, or a token is unknown.
@@ -131,8 +134,8 @@ impl TextTower {
         self.forward_embeddings(&self.embed(&cut)?, &ends)
     }
 
-    /// Token embeddings `[n, L, W]` of texts, without positions; shorter texts are padded with token 0, which nothing
-    /// reads. Prompt contexts are spliced into this by the caller.
+    /// Token embeddings `[n, L, W]` of texts, without positions; shorter texts are padded with
+    /// token 0, which nothing reads. Prompt contexts are spliced into this by the caller.
     ///
     /// # Errors
     /// If a token lies outside the vocabulary.
@@ -158,8 +161,8 @@ impl TextTower {
         Ok(rows.reshape((texts.len(), longest, self.config.width))?)
     }
 
-    /// Input embeddings `x` (`[n, L, W]`, positions are added here) read at the positions `ends` to `[n, D]`, not
-    /// normalised. The gradient goes to `x`; positions after `ends` receive zero.
+    /// Input embeddings `x` (`[n, L, W]`, positions are added here) read at the positions `ends` to
+    /// `[n, D]`, not normalised. The gradient goes to `x`; positions after `ends` receive zero.
     ///
     /// # Errors
     /// If the shapes do not fit the tower, or a position of `ends` lies outside `L` or the context.

@@ -99,8 +99,8 @@ fn unsupported(key: &str, value: impl ToString, hint: &'static str) -> VisionCon
 }
 
 impl VisionConfig {
-    /// Reads Hugging Face's `config.json` of a `CLIPModel` or `CLIPVisionModelWithProjection`; `preprocessor` is the
-    /// `preprocessor_config.json` beside it, if there is one.
+    /// Reads Hugging Face's `config.json` of a `CLIPModel` or `CLIPVisionModelWithProjection`;
+    /// `preprocessor` is the `preprocessor_config.json` beside it, if there is one.
     pub fn hugging_face(json: &str, preprocessor: Option<&str>) -> Result<Self, VisionConfigError> {
         let value: Value = serde_json::from_str(json)?;
         let whole = value.get("vision_config");

@@ -1,10 +1,12 @@
-//! CLIP's vision towers as ONNX graphs: `pixels` uint8 `[B,H,W,3]` -> `dense` float `[B,N,D]`, `global` float `[B,D]`.
+//! CLIP's vision towers as ONNX graphs: `pixels` uint8 `[B,H,W,3]` -> `dense` float `[B,N,D]`,
+//! `global` float `[B,D]`.
 //!
-//! The pixels' normalisation is inside the graph and computed in 32 bit. Neither output is L2-normalised. With
-//! [`Precision::Fp16`] weights and products are 16-bit, layer norms take their statistics in 32 bit, outputs are 32-bit.
+//! The pixels' normalisation is inside the graph and computed in 32 bit. Neither output is
+//! L2-normalised. With [`Precision::Fp16`] weights and products are 16-bit, layer norms take their
+//! statistics in 32 bit, outputs are 32-bit.
 //!
-//! `global` is the tower's own image feature. `dense` are features of locations in the same joint space, which CLIP was
-//! never trained to give; [`DenseMode`] says how they are made.
+//! `global` is the tower's own image feature. `dense` are features of locations in the same joint
+//! space, which CLIP was never trained to give; [`DenseMode`] says how they are made.
 
 mod config;
 mod patches;
@@ -34,17 +36,19 @@ pub enum Precision {
 /// How dense features are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DenseMode {
-    /// The value path of the last attention in place of the attention. Transformer: `u = x + Wo(Wv LN(x))`,
-    /// `u = u + MLP(LN(u))`, then final norm and projection (MaskCLIP). ResNet: value and output projection of the
-    /// attention pool at each location, without positional embedding (TaI-DPT).
+    /// The value path of the last attention in place of the attention. Transformer:
+    /// `u = x + Wo(Wv LN(x))`, `u = u + MLP(LN(u))`, then final norm and projection (MaskCLIP).
+    /// ResNet: value and output projection of the attention pool at each location, without
+    /// positional embedding (TaI-DPT).
     #[default]
     Value,
     /// Transformer: the last block's own outputs. A ResNet has none.
     Plain,
-    /// Transformer: `Wo(Wv LN(x))` of the last block alone, without residual and MLP. A ResNet has no such choice.
+    /// Transformer: `Wo(Wv LN(x))` of the last block alone, without residual and MLP. A ResNet has
+    /// no such choice.
     ValueBare,
-    /// ResNet: as [`DenseMode::Value`] with the interpolated positional embedding added first (DualCoOp). A
-    /// transformer adds its positions at the start anyway.
+    /// ResNet: as [`DenseMode::Value`] with the interpolated positional embedding added first
+    /// (DualCoOp). A transformer adds its positions at the start anyway.
     ValuePositional,
 }
 
@@ -65,8 +69,8 @@ impl DenseMode {
 pub struct TowerOptions {
     /// Width of weights and products.
     pub precision: Precision,
-    /// Side of the input, pixels; `None` is what the tower was made for. At other sizes positional embeddings are
-    /// interpolated.
+    /// Side of the input, pixels; `None` is what the tower was made for. At other sizes positional
+    /// embeddings are interpolated.
     pub input_size: Option<usize>,
     /// How dense features are made.
     pub dense_mode: DenseMode,
@@ -251,8 +255,8 @@ impl TowerGraph {
         self.g.weight(name, dims, self.element, data)
     }
 
-    /// `x @ weight^T + bias`, where `weight` is `[outputs, inputs]` as PyTorch keeps it. Stored transposed, so that no
-    /// runtime has to.
+    /// `x @ weight^T + bias`, where `weight` is `[outputs, inputs]` as PyTorch keeps it. Stored
+    /// transposed, so that no runtime has to.
     fn linear(&mut self, x: &Value, name: &str, linear: &Linear) -> Value {
         let (outputs, inputs) = (linear.outputs, linear.inputs);
         let columns = transposed(&linear.weight, outputs, inputs);

@@ -1,13 +1,14 @@
 //! The patch embedding: pixels `[B, side, side, 3]` to patches `[B, N, W]`, normalised on the way.
 //!
-//! The published weights are a convolution's whose steps are as long as its kernel is wide. That is a product of every patch, laid
-//! out as a row, with one matrix.
+//! The published weights are a convolution's whose steps are as long as its kernel is wide. That is
+//! a product of every patch, laid out as a row, with one matrix.
 
 use super::{TowerGraph, VisionConfig, normalisation};
 use crate::onnx::{Element, Value};
 
-/// Writes the embedding with a convolution's weights, `kernel` of `[width, 3, patch, patch]`, for `grid` patches a side. Gives the
-/// patches and what is still to be added to each of them, `[width]`.
+/// Writes the embedding with a convolution's weights, `kernel` of `[width, 3, patch, patch]`, for
+/// `grid` patches a side. Gives the patches and what is still to be added to each of them,
+/// `[width]`.
 pub(super) fn write(
     graph: &mut TowerGraph,
     config: &VisionConfig,
@@ -21,7 +22,8 @@ pub(super) fn write(
     let (scale, shift) = normalisation(config);
     let mut bias = vec![0.0f64; width];
     let rows = if graph.element == Element::F32 {
-        // Normalising is linear and goes into the weights: one pass over the pixels instead of three.
+        // Normalising is linear and goes into the weights: one pass over the pixels instead of
+        // three.
         for (value, weights) in matrix.chunks_exact_mut(width).enumerate() {
             for (bias, weight) in bias.iter_mut().zip(weights) {
                 *bias += f64::from(*weight) * f64::from(shift[value % 3]);
@@ -39,7 +41,8 @@ pub(super) fn write(
     (patches, bias.into_iter().map(|b| b as f32).collect())
 }
 
-/// Patches as rows, `[B, N, patch * patch * 3]`, still one byte a value: pixels as they lie in the picture.
+/// Patches as rows, `[B, N, patch * patch * 3]`, still one byte a value: pixels as they lie in the
+/// picture.
 fn rows(graph: &mut TowerGraph, pixels: &Value, grid: usize, patch: usize) -> Value {
     let (grid, patch) = (grid as i64, patch as i64);
     let split = graph.g.reshape(pixels, &[0, grid, patch, grid, 3 * patch]);
@@ -47,7 +50,8 @@ fn rows(graph: &mut TowerGraph, pixels: &Value, grid: usize, patch: usize) -> Va
     graph.g.reshape(&rows, &[0, grid * grid, 3 * patch * patch])
 }
 
-/// A convolution's weights `[W, 3, patch, patch]` as a matrix for such rows, `[patch * patch * 3, W]`.
+/// A convolution's weights `[W, 3, patch, patch]` as a matrix for such rows,
+/// `[patch * patch * 3, W]`.
 fn matrix(kernel: &[f32], width: usize, patch: usize) -> Vec<f32> {
     let area = patch * patch;
     let mut matrix = Vec::with_capacity(kernel.len());

@@ -1,17 +1,18 @@
 //! Positional embeddings on another grid.
 
-/// How a grid is resampled. The libraries whose weights we read do it differently, and each tower is checked against its
-/// own.
+/// How a grid is resampled. The libraries whose weights we read do it differently, and each tower
+/// is checked against its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resampling {
     /// Cubic convolution with a = -0.75, no antialiasing (Hugging Face; DualCoOp's ModifiedResNet).
     Plain,
-    /// Cubic convolution with a = -0.5, its support growing with the reduction (OpenCLIP's vision transformers).
+    /// Cubic convolution with a = -0.5, its support growing with the reduction (OpenCLIP's vision
+    /// transformers).
     Antialiased,
 }
 
-/// Resamples `embedding` (`[rows * columns, width]`) from one grid (rows, columns) to another, rows and columns apart, in
-/// 64 bit. The same grid gives the same numbers.
+/// Resamples `embedding` (`[rows * columns, width]`) from one grid (rows, columns) to another, rows
+/// and columns apart, in 64 bit. The same grid gives the same numbers.
 pub fn resample_grid(
     embedding: &[f32],
     width: usize,

@@ -1,4 +1,5 @@
-//! CLIP's ModifiedResNet: a three-convolution stem, bottlenecks that average-pool instead of striding, an attention pool.
+//! CLIP's ModifiedResNet: a three-convolution stem, bottlenecks that average-pool instead of
+//! striding, an attention pool.
 
 use super::{
     Architecture, DenseMode, Features, Linear, Resampling, Sides, TowerError, TowerGraph,
@@ -120,8 +121,9 @@ impl ResNet<'_> {
         Ok(self.relu(&sum))
     }
 
-    /// A convolution with its batch norm folded in: `(w x - mean) g / sqrt(var + eps) + b` is a convolution with another
-    /// weight and a bias, computed here in 64 bit. `shape` is outputs, inputs, side of the kernel.
+    /// A convolution with its batch norm folded in: `(w x - mean) g / sqrt(var + eps) + b` is a
+    /// convolution with another weight and a bias, computed here in 64 bit. `shape` is outputs,
+    /// inputs, side of the kernel.
     fn convolution(
         &mut self,
         x: &Value,
@@ -176,12 +178,13 @@ impl ResNet<'_> {
         self.graph.g.node("AveragePool", &[x], &attributes)
     }
 
-    /// The attention pool, read twice: with attention from the mean token for `global`, value and output projection alone
-    /// for `dense`.
+    /// The attention pool, read twice: with attention from the mean token for `global`, value and
+    /// output projection alone for `dense`.
     ///
-    /// Only the mean token asks, so no key and no value is made per location: `q . (Wk t)` is `(Wk^T q) . t`, and the
-    /// value projection commutes with the weighted sum. (The keys' bias shifts all scores of a head alike and drops out.)
-    /// That is the same pool at a twentieth of the products.
+    /// Only the mean token asks, so no key and no value is made per location: `q . (Wk t)` is
+    /// `(Wk^T q) . t`, and the value projection commutes with the weighted sum. (The keys' bias
+    /// shifts all scores of a head alike and drops out.) That is the same pool at a twentieth of
+    /// the products.
     fn pool(
         &mut self,
         map: &Value,

@@ -1,4 +1,5 @@
-//! Against transformers and open_clip: `tests/fixtures/towers`, made by `scripts/make_tower_goldens.py`.
+//! Against transformers and open_clip: `tests/fixtures/towers`, made by
+//! `scripts/make_tower_goldens.py`.
 
 use super::*;
 use crate::onnx::testing::{Input, Outputs, difference, run};
@@ -37,7 +38,8 @@ const CASES: [Case; 3] = [
     ("open_clip_resnet", &[64, 96], RESNET),
 ];
 
-/// Runs the written tower on the golden's pixels; gives its outputs and the expected `dense` and `global`.
+/// Runs the written tower on the golden's pixels; gives its outputs and the expected `dense` and
+/// `global`.
 fn outputs(name: &str, options: TowerOptions) -> (Outputs, Vec<f32>, Vec<f32>) {
     let (config, weights) = open(name);
     let tower = Tower::write(&config, &weights, options).unwrap();

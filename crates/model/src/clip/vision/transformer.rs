@@ -212,8 +212,9 @@ impl Transformer<'_> {
         };
         let (from, to) = ((sides.native, sides.native), (sides.grid, sides.grid));
         let grid = resample_grid(&positions[w..], w, from, to, resampling);
-        // Row 0 is the class token with its own position; patches are put below a row of zeros and the table is added,
-        // which needs neither the batch size nor a copy of the class token for each image.
+        // Row 0 is the class token with its own position; patches are put below a row of zeros and
+        // the table is added, which needs neither the batch size nor a copy of the class token for
+        // each image.
         let mut table: Vec<f32> = class.iter().zip(&positions).map(|(c, p)| c + p).collect();
         table.extend(grid);
 
@@ -283,9 +284,9 @@ impl Transformer<'_> {
         graph.g.add(x, &h)
     }
 
-    /// The last block for dense features: the class token attends as ever, since `global` is read there; every patch takes
-    /// its own value instead. Only the class token has a query, so the block costs less than a whole one. `bare` leaves
-    /// residual and MLP out for the patches.
+    /// The last block for dense features: the class token attends as ever, since `global` is read
+    /// there; every patch takes its own value instead. Only the class token has a query, so the
+    /// block costs less than a whole one. `bare` leaves residual and MLP out for the patches.
     fn value_block(
         &self,
         graph: &mut TowerGraph,

@@ -1,7 +1,7 @@
 //! Weights from the Hugging Face hub, through the same cache that its own tools use.
 //!
-//! Honours `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE` and `HF_TOKEN`. Only the files that a layout
-//! needs are fetched; those the hub gives a SHA-256 for are checked against it.
+//! Honours `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE` and `HF_TOKEN`. Only the
+//! files that a layout needs are fetched; those the hub gives a SHA-256 for are checked against it.
 
 use super::ClipFolder;
 use futures::StreamExt;

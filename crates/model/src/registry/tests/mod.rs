@@ -1,4 +1,5 @@
-//! Races, crashes at every write, fencing: what the registry promises holds. Damage and refusals stand in `refusals.rs`.
+//! Races, crashes at every write, fencing: what the registry promises holds. Damage and refusals
+//! stand in `refusals.rs`.
 
 mod faulty;
 mod refusals;
@@ -15,7 +16,8 @@ use std::path::{Path, PathBuf};
 use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 use tempfile::TempDir;
 
-/// A folder that is a bundle as far as the registry looks: a manifest and files with the right hashes.
+/// A folder that is a bundle as far as the registry looks: a manifest and files with the right
+/// hashes.
 fn bundle(root: &Path, name: &str, encoder: &[u8]) -> PathBuf {
     let folder = root.join(name);
     std::fs::create_dir_all(folder.join("text")).unwrap();

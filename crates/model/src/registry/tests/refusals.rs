@@ -1,4 +1,5 @@
-//! What is damaged, dishonest or not there is named and refused; addresses and records are what they say.
+//! What is damaged, dishonest or not there is named and refused; addresses and records are what
+//! they say.
 
 use super::*;
 

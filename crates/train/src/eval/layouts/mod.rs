@@ -1,7 +1,9 @@
-//! Public multi-label data sets in the folder layouts in which they are distributed, as label tables with splits.
+//! Public multi-label data sets in the folder layouts in which they are distributed, as label
+//! tables with splits.
 //!
-//! Only annotation files are read; images stay where they are and are found by their ids. All data sets are fully
-//! labelled in the sense of the partial-label literature: what is not annotated as present counts as absent.
+//! Only annotation files are read; images stay where they are and are found by their ids. All data
+//! sets are fully labelled in the sense of the partial-label literature: what is not annotated as
+//! present counts as absent.
 //!
 //! | layout | read below the folder | image id | splits |
 //! |---|---|---|---|
@@ -12,8 +14,9 @@
 //! | `nus-wide` | `Concepts81.txt`, `ImageList/{Train,Test}Imagelist.txt`, `Groundtruth/TrainTestLabels/Labels_<concept>_{Train,Test}.txt` | folder/name without extension | train, test |
 //! | `cub` | `images.txt`, `train_test_split.txt`, `attributes/image_attribute_labels.txt`, `attributes/attributes.txt` (or `../attributes.txt`) | folder/name without extension | train, test |
 //!
-//! VOC: an image in which a class is only there as difficult objects (0 in the lists) counts as absent. `categories.txt` of VG-200,
-//! one name a line in the order of the indices, is not part of the distributed files: prompts need names.
+//! VOC: an image in which a class is only there as difficult objects (0 in the lists) counts as
+//! absent. `categories.txt` of VG-200, one name a line in the order of the indices, is not part of
+//! the distributed files: prompts need names.
 
 use super::labels::{LabelTable, LabelsError};
 use serde::Deserialize;
@@ -426,7 +429,8 @@ fn cub(folder: &Path) -> Result<DataSet, LabelsError> {
         let row = builder.image(id_of(&fields[1]), if *is_train { "train" } else { "test" });
         rows.insert(fields[0].clone(), row);
     }
-    // image, attribute, is present, certainty, time; a few lines of the distributed file have more fields.
+    // image, attribute, is present, certainty, time; a few lines of the distributed file have more
+    // fields.
     let labels_file = folder.join("attributes/image_attribute_labels.txt");
     for (line, fields) in fields(&labels_file, 3)?.into_iter().enumerate() {
         let attribute = fields[1]

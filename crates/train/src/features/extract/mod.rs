@@ -42,7 +42,8 @@ pub struct Extraction<'a> {
     pub cache: Option<PathBuf>,
     /// Most bytes below that folder.
     pub cache_limit: u64,
-    /// Most bytes of dense features held in memory; above it they are read from the cache batch by batch.
+    /// Most bytes of dense features held in memory; above it they are read from the cache batch by
+    /// batch.
     pub memory_limit: u64,
     /// Mirror every image left to right.
     pub mirror: bool,
@@ -69,11 +70,12 @@ impl Default for Extraction<'_> {
 }
 
 impl Extraction<'_> {
-    /// The features of `ids`, in their order, and the images that were left out (only with `skip_bad`; their rows are
-    /// then not in the store).
+    /// The features of `ids`, in their order, and the images that were left out (only with
+    /// `skip_bad`; their rows are then not in the store).
     ///
     /// # Errors
-    /// [`FeatureError`]; [`FeatureError::Images`] names the first images that are missing or broken.
+    /// [`FeatureError`]; [`FeatureError::Images`] names the first images that are missing or
+    /// broken.
     pub fn run(
         &self,
         encoder: &Encoder,

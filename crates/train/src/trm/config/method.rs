@@ -14,7 +14,8 @@ pub enum Method {
     LinearProbe,
     /// Text-pixel matching with positive and negative prompts (Sun et al., 2022).
     Dualcoop,
-    /// Text-pixel matching with positive prompts and free negative embeddings (Rawlekar et al., 2025).
+    /// Text-pixel matching with positive prompts and free negative embeddings (Rawlekar et al.,
+    /// 2025).
     PositiveCoop,
     /// The ingredients that the TRM-ML paper names.
     TrmMlBase,

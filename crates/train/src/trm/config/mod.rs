@@ -29,7 +29,8 @@ pub enum NegativeMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
-    /// From what the frozen towers know: the words of the template, text features, scaled identities.
+    /// From what the frozen towers know: the words of the template, text features, scaled
+    /// identities.
     Informed,
     /// At random.
     Random,
@@ -70,8 +71,8 @@ settings! {
         enabled: bool = true,
         /// What attends.
         attend_by: AttendBy = AttendBy::Queries,
-        /// Informed: queries are text features, maps scaled identities, so that saliency starts as the softmax of
-        /// cosine / 0.05; random: N(0, 1) and Xavier.
+        /// Informed: queries are text features, maps scaled identities, so that saliency starts as
+        /// the softmax of cosine / 0.05; random: N(0, 1) and Xavier.
         start: Start = Start::Informed,
         /// Attention heads.
         heads: usize = 1,
@@ -113,7 +114,8 @@ settings! {
         asymmetric: Asymmetric = Asymmetric::default(),
         /// Divide by the known entries a category (true) or by the batch (false).
         by_known_count: bool = true,
-        /// Where no absent label is known at all (single positives): weight with which unknown counts as absent.
+        /// Where no absent label is known at all (single positives): weight with which unknown
+        /// counts as absent.
         assume_negative: f64 = 0.1,
     }
 }
@@ -123,7 +125,8 @@ settings! {
     DistillationConfig {
         /// Weight; 0 switches it off.
         weight: f64 = 1.0,
-        /// The weight is multiplied by the unknown share to this power: where labels are known, they are the better teacher.
+        /// The weight is multiplied by the unknown share to this power: where labels are known,
+        /// they are the better teacher.
         unknown_power: f64 = 1.0,
         /// The form.
         form: Distillation = Distillation::Class,
@@ -163,8 +166,8 @@ settings! {
         weight: f64 = 1.0,
         /// The weight is multiplied by (1 - known share) to this power.
         unknown_power: f64 = 2.0,
-        /// Whether the memories have a say in the ensemble's targets. They then speak twice: through the branches that learnt from
-        /// them, and for themselves.
+        /// Whether the memories have a say in the ensemble's targets. They then speak twice:
+        /// through the branches that learnt from them, and for themselves.
         memories: bool = false,
         /// Share of the steps without.
         warm_up: f64 = 0.25,
@@ -204,10 +207,11 @@ settings! {
 }
 
 settings! {
-    /// How much each branch counts at inference; shares of the branches that exist are divided by their sum.
+    /// How much each branch counts at inference; shares of the branches that exist are divided by
+    /// their sum.
     ShareConfig {
-        /// Whether what the memories count, beside the trained branches together, is found from the known labels; their
-        /// two numbers below are then not used.
+        /// Whether what the memories count, beside the trained branches together, is found from the
+        /// known labels; their two numbers below are then not used.
         automatic: bool = true,
         /// Region-level.
         region: f64 = 1.0,
@@ -223,7 +227,8 @@ settings! {
 }
 
 settings! {
-    /// Everything about a method. `--set key=value` changes one setting by its path, for example `distillation.weight=0`.
+    /// Everything about a method. `--set key=value` changes one setting by its path, for example
+    /// `distillation.weight=0`.
     MethodConfig {
         /// Prompts.
         prompts: PromptConfig = PromptConfig::default(),

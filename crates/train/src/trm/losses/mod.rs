@@ -1,6 +1,8 @@
-//! The losses: classification with unknown labels, distillation, and the multimodal contrastive loss.
+//! The losses: classification with unknown labels, distillation, and the multimodal contrastive
+//! loss.
 //!
-//! Written with `s` for a logit, `p = sigmoid(s)`, and labels +1 (present), -1 (absent), 0 (unknown).
+//! Written with `s` for a logit, `p = sigmoid(s)`, and labels +1 (present), -1 (absent), 0
+//! (unknown).
 
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail,
@@ -8,7 +10,8 @@ use candle_core::{
 use serde::{Deserialize, Serialize};
 use tagstream_kernels::{Real, dispatch, elements, with_elements};
 
-/// The asymmetric loss on known entries (Ridnik et al., 2021; focusing factors constant in the gradient as in DualCoOp).
+/// The asymmetric loss on known entries (Ridnik et al., 2021; focusing factors constant in the
+/// gradient as in DualCoOp).
 ///
 /// ```text
 /// y = +1: -(1 - p)^g+ log p          y = -1: -p_m^g- log(1 - p_m),  p_m = max(p - m, 0)          y = 0: 0
@@ -38,7 +41,8 @@ impl Default for Asymmetric {
 }
 
 impl Asymmetric {
-    /// The loss of every entry, `[B, C]`. `labels` are +1, -1, 0 in the type of `logits`; 0 costs nothing.
+    /// The loss of every entry, `[B, C]`. `labels` are +1, -1, 0 in the type of `logits`; 0 costs
+    /// nothing.
     ///
     /// # Errors
     /// If the shapes or element types differ.
@@ -91,7 +95,8 @@ impl Asymmetric {
     }
 }
 
-/// Binary cross-entropy against probabilities, every entry with its weight: `w (softplus(s) - t s)`, `[B, C]`.
+/// Binary cross-entropy against probabilities, every entry with its weight:
+/// `w (softplus(s) - t s)`, `[B, C]`.
 ///
 /// # Errors
 /// If the shapes differ.
@@ -207,8 +212,8 @@ pub enum Distillation {
     Feature,
 }
 
-/// `T²/B sum_i KL(softmax_c(teacher_i / T) || softmax_c(student_i / T))` (Hinton et al., 2015). No gradient reaches the
-/// teacher.
+/// `T²/B sum_i KL(softmax_c(teacher_i / T) || softmax_c(student_i / T))` (Hinton et al., 2015). No
+/// gradient reaches the teacher.
 ///
 /// # Errors
 /// If the shapes differ.
@@ -224,7 +229,8 @@ fn log_softmax(x: &Tensor) -> Result<Tensor> {
     candle_nn::ops::log_softmax(x, 1)
 }
 
-/// `T²/B sum_ic KL(Bern(sigmoid(teacher/T)) || Bern(sigmoid(student/T)))`. No gradient reaches the teacher.
+/// `T²/B sum_ic KL(Bern(sigmoid(teacher/T)) || Bern(sigmoid(student/T)))`. No gradient reaches the
+/// teacher.
 ///
 /// # Errors
 /// If the shapes differ.
@@ -237,7 +243,8 @@ pub fn bernoulli_distillation(
     let teacher = (teacher.detach() / temperature)?;
     let p = candle_nn::ops::sigmoid(&teacher)?;
     let ones = p.ones_like()?;
-    // KL = cross-entropy - entropy, and the entropy of p is the cross-entropy against its own logit.
+    // KL = cross-entropy - entropy, and the entropy of p is the cross-entropy against its own
+    // logit.
     let cross = soft_cross_entropy(&(student / temperature)?, &p, &ones)?.sum_all()?;
     let entropy = soft_cross_entropy(&teacher, &p, &ones)?.sum_all()?;
     (cross - entropy)? * (temperature * temperature / batch.max(1) as f64)
@@ -258,15 +265,16 @@ pub fn feature_distillation(query: &Tensor, region: &Tensor, labels: &Tensor) ->
     ((query * region)?.sum_all()? * (-1.0 / count))? + 1.0
 }
 
-/// The multimodal contrastive loss over E = {(b, c): label +1}; 0, without a gradient, if E is empty.
+/// The multimodal contrastive loss over E = {(b, c): label +1}; 0, without a gradient, if E is
+/// empty.
 ///
 /// ```text
 /// den_bc = log sum_k [ exp(z_bc . Pv_k / tau) + exp(z_bc . Pt_k / tau) ]
 /// L = -1/|E| sum_E 1/2 [ (z_bc . Pv_c / tau - den_bc) + (z_bc . Pt_c / tau - den_bc) ]
 /// ```
 ///
-/// `z` is `[B, C, D]` (R^), `visual` and `text` the prototypes, `[C, D]`. The visual prototypes are constants; the
-/// gradient flows through `z` and `text`.
+/// `z` is `[B, C, D]` (R^), `visual` and `text` the prototypes, `[C, D]`. The visual prototypes are
+/// constants; the gradient flows through `z` and `text`.
 ///
 /// # Errors
 /// If the shapes differ.
@@ -288,7 +296,8 @@ pub fn contrastive(
     )
 }
 
-/// [`contrastive`] where the rows of z are computed on demand: `rows` gives those of the flat indices `b C + c`, ascending.
+/// [`contrastive`] where the rows of z are computed on demand: `rows` gives those of the flat
+/// indices `b C + c`, ascending.
 ///
 /// # Errors
 /// If the shapes differ.

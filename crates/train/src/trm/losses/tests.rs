@@ -1,4 +1,5 @@
-//! Losses against an independent implementation (`tests/fixtures/trm`) and against finite differences.
+//! Losses against an independent implementation (`tests/fixtures/trm`) and against finite
+//! differences.
 
 use super::*;
 use crate::trm::testing::Golden;

@@ -1,8 +1,10 @@
-//! The memory branch: kernel ridge regression over a bank of training images, fitted in closed form.
+//! The memory branch: kernel ridge regression over a bank of training images, fitted in closed
+//! form.
 //!
-//! The paper's memory bank holds visual features and averages them into prototypes. Here the bank itself answers: an image is
-//! compared with every remembered one, and what is known about those is passed on. With phi the standardised global feature
-//! beside the centred, normalised mean of V^, and K the Gaussian kernel of phi:
+//! The paper's memory bank holds visual features and averages them into prototypes. Here the bank
+//! itself answers: an image is compared with every remembered one, and what is known about those is
+//! passed on. With phi the standardised global feature beside the centred, normalised mean of V^,
+//! and K the Gaussian kernel of phi:
 //!
 //! ```text
 //! k_c(x)  = sum_j exp(-|phi(x) - phi_j|^2) alpha_jc
@@ -10,9 +12,10 @@
 //! s_m,c   = a k_c + logit(prior_c) + b
 //! ```
 //!
-//! Every category has its own known images, so its own system; all are solved together by conjugate gradients, a product
-//! with K for all of them at each step. `a` and `b` come from a logistic regression on predictions for images that the
-//! fit had not seen (folds), because a kernel machine flatters the images it remembers.
+//! Every category has its own known images, so its own system; all are solved together by conjugate
+//! gradients, a product with K for all of them at each step. `a` and `b` come from a logistic
+//! regression on predictions for images that the fit had not seen (folds), because a kernel machine
+//! flatters the images it remembers.
 
 use super::settings::MethodError;
 use super::targets::{Targets, folds, logits};
@@ -25,7 +28,8 @@ settings! {
     MemoryConfig {
         /// Whether there is one.
         enabled: bool = false,
-        /// Most images remembered; more are thinned out at random. Memory is 4 size² bytes while it is fitted.
+        /// Most images remembered; more are thinned out at random. Memory is 4 size² bytes while it
+        /// is fitted.
         size: usize = 4096,
         /// Width of the kernel: 1 puts the median pair of images at exp(-1).
         bandwidth: f64 = 1.0,
@@ -103,7 +107,8 @@ pub struct MemoryData<'a> {
     pub mean: &'a [f32],
     /// +1, -1, 0, `[n, C]`.
     pub labels: &'a [i8],
-    /// Weight with which an unknown entry counts as absent (0 unless nothing is known to be absent).
+    /// Weight with which an unknown entry counts as absent (0 unless nothing is known to be
+    /// absent).
     pub assume_negative: f64,
     /// D.
     pub dim: usize,
@@ -126,8 +131,8 @@ impl MemoryData<'_> {
 }
 
 impl Memory {
-    /// Fits a memory; `shuffled` is a random order of the images (it decides folds, and who is remembered if there are
-    /// more images than the bank holds).
+    /// Fits a memory; `shuffled` is a random order of the images (it decides folds, and who is
+    /// remembered if there are more images than the bank holds).
     ///
     /// # Errors
     /// Those of tensor operations.
@@ -334,7 +339,8 @@ fn gaussian(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         .exp()
 }
 
-/// Solves `(m K m + ridge) x = r` for every column (mask m, right side r) and returns `m x`, `[M, columns]`.
+/// Solves `(m K m + ridge) x = r` for every column (mask m, right side r) and returns `m x`,
+/// `[M, columns]`.
 fn solve(
     kernel: &Tensor,
     masks: &[f32],

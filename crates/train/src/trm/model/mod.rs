@@ -44,8 +44,8 @@ pub struct TextFeatures {
     pub negative: Option<Tensor>,
 }
 
-/// The architecture: settings, sizes and the fixed part of the prompts. Weights are handed in, so that the live and the
-/// averaged model are one.
+/// The architecture: settings, sizes and the fixed part of the prompts. Weights are handed in, so
+/// that the live and the averaged model are one.
 #[derive(Debug, Clone)]
 pub struct Model {
     config: MethodConfig,
@@ -103,7 +103,8 @@ impl Model {
             .collect()
     }
 
-    /// Whether any branch looks at positions (a linear probe does not: dense features need not be read).
+    /// Whether any branch looks at positions (a linear probe does not: dense features need not be
+    /// read).
     pub fn uses_positions(&self) -> bool {
         self.config.region.enabled || self.config.query.enabled
     }
@@ -145,8 +146,9 @@ impl Model {
             weights.insert(names::CONTEXT, self.prompts.start(prompts, &mut draw)?);
             match prompts.negative {
                 NegativeMode::Prompt => {
-                    // From the same words it would start equal to the positive side: a difference of zero. The more random
-                    // tokens before the name, the less it says, and the less the difference starts below the positive side.
+                    // From the same words it would start equal to the positive side: a difference
+                    // of zero. The more random tokens before the name, the less it says, and the
+                    // less the difference starts below the positive side.
                     let sets = if prompts.class_specific { c } else { 1 };
                     let tokens = prompts.random_tokens;
                     let context = self.prompts.random_start(sets, tokens, &mut draw)?;
@@ -301,8 +303,8 @@ impl Standard {
 }
 
 impl Batch {
-    /// Prepares raw features (`dense` `[B, N, D]`, empty if no branch needs it; `global` `[B, D]`). `mask` (`[B, D]`) multiplies every feature of its
-    /// image: feature dropout.
+    /// Prepares raw features (`dense` `[B, N, D]`, empty if no branch needs it; `global` `[B, D]`).
+    /// `mask` (`[B, D]`) multiplies every feature of its image: feature dropout.
     ///
     /// # Errors
     /// If the lengths do not fit.

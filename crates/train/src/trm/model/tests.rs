@@ -131,7 +131,8 @@ fn every_trained_tensor_receives_the_gradient_that_differences_give() {
             );
             let base = numbers(var);
             let shape = var.dims().to_vec();
-            // Some elements of each tensor: every operation has been checked element by element on its own.
+            // Some elements of each tensor: every operation has been checked element by element on
+            // its own.
             for at in (0..base.len()).step_by((base.len() / 5).max(1)) {
                 let value = |by: f64| {
                     let mut values = base.clone();

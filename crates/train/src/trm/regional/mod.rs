@@ -1,8 +1,9 @@
 //! The regional memory: for each category, kernel ridge regression over a bank of its own regions.
 //!
-//! The paper's memory bank holds visual features of regions and averages them into prototypes. Here the bank itself answers. R0 is the
-//! region-level feature of the informed start (saliency from the template's text feature, before any training, so that what
-//! is said of a left-out image owes nothing to that image's labels). Per category c, over the images where c is known:
+//! The paper's memory bank holds visual features of regions and averages them into prototypes. Here
+//! the bank itself answers. R0 is the region-level feature of the informed start (saliency from the
+//! template's text feature, before any training, so that what is said of a left-out image owes
+//! nothing to that image's labels). Per category c, over the images where c is known:
 //!
 //! ```text
 //! k_c(x)  = sum_j alpha_jc exp(b (R0^_c(x) . R0^_c(x_j) - 1))                     j: at most `regions` of them
@@ -10,7 +11,8 @@
 //! s_l,c   = a k_c + logit(prior_c) + b
 //! ```
 //!
-//! Whole images with many objects resemble no other image, but an object's region does resemble that object's other regions.
+//! Whole images with many objects resemble no other image, but an object's region does resemble
+//! that object's other regions.
 
 use super::settings::MethodError;
 use super::targets::{Targets, logits};
@@ -22,7 +24,8 @@ settings! {
     RegionalConfig {
         /// Whether there is one.
         enabled: bool = false,
-        /// Most regions remembered a category; known positives first, up to half. The head grows by 4 C D times this, bytes.
+        /// Most regions remembered a category; known positives first, up to half. The head grows by
+        /// 4 C D times this, bytes.
         regions: usize = 128,
         /// Width of the kernel: 1 puts the median pair of regions of a category at exp(-1).
         bandwidth: f64 = 1.0,
@@ -123,7 +126,8 @@ impl RegionalFit {
         })
     }
 
-    /// k of images, each by the banks that left it out: `regions` is R0^, `[B, C, D]`, `parts` the images' folds.
+    /// k of images, each by the banks that left it out: `regions` is R0^, `[B, C, D]`, `parts` the
+    /// images' folds.
     ///
     /// # Errors
     /// Those of tensor operations.
@@ -141,7 +145,8 @@ impl RegionalFit {
         Ok(scores)
     }
 
-    /// Turns `unseen` (k of all images by [`RegionalFit::unseen`], `[n, C]`) into logits and returns the memory that gives such.
+    /// Turns `unseen` (k of all images by [`RegionalFit::unseen`], `[n, C]`) into logits and
+    /// returns the memory that gives such.
     ///
     /// # Errors
     /// Those of tensor operations.
@@ -204,7 +209,8 @@ fn fit(
     let bank = rows.index_select(&Tensor::from_vec(index, m, &Device::Cpu)?, 0)?;
     let k = kernel(&rows, &bank, sharpness)?;
 
-    // K^T W K and K^T W (y - prior) of every fold, so that leaving one out is a subtraction. Part `folds` is no fold's.
+    // K^T W K and K^T W (y - prior) of every fold, so that leaving one out is a subtraction. Part
+    // `folds` is no fold's.
     let mut parts: Vec<Vec<usize>> = vec![Vec::new(); folds + 1];
     for (at, &image) in known.images.iter().enumerate() {
         parts[fold_of[image].unwrap_or(folds)].push(at);

@@ -9,8 +9,9 @@ use tagstream_kernels::unit;
 
 const D: usize = 4;
 
-/// Regions of two categories, `[n, 2, D]`: category 0 is present where the first coordinate is positive, category 1 where
-/// the product of the first two is (which no linear read-out tells); every fifth label is unknown.
+/// Regions of two categories, `[n, 2, D]`: category 0 is present where the first coordinate is
+/// positive, category 1 where the product of the first two is (which no linear read-out tells);
+/// every fifth label is unknown.
 fn scene(n: usize) -> (Tensor, Vec<i8>) {
     let regions = noise(5, &[n * 2, D]).to_dtype(DType::F32).unwrap();
     let regions = unit(&regions).unwrap();
