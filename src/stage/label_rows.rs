@@ -4,12 +4,12 @@
 use super::row_maker::{Made, MakeError, RowMaker};
 use super::sink::table::TableRow;
 use super::source::SourceMessage;
-use arrow::array::{
-    ArrayRef, Int32Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
-    TimestampMicrosecondArray,
+use arrow_array::builder::{ListBuilder, StringBuilder};
+use arrow_array::{
+    ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, Field};
-use arrow::error::ArrowError;
+use arrow_schema::ArrowError;
+use arrow_schema::{DataType, Field};
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use tagstream_core::events::{DeadLetterKind, LabelEvent, Offset, PartitionId};

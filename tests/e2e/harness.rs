@@ -5,8 +5,8 @@ use crate::servers::blocking;
 pub(crate) use crate::servers::{
     bootstrap, bucket, create_topic, is_real_broker, not_tested, unique,
 };
-use arrow::array::cast::AsArray;
-use arrow::array::{
+use arrow_array::cast::AsArray;
+use arrow_array::{
     FixedSizeListArray, Float32Array, Int32Array, Int64Array, RecordBatch, StringArray,
 };
 use object_store::ObjectStoreExt;

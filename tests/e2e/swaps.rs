@@ -2,8 +2,8 @@
 //! that notices.
 
 use crate::harness::{STUCK, World, read_rows};
-use arrow::array::cast::AsArray;
-use arrow::array::{Array, FixedSizeListArray, Int64Array, StringArray};
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, FixedSizeListArray, Int64Array, StringArray};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
