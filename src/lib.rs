@@ -34,13 +34,10 @@
 //! | [`demo`] | synthetic scenes and the embedded broker | everything |
 
 pub mod demo;
-mod environment;
 pub mod labels;
 pub mod ops;
 pub mod retrain;
 pub mod stage;
-
-pub use environment::load_stage;
 
 pub use tagstream_core::{config, error, events, failpoint, process, storage};
 pub use tagstream_image as image;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tagstream::labels::store::{join_uris, read_labels};
 use tagstream::labels::suggest::{GlobalView, SuggestOptions, suggest};
 use tagstream::labels::{Form, ImportOptions, LabelTable, export, import, publish};
-use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::config::{ObjectStoreConfig, StageConfig};
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::LabelEvent;
 use tagstream_core::storage::store::TableStore;
@@ -238,8 +238,8 @@ fn write_whole(
 fn options(config: &Option<PathBuf>) -> anyhow::Result<ObjectStoreConfig> {
     Ok(match config {
         Some(path) => {
-            tagstream::load_stage(Some(path))
-                .map_err(|e| usage(e.to_string()))?
+            super::config::load::<StageConfig>(Some(path))?
+                .config
                 .object_store
         }
         None => ObjectStoreConfig::default(),

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tagstream::retrain::config::RetrainConfig;
 use tagstream::retrain::job::{Job, JobError, JobOptions, News, Outcome};
+use tagstream_core::config::Configuration;
 use tagstream_core::error::{Exit, WithExit, usage};
 use tagstream_model::registry::Verdict;
 
@@ -69,8 +70,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Runs the command.
 pub(super) fn run(args: RetrainArgs) -> anyhow::Result<Exit> {
-    let mut config =
-        RetrainConfig::load(args.config.as_deref()).map_err(|e| usage(e.to_string()))?;
+    let mut config = super::config::load::<RetrainConfig>(args.config.as_deref())?.config;
     if let Some(minutes) = args.max_minutes {
         config.train.max_minutes = minutes;
         config.validate().map_err(|e| usage(e.to_string()))?;

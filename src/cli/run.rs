@@ -2,6 +2,7 @@
 
 mod serve;
 
+use super::config::{checks, refused};
 use anyhow::Context;
 use clap::Args;
 use std::path::PathBuf;
@@ -51,8 +52,8 @@ pub(super) struct RunArgs {
 /// Runs the command.
 pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
     tagstream::process::heaps::bound();
-    let mut config =
-        tagstream::load_stage(args.config.as_deref()).map_err(|e| usage(e.to_string()))?;
+    let loaded = super::config::load::<StageConfig>(args.config.as_deref())?;
+    let mut config = loaded.config.clone();
     if let Some(model) = &args.model {
         config.model.path = model.clone();
     }
@@ -63,6 +64,13 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
     };
     if images && config.model.path.is_empty() {
         return Err(usage("no model: name one with --model or `model.path`").into());
+    }
+    if images {
+        let flaws = checks::model_path(&config);
+        match (&args.model, flaws.first()) {
+            (Some(_), Some(flaw)) => return Err(usage(format!("--model {}", flaw.reason)).into()),
+            _ => loaded.refuse(flaws).map_err(refused)?,
+        }
     }
     let skips = args.new_epoch.iter().map(|text| Skip::new_epoch(text));
     let gaps = args.accept_gap.iter().map(|text| Skip::accept_gap(text));

@@ -10,6 +10,7 @@ pub use error::StoreError;
 
 use super::staging;
 use crate::config::ObjectStoreConfig;
+use crate::storage::address::{Address, Store};
 use bytes::Bytes;
 use error::classified;
 use futures::TryStreamExt;
@@ -19,7 +20,6 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use std::sync::Arc;
 use std::time::SystemTime;
-use url::Url;
 
 /// One request may take this long; a whole file is one request.
 const REQUEST_TIMEOUT: &str = "300 seconds";
@@ -244,27 +244,16 @@ fn resolve(url: &str, options: &ObjectStoreConfig, create: bool) -> Result<Place
         url: url.into(),
         reason,
     };
-    if !url.contains("://") {
-        return local(std::path::Path::new(url), create, bad);
-    }
-    let parsed = Url::parse(url).map_err(|e| bad(e.to_string()))?;
-    let given = match parsed.scheme() {
-        "file" => {
-            let folder = parsed.to_file_path().map_err(|()| {
-                bad("a file URL names a folder of this machine: file:///folder".into())
-            })?;
-            return local(&folder, create, bad);
-        }
-        "s3" | "s3a" => ("AWS_", &options.s3),
-        "gs" => ("GOOGLE_", &options.gs),
-        "az" | "abfs" | "abfss" | "azure" => ("AZURE_", &options.az),
-        other => {
-            return Err(bad(format!(
-                "tables can be kept in file://, s3://, gs:// and az://, not {other}://"
-            )));
-        }
+    let (store, parsed) = match Address::parse(url) {
+        Ok(Address::Folder(folder)) => return local(&folder, create, bad),
+        Ok(Address::Bucket { store, url }) => (store, url),
+        Err(error) => return Err(bad(format!("it {error}"))),
     };
-    let (variables, keys) = given;
+    let (variables, keys) = match store {
+        Store::S3 => ("AWS_", &options.s3),
+        Store::Gs => ("GOOGLE_", &options.gs),
+        Store::Az => ("AZURE_", &options.az),
+    };
     // The environment first, then what the configuration says.
     let environment = std::env::vars()
         .filter(|(name, _)| name.starts_with(variables))
