@@ -14,6 +14,7 @@ use tagstream::stage::pipeline;
 use tagstream::stage::pipeline::{
     Control, EngineModel, LABELS_BUDGET_MIB, PipelineError, RunOptions, Skip, Vitals,
 };
+use tagstream::stage::source::{SourceError, check_properties};
 use tagstream::stage::watch::Watch;
 use tagstream_core::config::StageConfig;
 use tagstream_core::error::{Exit, WithExit, usage};
@@ -82,6 +83,8 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
         until_drained: args.until_drained,
         skips,
     };
+    // The model takes seconds to load: what would be refused after it is refused before.
+    check_properties(&config.kafka.properties).map_err(|e| usage(e.to_string()))?;
     ops::telemetry::init(&config.log).map_err(|e| usage(e.to_string()))?;
     // Before anything counts.
     ops::metrics::install();
@@ -220,6 +223,7 @@ fn ended(error: PipelineError) -> anyhow::Error {
     let exit = match &error {
         _ if error.is_temporary() => Exit::Temporary,
         PipelineError::Config(_) | PipelineError::NoPartition(_) => Exit::Usage,
+        PipelineError::Producer(_) | PipelineError::Source(SourceError::Config(_)) => Exit::Usage,
         PipelineError::Store(error) if error.is_usage() => Exit::Usage,
         _ => Exit::Failure,
     };

@@ -3,7 +3,7 @@
 use super::{Inputs, Job, JobError, News, Part};
 use crate::retrain::config::RetrainConfig;
 use crate::stage::budget::Budget;
-use crate::stage::fetch::{FetchError, Fetcher};
+use crate::stage::fetch::{FetchError, Fetcher, is_local};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -64,7 +64,7 @@ impl ImageBytes for UriImages {
     /// fetching. Local files change more easily and are cheap to read: their content counts.
     fn identity(&self, id: &str) -> Result<Identity, ImageError> {
         let uri = self.uri(id)?;
-        if uri.starts_with("file:") || uri.starts_with("data:") {
+        if is_local(uri) {
             let bytes = self.read(id)?;
             return Ok(Identity {
                 key: Sha256::digest(&bytes).into(),

@@ -31,6 +31,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::time::Instant;
+use tagstream_core::redact::redact_place;
 use tagstream_model::bundle::Bundle;
 use tagstream_model::registry::{
     Action, Cache, Decision, Pointer, Registration, Registry, RegistryError, Verdict, VersionRecord,
@@ -155,7 +156,7 @@ impl<'a> Job<'a> {
         })?;
         if inputs.table.images().next().is_none() {
             let (table, url) = (&self.config.labels.table, &self.config.labels.url);
-            let reason = format!("no labels in the table `{table}` at {url}");
+            let reason = format!("no labels in the table `{table}` at {}", redact_place(url));
             return Ok(Outcome::Nothing { reason });
         }
         let run = self.run_id(&inputs, &champion)?;

@@ -22,7 +22,7 @@ mod object;
 mod policy;
 
 pub use address::{Lookup, LookupFuture, SystemLookup, is_public};
-pub use error::{FetchError, redact};
+pub use error::FetchError;
 pub use policy::{UriPolicy, check};
 
 use crate::stage::budget::{Budget, Lease};
@@ -35,6 +35,7 @@ use rand::RngExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tagstream_core::config::{ConfigError, FetchConfig, ObjectStoreConfig};
+use tagstream_core::redact::{cover, redact, trimmed};
 use tokio::sync::Semaphore;
 
 /// Memory taken before anything is known of the image's size; most images fit.
@@ -84,6 +85,14 @@ pub struct Fetched {
     pub body: Body,
     /// To be held as long as the bytes are.
     pub lease: Lease,
+}
+
+/// Whether an image is had without waiting for anybody.
+pub fn is_local(uri: &str) -> bool {
+    let scheme = trimmed(uri).split(':').next().unwrap_or("");
+    ["file", "data"]
+        .iter()
+        .any(|s| scheme.eq_ignore_ascii_case(s))
 }
 
 /// Fetches images. Clones share clients, limits and rules.
@@ -236,7 +245,10 @@ impl Shared {
             Failure::BadUri(reason) => FetchError::BadUri { uri: shown, reason },
             Failure::Forbidden(reason) => FetchError::Forbidden { uri: shown, reason },
             Failure::NotFound => FetchError::NotFound { uri: shown },
-            Failure::AccessDenied(reason) => FetchError::AccessDenied { uri: shown, reason },
+            Failure::AccessDenied(reason) => FetchError::AccessDenied {
+                uri: shown,
+                reason: cover(reason, uri),
+            },
             Failure::TooLarge | Failure::NeedsRoom(_) => FetchError::TooLarge {
                 uri: shown,
                 max_bytes: self.max_bytes,
@@ -247,7 +259,7 @@ impl Shared {
             Failure::Transient { reason, .. } | Failure::Permanent(reason) => FetchError::Failed {
                 uri: shown,
                 attempts,
-                reason,
+                reason: cover(reason, uri),
             },
         }
     }

@@ -1,7 +1,7 @@
 //! Images to rows: parse, fetch, decode straight into the model's batch, infer.
 
 use crate::stage::budget::Budget;
-use crate::stage::fetch::{Body, FetchError, Fetcher};
+use crate::stage::fetch::{Body, FetchError, Fetcher, is_local};
 use crate::stage::row_maker::{Made, MakeError, RowMaker};
 use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, PredictionRow, RowTag};
 use crate::stage::sink::predictions_topic;
@@ -21,14 +21,6 @@ const TAGS_PER_ROW: u64 = 8;
 
 /// Images on this machine that are read ahead of each decoding thread.
 const LOCAL_AHEAD: usize = 3;
-
-/// Whether an image is had without waiting for anybody.
-fn is_local(uri: &str) -> bool {
-    let scheme = uri.split(':').next().unwrap_or("");
-    ["file", "data"]
-        .iter()
-        .any(|s| scheme.eq_ignore_ascii_case(s))
-}
 
 /// What a model says about one image, in the table's terms.
 #[derive(Debug, Clone)]

@@ -11,7 +11,9 @@ use crate::stage::sink::files::{FileSink, RepairError, Sealed};
 use crate::stage::sink::producer::{KafkaTopics, Topics};
 use crate::stage::sink::walk::LogFacts;
 use crate::stage::source;
-use crate::stage::source::{Admission, Broker, Logs, Source, SourceError, SourceSettings};
+use crate::stage::source::{
+    Admission, Broker, ClientSettings, Logs, Refusal, Source, SourceError, SourceSettings,
+};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -50,8 +52,8 @@ pub enum PipelineError {
     #[error(transparent)]
     Line(#[from] LineError),
     /// librdkafka refused the producer's configuration.
-    #[error("kafka configuration of the producer: {0}")]
-    Producer(String),
+    #[error("configuration of the producer: {0}")]
+    Producer(Refusal),
 }
 
 impl PipelineError {
@@ -196,7 +198,7 @@ impl<'a> Shared<'a> {
         control: watch::Receiver<Control>,
     ) -> Result<Self, PipelineError> {
         let store = TableStore::open(&config.output.url, &config.object_store).await?;
-        let mut producer = source::client_config(&config.kafka);
+        let mut producer = ClientSettings::of(&config.kafka);
         producer
             .set("enable.idempotence", "true")
             .set(
@@ -204,8 +206,7 @@ impl<'a> Shared<'a> {
                 config.kafka.message_timeout_ms.to_string(),
             )
             .set("linger.ms", "5");
-        let topics =
-            KafkaTopics::start(&producer).map_err(|e| PipelineError::Producer(e.to_string()))?;
+        let topics = KafkaTopics::start(&producer).map_err(PipelineError::Producer)?;
         let process = format!("{:016x}-{}", rand::random::<u64>(), std::process::id());
         Ok(Shared {
             config,

@@ -8,11 +8,15 @@
 //! paused (and the consumer is polled on, so that the group keeps us).
 
 mod client;
+mod clients;
 mod context;
+mod properties;
 mod thread;
 mod topic_identity;
 
-pub use client::{Broker, Logs, client_config, recreated, require_topics};
+pub use client::{Broker, Logs, recreated, require_topics};
+pub use clients::{ClientSettings, Covering};
+pub use properties::{Refusal, check_properties, known_properties};
 pub use thread::{Source, SourceSettings};
 
 use super::budget::{Budget, Lease};
@@ -175,8 +179,8 @@ pub enum SourceCommand {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     /// librdkafka refused the configuration.
-    #[error("kafka configuration: {0}")]
-    Config(String),
+    #[error("configuration: {0}")]
+    Config(#[from] Refusal),
     /// The brokers do not answer.
     #[error("no answer from the brokers at {brokers}: {reason}")]
     Unreachable {

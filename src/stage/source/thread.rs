@@ -1,9 +1,10 @@
 //! The polling thread.
 
+use super::clients::ClientSettings;
 use super::context::{Context, Pulse, StageConsumer, offsets};
 use super::{
     Admission, Generation, OffsetCommit, Short, SourceCommand, SourceError, SourceEvent,
-    SourceMessage, client,
+    SourceMessage,
 };
 use bytes::Bytes;
 use chrono::DateTime;
@@ -79,7 +80,9 @@ impl Source {
         let answer_within =
             Duration::from_millis(kafka.max_poll_interval_ms / 2).min(Duration::from_secs(120));
         let pulse = Arc::<Pulse>::default();
+        let mut config = ClientSettings::of(kafka);
         let context = Context {
+            covering: config.covering(),
             topic: Arc::clone(&settings.topic),
             events: events.clone(),
             answer_within,
@@ -91,7 +94,6 @@ impl Source {
             next_generation: 1.into(),
             last_commit_warning: Default::default(),
         };
-        let mut config = client::client_config(kafka);
         // Part of the constant above the memory budget (docs/runbook.md).
         for (key, most) in [
             ("queued.max.messages.kbytes", PREFETCH_KIB),
@@ -127,11 +129,10 @@ impl Source {
             .set("enable.partition.eof", "true")
             // The files say where to start; a log that does not have that offset is an error.
             .set("auto.offset.reset", "error")
-            .create_with_context(context)
-            .map_err(|e| SourceError::Config(e.to_string()))?;
+            .create_with(context)?;
         consumer
             .subscribe(&[&settings.topic])
-            .map_err(|e| SourceError::Config(e.to_string()))?;
+            .map_err(|e| SourceError::Fatal(e.to_string()))?;
         let poller = Poller {
             consumer,
             events,
@@ -149,7 +150,7 @@ impl Source {
         let thread = std::thread::Builder::new()
             .name(format!("source-{}", settings.topic))
             .spawn(move || poller.run())
-            .map_err(|e| SourceError::Config(format!("cannot start a thread: {e}")))?;
+            .map_err(|e| SourceError::Fatal(format!("cannot start a thread: {e}")))?;
         Ok(Source {
             events: receiver,
             commands,

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tagstream_core::config::{ObjectStoreConfig, Secret};
+use tagstream_core::redact::{cover_options, redact_place, refuse_endpoint_users};
 use tagstream_core::storage::address::{Address, Store};
 
 /// Which version of a registry is meant.
@@ -135,7 +136,7 @@ impl RegistryStore {
             });
         }
         let (objects, prefix) = remote_store(url, options)?;
-        Ok(RegistryStore::remote(objects, prefix, url.into()))
+        Ok(RegistryStore::remote(objects, prefix, redact_place(url)))
     }
 
     pub(super) async fn check_marker(&self) -> Result<(), RegistryError> {
@@ -309,7 +310,7 @@ fn remote_store(
     options: &ObjectStoreConfig,
 ) -> Result<(Arc<dyn ObjectStore>, ObjectPath), RegistryError> {
     let bad = |reason: String| RegistryError::BadUrl {
-        url: url.into(),
+        url: redact_place(url),
         reason,
     };
     let (store, address) = match Address::parse(url) {
@@ -318,12 +319,17 @@ fn remote_store(
         Err(error) => return Err(bad(format!("it {error}"))),
     };
     let prefix = ObjectPath::from_url_path(address.path()).map_err(|e| bad(e.to_string()))?;
+    let all = [&options.s3, &options.gs, &options.az];
+    refuse_endpoint_users(all.into_iter().flat_map(keys)).map_err(bad)?;
     let retry = RetryConfig {
         max_retries: 5,
         retry_timeout: Duration::from_secs(30),
         ..RetryConfig::default()
     };
-    let failed = |e: StoreError| bad(e.to_string());
+    let failed = |e: StoreError| {
+        let values = all.into_iter().flat_map(keys).map(|(_, value)| value);
+        bad(cover_options(e.to_string(), values))
+    };
     macro_rules! build {
         ($builder:ident, $options:expr) => {{
             let mut builder = $builder::from_env()

@@ -4,6 +4,7 @@ use super::address::AddressRule;
 use super::error::Failure;
 use std::path::{Component, Path, PathBuf};
 use tagstream_core::config::{ConfigError, FetchConfig};
+use tagstream_core::redact::trimmed;
 use url::{Host, Url};
 
 /// Schemes that can be fetched.
@@ -108,8 +109,10 @@ impl UriPolicy {
         })
     }
 
-    /// Takes `uri` apart.
+    /// Takes `uri` apart. Blanks and line ends around it do not count, as in browsers: exports of
+    /// tables have them.
     pub(super) fn source(&self, uri: &str) -> Result<Source, Failure> {
+        let uri = trimmed(uri);
         let scheme = uri
             .split_once(':')
             .map(|(scheme, _)| scheme.to_ascii_lowercase())

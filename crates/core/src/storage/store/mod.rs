@@ -9,7 +9,8 @@ mod error;
 pub use error::StoreError;
 
 use super::staging;
-use crate::config::ObjectStoreConfig;
+use crate::config::{ObjectStoreConfig, Secret};
+use crate::redact::{cover_options, redact_place, refuse_endpoint_users};
 use crate::storage::address::{Address, Store};
 use bytes::Bytes;
 use error::classified;
@@ -80,14 +81,14 @@ impl TableStore {
     /// Any object store, as it is.
     pub fn from_parts(url: &str, inner: Arc<dyn ObjectStore>, root: Path) -> Self {
         TableStore {
-            url: url.into(),
+            url: redact_place(url),
             root,
             inner,
             disk: None,
         }
     }
 
-    /// The place, for people.
+    /// The place, for people: without what of it is a secret.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -241,7 +242,7 @@ fn resolve(url: &str, options: &ObjectStoreConfig, create: bool) -> Result<Place
         return Err(StoreError::NoUrl);
     }
     let bad = |reason: String| StoreError::BadUrl {
-        url: url.into(),
+        url: redact_place(url),
         reason,
     };
     let (store, parsed) = match Address::parse(url) {
@@ -254,6 +255,7 @@ fn resolve(url: &str, options: &ObjectStoreConfig, create: bool) -> Result<Place
         Store::Gs => ("GOOGLE_", &options.gs),
         Store::Az => ("AZURE_", &options.az),
     };
+    refuse_endpoint_users(keys.iter().map(|(k, v)| (k.as_str(), v.expose()))).map_err(bad)?;
     // The environment first, then what the configuration says.
     let environment = std::env::vars()
         .filter(|(name, _)| name.starts_with(variables))
@@ -264,8 +266,10 @@ fn resolve(url: &str, options: &ObjectStoreConfig, create: bool) -> Result<Place
     let all = std::iter::once(("timeout".to_owned(), REQUEST_TIMEOUT.to_owned()))
         .chain(environment)
         .chain(configured);
-    let (inner, root) =
-        object_store::parse_url_opts(&parsed, all).map_err(|e| bad(e.to_string()))?;
+    let (inner, root) = object_store::parse_url_opts(&parsed, all).map_err(|e| {
+        let values = keys.values().map(Secret::expose);
+        bad(cover_options(e.to_string(), values))
+    })?;
     Ok((Arc::from(inner), root, None))
 }
 
@@ -331,6 +335,40 @@ mod tests {
             [path("c")]
         );
         assert_eq!(store.list(&Path::from("none"), None).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn neither_a_place_s_credentials_nor_an_option_s_value_is_told() {
+        const MARK: &str = "hunter2-MARK";
+        let option = |key: &str| ObjectStoreConfig {
+            s3: [(key.to_owned(), MARK.to_owned().into())].into(),
+            ..ObjectStoreConfig::default()
+        };
+        let none = ObjectStoreConfig::default();
+        let endpoint = ObjectStoreConfig {
+            s3: [("endpoint".into(), format!("http://u:{MARK}@h:9").into())].into(),
+            ..none.clone()
+        };
+        assert!(TableStore::open_for_reading("s3://bucket/p", &endpoint).is_err());
+        for (url, options) in [
+            ("s3://AKIA:hunter2-MARK@bucket/p".to_owned(), none.clone()),
+            ("s3://hunter2-MARK@bucket/p".to_owned(), none.clone()),
+            ("gs://AKIA:1/hunter2-MARK@bucket/p".to_owned(), none.clone()),
+            ("ftp://u:hunter2-MARK@h/p?sig=MARK".to_owned(), none),
+            ("s3://bucket/p".to_owned(), option("allow_http")),
+            ("s3://bucket/p".to_owned(), option("conditional_put")),
+            ("s3://bucket/p".to_owned(), endpoint),
+            ("s3://bucket/p".to_owned(), option("metadata_endpoint")),
+            ("s3://bucket/p".to_owned(), option("checksum_algorithm")),
+        ] {
+            if let Err(error) = TableStore::open_for_reading(&url, &options) {
+                let (said, debug) = (error.to_string(), format!("{error:?}"));
+                let leaks = said.contains("MARK") || debug.contains("MARK");
+                assert!(!leaks && error.is_usage(), "{url}: {said}");
+            } else {
+                assert!(!url.contains("MARK"), "{url} was opened");
+            }
+        }
     }
 
     #[tokio::test]
