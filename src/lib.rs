@@ -22,17 +22,34 @@
 //!  labels topic ─► label store ─► retrain ─► registry ─────┘      └──────► dead-letter topic
 //! ```
 //!
-//! | room | owns | may know |
+//! | room | owns | may import |
 //! |---|---|---|
-//! | [`events`] | the wire types: image reference, label event, prediction, dead letter, offsets | nothing |
-//! | [`stage`] | the upper line, a file per step | bytes and offsets, never losses |
-//! | [`model`] | bundles, towers, the ONNX writer, the registry | files and tensors, never Kafka |
-//! | [`trm`] | the method: prompts, regions, matching, prototypes, losses | tensors, never Kafka or files |
-//! | [`retrain`] | label store, features, trainer, judge, job, report | everything above |
-//! | [`eval`] | metrics, the partial-label protocol, baselines | tensors and tables |
+//! | `multiversion` | loops compiled for what the processor has | nothing |
+//! | [`kernels`] | tensor operations with a backward pass of their own | `multiversion` |
+//! | [`image`] | image files to the pixels that a model takes | `multiversion` |
+//! | [`error`] | exit codes, and the error that carries one | nothing |
+//! | [`failpoint`] | where a test can kill, stop or fail the process | nothing |
 //! | [`redact`] | what of an address may be printed | nothing |
-//! | [`ops`] | health, metrics, telemetry, doctor | a view of the rest |
-//! | [`demo`] | synthetic scenes and the embedded broker | everything |
+//! | [`events`] | wire types: image reference, label event, prediction, dead letter, offsets | nothing |
+//! | [`config`] | reading configurations, and the stage's | `storage` |
+//! | [`process`] | what is asked of the operating system | nothing |
+//! | [`storage`] | folders and object stores, names of files, leases | `config`, `events`, `failpoint`, `redact` |
+//! | [`model`] | bundles, towers, ONNX graphs, sessions, the registry | `config`, `events`, `failpoint`, `image`, `kernels`, `process`, `redact`, `storage` |
+//! | [`trm`] | the method: prompts, regions, matching, prototypes, losses | `config`, `kernels`, `model` |
+//! | [`eval`] | metrics, the partial-label protocol, calibration | nothing |
+//! | [`features`] | dense features of images, and their cache | `config`, `image`, `model`, `trm` |
+//! | [`images`] | images by id, in a folder or a tar | `features` |
+//! | [`trainer`] | what trains a head, and its checkpoints | `eval`, `features`, `kernels`, `model`, `multiversion`, `trm` |
+//! | [`stage`] | the upper line, a folder per step | `config`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage` |
+//! | [`labels`] | partial labels: files of other tools, the label store, what to ask next | `events`, `model`, `stage`, `storage` |
+//! | [`retrain`] | the job: candidate, judge, decision, report | `config`, `eval`, `events`, `features`, `image`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
+//! | [`ops`] | health, metrics, telemetry, the page of tags | `config`, `events` |
+//! | [`demo`] | synthetic scenes and the embedded broker | `config`, `eval`, `events`, `labels`, `stage`, `storage` |
+//! | `cli` | the commands | `image`, `error`, `redact`, `events`, `config`, `process`, `storage`, `model`, `trm`, `eval`, `features`, `images`, `trainer`, `stage`, `labels`, `retrain`, `ops`, `demo` |
+//!
+//! The first three and `model` are crates of their own; `error` to `storage` are one crate
+//! (`tagstream-core`), `trm` to `trainer` another (`tagstream-train`); the rest is this package,
+//! `cli` its binary. `tests/suite/map.rs` reads the imports and fails on any other arrow.
 
 pub mod demo;
 pub mod labels;

@@ -156,7 +156,7 @@ fn the_credentials_in_a_place_are_not_shown() {
     for (code, arguments) in [
         (2, &["labels", "stats", "--store", &place][..]),
         (2, &["registry", "--registry", &place, "list"]),
-        (1, &["run", "--config", &config, "--model", &place]),
+        (2, &["run", "--config", &config, "--model", &place]),
         (
             1,
             &[

@@ -11,5 +11,6 @@ mod fetching;
 mod fuzz_replay;
 mod gpu;
 mod label_tables;
+mod map;
 mod retraining;
 mod train_eval;
