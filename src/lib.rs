@@ -51,6 +51,7 @@
 //! (`tagstream-core`), `trm` to `trainer` another (`tagstream-train`); the rest is this package,
 //! `cli` its binary. `tests/suite/map.rs` reads the imports and fails on any other arrow.
 
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod labels;
 pub mod ops;

@@ -1,10 +1,13 @@
 //! The command line: one file per command. Human output goes to stderr, machine output (`--json`)
 //! to stdout.
 
+#[cfg(feature = "demo")]
 mod bench;
+#[cfg(feature = "demo")]
 mod broker;
 mod config;
 mod dataset;
+#[cfg(feature = "demo")]
 mod demo;
 mod doctor;
 mod encode;
@@ -15,6 +18,7 @@ mod produce;
 mod registry;
 mod retrain;
 mod run;
+#[cfg(feature = "demo")]
 mod scenes;
 mod tag;
 mod train;
@@ -43,6 +47,7 @@ enum Command {
     /// The stage: image references in, Parquet and tags out.
     Run(run::RunArgs),
     /// Everything, with an embedded broker and the demo model.
+    #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     /// Retrain prompts and prototypes from the labels so far, judge, register, promote.
     Retrain(retrain::RetrainArgs),
@@ -63,10 +68,13 @@ enum Command {
     /// Versions of the model: list, show, promote, roll back.
     Registry(registry::RegistryArgs),
     /// Draw synthetic labelled scenes.
+    #[cfg(feature = "demo")]
     Scenes(scenes::ScenesArgs),
     /// A broker in memory for trying things out, until standard input ends or a signal comes.
+    #[cfg(feature = "demo")]
     Broker(broker::BrokerArgs),
     /// Measure the stage beside bare ONNX Runtime.
+    #[cfg(feature = "demo")]
     Bench(bench::BenchArgs),
     /// Check libraries, providers, broker, object store and model.
     Doctor(doctor::DoctorArgs),
@@ -103,6 +111,7 @@ pub(crate) fn main() -> Exit {
     end_quietly_when_nobody_reads();
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(args),
+        #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
         Command::Retrain(args) => retrain::run(args),
         Command::Tag(args) => tag::run(args),
@@ -113,8 +122,11 @@ pub(crate) fn main() -> Exit {
         Command::Produce(args) => produce::run(args),
         Command::Labels(args) => labels::run(args),
         Command::Registry(args) => registry::run(args),
+        #[cfg(feature = "demo")]
         Command::Scenes(args) => scenes::run(args),
+        #[cfg(feature = "demo")]
         Command::Broker(args) => broker::run(args),
+        #[cfg(feature = "demo")]
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(args),
