@@ -1,10 +1,10 @@
 //! `tagstream doctor`: check libraries, providers, broker, object store and model.
 
-use clap::Args;
-use std::path::PathBuf;
 mod checks;
 
 use checks::{Verdict, examine};
+use clap::Args;
+use std::path::PathBuf;
 use tagstream_core::error::{Exit, usage};
 
 /// Arguments of `tagstream doctor`.
