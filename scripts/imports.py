@@ -30,8 +30,9 @@ PATHS = {
     # Each folder of integration tests is a crate of its own.
     "tests/e2e/main.rs": "tests/common/mod.rs",
     "tests/suite/main.rs": "tests/common/mod.rs",
-    # What the fuzzers run, run by the tests.
+    # What the fuzzers run, and the examples, run by the tests.
     "tests/suite/fuzz_replay.rs": "fuzz/bodies/mod.rs",
+    "tests/e2e/examples.rs": "examples/",
 }
 # Modules below `#[cfg(test)]` that are no tests: helpers of several rooms, the model of the chain.
 HELPERS = {"testing", "chain_model"}

@@ -12,6 +12,7 @@ mod common;
 mod basics;
 mod child;
 mod crash;
+mod examples;
 mod garbage;
 mod harness;
 mod labels;
