@@ -97,6 +97,8 @@ pub(crate) fn consume(
         .set("bootstrap.servers", brokers)
         .set("group.id", group)
         .set("auto.offset.reset", "earliest")
+        // A consumer that is gone without a word keeps its partitions for so long.
+        .set("session.timeout.ms", "6000")
         // An offset is committed in the background, but only of what was dealt with (below).
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "true")

@@ -14,6 +14,20 @@ use std::io::{ErrorKind, Read};
 use std::path::{Component, Path, PathBuf};
 
 /// A bundle whose manifest, files and hashes were verified when it was opened.
+///
+/// ```
+/// use tagstream_model::bundle::Bundle;
+///
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/tiny-model");
+/// let bundle = Bundle::open(folder)?;
+/// let manifest = bundle.manifest();
+/// assert_eq!(manifest.id, "tiny-745adaabd607");
+/// assert_eq!(manifest.categories[0].name, "red");
+/// assert_eq!((manifest.preprocessing.width, manifest.preprocessing.height), (32, 32));
+/// // A file that is not as the manifest says is an error that names it.
+/// assert!(bundle.path("encoder.onnx")?.is_file());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Bundle {
     root: PathBuf,
