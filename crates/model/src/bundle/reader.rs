@@ -24,9 +24,10 @@ use std::path::{Component, Path, PathBuf};
 /// assert_eq!(manifest.id, "tiny-745adaabd607");
 /// assert_eq!(manifest.categories[0].name, "red");
 /// assert_eq!((manifest.preprocessing.width, manifest.preprocessing.height), (32, 32));
-/// // A file that is not as the manifest says is an error that names it.
-/// assert!(bundle.path("encoder.onnx")?.is_file());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// // Only what the manifest lists is part of the bundle, and all of that has been verified.
+/// assert!(bundle.path("encoder.onnx").is_some_and(|path| path.is_file()));
+/// assert!(bundle.path("notes.txt").is_none());
+/// # Ok::<(), tagstream_model::bundle::BundleError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Bundle {
