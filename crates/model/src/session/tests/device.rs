@@ -93,7 +93,9 @@ fn outputs_that_stay_and_outputs_for_the_host_go_to_their_memories() {
     // The device's memory is one that this session does not have, so that only outputs for the host
     // can be had.
     let place = Place::Bound {
-        device: crate::session::place::pinned(Device::Cuda(0)).unwrap().unwrap(),
+        device: crate::session::place::pinned(Device::Cuda(0))
+            .unwrap()
+            .unwrap(),
         host: MemoryInfo::default(),
     };
     let names = ["dense", "global"];
