@@ -16,10 +16,26 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 prefix=${DESTDIR:-}${PREFIX:-/usr/local}
 die() { echo "install.sh: $*" >&2; exit 1; }
 
+# Sets `as` to what a change below $prefix needs, and says so: nothing, or sudo.
+as=
+ask_for_root() {
+    local made=$prefix answer
+    while [ ! -e "$made" ]; do made=$(dirname "$made"); done
+    [ ! -w "$made" ] || return 0
+    command -v sudo >/dev/null || die "$made cannot be written to; try PREFIX=\$HOME/.local"
+    echo "install.sh: $made cannot be written to without sudo (PREFIX=\$HOME/.local needs none)" >&2
+    if [ "${TAGSTREAM_SETUP:-}" != yes ] && [ -t 0 ]; then
+        read -r -p "install.sh: go on with sudo? [y/N] " answer
+        [[ $answer == [yY]* ]] || die "nothing changed"
+    fi
+    as=sudo
+}
+
 case ${1:-} in
 --remove)
-    rm -f "$prefix/bin/tagstream"
-    rm -rf "$prefix/lib/tagstream" "$prefix/share/tagstream"
+    ask_for_root
+    $as rm -f "$prefix/bin/tagstream"
+    $as rm -rf "$prefix/lib/tagstream" "$prefix/share/tagstream"
     echo "removed from $prefix: bin/tagstream, lib/tagstream, share/tagstream" >&2
     exit ;;
 '') ;;
@@ -28,14 +44,13 @@ esac
 
 binary=${BINARY:-${CARGO_TARGET_DIR:-target}/release/tagstream}
 [ -x "$binary" ] || die "$binary is not there: run make build"
-made=$prefix; while [ ! -e "$made" ]; do made=$(dirname "$made"); done
-[ -w "$made" ] || die "$made cannot be written to: use sudo make install, or PREFIX=\$HOME/.local"
 library=$(scripts/onnxruntime.sh | sed -n 's/^export ORT_DYLIB_PATH=//p')
 [ -f "$library" ] || die "no ONNX Runtime: scripts/onnxruntime.sh said: $library"
 
-install -D -m 755 "$binary" "$prefix/bin/tagstream"
-install -D -m 644 -t "$prefix/lib/tagstream" "$(dirname "$library")"/*.so*
-install -D -m 644 -t "$prefix/share/tagstream/configs" configs/*.toml
+ask_for_root
+$as install -D -m 755 "$binary" "$prefix/bin/tagstream"
+$as install -D -m 644 -t "$prefix/lib/tagstream" "$(dirname "$library")"/*.so*
+$as install -D -m 644 -t "$prefix/share/tagstream/configs" configs/*.toml
 (cd models && find demo-clip -type f -exec \
-    install -D -m 644 {} "$prefix/share/tagstream/models/{}" \;)
+    $as install -D -m 644 {} "$prefix/share/tagstream/models/{}" \;)
 echo "installed in $prefix: bin/tagstream, lib/tagstream, share/tagstream" >&2
