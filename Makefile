@@ -2,12 +2,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test figures lint chaos chaos-matrix chaos-sabotage bench bench-scale bench-steps
+.PHONY: help build install uninstall demo test figures lint chaos chaos-matrix chaos-sabotage bench bench-scale bench-steps
 
 ROUNDS ?= 20
 SEED ?= 1
 BROKERS ?= 3
 MATRIX ?= full
+PREFIX ?= /usr/local
 IMAGES ?= 8000
 
 chaos = @setup=$$(scripts/setup.sh test); eval "$$setup"; cargo test --release --locked --features failpoints --test chaos --
@@ -18,6 +19,12 @@ help: ## Show what there is
 build: ## Install what is missing and build the binary (target/release/tagstream)
 	@scripts/setup.sh build >/dev/null
 	cargo build --release --locked
+
+install: build ## PREFIX=/usr/local: binary, ONNX Runtime's library, configurations, demo model
+	@PREFIX=$(PREFIX) scripts/install.sh
+
+uninstall: ## PREFIX=/usr/local: remove what `make install` put there
+	@PREFIX=$(PREFIX) scripts/install.sh --remove
 
 demo: ## The whole loop on an embedded broker and the bundled demo model
 	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; \

@@ -5,9 +5,10 @@ machine.
 worth. Here both builds run `tagstream bench` at once, and what is compared is the processor time of
 an image: it leaves out that they share the cores.
 
-    python3 benches/pairs.py --rounds 4 OLD/tagstream NEW/tagstream -- --model MODEL --megapixels 4
-    --pictures 32 --seconds 8
- Prints both builds' milliseconds of processor time an image, by thread name, and the ratio of the
+    python3 benches/pairs.py --rounds 4 OLD/tagstream NEW/tagstream -- \\
+        --model MODEL --megapixels 4 --pictures 32 --seconds 8
+
+Prints both builds' milliseconds of processor time an image, by thread name, and the ratio of the
 second to the first.
 """
 

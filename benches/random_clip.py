@@ -2,8 +2,9 @@
 """CLIP weights of a chosen size, drawn at random: for timings, which do not depend on the weights.
 Transformers are written in Hugging Face's layout, ResNets in OpenCLIP's.
 
-    python benches/random_clip.py OUT --shape vit-b-16|vit-small|vit-tiny|vit-nano|rn101|rn-tiny
-    [--dim D] [--seed S] tagstream init --clip OUT --categories FILE --out BUNDLE
+    python benches/random_clip.py OUT [--dim D] [--seed S] \\
+        --shape vit-b-16|vit-small|vit-tiny|vit-nano|rn101|rn-tiny
+    tagstream init --clip OUT --categories FILE --out BUNDLE
 
 Needs numpy. The tokenizer is that of the demo model.
 """

@@ -2,9 +2,11 @@
 """Soak: many messages through one stage process on a real Kafka; memory, handles and throughput
 over time.
 
-    scripts/setup.sh build; cargo build --release python3 benches/soak.py --binary
-    target/release/tagstream --messages 1000000 --out benches/runs/soak.csv
- Needs what scripts/kafka.sh needs, and ORT_DYLIB_PATH. Prints a summary as JSON; the raw samples go
+    scripts/setup.sh build; cargo build --release
+    python3 benches/soak.py --binary target/release/tagstream --messages 1000000 \\
+        --out benches/runs/soak.csv
+
+Needs what scripts/kafka.sh needs, and ORT_DYLIB_PATH. Prints a summary as JSON; the raw samples go
 to --out. Fails if a message is missing at the end.
 """
 

@@ -3,7 +3,8 @@
 message notices.
 
     benches/swaps.sh [head|categories|encoder ...]
- Runs the release stage on the embedded broker with more references than it can take, and moves the
+
+Runs the release stage on the embedded broker with more references than it can take, and moves the
 registry's pointer SWAPS times between two versions. `head`: two heads on one encoder, as
 retrainings leave them; `categories`: the second version has a category more, so files end at every
 swap; `encoder`: the second version has another encoder, so everything is loaded anew. The demo

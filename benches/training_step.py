@@ -1,9 +1,10 @@
 """The training step of benches/training_step.rs in PyTorch, for comparison: same shapes, same
 equations, frozen weights without gradients, prompts cut after the end token.
 
-    python benches/training_step.py THREADS [CATEGORIES POSITIONS DIM WIDTH LAYERS HEADS LENGTH
-    STEPS] [--plain]
- By default it also takes the two savings that tagstream takes: the last block of the text tower is
+    python benches/training_step.py THREADS [--plain] \\
+        [CATEGORIES POSITIONS DIM WIDTH LAYERS HEADS LENGTH STEPS]
+
+By default it also takes the two savings that tagstream takes: the last block of the text tower is
 computed only where it is read, and the attention's products are ordered so that the frozen
 positions are never projected. With --plain it is written as the equations stand. Prints one JSON
 line with the median and the fastest step in milliseconds.

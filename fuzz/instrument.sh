@@ -9,8 +9,9 @@ for (( i = 1; i < $#; i++ )); do
     if [ "${!i}" = --crate-name ]; then next=$((i + 1)); crate=${!next}; fi
 done
 case $crate in
-tagstream | image | png | fdeflate | zune_jpeg | zune_core | gif | weezl | image_webp | tiff | \
-    csv | csv_core) ;;
+tagstream | tagstream_core | tagstream_image | tagstream_model | tagstream_train) ;;
+image | png | fdeflate | zune_jpeg | zune_core | gif | weezl | image_webp | tiff) ;;
+csv | csv_core) ;;
 message | uri | bundle | registry | labels) ;;
 *) exec "$rustc" "$@" ;;
 esac

@@ -2,7 +2,8 @@
 """Embeddings of pictures prepared by tagstream against the same pictures prepared by Pillow.
 
     scripts/check_preprocessing.py --images DIR_OR_TAR --encoder encoder.onnx [--count 40]
- The pictures are used as they are, enlarged to 1 and 4 megapixels with grain added, and tiled into
+
+The pictures are used as they are, enlarged to 1 and 4 megapixels with grain added, and tiled into
 mosaics of 1 and 4 megapixels that are as detailed as the originals: the larger ones make the JPEG
 decoder reduce. Ends with 1 if a cosine is below 0.999. Needs Pillow, NumPy and onnxruntime; the
 encoder takes uint8 [B, H, W, 3] and gives `global` and `dense`.

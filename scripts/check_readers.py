@@ -3,7 +3,8 @@
 same, whole rows.
 
     scripts/check_readers.py TABLE_FOLDER [--messages N --dead-letters M]
- Every (topic, partition, offset) must stand once, vector columns must have one length and finite
+
+Every (topic, partition, offset) must stand once, vector columns must have one length and finite
 values, boxes must lie in [0, 1], and with --messages the rows must be messages - dead letters. Exit
 0 if all of it holds.
 """

@@ -3,7 +3,8 @@
 transformers and open_clip.
 
     python scripts/check_towers.py --tagstream target/release/tagstream [--only vit_b_32 ...]
- Weights are random in the shapes of the published models (no download). Compared are `dense` and
+
+Weights are random in the shapes of the published models (no download). Compared are `dense` and
 `global` of the written encoder.onnx (onnxruntime), the embeddings that `tagstream encode` prints
 for a picture, and fp16 against fp32. Fails beyond 1e-4 (relative to the largest number of a tensor
 where that is above 1) or below a cosine of 0.999 for fp16. Needs torch, transformers,

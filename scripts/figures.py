@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Figures of the documents, made from the rows of benches/: one value stands in one place.
 
-    scripts/figures.py            writes them into README.md, CONTRIBUTING.md and docs/, and the
-    plot scripts/figures.py --check    fails if a document says anything else, and names file and
-    line scripts/figures.py --list     every figure's and every table's name, with the figure
+    scripts/figures.py            writes them into the documents, and the plot
+    scripts/figures.py --check    fails if a document says anything else, and names file and line
+    scripts/figures.py --list     every figure's and every table's name, with the figure
 
 In Markdown a figure stands between `<!-- figure:NAME -->` and `<!-- /figure -->`, a table between
 `<!-- table:NAME -->` and `<!-- /table -->` on lines of their own. scripts/papers/ makes them.

@@ -4,9 +4,10 @@
     scripts/links.py     fails and names file and line of each that does not
 
 Looked at are the Markdown files: the targets of links with their headings, and names in backquotes
-that have the form of a file or of a module (`stage::ledger`) of this repository; the journal is
-left out of the latter, for it tells of code as it was. In code, names of documents are looked at.
-Every document below docs/ must be linked from another one.
+that have the form of a file or of a module (`stage::ledger`, `model::head`: also those of the
+crates) of this repository; the journal is left out of the latter, for it tells of code as it was.
+In code, names of documents and of source files are looked at. Every document below docs/ must be
+linked from another one.
 """
 
 import re
@@ -18,6 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<!`)\[[^]]*\]\(([^)\s]+)\)", re.S)
 QUOTED = re.compile(r"`([^`\n]+)`")
 DOCUMENT = re.compile(r"(?<![\w./-])(docs/[\w./-]+\.md)")
+# A source file that a comment names from the root on.
+SOURCE = re.compile(
+    r"(?<![\w./-])((?:src|crates|tests|scripts|benches|examples|fuzz)/[\w./-]+\.(?:rs|py|sh))"
+)
 # A name alone, without a folder, that must be a file's somewhere.
 ALONE = re.compile(r"[\w-]+\.(?:rs|py|sh)")
 PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)*/?")
@@ -79,8 +84,9 @@ def missing_module(name: str, modules: set[str]) -> bool:
 
 
 def modules_of(files: list[str]) -> set[str]:
+    """The modules as paths; those of a crate begin with its folder's name: `/model/head`."""
     found = {
-        f"/{name.removesuffix('.rs').removesuffix('/mod')}"
+        "/" + re.sub(r"^crates/([^/]+)/src/", r"\1/", name.removesuffix(".rs").removesuffix("/mod"))
         for name in files
         if name.endswith(".rs")
     }
@@ -101,8 +107,8 @@ def main() -> None:
         path = ROOT / name
         if path.suffix in CODE:
             text = path.read_text()
-            for said in DOCUMENT.finditer(text):
-                if not (ROOT / said[1]).exists():
+            for said in [*DOCUMENT.finditer(text), *SOURCE.finditer(text)]:
+                if not any((start / said[1]).exists() for start in (ROOT, path.parent)):
                     say(name, text, said.start(), f"names {said[1]}, which does not exist")
         if path.suffix != ".md":
             continue

@@ -14,13 +14,21 @@ echo "== widths: 100 columns"; scripts/widths.py --check
 echo "== figures of the documents are those of benches/"; scripts/figures.py --check
 echo "== links and file names in documents"; scripts/links.py
 echo "== a reason for every dependency"; scripts/dependencies.py
-echo "== cargo fmt"; cargo fmt --check
-echo "== clippy, default features"; cargo clippy --locked --quiet --all-targets -- -D warnings
-echo "== clippy, all features"
-cargo clippy --locked --quiet --all-targets --all-features -- -D warnings
+echo "== one form of imports, one home for unit tests"; scripts/imports.py
+echo "== cargo fmt"; cargo fmt --all --check
+clippy="cargo clippy --workspace --locked --quiet --all-targets"
+echo "== clippy, default features"; $clippy -- -D warnings
+echo "== clippy, all features"; $clippy --all-features -- -D warnings
 echo "== rustdoc"
-RUSTDOCFLAGS="-D warnings" cargo doc --locked --quiet --no-deps --document-private-items
+RUSTDOCFLAGS="-D warnings" \
+    cargo doc --workspace --locked --quiet --no-deps --document-private-items
 # The licences of other platforms' crates are looked at, too; nothing above has fetched those.
 cargo fetch --locked --quiet
 echo "== cargo deny: licences, bans, sources"
 cargo deny --offline --log-level error check licenses bans sources
+echo "== cargo deny: advisories"
+if cargo deny --log-level error fetch db; then
+    cargo deny --offline --log-level error check advisories
+else
+    echo "NOT CHECKED: the database of advisories cannot be fetched here (docs/dependencies.md)"
+fi

@@ -2,10 +2,11 @@
 """Goldens of the text tower: tiny random towers in Hugging Face's and OpenCLIP's layout, with their
 outputs.
 
-    python scripts/make_text_goldens.py                   writes tests/fixtures/text python
-    scripts/make_text_goldens.py --compare DIR BIN  compares `BIN encode` with transformers on a
-    real folder
- Needs torch, transformers, open_clip_torch, safetensors, tokenizers. `--compare` reads
+    python scripts/make_text_goldens.py                     writes tests/fixtures/text
+    python scripts/make_text_goldens.py --compare DIR BIN   compares `BIN encode` with transformers
+                                                            on a real folder
+
+Needs torch, transformers, open_clip_torch, safetensors, tokenizers. `--compare` reads
 DIR/config.json, DIR/text_encoder.safetensors and DIR/tokenizer.json and fails beyond a difference
 of 1e-5 in the normalised embedding.
 """

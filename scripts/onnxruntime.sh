@@ -8,8 +8,8 @@
 #
 # The library is taken out of the official Python wheel, pinned by version and hash in
 # scripts/onnxruntime.txt (with --cuda: scripts/onnxruntime-gpu.txt). tagstream looks in
-# ORT_DYLIB_PATH, then beside its binary, then in this cache ($TAGSTREAM_CACHE, default
-# ~/.cache/tagstream).
+# ORT_DYLIB_PATH, then beside its binary, then in ../lib/tagstream from there (`make install`), then
+# in this cache ($TAGSTREAM_CACHE, default ~/.cache/tagstream).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -5,8 +5,10 @@
 #   scripts/setup.sh test    that, and what the tests need (Java and Maven, Go, the Python readers,
 #                            cargo-deny)
 #
-# With apt and root rights (or sudo) missing Debian packages are installed; elsewhere they are
-# named.
+# It says what is missing before it does anything, and asks before it uses sudo if somebody is there
+# to answer (TAGSTREAM_SETUP=yes: it does not ask). Debian packages are installed where apt is, and
+# elsewhere named. Everything else goes into the cache folder ($TAGSTREAM_CACHE, default
+# ~/.cache/tagstream); removing that undoes it.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -32,7 +34,15 @@ fi
 if [ ${#missing[@]} -gt 0 ]; then
     if command -v apt-get >/dev/null; then
         sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
-        echo "setup.sh: installing ${missing[*]}" >&2
+        echo "setup.sh: these Debian packages are missing: ${missing[*]}" >&2
+        echo "setup.sh: ${sudo:+sudo }apt-get install ${missing[*]}" >&2
+        if [ -n "$sudo" ]; then
+            command -v sudo >/dev/null || die "no sudo here: please install them as root"
+            if [ "${TAGSTREAM_SETUP:-}" != yes ] && [ -t 0 ]; then
+                read -r -p "setup.sh: install them with sudo? [y/N] " answer
+                [[ $answer == [yY]* ]] || die "nothing installed; please install: ${missing[*]}"
+            fi
+        fi
         $sudo apt-get update -qq >&2 || die "apt-get update failed"
         DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq \
             --no-install-recommends "${missing[@]}" >&2 \

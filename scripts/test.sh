@@ -8,7 +8,7 @@ setup=$(scripts/setup.sh test); eval "$setup"
 
 step() { echo; echo "== $*"; }
 # Failpoints are compiled in for tests only.
-cargo="cargo test --locked --features failpoints"
+cargo="cargo test --workspace --locked --features failpoints"
 
 step "build"
 $cargo --no-run

@@ -2,9 +2,11 @@
 """Trains the demo model: a small CLIP on synthetic scenes, in the layout in which OpenCLIP weights
 come.
 
-    cargo build --release python scripts/train_demo_clip.py --tagstream target/release/tagstream
-    --work /tmp/demo-clip --out models/demo-clip
- Needs torch, open_clip_torch, safetensors, numpy and pillow. Only plain scenes are trained on; the
+    cargo build --release
+    python scripts/train_demo_clip.py --tagstream target/release/tagstream \\
+        --work /tmp/demo-clip --out models/demo-clip
+
+Needs torch, open_clip_torch, safetensors, numpy and pillow. Only plain scenes are trained on; the
 other styles are measured. docs/demo-model.md says how the losses fit together and what came out.
 """
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Lines of at most 100 columns: code and comments, and the prose of Markdown.
 
-    scripts/widths.py --check             names file and line of whatever is wider; fails if there
-    is any scripts/widths.py --check .rs         the same for other kinds of file than the usual
-    ones scripts/widths.py --wrap FILE.md ...  wraps the prose of these files in place
+    scripts/widths.py --check             names file and line of whatever is wider, and fails
+    scripts/widths.py --check .rs         the same for other kinds of file than the usual ones
+    scripts/widths.py --wrap FILE.md ...  wraps the prose of these files in place
 
 In Markdown tables, code blocks, headings and whatever has no space to break at (a link, a piece of
 code in backquotes) are left as they are, and HTML comments, which nobody sees, have no width.

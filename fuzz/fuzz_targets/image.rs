@@ -1,7 +1,6 @@
 #![no_main]
 
-#[path = "../bodies.rs"]
-#[allow(dead_code)]
-mod bodies;
+#[path = "../bodies/image.rs"]
+mod body;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bodies::image(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| body::image(bytes));

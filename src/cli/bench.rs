@@ -17,6 +17,7 @@ mod report;
 mod subject;
 mod table;
 
+use super::installed::demo_clip;
 use anyhow::{Context, ensure};
 use ceiling::Side;
 use clap::{Args, ValueEnum};
@@ -272,17 +273,18 @@ fn model(spec: Option<&str>, scratch: &Path) -> anyhow::Result<Bundle> {
     if let Some(spec) = spec {
         return Ok(super::open_model(spec, &ObjectStoreConfig::default())?.into_bundle()?);
     }
-    let folder = Path::new("models/demo-clip");
+    let folder = demo_clip();
     ensure!(
         folder.is_dir(),
-        usage(
-            "no demo model at models/demo-clip: run this in the repository, or name a model with --model"
-        )
+        usage(format!(
+            "no demo model at {}: run this in the repository, or name a model with --model",
+            folder.display()
+        ))
     );
     let names = scratch.join("categories.txt");
     std::fs::write(&names, tagstream::demo::scenes::categories().join("\n"))?;
     let categories = CategoryList::read(&names)?;
-    let clip = ClipFolder::open(folder)?;
+    let clip = ClipFolder::open(&folder)?;
     let init = Init {
         clip: &clip,
         name: "demo-clip",

@@ -1,5 +1,6 @@
 //! `tagstream demo`: everything, with an embedded broker and the demo model.
 
+use super::installed::demo_clip;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -41,7 +42,7 @@ pub(super) struct DemoArgs {
     #[arg(long, default_value = "demo-out")]
     pub out: PathBuf,
     /// The demo model's weights.
-    #[arg(long, default_value = "models/demo-clip")]
+    #[arg(long, default_value_os_t = demo_clip())]
     pub clip: PathBuf,
     /// Bound of the training time, minutes.
     #[arg(long, default_value_t = 2.5)]
@@ -53,7 +54,8 @@ pub(super) fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     ensure!(args.images >= 400, "--images: at least 400");
     ensure!(
         args.clip.is_dir(),
-        "no demo model at {}: run this in the repository, or name it with --clip",
+        "no demo model at {}: run this in the repository, install it (`make install`), or name it \
+         with --clip",
         args.clip.display()
     );
     let started = Instant::now();

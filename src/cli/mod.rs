@@ -13,6 +13,7 @@ mod doctor;
 mod encode;
 mod eval;
 mod init;
+mod installed;
 mod labels;
 mod produce;
 mod registry;

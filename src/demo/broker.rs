@@ -34,6 +34,16 @@ pub enum BrokerError {
 }
 
 /// The embedded broker; ends when dropped.
+///
+/// ```
+/// use tagstream::demo::broker::{BrokerError, EmbeddedBroker};
+///
+/// let broker = EmbeddedBroker::start()?;
+/// broker.create_topic("images", 4)?;
+/// // What producers, consumers and `kafka.brokers` take.
+/// assert!(broker.bootstrap_servers().starts_with("127.0.0.1:"));
+/// # Ok::<(), BrokerError>(())
+/// ```
 pub struct EmbeddedBroker {
     /// The cluster lives inside this client.
     holder: BaseProducer<Covering>,

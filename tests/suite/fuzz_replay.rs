@@ -1,7 +1,7 @@
 //! The fuzzers' seeds, every input that once broke something, and mutations of them, through the
 //! fuzzers' own bodies.
 
-#[path = "../../fuzz/bodies.rs"]
+#[path = "../../fuzz/bodies/mod.rs"]
 mod bodies;
 
 use rand::rngs::StdRng;

@@ -1,10 +1,11 @@
 //! `tagstream doctor`: check libraries, providers, broker, object store and model.
 
-use clap::Args;
-use std::path::PathBuf;
 mod checks;
 
+use super::installed::demo_clip;
 use checks::{Verdict, examine};
+use clap::Args;
+use std::path::PathBuf;
 use tagstream_core::config::StageConfig;
 use tagstream_core::error::Exit;
 
@@ -19,7 +20,7 @@ pub(super) struct DoctorArgs {
     #[arg(long)]
     pub model: Option<String>,
     /// The demo model, whose sanity scenes prove decoding and inference.
-    #[arg(long, default_value = "models/demo-clip")]
+    #[arg(long, default_value_os_t = demo_clip())]
     pub demo_clip: PathBuf,
     /// Print one JSON array of findings.
     #[arg(long)]

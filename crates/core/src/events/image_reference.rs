@@ -5,6 +5,19 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// An image to tag (the value of a message of the images topic, JSON). Unknown fields are ignored.
+///
+/// ```
+/// use tagstream_core::events::{ImageReference, MessageError};
+///
+/// let value = br#"{"image_id": "a", "uri": "s3://photos/a.jpg", "event_time": "2026-01-01T00:00:00Z"}"#;
+/// let reference = ImageReference::from_json(value)?;
+/// assert_eq!(reference.uri, "s3://photos/a.jpg");
+///
+/// // What is wrong with a message is said by name; such a message becomes a dead letter.
+/// let error = ImageReference::from_json(br#"{"image_id": "", "uri": "s3://photos/a.jpg"}"#);
+/// assert_eq!(error.unwrap_err().to_string(), "the message's `image_id` is empty");
+/// # Ok::<(), MessageError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageReference {
     /// The producer's name for the image; not empty.

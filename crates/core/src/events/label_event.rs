@@ -19,6 +19,18 @@ pub enum LabelState {
 /// ignored.
 ///
 /// Last write wins per (image, category); `retract` makes a category unknown again.
+///
+/// ```
+/// use tagstream_core::events::{LabelEvent, MessageError};
+///
+/// // Of all other categories nothing is said: they stay unknown.
+/// let event = LabelEvent::from_json(br#"{"image_id": "a", "present": ["cat"], "absent": ["dog"]}"#)?;
+/// assert_eq!((event.present, event.absent), (vec!["cat".to_owned()], vec!["dog".to_owned()]));
+///
+/// let contradiction = br#"{"image_id": "a", "present": ["cat"], "absent": ["cat"]}"#;
+/// assert!(LabelEvent::from_json(contradiction).is_err());
+/// # Ok::<(), MessageError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabelEvent {
     /// The image's name, as in its image reference.

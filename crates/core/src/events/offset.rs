@@ -59,6 +59,20 @@ pub struct SourcePosition {
 }
 
 /// A half-open range `[start, end)` of one partition's log.
+///
+/// ```
+/// use tagstream_core::events::{Offset, OffsetRange, RangeError};
+///
+/// let first = OffsetRange::new(Offset(0), Offset(100))?;
+/// assert!(first.contains(Offset(99)) && !first.contains(Offset(100)));
+///
+/// // The files of a partition are a chain: the next begins where this one ends.
+/// let second = OffsetRange::new(Offset(100), Offset(160))?;
+/// assert_eq!(first.try_extend(second)?.to_string(), "[0, 160)");
+/// let too_far = OffsetRange::new(Offset(101), Offset(160))?;
+/// assert!(matches!(first.try_extend(too_far), Err(RangeError::NotContiguous { .. })));
+/// # Ok::<(), RangeError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OffsetRange {
     /// First offset inside.

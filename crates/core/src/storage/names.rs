@@ -59,6 +59,19 @@ pub enum Name {
 }
 
 /// The folder of one partition of one table.
+///
+/// ```
+/// use object_store::path::Path;
+/// use tagstream_core::config::FileFormat;
+/// use tagstream_core::events::{Offset, PartitionId};
+/// use tagstream_core::storage::names::{Epoch, Folder, Name, parse};
+///
+/// let partition = PartitionId::new("images", 3);
+/// let folder = Folder::new(&Path::from("tables"), "predictions", &partition);
+/// let file = folder.file(Epoch(0), Offset(160), FileFormat::Parquet);
+/// assert_eq!(file.as_ref(), "tables/predictions/images/3/0-00000000000000000160.parquet");
+/// assert!(matches!(parse(&file), Some(Name::File { start: Offset(160), .. })));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folder {
     path: Path,

@@ -14,6 +14,21 @@ use std::io::{ErrorKind, Read};
 use std::path::{Component, Path, PathBuf};
 
 /// A bundle whose manifest, files and hashes were verified when it was opened.
+///
+/// ```
+/// use tagstream_model::bundle::Bundle;
+///
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/tiny-model");
+/// let bundle = Bundle::open(folder)?;
+/// let manifest = bundle.manifest();
+/// assert_eq!(manifest.id, "tiny-745adaabd607");
+/// assert_eq!(manifest.categories[0].name, "red");
+/// assert_eq!((manifest.preprocessing.width, manifest.preprocessing.height), (32, 32));
+/// // Only what the manifest lists is part of the bundle, and all of that has been verified.
+/// assert!(bundle.path("encoder.onnx").is_some_and(|path| path.is_file()));
+/// assert!(bundle.path("notes.txt").is_none());
+/// # Ok::<(), tagstream_model::bundle::BundleError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Bundle {
     root: PathBuf,

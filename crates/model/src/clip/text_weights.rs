@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
-
 use tagstream_kernels::{FrozenBlock, FrozenLayerNorm, FrozenLinear, FrozenTransformer};
 
 impl TextTower {

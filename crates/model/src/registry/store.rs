@@ -32,6 +32,16 @@ pub enum VersionChoice {
 }
 
 /// `registry-url[@version]`, taken apart.
+///
+/// ```
+/// use tagstream_model::registry::{Location, VersionChoice};
+///
+/// let location = Location::parse("s3://media/models@7");
+/// assert_eq!(location.url, "s3://media/models");
+/// assert_eq!(location.version, VersionChoice::Number(7));
+/// // Without a version, the one that serves.
+/// assert_eq!(Location::parse("s3://media/models").version, VersionChoice::Current);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
     /// The registry's address.

@@ -22,6 +22,9 @@ impl Places {
         let beside = env::current_exe()
             .ok()
             .and_then(|exe| exe.parent().map(Path::to_path_buf));
+        // Where `make install` puts it.
+        let prefix = beside.as_ref().and_then(|bin| bin.parent());
+        let installed = prefix.map(|prefix| prefix.join("lib/tagstream"));
         let cache = cache_folder();
         let cached = |kind: &str| {
             cache
@@ -32,6 +35,7 @@ impl Places {
             explicit: var("ORT_DYLIB_PATH"),
             folders: beside
                 .into_iter()
+                .chain(installed)
                 .chain(cached("onnxruntime-gpu"))
                 .chain(cached("onnxruntime"))
                 .collect(),

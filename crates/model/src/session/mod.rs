@@ -454,6 +454,4 @@ impl EncoderSession {
 }
 
 #[cfg(test)]
-mod device_tests;
-#[cfg(test)]
 mod tests;

@@ -1,9 +1,5 @@
 //! The training loop: from frozen features and partial labels to a head.
 
-use crate::trainer::checkpoint::Checkpoint;
-use crate::trainer::optimizer::{Optimizer, one_cycle};
-use crate::trainer::run::{Run, normal, shuffled};
-use crate::trainer::teacher::Teacher;
 pub mod checkpoint;
 mod error;
 mod memories;
@@ -15,6 +11,10 @@ mod teacher;
 
 pub use error::TrainError;
 
+use crate::trainer::checkpoint::Checkpoint;
+use crate::trainer::optimizer::{Optimizer, one_cycle};
+use crate::trainer::run::{Run, normal, shuffled};
+use crate::trainer::teacher::Teacher;
 use crate::trm::features::FeatureSource;
 use crate::trm::fold::Memories;
 use crate::trm::model::{Model, Standard, TextFeatures};

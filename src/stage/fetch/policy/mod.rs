@@ -28,6 +28,20 @@ pub(super) enum Source {
 }
 
 /// The rules of [`FetchConfig`], parsed.
+///
+/// ```
+/// use tagstream::config::FetchConfig;
+/// use tagstream::stage::fetch::{UriPolicy, check};
+///
+/// let mut config = FetchConfig::default();
+/// config.allow_schemes = vec!["https".into()];
+/// config.allow_hosts = vec!["*.example.org".into()];
+/// let policy = UriPolicy::new(&config)?;
+/// assert!(check(&policy, "https://images.example.org/a.jpg").is_ok());
+/// assert!(check(&policy, "https://example.org.evil.net/a.jpg").is_err());
+/// assert!(check(&policy, "file:///etc/passwd").is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct UriPolicy {
     schemes: Vec<&'static str>,

@@ -1,6 +1,9 @@
 //! What each fuzz target does with its input; the ordinary tests do the same with the kept seeds
 //! (`suite fuzz_replay`).
 
+mod image;
+
+use image::image;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use tagstream::labels::{Form, ImportOptions, LabelTable, export, import};
@@ -8,8 +11,6 @@ use tagstream::stage::fetch::{UriPolicy, check};
 use tagstream_core::config::FetchConfig;
 use tagstream_core::events::{ImageReference, LabelEvent};
 use tagstream_core::redact::{redact, trimmed};
-use tagstream_image::decode::{DecodeLimits, decode_into, probe};
-use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 use tagstream_model::bundle::{Bundle, check_graph_files};
 use tagstream_model::clip::weights::WeightFile;
 use tagstream_model::head::FoldedHead;
@@ -82,33 +83,6 @@ pub(super) fn uri(bytes: &[u8]) {
             );
         }
         other => panic!("the scheme {other} is not allowed"),
-    }
-}
-
-/// Images of all formats: any bytes give pixels or an error, within the limits; header and decoder
-/// agree on the size.
-pub(super) fn image(bytes: &[u8]) {
-    let limits = DecodeLimits {
-        max_pixels: 1 << 20,
-        max_alloc_bytes: 32 << 20,
-    };
-    let fit = if bytes.len().is_multiple_of(2) {
-        Fit::Squash
-    } else {
-        Fit::CenterCrop
-    };
-    let preprocessing = Preprocessing {
-        height: 24,
-        width: 32,
-        fit,
-        filter: Filter::Bicubic,
-    };
-    let mut pixels = vec![0; 24 * 32 * 3];
-    if let Ok(size) = decode_into(bytes, &preprocessing, &limits, &mut pixels) {
-        assert!(u64::from(size.width) * u64::from(size.height) <= limits.max_pixels);
-        if let Ok(info) = probe(bytes, &limits) {
-            assert_eq!(info.size, size);
-        }
     }
 }
 

@@ -1,11 +1,7 @@
 //! What sessions on a GPU do differently, on the processor as far as that goes: with its allocator
 //! in place of page-locked memory, and with inputs and outputs bound. What needs a GPU is in
-//! `gpu_tests`.
+//! tests/suite/gpu.rs.
 
-use super::graph::{Graph, Source};
-use super::pixels::HostMemory;
-use super::place::{Outputs, Place};
-use super::tests::{fixture, open, picture};
 use super::*;
 use crate::clip::vision::{Precision, Tower, TowerOptions, VisionConfig};
 use crate::clip::weights::WeightFile;
@@ -97,7 +93,9 @@ fn outputs_that_stay_and_outputs_for_the_host_go_to_their_memories() {
     // The device's memory is one that this session does not have, so that only outputs for the host
     // can be had.
     let place = Place::Bound {
-        device: super::place::pinned(Device::Cuda(0)).unwrap().unwrap(),
+        device: crate::session::place::pinned(Device::Cuda(0))
+            .unwrap()
+            .unwrap(),
         host: MemoryInfo::default(),
     };
     let names = ["dense", "global"];

@@ -1,5 +1,7 @@
 //! Runs of the tiny model of `tests/fixtures/tiny-model` (its `make.py` says what it computes).
 
+mod device;
+
 use super::*;
 use crate::onnx::proto;
 use prost::Message;
