@@ -1,15 +1,15 @@
 //! `tagstream eval`: measure a model against labels.
 
-use super::dataset::{DataArgs, Dataset, open_model, text_features};
+use super::dataset::{DataArgs, LabelledFeatures, open_model, text_features};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
 use tagstream_core::error::{Exit, usage};
 use tagstream_model::OpenedModel;
 use tagstream_model::head::{FoldedHead, ZeroShot};
-use tagstream_train::eval::labels::read_categories;
 use tagstream_train::eval::metrics;
 use tagstream_train::eval::metrics::{Confusion, F1, Report, sigmoid};
+use tagstream_train::labels::read_categories;
 use tagstream_train::trainer::scoring::Scorer;
 
 /// Arguments of `tagstream eval`.
@@ -125,8 +125,8 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
     };
     let mut logits = scorer.logits(&data.features)?;
     logits.iter_mut().for_each(|logit| *logit /= temperature);
-    let report = metrics::report(&logits, &data.labels.states, &names)?;
-    let f1 = at_thresholds(&logits, &data.labels.states, &thresholds, &report);
+    let report = metrics::report(&logits, data.labels.flat(), &names)?;
+    let f1 = at_thresholds(&logits, data.labels.flat(), &thresholds, &report);
     let output = Output {
         model: bundle.map_or_else(|| args.model.clone(), |bundle| bundle.id().to_owned()),
         report,
@@ -134,7 +134,7 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
         cf1_at_thresholds: 100.0 * f1.cf1,
         of1_at_thresholds: 100.0 * f1.of1,
         skipped_images: data.skipped,
-        ignored_labels: data.labels.ignored,
+        ignored_labels: data.labels.ignored(),
     };
     if args.json {
         println!("{}", serde_json::to_string(&output)?);
@@ -218,7 +218,7 @@ fn print(output: &Output) {
 fn dense_modes(
     args: &EvalArgs,
     model: &OpenedModel,
-    data: &Dataset,
+    data: &LabelledFeatures,
     prompts: &[String],
 ) -> anyhow::Result<Exit> {
     let (text, dim) = text_features(model, prompts)?;
@@ -276,7 +276,7 @@ fn dense_modes(
     }
     let mut lines = Vec::new();
     for (name, scores) in names.iter().zip(&scores) {
-        let report = metrics::report(scores, &data.labels.states, &data.labels.categories)?;
+        let report = metrics::report(scores, data.labels.flat(), data.labels.categories())?;
         lines.push(serde_json::json!({"mode": name, "map_plain": report.map_plain, "map_envelope": report.map_envelope}));
         eprintln!(
             "{name:<28} mAP {:.2} (envelope {:.2})",

@@ -3,5 +3,6 @@
 pub mod eval;
 pub mod features;
 pub mod images;
+pub mod labels;
 pub mod trainer;
 pub mod trm;

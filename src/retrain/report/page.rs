@@ -1,7 +1,7 @@
 //! `report.html`.
 
 use super::chart::escape;
-use super::{BOUNDS, Confidence, Example, ExampleTag, Facts, chart};
+use super::{BOUNDS, Confidence, Example, ExampleTag, ReportFacts, chart};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write;
@@ -30,7 +30,7 @@ figcaption{font-size:13px;margin-top:6px;overflow-wrap:anywhere}.chip{display:in
 .right{border-color:#059669;color:#059669}.wrong{border-color:#dc2626;color:#dc2626}.cover{display:flex;height:10px;border-radius:3px;overflow:hidden;background:var(--line);min-width:160px}
 .cover i{display:block}code{font-size:13px;overflow-wrap:anywhere}";
 
-pub(super) fn html(f: &Facts<'_>) -> String {
+pub(super) fn html(f: &ReportFacts<'_>) -> String {
     let mut h = String::new();
     let j = f.judgement;
     let _ = write!(
@@ -251,7 +251,7 @@ fn chips(tags: &[ExampleTag], example: &Example) -> String {
     out
 }
 
-fn labels(h: &mut String, f: &Facts<'_>) {
+fn labels(h: &mut String, f: &ReportFacts<'_>) {
     let l = &f.labels;
     let _ = write!(
         h,

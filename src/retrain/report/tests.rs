@@ -1,12 +1,13 @@
 use super::*;
 use crate::retrain::judge::{JudgeConfig, Trial, judge};
+use ndarray::{ArrayView2, arr2};
 
 #[test]
 fn known_labels_are_counted_by_how_sure_the_model_is() {
-    let logits = [4.0, 4.0, -4.0, -4.0, 0.0, 4.0];
-    let labels = [1, -1, -1, 1, 1, 0];
+    let logits = arr2(&[[4.0, 4.0, -4.0], [-4.0, 0.0, 4.0]]);
+    let labels = arr2(&[[1, -1, -1], [1, 1, 0]]);
     let counts = |temperature| {
-        let measured = Confidence::measure(&logits, &labels, temperature);
+        let measured = Confidence::measure(logits.view(), labels.view(), temperature);
         measured.ranges.map(|r| (r.known, r.present))
     };
     // Zero is a probability of one half, which belongs to the range above it.
@@ -44,9 +45,9 @@ fn the_page_escapes_what_it_shows_and_survives_nothing_measured() {
     let judgement = judge(
         &Trial {
             categories: &[],
-            candidate: &[],
-            champion: &[],
-            labels: &[],
+            candidate: ArrayView2::from(&[[]; 0]),
+            champion: ArrayView2::from(&[[]; 0]),
+            labels: ArrayView2::from(&[[]; 0]),
         },
         &[],
         &JudgeConfig::default(),
@@ -69,7 +70,7 @@ fn the_page_escapes_what_it_shows_and_survives_nothing_measured() {
             },
         }],
     };
-    let facts = Facts {
+    let facts = ReportFacts {
         run: &nasty,
         written: Utc::now(),
         champion: &nasty,
