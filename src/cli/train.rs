@@ -7,7 +7,6 @@ use clap::Args;
 use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tagstream_core::error::{Exit, usage};
@@ -118,19 +117,7 @@ pub(super) fn run(args: TrainArgs) -> anyhow::Result<Exit> {
         seed: args.seed,
     };
 
-    let folder = RunFolder::open(args.run_dir.clone().unwrap_or_else(|| beside(&args.out)))?;
-    folder.write_settings(&serde_json::json!({
-        "model": args.model,
-        "encoder": data.encoder_hash,
-        "method": args.method,
-        "seed": args.seed,
-        "known": args.known,
-        "mask_seed": args.mask_seed,
-        "single_positive": args.single_positive,
-        "labels": snapshot(&data.labels),
-        "settings": config,
-        "code_version": env!("CARGO_PKG_VERSION"),
-    }))?;
+    let folder = run_folder(&args, &config, &data)?;
     let began = Instant::now();
     let trained = fit.train(
         &data.features,
@@ -188,6 +175,28 @@ fn settings(args: &TrainArgs) -> anyhow::Result<MethodConfig> {
         return Err(usage("--known is a share between 0 and 1").into());
     }
     Ok(config)
+}
+
+/// The run's folder, with all that decides the result written down.
+fn run_folder(
+    args: &TrainArgs,
+    config: &MethodConfig,
+    data: &LabelledFeatures,
+) -> anyhow::Result<RunFolder> {
+    let folder = RunFolder::open(args.run_dir.clone().unwrap_or_else(|| beside(&args.out)))?;
+    folder.write_settings(&serde_json::json!({
+        "model": args.model,
+        "encoder": data.encoder_hash,
+        "method": args.method,
+        "seed": args.seed,
+        "known": args.known,
+        "mask_seed": args.mask_seed,
+        "single_positive": args.single_positive,
+        "labels": snapshot(&data.labels),
+        "settings": config,
+        "code_version": env!("CARGO_PKG_VERSION"),
+    }))?;
+    Ok(folder)
 }
 
 fn mask(args: &TrainArgs, labels: &mut LabelMatrix) -> anyhow::Result<()> {
@@ -346,27 +355,16 @@ fn snapshot(labels: &LabelMatrix) -> String {
     names.for_each(|name| hash.update(format!("{name}\n")));
     let states = labels.flat().iter().map(|state| *state as u8);
     hash.update(states.collect::<Vec<_>>());
-    hash.finalize().iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    let hash = hash.finalize();
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn write_bundle(
-    args: &TrainArgs,
+/// Copies all but the head; says of which bundle, and of which source, the towers are.
+fn copy_towers(
+    writer: &mut BundleWriter,
     model: &OpenedModel,
-    data: &LabelledFeatures,
-    (names, prompts): (&[String], &[String]),
-    trained: &Trained,
-    (temperature, thresholds): &(f32, Vec<f32>),
-) -> anyhow::Result<Bundle> {
-    let dims = model.dims();
-    let head = trained.head.to_files(
-        Some(dims.grid_height * dims.grid_width),
-        &trained.trainable()?,
-    )?;
-    let mut writer = BundleWriter::new(&args.out)?;
-    let (parent, source) = match model {
+) -> anyhow::Result<(Option<String>, String)> {
+    Ok(match model {
         OpenedModel::Bundle(bundle) => {
             let others = bundle
                 .manifest()
@@ -393,7 +391,24 @@ fn write_bundle(
                 .map(|name| name.to_string_lossy().into_owned());
             (None, name.unwrap_or_else(|| "encoder folder".to_owned()))
         }
-    };
+    })
+}
+
+fn write_bundle(
+    args: &TrainArgs,
+    model: &OpenedModel,
+    data: &LabelledFeatures,
+    (names, prompts): (&[String], &[String]),
+    trained: &Trained,
+    (temperature, thresholds): &(f32, Vec<f32>),
+) -> anyhow::Result<Bundle> {
+    let dims = model.dims();
+    let head = trained.head.to_files(
+        Some(dims.grid_height * dims.grid_width),
+        &trained.trainable()?,
+    )?;
+    let mut writer = BundleWriter::new(&args.out)?;
+    let (parent, source) = copy_towers(&mut writer, model)?;
     writer.add(HEAD_FILE, &head.onnx)?;
     writer.add(HEAD_WEIGHTS_FILE, &head.safetensors)?;
     let categories =
@@ -469,7 +484,8 @@ fn report(
         println!("{output}");
     } else {
         eprintln!(
-            "{}: {} from {} known labels of {} images, {} epochs, {training:.1} s (features {features:.1} s, calibration {calibration:.1} s)",
+            "{}: {} from {} known labels of {} images, {} epochs, {training:.1} s \
+             (features {features:.1} s, calibration {calibration:.1} s)",
             args.out.display(),
             bundle.id(),
             data.labels.known(),

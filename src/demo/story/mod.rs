@@ -11,7 +11,7 @@ mod references;
 
 pub use follow::Followed;
 pub use labels::partial_labels;
-pub use references::{Broken, write_broken_pictures};
+pub use references::{BrokenReference, write_broken_pictures};
 
 use super::broker::{BrokerError, EmbeddedBroker};
 use super::scoreboard::ScoreError;

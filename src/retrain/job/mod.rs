@@ -295,7 +295,8 @@ impl<'a> Job<'a> {
             let settled = history.iter().find(|e| e.run.as_deref() == Some(run));
             if let Some(entry) = settled {
                 return Ok(Some(format!(
-                    "the same labels were judged with the same champion and settings before: version {} was {}",
+                    "the same labels were judged with the same champion and settings before: \
+                     version {} was {}",
                     entry.version, entry.action
                 )));
             }
@@ -303,7 +304,8 @@ impl<'a> Job<'a> {
             let asked = self.config.labels.min_new_labels;
             if new < asked {
                 return Ok(Some(format!(
-                    "{new} new or changed labels since the last run, {asked} are asked for (labels.min_new_labels)"
+                    "{new} new or changed labels since the last run, {asked} are asked for \
+                     (labels.min_new_labels)"
                 )));
             }
             Ok(None)

@@ -225,7 +225,7 @@ fn interval(estimate: f64, mut resampled: Vec<f64>, confidence: f64) -> Interval
 }
 
 /// A category that can be measured on the held-out part as it is.
-struct Measured {
+struct MeasuredCategory {
     /// Its column.
     column: usize,
     candidate: Ranking,
@@ -234,7 +234,7 @@ struct Measured {
     precision: (f64, f64),
 }
 
-impl Measured {
+impl MeasuredCategory {
     fn new(trial: &Trial<'_>, column: usize, config: &JudgeConfig) -> Option<Self> {
         let labels = trial.labels.column(column);
         if labels.iter().filter(|label| **label > 0).count() < config.min_present {
@@ -243,7 +243,7 @@ impl Measured {
         let ones = vec![1u32; labels.len()];
         let candidate = Ranking::new(trial.candidate.column(column), labels);
         let champion = Ranking::new(trial.champion.column(column), labels);
-        Some(Measured {
+        Some(MeasuredCategory {
             column,
             precision: (
                 candidate.average_precision(&ones)?,
@@ -283,7 +283,12 @@ impl Measured {
 }
 
 /// The differences of all measured categories, a row a resample of the images.
-fn resample(measured: &[Measured], images: usize, resamples: usize, seed: u64) -> Array2<f64> {
+fn resample(
+    measured: &[MeasuredCategory],
+    images: usize,
+    resamples: usize,
+    seed: u64,
+) -> Array2<f64> {
     let mut differences = Array2::zeros((resamples, measured.len()));
     let mut rows: Vec<_> = differences.rows_mut().into_iter().collect();
     rows.par_iter_mut().enumerate().for_each(|(number, row)| {
@@ -316,8 +321,8 @@ pub fn judge(trial: &Trial<'_>, checks: &[Check], config: &JudgeConfig, seed: u6
     let rows = trial.labels.rows().into_iter();
     let images = rows.filter(|row| row.iter().any(is_known)).count();
 
-    let measured: Vec<Measured> = (0..shape.1)
-        .filter_map(|column| Measured::new(trial, column, config))
+    let measured: Vec<MeasuredCategory> = (0..shape.1)
+        .filter_map(|column| MeasuredCategory::new(trial, column, config))
         .collect();
     let candidate_map = mean(measured.iter().map(|m| m.precision.0)).unwrap_or(f64::NAN);
     let champion_map = mean(measured.iter().map(|m| m.precision.1)).unwrap_or(f64::NAN);

@@ -78,7 +78,7 @@ pub(super) fn categories(outcomes: &[CategoryOutcome]) -> String {
     let mut sorted: Vec<&CategoryOutcome> = outcomes.iter().collect();
     sorted.sort_by(|a, b| b.difference.estimate.total_cmp(&a.difference.estimate));
     let longest = sorted.iter().map(|o| o.category.chars().count()).max();
-    let rows = Rows {
+    let rows = CategoryRows {
         left: 20.0 + 7.0 * longest.unwrap_or(0).min(NAME) as f64,
         count: sorted.len(),
     };
@@ -101,13 +101,13 @@ pub(super) fn categories(outcomes: &[CategoryOutcome]) -> String {
 }
 
 /// Where the rows of the chart of categories are.
-struct Rows {
+struct CategoryRows {
     /// Where the axis begins; the names are before it.
     left: f64,
     count: usize,
 }
 
-impl Rows {
+impl CategoryRows {
     const TOP: f64 = 42.0;
     const HEIGHT: f64 = 22.0;
     /// For the differences in figures.

@@ -22,9 +22,8 @@ fn known_labels_are_counted_by_how_sure_the_model_is() {
     );
 }
 
-#[test]
-fn tags_with_one_box_share_its_label() {
-    let tag = |category: &str, x| ExampleTag {
+fn tag(category: &str, x: f32) -> ExampleTag {
+    ExampleTag {
         category: category.into(),
         score: 0.5,
         bounding_box: BoundingBox {
@@ -33,7 +32,11 @@ fn tags_with_one_box_share_its_label() {
             w: 0.5,
             h: 0.5,
         },
-    };
+    }
+}
+
+#[test]
+fn tags_with_one_box_share_its_label() {
     let boxes = page::boxes(&[tag("house", 0.5), tag("cup", 0.0), tag("mushroom", 0.5)]);
     let named: Vec<_> = boxes.iter().map(|(_, names)| names.as_str()).collect();
     assert_eq!(named, ["house, mushroom", "cup"]);
@@ -59,16 +62,7 @@ fn the_page_escapes_what_it_shows_and_survives_nothing_measured() {
         present: vec![nasty.clone()],
         absent: Vec::new(),
         before: Vec::new(),
-        after: vec![ExampleTag {
-            category: nasty.clone(),
-            score: 0.5,
-            bounding_box: BoundingBox {
-                x: 0.0,
-                y: 0.0,
-                w: 1.0,
-                h: 1.0,
-            },
-        }],
+        after: vec![tag(&nasty, 0.0)],
     };
     let facts = ReportFacts {
         run: &nasty,

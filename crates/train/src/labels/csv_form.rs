@@ -38,7 +38,7 @@ impl Statement {
 }
 
 /// A row, checked but for its optional columns, which are empty where they are missing.
-pub(super) struct Row<'a> {
+pub(super) struct CsvRow<'a> {
     pub(super) line: u64,
     pub(super) image_id: &'a str,
     pub(super) category: &'a str,
@@ -52,7 +52,7 @@ pub(super) struct Row<'a> {
 pub(super) fn rows(
     input: impl Read,
     trim: Trim,
-    mut take: impl FnMut(Row<'_>) -> Result<(), LabelsError>,
+    mut take: impl FnMut(CsvRow<'_>) -> Result<(), LabelsError>,
 ) -> Result<(), LabelsError> {
     let mut reader = file::table(input, COLUMNS[0], trim)?;
     let must = file::columns(&mut reader, COLUMNS)?;
@@ -71,7 +71,7 @@ pub(super) fn rows(
             let states = "`present`, `absent`, `retract`, `unknown`";
             line(number, format!("state {state:?} is none of {states}"))
         })?;
-        take(Row {
+        take(CsvRow {
             line: number,
             image_id,
             category,
@@ -129,7 +129,7 @@ fn mentions(event: &LabelEvent, category: &str) -> bool {
     lists.any(|list| list.iter().any(|name| name == category))
 }
 
-fn time(row: &Row<'_>) -> Result<Option<DateTime<Utc>>, LabelsError> {
+fn time(row: &CsvRow<'_>) -> Result<Option<DateTime<Utc>>, LabelsError> {
     let text = row.event_time;
     if text.is_empty() {
         return Ok(None);

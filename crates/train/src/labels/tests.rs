@@ -29,7 +29,8 @@ const LABEL_STUDIO: &str = r#"[
      "result": [{"from_name":"tags","value":{"choices":["boat"]}}]},
     {"completed_by": 4, "ground_truth": true,
      "result": [{"from_name":"tags","value":{"choices":["tree"]}}]}],
-  "predictions": [{"result": [{"from_name":"tags","value":{"choices":["house"]}}], "score": 0.9}]}]"#;
+  "predictions": [{"score": 0.9,
+                   "result": [{"from_name":"tags","value":{"choices":["house"]}}]}]}]"#;
 
 #[test]
 fn label_studio_takes_checked_choices_only() {
