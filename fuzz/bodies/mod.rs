@@ -6,7 +6,7 @@ mod image;
 use image::image;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use tagstream::labels::{Form, ImportOptions, LabelTable, export, import};
+use tagstream::labels::{Form, ImportOptions, LabelMatrix, LabelTable, export, import};
 use tagstream::stage::fetch::{UriPolicy, check};
 use tagstream_core::config::FetchConfig;
 use tagstream_core::events::{ImageReference, LabelEvent};
@@ -15,7 +15,6 @@ use tagstream_model::bundle::{Bundle, check_graph_files};
 use tagstream_model::clip::weights::WeightFile;
 use tagstream_model::head::FoldedHead;
 use tagstream_model::registry::{Cache, HistoryEntry, Pointer, Registry, VersionRecord};
-use tagstream_train::eval::labels::LabelTable as EvalLabels;
 
 /// A body by its target's name.
 pub(super) type Body = fn(&[u8]);
@@ -197,9 +196,7 @@ pub(super) fn labels(bytes: &[u8]) {
     };
     let which = usize::from(*which);
     if which % 6 == 5 {
-        let path = FOLDER.join("labels.csv");
-        std::fs::write(&path, bytes).unwrap();
-        let _ = EvalLabels::read(&path, None);
+        let _ = LabelMatrix::parse(bytes, None);
         return;
     }
     let options = ImportOptions {

@@ -9,9 +9,9 @@ use tagstream_core::config::{ObjectStoreConfig, Provider};
 use tagstream_core::error::usage;
 use tagstream_model::text::TextEncoder;
 use tagstream_model::{OpenedModel, open};
-use tagstream_train::eval::labels::{LabelTable, read_split};
 use tagstream_train::features::{Encoder, Extraction, FeatureStore, Progress};
 use tagstream_train::images::ImageSource;
+use tagstream_train::labels::{LabelMatrix, read_split};
 
 /// Where labelled images come from.
 #[derive(Debug, Clone, Args)]
@@ -43,9 +43,9 @@ pub(super) struct DataArgs {
 }
 
 /// Labelled images with their features, row by row.
-pub(super) struct Dataset {
+pub(super) struct LabelledFeatures {
     /// Labels.
-    pub labels: LabelTable,
+    pub labels: LabelMatrix,
     /// Features, in the order of the labels' images.
     pub features: FeatureStore,
     /// Images left out.
@@ -60,13 +60,13 @@ impl DataArgs {
         &self,
         model: &OpenedModel,
         categories: Option<&[String]>,
-    ) -> anyhow::Result<Dataset> {
-        let mut labels =
-            LabelTable::read(&self.labels, categories).map_err(|error| usage(error.to_string()))?;
-        if labels.ignored > 0 {
+    ) -> anyhow::Result<LabelledFeatures> {
+        let labels = LabelMatrix::read(&self.labels, categories);
+        let mut labels = labels.map_err(|error| usage(error.to_string()))?;
+        if labels.ignored() > 0 {
             eprintln!(
                 "{} labels name other categories and are ignored",
-                labels.ignored
+                labels.ignored()
             );
         }
         if let Some(split) = &self.split {
@@ -80,7 +80,7 @@ impl DataArgs {
             );
         }
         let encoder = self.encoder(model)?;
-        let (features, skipped) = self.features(&encoder, &labels.images, false)?;
+        let (features, skipped) = self.features(&encoder, labels.images(), false)?;
         let rows: Vec<usize> = skipped.iter().map(|skipped| skipped.row).collect();
         for skipped in skipped.iter().take(10) {
             eprintln!("left out: {} {}", skipped.id, skipped.error);
@@ -88,7 +88,7 @@ impl DataArgs {
         if !rows.is_empty() {
             labels = labels.without(&rows);
         }
-        Ok(Dataset {
+        Ok(LabelledFeatures {
             labels,
             features,
             skipped: rows.len(),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tagstream::demo::scenes::{DEFAULT_SIZE, Scene, Style};
 use tagstream::demo::scoreboard::{Scoreboard, truth};
 use tagstream::demo::story::{
-    Progress, RunningStage, Story, partial_labels, topic, write_broken_pictures,
+    Followed, RunningStage, Story, partial_labels, topic, write_broken_pictures,
 };
 use tagstream_core::error::Exit;
 
@@ -263,7 +263,7 @@ impl Demo {
         &self,
         half: usize,
         scenes: &[Scene],
-        progress: &mut Progress,
+        progress: &mut Followed,
         stage: &mut RunningStage,
     ) -> anyhow::Result<(Duration, usize)> {
         let references: Vec<(String, PathBuf)> = scenes
@@ -290,7 +290,7 @@ impl Demo {
         &self,
         model: &str,
         scenes: &[Scene],
-        progress: &mut Progress,
+        progress: &mut Followed,
         stage: &mut RunningStage,
     ) -> anyhow::Result<usize> {
         let mut sent = 0;
@@ -418,7 +418,7 @@ fn draw(seed: u64, count: usize) -> Vec<Scene> {
 }
 
 fn follow(
-    progress: &mut Progress,
+    progress: &mut Followed,
     stage: &mut RunningStage,
     more: usize,
 ) -> anyhow::Result<Duration> {

@@ -1,15 +1,17 @@
 //! `tagstream eval`: measure a model against labels.
 
-use super::dataset::{DataArgs, Dataset, open_model, text_features};
+use super::dataset::{DataArgs, LabelledFeatures, open_model, text_features};
 use clap::Args;
+use ndarray::{Array2, ArrayView1, ArrayView2, s};
 use serde::Serialize;
 use std::path::PathBuf;
 use tagstream_core::error::{Exit, usage};
 use tagstream_model::OpenedModel;
+use tagstream_model::bundle::Bundle;
 use tagstream_model::head::{FoldedHead, ZeroShot};
-use tagstream_train::eval::labels::read_categories;
 use tagstream_train::eval::metrics;
 use tagstream_train::eval::metrics::{Confusion, F1, Report, sigmoid};
+use tagstream_train::labels::read_categories;
 use tagstream_train::trainer::scoring::Scorer;
 
 /// Arguments of `tagstream eval`.
@@ -61,32 +63,8 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
         OpenedModel::Bundle(bundle) => Some(bundle.as_ref()),
         OpenedModel::Encoder(_) => None,
     };
-    let (names, prompts) = match (&args.categories, bundle) {
-        (Some(file), _) => {
-            let names = read_categories(file).map_err(|error| usage(error.to_string()))?;
-            let prompts = names
-                .iter()
-                .map(|name| args.prompt.replace("{}", &name.replace('_', " ")));
-            let prompts: Vec<String> = prompts.collect();
-            (names, Some(prompts))
-        }
-        (None, Some(bundle)) => (
-            bundle
-                .manifest()
-                .categories
-                .iter()
-                .map(|category| category.name.clone())
-                .collect(),
-            None,
-        ),
-        (None, None) => {
-            return Err(usage(format!(
-                "{} has no head: give --categories for zero-shot",
-                args.model
-            ))
-            .into());
-        }
-    };
+    let classifier = Classifier::of(&args, bundle)?;
+    let names = classifier.names();
     let data = args.data.load(&model, Some(&names))?;
     if data.labels.known() == 0 {
         return Err(usage(format!(
@@ -96,37 +74,17 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
         .into());
     }
     if args.dense_modes {
-        return dense_modes(&args, &model, &data, prompts.as_deref().unwrap_or_default());
+        let Classifier::Text { prompts, .. } = &classifier else {
+            return Err(usage("--dense-modes needs --categories").into());
+        };
+        return dense_modes(&args, &model, &data, prompts);
     }
-    let (mut scorer, temperature, thresholds) = match (&prompts, bundle) {
-        (Some(prompts), _) => {
-            let (features, dim) = text_features(&model, prompts)?;
-            let head = FoldedHead::zero_shot(&features, dim, ZeroShot::default());
-            (
-                Scorer::of_head(&head, &data.features)?,
-                1.0,
-                vec![0.5; names.len()],
-            )
-        }
-        (None, Some(bundle)) => {
-            let manifest = bundle.manifest();
-            let thresholds = manifest
-                .categories
-                .iter()
-                .map(|category| category.threshold)
-                .collect();
-            (
-                Scorer::of_bundle(bundle, &data.features)?,
-                manifest.calibration.temperature,
-                thresholds,
-            )
-        }
-        (None, None) => unreachable!("refused above"),
-    };
+    let (mut scorer, temperature, thresholds) = classifier.scorer(&model, &data)?;
     let mut logits = scorer.logits(&data.features)?;
     logits.iter_mut().for_each(|logit| *logit /= temperature);
-    let report = metrics::report(&logits, &data.labels.states, &names)?;
-    let f1 = at_thresholds(&logits, &data.labels.states, &thresholds, &report);
+    let report = metrics::report(&logits, data.labels.flat(), &names)?;
+    let logits = ArrayView2::from_shape(data.labels.states().dim(), &logits)?;
+    let f1 = at_thresholds(logits, data.labels.states(), &thresholds, &report);
     let output = Output {
         model: bundle.map_or_else(|| args.model.clone(), |bundle| bundle.id().to_owned()),
         report,
@@ -134,7 +92,7 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
         cf1_at_thresholds: 100.0 * f1.cf1,
         of1_at_thresholds: 100.0 * f1.of1,
         skipped_images: data.skipped,
-        ignored_labels: data.labels.ignored,
+        ignored_labels: data.labels.ignored(),
     };
     if args.json {
         println!("{}", serde_json::to_string(&output)?);
@@ -144,21 +102,85 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
+/// What is measured: the bundle, or words.
+enum Classifier<'a> {
+    /// The bundle's head, on its own categories.
+    Head(&'a Bundle),
+    /// Text features alone, on categories of the user's.
+    Text {
+        names: Vec<String>,
+        prompts: Vec<String>,
+    },
+}
+
+impl<'a> Classifier<'a> {
+    fn of(args: &EvalArgs, bundle: Option<&'a Bundle>) -> anyhow::Result<Self> {
+        if let Some(file) = &args.categories {
+            let names = read_categories(file).map_err(|error| usage(error.to_string()))?;
+            let prompts = names
+                .iter()
+                .map(|name| args.prompt.replace("{}", &name.replace('_', " ")))
+                .collect();
+            return Ok(Self::Text { names, prompts });
+        }
+        let headless = || {
+            usage(format!(
+                "{} has no head: give --categories for zero-shot",
+                args.model
+            ))
+        };
+        Ok(bundle.map(Self::Head).ok_or_else(headless)?)
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Text { names, .. } => names.clone(),
+            Self::Head(bundle) => {
+                let categories = bundle.manifest().categories.iter();
+                categories.map(|category| category.name.clone()).collect()
+            }
+        }
+    }
+
+    /// The scorer, the temperature of its logits, and each category's threshold.
+    fn scorer(
+        &self,
+        model: &OpenedModel,
+        data: &LabelledFeatures,
+    ) -> anyhow::Result<(Scorer, f32, Vec<f32>)> {
+        match self {
+            Self::Text { names, prompts } => {
+                let (features, dim) = text_features(model, prompts)?;
+                let head = FoldedHead::zero_shot(&features, dim, ZeroShot::default());
+                let scorer = Scorer::of_head(&head, &data.features)?;
+                Ok((scorer, 1.0, vec![0.5; names.len()]))
+            }
+            Self::Head(bundle) => {
+                let manifest = bundle.manifest();
+                let categories = manifest.categories.iter();
+                let thresholds = categories.map(|category| category.threshold).collect();
+                let scorer = Scorer::of_bundle(bundle, &data.features)?;
+                Ok((scorer, manifest.calibration.temperature, thresholds))
+            }
+        }
+    }
+}
+
 /// F1 where a category is decided present at its own threshold, over the categories that take part
 /// in the report's means.
-fn at_thresholds(logits: &[f32], labels: &[i8], thresholds: &[f32], report: &Report) -> F1 {
-    let c = thresholds.len();
-    let mut confusions = vec![Confusion::default(); c];
-    for (at, (&logit, &label)) in logits
-        .iter()
-        .zip(labels)
-        .enumerate()
-        .filter(|(_, (_, label))| **label != 0)
-    {
-        confusions[at % c].add(
-            sigmoid(f64::from(logit)) >= f64::from(thresholds[at % c]),
-            label > 0,
-        );
+fn at_thresholds(
+    logits: ArrayView2<'_, f32>,
+    labels: ArrayView2<'_, i8>,
+    thresholds: &[f32],
+    report: &Report,
+) -> F1 {
+    let mut confusions = vec![Confusion::default(); thresholds.len()];
+    for ((at, &logit), &label) in logits.indexed_iter().zip(labels) {
+        let category = at.1;
+        if label != 0 {
+            let decided = sigmoid(f64::from(logit)) >= f64::from(thresholds[category]);
+            confusions[category].add(decided, label > 0);
+        }
     }
     let taking_part: Vec<Confusion> = confusions
         .into_iter()
@@ -191,7 +213,8 @@ fn print(output: &Output) {
         );
     }
     eprintln!(
-        "{}: {} images, mAP {:.2} (envelope {:.2}) over {} categories, CF1 {:.2}, OF1 {:.2}, at thresholds CF1 {:.2}, OF1 {:.2}, ECE {:.4}",
+        "{}: {} images, mAP {:.2} (envelope {:.2}) over {} categories, CF1 {:.2}, OF1 {:.2}, \
+         at thresholds CF1 {:.2}, OF1 {:.2}, ECE {:.4}",
         output.model,
         report.images,
         report.map_plain,
@@ -209,82 +232,76 @@ fn print(output: &Output) {
     );
     if no_positives + no_negatives > 0 {
         eprintln!(
-            "left out of the means: {no_positives} categories without known positives, {no_negatives} without known negatives"
+            "left out of the means: {no_positives} categories without known positives, \
+             {no_negatives} without known negatives"
         );
     }
 }
+
+/// Ways to make one score of an image's locations and its global feature.
+const MODES: [&str; 5] = [
+    "global",
+    "dense max",
+    "dense softmax 1/20",
+    "dense mean",
+    "global + dense softmax 1/20",
+];
 
 /// Zero-shot mAP of several ways to pool locations, and of the global feature.
 fn dense_modes(
     args: &EvalArgs,
     model: &OpenedModel,
-    data: &Dataset,
+    data: &LabelledFeatures,
     prompts: &[String],
 ) -> anyhow::Result<Exit> {
     let (text, dim) = text_features(model, prompts)?;
-    let (c, n) = (prompts.len(), data.features.locations());
-    let unit = |row: &[f32]| -> Vec<f32> {
-        let norm = row
-            .iter()
-            .map(|x| x * x)
-            .sum::<f32>()
-            .sqrt()
-            .max(f32::MIN_POSITIVE);
-        row.iter().map(|x| x / norm).collect()
-    };
-    let cosine = |row: &[f32], category: usize| -> f32 {
-        row.iter()
-            .zip(&text[category * dim..(category + 1) * dim])
-            .map(|(a, b)| a * b)
-            .sum()
-    };
-    let names = [
-        "global",
-        "dense max",
-        "dense softmax 1/20",
-        "dense mean",
-        "global + dense softmax 1/20",
-    ];
-    let mut scores = vec![Vec::with_capacity(data.features.len() * c); names.len()];
-    for image in 0..data.features.len() {
-        let dense: Vec<Vec<f32>> = data
-            .features
-            .dense(&[image])?
-            .chunks_exact(dim)
-            .map(unit)
-            .collect();
-        let global = unit(&data.features.global()[image * dim..(image + 1) * dim]);
-        for category in 0..c {
-            let cosines: Vec<f32> = dense.iter().map(|row| cosine(row, category)).collect();
-            let weights: Vec<f32> = cosines.iter().map(|cosine| (20.0 * cosine).exp()).collect();
-            let soft = cosines
-                .iter()
-                .zip(&weights)
-                .map(|(a, b)| a * b)
-                .sum::<f32>()
-                / weights.iter().sum::<f32>();
-            let whole = cosine(&global, category);
-            let max = cosines.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let mean = cosines.iter().sum::<f32>() / n as f32;
-            for (list, score) in scores
-                .iter_mut()
-                .zip([whole, max, soft, mean, whole + soft])
-            {
-                list.push(score);
+    let text = ArrayView2::from_shape((prompts.len(), dim), &text)?;
+    let images = data.features.len();
+    let global = ArrayView2::from_shape((images, dim), data.features.global())?;
+    // A matrix a mode, `[images, categories]`.
+    let mut scores = MODES.map(|_| Array2::zeros((images, prompts.len())));
+    for image in 0..images {
+        let dense = data.features.dense(&[image])?;
+        let dense = ArrayView2::from_shape((data.features.locations(), dim), &dense)?;
+        let cosines = unit_rows(dense).dot(&text.t());
+        let whole = unit_rows(global.slice(s![image..=image, ..])).dot(&text.t());
+        for (category, &whole) in whole.iter().enumerate() {
+            let pooled = pool(cosines.column(category), whole);
+            for (scores, score) in scores.iter_mut().zip(pooled) {
+                scores[[image, category]] = score;
             }
         }
     }
     let mut lines = Vec::new();
-    for (name, scores) in names.iter().zip(&scores) {
-        let report = metrics::report(scores, &data.labels.states, &data.labels.categories)?;
-        lines.push(serde_json::json!({"mode": name, "map_plain": report.map_plain, "map_envelope": report.map_envelope}));
-        eprintln!(
-            "{name:<28} mAP {:.2} (envelope {:.2})",
-            report.map_plain, report.map_envelope
-        );
+    for (name, scores) in MODES.iter().zip(scores) {
+        let (scores, _) = scores.into_raw_vec_and_offset();
+        let report = metrics::report(&scores, data.labels.flat(), data.labels.categories())?;
+        let (plain, envelope) = (report.map_plain, report.map_envelope);
+        lines.push(serde_json::json!({"mode": name, "map_plain": plain, "map_envelope": envelope}));
+        eprintln!("{name:<28} mAP {plain:.2} (envelope {envelope:.2})");
     }
     if args.json {
         println!("{}", serde_json::to_string(&lines)?);
     }
     Ok(Exit::Success)
+}
+
+/// The rows, each of length one.
+fn unit_rows(rows: ArrayView2<'_, f32>) -> Array2<f32> {
+    let mut rows = rows.to_owned();
+    for mut row in rows.rows_mut() {
+        let norm = row.dot(&row).sqrt().max(f32::MIN_POSITIVE);
+        row /= norm;
+    }
+    rows
+}
+
+/// The scores of a category in the order of [`MODES`], from its cosines with every location and
+/// with the global feature.
+fn pool(cosines: ArrayView1<'_, f32>, whole: f32) -> [f32; MODES.len()] {
+    let weights = cosines.mapv(|cosine| (20.0 * cosine).exp());
+    let soft = cosines.dot(&weights) / weights.sum();
+    let max = cosines.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mean = cosines.sum() / cosines.len() as f32;
+    [whole, max, soft, mean, whole + soft]
 }

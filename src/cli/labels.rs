@@ -4,18 +4,19 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use tagstream::labels::layouts::DatasetLayout;
 use tagstream::labels::store::{join_uris, read_labels};
 use tagstream::labels::suggest::{GlobalView, SuggestOptions, suggest};
-use tagstream::labels::{Form, ImportOptions, LabelTable, export, import, publish};
+use tagstream::labels::{
+    Form, ImportOptions, LabelTable, export, import, layouts, open, publish, read_class_names,
+};
 use tagstream_core::config::{ObjectStoreConfig, StageConfig};
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::LabelEvent;
 use tagstream_core::redact::redact_place;
 use tagstream_core::storage::store::TableStore;
-use tagstream_train::eval::layouts;
-use tagstream_train::eval::layouts::Layout;
 
 /// Arguments of `tagstream labels`.
 #[derive(Debug, Args)]
@@ -32,7 +33,7 @@ pub(super) enum LabelsCommand {
     /// Write the labels known now as a label file.
     Export {
         #[command(flatten)]
-        from: Source,
+        from: LabelsFrom,
         /// Form to write: events, csv, open-images, coco or label-studio.
         #[arg(long, default_value = "csv", value_parser = form)]
         form: Form,
@@ -43,7 +44,7 @@ pub(super) enum LabelsCommand {
     /// Show how much is known and unknown about each category.
     Stats {
         #[command(flatten)]
-        from: Source,
+        from: LabelsFrom,
         /// Print one JSON object.
         #[arg(long)]
         json: bool,
@@ -55,7 +56,7 @@ pub(super) enum LabelsCommand {
     Dataset {
         /// coco14, voc07, voc12, vg200, nus-wide or cub.
         #[arg(long, value_parser = layout)]
-        layout: Layout,
+        layout: DatasetLayout,
         /// The data set's folder.
         folder: PathBuf,
         /// Folder to write.
@@ -64,9 +65,9 @@ pub(super) enum LabelsCommand {
     },
 }
 
-fn layout(name: &str) -> Result<Layout, String> {
-    let names = || Layout::ALL.map(|(name, _)| name).join(", ");
-    Layout::named(name).ok_or_else(|| format!("the layouts are {}", names()))
+fn layout(name: &str) -> Result<DatasetLayout, String> {
+    let names = || DatasetLayout::ALL.map(|(name, _)| name).join(", ");
+    DatasetLayout::named(name).ok_or_else(|| format!("the layouts are {}", names()))
 }
 
 /// Arguments of `tagstream labels import`.
@@ -114,7 +115,7 @@ pub(super) struct Destination {
 
 /// Where labels are read.
 #[derive(Debug, Args)]
-pub(super) struct Source {
+pub(super) struct LabelsFrom {
     /// A label file.
     #[arg(long = "from", value_name = "FILE", conflicts_with = "store")]
     pub file: Option<PathBuf>,
@@ -206,9 +207,9 @@ pub(super) fn run(args: LabelsArgs) -> anyhow::Result<Exit> {
                 eprintln!(
                     "{}: {} images, {} categories, {} present",
                     out.display(),
-                    set.labels.images.len(),
-                    set.labels.categories.len(),
-                    set.labels.states.iter().filter(|state| **state > 0).count()
+                    set.labels.images().len(),
+                    set.labels.categories().len(),
+                    set.labels.flat().iter().filter(|state| **state > 0).count()
                 );
                 Ok(())
             }
@@ -247,7 +248,7 @@ fn options(config: &Option<PathBuf>) -> anyhow::Result<ObjectStoreConfig> {
     })
 }
 
-fn open(url: &str, options: &ObjectStoreConfig) -> anyhow::Result<TableStore> {
+fn open_store(url: &str, options: &ObjectStoreConfig) -> anyhow::Result<TableStore> {
     let opened = TableStore::open_for_reading(url, options);
     opened.map_err(|error| match error.is_usage() {
         true => usage(format!("--store: {error}")).into(),
@@ -255,21 +256,17 @@ fn open(url: &str, options: &ObjectStoreConfig) -> anyhow::Result<TableStore> {
     })
 }
 
-async fn read(from: &Source) -> anyhow::Result<LabelTable> {
+async fn read(from: &LabelsFrom) -> anyhow::Result<LabelTable> {
     if let Some(path) = &from.file {
-        let file = File::open(path).map_err(|e| usage(format!("{}: {e}", path.display())))?;
-        let read = import(
-            from.from_form,
-            BufReader::new(file),
-            &ImportOptions::default(),
-        );
+        let file = open(path).map_err(|e| usage(format!("{}: {e}", path.display())))?;
+        let read = import(from.from_form, file, &ImportOptions::default());
         let imported = read.with_context(|| path.display().to_string())?;
         return Ok(LabelTable::of_events(&imported.events));
     }
     let Some(url) = &from.store else {
         return Err(usage("name where labels are: --store URL, or --from FILE").into());
     };
-    let store = open(url, &options(&from.config)?)?;
+    let store = open_store(url, &options(&from.config)?)?;
     let mut table = read_labels(&store, &from.table).await?;
     if table.images().next().is_none() {
         eprintln!(
@@ -292,13 +289,13 @@ async fn run_import(args: ImportArgs) -> anyhow::Result<()> {
         annotator: args.annotator,
         absent_control: args.absent_control,
         class_names: match &args.classes {
-            Some(path) => class_names(path)?,
+            Some(path) => read_class_names(path).map_err(|e| usage(e.to_string()))?,
             None => BTreeMap::new(),
         },
     };
     let shown = args.file.display().to_string();
-    let file = File::open(&args.file).map_err(|e| usage(format!("{shown}: {e}")))?;
-    let read = import(args.form, BufReader::new(file), &options);
+    let file = open(&args.file).map_err(|e| usage(format!("{shown}: {e}")))?;
+    let read = import(args.form, file, &options);
     let imported = read.map_err(|e| usage(format!("{shown}: {e}")))?;
     for (what, count) in &imported.left_out {
         eprintln!("left out {count} {what}");
@@ -325,19 +322,6 @@ fn write_events(events: &[LabelEvent], to: &mut impl Write) -> anyhow::Result<()
         writeln!(to)?;
     }
     Ok(())
-}
-
-fn class_names(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
-    let reader = csv::ReaderBuilder::new().has_headers(false).from_path(path);
-    let mut reader = reader.map_err(|e| usage(format!("{}: {e}", path.display())))?;
-    let mut names = BTreeMap::new();
-    for row in reader.records() {
-        let row = row.with_context(|| path.display().to_string())?;
-        if let (Some(id), Some(name)) = (row.get(0), row.get(1)) {
-            names.insert(id.to_owned(), name.to_owned());
-        }
-    }
-    Ok(names)
 }
 
 fn stats(table: &LabelTable, json: bool) -> anyhow::Result<()> {
@@ -370,7 +354,7 @@ fn stats(table: &LabelTable, json: bool) -> anyhow::Result<()> {
 
 async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
     let stores = options(&args.config)?;
-    let store = open(&args.store, &stores)?;
+    let store = open_store(&args.store, &stores)?;
     let labels = read_labels(&store, &args.table).await?;
     let view = match &args.model {
         Some(spec) => {

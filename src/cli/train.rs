@@ -1,13 +1,12 @@
 //! `tagstream train`: train a head on partially labelled images.
 
-use super::dataset::{DataArgs, Dataset, bar, open_model};
+use super::dataset::{DataArgs, LabelledFeatures, bar, open_model};
 use anyhow::Context;
 use chrono::Utc;
 use clap::Args;
 use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tagstream_core::error::{Exit, usage};
@@ -18,9 +17,9 @@ use tagstream_model::bundle::{
 };
 use tagstream_model::text::TextEncoder;
 use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
-use tagstream_train::eval::labels::{LabelTable, read_categories};
 use tagstream_train::eval::protocol::{RandomState, keep_share, keep_single_positive};
 use tagstream_train::features::Subset;
+use tagstream_train::labels::{LabelMatrix, read_categories};
 use tagstream_train::trainer;
 use tagstream_train::trainer::run_folder::RunFolder;
 use tagstream_train::trainer::scoring::Scorer;
@@ -118,23 +117,11 @@ pub(super) fn run(args: TrainArgs) -> anyhow::Result<Exit> {
         seed: args.seed,
     };
 
-    let folder = RunFolder::open(args.run_dir.clone().unwrap_or_else(|| beside(&args.out)))?;
-    folder.write_settings(&serde_json::json!({
-        "model": args.model,
-        "encoder": data.encoder_hash,
-        "method": args.method,
-        "seed": args.seed,
-        "known": args.known,
-        "mask_seed": args.mask_seed,
-        "single_positive": args.single_positive,
-        "labels": snapshot(&data.labels),
-        "settings": config,
-        "code_version": env!("CARGO_PKG_VERSION"),
-    }))?;
+    let folder = run_folder(&args, &config, &data)?;
     let began = Instant::now();
     let trained = fit.train(
         &data.features,
-        &data.labels.states,
+        data.labels.flat(),
         Some(&folder),
         "training",
     )?;
@@ -190,15 +177,37 @@ fn settings(args: &TrainArgs) -> anyhow::Result<MethodConfig> {
     Ok(config)
 }
 
-fn mask(args: &TrainArgs, labels: &mut LabelTable) -> anyhow::Result<()> {
-    let c = labels.categories.len();
+/// The run's folder, with all that decides the result written down.
+fn run_folder(
+    args: &TrainArgs,
+    config: &MethodConfig,
+    data: &LabelledFeatures,
+) -> anyhow::Result<RunFolder> {
+    let folder = RunFolder::open(args.run_dir.clone().unwrap_or_else(|| beside(&args.out)))?;
+    folder.write_settings(&serde_json::json!({
+        "model": args.model,
+        "encoder": data.encoder_hash,
+        "method": args.method,
+        "seed": args.seed,
+        "known": args.known,
+        "mask_seed": args.mask_seed,
+        "single_positive": args.single_positive,
+        "labels": snapshot(&data.labels),
+        "settings": config,
+        "code_version": env!("CARGO_PKG_VERSION"),
+    }))?;
+    Ok(folder)
+}
+
+fn mask(args: &TrainArgs, labels: &mut LabelMatrix) -> anyhow::Result<()> {
+    let c = labels.categories().len();
     if let Some(share) = args.known {
-        keep_share(&mut labels.states, c, share, args.mask_seed);
+        keep_share(labels.flat_mut(), c, share, args.mask_seed);
     }
     if args.single_positive {
-        keep_single_positive(&mut labels.states, c, args.mask_seed);
+        keep_single_positive(labels.flat_mut(), c, args.mask_seed);
     }
-    if !labels.states.contains(&1) {
+    if !labels.flat().contains(&1) {
         return Err(usage(format!(
             "{} says of no image that a category is present",
             args.data.labels.display()
@@ -263,36 +272,36 @@ impl Fit<'_> {
     /// Temperature and thresholds from a head that is trained in the same way without a fifth of
     /// the images, and scores those: the final head has seen all known labels, so that its own
     /// scores on them are too good to calibrate by.
-    fn calibrate(&self, data: &Dataset, precision: Option<f64>) -> anyhow::Result<(f32, Vec<f32>)> {
+    fn calibrate(
+        &self,
+        data: &LabelledFeatures,
+        precision: Option<f64>,
+    ) -> anyhow::Result<(f32, Vec<f32>)> {
         let c = self.prompts.len();
-        let n = data.labels.images.len();
+        let n = data.labels.images().len();
         let mut random = RandomState::new(self.seed as u32);
         let held: Vec<bool> = (0..n).map(|_| random.uniform() < 0.2).collect();
         let rows =
             |wanted: bool| -> Vec<usize> { (0..n).filter(|&row| held[row] == wanted).collect() };
         let (rest, out) = (rows(false), rows(true));
-        let labels_of = |rows: &[usize]| -> Vec<i8> {
-            rows.iter()
-                .flat_map(|row| &data.labels.states[row * c..(row + 1) * c])
-                .copied()
-                .collect()
-        };
-        let (rest_labels, out_labels) = (labels_of(&rest), labels_of(&out));
+        // Of the one part what the other is not.
+        let (rest_labels, out_labels) = (data.labels.without(&out), data.labels.without(&rest));
+        let (rest_labels, out_labels) = (rest_labels.flat(), out_labels.flat());
         if !rest_labels.contains(&1) || !out_labels.contains(&1) || !out_labels.contains(&-1) {
             eprintln!("too few known labels to calibrate: temperature 1, thresholds 0.5");
             return Ok((1.0, vec![0.5; c]));
         }
         let subset = Subset::new(&data.features, rest);
-        let trained = self.train(&subset, &rest_labels, None, "calibrating")?;
+        let trained = self.train(&subset, rest_labels, None, "calibrating")?;
         let all = Scorer::of_head(&trained.head, &data.features)?.logits(&data.features)?;
         let logits: Vec<f32> = out
             .iter()
             .flat_map(|row| &all[row * c..(row + 1) * c])
             .copied()
             .collect();
-        let found = temperature(&logits, &out_labels);
+        let found = temperature(&logits, out_labels);
         let target = precision.map_or(ThresholdTarget::BestF1, ThresholdTarget::Precision);
-        Ok((found, thresholds(&logits, &out_labels, c, found, target)))
+        Ok((found, thresholds(&logits, out_labels, c, found, target)))
     }
 }
 
@@ -340,38 +349,22 @@ fn show(bar: &ProgressBar, progress: &Progress) {
 }
 
 /// A hash of the known labels, for lineage.
-fn snapshot(labels: &LabelTable) -> String {
+fn snapshot(labels: &LabelMatrix) -> String {
     let mut hash = Sha256::new();
-    let names = labels.categories.iter().chain(&labels.images);
+    let names = labels.categories().iter().chain(labels.images());
     names.for_each(|name| hash.update(format!("{name}\n")));
-    hash.update(
-        labels
-            .states
-            .iter()
-            .map(|state| *state as u8)
-            .collect::<Vec<_>>(),
-    );
-    hash.finalize().iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    let states = labels.flat().iter().map(|state| *state as u8);
+    hash.update(states.collect::<Vec<_>>());
+    let hash = hash.finalize();
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn write_bundle(
-    args: &TrainArgs,
+/// Copies all but the head; says of which bundle, and of which source, the towers are.
+fn copy_towers(
+    writer: &mut BundleWriter,
     model: &OpenedModel,
-    data: &Dataset,
-    (names, prompts): (&[String], &[String]),
-    trained: &Trained,
-    (temperature, thresholds): &(f32, Vec<f32>),
-) -> anyhow::Result<Bundle> {
-    let dims = model.dims();
-    let head = trained.head.to_files(
-        Some(dims.grid_height * dims.grid_width),
-        &trained.trainable()?,
-    )?;
-    let mut writer = BundleWriter::new(&args.out)?;
-    let (parent, source) = match model {
+) -> anyhow::Result<(Option<String>, String)> {
+    Ok(match model {
         OpenedModel::Bundle(bundle) => {
             let others = bundle
                 .manifest()
@@ -398,7 +391,24 @@ fn write_bundle(
                 .map(|name| name.to_string_lossy().into_owned());
             (None, name.unwrap_or_else(|| "encoder folder".to_owned()))
         }
-    };
+    })
+}
+
+fn write_bundle(
+    args: &TrainArgs,
+    model: &OpenedModel,
+    data: &LabelledFeatures,
+    (names, prompts): (&[String], &[String]),
+    trained: &Trained,
+    (temperature, thresholds): &(f32, Vec<f32>),
+) -> anyhow::Result<Bundle> {
+    let dims = model.dims();
+    let head = trained.head.to_files(
+        Some(dims.grid_height * dims.grid_width),
+        &trained.trainable()?,
+    )?;
+    let mut writer = BundleWriter::new(&args.out)?;
+    let (parent, source) = copy_towers(&mut writer, model)?;
     writer.add(HEAD_FILE, &head.onnx)?;
     writer.add(HEAD_WEIGHTS_FILE, &head.safetensors)?;
     let categories =
@@ -412,7 +422,7 @@ fn write_bundle(
                 threshold,
             });
     let mut metrics = BTreeMap::from([
-        ("train_images".to_owned(), data.labels.images.len() as f64),
+        ("train_images".to_owned(), data.labels.images().len() as f64),
         ("train_known_labels".to_owned(), data.labels.known() as f64),
         ("epochs".to_owned(), trained.epochs as f64),
     ]);
@@ -445,7 +455,7 @@ fn write_bundle(
 
 fn report(
     args: &TrainArgs,
-    data: &Dataset,
+    data: &LabelledFeatures,
     bundle: &Bundle,
     trained: &Trained,
     times: [Duration; 3],
@@ -461,9 +471,9 @@ fn report(
             "id": bundle.id(),
             "method": args.method,
             "seed": args.seed,
-            "images": data.labels.images.len(),
+            "images": data.labels.images().len(),
             "skipped_images": data.skipped,
-            "ignored_labels": data.labels.ignored,
+            "ignored_labels": data.labels.ignored(),
             "known_labels": data.labels.known(),
             "epochs": trained.epochs,
             "steps": trained.steps,
@@ -474,11 +484,12 @@ fn report(
         println!("{output}");
     } else {
         eprintln!(
-            "{}: {} from {} known labels of {} images, {} epochs, {training:.1} s (features {features:.1} s, calibration {calibration:.1} s)",
+            "{}: {} from {} known labels of {} images, {} epochs, {training:.1} s \
+             (features {features:.1} s, calibration {calibration:.1} s)",
             args.out.display(),
             bundle.id(),
             data.labels.known(),
-            data.labels.images.len(),
+            data.labels.images().len(),
             trained.epochs
         );
     }

@@ -18,7 +18,7 @@ struct Seen {
 }
 
 /// What has come out of the stage so far, each source position counted once.
-pub struct Progress {
+pub struct Followed {
     consumer: BaseConsumer<Covering>,
     /// Source position to the version of the model that tagged it.
     predictions: HashMap<(i32, i64), String>,
@@ -31,7 +31,7 @@ impl Story {
     ///
     /// # Errors
     /// [`DemoError::Kafka`].
-    pub fn follow(&self) -> Result<Progress, DemoError> {
+    pub fn follow(&self) -> Result<Followed, DemoError> {
         let consumer: BaseConsumer<Covering> = ClientSettings::new(self.brokers())
             .set("group.id", "demo-follower")
             .set("enable.auto.commit", "false")
@@ -42,7 +42,7 @@ impl Story {
         }
         all.add_partition_offset(topic::DEAD_LETTERS, 0, Offset::Beginning)?;
         consumer.assign(&all)?;
-        Ok(Progress {
+        Ok(Followed {
             consumer,
             predictions: HashMap::new(),
             dead: HashMap::new(),
@@ -50,7 +50,7 @@ impl Story {
     }
 }
 
-impl Progress {
+impl Followed {
     /// Messages that have come to an end.
     pub fn done(&self) -> usize {
         self.predictions.len() + self.dead.len()

@@ -9,9 +9,9 @@ mod follow;
 mod labels;
 mod references;
 
-pub use follow::Progress;
+pub use follow::Followed;
 pub use labels::partial_labels;
-pub use references::{Broken, write_broken_pictures};
+pub use references::{BrokenReference, write_broken_pictures};
 
 use super::broker::{BrokerError, EmbeddedBroker};
 use super::scoreboard::ScoreError;
@@ -66,7 +66,7 @@ pub enum DemoError {
     #[error("the embedded broker: {0}")]
     Refused(#[from] Refusal),
     /// A command failed.
-    #[error("`{command}` ended with {status}; its output is above{}", if .log.is_empty() { String::new() } else { format!(", or in {}", .log) })]
+    #[error("`{command}` ended with {status}; its output is above{}", or_in(.log))]
     Command {
         /// The command line.
         command: String,
@@ -89,6 +89,13 @@ pub enum DemoError {
     /// The label table cannot be read.
     #[error("the label table: {0}")]
     Table(#[from] TableError),
+}
+
+fn or_in(log: &str) -> String {
+    match log {
+        "" => String::new(),
+        log => format!(", or in {log}"),
+    }
 }
 
 /// An [`io::Error`] with the file it is about.

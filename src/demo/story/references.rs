@@ -10,7 +10,7 @@ use tagstream_core::events::{DeadLetterKind, ImageReference, LabelEvent};
 
 /// A message that must end as a dead letter.
 #[derive(Debug, Clone)]
-pub struct Broken {
+pub struct BrokenReference {
     /// The message's value.
     pub value: String,
     /// The kind that it must get.
@@ -32,7 +32,10 @@ fn reference(image_id: &str, uri: String) -> String {
 ///
 /// # Errors
 /// [`DemoError::Io`].
-pub fn write_broken_pictures(folder: &Path, jpeg: &[u8]) -> Result<Vec<Broken>, DemoError> {
+pub fn write_broken_pictures(
+    folder: &Path,
+    jpeg: &[u8],
+) -> Result<Vec<BrokenReference>, DemoError> {
     let files: [(&str, &[u8], DeadLetterKind); 4] = [
         (
             "truncated.jpg",
@@ -56,7 +59,7 @@ pub fn write_broken_pictures(folder: &Path, jpeg: &[u8]) -> Result<Vec<Broken>, 
         let path = folder.join(name);
         std::fs::write(&path, bytes).map_err(io_error(&path))?;
         let value = reference(name, format!("file://{}", path.display()));
-        broken.push(Broken { value, kind });
+        broken.push(BrokenReference { value, kind });
     }
     let missing = folder.join("missing.jpg");
     let others = [
@@ -85,7 +88,7 @@ pub fn write_broken_pictures(folder: &Path, jpeg: &[u8]) -> Result<Vec<Broken>, 
             DeadLetterKind::BadMessage,
         ),
     ];
-    broken.extend(others.map(|(value, kind)| Broken { value, kind }));
+    broken.extend(others.map(|(value, kind)| BrokenReference { value, kind }));
     Ok(broken)
 }
 
@@ -98,7 +101,7 @@ impl Story {
     pub fn send_references(
         &self,
         good: &[(String, std::path::PathBuf)],
-        broken: &[Broken],
+        broken: &[BrokenReference],
     ) -> Result<(), DemoError> {
         let every = (good.len() / (broken.len() + 1)).max(1);
         let mut rest = broken.iter();

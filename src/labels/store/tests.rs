@@ -38,7 +38,8 @@ fn parquet_file(rows: &[LabelRow]) -> Vec<u8> {
 
 async fn rows() -> Vec<LabelRow> {
     let said = [
-        r#"{"image_id":"a","uri":"s3://b/a.jpg","present":["cat"],"absent":["owl"],"annotator":"x"}"#,
+        r#"{"image_id":"a","uri":"s3://b/a.jpg","present":["cat"],"absent":["owl"],
+            "annotator":"x"}"#,
         r#"{"image_id":"b","present":["cat","dog"]}"#,
         // Later in the log, but said earlier: loses against offset 0.
         r#"{"image_id":"a","absent":["cat"],"event_time":"2025-12-31T00:00:00Z"}"#,

@@ -1,6 +1,7 @@
 //! The candidate: trained from the champion, calibrated, written as a bundle into the work folder.
 
-use super::{Inputs, Job, JobError, News, Part};
+use super::{Inputs, Job, JobError, News};
+use crate::labels::LabelMatrix;
 use crate::retrain::config::CalibrationTarget;
 use crate::retrain::report::EpochLosses;
 use chrono::Utc;
@@ -30,8 +31,8 @@ impl Candidate {
         job: &Job<'_>,
         champion: &Bundle,
         inputs: &Inputs,
-        train: (&Part, &FeatureStore),
-        held_out: (&Part, &FeatureStore),
+        train: (&LabelMatrix, &FeatureStore),
+        held_out: (&LabelMatrix, &FeatureStore),
         folder: &Path,
     ) -> Result<Self, JobError> {
         let place = folder.join("candidate");
@@ -64,7 +65,7 @@ impl Job<'_> {
         &self,
         champion: &Bundle,
         inputs: &Inputs,
-        (part, features): (&Part, &FeatureStore),
+        (labels, features): (&LabelMatrix, &FeatureStore),
         folder: &Path,
     ) -> Result<trainer::Trained, JobError> {
         let mut config = self.config.method()?;
@@ -105,7 +106,7 @@ impl Job<'_> {
                 warm_start: warm_start.clone(),
                 progress: Some(&mut news),
             };
-            trainer::train(&model, &text.tower, features, &part.labels, options)
+            trainer::train(&model, &text.tower, features, labels.flat(), options)
         };
         let trained = match run() {
             // Other images could be had this time, or the file is damaged: begin again.
@@ -124,7 +125,7 @@ impl Job<'_> {
         champion: &Bundle,
         inputs: &Inputs,
         trained: &trainer::Trained,
-        (held_out, features): (&Part, &FeatureStore),
+        (held_out, features): (&LabelMatrix, &FeatureStore),
         place: &Path,
     ) -> Result<Bundle, JobError> {
         let failed = "writing the candidate";
@@ -132,14 +133,14 @@ impl Job<'_> {
         let logits = Scorer::of_head(&trained.head, features)
             .and_then(|mut scorer| scorer.logits(features))
             .map_err(JobError::work("calibration"))?;
-        let temperature = temperature(&logits, &held_out.labels);
+        let temperature = temperature(&logits, held_out.flat());
         let target = match self.config.calibration.target {
             CalibrationTarget::F1 => ThresholdTarget::BestF1,
             CalibrationTarget::Precision => {
                 ThresholdTarget::Precision(self.config.calibration.precision)
             }
         };
-        let thresholds = thresholds(&logits, &held_out.labels, c, temperature, target);
+        let thresholds = thresholds(&logits, held_out.flat(), c, temperature, target);
         let mut categories = inputs.categories.clone();
         for (category, threshold) in categories.iter_mut().zip(thresholds) {
             category.threshold = threshold;

@@ -1,6 +1,7 @@
 //! The images behind addresses, fetched under the same rules as in the stage.
 
-use super::{Inputs, Job, JobError, News, Part};
+use super::{Inputs, Job, JobError, News};
+use crate::labels::LabelMatrix;
 use crate::retrain::config::RetrainConfig;
 use crate::stage::budget::Budget;
 use crate::stage::fetch::{FetchError, Fetcher, is_local};
@@ -80,13 +81,13 @@ impl ImageBytes for UriImages {
 }
 
 impl Job<'_> {
-    /// The features of a part by the champion's encoder; images that cannot be had leave the part.
+    /// The features of labelled images by the champion's encoder; images that cannot be had leave.
     pub(super) fn features(
         &self,
         champion: &Bundle,
         images: &UriImages,
-        part: Part,
-    ) -> Result<(Part, FeatureStore), JobError> {
+        labels: LabelMatrix,
+    ) -> Result<(LabelMatrix, FeatureStore), JobError> {
         let config = &self.config.features;
         let failed = || JobError::work("features");
         let encoder = Encoder::open(
@@ -96,11 +97,11 @@ impl Job<'_> {
             config.workers,
         )
         .map_err(failed())?;
-        if part.ids.is_empty() {
+        if labels.images().is_empty() {
             let dims = champion.manifest().dims;
             let positions = champion.manifest().positions();
             let empty = FeatureStore::from_memory(0, positions, dims.embedding, vec![], vec![]);
-            return Ok((part, empty));
+            return Ok((labels, empty));
         }
         let news = |p: Progress| (self.news)(News::Features(p.done, p.total));
         let extraction = Extraction {
@@ -116,7 +117,7 @@ impl Job<'_> {
             ..Extraction::default()
         };
         let (store, skipped) = extraction
-            .run(&encoder, images, &part.ids)
+            .run(&encoder, images, labels.images())
             .map_err(failed())?;
         for s in skipped.iter().take(10) {
             tracing::warn!(image_id = s.id, "left out: {}", s.error);
@@ -125,10 +126,10 @@ impl Job<'_> {
             tracing::warn!(
                 "{} of {} images were left out",
                 skipped.len(),
-                part.ids.len()
+                labels.images().len()
             );
         }
         let rows: Vec<usize> = skipped.iter().map(|s| s.row).collect();
-        Ok((part.without(&rows), store))
+        Ok((labels.without(&rows), store))
     }
 }

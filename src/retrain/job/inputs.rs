@@ -2,7 +2,9 @@
 
 use super::error::JobError;
 use crate::labels::store::{TableError, join_uris, read_labels};
-use crate::labels::{CategoryCount, LabelTable};
+use crate::labels::{
+    CategoryCount, LabelMatrix, LabelTable, LabelsError, read_states, write_states,
+};
 use crate::retrain::config::RetrainConfig;
 use crate::retrain::judge::is_held_out;
 use flate2::read::GzDecoder;
@@ -10,7 +12,6 @@ use flate2::{Compression, GzBuilder};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::Path;
-use tagstream_core::events::LabelState;
 use tagstream_core::storage::store::TableStore;
 use tagstream_model::bundle::{Bundle, Category};
 use tagstream_model::registry::{HistoryEntry, Registry, RegistryError, VersionRecord};
@@ -35,35 +36,6 @@ pub struct Inputs {
     pub without_uri: usize,
     /// Labels of categories that the candidate does not know.
     pub unknown_category_labels: u64,
-}
-
-/// A part of the images with their labels.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Part {
-    /// Images, n.
-    pub ids: Vec<String>,
-    /// `[n, C]`: +1 present, -1 absent, 0 unknown.
-    pub labels: Vec<i8>,
-}
-
-impl Part {
-    /// The part without the images of these rows.
-    pub fn without(&self, rows: &[usize]) -> Part {
-        let c = self.labels.len() / self.ids.len().max(1);
-        let gone: HashSet<usize> = rows.iter().copied().collect();
-        let keep = |row: &usize| !gone.contains(row);
-        let kept: Vec<usize> = (0..self.ids.len()).filter(keep).collect();
-        let labels = kept.iter().flat_map(|r| &self.labels[r * c..(r + 1) * c]);
-        Part {
-            ids: kept.iter().map(|r| self.ids[*r].clone()).collect(),
-            labels: labels.copied().collect(),
-        }
-    }
-
-    /// Known labels.
-    pub fn known(&self) -> usize {
-        self.labels.iter().filter(|l| **l != 0).count()
-    }
 }
 
 /// Reads the label table, joins addresses, settles the categories.
@@ -134,71 +106,30 @@ impl Inputs {
             .collect()
     }
 
-    /// The part to learn from, and the held-out part.
-    pub fn split(&self, share: f64) -> (Part, Part) {
-        let index: HashMap<&str, usize> = self
-            .categories
-            .iter()
-            .enumerate()
-            .map(|(i, c)| (c.name.as_str(), i))
-            .collect();
-        let c = self.categories.len();
-        let empty = || Part {
-            ids: Vec::new(),
-            labels: Vec::new(),
+    /// The labels to learn from, and the held-out ones: of the images that have an address and a
+    /// label of a category that the candidate knows.
+    pub fn split(&self, share: f64) -> (LabelMatrix, LabelMatrix) {
+        let names: Vec<String> = self.categories.iter().map(|c| c.name.clone()).collect();
+        let wanted: HashSet<&str> = names.iter().map(String::as_str).collect();
+        let told = |id: &&String| {
+            let known = self.table.image(id).into_iter().flat_map(|i| i.known());
+            known.into_iter().any(|(name, ..)| wanted.contains(name))
         };
-        let (mut train, mut held_out) = (empty(), empty());
-        for (id, image) in self.table.images() {
-            if image.uri.is_empty() {
-                continue;
-            }
-            let mut row = vec![0i8; c];
-            for (category, state, _) in image.known() {
-                if let Some(&k) = index.get(category) {
-                    row[k] = match state {
-                        LabelState::Present => 1,
-                        LabelState::Absent => -1,
-                    };
-                }
-            }
-            if row.iter().all(|l| *l == 0) {
-                continue;
-            }
-            let part = if is_held_out(id, share) {
-                &mut held_out
-            } else {
-                &mut train
-            };
-            part.ids.push(id.into());
-            part.labels.extend(row);
-        }
-        (train, held_out)
+        let ids = self.ids.iter().filter(told).cloned();
+        let (held_out, train) = ids.partition(|id| is_held_out(id, share));
+        let of = |ids| LabelMatrix::of(&self.table, ids, names.clone());
+        (of(train), of(held_out))
     }
 
     /// Writes the labels, compressed, for the next run to compare with. The same labels give the
     /// same bytes.
     pub(super) fn write_labels(&self, path: &Path) -> Result<(), JobError> {
         let file = File::create(path).map_err(JobError::io(path))?;
-        let zip = GzBuilder::new()
+        let mut zip = GzBuilder::new()
             .mtime(0)
             .write(file, Compression::default());
-        let mut writer = csv::Writer::from_writer(zip);
-        let mut write = || -> Result<(), csv::Error> {
-            writer.write_record(["image_id", "label", "state"])?;
-            for (image, category, state) in self.table.known() {
-                let state = match state {
-                    LabelState::Present => "present",
-                    LabelState::Absent => "absent",
-                };
-                writer.write_record([image, category, state])?;
-            }
-            writer.flush()?;
-            Ok(())
-        };
-        write().map_err(|e| JobError::io(path)(e.into()))?;
-        let zip = writer
-            .into_inner()
-            .map_err(|e| JobError::io(path)(e.into_error()))?;
+        write_states(self.table.known(), &mut zip)
+            .map_err(|e| JobError::io(path)(std::io::Error::other(e)))?;
         zip.finish().map(drop).map_err(JobError::io(path))
     }
 
@@ -222,7 +153,7 @@ impl Inputs {
         };
         let aside = tempfile_path();
         registry.attachment(last, LABELS_FILE, &aside).await?;
-        let read = read_states(&aside);
+        let read = read_kept(&aside);
         // It is ours alone, and of no use any more.
         let _ = std::fs::remove_file(&aside);
         let before = read.map_err(|e| RegistryError::Corrupt {
@@ -232,12 +163,9 @@ impl Inputs {
         let same = self
             .table
             .known()
-            .filter(|(image, category, state)| {
-                let states = before.get(*image);
-                states.and_then(|s| s.get(*category)) == Some(state)
-            })
+            .filter(|(image, category, state)| before.state(image, category) == Some(*state))
             .count();
-        let before: usize = before.values().map(HashMap::len).sum();
+        let before = before.known().count();
         // Added or changed, plus taken back.
         Ok((known - same).max(before - same))
     }
@@ -247,22 +175,14 @@ fn tempfile_path() -> std::path::PathBuf {
     std::env::temp_dir().join(format!("tagstream-labels-{:032x}", rand::random::<u128>()))
 }
 
-type States = HashMap<String, HashMap<String, LabelState>>;
-
-fn read_states(path: &Path) -> Result<States, csv::Error> {
-    let mut states = States::new();
-    let file = File::open(path)?;
-    for row in csv::Reader::from_reader(GzDecoder::new(file)).deserialize() {
-        let (image, category, state): (String, String, LabelState) = row?;
-        states.entry(image).or_default().insert(category, state);
-    }
-    Ok(states)
+fn read_kept(path: &Path) -> Result<LabelTable, LabelsError> {
+    read_states(GzDecoder::new(File::open(path)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tagstream_core::events::LabelEvent;
+    use tagstream_core::events::{LabelEvent, LabelState};
 
     fn table(images: usize) -> LabelTable {
         let events: Vec<LabelEvent> = (0..images)
@@ -297,16 +217,17 @@ mod tests {
         let large = Inputs::new(table(1000), vec![category("dog"), category("cat")], 10);
         let (train_small, held_small) = small.split(0.2);
         let (train_large, held_large) = large.split(0.2);
-        assert_eq!(train_small.ids.len() + held_small.ids.len(), 499);
+        assert_eq!(train_small.images().len() + held_small.images().len(), 499);
         // The sides stay as they are when more labels arrive.
         for (train, held) in [
             (&train_small, &held_large),
             (&train_large, &held_small),
             (&train_large, &held_large),
         ] {
-            assert!(train.ids.iter().all(|id| !held.ids.contains(id)));
+            assert!(train.images().iter().all(|id| !held.images().contains(id)));
         }
-        assert!(held_small.ids.iter().all(|id| held_large.ids.contains(id)));
+        let larger = held_large.images();
+        assert!(held_small.images().iter().all(|id| larger.contains(id)));
     }
 
     #[test]
@@ -315,7 +236,7 @@ mod tests {
         let names: Vec<_> = inputs.categories.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(names, ["dog", "cat", "new"]);
         assert_eq!((inputs.champion_categories, inputs.without_uri), (2, 1));
-        assert_eq!(inputs.split(0.5).0.labels[..3], [-1, 1, 1]);
+        assert_eq!(inputs.split(0.5).0.flat()[..3], [-1, 1, 1]);
         let inputs = Inputs::new(table(20), vec![category("dog")], 0);
         assert_eq!(inputs.categories.len(), 1);
         assert_eq!(inputs.unknown_category_labels, 40);
@@ -329,19 +250,8 @@ mod tests {
         inputs.write_labels(&a).unwrap();
         inputs.write_labels(&b).unwrap();
         assert_eq!(std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap());
-        let states = read_states(&a).unwrap();
-        assert_eq!(states["img-3"]["dog"], LabelState::Absent);
-        assert_eq!(states.values().map(HashMap::len).sum::<usize>(), 60);
-    }
-
-    #[test]
-    fn rows_leave_with_their_labels() {
-        let part = Part {
-            ids: ["a", "b", "c"].map(String::from).to_vec(),
-            labels: vec![1, 0, -1, 1, 0, 0],
-        };
-        let rest = part.without(&[1]);
-        assert_eq!(rest.ids, ["a", "c"]);
-        assert_eq!((rest.labels.clone(), rest.known()), (vec![1, 0, 0, 0], 1));
+        let kept = read_kept(&a).unwrap();
+        assert_eq!(kept.state("img-3", "dog"), Some(LabelState::Absent));
+        assert_eq!(kept.known().count(), 60);
     }
 }

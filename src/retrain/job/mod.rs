@@ -20,12 +20,12 @@ mod kept_lease;
 mod trial;
 
 pub use error::JobError;
-pub use inputs::{Inputs, Part};
+pub use inputs::Inputs;
 
 use super::config::RetrainConfig;
 use super::judge::{Gate, Judgement};
 use super::report;
-use super::report::{Cost, Report};
+use super::report::{Cost, ReportFiles};
 use candidate::Candidate;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -164,7 +164,7 @@ impl<'a> Job<'a> {
             return Ok(Outcome::Nothing { reason });
         }
         let (train, held_out) = inputs.split(self.config.judge.held_out_share);
-        if !train.labels.contains(&1) {
+        if !train.flat().contains(&1) {
             let reason = "no known presence outside the held-out part".into();
             return Ok(Outcome::Nothing { reason });
         }
@@ -212,9 +212,7 @@ impl<'a> Job<'a> {
                 held_out: &held_out,
                 judgement: &judgement.judgement,
                 confidence: &judgement.confidence,
-                examples: &trial::examples(
-                    job, &champion, &candidate, &fetching, &inputs, &held_out,
-                ),
+                examples: &trial::examples(job, &champion, &candidate, &fetching, &held_out),
             })
             .map_err(JobError::work("report.json"))
         })?;
@@ -298,7 +296,8 @@ impl<'a> Job<'a> {
             let settled = history.iter().find(|e| e.run.as_deref() == Some(run));
             if let Some(entry) = settled {
                 return Ok(Some(format!(
-                    "the same labels were judged with the same champion and settings before: version {} was {}",
+                    "the same labels were judged with the same champion and settings before: \
+                     version {} was {}",
                     entry.version, entry.action
                 )));
             }
@@ -306,7 +305,8 @@ impl<'a> Job<'a> {
             let asked = self.config.labels.min_new_labels;
             if new < asked {
                 return Ok(Some(format!(
-                    "{new} new or changed labels since the last run, {asked} are asked for (labels.min_new_labels)"
+                    "{new} new or changed labels since the last run, {asked} are asked for \
+                     (labels.min_new_labels)"
                 )));
             }
             Ok(None)
@@ -326,7 +326,11 @@ impl<'a> Job<'a> {
 
     /// Writes the report beside the candidate, and to the folder that is configured. Gives the
     /// page's path.
-    fn write_report(&self, report: &Report, folder: &std::path::Path) -> Result<PathBuf, JobError> {
+    fn write_report(
+        &self,
+        report: &ReportFiles,
+        folder: &std::path::Path,
+    ) -> Result<PathBuf, JobError> {
         let mut folders = vec![folder.to_path_buf()];
         if !self.config.report.folder.is_empty() {
             folders.push(PathBuf::from(&self.config.report.folder));

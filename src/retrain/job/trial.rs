@@ -3,9 +3,11 @@
 
 use super::candidate::Candidate;
 use super::images::UriImages;
-use super::{Inputs, Job, JobError, Part};
+use super::{Inputs, Job, JobError};
+use crate::labels::LabelMatrix;
 use crate::retrain::judge::{Check, Judgement, Trial, judge};
 use crate::retrain::report::{Confidence, Example, ExampleTag};
+use ndarray::{Array2, s};
 use tagstream_image::decode::{DecodeLimits, decode_into, decode_rgb};
 use tagstream_model::bundle::Bundle;
 use tagstream_model::runtime::{Device, Runtime};
@@ -23,21 +25,20 @@ pub(super) struct Judged {
     pub(super) confidence: [Confidence; 2],
 }
 
-fn logits(bundle: &Bundle, features: &FeatureStore) -> Result<Vec<f32>, JobError> {
+/// A model's logits of `categories` categories, `[images, categories]`.
+fn logits(
+    bundle: &Bundle,
+    features: &FeatureStore,
+    categories: usize,
+) -> Result<Array2<f32>, JobError> {
+    let failed = "scoring the held-out part";
     if features.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Array2::zeros((0, categories)));
     }
-    Scorer::of_bundle(bundle, features)
+    let scored = Scorer::of_bundle(bundle, features)
         .and_then(|mut scorer| scorer.logits(features))
-        .map_err(JobError::work("scoring the held-out part"))
-}
-
-/// The first `keep` of every `of` columns.
-fn columns<T: Copy>(values: &[T], of: usize, keep: usize) -> Vec<T> {
-    let rows = values.chunks(of.max(1));
-    rows.flat_map(|row| &row[..keep.min(row.len())])
-        .copied()
-        .collect()
+        .map_err(JobError::work(failed))?;
+    Array2::from_shape_vec((features.len(), categories), scored).map_err(JobError::work(failed))
 }
 
 pub(super) fn judge_candidate(
@@ -45,17 +46,18 @@ pub(super) fn judge_candidate(
     champion: &Bundle,
     candidate: &Candidate,
     inputs: &Inputs,
-    held_out: &Part,
+    held_out: &LabelMatrix,
     features: &FeatureStore,
 ) -> Result<Judged, JobError> {
-    let c = inputs.categories.len();
+    let shape = held_out.states().dim();
+    // The champion knows nothing of the categories behind its own.
     let common = inputs.champion_categories;
     let mut checks = vec![
         contract(champion, &candidate.bundle),
         canary(&candidate.bundle),
     ];
-    let champion_scores = logits(champion, features)?;
-    let scored = logits(&candidate.bundle, features);
+    let champion_scores = logits(champion, features, common)?;
+    let scored = logits(&candidate.bundle, features, shape.1);
     let candidate_scores = match scored {
         Ok(scores) => scores,
         Err(error) => {
@@ -65,16 +67,15 @@ pub(super) fn judge_candidate(
                 passed: false,
                 detail: error.to_string(),
             });
-            vec![f32::NAN; held_out.labels.len()]
+            Array2::from_elem(shape, f32::NAN)
         }
     };
     let names: Vec<String> = inputs.categories.iter().map(|c| c.name.clone()).collect();
-    let labels = columns(&held_out.labels, c, common);
     let trial = Trial {
         categories: &names[..common],
-        candidate: &columns(&candidate_scores, c, common),
-        champion: &champion_scores,
-        labels: &labels,
+        candidate: candidate_scores.slice(s![.., ..common]),
+        champion: champion_scores.view(),
+        labels: held_out.states().slice_move(s![.., ..common]),
     };
     let judgement = judge(&trial, &checks, &job.config.judge, job.config.train.seed);
     let confidence = [
@@ -82,7 +83,8 @@ pub(super) fn judge_candidate(
         (&candidate.bundle, trial.candidate),
     ]
     .map(|(bundle, scores)| {
-        Confidence::measure(scores, &labels, bundle.manifest().calibration.temperature)
+        let temperature = bundle.manifest().calibration.temperature;
+        Confidence::measure(scores, trial.labels, temperature)
     });
     Ok(Judged {
         judgement,
@@ -155,28 +157,24 @@ pub(super) fn examples(
     champion: &Bundle,
     candidate: &Candidate,
     images: &UriImages,
-    inputs: &Inputs,
-    held_out: &Part,
+    held_out: &LabelMatrix,
 ) -> Vec<Example> {
-    let wanted = job.config.report.examples.min(held_out.ids.len());
+    let wanted = job.config.report.examples.min(held_out.images().len());
     let taggers = (open(champion), open(&candidate.bundle));
     let (Ok(champion), Ok(candidate)) = taggers else {
         return Vec::new();
     };
-    let c = inputs.categories.len();
     (0..wanted)
         .filter_map(|i| {
-            let row = i * held_out.ids.len() / wanted;
-            let id = &held_out.ids[row];
+            let row = i * held_out.images().len() / wanted;
+            let id = &held_out.images()[row];
             let bytes = images.read(id).ok()?;
             let limits = crate::stage::decoding::decode_limits(&job.config.decode);
+            let labels = held_out.states().slice_move(s![row, ..]);
             let of = |state: i8| -> Vec<String> {
-                let labels = held_out.labels[row * c..(row + 1) * c].iter();
-                let named = labels.zip(&inputs.categories);
-                named
-                    .filter(|(l, _)| **l == state)
-                    .map(|(_, c)| c.name.clone())
-                    .collect()
+                let named = labels.iter().zip(held_out.categories());
+                let named = named.filter(|(l, _)| **l == state);
+                named.map(|(_, name)| name.clone()).collect()
             };
             Some(Example {
                 image_id: id.clone(),

@@ -17,8 +17,13 @@
 //! failed gate demands HOLD or REJECT; the severest demand is the verdict, and none at all is
 //! PROMOTE.
 
+mod gates;
+mod ranking;
+
+use ndarray::{Array2, ArrayView1, ArrayView2};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use ranking::Ranking;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -70,11 +75,11 @@ pub struct Trial<'a> {
     /// Category names, `[C]`.
     pub categories: &'a [String],
     /// Candidate's logits, `[images, C]`.
-    pub candidate: &'a [f32],
+    pub candidate: ArrayView2<'a, f32>,
     /// Champion's logits, `[images, C]`.
-    pub champion: &'a [f32],
+    pub champion: ArrayView2<'a, f32>,
     /// +1 present, -1 absent, 0 unknown, `[images, C]`.
-    pub labels: &'a [i8],
+    pub labels: ArrayView2<'a, i8>,
 }
 
 /// A check made elsewhere (a canary batch, tensor sizes) that goes into the ledger.
@@ -177,48 +182,6 @@ impl Judgement {
     }
 }
 
-/// One category's known entries, in the order of one model's scores.
-struct Ranking {
-    /// (image, present), best score first; equal scores keep the images' order.
-    entries: Vec<(u32, bool)>,
-}
-
-impl Ranking {
-    fn new(scores: &[f32], labels: &[i8], categories: usize, category: usize) -> Self {
-        let score = |image: u32| scores[image as usize * categories + category];
-        let images = labels.len() / categories.max(1);
-        let mut entries: Vec<(u32, bool)> = (0..images as u32)
-            .filter_map(
-                |image| match labels[image as usize * categories + category] {
-                    0 => None,
-                    label => Some((image, label > 0)),
-                },
-            )
-            .collect();
-        entries.sort_by(|a, b| score(b.0).total_cmp(&score(a.0)));
-        Ranking { entries }
-    }
-
-    /// AP when image i is there `weights[i]` times; `None` without a presence or without an
-    /// absence. The copies of an image stand side by side, as equal scores do.
-    fn average_precision(&self, weights: &[u32]) -> Option<f64> {
-        let (mut seen, mut hits, mut sum) = (0u64, 0u64, 0.0);
-        for &(image, present) in &self.entries {
-            let weight = weights[image as usize];
-            if !present {
-                seen += u64::from(weight);
-                continue;
-            }
-            for _ in 0..weight {
-                seen += 1;
-                hits += 1;
-                sum += hits as f64 / seen as f64;
-            }
-        }
-        (hits > 0 && seen > hits).then(|| sum / hits as f64)
-    }
-}
-
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (mut sum, mut count) = (0.0, 0usize);
     for value in values {
@@ -247,233 +210,132 @@ fn interval(estimate: f64, mut resampled: Vec<f64>, confidence: f64) -> Interval
     }
 }
 
+/// A category that can be measured on the held-out part as it is.
+struct MeasuredCategory {
+    /// Its column.
+    column: usize,
+    candidate: Ranking,
+    champion: Ranking,
+    /// AP of the candidate and of the champion.
+    precision: (f64, f64),
+}
+
+impl MeasuredCategory {
+    fn new(trial: &Trial<'_>, column: usize, config: &JudgeConfig) -> Option<Self> {
+        let labels = trial.labels.column(column);
+        if labels.iter().filter(|label| **label > 0).count() < config.min_present {
+            return None;
+        }
+        let ones = vec![1u32; labels.len()];
+        let candidate = Ranking::new(trial.candidate.column(column), labels);
+        let champion = Ranking::new(trial.champion.column(column), labels);
+        Some(MeasuredCategory {
+            column,
+            precision: (
+                candidate.average_precision(&ones)?,
+                champion.average_precision(&ones)?,
+            ),
+            candidate,
+            champion,
+        })
+    }
+
+    /// By how much the candidate's AP is above the champion's when image i is there `weights[i]`
+    /// times; NaN where there is nothing to measure.
+    fn difference(&self, weights: &[u32]) -> f64 {
+        let candidate = self.candidate.average_precision(weights);
+        let champion = self.champion.average_precision(weights);
+        candidate.zip(champion).map_or(f64::NAN, |(a, b)| a - b)
+    }
+
+    fn outcome(
+        &self,
+        name: &str,
+        resampled: ArrayView1<'_, f64>,
+        confidence: f64,
+    ) -> CategoryOutcome {
+        let (candidate, champion) = self.precision;
+        let resampled = resampled.iter().copied().filter(|d| d.is_finite());
+        let (known, present) = self.candidate.counts();
+        CategoryOutcome {
+            category: name.to_owned(),
+            present,
+            absent: known - present,
+            champion,
+            candidate,
+            difference: interval(candidate - champion, resampled.collect(), confidence),
+        }
+    }
+}
+
+/// The differences of all measured categories, a row a resample of the images.
+fn resample(
+    measured: &[MeasuredCategory],
+    images: usize,
+    resamples: usize,
+    seed: u64,
+) -> Array2<f64> {
+    let mut differences = Array2::zeros((resamples, measured.len()));
+    let mut rows: Vec<_> = differences.rows_mut().into_iter().collect();
+    rows.par_iter_mut().enumerate().for_each(|(number, row)| {
+        let mixed = (number as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut rng = StdRng::seed_from_u64(seed ^ mixed);
+        let mut weights = vec![0u32; images];
+        for _ in 0..images {
+            weights[rng.random_range(0..images)] += 1;
+        }
+        for (difference, category) in row.iter_mut().zip(measured) {
+            *difference = category.difference(&weights);
+        }
+    });
+    differences
+}
+
 /// Judges. The same inputs and seed give the same judgement, on any number of threads.
 ///
 /// # Panics
 /// If the sizes in `trial` do not fit together.
 pub fn judge(trial: &Trial<'_>, checks: &[Check], config: &JudgeConfig, seed: u64) -> Judgement {
-    let c = trial.categories.len();
+    let shape = trial.labels.dim();
     assert!(
-        trial.candidate.len() == trial.labels.len() && trial.champion.len() == trial.labels.len(),
+        trial.candidate.dim() == shape && trial.champion.dim() == shape,
         "scores and labels must have one shape"
     );
-    assert!(c == 0 || trial.labels.len().is_multiple_of(c));
-    let images = trial.labels.len() / c.max(1);
-    let known_images = trial
-        .labels
-        .chunks(c.max(1))
-        .filter(|row| row.iter().any(|l| *l != 0))
-        .count();
-    let finite = trial.candidate.iter().all(|s| s.is_finite());
+    assert_eq!(shape.1, trial.categories.len(), "a column a category");
+    let is_known = |label: &i8| *label != 0;
+    let labels = trial.labels.iter().copied().filter(is_known).count();
+    let rows = trial.labels.rows().into_iter();
+    let images = rows.filter(|row| row.iter().any(is_known)).count();
 
-    let ones = vec![1u32; images];
-    // (category, candidate's ranking, champion's ranking, AP of each)
-    let measured: Vec<(usize, [Ranking; 2], [f64; 2])> = (0..c)
-        .filter_map(|k| {
-            let rows = trial.labels.chunks(c);
-            if rows.filter(|row| row[k] > 0).count() < config.min_present {
-                return None;
-            }
-            let rankings = [trial.candidate, trial.champion]
-                .map(|scores| Ranking::new(scores, trial.labels, c, k));
-            let candidate = rankings[0].average_precision(&ones)?;
-            let champion = rankings[1].average_precision(&ones)?;
-            Some((k, rankings, [candidate, champion]))
-        })
+    let measured: Vec<MeasuredCategory> = (0..shape.1)
+        .filter_map(|column| MeasuredCategory::new(trial, column, config))
         .collect();
-    let candidate_map = mean(measured.iter().map(|m| m.2[0])).unwrap_or(f64::NAN);
-    let champion_map = mean(measured.iter().map(|m| m.2[1])).unwrap_or(f64::NAN);
-
-    // One row a resample: the differences of all measurable categories, NaN where the resample has
-    // none to measure.
-    let resampled: Vec<Vec<f64>> = (0..config.resamples)
-        .into_par_iter()
-        .map(|number| {
-            let mut rng = StdRng::seed_from_u64(
-                seed ^ (number as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
-            );
-            let mut weights = vec![0u32; images];
-            for _ in 0..images {
-                weights[rng.random_range(0..images)] += 1;
-            }
-            let difference = |rankings: &[Ranking; 2]| {
-                let candidate = rankings[0].average_precision(&weights);
-                let champion = rankings[1].average_precision(&weights);
-                candidate.zip(champion).map_or(f64::NAN, |(a, b)| a - b)
-            };
-            measured.iter().map(|(_, r, _)| difference(r)).collect()
-        })
-        .collect();
-    let maps = resampled
-        .iter()
-        .filter_map(|row| mean(row.iter().copied().filter(|d| d.is_finite())))
-        .collect();
-    let difference = interval(candidate_map - champion_map, maps, config.confidence);
-    let categories = measured
-        .iter()
-        .enumerate()
-        .map(|(column, (k, rankings, [candidate, champion]))| {
-            let own = resampled.iter().map(|row| row[column]);
-            let own = own.filter(|d| d.is_finite()).collect();
-            let entries = &rankings[0].entries;
-            let present = entries.iter().filter(|(_, p)| *p).count();
-            CategoryOutcome {
-                category: trial.categories[*k].clone(),
-                present,
-                absent: entries.len() - present,
-                champion: *champion,
-                candidate: *candidate,
-                difference: interval(candidate - champion, own, config.category_confidence),
-            }
-        })
-        .collect();
+    let candidate_map = mean(measured.iter().map(|m| m.precision.0)).unwrap_or(f64::NAN);
+    let champion_map = mean(measured.iter().map(|m| m.precision.1)).unwrap_or(f64::NAN);
+    let resampled = resample(&measured, shape.0, config.resamples, seed);
+    let finite =
+        |row: ArrayView1<'_, f64>| mean(row.into_iter().copied().filter(|d| d.is_finite()));
+    let maps = resampled.rows().into_iter().filter_map(finite).collect();
+    let categories = measured.iter().zip(resampled.columns());
+    let categories = categories.map(|(category, own)| {
+        let name = &trial.categories[category.column];
+        category.outcome(name, own, config.category_confidence)
+    });
 
     let mut judgement = Judgement {
         verdict: Verdict::Promote,
         gates: Vec::new(),
-        images: known_images,
-        labels: trial.labels.iter().filter(|l| **l != 0).count(),
+        images,
+        labels,
         champion_map,
         candidate_map,
-        difference,
-        categories,
+        difference: interval(candidate_map - champion_map, maps, config.confidence),
+        categories: categories.collect(),
     };
-    judgement.gates = gates(&judgement, checks, config, finite);
-    judgement.verdict = verdict(&judgement.gates);
+    let finite = trial.candidate.iter().all(|score| score.is_finite());
+    judgement.gates = gates::all(&judgement, checks, config, finite);
+    judgement.verdict = gates::verdict(&judgement.gates);
     judgement
-}
-
-/// The severest demand of a failed gate.
-fn verdict(gates: &[Gate]) -> Verdict {
-    let demanded = |v| gates.iter().any(|g| !g.passed && g.otherwise == v);
-    if demanded(Verdict::Reject) {
-        Verdict::Reject
-    } else if demanded(Verdict::Hold) {
-        Verdict::Hold
-    } else {
-        Verdict::Promote
-    }
-}
-
-fn points(x: f64) -> String {
-    if !x.is_finite() {
-        return "not measurable".into();
-    }
-    format!("{:+.2} points", 100.0 * x)
-}
-
-fn gates(j: &Judgement, checks: &[Check], config: &JudgeConfig, finite: bool) -> Vec<Gate> {
-    let mut gates: Vec<Gate> = Vec::new();
-    let mut gate = |name: &str, passed, measured: String, asked: String, otherwise| {
-        gates.push(Gate {
-            name: name.into(),
-            passed,
-            measured,
-            asked,
-            otherwise,
-        });
-    };
-    let (hold, reject) = (Verdict::Hold, Verdict::Reject);
-    for check in checks {
-        gate(
-            &check.name,
-            check.passed,
-            check.detail.clone(),
-            "passes".into(),
-            reject,
-        );
-    }
-    let said = if finite {
-        "all finite"
-    } else {
-        "some are not finite"
-    };
-    gate(
-        "finite scores",
-        finite,
-        said.into(),
-        "all finite".into(),
-        reject,
-    );
-    gate(
-        "evidence: images",
-        j.images >= config.min_images,
-        format!("{} held-out images with known labels", j.images),
-        format!("at least {}", config.min_images),
-        hold,
-    );
-    gate(
-        "evidence: categories",
-        j.categories.len() >= config.min_categories.max(1),
-        format!(
-            "{} categories with known presences and absences",
-            j.categories.len()
-        ),
-        format!("at least {}", config.min_categories.max(1)),
-        hold,
-    );
-    let d = &j.difference;
-    gate(
-        "mAP not certainly worse",
-        // A NaN means that nothing could be measured, which is no proof of harm.
-        d.upper.is_nan() || d.upper >= 0.0,
-        format!("upper bound {}", points(d.upper)),
-        "not below zero".into(),
-        reject,
-    );
-    gate(
-        "mAP certainly not worse",
-        d.lower > -config.margin,
-        format!("{} (lower bound {})", points(d.estimate), points(d.lower)),
-        format!("lower bound above {}", points(-config.margin)),
-        hold,
-    );
-    gate(
-        "worth the change",
-        d.estimate >= config.min_gain,
-        points(d.estimate),
-        format!("at least {}", points(config.min_gain)),
-        hold,
-    );
-    let fallen: Vec<String> = j
-        .categories
-        .iter()
-        .filter(|c| c.difference.upper < -config.category_tolerance)
-        .map(|c| {
-            format!(
-                "{} {} (upper bound {})",
-                c.category,
-                points(c.difference.estimate),
-                points(c.difference.upper)
-            )
-        })
-        .collect();
-    gate(
-        "no category falls",
-        fallen.is_empty(),
-        if fallen.is_empty() {
-            let worst = j
-                .categories
-                .iter()
-                .min_by(|a, b| a.difference.estimate.total_cmp(&b.difference.estimate));
-            worst.map_or("nothing measured".into(), |w| {
-                format!(
-                    "worst: {} {} (upper bound {})",
-                    w.category,
-                    points(w.difference.estimate),
-                    points(w.difference.upper)
-                )
-            })
-        } else {
-            fallen.join(", ")
-        },
-        format!(
-            "no upper bound below {}",
-            points(-config.category_tolerance)
-        ),
-        reject,
-    );
-    gates
 }
 
 #[cfg(test)]

@@ -44,12 +44,17 @@ impl World {
             .collect()
     }
 
+    fn matrix<'a, T>(&self, values: &'a [T]) -> ArrayView2<'a, T> {
+        let columns = self.categories.len();
+        ArrayView2::from_shape((values.len() / columns, columns), values).unwrap()
+    }
+
     fn judge(&self, candidate: &[f32], champion: &[f32]) -> Judgement {
         let trial = Trial {
             categories: &self.categories,
-            candidate,
-            champion,
-            labels: &self.labels,
+            candidate: self.matrix(candidate),
+            champion: self.matrix(champion),
+            labels: self.matrix(&self.labels),
         };
         judge(&trial, &[], &JudgeConfig::default(), 1)
     }
@@ -143,11 +148,12 @@ fn broken_outputs_and_failed_checks_are_rejected() {
     let j = w.judge(&candidate, &champion);
     assert_eq!(j.verdict, Verdict::Reject);
     assert!(failed(&j).contains(&"finite scores"));
+    let better = w.scores(3.0, 2);
     let trial = Trial {
         categories: &w.categories,
-        candidate: &w.scores(3.0, 2),
-        champion: &champion,
-        labels: &w.labels,
+        candidate: w.matrix(&better),
+        champion: w.matrix(&champion),
+        labels: w.matrix(&w.labels),
     };
     let canary = Check {
         name: "canary".into(),
@@ -169,9 +175,9 @@ fn without_evidence_nothing_changes() {
     assert_eq!((j.verdict, j.categories.len()), (Verdict::Hold, 0));
     let nothing = Trial {
         categories: &[],
-        candidate: &[],
-        champion: &[],
-        labels: &[],
+        candidate: ArrayView2::from(&[[]; 0]),
+        champion: ArrayView2::from(&[[]; 0]),
+        labels: ArrayView2::from(&[[]; 0]),
     };
     let j = judge(&nothing, &[], &JudgeConfig::default(), 1);
     assert_eq!(j.verdict, Verdict::Hold);
@@ -196,13 +202,14 @@ fn unknown_entries_count_nowhere() {
 fn the_average_precision_is_the_textbook_one() {
     // Ranks 1, 3, 4 of five are present: (1/1 + 2/3 + 3/4) / 3.
     let scores = [5.0, 4.0, 3.0, 2.0, 1.0];
-    let ranking = Ranking::new(&scores, &[1, -1, 1, 1, -1], 1, 0);
+    let ranked = |scores: &[f32], labels: &[i8]| Ranking::new(scores.into(), labels.into());
+    let ranking = ranked(&scores, &[1, -1, 1, 1, -1]);
     let expected = (1.0 + 2.0 / 3.0 + 0.75) / 3.0;
     let ap = ranking.average_precision(&[1; 5]).unwrap();
     assert!((ap - expected).abs() < 1e-12);
     // Doubling an image is the same as writing it twice.
     let twice = [5.0, 4.0, 4.0, 3.0, 3.0, 2.0, 1.0];
-    let written = Ranking::new(&twice, &[1, -1, -1, 1, 1, 1, -1], 1, 0);
+    let written = ranked(&twice, &[1, -1, -1, 1, 1, 1, -1]);
     let drawn = ranking.average_precision(&[1, 2, 2, 1, 1]).unwrap();
     let ap = written.average_precision(&[1; 7]).unwrap();
     assert!((ap - drawn).abs() < 1e-12);

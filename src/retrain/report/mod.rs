@@ -4,10 +4,11 @@ mod chart;
 mod page;
 
 use super::config::RetrainConfig;
-use super::job::inputs::{Inputs, Part};
+use super::job::inputs::Inputs;
 use super::judge::Judgement;
-use crate::labels::CategoryCount;
+use crate::labels::{CategoryCount, LabelMatrix};
 use chrono::{DateTime, Utc};
+use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tagstream_core::events::BoundingBox;
@@ -19,7 +20,7 @@ const BOUNDS: [f64; 5] = [0.1, 0.3, 0.5, 0.7, 0.9];
 
 /// Held-out labels whose predicted probability lies in one range.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Range {
+pub struct ProbabilityRange {
     /// Known entries.
     pub known: u64,
     /// Of those, presences.
@@ -32,12 +33,16 @@ pub struct Range {
 pub struct Confidence {
     /// Probability 0 to 0.1, to 0.3, to 0.5, to 0.7, to 0.9, to 1; a bound belongs to the range
     /// above it.
-    pub ranges: [Range; BOUNDS.len() + 1],
+    pub ranges: [ProbabilityRange; BOUNDS.len() + 1],
 }
 
 impl Confidence {
     /// Counts over logits and labels of one shape; `temperature` makes probabilities of logits.
-    pub fn measure(logits: &[f32], labels: &[i8], temperature: f32) -> Self {
+    pub fn measure(
+        logits: ArrayView2<'_, f32>,
+        labels: ArrayView2<'_, i8>,
+        temperature: f32,
+    ) -> Self {
         let mut counts = Confidence::default();
         for (logit, label) in logits.iter().zip(labels).filter(|(_, l)| **l != 0) {
             let p = 1.0 / (1.0 + (-f64::from(logit / temperature)).exp());
@@ -116,9 +121,9 @@ pub struct Material<'a> {
     /// The snapshot.
     pub inputs: &'a Inputs,
     /// Learned from.
-    pub train: &'a Part,
+    pub train: &'a LabelMatrix,
     /// Judged on.
-    pub held_out: &'a Part,
+    pub held_out: &'a LabelMatrix,
     /// The judgement.
     pub judgement: &'a Judgement,
     /// How often champion and candidate are right, by how sure they are.
@@ -129,7 +134,7 @@ pub struct Material<'a> {
 
 /// The two files.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Report {
+pub struct ReportFiles {
     /// `report.html`.
     pub html: String,
     /// `report.json`.
@@ -137,7 +142,7 @@ pub struct Report {
 }
 
 #[derive(Debug, Serialize)]
-struct Facts<'a> {
+struct ReportFacts<'a> {
     run: &'a str,
     written: DateTime<Utc>,
     champion: &'a str,
@@ -173,9 +178,9 @@ struct LabelFacts {
 ///
 /// # Errors
 /// If the facts cannot be written as JSON.
-pub fn make(m: &Material<'_>) -> serde_json::Result<Report> {
+pub fn make(m: &Material<'_>) -> serde_json::Result<ReportFiles> {
     let new = m.inputs.categories[m.inputs.champion_categories..].iter();
-    let facts = Facts {
+    let facts = ReportFacts {
         run: m.run,
         written: Utc::now(),
         champion: m.champion.id(),
@@ -189,9 +194,9 @@ pub fn make(m: &Material<'_>) -> serde_json::Result<Report> {
             snapshot: m.inputs.snapshot.clone(),
             images: m.inputs.table.images().count(),
             known: m.inputs.table.known().count(),
-            train_images: m.train.ids.len(),
+            train_images: m.train.images().len(),
             train_known: m.train.known(),
-            held_out_images: m.held_out.ids.len(),
+            held_out_images: m.held_out.images().len(),
             held_out_known: m.held_out.known(),
             without_uri: m.inputs.without_uri,
             of_unknown_categories: m.inputs.unknown_category_labels,
@@ -204,7 +209,7 @@ pub fn make(m: &Material<'_>) -> serde_json::Result<Report> {
         examples: m.examples,
     };
     let json = serde_json::to_string_pretty(&facts)?;
-    Ok(Report {
+    Ok(ReportFiles {
         html: page::html(&facts),
         json,
     })

@@ -1,12 +1,13 @@
 use super::*;
 use crate::retrain::judge::{JudgeConfig, Trial, judge};
+use ndarray::{ArrayView2, arr2};
 
 #[test]
 fn known_labels_are_counted_by_how_sure_the_model_is() {
-    let logits = [4.0, 4.0, -4.0, -4.0, 0.0, 4.0];
-    let labels = [1, -1, -1, 1, 1, 0];
+    let logits = arr2(&[[4.0, 4.0, -4.0], [-4.0, 0.0, 4.0]]);
+    let labels = arr2(&[[1, -1, -1], [1, 1, 0]]);
     let counts = |temperature| {
-        let measured = Confidence::measure(&logits, &labels, temperature);
+        let measured = Confidence::measure(logits.view(), labels.view(), temperature);
         measured.ranges.map(|r| (r.known, r.present))
     };
     // Zero is a probability of one half, which belongs to the range above it.
@@ -21,9 +22,8 @@ fn known_labels_are_counted_by_how_sure_the_model_is() {
     );
 }
 
-#[test]
-fn tags_with_one_box_share_its_label() {
-    let tag = |category: &str, x| ExampleTag {
+fn tag(category: &str, x: f32) -> ExampleTag {
+    ExampleTag {
         category: category.into(),
         score: 0.5,
         bounding_box: BoundingBox {
@@ -32,7 +32,11 @@ fn tags_with_one_box_share_its_label() {
             w: 0.5,
             h: 0.5,
         },
-    };
+    }
+}
+
+#[test]
+fn tags_with_one_box_share_its_label() {
     let boxes = page::boxes(&[tag("house", 0.5), tag("cup", 0.0), tag("mushroom", 0.5)]);
     let named: Vec<_> = boxes.iter().map(|(_, names)| names.as_str()).collect();
     assert_eq!(named, ["house, mushroom", "cup"]);
@@ -44,9 +48,9 @@ fn the_page_escapes_what_it_shows_and_survives_nothing_measured() {
     let judgement = judge(
         &Trial {
             categories: &[],
-            candidate: &[],
-            champion: &[],
-            labels: &[],
+            candidate: ArrayView2::from(&[[]; 0]),
+            champion: ArrayView2::from(&[[]; 0]),
+            labels: ArrayView2::from(&[[]; 0]),
         },
         &[],
         &JudgeConfig::default(),
@@ -58,18 +62,9 @@ fn the_page_escapes_what_it_shows_and_survives_nothing_measured() {
         present: vec![nasty.clone()],
         absent: Vec::new(),
         before: Vec::new(),
-        after: vec![ExampleTag {
-            category: nasty.clone(),
-            score: 0.5,
-            bounding_box: BoundingBox {
-                x: 0.0,
-                y: 0.0,
-                w: 1.0,
-                h: 1.0,
-            },
-        }],
+        after: vec![tag(&nasty, 0.0)],
     };
-    let facts = Facts {
+    let facts = ReportFacts {
         run: &nasty,
         written: Utc::now(),
         champion: &nasty,

@@ -1,8 +1,5 @@
-//! Measuring: metrics that know partial labels, the partial-label protocol, calibration, data-set
-//! adapters.
+//! Measuring: metrics that know partial labels, the partial-label protocol, calibration.
 
 pub mod calibration;
-pub mod labels;
-pub mod layouts;
 pub mod metrics;
 pub mod protocol;

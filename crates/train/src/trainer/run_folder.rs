@@ -1,6 +1,7 @@
 //! The folder of a training run: its settings, its checkpoint, its loss curves as a table and as a
 //! picture.
 
+use crate::chart::{LineChart, Series};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -114,82 +115,36 @@ impl RunFolder {
     }
 }
 
-/// Colours that can be told apart with any colour vision (Okabe and Ito).
-const COLOURS: [&str; 7] = [
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000",
-];
-
 /// The table as a line chart: one line a column, loss over epochs, on one axis that starts at 0 (or
 /// below).
 fn picture(lines: &[String]) -> String {
-    let rows: Vec<Vec<f64>> = lines
-        .iter()
-        .skip(1)
-        .map(|line| {
-            line.split(',')
-                .map(|field| field.parse().unwrap_or(f64::NAN))
-                .collect()
+    let (Some(header), rows) = (lines.first(), lines.get(1..).unwrap_or_default()) else {
+        return String::new();
+    };
+    let names = header.split(',').enumerate().skip(1);
+    let point = |row: &String, column: usize| {
+        let epoch = row.split(',').next()?.parse().ok()?;
+        let value: f64 = row.split(',').nth(column)?.parse().ok()?;
+        value.is_finite().then_some((epoch, value))
+    };
+    let series: Vec<Series> = names
+        .map(|(column, name)| Series {
+            name: name.to_owned(),
+            points: rows.iter().filter_map(|row| point(row, column)).collect(),
         })
         .collect();
-    let names: Vec<&str> = lines
-        .first()
-        .map(|line| line.split(',').skip(1).collect())
-        .unwrap_or_default();
-    let values = || {
-        rows.iter()
-            .flat_map(|row| row.iter().skip(1))
-            .copied()
-            .filter(|value| value.is_finite())
+    let values = || series.iter().flat_map(|s| s.points.iter().map(|p| p.1));
+    let chart = LineChart {
+        label: "Training losses",
+        step: "epoch",
+        series: &series,
+        range: (
+            values().fold(0.0, f64::min),
+            values().fold(f64::MIN_POSITIVE, f64::max),
+        ),
+        value: |value| format!("{value:.3}"),
     };
-    let (low, high) = (
-        values().fold(0.0, f64::min),
-        values().fold(f64::MIN_POSITIVE, f64::max),
-    );
-    let epochs = rows
-        .last()
-        .and_then(|row| row.first())
-        .copied()
-        .unwrap_or(1.0)
-        .max(1.0);
-    let x = |epoch: f64| 60.0 + 520.0 * (epoch - 1.0) / (epochs - 1.0).max(1.0);
-    let y = |value: f64| 20.0 + 280.0 * (high - value) / (high - low).max(f64::MIN_POSITIVE);
-    let mut svg = String::from(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 340\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"760\" height=\"340\" fill=\"white\"/>\n",
-    );
-    for tick in 0..=4 {
-        let value = low + (high - low) * f64::from(tick) / 4.0;
-        let _ = writeln!(
-            svg,
-            "<line x1=\"60\" x2=\"580\" y1=\"{0:.1}\" y2=\"{0:.1}\" stroke=\"#ddd\"/><text x=\"54\" y=\"{1:.1}\" text-anchor=\"end\">{value:.3}</text>",
-            y(value),
-            y(value) + 4.0
-        );
-    }
-    let _ = writeln!(
-        svg,
-        "<text x=\"60\" y=\"318\">1</text><text x=\"580\" y=\"318\" text-anchor=\"end\">{epochs}</text><text x=\"320\" y=\"332\" text-anchor=\"middle\">epoch</text>"
-    );
-    for (column, name) in names.iter().enumerate() {
-        let colour = COLOURS[column % COLOURS.len()];
-        let points: Vec<String> = rows
-            .iter()
-            .filter_map(|row| {
-                Some((
-                    row.first()?,
-                    row.get(column + 1).filter(|value| value.is_finite())?,
-                ))
-            })
-            .map(|(epoch, value)| format!("{:.1},{:.1}", x(*epoch), y(*value)))
-            .collect();
-        let _ = writeln!(
-            svg,
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/><text x=\"592\" y=\"{}\" fill=\"{colour}\">{name}</text>",
-            points.join(" "),
-            36 + 18 * column
-        );
-    }
-    svg + "</svg>\n"
+    chart.as_file()
 }
 
 #[cfg(test)]
@@ -232,7 +187,7 @@ mod tests {
         let svg = fs::read_to_string(folder.path().join("curves.svg")).unwrap();
         assert_eq!(svg.matches("<polyline").count(), 2);
         assert!(
-            svg.contains(">distillation<") && svg.contains("points=\"60.0,20.0 580.0,160.0\""),
+            svg.contains(">distillation<") && svg.contains("points='48.0,12.0 708.0,112.0'"),
             "{svg}"
         );
         assert!(!svg.contains("NaN"));

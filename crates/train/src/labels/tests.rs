@@ -17,13 +17,20 @@ fn triples(list: &[(&str, &str, LabelState)]) -> Vec<(String, String, LabelState
 const LABEL_STUDIO: &str = r#"[
  {"id": 7, "data": {"image": "s3://b/photos/im7.jpg"},
   "annotations": [
-    {"completed_by": {"id": 3, "email": "a@x.org"}, "was_cancelled": false, "created_at": "2026-01-01T00:00:00Z",
-     "result": [{"type":"choices","from_name":"tags","to_name":"image","value":{"choices":["cat","dog"]}},
-                {"type":"rectanglelabels","from_name":"box","to_name":"image","value":{"x":1,"y":1,"width":5,"height":5,"rectanglelabels":["car"]}},
-                {"type":"choices","from_name":"not","to_name":"image","value":{"choices":["bird"]}}]},
-    {"completed_by": 4, "was_cancelled": true, "result": [{"from_name":"tags","value":{"choices":["boat"]}}]},
-    {"completed_by": 4, "ground_truth": true, "result": [{"from_name":"tags","value":{"choices":["tree"]}}]}],
-  "predictions": [{"result": [{"from_name":"tags","value":{"choices":["house"]}}], "score": 0.9}]}]"#;
+    {"completed_by": {"id": 3, "email": "a@x.org"}, "was_cancelled": false,
+     "created_at": "2026-01-01T00:00:00Z",
+     "result": [{"type":"choices","from_name":"tags","to_name":"image",
+                 "value":{"choices":["cat","dog"]}},
+                {"type":"rectanglelabels","from_name":"box","to_name":"image",
+                 "value":{"x":1,"y":1,"width":5,"height":5,"rectanglelabels":["car"]}},
+                {"type":"choices","from_name":"not","to_name":"image",
+                 "value":{"choices":["bird"]}}]},
+    {"completed_by": 4, "was_cancelled": true,
+     "result": [{"from_name":"tags","value":{"choices":["boat"]}}]},
+    {"completed_by": 4, "ground_truth": true,
+     "result": [{"from_name":"tags","value":{"choices":["tree"]}}]}],
+  "predictions": [{"score": 0.9,
+                   "result": [{"from_name":"tags","value":{"choices":["house"]}}]}]}]"#;
 
 #[test]
 fn label_studio_takes_checked_choices_only() {
@@ -54,7 +61,8 @@ fn label_studio_takes_checked_choices_only() {
 #[test]
 fn open_images_takes_verified_labels_only() {
     let file = "ImageID,Source,LabelName,Confidence\n\
-                a,verification,/m/01,1\na,verification,/m/02,0\na,machine,/m/03,0.7\nb,crowd,/m/01,0\n";
+                a,verification,/m/01,1\na,verification,/m/02,0\n\
+                a,machine,/m/03,0.7\nb,crowd,/m/01,0\n";
     let options = ImportOptions {
         class_names: BTreeMap::from([("/m/01".to_string(), "cat".to_string())]),
         uri_prefix: "s3://open/".into(),
@@ -74,9 +82,11 @@ fn open_images_takes_verified_labels_only() {
 }
 
 const COCO: &str = r#"{"images":[{"id":1,"file_name":"x/000001.jpg","neg_category_ids":[3]},
-  {"id":2,"file_name":"000002.jpg","coco_url":"http://h/000002.jpg","not_exhaustive_category_ids":[2]},
+  {"id":2,"file_name":"000002.jpg","coco_url":"http://h/000002.jpg",
+   "not_exhaustive_category_ids":[2]},
   {"id":3,"file_name":"000003.jpg"}],
- "annotations":[{"id":1,"image_id":1,"category_id":1,"bbox":[0,0,1,1]},{"id":2,"image_id":1,"category_id":1},{"id":3,"image_id":2,"category_id":1}],
+ "annotations":[{"id":1,"image_id":1,"category_id":1,"bbox":[0,0,1,1]},
+  {"image_id":1,"category_id":1},{"id":3,"image_id":2,"category_id":1}],
  "categories":[{"id":1,"name":"cat"},{"id":2,"name":"dog"},{"id":3,"name":"bird"}]}"#;
 
 #[test]
@@ -211,4 +221,38 @@ fn a_file_in_another_form_is_not_quoted_whole() {
         said.contains("no column `image_id`") && said.len() < 400,
         "{said}"
     );
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_any_form() {
+    let (options, none) = (ImportOptions::default(), LabelEvent::about("a", ""));
+    let event = LabelEvent {
+        present: vec!["cat".into()],
+        ..none
+    };
+    let table = LabelTable::of_events(&[event]);
+    for (name, form) in Form::ALL {
+        let mut bytes = "\u{feff}".as_bytes().to_vec();
+        export(form, &table, &mut bytes).unwrap();
+        let imported = import(form, bytes.as_slice(), &options);
+        let imported = imported.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let again = LabelTable::of_events(&imported.events);
+        assert_eq!(again.hash(), table.hash(), "{name}");
+    }
+}
+
+#[test]
+fn kept_states_keep_every_name_as_it_is() {
+    let event = LabelEvent {
+        present: vec![" cat".into(), "a;b".into()],
+        absent: vec!["\"dog\", big".into()],
+        ..LabelEvent::about("x ", "")
+    };
+    let table = LabelTable::of_events(&[event]);
+    let mut bytes = Vec::new();
+    write_states(table.known(), &mut bytes).unwrap();
+    let again = read_states(bytes.as_slice()).unwrap();
+    assert!(again.known().eq(table.known()));
+    assert_eq!(again.state("x ", " cat"), Some(Present));
+    assert_eq!(again.state("x ", "cat"), None);
 }

@@ -3,7 +3,9 @@
 //! Confidence 1 is a verified presence, 0 a verified absence; everything else in between is machine
 //! made and no label.
 
-use super::{ImportOptions, Imported, LabelTable, LabelsError, record};
+use super::error::{LabelsError, record};
+use super::{ImportOptions, Imported, LabelTable, file};
+use csv::Trim;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -24,13 +26,11 @@ struct Row {
 pub(super) fn read(input: impl Read, options: &ImportOptions) -> Result<Imported, LabelsError> {
     let mut imported = Imported::default();
     let mut images: BTreeMap<(String, String), LabelEvent> = BTreeMap::new();
-    for (number, row) in csv::Reader::from_reader(input)
-        .deserialize::<Row>()
-        .enumerate()
-    {
+    let mut reader = file::table(input, "ImageID", Trim::None)?;
+    for (row, number) in reader.deserialize::<Row>().zip(1..) {
         let row = row?;
         if row.image_id.is_empty() || row.label_name.is_empty() {
-            let place = format!("record {}", number + 1);
+            let place = format!("record {number}");
             return Err(record(place, "`ImageID` and `LabelName` must not be empty"));
         }
         let present = match row.confidence {
@@ -69,7 +69,7 @@ pub(super) fn read(input: impl Read, options: &ImportOptions) -> Result<Imported
             (&mut event.absent, &event.present)
         };
         if other.contains(&category) {
-            let place = format!("record {}", number + 1);
+            let place = format!("record {number}");
             let reason = format!(
                 "{category:?} is both present and absent in {}",
                 event.image_id

@@ -1,19 +1,20 @@
 //! Label events, one JSON object a line: the form of the topic itself.
 
-use super::{Imported, LabelTable, LabelsError, record};
+use super::error::{LabelsError, line};
+use super::{Imported, LabelTable, file};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, Read, Write};
 use tagstream_core::events::{LabelEvent, LabelState};
 
 pub(super) fn read(input: impl Read) -> Result<Imported, LabelsError> {
     let mut imported = Imported::default();
-    for (number, line) in BufReader::new(input).lines().enumerate() {
-        let line = line?;
-        if line.trim().is_empty() {
+    for (text, number) in file::unicode(input)?.lines().zip(1..) {
+        let text = text?;
+        if text.trim().is_empty() {
             continue;
         }
-        let event = LabelEvent::from_json(line.as_bytes());
-        let event = event.map_err(|e| record(format!("line {}", number + 1), e.to_string()))?;
+        let event = LabelEvent::from_json(text.as_bytes());
+        let event = event.map_err(|e| line(number, e.to_string()))?;
         imported.events.push(event);
     }
     Ok(imported)

@@ -109,6 +109,16 @@ impl LabelTable {
         table
     }
 
+    /// What is known about one image, if anything ever was said.
+    pub fn image(&self, image_id: &str) -> Option<&ImageLabels> {
+        self.images.get(image_id)
+    }
+
+    /// What is known about one category in one image.
+    pub fn state(&self, image_id: &str, category: &str) -> Option<LabelState> {
+        self.image(image_id)?.labels.get(category)?.state
+    }
+
     /// Images with at least one known label, by id.
     pub fn images(&self) -> impl Iterator<Item = (&str, &ImageLabels)> {
         self.images

@@ -4,7 +4,8 @@
 //! `exhaustive` says otherwise or the project has a control of its own for absences. Cancelled
 //! annotations are skipped, ground truth is for evaluation only, predictions are no labels.
 
-use super::{ImportOptions, Imported, LabelTable, LabelsError, events_form, record, stem};
+use super::error::{LabelsError, record};
+use super::{ImportOptions, Imported, LabelTable, events_form, file, stem};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -73,16 +74,11 @@ fn names(result: &Value) -> impl Iterator<Item = &str> {
 
 pub(super) fn read(input: impl Read, options: &ImportOptions) -> Result<Imported, LabelsError> {
     let tasks: Vec<Task> =
-        serde_json::from_reader(std::io::BufReader::new(input)).map_err(|source| {
-            LabelsError::Json {
-                form: "Label Studio",
-                source,
-            }
+        serde_json::from_reader(file::unicode(input)?).map_err(|source| LabelsError::Json {
+            form: "Label Studio",
+            source,
         })?;
     let mut imported = Imported::default();
-    let absences = options.absent_control.as_deref().unwrap_or(ABSENT);
-    let is_absence =
-        |result: &Value| result.get("from_name").and_then(Value::as_str) == Some(absences);
     let everything: BTreeSet<&str> = tasks
         .iter()
         .flat_map(|t| &t.annotations)
@@ -106,56 +102,72 @@ pub(super) fn read(input: impl Read, options: &ImportOptions) -> Result<Imported
             prefix => format!("{prefix}{}", uri.trim_start_matches('/')),
         };
         for annotation in &task.annotations {
-            if annotation.was_cancelled {
-                imported.leave_out("cancelled annotations");
+            let said = said(annotation, &everything, options, &mut imported);
+            let said = said.map_err(|reason| record(format!("task {}", task.id), reason))?;
+            let Some((present, absent)) = said else {
                 continue;
-            }
-            if annotation.ground_truth {
-                imported.leave_out("ground-truth annotations (for evaluation only)");
-                continue;
-            }
-            let of = |absence: bool| -> BTreeSet<&str> {
-                let results = annotation.result.iter();
-                results
-                    .filter(|r| is_absence(r) == absence)
-                    .flat_map(names)
-                    .collect()
             };
-            let (present, mut absent) = (of(false), of(true));
-            if let Some(both) = present.intersection(&absent).next() {
-                let reason = format!("{both:?} is both present and absent");
-                return Err(record(format!("task {}", task.id), reason));
-            }
-            if options.exhaustive {
-                absent = everything.difference(&present).copied().collect();
-            }
-            if present.is_empty() && absent.is_empty() {
-                imported.leave_out("annotations without any label");
-                continue;
-            }
             let annotator = match annotation.annotator() {
                 who if who.is_empty() => options.annotator.clone(),
                 who => who,
             };
             imported.events.push(LabelEvent {
-                image_id: image_id.into(),
-                uri: uri.clone(),
-                present: present.into_iter().map(Into::into).collect(),
-                absent: absent.into_iter().map(Into::into).collect(),
-                retract: Vec::new(),
+                present,
+                absent,
                 annotator,
                 event_time: annotation.updated_at.or(annotation.created_at),
+                ..LabelEvent::about(image_id, uri.clone())
             });
         }
     }
     Ok(imported)
 }
 
+/// Presences and absences of an annotation, unless it says nothing that counts.
+fn said(
+    annotation: &Annotation,
+    everything: &BTreeSet<&str>,
+    options: &ImportOptions,
+    imported: &mut Imported,
+) -> Result<Option<(Vec<String>, Vec<String>)>, String> {
+    if annotation.was_cancelled {
+        imported.leave_out("cancelled annotations");
+        return Ok(None);
+    }
+    if annotation.ground_truth {
+        imported.leave_out("ground-truth annotations (for evaluation only)");
+        return Ok(None);
+    }
+    let control = options.absent_control.as_deref().unwrap_or(ABSENT);
+    let is_absence = |result: &Value| result["from_name"].as_str() == Some(control);
+    let of = |absence: bool| -> BTreeSet<&str> {
+        let results = annotation.result.iter();
+        let results = results.filter(|result| is_absence(result) == absence);
+        results.flat_map(names).collect()
+    };
+    let (present, mut absent) = (of(false), of(true));
+    if let Some(both) = present.intersection(&absent).next() {
+        return Err(format!("{both:?} is both present and absent"));
+    }
+    if options.exhaustive {
+        absent = everything.difference(&present).copied().collect();
+    }
+    if present.is_empty() && absent.is_empty() {
+        imported.leave_out("annotations without any label");
+        return Ok(None);
+    }
+    let own = |names: BTreeSet<&str>| names.into_iter().map(Into::into).collect();
+    Ok(Some((own(present), own(absent))))
+}
+
 /// Tasks with two controls on the image: `present` and `absent`.
 pub(super) fn write(table: &LabelTable, output: &mut impl Write) -> Result<(), LabelsError> {
     let mut tasks: Vec<Value> = Vec::new();
     for event in events_form::events_of(table) {
-        let choices = |control: &str, names: &[String]| json!({"type": "choices", "from_name": control, "to_name": "image", "value": {"choices": names}});
+        let choices = |control: &str, names: &[String]| {
+            let value = json!({"choices": names});
+            json!({"type": "choices", "from_name": control, "to_name": "image", "value": value})
+        };
         let mut result = Vec::new();
         if !event.present.is_empty() {
             result.push(choices("present", &event.present));

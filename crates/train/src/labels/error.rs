@@ -1,0 +1,73 @@
+//! What can be wrong with label files.
+
+use std::path::{Path, PathBuf};
+
+/// Why labels could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LabelsError {
+    /// The file cannot be read or written.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// Not CSV.
+    #[error("{0}")]
+    Csv(#[from] csv::Error),
+    /// Not JSON, or not JSON of this form.
+    #[error("not a {form} file: {source}")]
+    Json {
+        /// The form expected.
+        form: &'static str,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// A table has no such column.
+    #[error("line 1: there is no column `{column}`; found: {found}")]
+    NoColumn {
+        /// The column.
+        column: &'static str,
+        /// The beginning of what is there instead.
+        found: String,
+    },
+    /// A line or record says something that cannot be.
+    #[error("{place}: {reason}")]
+    Record {
+        /// Which line or record.
+        place: String,
+        /// What is wrong and what was expected.
+        reason: String,
+    },
+    /// Nothing is left to work with.
+    #[error("it {0}")]
+    Empty(String),
+}
+
+impl LabelsError {
+    /// The error with the file in which it is.
+    pub fn at(self, path: &Path) -> LabelFileError {
+        LabelFileError {
+            path: path.to_path_buf(),
+            error: self,
+        }
+    }
+}
+
+/// A label file that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", .path.display())]
+pub struct LabelFileError {
+    /// The file, or the folder.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub error: LabelsError,
+}
+
+pub(super) fn record(place: impl Into<String>, reason: impl Into<String>) -> LabelsError {
+    LabelsError::Record {
+        place: place.into(),
+        reason: reason.into(),
+    }
+}
+
+/// The error of a line, counted from 1.
+pub(super) fn line(number: u64, reason: impl Into<String>) -> LabelsError {
+    record(format!("line {number}"), reason)
+}
