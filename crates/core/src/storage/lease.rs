@@ -11,8 +11,7 @@
 //!
 //! Clocks only decide when a lease may be taken over, never whether two holders can both change the
 //! pointer: the new holder writes its token into the registry's pointer, and decisions with an
-//! older token fail there (see
-//! [`Registry::raise_fence`](tagstream_model::registry::Registry::raise_fence)).
+//! older token fail there (`Registry::raise_fence` in crates/model/src/registry/mod.rs).
 
 use crate::failpoint;
 use chrono::{DateTime, TimeDelta, Utc};
