@@ -16,6 +16,7 @@ use tagstream::stage::pipeline::{
 use tagstream::stage::watch::Watch;
 use tagstream_core::config::StageConfig;
 use tagstream_core::error::{Exit, WithExit, usage};
+use tagstream_core::process::blocking;
 use tagstream_model as model;
 use tagstream_model::bundle::Bundle;
 use tagstream_model::registry::{Cache, Location, Registry, VersionChoice};
@@ -50,7 +51,7 @@ pub(super) struct RunArgs {
 
 /// Runs the command.
 pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
-    tagstream::process::heaps::bound();
+    tagstream::process::arenas::bound();
     let mut config =
         tagstream::load_stage(args.config.as_deref()).map_err(|e| usage(e.to_string()))?;
     if let Some(model) = &args.model {
@@ -164,10 +165,9 @@ async fn image_line(
     let opened = model::open(&config.model.path, &config.object_store).await?;
     let bundle = opened.into_bundle()?;
     let (settings, regions) = (config.model.clone(), config.output.region_embeddings);
-    let engine =
-        tokio::task::spawn_blocking(move || Engine::start_with(&settings, &bundle, regions))
-            .await
-            .context("starting the model")??;
+    let engine = blocking::run(move || Engine::start_with(&settings, &bundle, regions))
+        .await
+        .context("starting the model")??;
     let following = follow_registry(config, engine.clone()).await?;
     let vitals = Arc::new(Vitals::default());
     let _server = serve::start(config, &engine, &vitals, control.clone()).await?;

@@ -7,9 +7,10 @@ use clap::Args;
 use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tagstream_core::build;
+use tagstream_core::digest;
 use tagstream_core::error::{Exit, usage};
 use tagstream_model::OpenedModel;
 use tagstream_model::bundle::{
@@ -129,7 +130,7 @@ pub(super) fn run(args: TrainArgs) -> anyhow::Result<Exit> {
         "single_positive": args.single_positive,
         "labels": snapshot(&data.labels),
         "settings": config,
-        "code_version": env!("CARGO_PKG_VERSION"),
+        "code_version": build::name(),
     }))?;
     let began = Instant::now();
     let trained = fit.train(
@@ -351,10 +352,7 @@ fn snapshot(labels: &LabelTable) -> String {
             .map(|state| *state as u8)
             .collect::<Vec<_>>(),
     );
-    hash.finalize().iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    digest::hex(hash.finalize())
 }
 
 fn write_bundle(
@@ -438,7 +436,7 @@ fn write_bundle(
             source,
             label_snapshot: Some(snapshot(&data.labels)),
             seed: Some(args.seed),
-            code_version: env!("CARGO_PKG_VERSION").to_owned(),
+            code_version: build::name().to_owned(),
         },
     })?)
 }

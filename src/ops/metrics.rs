@@ -4,6 +4,7 @@
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+use tagstream_core::build;
 
 /// What a metric measures.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,6 +45,9 @@ macro_rules! table {
 pub const METRICS: &[Metric] = {
     use Kind::{Counter, Gauge, Histogram};
     table! {
+        // process
+        "tagstream_build_info" Gauge, ["version, revision"]
+            "1 for the build that runs; `revision` is empty where it is not known.";
         // source
         "tagstream_messages_total" Counter, ["topic"] "Messages read.";
         "tagstream_partition_lag_messages" Gauge, ["topic, partition"] "Messages between the log's end and what is committed, of the partitions assigned here.";
@@ -118,6 +122,14 @@ pub fn install() -> Option<PrometheusHandle> {
         Some(handle)
     };
     INSTALLED.get_or_init(install).clone()
+}
+
+/// Sets the gauge that names the build of this process.
+pub fn say_which_build() {
+    metrics::gauge!(
+        "tagstream_build_info", "version" => build::VERSION, "revision" => build::revision()
+    )
+    .set(1.0);
 }
 
 /// The text of `docs/metrics.md`.
@@ -261,8 +273,10 @@ mod tests {
             "provider",
             "reason",
             "result",
+            "revision",
             "table",
             "topic",
+            "version",
         ];
         for metric in METRICS {
             for label in metric.labels.split(", ").filter(|l| !l.is_empty()) {
@@ -273,6 +287,21 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn the_build_that_runs_is_named() {
+        let recorder = recorder();
+        metrics::with_local_recorder(&recorder, say_which_build);
+        let text = recorder.handle().render();
+        let line = format!(
+            "tagstream_build_info{{version=\"{}\",revision=\"",
+            build::VERSION
+        );
+        let found = text
+            .lines()
+            .any(|l| l.starts_with(&line) && l.ends_with("\"} 1"));
+        assert!(found, "{text}");
     }
 
     #[test]

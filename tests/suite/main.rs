@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod build_name;
 mod config_command;
 mod demonstration;
 mod documents;

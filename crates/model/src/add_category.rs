@@ -8,6 +8,7 @@ use super::init::PROMPT_TEMPLATE;
 use super::text::{TextEncoder, TextEncoderError};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tagstream_core::build;
 
 /// Why a category cannot be added.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +98,7 @@ pub fn add_category(
         metrics: BTreeMap::new(),
         lineage: Lineage {
             method: format!("{} and a category by its words", manifest.lineage.method),
-            code_version: env!("CARGO_PKG_VERSION").into(),
+            code_version: build::name().into(),
             ..manifest.lineage.clone()
         },
     })?)

@@ -1,7 +1,7 @@
 //! What a model argument means: a bundle directory, a folder with a ready-made encoder, or a
 //! registry.
 
-use super::bundle::{Bundle, BundleError, Dims, ENCODER_FILE, check_graph_files, hash_file};
+use super::bundle::{Bundle, BundleError, Dims, ENCODER_FILE, check_graph_files};
 use super::onnx::parse;
 use super::onnx::proto::tensor_shape_proto::dimension;
 use super::onnx::proto::{ValueInfoProto, type_proto};
@@ -10,6 +10,7 @@ use super::text::TextFiles;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::digest;
 use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 
 /// A folder that holds a ready-made `encoder.onnx` and its text tower: `encoder.onnx`,
@@ -176,7 +177,9 @@ impl EncoderFolder {
         let path = root.join(ENCODER_FILE);
         let (dims, preprocessing) = read_contract(&path)?;
         Ok(Self {
-            encoder_hash: hash_file(&path)?,
+            encoder_hash: digest::sha256_of_file(&path)
+                .map_err(BundleError::io(&path))?
+                .0,
             root,
             dims,
             preprocessing,

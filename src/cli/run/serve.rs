@@ -8,6 +8,7 @@ use tagstream::ops;
 use tagstream::ops::http::{Conditions, Server, View};
 use tagstream::stage::infer::Engine;
 use tagstream::stage::pipeline::{Control, Vitals};
+use tagstream_core::build;
 use tagstream_core::config::StageConfig;
 use tokio::sync::watch;
 
@@ -21,6 +22,7 @@ pub(super) async fn start(
     let Some(metrics) = ops::metrics::install() else {
         anyhow::bail!("another recorder of metrics is installed in this process");
     };
+    ops::metrics::say_which_build();
     if config.http.bind.is_empty() {
         return Ok(None);
     }
@@ -72,10 +74,13 @@ fn view(
         let assignment: Vec<_> = stage
             .partitions()
             .into_iter()
-            .map(|(partition, end)| serde_json::json!({"partition": partition.to_string(), "end": end}))
+            .map(|(partition, end)| {
+                serde_json::json!({"partition": partition.to_string(), "end": end})
+            })
             .collect();
         serde_json::json!({
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": build::VERSION,
+            "revision": build::revision(),
             "model_version": model.id(),
             "categories": model.categories(),
             "provider": engine.device().provider(),

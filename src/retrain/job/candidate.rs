@@ -6,6 +6,7 @@ use crate::retrain::report::EpochLosses;
 use chrono::Utc;
 use std::collections::BTreeMap;
 use std::path::Path;
+use tagstream_core::build;
 use tagstream_model::bundle::{
     Bundle, BundleWriter, Calibration, Draft, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE, Lineage,
 };
@@ -175,7 +176,7 @@ impl Job<'_> {
                 source: manifest.lineage.source.clone(),
                 label_snapshot: Some(inputs.snapshot.clone()),
                 seed: Some(self.config.train.seed),
-                code_version: env!("CARGO_PKG_VERSION").to_owned(),
+                code_version: build::name().to_owned(),
             },
         })?;
         Ok(bundle)

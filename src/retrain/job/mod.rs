@@ -28,9 +28,10 @@ use super::report;
 use super::report::{Cost, Report};
 use candidate::Candidate;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::time::Instant;
+use tagstream_core::storage::atomic;
+use tagstream_core::{build, digest};
 use tagstream_model::bundle::Bundle;
 use tagstream_model::registry::{
     Action, Cache, Decision, Pointer, Registration, Registry, RegistryError, Verdict, VersionRecord,
@@ -280,10 +281,8 @@ impl<'a> Job<'a> {
             "prototypes_only": self.options.prototypes_only,
             "calibration": c.calibration,
             "judge": c.judge,
-            "code": env!("CARGO_PKG_VERSION"),
         });
-        let hash = Sha256::digest(deciding.to_string());
-        Ok(hash.iter().take(8).map(|b| format!("{b:02x}")).collect())
+        Ok(run_hash(&deciding, build::name()))
     }
 
     fn nothing_to_do(
@@ -334,9 +333,7 @@ impl<'a> Job<'a> {
             std::fs::create_dir_all(folder).map_err(JobError::io(folder))?;
             for (name, text) in [("report.html", &report.html), ("report.json", &report.json)] {
                 let path = folder.join(name);
-                let aside = folder.join(format!(".{name}.partial"));
-                std::fs::write(&aside, text).map_err(JobError::io(&aside))?;
-                std::fs::rename(&aside, &path).map_err(JobError::io(&path))?;
+                atomic::write_file(&path, text).map_err(JobError::io(&path))?;
             }
         }
         Ok(folders[folders.len() - 1].join("report.html"))
@@ -396,10 +393,36 @@ impl<'a> Job<'a> {
     }
 }
 
+/// The name of a run of `build` that `deciding` decides. Other code may come to another result: after
+/// an upgrade the same labels are judged again, and no checkpoint of the old code goes on.
+fn run_hash(deciding: &serde_json::Value, build: &str) -> String {
+    let all = serde_json::json!({ "deciding": deciding, "build": build });
+    let mut hash = digest::sha256(all.to_string());
+    hash.truncate(16);
+    hash
+}
+
 /// Largest resident size of this process so far, MiB.
 fn peak_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|l| l.starts_with("VmHWM:"));
     let kib = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok());
     kib.unwrap_or(0) / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_revision_is_another_run() {
+        let deciding = serde_json::json!({"seed": 1, "snapshot": "of labels"});
+        let hash = |build| run_hash(&deciding, build);
+        assert_eq!(hash("0.2.0+abc"), hash("0.2.0+abc"));
+        assert_eq!(hash("0.2.0+abc").len(), 16);
+        let other = ["0.2.0+abd", "0.2.0+abc-dirty", "0.2.0", "0.2.1+abc"].map(hash);
+        assert!(!other.contains(&hash("0.2.0+abc")), "{other:?}");
+        let seed = serde_json::json!({"seed": 2, "snapshot": "of labels"});
+        assert_ne!(run_hash(&seed, "0.2.0+abc"), hash("0.2.0+abc"));
+    }
 }

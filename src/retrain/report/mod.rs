@@ -10,6 +10,7 @@ use crate::labels::CategoryCount;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use tagstream_core::build;
 use tagstream_core::events::BoundingBox;
 use tagstream_model::bundle::Bundle;
 
@@ -183,7 +184,7 @@ pub fn make(m: &Material<'_>) -> serde_json::Result<Report> {
         candidate: m.candidate.id(),
         method: m.job.train.method.name(),
         seed: m.job.train.seed,
-        code_version: env!("CARGO_PKG_VERSION"),
+        code_version: build::name(),
         judgement: m.judgement,
         labels: LabelFacts {
             snapshot: m.inputs.snapshot.clone(),

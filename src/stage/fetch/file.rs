@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use tagstream_core::process::blocking;
 
 /// Bytes between the places that are looked at to tell whether a file lies in memory.
 const STRIDE: u64 = 128 << 10;
@@ -42,7 +43,7 @@ pub(super) async fn fetch(
     let (path, policy) = (path.to_owned(), Arc::clone(policy));
     // A hung network mount holds one thread of the blocking pool; the deadline does not wait for
     // it.
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = blocking::run(move || {
         open(&path, &policy).map(|(file, size)| (in_memory(&file, size), file, size))
     });
     let (in_memory, file, size) = opened.await.map_err(stopped)??;
@@ -55,7 +56,7 @@ pub(super) async fn fetch(
     if in_memory {
         return Ok(collector.leave(cached));
     }
-    let read = tokio::task::spawn_blocking(move || cached.load());
+    let read = blocking::run(move || cached.load());
     let buffer = read.await.map_err(stopped)?.map_err(failure)?;
     collector.take_buffer(buffer)
 }
@@ -85,7 +86,7 @@ fn in_memory(_: &File, _: u64) -> bool {
     false
 }
 
-fn stopped(error: tokio::task::JoinError) -> Failure {
+fn stopped(error: blocking::NoResult) -> Failure {
     Failure::transient(error.to_string())
 }
 

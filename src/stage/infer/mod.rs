@@ -26,7 +26,7 @@ use tagstream_core::config::ModelConfig;
 use tagstream_core::events::DeadLetterKind;
 use tagstream_core::process::heartbeat::Heartbeats;
 use tagstream_core::process::thread_cost::ThreadCost;
-use tagstream_core::process::{heaps, priority};
+use tagstream_core::process::{arenas, priority};
 use tagstream_image::decode::ImageSize;
 use tagstream_image::preprocessing::Preprocessing;
 use tagstream_model::bundle::Bundle;
@@ -147,7 +147,7 @@ impl Engine {
         let device = runtime.resolve(config.provider, config.device)?;
         let tagger = prepared(&runtime, device, config, regions, bundle, None)?;
         // Opening has left a copy or two of the weights there.
-        heaps::release();
+        arenas::release();
         let retired = Retired::start(REST, give_back).map_err(|e| no_thread(bundle.id(), &e))?;
         let workers = tagger.workers();
         tracing::info!(model = tagger.model().id(), %device, workers, "model is warm");
@@ -432,7 +432,7 @@ fn prepared(
 /// After a model was dropped: its memory goes back to the system.
 fn give_back() {
     let started = Instant::now();
-    heaps::release();
+    arenas::release();
     let seconds = started.elapsed().as_secs_f64();
     tracing::debug!(seconds, "memory given back");
 }

@@ -6,7 +6,7 @@ use std::{io, thread};
 
 /// Where models go that were exchanged. The last batches on the old model and the first on the new
 /// run at the same time, on the same workers; unmapping the old sessions' memory and trimming the
-/// heaps would make both wait. So it is done by a thread of its own, a while later.
+/// arenas would make both wait. So it is done by a thread of its own, a while later.
 pub(super) struct Retired<T> {
     notes: mpsc::Sender<Note<T>>,
 }

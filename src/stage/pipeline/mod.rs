@@ -29,6 +29,7 @@ use super::sink::walk::ResumeError;
 use super::source::SourceError;
 use tagstream_core::events::PartitionId;
 use tagstream_core::failpoint::Injected;
+use tagstream_core::process::blocking::NoResult;
 
 /// What the lines are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +65,7 @@ pub enum LineError {
     Sealed(PartitionId),
     /// A bug.
     #[error("a task of the stage panicked: {0}")]
-    Panicked(String),
+    Panicked(NoResult),
     /// A test made it fail.
     #[error(transparent)]
     Injected(#[from] Injected),

@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tagstream_core::config::{ConfigError, StageConfig};
 use tagstream_core::events::{Offset, PartitionId};
+use tagstream_core::process::blocking;
 use tagstream_core::storage::store::{StoreError, TableStore};
 use tokio::sync::watch;
 
@@ -271,7 +272,7 @@ impl<'a> Shared<'a> {
             move || {
                 let broker = Arc::clone(&asked);
                 async move {
-                    let identity = tokio::task::spawn_blocking(move || broker.identity()).await;
+                    let identity = blocking::run(move || broker.identity()).await;
                     // Who does not answer now is asked again; the consumer knows by itself that the
                     // brokers are gone.
                     identity.ok()?.ok()
@@ -311,7 +312,7 @@ impl<'a> Shared<'a> {
             .cloned()
             .collect();
         // librdkafka blocks: not on the runtime's threads.
-        let facts = tokio::task::spawn_blocking(move || {
+        let facts = blocking::run(move || {
             let partitions = broker.partitions()?;
             skips
                 .into_iter()
@@ -325,7 +326,7 @@ impl<'a> Shared<'a> {
                 .collect::<Result<Vec<_>, PipelineError>>()
         })
         .await
-        .map_err(|e| LineError::Panicked(e.to_string()))??;
+        .map_err(LineError::Panicked)??;
         let writer = WriterId(format!("{}-0", self.process));
         for (skip, log) in facts {
             let origin = match skip.to {
@@ -364,9 +365,7 @@ async fn ends(broker: &Arc<Broker>) -> Result<BTreeMap<PartitionId, LogFacts>, P
         let facts = |p: PartitionId| Ok((p.clone(), broker.facts(&p)?));
         partitions.into_iter().map(facts).collect()
     };
-    let asked: Result<_, SourceError> = tokio::task::spawn_blocking(ask)
-        .await
-        .map_err(|e| LineError::Panicked(e.to_string()))?;
+    let asked: Result<_, SourceError> = blocking::run(ask).await.map_err(LineError::Panicked)?;
     Ok(asked?)
 }
 
@@ -396,9 +395,9 @@ pub async fn run<T: ImageModel>(
     }
     let shared = Shared::open(config, options, vitals, control).await?;
     let (kafka, written) = (config.kafka.clone(), written_topics(config));
-    tokio::task::spawn_blocking(move || source::require_topics(&kafka, &written))
+    blocking::run(move || source::require_topics(&kafka, &written))
         .await
-        .map_err(|e| LineError::Panicked(e.to_string()))??;
+        .map_err(LineError::Panicked)??;
     let total = config.memory.budget_mib << 20;
     let (rows, images) = (Budget::new(total / 2), Budget::new(total / 2));
     let fetcher = Fetcher::new(&config.fetch, &config.object_store)?;

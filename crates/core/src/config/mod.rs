@@ -9,8 +9,8 @@ mod reference;
 
 pub use reference::reference;
 
+use crate::digest;
 use serde::{Deserialize, Serialize};
-use sha2::Digest;
 use std::collections::BTreeMap;
 
 /// Why a configuration was refused.
@@ -380,8 +380,7 @@ impl StageConfig {
     /// with.
     pub fn hash(&self) -> String {
         let text = toml::to_string(self).expect("a configuration is plain data");
-        let digest = sha2::Sha256::digest(text.as_bytes());
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        digest::sha256(text)
     }
 
     /// Checks what types cannot.

@@ -17,6 +17,7 @@ use super::head::{FoldedHead, HeadError, ZeroShot};
 use super::text::{TextEncoder, TextEncoderError};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tagstream_core::build;
 use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 
 /// What stands around a category's words in a prompt. No period: with one, zero-shot quality falls
@@ -142,7 +143,7 @@ impl Init<'_> {
             lineage: Lineage {
                 method: "zero-shot".to_owned(),
                 source: self.lineage(),
-                code_version: env!("CARGO_PKG_VERSION").to_owned(),
+                code_version: build::name().to_owned(),
                 ..Lineage::default()
             },
         })?)

@@ -20,11 +20,11 @@ use graph::{Graph, GraphName, Source};
 use ort::session::Session;
 use ort::value::{DynTensor, TensorElementType};
 use place::{Outputs, Place, dims, host_values};
-use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tagstream_core::config::Provider;
+use tagstream_core::digest;
 
 /// Why a graph could not be opened or run.
 #[derive(Debug, thiserror::Error)]
@@ -258,7 +258,7 @@ impl EncoderModel {
         source: Source,
         bytes: Bytes,
     ) -> Result<Self, SessionError> {
-        let sha256 = hex(&Sha256::digest(&bytes));
+        let sha256 = digest::sha256(&bytes);
         Ok(EncoderModel {
             graph: Arc::new(Graph::new(name, source, bytes, None)?),
             sha256,
@@ -343,10 +343,6 @@ impl EncoderModel {
             ))),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// One worker's encoder. Runs are exclusive: one session a worker.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use tagstream_core::storage::atomic::AtomicFile;
 
 /// Why labels could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -208,16 +209,14 @@ impl LabelTable {
             path: path.to_path_buf(),
             reason,
         };
-        let aside = path.with_extension("csv.partial");
-        let file = File::create(&aside).map_err(|error| unwritable(error.to_string()))?;
+        let file = AtomicFile::create(path).map_err(|error| unwritable(error.to_string()))?;
         let mut writer = csv::Writer::from_writer(file);
-        let result = self.write_lines(&mut writer);
-        let written = result
-            .and_then(|()| writer.flush().map_err(Into::into))
-            .map_err(|error| unwritable(error.to_string()));
-        written.and_then(|()| {
-            std::fs::rename(&aside, path).map_err(|error| unwritable(error.to_string()))
-        })
+        self.write_lines(&mut writer)
+            .map_err(|error| unwritable(error.to_string()))?;
+        let file = writer
+            .into_inner()
+            .map_err(|error| unwritable(error.to_string()))?;
+        file.commit().map_err(|error| unwritable(error.to_string()))
     }
 
     fn write_lines(&self, writer: &mut csv::Writer<impl Write>) -> csv::Result<()> {

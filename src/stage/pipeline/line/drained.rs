@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tagstream_core::events::{OffsetRange, PartitionId};
+use tagstream_core::process::blocking;
 
 /// How often the files of partitions that others own are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -117,7 +118,7 @@ async fn is_in_files<R: TableRow>(
         end: log.high,
     };
     let (logs, partition) = (Arc::clone(logs), partition.clone());
-    let asked = tokio::task::spawn_blocking(move || logs.has_messages(&partition, rest)).await;
-    let has_messages = asked.map_err(|e| LineError::Panicked(e.to_string()))??;
+    let asked = blocking::run(move || logs.has_messages(&partition, rest)).await;
+    let has_messages = asked.map_err(LineError::Panicked)??;
     Ok(!has_messages)
 }

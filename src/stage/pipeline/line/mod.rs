@@ -209,7 +209,7 @@ impl<M: RowMaker> Driver<M> {
         &mut self,
         task: Result<Result<Task<M::Row>, LineError>, tokio::task::JoinError>,
     ) -> Result<(), LineError> {
-        match task.map_err(|e| LineError::Panicked(e.to_string()))?? {
+        match task.map_err(|e| LineError::Panicked(e.into()))?? {
             Task::Made {
                 partition,
                 generation,

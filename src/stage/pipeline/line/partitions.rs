@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::failpoint;
+use tagstream_core::process::blocking;
 use tokio::time::Instant;
 
 impl<M: RowMaker> Driver<M> {
@@ -27,7 +28,7 @@ impl<M: RowMaker> Driver<M> {
         let process = Arc::clone(&self.line.settings.process);
         let logs = Arc::clone(&self.line.logs);
         self.tasks.spawn(async move {
-            let asked = tokio::task::spawn_blocking(move || {
+            let asked = blocking::run(move || {
                 let ask = |partition: PartitionId| {
                     Ok::<_, LineError>((logs.facts(&partition)?, partition))
                 };
@@ -36,9 +37,7 @@ impl<M: RowMaker> Driver<M> {
                     .map(ask)
                     .collect::<Result<Vec<_>, _>>()
             });
-            let facts = asked
-                .await
-                .map_err(|e| LineError::Panicked(e.to_string()))??;
+            let facts = asked.await.map_err(LineError::Panicked)??;
             let chains = facts.into_iter().map(|(log, partition)| {
                 let writer = writer(&process, generation);
                 let sink = &sink;

@@ -10,6 +10,7 @@ pub use error::StoreError;
 
 use super::staging;
 use crate::config::ObjectStoreConfig;
+use crate::process::blocking;
 use bytes::Bytes;
 use error::classified;
 use futures::TryStreamExt;
@@ -141,14 +142,20 @@ impl TableStore {
         let work = move || match staging::sweep(&folder, SystemTime::now()) {
             Ok(0) => {}
             Ok(files) => {
-                tracing::info!(folder = %folder.display(), files, "files aside that a killed process had left were removed");
+                tracing::info!(
+                    folder = %folder.display(), files,
+                    "files aside that a killed process had left were removed"
+                );
             }
             Err(error) => {
-                tracing::warn!(folder = %folder.display(), %error, "cannot remove what killed processes left aside");
+                tracing::warn!(
+                    folder = %folder.display(), %error,
+                    "cannot remove what killed processes left aside"
+                );
             }
         };
         // Nothing depends on it.
-        let _ = tokio::task::spawn_blocking(work).await;
+        let _ = blocking::run(work).await;
     }
 
     /// Creates `path` with `bytes`, whole and durable, or leaves what is there.
