@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use tagstream::labels::{Form, ImportOptions, LabelTable, export, import};
-use tagstream::stage::fetch::{UriPolicy, check, redact};
+use tagstream::stage::fetch::{UriPolicy, check};
 use tagstream_core::config::FetchConfig;
 use tagstream_core::events::{ImageReference, LabelEvent};
+use tagstream_core::redact::{redact, trimmed};
 use tagstream_image::decode::{DecodeLimits, decode_into, probe};
 use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 use tagstream_model::bundle::{Bundle, check_graph_files};
@@ -64,7 +65,7 @@ pub(super) fn uri(bytes: &[u8]) {
     if check(&POLICY, uri).is_err() {
         return;
     }
-    if uri.to_ascii_lowercase().starts_with("data:") {
+    if trimmed(uri).to_ascii_lowercase().starts_with("data:") {
         return;
     }
     // What was allowed is allowed for a reason that can be seen in the parsed URI.

@@ -30,19 +30,17 @@
 //! | [`trm`] | the method: prompts, regions, matching, prototypes, losses | tensors, never Kafka or files |
 //! | [`retrain`] | label store, features, trainer, judge, job, report | everything above |
 //! | [`eval`] | metrics, the partial-label protocol, baselines | tensors and tables |
+//! | [`redact`] | what of an address may be printed | nothing |
 //! | [`ops`] | health, metrics, telemetry, doctor | a view of the rest |
 //! | [`demo`] | synthetic scenes and the embedded broker | everything |
 
 pub mod demo;
-mod environment;
 pub mod labels;
 pub mod ops;
 pub mod retrain;
 pub mod stage;
 
-pub use environment::load_stage;
-
-pub use tagstream_core::{config, error, events, failpoint, process, storage};
+pub use tagstream_core::{config, error, events, failpoint, process, redact, storage};
 pub use tagstream_image as image;
 pub use tagstream_kernels as kernels;
 pub use tagstream_model as model;

@@ -1,9 +1,31 @@
-//! `tagstream config`: validate or print the configuration.
+//! `tagstream config`: validate or print a configuration. The other commands read theirs here, too,
+//! because only the command line knows all configurations that share an environment.
 
-use clap::{Args, Subcommand};
-use std::path::PathBuf;
-use tagstream_core::config::reference;
+pub(super) mod checks;
+
+use anyhow::Context;
+use checks::Check;
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::{Path, PathBuf};
+use tagstream::retrain::config::RetrainConfig;
+use tagstream_core::config;
+use tagstream_core::config::{
+    ConfigError, Configuration, Flaw, Loaded, Shape, StageConfig, reference, schema, section_names,
+};
 use tagstream_core::error::{Exit, usage};
+
+/// The configurations that share an environment.
+const ALL: [Shape; 2] = [StageConfig::SHAPE, RetrainConfig::SHAPE];
+
+/// Reads a configuration and checks its values.
+pub(super) fn load<T: Configuration>(path: Option<&Path>) -> anyhow::Result<Loaded<T>> {
+    Ok(config::load(path, &ALL).map_err(refused)?)
+}
+
+/// The error of a command that a configuration keeps from starting.
+pub(super) fn refused(error: ConfigError) -> tagstream_core::error::WithExit {
+    usage(error.to_string())
+}
 
 /// Arguments of `tagstream config`.
 #[derive(Debug, Args)]
@@ -15,38 +37,147 @@ pub(super) struct ConfigArgs {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Check a file (and TAGSTREAM_* variables) and say what is wrong; exit code 2 if something is.
+    /// Check a file and TAGSTREAM_* variables, and say where what is wrong stands; exit code 2 if
+    /// anything is. Every check is made that needs no network: keys, types, values, addresses,
+    /// names of object stores' options, whether the model and the job's folders are there.
     Validate {
-        /// The file; without it defaults and variables alone.
-        #[arg(long, env = "TAGSTREAM_CONFIG")]
-        config: Option<PathBuf>,
+        #[command(flatten)]
+        what: What,
     },
-    /// Print what results from the file and the variables, as TOML; secrets are not shown.
+    /// Print what results from the file and the variables, as TOML; secrets are not shown, and
+    /// values are not checked beyond their types.
     Print {
-        /// The file; without it defaults and variables alone.
-        #[arg(long, env = "TAGSTREAM_CONFIG")]
-        config: Option<PathBuf>,
+        #[command(flatten)]
+        what: What,
         /// Print every key, commented, with its default and its description.
         #[arg(long, conflicts_with = "config")]
         reference: bool,
+        /// Print the JSON Schema, for editors.
+        #[arg(long, conflicts_with_all = ["config", "reference"])]
+        schema: bool,
     },
+}
+
+/// Which configuration is meant.
+#[derive(Debug, Args)]
+pub(super) struct What {
+    /// The file; without it what TAGSTREAM_CONFIG names (with --kind retrain:
+    /// TAGSTREAM_RETRAIN_CONFIG), else defaults and variables alone.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Whose configuration it is. Without it a file is recognised by the sections that only one of
+    /// the two has, and if it has none of those by `retrain` in its name; all else is the stage's.
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+}
+
+/// Whose configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// `tagstream run`'s.
+    Stage,
+    /// `tagstream retrain`'s.
+    Retrain,
+}
+
+impl What {
+    fn resolved(self) -> (Kind, Option<PathBuf>) {
+        let of_variable = |name| {
+            let set = std::env::var_os(name).filter(|path| !path.is_empty());
+            set.map(PathBuf::from)
+        };
+        match (self.kind, self.config) {
+            (Some(kind), Some(path)) => (kind, Some(path)),
+            (Some(Kind::Retrain), None) => (Kind::Retrain, of_variable("TAGSTREAM_RETRAIN_CONFIG")),
+            (Some(Kind::Stage), None) => (Kind::Stage, of_variable("TAGSTREAM_CONFIG")),
+            (None, path) => match path.or_else(|| of_variable("TAGSTREAM_CONFIG")) {
+                Some(path) => (recognised(&path), Some(path)),
+                None => (Kind::Stage, None),
+            },
+        }
+    }
+}
+
+/// Whose configuration a file is. One that cannot be read is said to be so by whoever loads it.
+fn recognised(path: &Path) -> Kind {
+    let sections = section_names(&std::fs::read_to_string(path).unwrap_or_default());
+    let has = |shape: &Shape, name: &str| shape.keys.iter().any(|key| key.name == name);
+    let (stage, job) = (StageConfig::SHAPE, RetrainConfig::SHAPE);
+    let only = |one: &Shape, other: &Shape| {
+        let names = sections.iter();
+        names
+            .filter(|name| has(one, name) && !has(other, name))
+            .count()
+    };
+    let named = path
+        .file_name()
+        .is_some_and(|name| name.to_string_lossy().contains("retrain"));
+    match only(&job, &stage).cmp(&only(&stage, &job)) {
+        std::cmp::Ordering::Greater => Kind::Retrain,
+        std::cmp::Ordering::Equal if named => Kind::Retrain,
+        _ => Kind::Stage,
+    }
 }
 
 /// Runs the command.
 pub(super) fn run(args: ConfigArgs) -> anyhow::Result<Exit> {
-    let load = |path: &Option<PathBuf>| {
-        tagstream::load_stage(path.as_deref()).map_err(|e| usage(e.to_string()))
-    };
     match args.command {
-        ConfigCommand::Validate { config } => {
-            load(&config)?;
-            let name = config.map_or("the defaults".into(), |p| p.display().to_string());
-            eprintln!("{name}: valid");
-        }
+        ConfigCommand::Validate { what } => match what.resolved() {
+            (Kind::Stage, path) => {
+                let config = validate(path.as_deref(), checks::STAGE)?;
+                for (key, value) in [
+                    ("output.url", &config.output.url),
+                    ("model.path", &config.model.path),
+                ] {
+                    if value.is_empty() {
+                        eprintln!("note: `{key}` is empty; `tagstream run` needs it");
+                    }
+                }
+            }
+            (Kind::Retrain, path) => drop(validate(path.as_deref(), checks::RETRAINING)?),
+        },
         ConfigCommand::Print {
-            reference: true, ..
-        } => print!("{}", reference()),
-        ConfigCommand::Print { config, .. } => print!("{}", toml::to_string(&load(&config)?)?),
+            what,
+            reference,
+            schema,
+        } => match what.resolved() {
+            (Kind::Stage, path) => print::<StageConfig>(path.as_deref(), reference, schema)?,
+            (Kind::Retrain, path) => print::<RetrainConfig>(path.as_deref(), reference, schema)?,
+        },
     }
     Ok(Exit::Success)
+}
+
+fn validate<T: Configuration>(path: Option<&Path>, checks: &[Check<T>]) -> anyhow::Result<T> {
+    let loaded = config::read::<T>(path, &ALL).map_err(refused)?;
+    let mut flaws = loaded.config.flaws();
+    if flaws.is_empty() {
+        // These take values that are right as they stand.
+        let more: Vec<Flaw> = checks
+            .iter()
+            .flat_map(|check| check(&loaded.config))
+            .collect();
+        flaws.extend(more);
+    }
+    loaded.refuse(flaws).map_err(refused)?;
+    let name = path.map_or("the defaults".into(), |path| path.display().to_string());
+    eprintln!("{name}: valid as {}", T::SHAPE.file);
+    Ok(loaded.config)
+}
+
+fn print<T: Configuration>(
+    path: Option<&Path>,
+    as_reference: bool,
+    as_schema: bool,
+) -> anyhow::Result<()> {
+    let text = if as_reference {
+        reference::<T>()
+    } else if as_schema {
+        schema::<T>()
+    } else {
+        let loaded = config::read::<T>(path, &ALL).map_err(refused)?;
+        toml::to_string(&loaded.config).context("writing the configuration as TOML")?
+    };
+    print!("{text}");
+    Ok(())
 }

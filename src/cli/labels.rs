@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use tagstream::labels::store::{join_uris, read_labels};
 use tagstream::labels::suggest::{GlobalView, SuggestOptions, suggest};
 use tagstream::labels::{Form, ImportOptions, LabelTable, export, import, publish};
-use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::config::{ObjectStoreConfig, StageConfig};
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::LabelEvent;
+use tagstream_core::redact::redact_place;
 use tagstream_core::storage::atomic::AtomicFile;
 use tagstream_core::storage::store::TableStore;
 use tagstream_train::eval::layouts;
@@ -234,8 +235,8 @@ fn write_whole(
 fn options(config: &Option<PathBuf>) -> anyhow::Result<ObjectStoreConfig> {
     Ok(match config {
         Some(path) => {
-            tagstream::load_stage(Some(path))
-                .map_err(|e| usage(e.to_string()))?
+            super::config::load::<StageConfig>(Some(path))?
+                .config
                 .object_store
         }
         None => ObjectStoreConfig::default(),
@@ -267,7 +268,11 @@ async fn read(from: &Source) -> anyhow::Result<LabelTable> {
     let store = open(url, &options(&from.config)?)?;
     let mut table = read_labels(&store, &from.table).await?;
     if table.images().next().is_none() {
-        eprintln!("no labels in the table `{}` at {url}", from.table);
+        eprintln!(
+            "no labels in the table `{}` at {}",
+            from.table,
+            redact_place(url)
+        );
     }
     join_uris(&mut table, &store, &from.predictions).await?;
     Ok(table)
@@ -367,7 +372,8 @@ async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
         Some(spec) => {
             let opening = tagstream_model::open(spec, &stores).await;
             let bundle = opening.and_then(|model| model.into_bundle());
-            let bundle = bundle.with_context(|| format!("opening the model `{spec}`"))?;
+            let bundle =
+                bundle.with_context(|| format!("opening the model `{}`", redact_place(spec)))?;
             Some(GlobalView::of(&bundle)?)
         }
         None => None,
@@ -399,11 +405,14 @@ async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
         publish(brokers, topic, &questions).await?;
     }
     if suggestions.is_empty() {
-        let of = args.model.as_deref().map(|m| format!(" by the model {m}"));
+        let of = args
+            .model
+            .as_deref()
+            .map(|m| format!(" by the model {}", redact_place(m)));
         let (table, of) = (&args.predictions, of.unwrap_or_default());
         eprintln!(
             "no predictions{of} in the table `{table}` at {}",
-            args.store
+            redact_place(&args.store)
         );
     }
     eprintln!("{} images suggested", suggestions.len());

@@ -24,6 +24,7 @@ use clap::{Parser, Subcommand};
 use tagstream_core::build;
 use tagstream_core::config::ObjectStoreConfig;
 use tagstream_core::error::{Exit, WithExit};
+use tagstream_core::redact::redact_place;
 use tagstream_model::OpenedModel;
 
 /// Tags image streams: Kafka in, text-region matching on a frozen CLIP, exactly-once Parquet out.
@@ -82,7 +83,7 @@ fn open_model(spec: &str, stores: &ObjectStoreConfig) -> anyhow::Result<OpenedMo
         .context("starting the asynchronous runtime")?;
     runtime
         .block_on(tagstream_model::open(spec, stores))
-        .with_context(|| format!("opening the model `{spec}`"))
+        .with_context(|| format!("opening the model `{}`", redact_place(spec)))
 }
 
 /// `tagstream labels stats | head`: whoever reads has read enough, and `println!` panics. That is

@@ -2,13 +2,15 @@
 
 use anyhow::Context;
 use clap::Args;
-use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tagstream::stage::source::{ClientSettings, Covering};
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::ImageReference;
+use tagstream_core::redact::redact_place;
 
 /// Image files, by extension.
 const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
@@ -36,19 +38,23 @@ pub(super) fn run(args: ProduceArgs) -> anyhow::Result<Exit> {
     if references.is_empty() {
         return Err(usage(format!("{} names no image", args.input.display())).into());
     }
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", &args.brokers)
+    let mut settings = ClientSettings::new(&args.brokers);
+    settings
         .set("enable.idempotence", "true")
         .set("message.timeout.ms", "60000");
-    for property in &args.properties {
+    for (property, number) in args.properties.iter().zip(1..) {
+        // What has no `=` may be a value all the same.
         let (key, value) = property
             .split_once('=')
-            .ok_or_else(|| usage(format!("{property:?} is not KEY=VALUE")))?;
-        config.set(key, value);
+            .ok_or_else(|| usage(format!("--property number {number} is not KEY=VALUE")))?;
+        settings.set_users(key, value, format!("--property {key}"));
     }
-    let producer: ThreadedProducer<Deliveries> =
-        config.create_with_context(Deliveries::default())?;
+    let context = Deliveries {
+        covering: settings.covering(),
+        failures: Default::default(),
+    };
+    let made = settings.create_with(context);
+    let producer: ThreadedProducer<Deliveries> = made.map_err(|e| usage(e.to_string()))?;
     for reference in &references {
         let value = serde_json::to_vec(reference)?;
         let mut record = BaseRecord::to(&args.topic)
@@ -84,12 +90,20 @@ pub(super) fn run(args: ProduceArgs) -> anyhow::Result<Exit> {
 }
 
 /// Keeps the first failure.
-#[derive(Default)]
 struct Deliveries {
+    covering: Covering,
     failures: std::sync::Mutex<Option<KafkaError>>,
 }
 
-impl rdkafka::ClientContext for Deliveries {}
+impl rdkafka::ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.covering.log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        rdkafka::ClientContext::error(&self.covering, error, reason);
+    }
+}
 
 impl rdkafka::producer::ProducerContext for Deliveries {
     type DeliveryOpaque = ();
@@ -131,7 +145,7 @@ fn references(input: &Path) -> anyhow::Result<Vec<ImageReference>> {
                 let path = folder.join(line);
                 let path = path
                     .canonicalize()
-                    .with_context(|| path.display().to_string())?;
+                    .with_context(|| redact_place(&path.to_string_lossy()))?;
                 reference(path.parent().unwrap_or(Path::new("/")), &path)?
             });
         }
@@ -162,8 +176,10 @@ fn image_id_of_uri(uri: &str) -> String {
     let path = uri.split(['?', '#']).next().unwrap_or(uri);
     let last = path.rsplit('/').next().unwrap_or(path);
     let stem = last.rsplit_once('.').map_or(last, |(stem, _)| stem);
-    if stem.is_empty() {
-        path.to_owned()
+    // What stands where a name should may be a password or a signature, and a name is shown
+    // everywhere.
+    if stem.is_empty() || stem.contains(['@', ':', ';', '&', '%']) {
+        format!("uri-{:x}", fingerprint(uri))
     } else {
         stem.to_owned()
     }

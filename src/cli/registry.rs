@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::path::PathBuf;
-use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::config::{ObjectStoreConfig, StageConfig};
 use tagstream_core::error::{Exit, WithExit, usage};
 use tagstream_model::add_category;
 use tagstream_model::add_category::AddCategoryError;
@@ -108,8 +108,8 @@ pub(super) fn run(args: RegistryArgs) -> anyhow::Result<Exit> {
     })?;
     let options = match &args.config {
         Some(path) => {
-            tagstream::load_stage(Some(path))
-                .map_err(|e| usage(e.to_string()))?
+            super::config::load::<StageConfig>(Some(path))?
+                .config
                 .object_store
         }
         None => ObjectStoreConfig::default(),

@@ -2,6 +2,7 @@
 
 mod serve;
 
+use super::config::{checks, refused};
 use anyhow::Context;
 use clap::Args;
 use std::path::PathBuf;
@@ -11,8 +12,9 @@ use tagstream::ops;
 use tagstream::stage::infer::Engine;
 use tagstream::stage::pipeline;
 use tagstream::stage::pipeline::{
-    Control, EngineModel, LABELS_BUDGET_MIB, PipelineError, RunOptions, Skip, Vitals,
+    Control, EngineModel, LABELS_BUDGET_MIB, PipelineError, RunOptions, Skip, StageStatus,
 };
+use tagstream::stage::source::{SourceError, check_properties};
 use tagstream::stage::watch::Watch;
 use tagstream_core::config::StageConfig;
 use tagstream_core::error::{Exit, WithExit, usage};
@@ -52,8 +54,8 @@ pub(super) struct RunArgs {
 /// Runs the command.
 pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
     tagstream::process::arenas::bound();
-    let mut config =
-        tagstream::load_stage(args.config.as_deref()).map_err(|e| usage(e.to_string()))?;
+    let loaded = super::config::load::<StageConfig>(args.config.as_deref())?;
+    let mut config = loaded.config.clone();
     if let Some(model) = &args.model {
         config.model.path = model.clone();
     }
@@ -65,6 +67,13 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
     if images && config.model.path.is_empty() {
         return Err(usage("no model: name one with --model or `model.path`").into());
     }
+    if images {
+        let flaws = checks::model_path(&config);
+        match (&args.model, flaws.first()) {
+            (Some(_), Some(flaw)) => return Err(usage(format!("--model {}", flaw.reason)).into()),
+            _ => loaded.refuse(flaws).map_err(refused)?,
+        }
+    }
     let skips = args.new_epoch.iter().map(|text| Skip::new_epoch(text));
     let gaps = args.accept_gap.iter().map(|text| Skip::accept_gap(text));
     let skips = skips
@@ -75,6 +84,8 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
         until_drained: args.until_drained,
         skips,
     };
+    // The model takes seconds to load: what would be refused after it is refused before.
+    check_properties(&config.kafka.properties).map_err(|e| usage(e.to_string()))?;
     ops::telemetry::init(&config.log).map_err(|e| usage(e.to_string()))?;
     // Before anything counts.
     ops::metrics::install();
@@ -135,8 +146,8 @@ async fn stage(
             return Ok(());
         }
         let options = of_topic(&config.labels.topic);
-        let vitals = Arc::new(Vitals::default());
-        pipeline::run_labels(config, &options, vitals, control.clone())
+        let status = Arc::new(StageStatus::default());
+        pipeline::run_labels(config, &options, status, control.clone())
             .await
             .map_err(ended)
     };
@@ -169,10 +180,10 @@ async fn image_line(
         .await
         .context("starting the model")??;
     let following = follow_registry(config, engine.clone()).await?;
-    let vitals = Arc::new(Vitals::default());
-    let _server = serve::start(config, &engine, &vitals, control.clone()).await?;
+    let status = Arc::new(StageStatus::default());
+    let _server = serve::start(config, &engine, &status, control.clone()).await?;
     let model = Arc::new(EngineModel::new(engine, regions));
-    let line = pipeline::run(config, model, options, vitals, control);
+    let line = pipeline::run(config, model, options, status, control);
     let outcome = tokio::select! {
         outcome = line => outcome,
         // Follows for ever.
@@ -212,6 +223,7 @@ fn ended(error: PipelineError) -> anyhow::Error {
     let exit = match &error {
         _ if error.is_temporary() => Exit::Temporary,
         PipelineError::Config(_) | PipelineError::NoPartition(_) => Exit::Usage,
+        PipelineError::Producer(_) | PipelineError::Source(SourceError::Config(_)) => Exit::Usage,
         PipelineError::Store(error) if error.is_usage() => Exit::Usage,
         _ => Exit::Failure,
     };

@@ -11,6 +11,7 @@ use tagstream::stage::fetch::{FetchError, Fetcher};
 use tagstream_core::config::{FetchConfig, ObjectStoreConfig};
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::{BoundingBox, Tag};
+use tagstream_core::redact::redact_place;
 use tagstream_image::decode::{DecodeLimits, decode_rgb, fit_rgb};
 use tagstream_model::runtime::{Device, Runtime};
 use tagstream_model::saliency::visible_part;
@@ -98,13 +99,13 @@ pub(super) fn run(args: TagArgs) -> anyhow::Result<Exit> {
     let mut failed = 0;
     for (index, (input, outcome)) in inputs.iter().zip(&outcomes).enumerate() {
         match outcome {
-            None => anyhow::bail!("{input} was passed over"),
+            None => anyhow::bail!("{} was passed over", redact_place(input)),
             Some(Outcome::Failed(error)) => {
                 failed += 1;
                 if args.json {
                     print_line(&mut out, input, model.id(), None, Some(error.clone()))?;
                 }
-                eprintln!("{input}: {error}");
+                eprintln!("{}: {error}", redact_place(input));
             }
             Some(Outcome::Tagged(tagged)) => {
                 let (inference, saliency) = tagged.as_ref();
@@ -130,7 +131,7 @@ pub(super) fn run(args: TagArgs) -> anyhow::Result<Exit> {
                         saliency,
                     });
                     page.push(PageImage {
-                        title: input.clone(),
+                        title: redact_place(input),
                         picture,
                         columns: model.manifest.dims.grid_width,
                         covered,
@@ -140,7 +141,7 @@ pub(super) fn run(args: TagArgs) -> anyhow::Result<Exit> {
                 if args.json {
                     print_line(&mut out, input, model.id(), Some(tags), None)?;
                 } else {
-                    print_human(&mut out, input, &tags)?;
+                    print_human(&mut out, &redact_place(input), &tags)?;
                 }
             }
         }

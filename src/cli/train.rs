@@ -17,7 +17,7 @@ use tagstream_model::bundle::{
     Bundle, BundleWriter, Calibration, Category, Draft, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE,
     Lineage, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE,
 };
-use tagstream_model::text::TextEncoder;
+use tagstream_model::text::ClipTextEncoder;
 use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
 use tagstream_train::eval::labels::{LabelTable, read_categories};
 use tagstream_train::eval::protocol::{RandomState, keep_share, keep_single_positive};
@@ -110,7 +110,7 @@ pub(super) fn run(args: TrainArgs) -> anyhow::Result<Exit> {
     let mut data = args.data.load(&model, Some(&names))?;
     mask(&args, &mut data.labels)?;
     let feature_time = began.elapsed();
-    let text = TextEncoder::open(&files)?;
+    let text = ClipTextEncoder::open(&files)?;
     let prompts: Vec<String> = names.iter().map(|name| name.replace('_', " ")).collect();
     let fit = Fit {
         config: &config,
@@ -219,7 +219,7 @@ fn beside(out: &Path) -> PathBuf {
 /// What a training run needs beside its data.
 struct Fit<'a> {
     config: &'a MethodConfig,
-    text: &'a TextEncoder,
+    text: &'a ClipTextEncoder,
     prompts: &'a [String],
     seed: u64,
 }

@@ -6,13 +6,13 @@
 //! transactions are only acknowledged, and everything is gone with the process. Send references
 //! through it, never image bytes.
 
-use rdkafka::ClientConfig;
+use crate::stage::source::{ClientSettings, Covering, Refusal};
 use rdkafka::bindings::{
     rd_kafka_handle_mock_cluster, rd_kafka_mock_group_initial_rebalance_delay_ms,
 };
 use rdkafka::error::KafkaError;
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer};
+use rdkafka::producer::{BaseProducer, Producer};
 use std::time::Duration;
 
 /// A group's first rebalance waits this long for further members. Zero would cost a second
@@ -22,6 +22,9 @@ const REBALANCE_DELAY_MS: i32 = 200;
 /// Why the embedded broker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
+    /// librdkafka makes no client.
+    #[error("the embedded broker: {0}")]
+    Refused(#[from] Refusal),
     /// librdkafka refused.
     #[error("the embedded broker: {0}")]
     Kafka(#[from] KafkaError),
@@ -33,7 +36,7 @@ pub enum BrokerError {
 /// The embedded broker; ends when dropped.
 pub struct EmbeddedBroker {
     /// The cluster lives inside this client.
-    holder: BaseProducer,
+    holder: BaseProducer<Covering>,
     bootstrap: String,
 }
 
@@ -43,7 +46,7 @@ impl EmbeddedBroker {
     /// # Errors
     /// [`BrokerError`].
     pub fn start() -> Result<Self, BrokerError> {
-        let holder: BaseProducer = ClientConfig::new()
+        let holder: BaseProducer<Covering> = ClientSettings::without_brokers()
             .set("test.mock.num.brokers", "1")
             .create()?;
         // SAFETY: the handle is live; the cluster belongs to it and is only used while it is
@@ -63,7 +66,7 @@ impl EmbeddedBroker {
         Ok(EmbeddedBroker { holder, bootstrap })
     }
 
-    fn cluster(&self) -> Result<MockCluster<'_, DefaultProducerContext>, BrokerError> {
+    fn cluster(&self) -> Result<MockCluster<'_, Covering>, BrokerError> {
         self.holder
             .client()
             .mock_cluster()

@@ -2,10 +2,10 @@
 //! the Parquet files alone.
 
 use super::scenes::{Scene, categories};
-use arrow::array::{Array, AsArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float32Type};
-use arrow::error::ArrowError;
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
+use arrow_array::types::Float32Type;
+use arrow_schema::ArrowError;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -122,9 +122,12 @@ impl Scoreboard {
                     .column_by_name(name)
                     .ok_or_else(|| table(format!("no column `{name}`")))
             };
-            let ids = cast(column("image_id")?, &DataType::Utf8).map_err(arrow)?;
-            let versions = cast(column("model_version")?, &DataType::Utf8).map_err(arrow)?;
-            let (ids, versions) = (ids.as_string::<i32>(), versions.as_string::<i32>());
+            let text = |name: &str| {
+                column(name)?
+                    .as_string_opt::<i32>()
+                    .ok_or_else(|| table(format!("`{name}` holds no strings")))
+            };
+            let (ids, versions) = (text("image_id")?, text("model_version")?);
             let scores = column("scores")?
                 .as_fixed_size_list_opt()
                 .ok_or_else(|| table("`scores` is no fixed-size list".into()))?;

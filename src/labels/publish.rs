@@ -1,6 +1,6 @@
 //! Label events onto the topic.
 
-use rdkafka::ClientConfig;
+use crate::stage::source::{ClientSettings, Covering, Refusal};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
@@ -15,7 +15,10 @@ const IN_FLIGHT: usize = 1000;
 /// Why label events did not get onto the topic.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The producer could not be made or the broker refused.
+    /// librdkafka makes no producer of the configuration.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The broker refused.
     #[error("writing label events to topic {topic} at {brokers}: {source}")]
     Kafka {
         /// The brokers.
@@ -43,12 +46,10 @@ pub async fn publish<E: Serialize + AsRef<LabelEvent>>(
         topic: topic.into(),
         source,
     };
-    let producer: FutureProducer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
+    let producer: FutureProducer<Covering> = ClientSettings::new(brokers)
         .set("enable.idempotence", "true")
         .set("message.timeout.ms", "30000")
-        .create()
-        .map_err(failed)?;
+        .create()?;
     for chunk in events.chunks(IN_FLIGHT) {
         let mut waiting = Vec::with_capacity(chunk.len());
         for event in chunk {

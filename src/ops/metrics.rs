@@ -8,7 +8,7 @@ use tagstream_core::build;
 
 /// What a metric measures.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows.
     Counter,
     /// Goes up and down.
@@ -23,7 +23,7 @@ pub struct Metric {
     /// Its name: base units, `_total` for counters.
     pub name: &'static str,
     /// Its kind.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Labels; each has few values.
     pub labels: &'static str,
     /// What it means.
@@ -43,7 +43,7 @@ macro_rules! table {
 
 /// Every metric, by the step it belongs to.
 pub const METRICS: &[Metric] = {
-    use Kind::{Counter, Gauge, Histogram};
+    use MetricKind::{Counter, Gauge, Histogram};
     table! {
         // process
         "tagstream_build_info" Gauge, ["version, revision"]
@@ -89,7 +89,7 @@ fn builder() -> PrometheusBuilder {
         .iter()
         .fold(PrometheusBuilder::new(), |builder, metric| {
             match metric.kind {
-                Kind::Histogram(bounds) => builder
+                MetricKind::Histogram(bounds) => builder
                     .set_buckets_for_metric(Matcher::Full(metric.name.into()), bounds)
                     .expect("the table's histograms have bounds"),
                 _ => builder,
@@ -100,9 +100,9 @@ fn builder() -> PrometheusBuilder {
 fn describe() {
     for metric in METRICS {
         match metric.kind {
-            Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
-            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
-            Kind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.help),
+            MetricKind::Counter => metrics::describe_counter!(metric.name, metric.help),
+            MetricKind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+            MetricKind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.help),
         }
     }
 }
@@ -140,9 +140,9 @@ pub fn reference() -> String {
     );
     for metric in METRICS {
         let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram(_) => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram(_) => "histogram",
         };
         let labels: Vec<String> = metric
             .labels
@@ -252,7 +252,7 @@ mod tests {
             assert!(metric.name.starts_with("tagstream_"), "{}", metric.name);
             assert_eq!(
                 metric.name.ends_with("_total"),
-                metric.kind == Kind::Counter,
+                metric.kind == MetricKind::Counter,
                 "{}",
                 metric.name
             );

@@ -47,6 +47,14 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
     Ok(())
 }
 
+/// Whether [`init`] would take the configuration.
+///
+/// # Errors
+/// [`TelemetryError`] names the filter.
+pub fn check(config: &LogConfig) -> Result<(), TelemetryError> {
+    filter(&config.filter).map(drop)
+}
+
 /// The configured filter. ONNX Runtime speaks at every step of a session's making: only its
 /// warnings are let through, unless the filter says otherwise.
 fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {

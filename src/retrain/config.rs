@@ -3,47 +3,48 @@
 //! Every key stands, commented with its default, in `configs/retrain.toml`; a test proves it.
 
 use super::judge::JudgeConfig;
-use serde::{Deserialize, Serialize};
 use tagstream_core::config::{
-    ConfigError, DecodeConfig, FetchConfig, LogConfig, ObjectStoreConfig, Provider,
+    ConfigError, Configuration, DecodeConfig, FetchConfig, Flaw, LogConfig, ObjectStoreConfig,
+    Provider, Shape, address_flaw, choice, settings,
 };
-use tagstream_train::settings;
 use tagstream_train::trm::config::{Method, MethodConfig};
 
-/// `tagstream retrain --config`: everything the job can be told.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RetrainConfig {
-    /// Where models are kept.
-    pub registry: RegistryConfig,
-    /// Where labels are read.
-    pub labels: LabelSourceConfig,
-    /// How images are fetched.
-    pub fetch: FetchConfig,
-    /// How images are decoded.
-    pub decode: DecodeConfig,
-    /// The encoder's features.
-    pub features: FeaturesConfig,
-    /// Training.
-    pub train: TrainConfig,
-    /// Calibration.
-    pub calibration: CalibrationConfig,
-    /// The judge.
-    pub judge: JudgeConfig,
-    /// One run at a time.
-    pub lease: LeaseConfig,
-    /// The report.
-    pub report: ReportConfig,
-    /// Credentials and options of object stores.
-    pub object_store: ObjectStoreConfig,
-    /// Logs.
-    pub log: LogConfig,
+settings! {
+    /// `tagstream retrain --config`: everything the job can be told.
+    RetrainConfig {
+        /// Where models are kept.
+        registry: RegistryConfig = RegistryConfig::default(),
+        /// Where labels are read.
+        labels: LabelSourceConfig = LabelSourceConfig::default(),
+        /// How images are fetched, and from where they may be: as in stage.toml.
+        fetch: FetchConfig = FetchConfig::default(),
+        /// How images are decoded: as in stage.toml.
+        decode: DecodeConfig = DecodeConfig::default(),
+        /// The encoder's features.
+        features: FeaturesConfig = FeaturesConfig::default(),
+        /// Training.
+        train: TrainConfig = TrainConfig::default(),
+        /// Calibration, on the held-out part: the judge's measure depends on the order of scores
+        /// only, which calibration does not change.
+        calibration: CalibrationConfig = CalibrationConfig::default(),
+        /// What the judge asks for.
+        judge: JudgeConfig = JudgeConfig::default(),
+        /// One run at a time for each registry.
+        lease: LeaseConfig = LeaseConfig::default(),
+        /// The report.
+        report: ReportConfig = ReportConfig::default(),
+        /// Credentials and options of object stores, by URL scheme: as in stage.toml; where a key
+        /// is missing the usual environment variables count.
+        object_store: ObjectStoreConfig = ObjectStoreConfig::default(),
+        /// Logs.
+        log: LogConfig = LogConfig::default(),
+    }
 }
 
 settings! {
     /// Where models are kept.
     RegistryConfig {
-        /// The registry: a folder or an object store (`s3://bucket/prefix`).
+        /// The registry: a folder or an object store (`s3://bucket/prefix`). Required.
         url: String = String::new(),
     }
 }
@@ -51,7 +52,7 @@ settings! {
 settings! {
     /// Where labels are read.
     LabelSourceConfig {
-        /// Where the stage keeps its tables (its `output.url`).
+        /// Where the stage keeps its tables (its `output.url`). Required.
         url: String = String::new(),
         /// The label table, below `url`.
         table: String = "labels".into(),
@@ -59,8 +60,8 @@ settings! {
         predictions_table: String = "predictions".into(),
         /// Fewer new or changed labels than this since the last run: nothing to do (exit code 99).
         min_new_labels: usize = 100,
-        /// A category that the model does not know is added once this many images are known to have
-        /// it; 0: never.
+        /// A category that the model does not know is added once this many images are known to
+        /// have it; 0: never.
         new_category_min_present: usize = 10,
     }
 }
@@ -99,21 +100,21 @@ settings! {
     }
 }
 
-/// What a category's threshold aims at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CalibrationTarget {
-    /// The best F1.
-    F1,
-    /// At least `precision`.
-    Precision,
+choice! {
+    /// What a category's threshold aims at.
+    CalibrationTarget {
+        /// The best F1.
+        F1 = "f1",
+        /// At least `precision`.
+        Precision = "precision",
+    }
 }
 
 settings! {
     /// Calibration, on the held-out part: the judge's measure depends on the order of scores only,
     /// which calibration does not change.
     CalibrationConfig {
-        /// `f1` or `precision`.
+        /// What a category's threshold aims at: `f1` or `precision`.
         target: CalibrationTarget = CalibrationTarget::F1,
         /// The precision aimed at, where that is the target.
         precision: f64 = 0.9,
@@ -141,54 +142,75 @@ settings! {
     }
 }
 
-impl RetrainConfig {
-    /// Checks what types cannot.
-    ///
-    /// # Errors
-    /// [`ConfigError::BadValue`] names the first key that cannot be right.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let bad = |key: &str, reason: &str| {
-            Err(ConfigError::BadValue {
-                key: key.into(),
-                reason: reason.into(),
-            })
-        };
-        if self.registry.url.is_empty() {
-            return bad(
+impl Configuration for RetrainConfig {
+    const SHAPE: Shape = Shape {
+        file: "retrain.toml",
+        of: "Configuration of tagstream's retraining job (tagstream retrain)",
+        head: "The retraining job's configuration (`tagstream retrain --config`): every key with \
+            its default. Variables that name keys of stage.toml alone are left to the stage, so \
+            that both can be given one environment; one that names no key of either is an error.",
+        keys: RetrainConfig::KEYS,
+    };
+
+    fn flaws(&self) -> Vec<Flaw> {
+        let mut flaws = Vec::new();
+        let places = [
+            (
                 "registry.url",
-                "is empty: name the registry (a folder or s3://...)",
-            );
-        }
-        if self.labels.url.is_empty() {
-            return bad(
+                &self.registry.url,
+                "name the registry (a folder or s3://...)",
+            ),
+            (
                 "labels.url",
-                "is empty: name where the stage keeps its tables",
-            );
-        }
-        let share = self.judge.held_out_share;
-        if !(share > 0.0 && share < 1.0) {
-            return bad("judge.held_out_share", "must lie between 0 and 1");
-        }
-        for (key, confidence) in [
-            ("judge.confidence", self.judge.confidence),
-            ("judge.category_confidence", self.judge.category_confidence),
-        ] {
-            if !(0.5..1.0).contains(&confidence) {
-                return bad(key, "must be at least 0.5 and less than 1");
+                &self.labels.url,
+                "name where the stage keeps its tables",
+            ),
+        ];
+        for (key, address, what) in places {
+            match address.as_str() {
+                "" => flaws.push(Flaw::new(key, format!("is empty: {what}"))),
+                address => flaws.extend(address_flaw(key, address)),
             }
         }
-        if self.judge.resamples < 100 {
-            return bad("judge.resamples", "must be at least 100");
+        let mut refuse = |wrong: bool, key: &str, reason: &str| {
+            if wrong {
+                flaws.push(Flaw::new(key, reason));
+            }
+        };
+        let judge = &self.judge;
+        let share = judge.held_out_share;
+        let within = share > 0.0 && share < 1.0;
+        refuse(!within, "judge.held_out_share", "must lie between 0 and 1");
+        for (key, confidence) in [
+            ("judge.confidence", judge.confidence),
+            ("judge.category_confidence", judge.category_confidence),
+        ] {
+            let within = (0.5..1.0).contains(&confidence);
+            refuse(!within, key, "must be at least 0.5 and less than 1");
         }
-        if self.train.max_minutes.is_nan() || self.train.max_minutes <= 0.0 {
-            return bad("train.max_minutes", "must be positive");
+        refuse(
+            judge.resamples < 100,
+            "judge.resamples",
+            "must be at least 100",
+        );
+        let minutes = self.train.max_minutes;
+        let positive = !minutes.is_nan() && minutes > 0.0;
+        refuse(!positive, "train.max_minutes", "must be positive");
+        let time_to_live = self.lease.time_to_live_s;
+        refuse(
+            time_to_live == 0,
+            "lease.time_to_live_s",
+            "must be at least 1",
+        );
+        if let Err(ConfigError::BadValue { key, reason }) = self.method() {
+            refuse(true, &key, &reason);
         }
-        if self.lease.time_to_live_s == 0 {
-            return bad("lease.time_to_live_s", "must be at least 1");
-        }
-        self.method().map(drop)
+        flaws.extend(self.fetch.flaws());
+        flaws
     }
+}
 
+impl RetrainConfig {
     /// The method's settings, changes included.
     ///
     /// # Errors
@@ -210,45 +232,18 @@ impl RetrainConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use figment::Figment;
-    use figment::providers::{Format, Serialized, Toml};
-    use std::collections::BTreeSet;
-
-    const FILE: &str = include_str!("../../configs/retrain.toml");
-
-    /// The file with every commented key put into force.
-    fn in_force() -> String {
-        let lines = FILE.lines().map(|line| match line.strip_prefix("# ") {
-            Some(rest)
-                if rest
-                    .split_once(" = ")
-                    .is_some_and(|(k, _)| !k.contains(' ')) =>
-            {
-                rest
-            }
-            _ => line,
-        });
-        lines.collect::<Vec<_>>().join("\n")
-    }
+    use tagstream_core::config::reference;
 
     #[test]
-    fn the_shipped_file_states_every_key_with_its_default() {
-        let figment = Figment::from(Serialized::defaults(RetrainConfig::default()))
-            .merge(Toml::string(&in_force()));
-        let read: RetrainConfig = figment.extract().unwrap();
-        assert_eq!(read, RetrainConfig::default());
-        let stated: toml::Table = in_force().parse().unwrap();
-        let all = serde_json::to_value(RetrainConfig::default()).unwrap();
-        // These sections are the stage's own and stand in configs/stage.toml.
-        let shared = ["fetch", "decode", "object_store", "log"];
-        for (section, keys) in all.as_object().unwrap() {
-            if shared.contains(&section.as_str()) {
-                continue;
-            }
-            let wanted: BTreeSet<&String> = keys.as_object().unwrap().keys().collect();
-            let found: BTreeSet<&String> = stated[section].as_table().unwrap().keys().collect();
-            assert_eq!(found, wanted, "[{section}]");
-        }
+    fn the_reference_states_every_key_with_its_default() {
+        let keys = reference::<RetrainConfig>();
+        let keys = keys.lines().map(|line| match line.strip_prefix('#') {
+            Some(key) if !key.is_empty() && !key.starts_with([' ', ':']) => key,
+            _ => line,
+        });
+        let stated: toml::Table = keys.collect::<Vec<_>>().join("\n").parse().unwrap();
+        let all = toml::Table::try_from(RetrainConfig::default()).unwrap();
+        assert_eq!(stated, all);
     }
 
     #[test]

@@ -6,8 +6,9 @@
 mod invariants;
 
 use anyhow::{Context, Result, bail, ensure};
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, Int64Type};
 use futures::TryStreamExt;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -171,9 +172,8 @@ impl Checker {
             };
             let partitions = column("partition")?.as_primitive::<Int32Type>();
             let offsets = column("offset")?.as_primitive::<Int64Type>();
-            let topics = arrow::compute::cast(column("topic")?, &arrow::datatypes::DataType::Utf8)?;
-            let ids = arrow::compute::cast(column("image_id")?, &arrow::datatypes::DataType::Utf8)?;
-            let (topics, ids) = (topics.as_string::<i32>(), ids.as_string::<i32>());
+            let topics = column("topic")?.as_string::<i32>();
+            let ids = column("image_id")?.as_string::<i32>();
             for i in 0..batch.num_rows() {
                 ensure!(
                     partitions.value(i) == partition && topics.value(i) == self.topic,

@@ -43,7 +43,8 @@ impl World {
         config.object_store.s3.clear();
         let mut text = toml::to_string(&config).unwrap();
         for (key, value) in &config.kafka.properties {
-            let hidden = format!("\"{key}\" = \"***\"");
+            let dotted = if key.contains('.') { "\"" } else { "" };
+            let hidden = format!("{dotted}{key}{dotted} = \"***\"");
             assert!(text.contains(&hidden), "{key} is not in\n{text}");
             text = text.replace(&hidden, &format!("\"{key}\" = {:?}", value.expose()));
         }

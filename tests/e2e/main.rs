@@ -6,6 +6,9 @@
 //! (as `scripts/s3.sh` prints them) names a bucket. What cannot be tested without a server says
 //! `NOT TESTED` on standard output.
 
+// The tests' own clients have no secrets.
+#![allow(clippy::disallowed_methods)]
+
 #[path = "../common/mod.rs"]
 mod common;
 
@@ -19,6 +22,7 @@ mod memory;
 mod pages;
 mod rebalance;
 mod refusals;
+mod secrets;
 mod servers;
 mod stores;
 mod swaps;

@@ -78,7 +78,10 @@ fn the_job_never_sees_the_second_half_nor_what_is_in_it() {
 
     // And its rules forbid it to read anything but the first half's pictures, the truth least of
     // all.
-    let config = RetrainConfig::load(Some(&out.join("retrain.toml"))).unwrap();
+    let config =
+        tagstream_core::config::load::<RetrainConfig>(Some(&out.join("retrain.toml")), &[])
+            .unwrap()
+            .config;
     let first = out.canonicalize().unwrap().join("pictures/first");
     let allowed: Vec<PathBuf> = config
         .fetch

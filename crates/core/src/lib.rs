@@ -8,4 +8,5 @@ pub mod error;
 pub mod events;
 pub mod failpoint;
 pub mod process;
+pub mod redact;
 pub mod storage;

@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tagstream_core::config::ObjectStoreConfig;
 use tagstream_core::digest;
+use tagstream_core::redact::redact_place;
 use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 
 /// A folder that holds a ready-made `encoder.onnx` and its text tower: `encoder.onnx`,
@@ -89,7 +90,7 @@ pub async fn open(spec: &str, stores: &ObjectStoreConfig) -> Result<OpenedModel,
         return Ok(OpenedModel::Encoder(EncoderFolder::open(path)?));
     }
     if !Location::is_registry(spec) {
-        return Err(OpenError::Unknown(spec.to_owned()));
+        return Err(OpenError::Unknown(redact_place(spec)));
     }
     let location = Location::parse(spec);
     let registry = Registry::open(&location.url, stores).await?;

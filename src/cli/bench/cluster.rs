@@ -2,15 +2,14 @@
 //! holds.
 
 use anyhow::{Context, bail};
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use std::thread;
 use std::time::Duration;
 use tagstream::demo::broker::EmbeddedBroker;
+use tagstream::stage::source::{ClientSettings, Covering};
 
 /// One answer of the broker may take this long.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -48,10 +47,8 @@ impl Cluster {
         }
     }
 
-    fn client(&self) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", self.bootstrap());
-        config
+    fn client(&self) -> ClientSettings {
+        ClientSettings::new(self.bootstrap())
     }
 
     /// Creates a topic that was not there.
@@ -59,7 +56,7 @@ impl Cluster {
         if let Cluster::Embedded(broker) = self {
             return Ok(broker.create_topic(topic, partitions)?);
         }
-        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
+        let admin: AdminClient<Covering> = self.client().create()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -96,7 +93,7 @@ impl Cluster {
 
 /// Writes references.
 pub(super) struct References {
-    producer: BaseProducer,
+    producer: BaseProducer<Covering>,
 }
 
 impl References {
@@ -132,7 +129,7 @@ impl References {
 
 /// Counts the messages of a topic by its partitions' ends.
 pub(super) struct Counter {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Covering>,
     topic: String,
     partitions: i32,
 }

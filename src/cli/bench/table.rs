@@ -1,9 +1,8 @@
 //! The rows that a run left behind, and what their times say.
 
 use anyhow::Context;
-use arrow::array::AsArray;
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Serialize;
 use std::fs;
@@ -69,21 +68,23 @@ impl Table {
         self.files += 1;
         self.bytes += metadata.len();
         self.last_commit_ms = self.last_commit_ms.max(milliseconds(metadata.modified()?));
-        let microseconds = DataType::Timestamp(TimeUnit::Microsecond, None);
         for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
             let batch = batch?;
-            let column = |name: &str, kind: &DataType| -> anyhow::Result<_> {
-                let column = batch
+            let column = |name: &str| {
+                batch
                     .column_by_name(name)
-                    .with_context(|| format!("no column `{name}`"))?;
-                Ok(cast(column, kind)?)
+                    .with_context(|| format!("no column `{name}`"))
             };
-            let ids = column("image_id", &DataType::Utf8)?;
-            let event = column("event_time", &microseconds)?;
-            let processed = column("processed_time", &microseconds)?;
-            let event = event.as_primitive::<TimestampMicrosecondType>();
-            let processed = processed.as_primitive::<TimestampMicrosecondType>();
-            for (i, id) in ids.as_string::<i32>().iter().enumerate() {
+            let times = |name: &str| {
+                column(name)?
+                    .as_primitive_opt::<TimestampMicrosecondType>()
+                    .with_context(|| format!("column `{name}` holds no times in microseconds"))
+            };
+            let ids = column("image_id")?
+                .as_string_opt::<i32>()
+                .context("column `image_id` holds no strings")?;
+            let (event, processed) = (times("event_time")?, times("processed_time")?);
+            for (i, id) in ids.iter().enumerate() {
                 let number = id.and_then(|id| id.strip_prefix("bench-")?.parse().ok());
                 self.rows.push(Row {
                     number: number.context("an image_id that was not sent")?,

@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
-use tagstream::stage::source::client_config;
+use tagstream::stage::source::{ClientSettings, Covering};
 use tagstream_core::config::{Provider, StageConfig};
+use tagstream_core::process::blocking;
 use tagstream_core::storage::store::TableStore;
 use tagstream_image::decode;
 use tagstream_model as model;
@@ -270,9 +271,8 @@ async fn broker(config: &StageConfig) -> Finding {
     }
     others.retain(|(_, name)| !name.is_empty());
     let ask = move || -> Result<String, String> {
-        let consumer: BaseConsumer = client_config(&kafka)
-            .create()
-            .map_err(|e| format!("`kafka.properties`: {e}"))?;
+        let settings = ClientSettings::of(&kafka);
+        let consumer: BaseConsumer<Covering> = settings.create().map_err(|e| e.to_string())?;
         let metadata = consumer
             .fetch_metadata(None, Duration::from_secs(5))
             .map_err(|e| {
@@ -301,7 +301,7 @@ async fn broker(config: &StageConfig) -> Finding {
             )),
         }
     };
-    let answer = tokio::task::spawn_blocking(ask).await;
+    let answer = blocking::run(ask).await;
     Finding::of("broker", answer.unwrap_or_else(|e| Err(e.to_string())))
 }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 mod checks;
 
 use checks::{Verdict, examine};
-use tagstream_core::error::{Exit, usage};
+use tagstream_core::config::StageConfig;
+use tagstream_core::error::Exit;
 
 /// Arguments of `tagstream doctor`.
 #[derive(Debug, Args)]
@@ -27,8 +28,7 @@ pub(super) struct DoctorArgs {
 
 /// Runs the command.
 pub(super) fn run(args: DoctorArgs) -> anyhow::Result<Exit> {
-    let mut config =
-        tagstream::load_stage(args.config.as_deref()).map_err(|e| usage(e.to_string()))?;
+    let mut config = crate::cli::config::load::<StageConfig>(args.config.as_deref())?.config;
     if let Some(model) = args.model {
         config.model.path = model;
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tagstream::ops;
 use tagstream::ops::http::{Conditions, Server, View};
 use tagstream::stage::infer::Engine;
-use tagstream::stage::pipeline::{Control, Vitals};
+use tagstream::stage::pipeline::{Control, StageStatus};
 use tagstream_core::build;
 use tagstream_core::config::StageConfig;
 use tokio::sync::watch;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 pub(super) async fn start(
     config: &StageConfig,
     engine: &Engine,
-    vitals: &Arc<Vitals>,
+    status: &Arc<StageStatus>,
     control: watch::Receiver<Control>,
 ) -> anyhow::Result<Option<Server>> {
     let Some(metrics) = ops::metrics::install() else {
@@ -26,7 +26,7 @@ pub(super) async fn start(
     if config.http.bind.is_empty() {
         return Ok(None);
     }
-    let view = view(config, engine, vitals, metrics, control);
+    let view = view(config, engine, status, metrics, control);
     Ok(Some(Server::start(&config.http.bind, view).await?))
 }
 
@@ -34,11 +34,11 @@ pub(super) async fn start(
 fn view(
     config: &StageConfig,
     engine: &Engine,
-    vitals: &Arc<Vitals>,
+    status: &Arc<StageStatus>,
     metrics: PrometheusHandle,
     control: watch::Receiver<Control>,
 ) -> View {
-    let (beats, stage) = (engine.heartbeats().clone(), Arc::clone(vitals));
+    let (beats, stage) = (engine.heartbeats().clone(), Arc::clone(status));
     let started = chrono::Utc::now().timestamp_millis();
     let loops = move || {
         let mut ages = beats.ages(Instant::now());
@@ -53,7 +53,7 @@ fn view(
         }
         ages
     };
-    let stage = Arc::clone(vitals);
+    let stage = Arc::clone(status);
     let conditions = move || {
         let assigned = stage.assigned.load(Ordering::Relaxed);
         let running = *control.borrow() == Control::Run;
@@ -67,7 +67,7 @@ fn view(
             ("not_shutting_down", running),
         ])
     };
-    let (stage, engine) = (Arc::clone(vitals), engine.clone());
+    let (stage, engine) = (Arc::clone(status), engine.clone());
     let config_hash = config.hash();
     let info = move || {
         let model = engine.model();

@@ -1,9 +1,10 @@
 //! Following the stage from outside: what it has written to the predictions and dead-letter topics.
 
 use super::{DemoError, RunningStage, Story, topic};
+use crate::stage::source::{ClientSettings, Covering};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, OwnedMessage};
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use rdkafka::{Message, Offset, TopicPartitionList};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -18,7 +19,7 @@ struct Seen {
 
 /// What has come out of the stage so far, each source position counted once.
 pub struct Progress {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Covering>,
     /// Source position to the version of the model that tagged it.
     predictions: HashMap<(i32, i64), String>,
     /// Source position to the kind of dead letter.
@@ -31,8 +32,7 @@ impl Story {
     /// # Errors
     /// [`DemoError::Kafka`].
     pub fn follow(&self) -> Result<Progress, DemoError> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", self.brokers())
+        let consumer: BaseConsumer<Covering> = ClientSettings::new(self.brokers())
             .set("group.id", "demo-follower")
             .set("enable.auto.commit", "false")
             .create()?;

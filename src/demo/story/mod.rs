@@ -16,6 +16,7 @@ pub use references::{Broken, write_broken_pictures};
 use super::broker::{BrokerError, EmbeddedBroker};
 use super::scoreboard::ScoreError;
 use crate::labels::store::TableError;
+use crate::stage::source::Refusal;
 use rdkafka::error::KafkaError;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -61,6 +62,9 @@ pub enum DemoError {
     /// The broker's answer to a producer or consumer.
     #[error("the embedded broker: {0}")]
     Kafka(#[from] KafkaError),
+    /// librdkafka makes no client.
+    #[error("the embedded broker: {0}")]
+    Refused(#[from] Refusal),
     /// A command failed.
     #[error("`{command}` ended with {status}; its output is above{}", if .log.is_empty() { String::new() } else { format!(", or in {}", .log) })]
     Command {

@@ -1,7 +1,7 @@
 //! What the demonstration sends: references to scenes, and some that are broken on purpose.
 
 use super::{DemoError, Story, io_error, topic};
-use rdkafka::ClientConfig;
+use crate::stage::source::{ClientSettings, Covering};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use std::path::Path;
@@ -135,11 +135,9 @@ impl Story {
     }
 
     fn send(&self, topic: &str, messages: &[(String, String)]) -> Result<(), DemoError> {
-        let producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext> =
-            ClientConfig::new()
-                .set("bootstrap.servers", self.brokers())
-                .set("message.timeout.ms", "30000")
-                .create()?;
+        let producer: ThreadedProducer<Covering> = ClientSettings::new(self.brokers())
+            .set("message.timeout.ms", "30000")
+            .create()?;
         for (key, value) in messages {
             let mut record = BaseRecord::to(topic).key(key).payload(value);
             // A full queue empties by itself: the producer's own thread sends.

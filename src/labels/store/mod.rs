@@ -5,9 +5,10 @@
 //! needed. Files are read one at a time.
 
 use crate::labels::{LabelTable, Stamp};
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
-use arrow::error::ArrowError;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, RecordBatch};
+use arrow_schema::ArrowError;
 use bytes::Bytes;
 use chrono::DateTime;
 use object_store::path::Path as ObjectPath;
@@ -107,7 +108,7 @@ fn parquet_batches(bytes: Bytes, columns: &[&str]) -> Result<(Batches, Footer), 
 }
 
 fn arrow_batches(bytes: Bytes, columns: &[&str]) -> Result<(Batches, Footer), String> {
-    use arrow::ipc::reader::FileReader;
+    use arrow_ipc::reader::FileReader;
     let read = |projection| {
         FileReader::try_new(Cursor::new(bytes.clone()), projection).map_err(|e| e.to_string())
     };
@@ -133,7 +134,7 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a dyn Array, Strin
 pub(super) fn strings<'a>(
     batch: &'a RecordBatch,
     name: &str,
-) -> Result<&'a arrow::array::StringArray, String> {
+) -> Result<&'a arrow_array::StringArray, String> {
     let column = column(batch, name)?.as_string_opt::<i32>();
     column.ok_or_else(|| format!("its column `{name}` holds no strings"))
 }

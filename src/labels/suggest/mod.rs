@@ -23,8 +23,9 @@
 
 use crate::labels::LabelTable;
 use crate::labels::store::{TableError, data_files, read_columns, strings};
-use arrow::array::{Array, AsArray, RecordBatch, StringArray};
-use arrow::datatypes::Float32Type;
+use arrow_array::cast::AsArray;
+use arrow_array::types::Float32Type;
+use arrow_array::{Array, RecordBatch, StringArray};
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use tagstream_core::events::{Asked, LabelEvent, LabelQuestion};

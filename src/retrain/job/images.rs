@@ -1,9 +1,9 @@
 //! The images behind addresses, fetched under the same rules as in the stage.
 
-use super::{Inputs, Job, JobError, News, Part};
+use super::{Inputs, Job, JobError, JobProgress, Part};
 use crate::retrain::config::RetrainConfig;
 use crate::stage::budget::Budget;
-use crate::stage::fetch::{FetchError, Fetcher};
+use crate::stage::fetch::{FetchError, Fetcher, is_local};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -64,7 +64,7 @@ impl ImageBytes for UriImages {
     /// fetching. Local files change more easily and are cheap to read: their content counts.
     fn identity(&self, id: &str) -> Result<Identity, ImageError> {
         let uri = self.uri(id)?;
-        if uri.starts_with("file:") || uri.starts_with("data:") {
+        if is_local(uri) {
             let bytes = self.read(id)?;
             return Ok(Identity {
                 key: Sha256::digest(&bytes).into(),
@@ -102,7 +102,7 @@ impl Job<'_> {
             let empty = FeatureStore::from_memory(0, positions, dims.embedding, vec![], vec![]);
             return Ok((part, empty));
         }
-        let news = |p: Progress| (self.news)(News::Features(p.done, p.total));
+        let on_progress = |p: Progress| (self.on_progress)(JobProgress::Features(p.done, p.total));
         let extraction = Extraction {
             cache: match config.cache.as_str() {
                 "" => tagstream_train::features::default_cache(),
@@ -112,7 +112,7 @@ impl Job<'_> {
             memory_limit: config.memory_mib << 20,
             skip_bad: true,
             limits: crate::stage::decoding::decode_limits(&self.config.decode),
-            progress: &news,
+            progress: &on_progress,
             ..Extraction::default()
         };
         let (store, skipped) = extraction

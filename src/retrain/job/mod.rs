@@ -16,7 +16,7 @@ mod candidate;
 mod error;
 mod images;
 pub(super) mod inputs;
-mod kept_lease;
+mod renewing_lease;
 mod trial;
 
 pub use error::JobError;
@@ -30,6 +30,7 @@ use candidate::Candidate;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Instant;
+use tagstream_core::redact::redact_place;
 use tagstream_core::storage::atomic;
 use tagstream_core::{build, digest};
 use tagstream_model::bundle::Bundle;
@@ -75,9 +76,9 @@ pub struct JobOptions {
     pub who: String,
 }
 
-/// News from a running job, for a progress bar.
+/// Progress of a running job, for a progress bar.
 #[derive(Debug, Clone, PartialEq)]
-pub enum News {
+pub enum JobProgress {
     /// A step has begun.
     Step(&'static str),
     /// Images of which features are there, of all.
@@ -91,7 +92,7 @@ pub struct Job<'a> {
     config: &'a RetrainConfig,
     options: &'a JobOptions,
     runtime: &'a Runtime,
-    news: &'a (dyn Fn(News) + Sync),
+    on_progress: &'a (dyn Fn(JobProgress) + Sync),
     cost: Cost,
 }
 
@@ -101,13 +102,13 @@ impl<'a> Job<'a> {
         config: &'a RetrainConfig,
         options: &'a JobOptions,
         runtime: &'a Runtime,
-        news: &'a (dyn Fn(News) + Sync),
+        on_progress: &'a (dyn Fn(JobProgress) + Sync),
     ) -> Self {
         Job {
             config,
             options,
             runtime,
-            news,
+            on_progress,
             cost: Cost::default(),
         }
     }
@@ -135,7 +136,7 @@ impl<'a> Job<'a> {
         name: &'static str,
         work: impl FnOnce(&Self) -> Result<T, JobError>,
     ) -> Result<T, JobError> {
-        (self.news)(News::Step(name));
+        (self.on_progress)(JobProgress::Step(name));
         let began = Instant::now();
         let result = work(self);
         let seconds = began.elapsed().as_secs_f64();
@@ -156,7 +157,7 @@ impl<'a> Job<'a> {
         })?;
         if inputs.table.images().next().is_none() {
             let (table, url) = (&self.config.labels.table, &self.config.labels.url);
-            let reason = format!("no labels in the table `{table}` at {url}");
+            let reason = format!("no labels in the table `{table}` at {}", redact_place(url));
             return Ok(Outcome::Nothing { reason });
         }
         let run = self.run_id(&inputs, &champion)?;

@@ -22,6 +22,7 @@ use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tagstream_core::config::settings;
 use tagstream_model::registry::Verdict;
 
 /// Whether `image_id` belongs to the held-out part of this share (0 to 1).
@@ -34,47 +35,32 @@ pub fn is_held_out(image_id: &str, share: f64) -> bool {
     (bits as f64) < share * (1u64 << 53) as f64
 }
 
-/// What the judge asks for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct JudgeConfig {
-    /// Share of the images that is held out, by hash of the id.
-    pub held_out_share: f64,
-    /// The lower bound of the mAP difference must be above minus this (1 = 100 points).
-    pub margin: f64,
-    /// The mAP difference must be at least this, or the change is not worth it.
-    pub min_gain: f64,
-    /// A category may lose this much AP; only a loss that is certainly larger rejects.
-    pub category_tolerance: f64,
-    /// Confidence of the one-sided bounds.
-    pub confidence: f64,
-    /// Confidence of a category's own bounds; higher, because there are many categories.
-    pub category_confidence: f64,
-    /// Bootstrap resamples.
-    pub resamples: usize,
-    /// A category with fewer known held-out presences is not measured: a single picture would move
-    /// it by dozens of points.
-    pub min_present: usize,
-    /// Fewer categories that can be measured: HOLD.
-    pub min_categories: usize,
-    /// Fewer held-out images with a known label: HOLD.
-    pub min_images: usize,
-}
-
-impl Default for JudgeConfig {
-    fn default() -> Self {
-        JudgeConfig {
-            held_out_share: 0.2,
-            margin: 0.01,
-            min_gain: 0.002,
-            category_tolerance: 0.10,
-            confidence: 0.95,
-            category_confidence: 0.99,
-            resamples: 1000,
-            min_present: 3,
-            min_categories: 1,
-            min_images: 30,
-        }
+settings! {
+    /// What the judge asks for.
+    JudgeConfig {
+        /// Share of the images that is held out, by hash of the image's id. Lowering it later is
+        /// safe; raising it is not: images that earlier models were trained on would then judge
+        /// them.
+        held_out_share: f64 = 0.2,
+        /// The lower bound of the mAP difference must be above minus this (1 = 100 points).
+        margin: f64 = 0.01,
+        /// The mAP difference must be at least this, or the change is not worth it.
+        min_gain: f64 = 0.002,
+        /// A category may lose this much AP; only a loss that is certainly larger rejects.
+        category_tolerance: f64 = 0.1,
+        /// Confidence of the one-sided bounds.
+        confidence: f64 = 0.95,
+        /// Confidence of a category's own bounds; higher, because there are many categories.
+        category_confidence: f64 = 0.99,
+        /// Bootstrap resamples.
+        resamples: usize = 1000,
+        /// A category with fewer known held-out presences is not measured: a single picture would
+        /// move it by dozens of points.
+        min_present: usize = 3,
+        /// Fewer categories that can be measured: HOLD.
+        min_categories: usize = 1,
+        /// Fewer held-out images with a known label: HOLD.
+        min_images: usize = 30,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 use tagstream_core::events::DeadLetterKind;
+use tagstream_core::redact::redact;
 
 /// Why an image could not be fetched. `uri` is always redacted (see [`redact`]).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,107 +117,5 @@ impl Failure {
             after: None,
             timed_out: false,
         }
-    }
-}
-
-/// Longest URI shown.
-const SHOWN_CHARS: usize = 200;
-
-/// A URI as it may be logged: without user name, password, query (signatures!), fragment or data,
-/// without control characters, and cut to a bearable length.
-pub fn redact(uri: &str) -> String {
-    let is_data = uri
-        .get(..5)
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
-    if is_data {
-        let media = uri[5..].split([',', ';']).next().unwrap_or_default();
-        let media = if media.len() <= 40 { media } else { "..." };
-        return printable(&format!("data:{media},({} bytes)", uri.len()));
-    }
-    let (address, query) = match uri.find(['?', '#']) {
-        Some(at) => (&uri[..at], "?***"),
-        None => (uri, ""),
-    };
-    // Everything up to the last `@` of the authority may be a password; `\` counts as `/` in web
-    // addresses.
-    let shown = match address.find(':') {
-        Some(colon) => {
-            let rest = address[colon + 1..].trim_start_matches(['/', '\\']);
-            let start = address.len() - rest.len();
-            let authority = rest.split(['/', '\\']).next().unwrap_or_default();
-            match authority.rfind('@') {
-                Some(at) => format!("{}***{}", &address[..start], &address[start + at..]),
-                None => address.to_string(),
-            }
-        }
-        None => address.to_string(),
-    };
-    printable(&(shown + query))
-}
-
-/// A message of a library, with the URLs in it redacted.
-pub(super) fn scrub(message: &str) -> String {
-    let words: Vec<String> = message
-        .split_whitespace()
-        .map(|word| {
-            if word.contains("://") || word.contains('?') {
-                redact(word)
-            } else {
-                word.to_string()
-            }
-        })
-        .collect();
-    printable(&words.join(" "))
-}
-
-fn printable(text: &str) -> String {
-    let mut out: String = text
-        .chars()
-        .take(SHOWN_CHARS)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
-    if text.chars().count() > SHOWN_CHARS {
-        out.push('…');
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_do_not_survive_redaction() {
-        for uri in [
-            "https://user:hunter2@example.org/a.jpg",
-            "https://example.org/a.jpg?X-Amz-Signature=hunter2",
-            "https://example.org/a.jpg#hunter2",
-            "s3://AKIA:hunter2@bucket/key",
-            "https:\\\\user:hunter2@example.org\\a",
-            "https:user:hunter2@example.org",
-            "https://a@hunter2@example.org/a",
-            "data:image/png;base64,hunter2",
-            "data:hunter2 is a media type that is far too long to be one",
-        ] {
-            let shown = redact(uri);
-            assert!(!shown.contains("hunter2"), "{uri} became {shown}");
-        }
-        assert_eq!(
-            redact("https://example.org:8443/a/b.jpg"),
-            "https://example.org:8443/a/b.jpg"
-        );
-        assert_eq!(
-            redact("https://u:p@example.org/a.jpg?q=1"),
-            "https://***@example.org/a.jpg?***"
-        );
-        let scrubbed = scrub("error sending (https://x.org/k?sig=hunter2): closed");
-        assert!(!scrubbed.contains("hunter2"), "{scrubbed}");
-    }
-
-    #[test]
-    fn a_uri_cannot_forge_log_lines() {
-        let shown = redact("https://example.org/\n{\"level\":\"error\"}\x1b[31m");
-        assert!(!shown.contains(['\n', '\x1b']), "{shown}");
-        assert!(redact(&"ä".repeat(1000)).chars().count() <= SHOWN_CHARS + 1);
     }
 }

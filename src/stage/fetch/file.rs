@@ -1,7 +1,8 @@
 //! Local files inside the allowed folders.
 
 use super::Fetched;
-use super::buffers::{Buffer, Buffers};
+use super::body::CachedFile;
+use super::buffers::Buffers;
 use super::collect::Collector;
 use super::error::Failure;
 use super::policy::UriPolicy;
@@ -13,23 +14,6 @@ use tagstream_core::process::blocking;
 
 /// Bytes between the places that are looked at to tell whether a file lies in memory.
 const STRIDE: u64 = 128 << 10;
-
-/// An open file that lies in the system's memory: reading it waits for no disk.
-#[derive(Debug)]
-pub(super) struct CachedFile {
-    file: File,
-    size: u64,
-    buffers: Arc<Buffers>,
-}
-
-impl CachedFile {
-    /// Copies it. A file that grows meanwhile is read up to the size that was checked.
-    pub(super) fn load(self) -> io::Result<Buffer> {
-        let mut buffer = self.buffers.take(self.size as usize);
-        buffer.fill(&self.file, self.size as usize)?;
-        Ok(buffer)
-    }
-}
 
 /// Opens `path` if the file behind it is a regular one inside an allowed folder. What has to come
 /// from a disk is read here, so that whoever wants the bytes does not wait; what lies in memory is
@@ -166,26 +150,6 @@ fn failure(error: io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// As it was when it was opened, but for what was cut off since; never more than was checked.
-    #[test]
-    fn a_file_left_where_it_is_loads_as_it_is_then() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a");
-        let bytes: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
-        std::fs::write(&path, &bytes).unwrap();
-        let cached = || CachedFile {
-            file: File::open(&path).unwrap(),
-            size: bytes.len() as u64,
-            buffers: Arc::default(),
-        };
-        let (before, after) = (cached(), cached());
-        let file = File::options().append(true).open(&path).unwrap();
-        io::Write::write_all(&mut &file, b"more").unwrap();
-        assert_eq!(before.load().unwrap().as_ref(), bytes);
-        file.set_len(1_000).unwrap();
-        assert_eq!(after.load().unwrap().as_ref(), &bytes[..1_000]);
-    }
 
     #[cfg(target_os = "linux")]
     #[test]

@@ -7,7 +7,7 @@
 use super::Fetched;
 use super::address::{CheckedResolver, ForbiddenAddress, Lookup};
 use super::collect::Collector;
-use super::error::{Failure, scrub};
+use super::error::Failure;
 use super::policy::UriPolicy;
 use reqwest::header::{ACCEPT, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode};
@@ -15,6 +15,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 use tagstream_core::config::{ConfigError, FetchConfig};
+use tagstream_core::redact::scrub;
 use url::Url;
 
 /// The HTTP client and its rules.

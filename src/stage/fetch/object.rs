@@ -2,7 +2,7 @@
 
 use super::Fetched;
 use super::collect::Collector;
-use super::error::{Failure, scrub};
+use super::error::Failure;
 use futures::StreamExt;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
@@ -14,6 +14,14 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tagstream_core::config::{ConfigError, FetchConfig, ObjectStoreConfig, Secret};
+use tagstream_core::redact::{cover_options, refuse_endpoint_users, scrub};
+
+/// Whether an option's name says that its value is a secret.
+fn is_secret(key: &str) -> bool {
+    ["key", "secret", "token", "password", "credential", "sas"]
+        .iter()
+        .any(|part| key.contains(part))
+}
 
 /// Clients kept; messages decide which buckets are asked for, so there must be a bound.
 const MAX_CLIENTS: usize = 64;
@@ -51,6 +59,13 @@ impl Buckets {
         known::<AmazonS3ConfigKey>("s3", &stores.s3)?;
         known::<GoogleConfigKey>("gs", &stores.gs)?;
         known::<AzureConfigKey>("az", &stores.az)?;
+        for (scheme, options) in [("s3", &stores.s3), ("gs", &stores.gs), ("az", &stores.az)] {
+            let options = options.iter().map(|(k, v)| (k.as_str(), v.expose()));
+            refuse_endpoint_users(options).map_err(|reason| ConfigError::BadValue {
+                key: format!("object_store.{scheme}"),
+                reason,
+            })?;
+        }
         let timeout = Duration::from_millis(config.timeout_ms);
         Ok(Buckets {
             options: stores.clone(),
@@ -79,13 +94,15 @@ impl Buckets {
         key: &str,
         mut collector: Collector<'_>,
     ) -> Result<Fetched, Failure> {
-        let path = Path::parse(key).map_err(|e| Failure::BadUri(format!("the key: {e}")))?;
+        // What is wrong with it would be told by showing it.
+        let improper = |_| Failure::BadUri("the key has an empty or an improper part".into());
+        let path = Path::parse(key).map_err(improper)?;
         let store = self.client(scheme, bucket)?;
-        let object = store.get(&path).await.map_err(failure)?;
+        let object = store.get(&path).await.map_err(|e| self.failure(e))?;
         collector.announce(object.meta.size)?;
         let mut parts = object.into_stream();
         while let Some(part) = parts.next().await {
-            collector.push(&part.map_err(failure)?)?;
+            collector.push(&part.map_err(|e| self.failure(e))?)?;
         }
         Ok(collector.finish())
     }
@@ -101,13 +118,46 @@ impl Buckets {
                 if clients.len() >= MAX_CLIENTS {
                     clients.remove(0);
                 }
-                let store = self.open(scheme, bucket).map_err(failure)?;
+                let store = self.open(scheme, bucket).map_err(|e| self.not_opened(e))?;
                 ((scheme, bucket.to_string()), store)
             }
         };
         let store = Arc::clone(&client.1);
         clients.push(client);
         Ok(store)
+    }
+
+    /// What a request's error means. Servers repeat keys in their answers.
+    fn failure(&self, error: object_store::Error) -> Failure {
+        use object_store::Error;
+        let stores = [&self.options.s3, &self.options.gs, &self.options.az];
+        let secrets = stores
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| is_secret(key));
+        let reason = secrets.fold(scrub(&error.to_string()), |reason, (_, value)| match value
+            .expose()
+        {
+            "" => reason,
+            value => reason.replace(value, "***"),
+        });
+        match error {
+            Error::NotFound { .. } => Failure::NotFound,
+            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+                Failure::AccessDenied(reason)
+            }
+            Error::InvalidPath { .. } => Failure::BadUri(reason),
+            // Repeated inside already.
+            _ => Failure::Permanent(reason),
+        }
+    }
+
+    /// Says why no client could be made, without the options' values.
+    fn not_opened(&self, error: object_store::Error) -> Failure {
+        let stores = [&self.options.s3, &self.options.gs, &self.options.az];
+        let values = stores.into_iter().flat_map(BTreeMap::values);
+        let reason = cover_options(error.to_string(), values.map(Secret::expose));
+        Failure::Permanent(reason)
     }
 
     fn open(&self, scheme: &str, bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
@@ -151,19 +201,5 @@ impl Buckets {
                 Arc::new(builder.with_bucket_name(bucket).with_retry(retry).build()?)
             }
         })
-    }
-}
-
-fn failure(error: object_store::Error) -> Failure {
-    use object_store::Error;
-    let reason = scrub(&error.to_string());
-    match error {
-        Error::NotFound { .. } => Failure::NotFound,
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
-            Failure::AccessDenied(reason)
-        }
-        Error::InvalidPath { .. } => Failure::BadUri(reason),
-        // Repeated inside already.
-        _ => Failure::Permanent(reason),
     }
 }

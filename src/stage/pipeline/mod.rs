@@ -13,14 +13,14 @@ mod labels;
 mod line;
 mod owned;
 mod run;
-mod vitals;
+mod status;
 
 pub use engine_model::EngineModel;
 pub use images::{ImageModel, ImageRows, ImageSettings, PixelSlot, TagError, Tagged};
 pub use labels::{LABELS_BUDGET_MIB, run_labels};
 pub use line::{Line, LineSettings};
-pub use run::{BadSkip, LineSpec, PipelineError, RunOptions, Shared, Skip, SkipTo, run};
-pub use vitals::Vitals;
+pub use run::{BadSkip, LineContext, LineSpec, PipelineError, RunOptions, Skip, SkipTo, run};
+pub use status::StageStatus;
 
 use super::row_maker::MakeError;
 use super::sink::files::SinkError;

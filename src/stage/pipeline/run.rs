@@ -1,7 +1,7 @@
 //! The lines of a process, from a configuration.
 
 use super::images::{ImageModel, ImageSettings};
-use super::{Control, ImageRows, Line, LineError, LineSettings, Vitals};
+use super::{Control, ImageRows, Line, LineError, LineSettings, StageStatus};
 use crate::stage::budget::Budget;
 use crate::stage::fetch::Fetcher;
 use crate::stage::ledger::CutRules;
@@ -11,7 +11,9 @@ use crate::stage::sink::files::{FileSink, RepairError, Sealed};
 use crate::stage::sink::producer::{KafkaTopics, Topics};
 use crate::stage::sink::walk::LogFacts;
 use crate::stage::source;
-use crate::stage::source::{Admission, Broker, Logs, Source, SourceError, SourceSettings};
+use crate::stage::source::{
+    Admission, Broker, ClientSettings, Logs, Refusal, Source, SourceError, SourceSettings,
+};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -51,8 +53,8 @@ pub enum PipelineError {
     #[error(transparent)]
     Line(#[from] LineError),
     /// librdkafka refused the producer's configuration.
-    #[error("kafka configuration of the producer: {0}")]
-    Producer(String),
+    #[error("configuration of the producer: {0}")]
+    Producer(Refusal),
 }
 
 impl PipelineError {
@@ -168,7 +170,7 @@ pub struct LineSpec {
 }
 
 /// What the lines of a process share.
-pub struct Shared<'a> {
+pub struct LineContext<'a> {
     /// The configuration.
     pub config: &'a StageConfig,
     /// The run's options.
@@ -180,12 +182,12 @@ pub struct Shared<'a> {
     /// This process, once.
     pub process: Arc<str>,
     /// What it shows of itself.
-    pub vitals: Arc<Vitals>,
+    pub status: Arc<StageStatus>,
     /// What it is told.
     pub control: watch::Receiver<Control>,
 }
 
-impl<'a> Shared<'a> {
+impl<'a> LineContext<'a> {
     /// Opens the store, proves its conditional put, starts the producer.
     ///
     /// # Errors
@@ -193,11 +195,11 @@ impl<'a> Shared<'a> {
     pub async fn open(
         config: &'a StageConfig,
         options: &'a RunOptions,
-        vitals: Arc<Vitals>,
+        status: Arc<StageStatus>,
         control: watch::Receiver<Control>,
     ) -> Result<Self, PipelineError> {
         let store = TableStore::open(&config.output.url, &config.object_store).await?;
-        let mut producer = source::client_config(&config.kafka);
+        let mut producer = ClientSettings::of(&config.kafka);
         producer
             .set("enable.idempotence", "true")
             .set(
@@ -205,16 +207,15 @@ impl<'a> Shared<'a> {
                 config.kafka.message_timeout_ms.to_string(),
             )
             .set("linger.ms", "5");
-        let topics =
-            KafkaTopics::start(&producer).map_err(|e| PipelineError::Producer(e.to_string()))?;
+        let topics = KafkaTopics::start(&producer).map_err(PipelineError::Producer)?;
         let process = format!("{:016x}-{}", rand::random::<u64>(), std::process::id());
-        Ok(Shared {
+        Ok(LineContext {
             config,
             options,
             store,
             topics: Arc::new(topics),
             process: process.into(),
-            vitals,
+            status,
             control,
         })
     }
@@ -287,7 +288,7 @@ impl<'a> Shared<'a> {
             logs: broker,
             budget,
             settings,
-            vitals: Arc::clone(&self.vitals),
+            status: Arc::clone(&self.status),
         };
         tokio::select! {
             outcome = line.run(source, self.control.clone()) => Ok(outcome?),
@@ -385,7 +386,7 @@ pub async fn run<T: ImageModel>(
     config: &StageConfig,
     tagger: Arc<T>,
     options: &RunOptions,
-    vitals: Arc<Vitals>,
+    status: Arc<StageStatus>,
     control: watch::Receiver<Control>,
 ) -> Result<(), PipelineError> {
     for skip in &options.skips {
@@ -393,7 +394,7 @@ pub async fn run<T: ImageModel>(
             return Err(PipelineError::NoPartition(skip.partition.clone()));
         }
     }
-    let shared = Shared::open(config, options, vitals, control).await?;
+    let shared = LineContext::open(config, options, status, control).await?;
     let (kafka, written) = (config.kafka.clone(), written_topics(config));
     blocking::run(move || source::require_topics(&kafka, &written))
         .await
@@ -419,17 +420,17 @@ pub async fn run<T: ImageModel>(
     let every = Duration::from_millis(config.http.sink_check_ms);
     tokio::select! {
         outcome = shared.run_line(&spec, maker, rows) => outcome,
-        never = watch_store(&shared.store, every, &shared.vitals) => match never {},
+        never = watch_store(&shared.store, every, &shared.status) => match never {},
     }
 }
 
 /// Tries the store every so often, for `/health/readyz`: a put of what is there already, which
 /// needs all that a file's put needs.
-async fn watch_store(store: &TableStore, every: Duration, vitals: &Vitals) -> Infallible {
+async fn watch_store(store: &TableStore, every: Duration, status: &StageStatus) -> Infallible {
     loop {
         let tried = tokio::time::timeout(STORE_ANSWER, store.prove_conditional_put()).await;
         let reachable = matches!(tried, Ok(Ok(())));
-        if vitals.sink_reachable.swap(reachable, Ordering::Relaxed) != reachable {
+        if status.sink_reachable.swap(reachable, Ordering::Relaxed) != reachable {
             match tried {
                 Ok(Ok(())) => tracing::info!(url = store.url(), "the store can be written to"),
                 Ok(Err(error)) => {

@@ -2,9 +2,9 @@
 //! into memory.
 
 use super::table::TableRow;
-use arrow::error::ArrowError;
-use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
-use arrow::ipc::{CompressionType, root_as_footer};
+use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
+use arrow_ipc::{CompressionType, root_as_footer};
+use arrow_schema::ArrowError;
 use std::collections::BTreeMap;
 
 /// Rows of one record batch.
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
     use crate::stage::sink::predictions::PredictionRow;
     use crate::stage::sink::predictions::tests::{layout, row};
-    use arrow::ipc::reader::FileReader;
+    use arrow_ipc::reader::FileReader;
 
     #[test]
     fn rows_and_entries_come_back() {

@@ -1,14 +1,17 @@
 //! One idempotent producer for both topics: messages leave in the order given, each with an
 //! acknowledgement that can be awaited.
 
+use crate::stage::source::{ClientSettings, Covering, Refusal};
 use bytes::Bytes;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientConfig, ClientContext, Message as _};
+use rdkafka::{ClientContext, Message as _, Statistics};
 use std::sync::Arc;
 use std::time::Duration;
+use tagstream_core::process::blocking;
 use tokio::sync::{mpsc, oneshot};
 
 /// Pause before a message is offered again to a full queue.
@@ -72,9 +75,21 @@ pub trait Topics: Send + Sync + 'static {
     fn send(&self, message: Outgoing) -> Ack;
 }
 
-struct Context;
+struct Context(Covering);
 
-impl ClientContext for Context {}
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.0.log(level, facility, line);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.0.stats(statistics);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        ClientContext::error(&self.0, error, reason);
+    }
+}
 
 impl ProducerContext for Context {
     type DeliveryOpaque = Box<Answer>;
@@ -98,12 +113,13 @@ pub struct KafkaTopics {
 }
 
 impl KafkaTopics {
-    /// Starts the producer; `config` names the brokers.
+    /// Starts the producer; `settings` name the brokers.
     ///
     /// # Errors
     /// What librdkafka says about the configuration.
-    pub fn start(config: &ClientConfig) -> Result<Self, KafkaError> {
-        let producer: ThreadedProducer<Context> = config.create_with_context(Context)?;
+    pub fn start(settings: &ClientSettings) -> Result<Self, Refusal> {
+        let context = Context(settings.covering());
+        let producer: ThreadedProducer<Context> = settings.create_with(context)?;
         let (queue, messages) = mpsc::unbounded_channel();
         tokio::spawn(forward(producer, messages));
         Ok(KafkaTopics { queue })
@@ -120,7 +136,7 @@ impl Topics for KafkaTopics {
 }
 
 /// Gives messages to librdkafka, in order; waits where its queue is full. Memory is bounded by the
-/// leases of the rows that wait for the acknowledgements.
+/// reservations of the rows that wait for the acknowledgements.
 async fn forward(
     producer: ThreadedProducer<Context>,
     mut messages: mpsc::UnboundedReceiver<(Outgoing, Answer)>,
@@ -158,7 +174,7 @@ async fn forward(
         }
     }
     // What was acknowledged counts; the rest is read and produced again by the next run.
-    let _ = tokio::task::spawn_blocking(move || producer.flush(Duration::from_secs(1))).await;
+    let _ = blocking::run(move || producer.flush(Duration::from_secs(1))).await;
 }
 
 impl ProduceError {

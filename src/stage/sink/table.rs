@@ -1,8 +1,8 @@
 //! What the file sink must know about a table: how its rows become columns.
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-use arrow::error::ArrowError;
+use arrow_array::RecordBatch;
+use arrow_schema::ArrowError;
+use arrow_schema::SchemaRef;
 use std::sync::Arc;
 use tagstream_core::events::Offset;
 

@@ -1,6 +1,8 @@
 //! Where a partition goes on: its origin, its chain of files, and every reason not to believe them.
 
-use super::chain::{Chain, ChainError, FileFacts, Seal, SealReason, Step, TopicIdentity, WriterId};
+use super::chain::{
+    Chain, ChainError, ChainOutcome, FileFacts, Seal, SealReason, TopicIdentity, WriterId,
+};
 use super::footer::{FooterError, read_facts};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -85,7 +87,7 @@ pub struct Origin {
 
 /// Why a partition cannot go on by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Broken {
+pub enum BrokenChain {
     /// The chain lies ahead of the log: the topic was deleted and created again, or lost its end.
     AheadOfLog {
         /// The log's end.
@@ -146,7 +148,7 @@ pub enum ResumeError {
     },
     /// Input and output do not fit together, and only a person can say how to go on.
     #[error("{}", broken_message(.partition, *.epoch, *.end, .broken))]
-    Broken {
+    BrokenChain {
         /// The partition.
         partition: PartitionId,
         /// The chain.
@@ -154,7 +156,7 @@ pub enum ResumeError {
         /// The chain's end.
         end: Offset,
         /// What does not fit.
-        broken: Broken,
+        broken: BrokenChain,
     },
 }
 
@@ -164,24 +166,29 @@ impl From<StoreError> for ResumeError {
     }
 }
 
-fn broken_message(partition: &PartitionId, epoch: Epoch, end: Offset, broken: &Broken) -> String {
+fn broken_message(
+    partition: &PartitionId,
+    epoch: Epoch,
+    end: Offset,
+    broken: &BrokenChain,
+) -> String {
     let chain = format!("{partition}: the files of epoch {epoch} end at offset {end}");
     let at = format!("{partition}@{end}");
     match broken {
-        Broken::AheadOfLog { high } => format!(
+        BrokenChain::AheadOfLog { high } => format!(
             "{chain}, but the log ends at {high}: the topic was deleted and created again, or lost its newest messages. \
              To read the log from its beginning: tagstream run --new-epoch {at}=earliest"
         ),
-        Broken::Recreated { expected, found } => format!(
+        BrokenChain::Recreated { expected, found } => format!(
             "{chain} and were read from another topic of that name (then {expected:?}, now {found:?}). \
              To read the new one from its beginning: tagstream run --new-epoch {at}=earliest"
         ),
-        Broken::Overtaken { low } => format!(
+        BrokenChain::Overtaken { low } => format!(
             "{chain}, but the log now begins at {low}: retention deleted {} offsets before they were read. \
              To record the gap and go on: tagstream run --accept-gap {at}",
             low.0 - end.0
         ),
-        Broken::OffsetMoved { committed } => format!(
+        BrokenChain::OffsetMoved { committed } => format!(
             "{chain}, but the group's offset was moved to {committed}, where no file ends. To skip to it: \
              tagstream run --new-epoch {at}={committed}. To stay with the files: reset the group's offset to {end}. \
              To read messages again, write to a new table"
@@ -246,7 +253,7 @@ impl Walk<'_> {
         loop {
             self.check_table(&origin)?;
             let (step, chain, committed_on_chain) = self.follow(&origin, log).await?;
-            let Some(Step::Sealed(seal)) = step else {
+            let Some(ChainOutcome::Sealed(seal)) = step else {
                 return Ok(Walked {
                     chain,
                     origin,
@@ -273,22 +280,22 @@ impl Walk<'_> {
         }
         let end = walked.chain.end;
         let broken = if walked.origin.identity.contradicts(&log.identity) {
-            Broken::Recreated {
+            BrokenChain::Recreated {
                 expected: walked.origin.identity.clone(),
                 found: log.identity.clone(),
             }
         } else if end > log.high {
-            Broken::AheadOfLog { high: log.high }
+            BrokenChain::AheadOfLog { high: log.high }
         } else if end < log.low {
-            Broken::Overtaken { low: log.low }
+            BrokenChain::Overtaken { low: log.low }
         } else if let (false, Some(committed)) = (walked.committed_on_chain, &log.committed) {
-            Broken::OffsetMoved {
+            BrokenChain::OffsetMoved {
                 committed: committed.offset,
             }
         } else {
             return Ok(walked.chain);
         };
-        Err(ResumeError::Broken {
+        Err(ResumeError::BrokenChain {
             partition: self.partition.clone(),
             epoch: walked.chain.epoch,
             end,
@@ -315,7 +322,7 @@ impl Walk<'_> {
         })?;
         self.check_table(&origin)?;
         let (step, chain, _) = self.follow(&origin, log).await?;
-        Ok((!matches!(step, Some(Step::Sealed(_)))).then_some(chain.end))
+        Ok((!matches!(step, Some(ChainOutcome::Sealed(_)))).then_some(chain.end))
     }
 
     fn origin_after(&self, epoch: Epoch, seal: &Seal) -> Origin {
@@ -392,7 +399,7 @@ impl Walk<'_> {
         &self,
         origin: &Origin,
         log: &LogFacts,
-    ) -> Result<(Option<Step>, Chain, bool), ResumeError> {
+    ) -> Result<(Option<ChainOutcome>, Chain, bool), ResumeError> {
         let epoch = origin.epoch;
         let hint = log
             .committed
@@ -430,7 +437,11 @@ impl Walk<'_> {
         Ok((step, chain, explained))
     }
 
-    async fn follow_last(&self, chain: &mut Chain, last: Offset) -> Result<Step, ResumeError> {
+    async fn follow_last(
+        &self,
+        chain: &mut Chain,
+        last: Offset,
+    ) -> Result<ChainOutcome, ResumeError> {
         chain.end = last;
         let facts = self.facts(chain.epoch, last).await?.ok_or_else(|| {
             ResumeError::Footer(FooterError::NotOurs {
@@ -441,7 +452,7 @@ impl Walk<'_> {
         self.followed(chain, &facts)
     }
 
-    fn followed(&self, chain: &mut Chain, facts: &FileFacts) -> Result<Step, ResumeError> {
+    fn followed(&self, chain: &mut Chain, facts: &FileFacts) -> Result<ChainOutcome, ResumeError> {
         chain.follow(facts).map_err(|source| ResumeError::Chain {
             partition: self.partition.clone(),
             source,

@@ -1,6 +1,6 @@
 //! Clients of the broker: their configuration, and the questions asked before anything is read.
 
-use super::{SourceError, topic_identity};
+use super::{ClientSettings, Covering, SourceError, topic_identity};
 use crate::stage::sink::chain::TopicIdentity;
 use crate::stage::sink::walk::{CommitHint, CommittedOffset, LogFacts};
 use rdkafka::bindings::rd_kafka_controllerid;
@@ -8,9 +8,7 @@ use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
-use rdkafka::{
-    ClientConfig, ClientContext, Message as _, Offset as KafkaOffset, TopicPartitionList,
-};
+use rdkafka::{ClientContext, Message as _, Offset as KafkaOffset, TopicPartitionList};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -23,19 +21,6 @@ const ANSWER: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// By then every broker knows of a topic that was created before the question.
 const SPREAD: Duration = Duration::from_secs(5);
-
-/// What consumer and producer share: the brokers, then the properties of the configuration as they
-/// are.
-pub fn client_config(kafka: &KafkaConfig) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", &kafka.brokers)
-        .set("client.id", "tagstream");
-    for (key, value) in &kafka.properties {
-        config.set(key, value.expose());
-    }
-    config
-}
 
 /// What Kafka says about partitions. A trait, so that a line can be tested without a broker.
 pub trait Logs: Send + Sync + 'static {
@@ -60,7 +45,7 @@ pub trait Logs: Send + Sync + 'static {
 /// A client that reads nothing, for questions about one topic. Its own connection: the polling
 /// thread is not kept waiting.
 pub struct Broker {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Covering>,
     brokers: String,
     topic: Arc<str>,
     /// Whether the brokers have told the topic's id before.
@@ -73,13 +58,12 @@ impl Broker {
     /// # Errors
     /// [`SourceError::Config`].
     pub fn new(kafka: &KafkaConfig, group: &str, topic: Arc<str>) -> Result<Self, SourceError> {
-        let consumer: BaseConsumer = client_config(kafka)
+        let consumer: BaseConsumer<Covering> = ClientSettings::of(kafka)
             .set("group.id", group)
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "error")
-            .create()
-            .map_err(|e| SourceError::Config(e.to_string()))?;
+            .create()?;
         Ok(Broker {
             consumer,
             brokers: kafka.brokers.clone(),
@@ -245,9 +229,7 @@ impl Logs for Broker {
 /// # Errors
 /// [`SourceError::NoTopic`] names the first that is missing.
 pub fn require_topics(kafka: &KafkaConfig, topics: &[Arc<str>]) -> Result<(), SourceError> {
-    let producer: BaseProducer = client_config(kafka)
-        .create()
-        .map_err(|e| SourceError::Config(e.to_string()))?;
+    let producer: BaseProducer<Covering> = ClientSettings::of(kafka).create()?;
     for topic in topics {
         partitions_of(producer.client(), &kafka.brokers, topic)?;
     }

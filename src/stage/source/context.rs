@@ -1,7 +1,8 @@
 //! What librdkafka calls back: assignments, revocations, commits, statistics. All of it on the
 //! polling thread.
 
-use super::{Generation, OffsetCommit, SourceError, SourceEvent};
+use super::{Covering, Generation, OffsetCommit, SourceError, SourceEvent};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{
     BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol, base_consumer,
 };
@@ -18,6 +19,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// The consumer's context.
 pub(super) struct Context {
+    pub covering: Covering,
     pub topic: Arc<str>,
     pub events: UnboundedSender<SourceEvent>,
     /// How long the stage may take to say where partitions start, or to let go of them.
@@ -177,6 +179,10 @@ pub(super) fn offsets(commits: &[OffsetCommit]) -> Option<TopicPartitionList> {
 }
 
 impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.covering.log(level, facility, line);
+    }
+
     fn stats(&self, statistics: Statistics) {
         let Some(topic) = statistics.topics.get(&*self.topic) else {
             return;
@@ -192,6 +198,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        let reason = self.covering.cover(reason);
         tracing::debug!(%error, reason, "librdkafka");
     }
 }

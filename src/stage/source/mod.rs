@@ -4,18 +4,22 @@
 //! Start positions come from the files, not from Kafka: the assign callback asks the stage where
 //! each partition's chain ends and sets that. On a revoke the stage finishes what it can, its
 //! commit is sent, and only then the partition is given up. Memory is bounded by admission: a
-//! message goes on only with a lease on the budget; if none is free for a second, partitions are
+//! message goes on only with a reservation on the budget; if none is free for a second, partitions are
 //! paused (and the consumer is polled on, so that the group keeps us).
 
 mod client;
+mod clients;
 mod context;
+mod properties;
 mod thread;
 mod topic_identity;
 
-pub use client::{Broker, Logs, client_config, recreated, require_topics};
+pub use client::{Broker, Logs, recreated, require_topics};
+pub use clients::{ClientSettings, Covering};
+pub use properties::{Refusal, check_properties, known_properties};
 pub use thread::{Source, SourceSettings};
 
-use super::budget::{Budget, Lease};
+use super::budget::{Budget, Reservation};
 use super::sink::walk::CommitHint;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -87,15 +91,15 @@ impl Admission {
     ///
     /// # Errors
     /// [`Short`].
-    pub fn admit(&self, bytes: u64) -> Result<(Lease, OwnedSemaphorePermit), Short> {
+    pub fn admit(&self, bytes: u64) -> Result<(Reservation, OwnedSemaphorePermit), Short> {
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
             .map_err(|_| Short::Places)?;
-        let lease = self
+        let reservation = self
             .budget
-            .try_lease(bytes + self.row_bytes)
+            .try_reserve(bytes + self.row_bytes)
             .ok_or(Short::Memory)?;
-        Ok((lease, place))
+        Ok((reservation, place))
     }
 }
 
@@ -139,7 +143,7 @@ pub enum SourceEvent {
         /// The message.
         message: SourceMessage,
         /// Bytes for it and its row.
-        lease: Lease,
+        reservation: Reservation,
         /// Its place among those in the making.
         place: OwnedSemaphorePermit,
     },
@@ -175,8 +179,8 @@ pub enum SourceCommand {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     /// librdkafka refused the configuration.
-    #[error("kafka configuration: {0}")]
-    Config(String),
+    #[error("configuration: {0}")]
+    Config(#[from] Refusal),
     /// The brokers do not answer.
     #[error("no answer from the brokers at {brokers}: {reason}")]
     Unreachable {

@@ -1,9 +1,10 @@
 //! The polling thread.
 
+use super::clients::ClientSettings;
 use super::context::{Context, Pulse, StageConsumer, offsets};
 use super::{
     Admission, Generation, OffsetCommit, Short, SourceCommand, SourceError, SourceEvent,
-    SourceMessage, client,
+    SourceMessage,
 };
 use bytes::Bytes;
 use chrono::DateTime;
@@ -79,7 +80,9 @@ impl Source {
         let answer_within =
             Duration::from_millis(kafka.max_poll_interval_ms / 2).min(Duration::from_secs(120));
         let pulse = Arc::<Pulse>::default();
+        let mut config = ClientSettings::of(kafka);
         let context = Context {
+            covering: config.covering(),
             topic: Arc::clone(&settings.topic),
             events: events.clone(),
             answer_within,
@@ -91,7 +94,6 @@ impl Source {
             next_generation: 1.into(),
             last_commit_warning: Default::default(),
         };
-        let mut config = client::client_config(kafka);
         // Part of the constant above the memory budget (docs/runbook.md).
         for (key, most) in [
             ("queued.max.messages.kbytes", PREFETCH_KIB),
@@ -127,11 +129,10 @@ impl Source {
             .set("enable.partition.eof", "true")
             // The files say where to start; a log that does not have that offset is an error.
             .set("auto.offset.reset", "error")
-            .create_with_context(context)
-            .map_err(|e| SourceError::Config(e.to_string()))?;
+            .create_with(context)?;
         consumer
             .subscribe(&[&settings.topic])
-            .map_err(|e| SourceError::Config(e.to_string()))?;
+            .map_err(|e| SourceError::Fatal(e.to_string()))?;
         let poller = Poller {
             consumer,
             events,
@@ -149,7 +150,7 @@ impl Source {
         let thread = std::thread::Builder::new()
             .name(format!("source-{}", settings.topic))
             .spawn(move || poller.run())
-            .map_err(|e| SourceError::Config(format!("cannot start a thread: {e}")))?;
+            .map_err(|e| SourceError::Fatal(format!("cannot start a thread: {e}")))?;
         Ok(Source {
             events: receiver,
             commands,
@@ -174,7 +175,7 @@ impl Source {
     }
 }
 
-enum Held {
+enum Waiting {
     Message(Generation, SourceMessage),
     End(Generation, PartitionId),
 }
@@ -185,7 +186,7 @@ struct Poller {
     orders: Receiver<SourceCommand>,
     admission: Admission,
     /// Read, but not admitted yet, in order.
-    held: VecDeque<Held>,
+    held: VecDeque<Waiting>,
     short_since: Option<Instant>,
     told_short: Option<Instant>,
     /// Set while partitions are paused: the change of the assignment that was paused.
@@ -279,29 +280,31 @@ impl Poller {
     fn admit_held(&mut self) {
         while let Some(held) = self.held.pop_front() {
             let event = match held {
-                Held::End(generation, partition) => SourceEvent::End {
+                Waiting::End(generation, partition) => SourceEvent::End {
                     generation,
                     partition,
                 },
-                Held::Message(generation, message) => match self.admission.admit(message.bytes()) {
-                    Ok((lease, place)) => SourceEvent::Message {
-                        generation,
-                        message,
-                        lease,
-                        place,
-                    },
-                    Err(short) => {
-                        self.held.push_front(Held::Message(generation, message));
-                        let now = Instant::now();
-                        self.short_since.get_or_insert(now);
-                        let told = self.told_short.is_some_and(|at| now - at < TELL_SHORT);
-                        if short == Short::Memory && !told {
-                            self.told_short = Some(now);
-                            let _ = self.events.send(SourceEvent::MemoryShort);
+                Waiting::Message(generation, message) => {
+                    match self.admission.admit(message.bytes()) {
+                        Ok((reservation, place)) => SourceEvent::Message {
+                            generation,
+                            message,
+                            reservation,
+                            place,
+                        },
+                        Err(short) => {
+                            self.held.push_front(Waiting::Message(generation, message));
+                            let now = Instant::now();
+                            self.short_since.get_or_insert(now);
+                            let told = self.told_short.is_some_and(|at| now - at < TELL_SHORT);
+                            if short == Short::Memory && !told {
+                                self.told_short = Some(now);
+                                let _ = self.events.send(SourceEvent::MemoryShort);
+                            }
+                            return;
                         }
-                        return;
                     }
-                },
+                }
             };
             self.short_since = None;
             let _ = self.events.send(event);
@@ -357,12 +360,12 @@ impl Poller {
             Some(Ok(message)) => {
                 let partition = self.partition(message.partition());
                 self.generation(&partition)
-                    .map(|generation| Held::Message(generation, owned(partition, &message)))
+                    .map(|generation| Waiting::Message(generation, owned(partition, &message)))
             }
             Some(Err(KafkaError::PartitionEOF(number))) => {
                 let partition = self.partition(number);
                 self.generation(&partition)
-                    .map(|generation| Held::End(generation, partition))
+                    .map(|generation| Waiting::End(generation, partition))
             }
             Some(Err(error)) => return self.judge(&error),
         };

@@ -60,8 +60,21 @@ pub(super) fn parse_json<T: serde::de::DeserializeOwned>(
     }
     serde_json::from_str(text).map_err(|e| MessageError::NotValid {
         what,
-        reason: e.to_string(),
+        reason: without_value(&e.to_string()),
     })
+}
+
+/// What the parser says, without the value that it found where another was expected: that may be an
+/// address with a password.
+fn without_value(said: &str) -> String {
+    // `invalid type: string "...", expected a map at line 1 column 20`
+    match said.rsplit_once(", expected ") {
+        Some((found, expected)) => {
+            let kind: Vec<&str> = found.split([' ', ':']).take(2).collect();
+            format!("{}: expected {expected}", kind.join(" "))
+        }
+        None => said.to_owned(),
+    }
 }
 
 impl ImageReference {
@@ -105,6 +118,20 @@ mod tests {
             MessageError::NotValid { .. }
         ));
         assert!(name(br#"{"uri":"x"}"#).to_string().contains("image_id"));
+        for (message, expected) in [
+            (r#"{"image_id":"a","uri":"x","attributes":"hush"}"#, "a map"),
+            (
+                r#"{"image_id":"a","uri":"x","attributes":"hush, expected one"}"#,
+                "a map",
+            ),
+            (r#"{"image_id":"a","uri":{"hush":1}}"#, "a string"),
+            (r#"{"image_id":"a","uri":"x","event_time":"hush"}"#, ""),
+            (r#""hush""#, "struct ImageReference"),
+        ] {
+            let said = name(message.as_bytes()).to_string();
+            assert!(!said.contains("hush") && said.contains(expected), "{said}");
+            assert!(said.contains("line 1 column "), "{said}");
+        }
         assert_eq!(
             name(br#"{"image_id":"","uri":"x"}"#),
             MessageError::EmptyField { field: "image_id" }

@@ -1,44 +1,44 @@
 //! Marker codes: the byte after X'FF' (T.81, table B.1).
 
 /// For temporary use in arithmetic coding; stands alone, without a segment.
-pub const TEM: u8 = 0x01;
+pub(super) const TEM: u8 = 0x01;
 /// Start of a baseline frame.
-pub const SOF0: u8 = 0xc0;
+pub(super) const SOF0: u8 = 0xc0;
 /// Start of an extended sequential frame, Huffman-coded.
-pub const SOF1: u8 = 0xc1;
+pub(super) const SOF1: u8 = 0xc1;
 /// Start of a progressive frame, Huffman-coded.
-pub const SOF2: u8 = 0xc2;
+pub(super) const SOF2: u8 = 0xc2;
 /// Huffman tables.
-pub const DHT: u8 = 0xc4;
+pub(super) const DHT: u8 = 0xc4;
 /// Start of a differential progressive frame, Huffman-coded.
-pub const SOF6: u8 = 0xc6;
+pub(super) const SOF6: u8 = 0xc6;
 /// Reserved for extensions, among the codes of frames.
-pub const JPG: u8 = 0xc8;
+pub(super) const JPG: u8 = 0xc8;
 /// Start of a progressive frame, arithmetic-coded.
-pub const SOF10: u8 = 0xca;
+pub(super) const SOF10: u8 = 0xca;
 /// Arithmetic coding conditions.
-pub const DAC: u8 = 0xcc;
+pub(super) const DAC: u8 = 0xcc;
 /// Start of a differential progressive frame, arithmetic-coded.
-pub const SOF14: u8 = 0xce;
+pub(super) const SOF14: u8 = 0xce;
 /// The last code of a frame.
-pub const SOF15: u8 = 0xcf;
+pub(super) const SOF15: u8 = 0xcf;
 /// The first of the eight restart markers, which stand alone.
-pub const RST0: u8 = 0xd0;
+pub(super) const RST0: u8 = 0xd0;
 /// Start of image; stands alone.
-pub const SOI: u8 = 0xd8;
+pub(super) const SOI: u8 = 0xd8;
 /// End of image; stands alone.
-pub const EOI: u8 = 0xd9;
+pub(super) const EOI: u8 = 0xd9;
 /// Start of a scan.
-pub const SOS: u8 = 0xda;
+pub(super) const SOS: u8 = 0xda;
 /// Quantization tables.
-pub const DQT: u8 = 0xdb;
+pub(super) const DQT: u8 = 0xdb;
 /// Restart interval.
-pub const DRI: u8 = 0xdd;
+pub(super) const DRI: u8 = 0xdd;
 /// The first of the sixteen application segments.
-pub const APP0: u8 = 0xe0;
+pub(super) const APP0: u8 = 0xe0;
 /// The application segment that EXIF is in.
-pub const APP1: u8 = 0xe1;
+pub(super) const APP1: u8 = 0xe1;
 /// The last of the application segments.
-pub const APP15: u8 = 0xef;
+pub(super) const APP15: u8 = 0xef;
 /// Comment.
-pub const COM: u8 = 0xfe;
+pub(super) const COM: u8 = 0xfe;

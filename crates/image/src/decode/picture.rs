@@ -27,7 +27,7 @@ pub(super) struct Stored {
 
 impl Stored {
     /// A picture that was not reduced.
-    pub fn whole(size: ImageSize, orientation: Orientation) -> Self {
+    pub(super) fn whole(size: ImageSize, orientation: Orientation) -> Self {
         Stored {
             original: size,
             decoded: size,
@@ -37,7 +37,7 @@ impl Stored {
     }
 
     /// Size of the upright original.
-    pub fn upright_size(&self) -> ImageSize {
+    pub(super) fn upright_size(&self) -> ImageSize {
         self.orientation.upright(self.original)
     }
 }

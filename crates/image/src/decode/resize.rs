@@ -34,7 +34,11 @@ pub(super) struct Window {
 
 impl Window {
     /// The window for an original of size `stored`.
-    pub fn of(stored: ImageSize, orientation: Orientation, preprocessing: &Preprocessing) -> Self {
+    pub(super) fn of(
+        stored: ImageSize,
+        orientation: Orientation,
+        preprocessing: &Preprocessing,
+    ) -> Self {
         let target = target_size(preprocessing);
         let upright = orientation.upright(stored);
         let (width, height) = (f64::from(upright.width), f64::from(upright.height));

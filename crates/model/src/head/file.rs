@@ -1,7 +1,7 @@
 //! `head.safetensors` and `head.onnx`: the head on disk.
 
 use super::{
-    Attention, FoldedHead, GlobalBranch, HeadError, HeadOutputs, MemoryBranch, QueryBranch,
+    Attention, FoldedHead, GlobalBranch, GraphOutputs, HeadError, MemoryBranch, QueryBranch,
     ReadOut, RegionForm, RegionalBranch, ValueOutput, WeightStorage,
 };
 use safetensors::tensor::TensorView;
@@ -60,7 +60,7 @@ impl FoldedHead {
     ) -> Result<HeadFiles, HeadError> {
         let safetensors = self.to_safetensors(trainable)?;
         let onnx = self.to_onnx(
-            &HeadOutputs::Full,
+            &GraphOutputs::Full,
             positions,
             &WeightStorage::beside(LOCATION, &safetensors)?,
         )?;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// What a head's graph hands out.
 #[derive(Debug, Clone, PartialEq)]
-pub enum HeadOutputs {
+pub enum GraphOutputs {
     /// The contract of `head.onnx`: `logits [B,C]`, `saliency [B,C,N]`, `region [B,C,D]` (R^),
     /// `embedding [B,D]` (G^).
     Full,
@@ -55,7 +55,7 @@ impl WeightStorage {
 }
 
 /// Values that both forms of the graph share.
-struct Shared {
+struct AttentionValues {
     /// V^, `[B, N, D]`.
     dense: Value,
     /// V^ transposed, `[B, D, N]`.
@@ -72,12 +72,12 @@ impl FoldedHead {
     /// The graph's file. `positions` fixes N; `None` leaves it open. The batch axis is always open.
     pub fn to_onnx(
         &self,
-        outputs: &HeadOutputs,
+        outputs: &GraphOutputs,
         positions: Option<usize>,
         storage: &WeightStorage,
     ) -> Result<Vec<u8>, HeadError> {
         self.check()?;
-        if let HeadOutputs::Top { count, floors, .. } = outputs
+        if let GraphOutputs::Top { count, floors, .. } = outputs
             && (floors.len() != self.categories || *count == 0)
         {
             return Err(HeadError::Sizes(format!(
@@ -156,7 +156,7 @@ struct HeadGraph<'a> {
 }
 
 impl HeadGraph<'_> {
-    fn build(mut self, outputs: &HeadOutputs) -> Result<Vec<u8>, HeadError> {
+    fn build(mut self, outputs: &GraphOutputs) -> Result<Vec<u8>, HeadError> {
         let (c, d) = (self.head.categories, self.head.dim);
         let batch = Dim::Dynamic("batch");
         let positions = self.positions.map_or(Dim::Dynamic("positions"), Dim::Fixed);
@@ -166,7 +166,7 @@ impl HeadGraph<'_> {
         let global = self.g.input("global", Element::F32, &global_dims);
 
         let shared = self.attention(&dense);
-        let full = matches!(outputs, HeadOutputs::Full);
+        let full = matches!(outputs, GraphOutputs::Full);
         // R of every category is built only where something needs all of it.
         let region = (full || self.query_needs_region() || !self.scores_are_cheaper())
             .then(|| self.g.matmul(&shared.saliency, &shared.dense));
@@ -212,14 +212,14 @@ impl HeadGraph<'_> {
         let g = &mut self.g;
         g.output(&logits, "logits", f32, &[batch.clone(), c.into()]);
         match outputs {
-            HeadOutputs::Full => {
+            GraphOutputs::Full => {
                 let dims = [batch.clone(), c.into(), positions];
                 g.output(&shared.saliency, "saliency", f32, &dims);
                 let direction = direction.expect("made for full outputs");
                 let dims = [batch.clone(), c.into(), d.into()];
                 g.output(&direction, "region", f32, &dims);
             }
-            HeadOutputs::Top {
+            GraphOutputs::Top {
                 count,
                 floors,
                 regions,
@@ -270,7 +270,7 @@ impl HeadGraph<'_> {
         self.positions.is_some_and(|n| n <= self.head.dim) || self.head.tied_ratios().is_some()
     }
 
-    fn attention(&mut self, dense: &Value) -> Shared {
+    fn attention(&mut self, dense: &Value) -> AttentionValues {
         let dense = self.g.l2_normalise(dense, Element::F32);
         let dense_t = self.g.transpose(&dense, &[0, 2, 1]);
         match &self.head.attention {
@@ -278,7 +278,7 @@ impl HeadGraph<'_> {
                 let weight = self.w("attention.weight");
                 let logits = self.g.matmul(&weight, &dense_t);
                 let saliency = self.g.softmax(&logits, -1);
-                Shared {
+                AttentionValues {
                     dense,
                     dense_t,
                     logits: Some(logits),
@@ -293,7 +293,7 @@ impl HeadGraph<'_> {
                 let logits = self.g.matmul(&query, &keys);
                 let per_head = self.g.softmax(&logits, -1);
                 let saliency = self.g.mean(&per_head, 1, false);
-                Shared {
+                AttentionValues {
                     dense,
                     dense_t,
                     logits: None,
@@ -324,7 +324,7 @@ impl HeadGraph<'_> {
 
     /// `R . w` as `sum_n A[c,n] (V^_n . w_c)`, and `|R|^2` as `A V^ V^^T A^T`, so that R is never
     /// built.
-    fn region_logits_from_scores(&mut self, shared: &Shared) -> Value {
+    fn region_logits_from_scores(&mut self, shared: &AttentionValues) -> Value {
         let scores = match (self.head.tied_ratios(), &shared.logits) {
             (Some(ratios), Some(logits)) => {
                 let c = self.head.categories;
@@ -358,7 +358,7 @@ impl HeadGraph<'_> {
     fn query_feature(
         &mut self,
         branch: &QueryBranch,
-        shared: &Shared,
+        shared: &AttentionValues,
         region: Option<&Value>,
     ) -> Value {
         let output = match &branch.value_output {
@@ -429,7 +429,7 @@ impl HeadGraph<'_> {
     }
 
     /// s_l: a product of every category's region with its own bank.
-    fn regional_logits(&mut self, shared: &Shared) -> Value {
+    fn regional_logits(&mut self, shared: &AttentionValues) -> Value {
         let attention = self.w("regional.attention");
         let scores = self.g.matmul(&attention, &shared.dense_t);
         let saliency = self.g.softmax(&scores, -1);

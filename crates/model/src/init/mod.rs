@@ -14,7 +14,7 @@ use super::bundle::{
 use super::clip::vision::{Precision, Tower, TowerError, TowerOptions, VisionConfigError};
 use super::clip::weights::WeightsError;
 use super::head::{FoldedHead, HeadError, ZeroShot};
-use super::text::{TextEncoder, TextEncoderError};
+use super::text::{ClipTextEncoder, TextEncoderError};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tagstream_core::build;
@@ -105,7 +105,7 @@ impl Init<'_> {
         progress(InitStep::Vision);
         let (dims, preprocessing) = self.write_encoder(&mut writer)?;
 
-        let text = TextEncoder::open(&self.clip.text_files())?;
+        let text = ClipTextEncoder::open(&self.clip.text_files())?;
         if text.dim() != dims.embedding {
             return Err(InitError::Dimensions {
                 vision: dims.embedding,

@@ -6,9 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// The address is not one we understand.
-    #[error(
-        "`{url}` is no registry address: {reason}; give a folder, file:///folder, s3://bucket/prefix, gs://... or az://..."
-    )]
+    #[error("`{url}` is no registry address: {reason}")]
     BadUrl {
         /// The address given.
         url: String,

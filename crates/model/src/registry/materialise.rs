@@ -165,7 +165,7 @@ async fn is_whole(folder: &Path, version: &VersionRecord) -> bool {
 fn replace(aside: &Path, target: &Path) -> Result<(), RegistryError> {
     if target.exists() {
         let old = target.with_file_name(format!(".{}", nonce()));
-        std::fs::rename(target, &old).map_err(RegistryError::io(target))?;
+        atomic::rename(target, &old).map_err(RegistryError::io(target))?;
         // Best effort: it has a random name and is never read.
         let _ = std::fs::remove_dir_all(&old);
     }

@@ -19,7 +19,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The pointer as it was read, with what proves that it is still the same.
 #[derive(Debug, Clone)]
-pub(super) struct Held {
+pub(super) struct PointerRead {
     pub(super) pointer: Pointer,
     bytes: Vec<u8>,
     version: UpdateVersion,
@@ -37,7 +37,7 @@ pub(super) enum Swap {
 const POINTER: &str = "current.json";
 
 impl RegistryStore {
-    pub(super) async fn read_pointer(&self) -> Result<Option<Held>, RegistryError> {
+    pub(super) async fn read_pointer(&self) -> Result<Option<PointerRead>, RegistryError> {
         let path = self.path(&[POINTER]);
         let failed = || RegistryError::store(format!("reading {path}"));
         let found = match self.objects.get(&path).await {
@@ -58,7 +58,7 @@ impl RegistryStore {
                 known: REGISTRY_FORMAT,
             });
         }
-        Ok(Some(Held {
+        Ok(Some(PointerRead {
             pointer,
             bytes,
             version,
@@ -68,7 +68,7 @@ impl RegistryStore {
     /// Replaces the pointer by `next` if it still is `held` (`None`: if there is none yet).
     pub(super) async fn compare_and_set(
         &self,
-        held: Option<Held>,
+        held: Option<PointerRead>,
         next: &Pointer,
     ) -> Result<Swap, RegistryError> {
         let failed = || RegistryError::store("replacing the pointer".to_string());
@@ -84,7 +84,7 @@ impl RegistryStore {
 
     async fn swap_pointer(
         &self,
-        held: Option<Held>,
+        held: Option<PointerRead>,
         next: &Pointer,
     ) -> Result<Swap, RegistryError> {
         let bytes = to_json(next);

@@ -19,7 +19,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tagstream_core::config::{ObjectStoreConfig, Secret};
-use url::Url;
+use tagstream_core::redact::{cover_options, redact_place, refuse_endpoint_users};
+use tagstream_core::storage::address::{Address, Store};
 
 /// Which version of a registry is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,10 +77,9 @@ impl Location {
 
 /// The folder that a path or a `file://` address means; `None` for other schemes.
 fn local_folder(url: &str) -> Option<PathBuf> {
-    match url.split_once("://") {
-        None => Some(PathBuf::from(url)),
-        Some(("file", _)) => Url::parse(url).ok()?.to_file_path().ok(),
-        Some(_) => None,
+    match Address::parse(url) {
+        Ok(Address::Folder(folder)) => Some(folder),
+        _ => None,
     }
 }
 
@@ -136,7 +136,7 @@ impl RegistryStore {
             });
         }
         let (objects, prefix) = remote_store(url, options)?;
-        Ok(RegistryStore::remote(objects, prefix, url.into()))
+        Ok(RegistryStore::remote(objects, prefix, redact_place(url)))
     }
 
     pub(super) async fn check_marker(&self) -> Result<(), RegistryError> {
@@ -310,20 +310,31 @@ fn remote_store(
     options: &ObjectStoreConfig,
 ) -> Result<(Arc<dyn ObjectStore>, ObjectPath), RegistryError> {
     let bad = |reason: String| RegistryError::BadUrl {
-        url: url.into(),
+        url: redact_place(url),
         reason,
     };
-    let parsed = Url::parse(url).map_err(|e| bad(e.to_string()))?;
-    let prefix = ObjectPath::from_url_path(parsed.path()).map_err(|e| bad(e.to_string()))?;
+    let (store, address) = match Address::parse(url) {
+        Ok(Address::Bucket { store, url }) => (store, url),
+        Ok(Address::Folder(_)) => return Err(bad("it is a folder".into())),
+        Err(error) => return Err(bad(format!("it {error}"))),
+    };
+    let prefix = ObjectPath::from_url_path(address.path()).map_err(|e| bad(e.to_string()))?;
+    let all = [&options.s3, &options.gs, &options.az];
+    refuse_endpoint_users(all.into_iter().flat_map(keys)).map_err(bad)?;
     let retry = RetryConfig {
         max_retries: 5,
         retry_timeout: Duration::from_secs(30),
         ..RetryConfig::default()
     };
-    let failed = |e: StoreError| bad(e.to_string());
+    let failed = |e: StoreError| {
+        let values = all.into_iter().flat_map(keys).map(|(_, value)| value);
+        bad(cover_options(e.to_string(), values))
+    };
     macro_rules! build {
         ($builder:ident, $options:expr) => {{
-            let mut builder = $builder::from_env().with_url(url).with_retry(retry);
+            let mut builder = $builder::from_env()
+                .with_url(address.as_str())
+                .with_retry(retry);
             for (key, value) in keys($options) {
                 let key = key.parse().map_err(failed)?;
                 builder = builder.with_config(key, value);
@@ -331,11 +342,10 @@ fn remote_store(
             Arc::new(builder.build().map_err(failed)?)
         }};
     }
-    let objects: Arc<dyn ObjectStore> = match parsed.scheme() {
-        "s3" | "s3a" => build!(AmazonS3Builder, &options.s3),
-        "gs" => build!(GoogleCloudStorageBuilder, &options.gs),
-        "az" | "abfs" | "abfss" => build!(MicrosoftAzureBuilder, &options.az),
-        other => return Err(bad(format!("the scheme `{other}` is unknown"))),
+    let objects: Arc<dyn ObjectStore> = match store {
+        Store::S3 => build!(AmazonS3Builder, &options.s3),
+        Store::Gs => build!(GoogleCloudStorageBuilder, &options.gs),
+        Store::Az => build!(MicrosoftAzureBuilder, &options.az),
     };
     Ok((objects, prefix))
 }

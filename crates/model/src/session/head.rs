@@ -1,8 +1,8 @@
 //! Sessions of `head.onnx`.
 
-use super::graph::{Graph, GraphName, Source};
+use super::binding::{Outputs, RunMode, host_values};
+use super::graph::{Graph, GraphName, GraphSource};
 use super::pixels::HostMemory;
-use super::place::{Outputs, Place, host_values};
 use super::{Encoded, EncoderShape, Features, SessionError, SessionOptions, read};
 use crate::runtime::Runtime;
 use bytes::Bytes;
@@ -60,7 +60,7 @@ impl HeadModel {
         weights: &[u8],
     ) -> Result<Self, SessionError> {
         let graph = Bytes::from(graph);
-        let source = Source::Memory(graph.clone());
+        let source = GraphSource::Memory(graph.clone());
         Ok(HeadModel {
             graph: Arc::new(Graph::new(name, source, graph, Some(weights))?),
         })
@@ -108,11 +108,11 @@ impl HeadModel {
         for (name, element, rank) in form.outputs() {
             graph.name.outlet(session.outputs(), name, element, rank)?;
         }
-        let place = Place::of(device, &HostMemory::of(&session, device))
+        let mode = RunMode::of(device, &HostMemory::of(&session, device))
             .map_err(|e| graph.name.run_error(e))?;
         let mut head = HeadSession {
             session,
-            place,
+            mode,
             encoder,
             form,
             categories: 0,
@@ -175,7 +175,7 @@ impl Form {
 /// One worker's head. Runs are exclusive: one session a worker.
 pub struct HeadSession {
     session: Session,
-    pub(super) place: Place,
+    pub(super) mode: RunMode,
     encoder: EncoderShape,
     form: Form,
     categories: usize,
@@ -207,9 +207,9 @@ impl HeadSession {
             ("dense", features.dense.view()),
             ("global", features.global.view()),
         ];
-        let (place, session) = (&self.place, &mut self.session);
+        let (mode, session) = (&self.mode, &mut self.session);
         let mut run = || -> ort::Result<HeadOutputs> {
-            let outputs = place.run(session, &inputs, &names, Outputs::ToHost)?;
+            let outputs = mode.run(session, &inputs, &names, Outputs::ToHost)?;
             let mut outputs = outputs.iter();
             let mut next = || outputs.next().map_or_else(|| Ok(Vec::new()), host_values);
             let (logits, embedding) = (next()?, next()?);

@@ -18,11 +18,12 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 use std::{fs, io};
+use tagstream_core::digest;
 
 /// What identifies an image (or one view of it) in the cache.
 pub type Key = [u8; 32];
@@ -37,6 +38,16 @@ pub(super) struct Slot {
     offset: u64,
 }
 
+/// The one handle of a segment's data file, which all its slots share: a process may have only so
+/// many.
+#[derive(Debug)]
+struct Handle {
+    /// Device and inode: another process may have removed the segment and a new file taken its
+    /// name.
+    file: (u64, u64),
+    data: Arc<File>,
+}
+
 /// The cache of one encoder's features.
 #[derive(Debug)]
 pub struct FeatureCache {
@@ -46,6 +57,7 @@ pub struct FeatureCache {
     dense: usize,
     global: usize,
     slots: HashMap<Key, Slot>,
+    handles: Vec<Handle>,
 }
 
 impl FeatureCache {
@@ -64,11 +76,7 @@ impl FeatureCache {
         global: usize,
         limit: u64,
     ) -> io::Result<Self> {
-        let name: String = Sha256::digest(identity)
-            .iter()
-            .take(16)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let name = digest::hex(&Sha256::digest(identity)[..16]);
         let folder = root.join(name);
         fs::create_dir_all(&folder)?;
         let mut cache = Self {
@@ -78,6 +86,7 @@ impl FeatureCache {
             dense,
             global,
             slots: HashMap::new(),
+            handles: Vec::new(),
         };
         for segment in segments(&cache.folder)? {
             cache.index(&segment)?;
@@ -105,12 +114,33 @@ impl FeatureCache {
         self.slots.contains_key(key)
     }
 
+    /// Where the records are.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The handle kept for the file that `data` is; `data` itself if there is none yet.
+    fn shared(&mut self, data: File) -> io::Result<Arc<File>> {
+        let metadata = data.metadata()?;
+        let file = (metadata.dev(), metadata.ino());
+        if let Some(kept) = self.handles.iter().find(|kept| kept.file == file) {
+            return Ok(Arc::clone(&kept.data));
+        }
+        let data = Arc::new(data);
+        let handle = Handle {
+            file,
+            data: Arc::clone(&data),
+        };
+        self.handles.push(handle);
+        Ok(data)
+    }
+
     pub(super) fn slot(&self, key: &Key) -> Option<Slot> {
         self.slots.get(key).cloned()
     }
 
     fn index(&mut self, segment: &Path) -> io::Result<()> {
-        let data = Arc::new(File::open(segment.with_extension("data"))?);
+        let data = self.shared(File::open(segment.with_extension("data"))?)?;
         let keys = fs::read(segment)?;
         let whole = (data.metadata()?.len() / self.record_bytes().max(1) as u64) as usize;
         for (record, key) in keys.chunks_exact(32).take(whole).enumerate() {
@@ -185,7 +215,7 @@ impl FeatureCache {
         data.write_all_at(&block, start)?;
         data.sync_data()?;
         keys.write_all(&names)?;
-        let data = Arc::new(data);
+        let data = self.shared(data)?;
         for (index, (key, _, _)) in fresh.iter().enumerate() {
             let offset = start + (index * self.record_bytes()) as u64;
             let slot = Slot {
@@ -336,6 +366,52 @@ mod tests {
         }
         assert_eq!(read(&again, 4), None);
         assert!(open(root.path(), "another encoder", 1 << 20).is_empty());
+    }
+
+    /// Files below `root` that this process has open.
+    #[cfg(target_os = "linux")]
+    fn open_below(root: &Path) -> usize {
+        let handles = fs::read_dir("/proc/self/fd").unwrap();
+        let paths = handles.filter_map(|handle| fs::read_link(handle.ok()?.path()).ok());
+        paths.filter(|path| path.starts_with(root)).count()
+    }
+
+    /// A training set of thousands of images is appended in thousands of batches, and a process may
+    /// have 1,024 files open.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_segment_is_one_open_file_however_many_batches_it_came_in() {
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().canonicalize().unwrap();
+        let mut cache = open(&place, "encoder", 1 << 20);
+        for n in 0..200 {
+            append(&mut cache, &[n]);
+        }
+        assert_eq!(open_below(&place), 1);
+        let mut again = open(&place, "encoder", 1 << 20);
+        append(&mut again, &[200]);
+        assert_eq!(open_below(&place), 2, "one for each of two caches");
+        drop(cache);
+        for n in 0..=200 {
+            assert_eq!(read(&again, n), Some(record(n)));
+        }
+        assert_eq!(open_below(&place), 1);
+    }
+
+    /// The name is the old one, the file is not.
+    #[test]
+    fn a_segment_removed_and_made_anew_is_another_file() {
+        let root = tempfile::tempdir().unwrap();
+        let mut cache = open(root.path(), "e", 1 << 20);
+        append(&mut cache, &[1]);
+        let segment = segments(&cache.folder).unwrap().remove(0);
+        fs::remove_file(segment.with_extension("data")).unwrap();
+        fs::remove_file(segment).unwrap();
+        append(&mut cache, &[2]);
+        for n in 1..=2 {
+            assert_eq!(read(&cache, n), Some(record(n)));
+        }
+        assert_eq!(read(&open(root.path(), "e", 1 << 20), 2), Some(record(2)));
     }
 
     #[test]

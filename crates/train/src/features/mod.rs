@@ -120,9 +120,7 @@ pub enum FeatureError {
         id: String,
     },
     /// The cache's disk.
-    #[error(
-        "the feature cache {path}: {source} (remove it, or set TAGSTREAM_CACHE to another place)"
-    )]
+    #[error("the feature cache {path}: {source} ({})", remedy(.source))]
     Cache {
         /// Its folder.
         path: PathBuf,
@@ -132,6 +130,21 @@ pub enum FeatureError {
     /// A tensor operation failed.
     #[error("features: {0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+/// What helps when the cache fails; removing it costs hours of encoding, and is not said where it
+/// would not help.
+fn remedy(error: &std::io::Error) -> &'static str {
+    match (error.raw_os_error(), error.kind()) {
+        (Some(libc::EMFILE | libc::ENFILE), _) => "raise the limit of open files: `ulimit -n`",
+        (_, std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => {
+            "make room, or set TAGSTREAM_CACHE to another place"
+        }
+        (_, std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem) => {
+            "allow writing there, or set TAGSTREAM_CACHE to another place"
+        }
+        _ => "remove it, or set TAGSTREAM_CACHE to another place",
+    }
 }
 
 /// Dense `[n, N, D]` and global `[n, D]` features of `n` images, in the order asked for, neither of
@@ -225,7 +238,7 @@ impl FeatureStore {
                 cache
                     .read(&slots[row], &mut record)
                     .map_err(|source| FeatureError::Cache {
-                        path: PathBuf::from("(segment)"),
+                        path: cache.folder().into(),
                         source,
                     })?;
                 let (mut dense, mut global) = (vec![f16::ZERO; size], vec![0.0; self.dim]);

@@ -1,41 +1,31 @@
 //! Visual prototypes: what a category looks like, learned without a gradient from its known
 //! positives.
 
-use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use tagstream_core::config::{choice, settings};
 
-/// How visual prototypes follow the features.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Bank {
-    /// Exponential moving average of batch means.
-    Ema,
-    /// Mean of the last features.
-    Fifo,
+choice! {
+    /// How visual prototypes follow the features.
+    Bank {
+        /// Exponential moving average of batch means.
+        Ema = "ema",
+        /// Mean of the last features.
+        Fifo = "fifo",
+    }
 }
 
-/// Settings of [`VisualPrototypes`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PrototypeConfig {
-    /// EMA or FIFO.
-    pub bank: Bank,
-    /// Share of the old prototype that an EMA keeps at each update.
-    pub momentum: f64,
-    /// Features a category that a FIFO bank holds.
-    pub size: usize,
-    /// After the warm-up only positives with at least this probability count; 0: all.
-    pub gate: f64,
-}
-
-impl Default for PrototypeConfig {
-    fn default() -> Self {
-        Self {
-            bank: Bank::Ema,
-            momentum: 0.99,
-            size: 64,
-            gate: 0.8,
-        }
+settings! {
+    /// Settings of [`VisualPrototypes`].
+    #[derive(Copy)]
+    PrototypeConfig {
+        /// EMA or FIFO.
+        bank: Bank = Bank::Ema,
+        /// Share of the old prototype that an EMA keeps at each update.
+        momentum: f64 = 0.99,
+        /// Features a category that a FIFO bank holds.
+        size: usize = 64,
+        /// After the warm-up only positives with at least this probability count; 0: all.
+        gate: f64 = 0.8,
     }
 }
 

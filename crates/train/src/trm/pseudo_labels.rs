@@ -11,36 +11,24 @@
 //! among all categories' prototypes (similarity between categories) guards positives: in the region
 //! of an absent category another prototype wins.
 
-use serde::{Deserialize, Serialize};
+use tagstream_core::config::settings;
 
-/// Settings of the rule.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PseudoLabelRule {
-    /// Present above this calibrated score.
-    pub high: f64,
-    /// Absent below this calibrated score.
-    pub low: f64,
-    /// A positive must be among this many best prototypes of its own region.
-    pub max_rank: usize,
-    /// Known positives that a category must have shown before it is judged.
-    pub min_seen: u64,
-    /// Smallest distance of the two means.
-    pub min_gap: f64,
-    /// Momentum of the running means.
-    pub momentum: f64,
-}
-
-impl Default for PseudoLabelRule {
-    fn default() -> Self {
-        Self {
-            high: 0.9,
-            low: -0.9,
-            max_rank: 3,
-            min_seen: 5,
-            min_gap: 0.01,
-            momentum: 0.95,
-        }
+settings! {
+    /// Settings of the rule.
+    #[derive(Copy)]
+    PseudoLabelRule {
+        /// Present above this calibrated score.
+        high: f64 = 0.9,
+        /// Absent below this calibrated score.
+        low: f64 = -0.9,
+        /// A positive must be among this many best prototypes of its own region.
+        max_rank: usize = 3,
+        /// Known positives that a category must have shown before it is judged.
+        min_seen: u64 = 5,
+        /// Smallest distance of the two means.
+        min_gap: f64 = 0.01,
+        /// Momentum of the running means.
+        momentum: f64 = 0.95,
     }
 }
 

@@ -4,6 +4,7 @@ use super::address::AddressRule;
 use super::error::Failure;
 use std::path::{Component, Path, PathBuf};
 use tagstream_core::config::{ConfigError, FetchConfig};
+use tagstream_core::redact::trimmed;
 use url::{Host, Url};
 
 /// Schemes that can be fetched.
@@ -11,7 +12,7 @@ const SCHEMES: [&str; 7] = ["file", "s3", "gs", "az", "http", "https", "data"];
 
 /// A URI taken apart and found allowed, as far as that can be told without touching anything.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Source {
+pub(super) enum CheckedUri {
     /// The URI itself holds the bytes.
     Data(String),
     /// A path whose real place has yet to be checked.
@@ -108,8 +109,10 @@ impl UriPolicy {
         })
     }
 
-    /// Takes `uri` apart.
-    pub(super) fn source(&self, uri: &str) -> Result<Source, Failure> {
+    /// Takes `uri` apart. Blanks and line ends around it do not count, as in browsers: exports of
+    /// tables have them.
+    pub(super) fn source(&self, uri: &str) -> Result<CheckedUri, Failure> {
+        let uri = trimmed(uri);
         let scheme = uri
             .split_once(':')
             .map(|(scheme, _)| scheme.to_ascii_lowercase())
@@ -122,7 +125,7 @@ impl UriPolicy {
         };
         self.check_scheme(scheme)?;
         if scheme == "data" {
-            return Ok(Source::Data(uri[5..].into()));
+            return Ok(CheckedUri::Data(uri[5..].into()));
         }
         let url = Url::parse(uri).map_err(|e| Failure::BadUri(e.to_string()))?;
         if !url.username().is_empty() || url.password().is_some() {
@@ -134,7 +137,7 @@ impl UriPolicy {
             "file" => self.file(&url),
             "http" | "https" => {
                 self.check_web(&url)?;
-                Ok(Source::Web(url))
+                Ok(CheckedUri::Web(url))
             }
             _ => self.object(scheme, &url),
         }
@@ -183,7 +186,7 @@ impl UriPolicy {
         ))
     }
 
-    fn object(&self, scheme: &'static str, url: &Url) -> Result<Source, Failure> {
+    fn object(&self, scheme: &'static str, url: &Url) -> Result<CheckedUri, Failure> {
         let bucket = url.host_str().unwrap_or_default();
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if !(1..=222).contains(&bucket.len()) || !bucket.chars().all(plain) || bucket.contains("..")
@@ -202,14 +205,14 @@ impl UriPolicy {
         if key.is_empty() {
             return Err(Failure::BadUri("it has no key".into()));
         }
-        Ok(Source::Object {
+        Ok(CheckedUri::Object {
             scheme,
             bucket: bucket.into(),
             key: key.into(),
         })
     }
 
-    fn file(&self, url: &Url) -> Result<Source, Failure> {
+    fn file(&self, url: &Url) -> Result<CheckedUri, Failure> {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(Failure::BadUri(
                 "a file's URI has no query or fragment (write `?` and `#` in names as %3F and %23)"
@@ -231,7 +234,7 @@ impl UriPolicy {
                 "the path is not below one of `fetch.allow_path_prefixes`".into(),
             ));
         }
-        Ok(Source::File(path))
+        Ok(CheckedUri::File(path))
     }
 
     /// Whether a path without links and dots lies in an allowed folder.

@@ -91,6 +91,25 @@ fn hosts_match_whole_names_only() {
 }
 
 #[test]
+fn blanks_around_a_uri_are_left_out() {
+    let policy = policy(|_| {});
+    let plain = policy.source("https://example.org/a").unwrap();
+    for uri in [
+        " https://example.org/a",
+        "https://example.org/a \r\n",
+        "\t https://example.org/a\u{0}",
+    ] {
+        assert_eq!(policy.source(uri), Ok(plain.clone()), "{uri:?}");
+    }
+    assert_eq!(
+        policy.source(" data:,x\n"),
+        Ok(CheckedUri::Data(",x".into()))
+    );
+    assert_eq!(check(&policy, " http://127.0.0.1/a"), Err(ForbiddenUri));
+    assert_eq!(check(&policy, "\u{a0}https://example.org/a"), Err(BadUri));
+}
+
+#[test]
 fn what_is_no_uri_is_a_bad_uri() {
     let policy = policy(|_| {});
     for uri in [

@@ -6,10 +6,10 @@ mod partitions;
 
 use super::commit::{FileDone, FileJob};
 use super::owned::Owned;
-use super::{Control, LineError, Vitals};
-use crate::stage::budget::{Budget, Lease};
+use super::{Control, LineError, StageStatus};
+use crate::stage::budget::{Budget, Reservation};
 use crate::stage::ledger::{CutReason, CutRules, Finished};
-use crate::stage::row_maker::{Made, RowMaker};
+use crate::stage::row_maker::{RowMaker, RowOutcome};
 use crate::stage::sink::chain::{Chain, WriterId};
 use crate::stage::sink::dead_letter_topic;
 use crate::stage::sink::files::{Committed, FileSink};
@@ -76,11 +76,11 @@ pub struct Line<M: RowMaker> {
     /// The settings.
     pub settings: LineSettings,
     /// What it shows of itself.
-    pub vitals: Arc<Vitals>,
+    pub status: Arc<StageStatus>,
 }
 
 enum Task<R: TableRow> {
-    Made {
+    Processed {
         partition: PartitionId,
         generation: Generation,
         offset: Offset,
@@ -156,14 +156,14 @@ impl<M: RowMaker> Driver<M> {
                 }
                 _ = tick.tick() => Ok(()),
             };
-            if let Err(error) = step.and_then(|()| self.look_around()) {
+            if let Err(error) = step.and_then(|()| self.on_tick()) {
                 break Err(error);
             }
             if self.is_done() {
                 break Ok(());
             }
         };
-        self.leave(outcome.is_ok()).await;
+        self.shut_down(outcome.is_ok()).await;
         outcome
     }
 
@@ -182,9 +182,9 @@ impl<M: RowMaker> Driver<M> {
             SourceEvent::Message {
                 generation,
                 message,
-                lease,
+                reservation,
                 place,
-            } => self.start_row(generation, message, lease, place),
+            } => self.start_row(generation, message, reservation, place),
             SourceEvent::End {
                 generation,
                 partition,
@@ -197,7 +197,7 @@ impl<M: RowMaker> Driver<M> {
                     owned.read_to_end = true;
                 }
             }
-            SourceEvent::MemoryShort => self.relieve(),
+            SourceEvent::MemoryShort => self.cut_largest_under_pressure(),
             SourceEvent::OffsetsCommitted => failpoint::pass("offset.commit.after").await?,
             SourceEvent::Failed(error) => return Err(error.into()),
             SourceEvent::Stopped => {}
@@ -210,7 +210,7 @@ impl<M: RowMaker> Driver<M> {
         task: Result<Result<Task<M::Row>, LineError>, tokio::task::JoinError>,
     ) -> Result<(), LineError> {
         match task.map_err(|e| LineError::Panicked(e.into()))?? {
-            Task::Made {
+            Task::Processed {
                 partition,
                 generation,
                 offset,
@@ -238,7 +238,7 @@ impl<M: RowMaker> Driver<M> {
                 chains,
                 reply,
             } => {
-                self.take_over(generation, chains, &reply);
+                self.on_resumed(generation, chains, &reply);
                 Ok(())
             }
         }
@@ -248,7 +248,7 @@ impl<M: RowMaker> Driver<M> {
         &mut self,
         generation: Generation,
         message: SourceMessage,
-        lease: Lease,
+        reservation: Reservation,
         place: OwnedSemaphorePermit,
     ) {
         let Some(owned) = self
@@ -262,34 +262,34 @@ impl<M: RowMaker> Driver<M> {
             return;
         }
         owned.note_progress();
-        self.line.vitals.messages.fetch_add(1, Ordering::Relaxed);
+        self.line.status.messages.fetch_add(1, Ordering::Relaxed);
         metrics::counter!("tagstream_messages_total", "topic" => message.partition.topic.to_string()).increment(1);
         let maker = Arc::clone(&self.line.maker);
-        let vitals = Arc::clone(&self.line.vitals);
+        let status = Arc::clone(&self.line.status);
         let dead_letters = Arc::clone(&self.line.settings.dead_letter_topic);
         self.tasks.spawn(async move {
             let made = maker.make(&message).await?;
-            let mut finished = Finished { row: None, prediction: None, dead_letter: None, lease: None };
+            let mut finished = Finished { row: None, prediction: None, dead_letter: None, reservation: None };
             let mut held = 0;
             match made {
-                Made::Row { row, prediction } => {
+                RowOutcome::Row { row, prediction } => {
                     held = row.bytes() + prediction.as_ref().map_or(0, |p| p.payload.as_ref().map_or(0, |b| b.len() as u64));
                     (finished.row, finished.prediction) = (Some(row), prediction);
                 }
-                Made::DeadLetter { kind, reason } => {
+                RowOutcome::DeadLetter { kind, reason } => {
                     held += message.bytes();
-                    vitals.dead_letter(kind);
+                    status.dead_letter(kind);
                     metrics::counter!("tagstream_dead_letters_total", "topic" => message.partition.topic.to_string(), "kind" => kind.as_str()).increment(1);
                     tracing::debug!(partition = %message.partition, offset = %message.offset, %kind, reason, "dead letter");
                     finished.dead_letter = Some(dead_letter_topic::message(&dead_letters, &message, kind, &reason));
                 }
-                Made::Nothing => {}
+                RowOutcome::Nothing => {}
             }
-            let mut lease = lease;
-            lease.shrink(held);
-            finished.lease = Some(lease);
+            let mut reservation = reservation;
+            reservation.shrink(held);
+            finished.reservation = Some(reservation);
             drop(place);
-            Ok(Task::Made { partition: message.partition, generation, offset: message.offset, finished })
+            Ok(Task::Processed { partition: message.partition, generation, offset: message.offset, finished })
         });
     }
 
@@ -314,12 +314,12 @@ impl<M: RowMaker> Driver<M> {
     }
 
     /// After every event: files that are due, revocations that are done, pressure.
-    fn look_around(&mut self) -> Result<(), LineError> {
+    fn on_tick(&mut self) -> Result<(), LineError> {
         let now = Instant::now();
-        self.line.vitals.beat();
+        self.line.status.beat();
         let moved = self.source.last_moved_ms();
         self.line
-            .vitals
+            .status
             .source_beat_ms
             .store(moved, Ordering::Relaxed);
         for (partition, reason) in self.due(now) {
@@ -329,7 +329,7 @@ impl<M: RowMaker> Driver<M> {
         metrics::gauge!("tagstream_row_budget_used_bytes", "table" => self.table())
             .set(used as f64);
         if used as f64 > PRESSURE * self.line.budget.bytes() as f64 {
-            self.relieve();
+            self.cut_largest_under_pressure();
         }
         let settled =
             |partition: &PartitionId| self.owned.get(partition).is_none_or(Owned::is_settled);
@@ -348,7 +348,7 @@ impl<M: RowMaker> Driver<M> {
 
     /// Cuts the largest file early: rows are the only memory that waits for something other than
     /// work.
-    fn relieve(&mut self) {
+    fn cut_largest_under_pressure(&mut self) {
         let free = self
             .owned
             .iter()
@@ -411,11 +411,11 @@ impl<M: RowMaker> Driver<M> {
             bytes,
         } = done;
         if outcome == Committed::Landed {
-            let vitals = &self.line.vitals;
-            vitals.files.fetch_add(1, Ordering::Relaxed);
-            vitals.rows.fetch_add(rows, Ordering::Relaxed);
-            vitals.file_bytes.fetch_add(bytes, Ordering::Relaxed);
-            vitals
+            let status = &self.line.status;
+            status.files.fetch_add(1, Ordering::Relaxed);
+            status.rows.fetch_add(rows, Ordering::Relaxed);
+            status.file_bytes.fetch_add(bytes, Ordering::Relaxed);
+            status
                 .last_commit_ms
                 .store(chrono::Utc::now().timestamp_millis(), Ordering::Relaxed);
             let table = || self.table();
@@ -441,7 +441,7 @@ impl<M: RowMaker> Driver<M> {
             .ledger
             .publish(Instant::now(), |message| self.line.topics.send(message));
         owned.note_progress();
-        self.line.vitals.owns(&partition, chain.end);
+        self.line.status.owns(&partition, chain.end);
         let hint = CommitHint {
             epoch: chain.epoch,
             start: last_start,

@@ -55,7 +55,7 @@ impl<M: RowMaker> Driver<M> {
         });
     }
 
-    pub(super) fn take_over(
+    pub(super) fn on_resumed(
         &mut self,
         generation: Generation,
         chains: Vec<(PartitionId, LogFacts, Chain)>,
@@ -70,7 +70,7 @@ impl<M: RowMaker> Driver<M> {
             let log_end = until
                 .and_then(|u| u.get(&partition))
                 .map_or(log.high, |start| start.high);
-            self.line.vitals.owns(&partition, chain.end);
+            self.line.status.owns(&partition, chain.end);
             let mut owned = Owned {
                 generation,
                 ledger: Ledger::new(chain.end, self.line.settings.rules),
@@ -85,7 +85,7 @@ impl<M: RowMaker> Driver<M> {
             self.owned.insert(partition, owned);
         }
         self.assigned_once = true;
-        self.line.vitals.assigned.store(true, Ordering::Relaxed);
+        self.line.status.assigned.store(true, Ordering::Relaxed);
         // A consumer that waits no longer has said why.
         let _ = reply.send(starts);
     }
@@ -115,7 +115,7 @@ impl<M: RowMaker> Driver<M> {
         if let Some(owned) = self.owned.remove(partition) {
             owned.fence.kill();
         }
-        self.line.vitals.gave_up(partition);
+        self.line.status.gave_up(partition);
     }
 
     pub(super) fn commits(&self, partitions: &[PartitionId]) -> Vec<OffsetCommit> {
@@ -131,7 +131,7 @@ impl<M: RowMaker> Driver<M> {
     }
 
     /// Leaves the group. On success with the last offsets committed.
-    pub(super) async fn leave(mut self, orderly: bool) {
+    pub(super) async fn shut_down(mut self, orderly: bool) {
         let partitions: Vec<PartitionId> = self.owned.keys().cloned().collect();
         let commits = if orderly {
             self.commits(&partitions)

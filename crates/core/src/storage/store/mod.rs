@@ -9,8 +9,10 @@ mod error;
 pub use error::StoreError;
 
 use super::staging;
-use crate::config::ObjectStoreConfig;
+use crate::config::{ObjectStoreConfig, Secret};
 use crate::process::blocking;
+use crate::redact::{cover_options, redact_place, refuse_endpoint_users};
+use crate::storage::address::{Address, Store};
 use bytes::Bytes;
 use error::classified;
 use futures::TryStreamExt;
@@ -20,7 +22,6 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use std::sync::Arc;
 use std::time::SystemTime;
-use url::Url;
 
 /// One request may take this long; a whole file is one request.
 const REQUEST_TIMEOUT: &str = "300 seconds";
@@ -81,14 +82,14 @@ impl TableStore {
     /// Any object store, as it is.
     pub fn from_parts(url: &str, inner: Arc<dyn ObjectStore>, root: Path) -> Self {
         TableStore {
-            url: url.into(),
+            url: redact_place(url),
             root,
             inner,
             disk: None,
         }
     }
 
-    /// The place, for people.
+    /// The place, for people: without what of it is a secret.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -248,30 +249,20 @@ fn resolve(url: &str, options: &ObjectStoreConfig, create: bool) -> Result<Place
         return Err(StoreError::NoUrl);
     }
     let bad = |reason: String| StoreError::BadUrl {
-        url: url.into(),
+        url: redact_place(url),
         reason,
     };
-    if !url.contains("://") {
-        return local(std::path::Path::new(url), create, bad);
-    }
-    let parsed = Url::parse(url).map_err(|e| bad(e.to_string()))?;
-    let given = match parsed.scheme() {
-        "file" => {
-            let folder = parsed.to_file_path().map_err(|()| {
-                bad("a file URL names a folder of this machine: file:///folder".into())
-            })?;
-            return local(&folder, create, bad);
-        }
-        "s3" | "s3a" => ("AWS_", &options.s3),
-        "gs" => ("GOOGLE_", &options.gs),
-        "az" | "abfs" | "abfss" | "azure" => ("AZURE_", &options.az),
-        other => {
-            return Err(bad(format!(
-                "tables can be kept in file://, s3://, gs:// and az://, not {other}://"
-            )));
-        }
+    let (store, parsed) = match Address::parse(url) {
+        Ok(Address::Folder(folder)) => return local(&folder, create, bad),
+        Ok(Address::Bucket { store, url }) => (store, url),
+        Err(error) => return Err(bad(format!("it {error}"))),
     };
-    let (variables, keys) = given;
+    let (variables, keys) = match store {
+        Store::S3 => ("AWS_", &options.s3),
+        Store::Gs => ("GOOGLE_", &options.gs),
+        Store::Az => ("AZURE_", &options.az),
+    };
+    refuse_endpoint_users(keys.iter().map(|(k, v)| (k.as_str(), v.expose()))).map_err(bad)?;
     // The environment first, then what the configuration says.
     let environment = std::env::vars()
         .filter(|(name, _)| name.starts_with(variables))
@@ -282,8 +273,10 @@ fn resolve(url: &str, options: &ObjectStoreConfig, create: bool) -> Result<Place
     let all = std::iter::once(("timeout".to_owned(), REQUEST_TIMEOUT.to_owned()))
         .chain(environment)
         .chain(configured);
-    let (inner, root) =
-        object_store::parse_url_opts(&parsed, all).map_err(|e| bad(e.to_string()))?;
+    let (inner, root) = object_store::parse_url_opts(&parsed, all).map_err(|e| {
+        let values = keys.values().map(Secret::expose);
+        bad(cover_options(e.to_string(), values))
+    })?;
     Ok((Arc::from(inner), root, None))
 }
 
@@ -349,6 +342,40 @@ mod tests {
             [path("c")]
         );
         assert_eq!(store.list(&Path::from("none"), None).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn neither_a_place_s_credentials_nor_an_option_s_value_is_told() {
+        const MARK: &str = "hunter2-MARK";
+        let option = |key: &str| ObjectStoreConfig {
+            s3: [(key.to_owned(), MARK.to_owned().into())].into(),
+            ..ObjectStoreConfig::default()
+        };
+        let none = ObjectStoreConfig::default();
+        let endpoint = ObjectStoreConfig {
+            s3: [("endpoint".into(), format!("http://u:{MARK}@h:9").into())].into(),
+            ..none.clone()
+        };
+        assert!(TableStore::open_for_reading("s3://bucket/p", &endpoint).is_err());
+        for (url, options) in [
+            ("s3://AKIA:hunter2-MARK@bucket/p".to_owned(), none.clone()),
+            ("s3://hunter2-MARK@bucket/p".to_owned(), none.clone()),
+            ("gs://AKIA:1/hunter2-MARK@bucket/p".to_owned(), none.clone()),
+            ("ftp://u:hunter2-MARK@h/p?sig=MARK".to_owned(), none),
+            ("s3://bucket/p".to_owned(), option("allow_http")),
+            ("s3://bucket/p".to_owned(), option("conditional_put")),
+            ("s3://bucket/p".to_owned(), endpoint),
+            ("s3://bucket/p".to_owned(), option("metadata_endpoint")),
+            ("s3://bucket/p".to_owned(), option("checksum_algorithm")),
+        ] {
+            if let Err(error) = TableStore::open_for_reading(&url, &options) {
+                let (said, debug) = (error.to_string(), format!("{error:?}"));
+                let leaks = said.contains("MARK") || debug.contains("MARK");
+                assert!(!leaks && error.is_usage(), "{url}: {said}");
+            } else {
+                assert!(!url.contains("MARK"), "{url} was opened");
+            }
+        }
     }
 
     #[tokio::test]

@@ -11,11 +11,11 @@ use super::target::{Kernel, Span};
 use std::f64::consts::PI;
 
 /// Samples on a side of a block, and frequencies along it.
-pub const SIDE: usize = 8;
+pub(super) const SIDE: usize = 8;
 
 /// One side of a component.
 #[derive(Default)]
-pub struct Axis {
+pub(super) struct Axis {
     /// By sample of the result: the first of the blocks that add to it.
     pub first_blocks: Vec<usize>,
     /// By sample of the result: by block from there on, and frequency.
@@ -26,7 +26,7 @@ pub struct Axis {
 
 impl Axis {
     /// The axes of a component sampled once a pixel, and of one sampled once every two pixels.
-    pub fn both(span: &Span, kernel: Kernel) -> [Self; 2] {
+    pub(super) fn both(span: &Span, kernel: Kernel) -> [Self; 2] {
         let cosines = cosines();
         let mut axes = [Axis::default(), Axis::default()];
         let (mut weights, mut halves) = (Vec::new(), Vec::new());
@@ -68,13 +68,13 @@ impl Axis {
     }
 
     /// The blocks that add to a sample of the result.
-    pub fn blocks_of(&self, sample: usize) -> std::ops::Range<usize> {
+    pub(super) fn blocks_of(&self, sample: usize) -> std::ops::Range<usize> {
         let first = self.first_blocks[sample];
         first..first + self.weights.get(sample).len()
     }
 
     /// The blocks that add to any sample of the result.
-    pub fn blocks(&self) -> std::ops::Range<usize> {
+    pub(super) fn blocks(&self) -> std::ops::Range<usize> {
         let each = || (0..self.first_blocks.len()).map(|sample| self.blocks_of(sample));
         let first = each().map(|blocks| blocks.start).min();
         first.unwrap_or(0)..each().map(|blocks| blocks.end).max().unwrap_or(0)

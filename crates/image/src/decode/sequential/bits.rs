@@ -14,7 +14,7 @@ const NO_MARKER: u8 = 0;
 /// The entropy-coded segments of a scan (T.81, B.1.1.5): the restart markers cut its data into
 /// them, and a zero byte is stuffed after every X'FF' within. The buffer holds a part of one
 /// segment, unstuffed, and zeros after that.
-pub struct Segments<'a> {
+pub(super) struct Segments<'a> {
     bytes: Box<[u8; BUFFER]>,
     /// Bytes of the segment in the buffer.
     filled: usize,
@@ -26,7 +26,7 @@ pub struct Segments<'a> {
 
 /// A position in the segment: the next bits, and where in the buffer the bytes after them are.
 #[derive(Clone, Copy, Default)]
-pub struct Cursor {
+pub(super) struct Cursor {
     /// The next bits, from the highest on. What lies below the lowest available one is either what
     /// comes next in the segment or 0.
     bits: u64,
@@ -39,7 +39,7 @@ pub struct Cursor {
 impl Cursor {
     /// Makes at least 56 bits available.
     #[inline(always)]
-    pub fn refill(&mut self, segments: &Segments) {
+    pub(super) fn refill(&mut self, segments: &Segments) {
         let next = &segments.bytes[self.at..self.at + 8];
         let next = u64::from_be_bytes(next.try_into().expect("8 bytes"));
         self.bits |= next >> (self.count & 63);
@@ -49,13 +49,13 @@ impl Cursor {
 
     /// The next `count` bits (1 to 32), without moving on.
     #[inline(always)]
-    pub fn peek(&self, count: u32) -> usize {
+    pub(super) fn peek(&self, count: u32) -> usize {
         (self.bits >> (64 - count)) as usize
     }
 
     /// Moves on by `count` bits, modulo 64. They must be available.
     #[inline(always)]
-    pub fn skip(&mut self, count: u32) {
+    pub(super) fn skip(&mut self, count: u32) {
         self.bits <<= count & 63;
         self.count = self.count.wrapping_sub(count);
     }
@@ -68,7 +68,7 @@ impl Cursor {
 
 impl<'a> Segments<'a> {
     /// Begins with the first coded byte of a scan.
-    pub fn new(scan: &'a [u8]) -> Self {
+    pub(super) fn new(scan: &'a [u8]) -> Self {
         let bytes = vec![0; BUFFER].into_boxed_slice();
         Segments {
             bytes: bytes.try_into().expect("it has this length"),
@@ -80,7 +80,7 @@ impl<'a> Segments<'a> {
 
     /// To be called before an MCU is read: sees to it that all its bytes are in the buffer.
     #[inline(always)]
-    pub fn before_mcu(&mut self, cursor: &mut Cursor) {
+    pub(super) fn before_mcu(&mut self, cursor: &mut Cursor) {
         if self.marker.is_none() && self.filled < cursor.at + MCU_BYTES {
             self.fill(cursor);
         }
@@ -91,7 +91,7 @@ impl<'a> Segments<'a> {
     /// # Errors
     /// [`Unfit`] if it took more bits than the segment has.
     #[inline(always)]
-    pub fn after_mcu(&self, cursor: &Cursor) -> Result<(), Unfit> {
+    pub(super) fn after_mcu(&self, cursor: &Cursor) -> Result<(), Unfit> {
         if self.marker.is_some() && cursor.consumed_bits() > 8 * self.filled {
             return Err(Unfit);
         }
@@ -102,7 +102,7 @@ impl<'a> Segments<'a> {
     ///
     /// # Errors
     /// [`Unfit`] if the segment has more than some bits of padding left, or another marker follows.
-    pub fn next_segment(&mut self, cursor: &mut Cursor, marker: u8) -> Result<(), Unfit> {
+    pub(super) fn next_segment(&mut self, cursor: &mut Cursor, marker: u8) -> Result<(), Unfit> {
         self.before_mcu(cursor);
         if self.marker != Some(marker) || 8 * self.filled >= cursor.consumed_bits() + 8 {
             return Err(Unfit);

@@ -5,7 +5,7 @@ use super::huffman::TableSpec;
 
 /// One component, as the frame header and the scan header have it (T.81, B.2.2 and B.2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Component {
+pub(super) struct Component {
     identifier: u8,
     /// Horizontal sampling factor: columns of blocks in an MCU.
     pub horizontal_sampling: usize,
@@ -20,7 +20,7 @@ pub struct Component {
 }
 
 /// A sequential picture with one scan.
-pub struct Frame<'a> {
+pub(super) struct Frame<'a> {
     /// Pixels a row.
     pub width: usize,
     /// Rows.
@@ -44,7 +44,7 @@ pub struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     /// Reads everything up to the coded data; `None` if something in it is not plain.
-    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let mut frame = Frame {
             width: 0,
             height: 0,
@@ -89,7 +89,7 @@ impl<'a> Frame<'a> {
     }
 
     /// Luma alone, or luma and the two of chroma.
-    pub fn components(&self) -> impl Iterator<Item = &Component> {
+    pub(super) fn components(&self) -> impl Iterator<Item = &Component> {
         self.components.iter()
     }
 

@@ -8,24 +8,24 @@ use super::bits::Cursor;
 use super::unfit::Unfit;
 
 /// Bits that index the lookup of AC coefficients with their values.
-pub const PAIR_BITS: u32 = 10;
+pub(super) const PAIR_BITS: u32 = 10;
 /// Bits that index the lookup of DC differences.
 const DC_BITS: u32 = 11;
 /// Bits that index the lookup of AC coefficients without their values.
-pub const SKIP_BITS: u32 = 13;
+pub(super) const SKIP_BITS: u32 = 13;
 /// Bits that index the lookup of symbols.
 const SYMBOL_BITS: u32 = 9;
 
 /// By how much the end of a block (EOB; T.81, F.1.2.2) advances the zigzag index: beyond any
 /// coefficient, so that the sum still says which coefficient came last.
-pub const END_OF_BLOCK: usize = 128;
+pub(super) const END_OF_BLOCK: usize = 128;
 /// By how much a lookup advances the zigzag index if no coefficient fits it. The next one must be
 /// decoded with [`AcTable::decode_one`] instead.
-pub const UNRESOLVED: usize = 255;
+pub(super) const UNRESOLVED: usize = 255;
 
 /// A Huffman table specification as files bring it (T.81, B.2.4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TableSpec<'a> {
+pub(super) struct TableSpec<'a> {
     /// How many codes there are of 1 to 16 bits (BITS).
     counts: [u8; 16],
     /// In the order of their codes (HUFFVAL).
@@ -34,7 +34,7 @@ pub struct TableSpec<'a> {
 
 impl<'a> TableSpec<'a> {
     /// Reads a specification; returns what follows it, too.
-    pub fn parse(body: &'a [u8]) -> Option<(Self, &'a [u8])> {
+    pub(super) fn parse(body: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (&counts, rest) = body.split_first_chunk::<16>()?;
         let count = counts.iter().map(|&n| usize::from(n)).sum();
         if count > 256 {
@@ -131,7 +131,7 @@ fn extend(bits: usize, size: u32) -> i32 {
 /// The lookup of DC differences: what a block's DC coefficient adds to the DC predictor (T.81,
 /// F.2.2.1).
 #[derive(Debug, Clone)]
-pub struct DcTable {
+pub(super) struct DcTable {
     symbols: SymbolTable,
     /// By the next [`DC_BITS`]: value, and length of code and value together; length 0 if they are
     /// longer.
@@ -150,7 +150,7 @@ impl Default for DcTable {
 impl DcTable {
     /// Becomes the table of `spec`. `None` if that is no table, or has categories that 8-bit
     /// samples do not need (T.81, table F.1).
-    pub fn set(&mut self, spec: &TableSpec) -> Option<()> {
+    pub(super) fn set(&mut self, spec: &TableSpec) -> Option<()> {
         if self.symbols.is_of(spec) {
             return Some(());
         }
@@ -176,7 +176,7 @@ impl DcTable {
 
     /// Decodes a difference, of at most 27 bits.
     #[inline(always)]
-    pub fn decode_difference(&self, cursor: &mut Cursor) -> Result<i32, Unfit> {
+    pub(super) fn decode_difference(&self, cursor: &mut Cursor) -> Result<i32, Unfit> {
         let (value, length) = self.short[cursor.peek(DC_BITS)];
         if length > 0 {
             cursor.skip(u32::from(length));
@@ -196,7 +196,7 @@ impl DcTable {
 
 /// The lookups of AC coefficients with the zeros before them (T.81, F.2.2.2).
 #[derive(Debug, Clone)]
-pub struct AcTable {
+pub(super) struct AcTable {
     symbols: SymbolTable,
     /// By the next [`PAIR_BITS`]: one or two coefficients, see [`Pair`].
     pairs: Box<[u64; 1 << PAIR_BITS]>,
@@ -207,7 +207,7 @@ pub struct AcTable {
 
 /// One or two coefficients in one word.
 #[derive(Clone, Copy)]
-pub struct Pair(u64);
+pub(super) struct Pair(u64);
 
 impl Pair {
     /// No coefficient fits the lookup.
@@ -228,26 +228,26 @@ impl Pair {
 
     /// The bits of both coefficients, modulo 64.
     #[inline(always)]
-    pub fn bits(self) -> u32 {
+    pub(super) fn bits(self) -> u32 {
         self.0 as u32
     }
 
     /// The bits of the first coefficient; 0 if there is none, see [`UNRESOLVED`].
     #[inline(always)]
-    pub fn first_bits(self) -> u32 {
+    pub(super) fn first_bits(self) -> u32 {
         (self.0 >> 24) as u32 & 63
     }
 
     /// By how much the first coefficient advances the zigzag index, and its value.
     #[inline(always)]
-    pub fn first(self) -> (usize, i16) {
+    pub(super) fn first(self) -> (usize, i16) {
         ((self.0 >> 8) as usize & 255, (self.0 >> 32) as i16)
     }
 
     /// The second coefficient likewise; the first one once more, with an advance of 0, if there is
     /// none.
     #[inline(always)]
-    pub fn second(self) -> (usize, i16) {
+    pub(super) fn second(self) -> (usize, i16) {
         ((self.0 >> 16) as usize & 255, (self.0 >> 48) as i16)
     }
 }
@@ -274,7 +274,7 @@ impl Default for AcTable {
 
 impl AcTable {
     /// Becomes the table of `spec`; `None` if that is no table.
-    pub fn set(&mut self, spec: &TableSpec) -> Option<()> {
+    pub(super) fn set(&mut self, spec: &TableSpec) -> Option<()> {
         if self.symbols.is_of(spec) {
             return Some(());
         }
@@ -322,14 +322,14 @@ impl AcTable {
 
     /// The next one or two coefficients; the cursor stays where it is.
     #[inline(always)]
-    pub fn peek_pair(&self, cursor: &Cursor) -> Pair {
+    pub(super) fn peek_pair(&self, cursor: &Cursor) -> Pair {
         Pair(self.pairs[cursor.peek(PAIR_BITS)])
     }
 
     /// As many of the next coefficients as fit: their bits, modulo 64, and by how much they advance
     /// the zigzag index. The cursor stays where it is.
     #[inline(always)]
-    pub fn peek_skip(&self, cursor: &Cursor) -> (u32, usize) {
+    pub(super) fn peek_skip(&self, cursor: &Cursor) -> (u32, usize) {
         let entry = self.skips[cursor.peek(SKIP_BITS)];
         (u32::from(entry), usize::from(entry >> 8))
     }
@@ -337,7 +337,7 @@ impl AcTable {
     /// Decodes one coefficient of any length, at most 26 bits: by how much it advances the zigzag
     /// index, and its value.
     #[inline(always)]
-    pub fn decode_one(&self, cursor: &mut Cursor) -> Result<(usize, i16), Unfit> {
+    pub(super) fn decode_one(&self, cursor: &mut Cursor) -> Result<(usize, i16), Unfit> {
         let pair = self.peek_pair(cursor);
         if pair.first_bits() > 0 {
             cursor.skip(pair.first_bits());

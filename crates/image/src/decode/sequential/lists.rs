@@ -2,7 +2,7 @@
 
 /// Many short lists, one after the other: a picture needs thousands, and an allocation for each
 /// would cost more than what is in it.
-pub struct Lists<T> {
+pub(super) struct Lists<T> {
     items: Vec<T>,
     /// Where each list ends.
     ends: Vec<usize>,
@@ -19,14 +19,14 @@ impl<T> Default for Lists<T> {
 
 impl<T> Lists<T> {
     /// Adds a list.
-    pub fn push(&mut self, list: impl IntoIterator<Item = T>) {
+    pub(super) fn push(&mut self, list: impl IntoIterator<Item = T>) {
         self.items.extend(list);
         self.ends.push(self.items.len());
     }
 
     /// The list at `index`; empty beyond the last one.
     #[inline(always)]
-    pub fn get(&self, index: usize) -> &[T] {
+    pub(super) fn get(&self, index: usize) -> &[T] {
         let begin = match index {
             0 => 0,
             _ => self.ends.get(index - 1).copied().unwrap_or(usize::MAX),

@@ -7,7 +7,7 @@ use super::plan::Plan;
 
 /// One row of MCUs (T.81, A.2.3), by component and block, on the way from the scan to the sums.
 #[derive(Default)]
-pub struct McuRow {
+pub(super) struct McuRow {
     /// MCUs in the row.
     mcus: usize,
     /// By component: the groups of a block row, then those of the next one.
@@ -18,7 +18,7 @@ pub struct McuRow {
 
 impl McuRow {
     /// Makes room for the rows of this frame.
-    pub fn resize(&mut self, frame: &Frame, plans: &[Plan]) {
+    pub(super) fn resize(&mut self, frame: &Frame, plans: &[Plan]) {
         self.mcus = frame.width.div_ceil(8 * frame.max_horizontal_sampling);
         for (groups, plan) in self.components.iter_mut().zip(plans) {
             let blocks = self.mcus * plan.horizontal_sampling;
@@ -40,24 +40,24 @@ impl McuRow {
 
     /// MCUs in the row.
     #[inline(always)]
-    pub fn mcus(&self) -> usize {
+    pub(super) fn mcus(&self) -> usize {
         self.mcus
     }
 
     /// The groups of each component, to be read into.
     #[inline(always)]
-    pub fn components_mut(&mut self) -> &mut [Vec<Group>; 3] {
+    pub(super) fn components_mut(&mut self) -> &mut [Vec<Group>; 3] {
         &mut self.components
     }
 
     /// The groups of a component, those of a block row after those of the one before. The fourth
     /// component is what is added to green.
-    pub fn groups(&self, component: usize) -> &[Group] {
+    pub(super) fn groups(&self, component: usize) -> &[Group] {
         self.components.get(component).unwrap_or(&self.green)
     }
 
     /// Rounds flat blocks, see [`flat`].
-    pub fn round_flat_blocks(&mut self) {
+    pub(super) fn round_flat_blocks(&mut self) {
         let [luma, blue, red] = &mut self.components;
         flat::round_luma(luma);
         flat::round_chroma(blue, red, &mut self.green);
@@ -65,7 +65,7 @@ impl McuRow {
 
     /// Sets all coefficients to 0.
     #[inline(always)]
-    pub fn clear(&mut self, plans: &[Plan]) {
+    pub(super) fn clear(&mut self, plans: &[Plan]) {
         for (groups, plan) in self.components.iter_mut().zip(plans) {
             for group in groups {
                 let stored = plan.extents[group.last_nonzero].stored;

@@ -57,8 +57,8 @@ mod target;
 mod unfit;
 mod weights;
 
-pub use target::{Kernel, Span, Target};
-pub use unfit::Unfit;
+pub(super) use target::{Kernel, Span, Target};
+pub(super) use unfit::Unfit;
 
 use frame::Frame;
 use mcu_row::McuRow;
@@ -69,7 +69,7 @@ use tables::Tables;
 
 /// Reads pictures; keeps tables, plans and memory from one to the next.
 #[derive(Default)]
-pub struct Reader {
+pub(super) struct Reader {
     tables: Tables,
     plans: Plans,
     row: McuRow,
@@ -83,7 +83,12 @@ impl Reader {
     /// # Errors
     /// [`Unfit`] if the file is not plain, not whole, or not of the target's size; `rgb` then holds
     /// nothing of use.
-    pub fn read(&mut self, bytes: &[u8], target: &Target, rgb: &mut [u8]) -> Result<(), Unfit> {
+    pub(super) fn read(
+        &mut self,
+        bytes: &[u8],
+        target: &Target,
+        rgb: &mut [u8],
+    ) -> Result<(), Unfit> {
         let frame = Frame::parse(bytes).ok_or(Unfit)?;
         let Target { columns, rows, .. } = target;
         if (frame.width, frame.height) != (columns.pixels, rows.pixels)
@@ -120,7 +125,7 @@ impl Reader {
     }
 
     /// Bytes written between the coefficients and the result, for the picture read last.
-    pub fn working_bytes(&self) -> usize {
+    pub(super) fn working_bytes(&self) -> usize {
         self.sums.iter().map(Sums::bytes).sum()
     }
 }

@@ -12,7 +12,7 @@ const LEAST_STRENGTH: f64 = 0.03;
 
 /// How many coefficients, and of how many frequencies, are kept up to some zigzag index.
 #[derive(Clone, Copy, Default)]
-pub struct Extent {
+pub(super) struct Extent {
     /// Coefficients, and so storage indices, in use.
     pub stored: usize,
     /// Horizontal frequencies.
@@ -26,7 +26,7 @@ pub struct Extent {
 /// A coefficient has three names: its zigzag index in the file (T.81, A.3.6), its frequencies
 /// (`v`, `u`), and, if it is kept, the storage index at which a group holds it, counted without
 /// gaps in zigzag order.
-pub struct Plan {
+pub(super) struct Plan {
     /// Horizontal sampling factor: columns of blocks in an MCU.
     pub horizontal_sampling: usize,
     /// Vertical sampling factor: rows of blocks in an MCU.
@@ -56,7 +56,7 @@ pub struct Plan {
 
 impl Plan {
     /// For a component with these sides, without what [`Plan::use_tables_of`] adds.
-    pub fn new(component: &Component, rows: &Axis, columns: &Axis) -> Self {
+    pub(super) fn new(component: &Component, rows: &Axis, columns: &Axis) -> Self {
         let mut plan = Plan {
             horizontal_sampling: component.horizontal_sampling,
             vertical_sampling: component.vertical_sampling,
@@ -90,7 +90,7 @@ impl Plan {
     }
 
     /// For something that has one number a block, in blocks like those of `component`.
-    pub fn of_means(component: &Component, rows: &Axis, columns: &Axis) -> Self {
+    pub(super) fn of_means(component: &Component, rows: &Axis, columns: &Axis) -> Self {
         let mut plan = Plan::new(component, rows, columns);
         let extent = Extent {
             stored: 1,
@@ -105,7 +105,7 @@ impl Plan {
 
     /// Takes the component's tables from this file: which Huffman tables, and the quantization
     /// table itself, which must be there.
-    pub fn use_tables_of(&mut self, frame: &Frame, component: &Component) {
+    pub(super) fn use_tables_of(&mut self, frame: &Frame, component: &Component) {
         let table = frame.quantization_tables[component.quantization_table].unwrap_or([1; 64]);
         (self.dc_table, self.ac_table) = (component.dc_table, component.ac_table);
         self.dc_quantization = i32::from(table[0]);
@@ -116,7 +116,7 @@ impl Plan {
 
     /// The mean of a block with this DC coefficient, in [`MEAN_PARTS`].
     #[inline(always)]
-    pub fn mean(&self, dc: i32) -> i16 {
+    pub(super) fn mean(&self, dc: i32) -> i16 {
         // A DC coefficient is eight times the mean (T.81, A.3.3), and 8-bit samples give none
         // beyond these.
         let mean = (dc * self.dc_quantization).clamp(-2047, 2047);

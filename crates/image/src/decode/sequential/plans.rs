@@ -18,14 +18,14 @@ struct Key {
 
 /// The plans of the pictures read last.
 #[derive(Default)]
-pub struct Plans {
+pub(super) struct Plans {
     /// The latest first.
     cached: Vec<(Key, Vec<Plan>)>,
 }
 
 impl Plans {
     /// A plan for each component. A picture in colour has a fourth one, for what is added to green.
-    pub fn of(&mut self, frame: &Frame, target: &Target) -> &[Plan] {
+    pub(super) fn of(&mut self, frame: &Frame, target: &Target) -> &[Plan] {
         let key = Key {
             target: *target,
             sampling: frame

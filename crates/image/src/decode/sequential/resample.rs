@@ -21,7 +21,7 @@ struct RowWeights<'a> {
 
 /// One component of the result as far as it has come.
 #[derive(Default)]
-pub struct Sums {
+pub(super) struct Sums {
     /// The rows that are begun, by horizontal frequency and block. A row is kept at its number
     /// modulo [`Weights::open_rows`].
     open: Vec<f32>,
@@ -35,7 +35,7 @@ pub struct Sums {
 
 impl Sums {
     /// Empties the sums and makes room for a component.
-    pub fn clear(&mut self, weights: &Weights) {
+    pub(super) fn clear(&mut self, weights: &Weights) {
         self.open.clear();
         self.open.resize(weights.open_rows * weights.row_len(), 0.0);
         self.finished = 0;
@@ -48,7 +48,7 @@ impl Sums {
     }
 
     /// Bytes in use.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         4 * (self.open.len() + ROWS * (self.transposed.len() + self.samples.len()))
     }
 

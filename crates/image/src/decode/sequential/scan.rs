@@ -23,7 +23,7 @@ const SKIPS_PER_REFILL: u32 = 56 / SKIP_BITS;
 const LARGEST_DC: i32 = 2047;
 
 /// The scan, read up to some MCU.
-pub struct Scan<'a> {
+pub(super) struct Scan<'a> {
     segments: Segments<'a>,
     cursor: Cursor,
     plans: &'a [Plan],
@@ -37,7 +37,7 @@ pub struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     /// At the first MCU.
-    pub fn new(frame: &Frame<'a>, plans: &'a [Plan], tables: &'a Tables) -> Self {
+    pub(super) fn new(frame: &Frame<'a>, plans: &'a [Plan], tables: &'a Tables) -> Self {
         Scan {
             segments: Segments::new(frame.coded_data),
             cursor: Cursor::default(),
@@ -54,7 +54,7 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// [`Unfit`] if something in the data is wrong.
-    pub fn read_mcu_row(&mut self, row: &mut McuRow) -> Result<(), Unfit> {
+    pub(super) fn read_mcu_row(&mut self, row: &mut McuRow) -> Result<(), Unfit> {
         read_mcu_row(self, row)
     }
 
@@ -107,7 +107,7 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// [`Unfit`] if the image does not end here.
-    pub fn finish(mut self) -> Result<(), Unfit> {
+    pub(super) fn finish(mut self) -> Result<(), Unfit> {
         self.segments.next_segment(&mut self.cursor, marker::EOI)
     }
 }

@@ -2,7 +2,7 @@
 
 /// The weights by which the pixels around a sample of the result are summed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kernel {
+pub(crate) enum Kernel {
     /// Cubic convolution (Keys, 1981; a = -1/2), two samples to each side.
     Cubic,
     /// Linear, one sample to each side.
@@ -30,7 +30,7 @@ impl Kernel {
 
 /// One side of the picture: which part of it becomes how many samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Span {
+pub(crate) struct Span {
     /// Pixels of the whole side.
     pub pixels: usize,
     /// Where the part begins, pixels.
@@ -47,7 +47,7 @@ impl Span {
     ///
     /// This is Pillow's `resize` with a `box`: where the side is reduced, the kernel is widened as
     /// much, and at the ends of the picture the weights inside it are scaled to a sum of 1.
-    pub fn weigh(&self, kernel: Kernel, sample: usize, weights: &mut Vec<f64>) -> usize {
+    pub(crate) fn weigh(&self, kernel: Kernel, sample: usize, weights: &mut Vec<f64>) -> usize {
         let scale = self.length / self.samples as f64;
         let widening = scale.max(1.0);
         let support = kernel.support() * widening;
@@ -67,7 +67,7 @@ impl Span {
 
 /// What is to become of a picture.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Target {
+pub(crate) struct Target {
     /// The horizontal side.
     pub columns: Span,
     /// The vertical side.

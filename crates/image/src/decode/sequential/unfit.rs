@@ -2,4 +2,4 @@
 
 /// The file is of no kind that is read here, or it is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unfit;
+pub(crate) struct Unfit;

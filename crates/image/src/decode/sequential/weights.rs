@@ -6,11 +6,11 @@ use super::lists::Lists;
 use std::ops::Range;
 
 /// Rows of the result that are resampled horizontally together.
-pub const ROWS: usize = 8;
+pub(super) const ROWS: usize = 8;
 
 /// The weights of one component, vertical ones by block row and horizontal ones by sample.
 #[derive(Default)]
-pub struct Weights {
+pub(super) struct Weights {
     /// By block row: the first row of the result that it adds to.
     pub first_rows: Vec<usize>,
     /// By block row: by row of the result from there on, and vertical frequency.
@@ -35,7 +35,7 @@ pub struct Weights {
 
 impl Weights {
     /// From both sides of a component of which `frequencies` horizontal frequencies are kept.
-    pub fn new(rows: &Axis, columns: &Axis, frequencies: usize) -> Self {
+    pub(super) fn new(rows: &Axis, columns: &Axis, frequencies: usize) -> Self {
         let mut weights = Weights {
             blocks: columns.blocks(),
             frequencies,
@@ -72,19 +72,19 @@ impl Weights {
 
     /// The groups of a block row that add to the result.
     #[inline(always)]
-    pub fn groups(&self) -> Range<usize> {
+    pub(super) fn groups(&self) -> Range<usize> {
         self.blocks.start / LANES..self.blocks.end.div_ceil(LANES)
     }
 
     /// Samples in a row of the result.
     #[inline(always)]
-    pub fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         self.first_blocks.len()
     }
 
     /// Room for a row of the result that is not resampled horizontally yet.
     #[inline(always)]
-    pub fn row_len(&self) -> usize {
+    pub(super) fn row_len(&self) -> usize {
         self.frequencies * self.stride
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tagstream_core::config::Secret;
 use tagstream_core::digest;
 use tagstream_core::process::blocking;
+use tagstream_core::redact::redact;
 use tagstream_core::storage::atomic;
 use tagstream_core::storage::atomic::AtomicFile;
 use tokio::io::AsyncWriteExt;
@@ -87,6 +88,16 @@ pub enum HubError {
         /// What the system says.
         source: std::io::Error,
     },
+}
+
+impl HubError {
+    /// A mirror's address may hold a password, and the client's own words repeat it.
+    fn http(url: &str, source: reqwest::Error) -> Self {
+        HubError::Http {
+            url: redact(url),
+            source: source.without_url(),
+        }
+    }
 }
 
 /// The hub and its local cache.
@@ -177,12 +188,12 @@ impl Hub {
             self.endpoint
         );
         let response = self.get(&client, &url).await?;
-        let body = response.bytes().await.map_err(|source| HubError::Http {
-            url: url.clone(),
+        let body = response.bytes().await;
+        let body = body.map_err(|source| HubError::http(&url, source))?;
+        let info: Info = serde_json::from_slice(&body).map_err(|source| HubError::Answer {
+            url: redact(&url),
             source,
         })?;
-        let info: Info =
-            serde_json::from_slice(&body).map_err(|source| HubError::Answer { url, source })?;
         if !is_revision(&info.sha) {
             return Err(HubError::Name(info.sha));
         }
@@ -235,10 +246,7 @@ impl Hub {
             // Between two pieces, not for the whole: weights take as long as they take.
             .read_timeout(Duration::from_secs(60))
             .build()
-            .map_err(|source| HubError::Http {
-                url: self.endpoint.clone(),
-                source,
-            })
+            .map_err(|source| HubError::http(&self.endpoint, source))
     }
 
     async fn get(
@@ -246,10 +254,7 @@ impl Hub {
         client: &reqwest::Client,
         url: &str,
     ) -> Result<reqwest::Response, HubError> {
-        let http = |source| HubError::Http {
-            url: url.to_owned(),
-            source,
-        };
+        let http = |source| HubError::http(url, source);
         let mut request = client.get(url);
         if let Some(token) = &self.token {
             // The client drops it when it is sent on to another host.
@@ -266,7 +271,7 @@ impl Hub {
             _ => "",
         };
         Err(HubError::Status {
-            url: url.to_owned(),
+            url: redact(url),
             status,
             hint,
         })
@@ -293,12 +298,7 @@ async fn save(
     let (mut hasher, mut done) = (Sha256::new(), 0u64);
     let mut stream = response.bytes_stream();
     while let Some(piece) = stream.next().await {
-        let piece = piece.map_err(|source| {
-            Failure::Hub(HubError::Http {
-                url: url.to_owned(),
-                source,
-            })
-        })?;
+        let piece = piece.map_err(|source| Failure::Hub(HubError::http(url, source)))?;
         hasher.update(&piece);
         file.write_all(&piece).await.map_err(written)?;
         done += piece.len() as u64;

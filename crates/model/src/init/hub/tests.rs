@@ -157,3 +157,20 @@ async fn refusals_and_odd_names_are_told() {
         .unwrap_err();
     assert!(matches!(error, HubError::Http { .. }), "{error}");
 }
+
+/// A mirror may be named with an account, and the client's own words repeat its address.
+#[tokio::test]
+async fn a_mirror_s_password_is_not_told() {
+    let cache = tempfile::tempdir().unwrap();
+    let hub = Hub {
+        endpoint: "http://u:hush@127.0.0.1:1".to_owned(),
+        cache: cache.path().to_path_buf(),
+        offline: false,
+        token: None,
+    };
+    let error = hub.fetch("acme/clip", &mut |_, _, _| ()).await;
+    let error = error.unwrap_err();
+    let said = format!("{error} {error:?}");
+    assert!(!said.contains("hush"), "{said}");
+    assert!(said.contains("127.0.0.1:1/api/models/acme/clip"), "{said}");
+}

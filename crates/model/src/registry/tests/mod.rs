@@ -12,6 +12,7 @@ use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use tagstream_core::digest;
 use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 use tempfile::TempDir;
 

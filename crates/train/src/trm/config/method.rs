@@ -1,26 +1,26 @@
 //! The methods.
 
 use crate::trm::settings::MethodError;
-use serde::{Deserialize, Serialize};
 use std::str::FromStr;
+use tagstream_core::config::choice;
 
-/// What can be trained, from nothing to everything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Text features alone; labels set the scale only.
-    ZeroShot,
-    /// A linear classifier on the standardised global feature.
-    LinearProbe,
-    /// Text-pixel matching with positive and negative prompts (Sun et al., 2022).
-    Dualcoop,
-    /// Text-pixel matching with positive prompts and free negative embeddings (Rawlekar et al.,
-    /// 2025).
-    PositiveCoop,
-    /// The ingredients that the TRM-ML paper names.
-    TrmMlBase,
-    /// Our default: those, a global branch, soft targets and a memory.
-    TrmMl,
+choice! {
+    /// What can be trained, from nothing to everything.
+    Method {
+        /// Text features alone; labels set the scale only.
+        ZeroShot = "zero-shot",
+        /// A linear classifier on the standardised global feature.
+        LinearProbe = "linear-probe",
+        /// Text-pixel matching with positive and negative prompts (Sun et al., 2022).
+        Dualcoop = "dualcoop",
+        /// Text-pixel matching with positive prompts and free negative embeddings (Rawlekar et
+        /// al., 2025).
+        PositiveCoop = "positive-coop",
+        /// The ingredients that the TRM-ML paper names.
+        TrmMlBase = "trm-ml-base",
+        /// Our default: those, a global branch, soft targets and a memory.
+        TrmMl = "trm-ml",
+    }
 }
 
 impl Method {

@@ -5,35 +5,34 @@ use super::memory::MemoryConfig;
 use super::prototypes::PrototypeConfig;
 use super::pseudo_labels::PseudoLabelRule;
 use super::regional::RegionalConfig;
-use crate::settings;
-use serde::{Deserialize, Serialize};
+use tagstream_core::config::{choice, nearest, settings};
 
 mod method;
 
 pub use super::settings::MethodError;
 pub use method::Method;
 
-/// The negative side of matching.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NegativeMode {
-    /// A second learned prompt a category.
-    Prompt,
-    /// A free vector a category that starts at 0 and is not normalised.
-    Embedding,
-    /// Only the bias.
-    Bias,
+choice! {
+    /// The negative side of matching.
+    NegativeMode {
+        /// A second learned prompt a category.
+        Prompt = "prompt",
+        /// A free vector a category that starts at 0 and is not normalised.
+        Embedding = "embedding",
+        /// Only the bias.
+        Bias = "bias",
+    }
 }
 
-/// How contexts, queries or maps start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Start {
-    /// From what the frozen towers know: the words of the template, text features, scaled
-    /// identities.
-    Informed,
-    /// At random.
-    Random,
+choice! {
+    /// How contexts, queries or maps start.
+    Start {
+        /// From what the frozen towers know: the words of the template, text features, scaled
+        /// identities.
+        Informed = "informed",
+        /// At random.
+        Random = "random",
+    }
 }
 
 settings! {
@@ -54,14 +53,14 @@ settings! {
     }
 }
 
-/// What attends to positions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AttendBy {
-    /// Category queries through learned maps (text-region matching).
-    Queries,
-    /// The prompts' own text features (text-pixel matching: DualCoOp).
-    Text,
+choice! {
+    /// What attends to positions.
+    AttendBy {
+        /// Category queries through learned maps (text-region matching).
+        Queries = "queries",
+        /// The prompts' own text features (text-pixel matching: DualCoOp).
+        Text = "text",
+    }
 }
 
 settings! {
@@ -145,16 +144,16 @@ settings! {
     }
 }
 
-/// What unknown entries are taught with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PseudoForm {
-    /// Nothing.
-    None,
-    /// Calibrated pseudo-labels from prototypes.
-    Prototype,
-    /// Probabilities of the averaged model, all branches together.
-    Ensemble,
+choice! {
+    /// What unknown entries are taught with.
+    PseudoForm {
+        /// Nothing.
+        None = "none",
+        /// Calibrated pseudo-labels from prototypes.
+        Prototype = "prototype",
+        /// Probabilities of the averaged model, all branches together.
+        Ensemble = "ensemble",
+    }
 }
 
 settings! {
@@ -325,6 +324,7 @@ impl MethodConfig {
         };
         let mut all = serde_json::to_value(&*self).map_err(|e| bad(e.to_string()))?;
         let mut at = &mut all;
+        let mut above = String::new();
         for part in key.split('.') {
             let names: Vec<String> = at
                 .as_object()
@@ -332,8 +332,12 @@ impl MethodConfig {
                 .unwrap_or_default();
             at = at.get_mut(part).ok_or_else(|| MethodError::UnknownKey {
                 key: key.to_owned(),
-                hint: format!("beside it there are: {}", names.join(", ")),
+                hint: match nearest(part, names.iter().map(String::as_str)) {
+                    Some(near) => format!("did you mean `{above}{near}`?"),
+                    None => format!("beside it there are: {}", names.join(", ")),
+                },
             })?;
+            above = format!("{above}{part}.");
         }
         if at.is_object() {
             return Err(bad("is a group of settings, name one of them".into()));

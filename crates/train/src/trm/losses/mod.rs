@@ -7,36 +7,28 @@
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail,
 };
-use serde::{Deserialize, Serialize};
+use tagstream_core::config::{choice, settings};
 use tagstream_kernels::{Real, dispatch, elements, with_elements};
 
-/// The asymmetric loss on known entries (Ridnik et al., 2021; focusing factors constant in the
-/// gradient as in DualCoOp).
-///
-/// ```text
-/// y = +1: -(1 - p)^g+ log p          y = -1: -p_m^g- log(1 - p_m),  p_m = max(p - m, 0)          y = 0: 0
-/// ```
-///
-/// With g+ = g- = m = 0 it is the binary cross-entropy.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Asymmetric {
-    /// g+.
-    pub positive_focus: f64,
-    /// g-.
-    pub negative_focus: f64,
-    /// m: negatives below this probability cost nothing.
-    pub margin: f64,
-}
-
-impl Default for Asymmetric {
-    /// Binary cross-entropy.
-    fn default() -> Self {
-        Self {
-            positive_focus: 0.0,
-            negative_focus: 0.0,
-            margin: 0.0,
-        }
+settings! {
+    /// The asymmetric loss on known entries (Ridnik et al., 2021; focusing factors constant in the
+    /// gradient as in DualCoOp).
+    ///
+    /// ```text
+    /// y = +1: -(1 - p)^g+ log p
+    /// y = -1: -p_m^g- log(1 - p_m),  p_m = max(p - m, 0)
+    /// y =  0: 0
+    /// ```
+    ///
+    /// With g+ = g- = m = 0 it is the binary cross-entropy.
+    #[derive(Copy)]
+    Asymmetric {
+        /// g+.
+        positive_focus: f64 = 0.0,
+        /// g-.
+        negative_focus: f64 = 0.0,
+        /// m: negatives below this probability cost nothing.
+        margin: f64 = 0.0,
     }
 }
 
@@ -200,16 +192,16 @@ impl CustomOp1 for SoftOp {
     }
 }
 
-/// How the query-level branch learns from the region-level one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Distillation {
-    /// KL divergence of softmaxes over categories.
-    Class,
-    /// Sum of the KL divergences of the categories' Bernoulli distributions.
-    Bernoulli,
-    /// `1 - F^ . R^` over known positives.
-    Feature,
+choice! {
+    /// How the query-level branch learns from the region-level one.
+    Distillation {
+        /// KL divergence of softmaxes over categories.
+        Class = "class",
+        /// Sum of the KL divergences of the categories' Bernoulli distributions.
+        Bernoulli = "bernoulli",
+        /// `1 - F^ . R^` over known positives.
+        Feature = "feature",
+    }
 }
 
 /// `T²/B sum_i KL(softmax_c(teacher_i / T) || softmax_c(student_i / T))` (Hinton et al., 2015). No

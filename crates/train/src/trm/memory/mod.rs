@@ -19,9 +19,9 @@
 
 use super::settings::MethodError;
 use super::targets::{Targets, folds, logits};
-use crate::settings;
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
+use tagstream_core::config::settings;
 
 settings! {
     /// Settings of the memory branch.

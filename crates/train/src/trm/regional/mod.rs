@@ -16,8 +16,8 @@
 
 use super::settings::MethodError;
 use super::targets::{Targets, logits};
-use crate::settings;
 use candle_core::{Device, Result, Tensor};
+use tagstream_core::config::settings;
 
 settings! {
     /// Settings of the regional memory.

@@ -1,0 +1,273 @@
+//! How every client of Kafka is made: its settings, and a context through which no value of a
+//! property is printed.
+
+use super::properties::{Hidden, Refusal, check_property, refusal};
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::KafkaError;
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::ProducerContext;
+use rdkafka::{ClientConfig, ClientContext, Statistics};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tagstream_core::config::KafkaConfig;
+
+/// A client in the making: what the program sets, and the user's own properties, whose values stay
+/// hidden.
+#[derive(Clone)]
+pub struct ClientSettings {
+    config: ClientConfig,
+    /// The user's properties, by the name that the user knows them by.
+    properties: BTreeMap<String, String>,
+}
+
+impl ClientSettings {
+    /// A client of these brokers.
+    pub fn new(brokers: &str) -> Self {
+        let mut settings = Self::without_brokers();
+        settings.set("bootstrap.servers", brokers);
+        settings
+    }
+
+    /// A client that knows no brokers, such as the one that holds an embedded one.
+    pub fn without_brokers() -> Self {
+        ClientSettings {
+            config: ClientConfig::new(),
+            properties: BTreeMap::new(),
+        }
+    }
+
+    /// What consumer and producer of the stage share: the brokers, then the properties of the
+    /// configuration as they are.
+    pub fn of(kafka: &KafkaConfig) -> Self {
+        let mut settings = Self::new(&kafka.brokers);
+        settings.set("client.id", "tagstream");
+        for (key, value) in &kafka.properties {
+            let shown = format!("kafka.properties.\"{key}\"");
+            settings.set_users(key, value.expose(), shown);
+        }
+        settings
+    }
+
+    /// Sets what the program decides.
+    pub fn set(&mut self, key: &str, value: impl Into<String>) -> &mut Self {
+        self.config.set(key, value);
+        self
+    }
+
+    /// Sets a property of the user's, who knows it as `shown`.
+    pub fn set_users(&mut self, key: &str, value: &str, shown: String) -> &mut Self {
+        self.config.set(key, value);
+        self.properties.insert(key.into(), shown);
+        self
+    }
+
+    /// What is set for `key`.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.config.get(key)
+    }
+
+    /// What no context of this client may print.
+    pub fn covering(&self) -> Covering {
+        let users = self.properties.keys();
+        let values = users.filter_map(|key| Some((key.as_str(), self.config.get(key)?)));
+        Covering(Arc::new(Hidden::of(values)))
+    }
+
+    /// Makes the client.
+    ///
+    /// # Errors
+    /// [`Refusal`], without any value.
+    pub fn create<T: FromClientConfigAndContext<Covering>>(&self) -> Result<T, Refusal> {
+        self.create_with(self.covering())
+    }
+
+    /// Makes the client with a context of its own, which must log by [`Covering::log`].
+    ///
+    /// # Errors
+    /// [`Refusal`], without any value.
+    #[allow(clippy::disallowed_methods)]
+    pub fn create_with<C, T>(&self, context: C) -> Result<T, Refusal>
+    where
+        C: ClientContext,
+        T: FromClientConfigAndContext<C>,
+    {
+        // One by one first: librdkafka would tell of any of those that are wrong, another one at
+        // each start.
+        for (key, shown) in &self.properties {
+            check_property(key, self.config.get(key).unwrap_or_default(), shown)?;
+        }
+        let shown = |key: &str| {
+            let users = self.properties.get(key).cloned();
+            users.unwrap_or_else(|| key.to_owned())
+        };
+        let made = self.config.create_with_context(context);
+        made.map_err(|error| refusal(&error, shown, &self.covering().0))
+    }
+}
+
+/// The context of a client that needs none: it logs what librdkafka says, without the values of
+/// properties.
+#[derive(Clone)]
+pub struct Covering(Arc<Hidden>);
+
+impl Covering {
+    /// Logs a line of librdkafka.
+    pub fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        let line = self.line(facility, line);
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error => tracing::error!(target: "librdkafka", facility, "{line}"),
+            RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{line}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(target: "librdkafka", facility, "{line}")
+            }
+            RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{line}"),
+        }
+    }
+
+    /// `text` with `***` for every value of the user's properties.
+    pub fn cover(&self, text: &str) -> String {
+        self.0.cover(text)
+    }
+
+    fn line(&self, facility: &str, line: &str) -> String {
+        // `debug = "conf"` lists every property that is set.
+        match line.split_once(" = ") {
+            Some((key, _)) if facility == "CONF" => format!("{key} = ***"),
+            _ => self.0.cover(line),
+        }
+    }
+}
+
+impl ClientContext for Covering {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        Covering::log(self, level, facility, line);
+    }
+
+    /// The default prints them.
+    fn stats(&self, _: Statistics) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let reason = self.cover(reason);
+        tracing::error!(target: "librdkafka", %error, reason, "librdkafka has trouble");
+    }
+}
+
+impl ConsumerContext for Covering {}
+
+impl ProducerContext for Covering {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::source::known_properties;
+    use rdkafka::consumer::BaseConsumer;
+    use rdkafka::producer::BaseProducer;
+
+    const MARK: &str = "hunter2-MARK";
+
+    fn refused(properties: &[(&str, &str)]) -> Refusal {
+        let mut kafka = KafkaConfig::default();
+        let pairs = properties
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string().into()));
+        kafka.properties.extend(pairs);
+        let settings = ClientSettings::of(&kafka);
+        let consumer = settings.create::<BaseConsumer<Covering>>().err();
+        let producer = settings.create::<BaseProducer<Covering>>().err();
+        let refusal = consumer.expect("a consumer was made");
+        assert_eq!(Some(&refusal), producer.as_ref());
+        refusal
+    }
+
+    #[test]
+    fn the_first_wrong_property_is_named_however_many_there_are() {
+        let wrong = [
+            ("zz.top", MARK),
+            ("sasl.pasword", MARK),
+            ("ssl.key.pasword", MARK),
+        ];
+        for _ in 0..5 {
+            let said = refused(&wrong).to_string();
+            assert!(
+                said.contains("sasl.pasword") && !said.contains("MARK"),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_only_a_client_finds_is_said_without_values() {
+        for properties in [
+            &[
+                ("security.protocol", "ssl"),
+                ("ssl.ca.location", "/hunter2/MARK.pem"),
+            ][..],
+            &[
+                ("security.protocol", "ssl"),
+                ("ssl.key.pem", "hunter2 MARK"),
+            ],
+            &[("security.protocol", "ssl"), ("ssl.cipher.suites", MARK)],
+            &[
+                ("security.protocol", "sasl_plaintext"),
+                ("sasl.mechanism", MARK),
+            ],
+            &[
+                ("security.protocol", "sasl_plaintext"),
+                ("sasl.mechanism", "OAUTHBEARER"),
+                ("sasl.oauthbearer.config", "hunter2 MARK"),
+                ("sasl.oauthbearer.method", "oidc"),
+                ("sasl.oauthbearer.client.secret", MARK),
+            ],
+        ] {
+            let said = refused(properties).to_string();
+            assert!(
+                !said.contains("MARK") && !said.contains("hunter2"),
+                "{said}"
+            );
+            assert!(said.contains("kafka.properties"), "{said}");
+        }
+    }
+
+    /// Each property by itself, so far as its value can stand for a secret; most make a client.
+    #[test]
+    fn no_client_that_is_refused_shows_a_value_of_any_property() {
+        let mut made = 0;
+        // Setting a plugin loads a library.
+        for key in known_properties().filter(|key| *key != "plugin.library.paths") {
+            for protocol in ["plaintext", "sasl_ssl"] {
+                let mut settings = ClientSettings::new("127.0.0.1:9");
+                settings
+                    .set("security.protocol", protocol)
+                    .set("group.id", "group");
+                settings.set_users(key, MARK, format!("kafka.properties.\"{key}\""));
+                match settings.create::<BaseConsumer<Covering>>() {
+                    Ok(_) => made += 1,
+                    Err(refused) => {
+                        let said = format!("{refused} {refused:?}");
+                        assert!(!said.contains("MARK"), "{said}");
+                    }
+                }
+            }
+        }
+        assert!(made > 20, "{made} clients");
+    }
+
+    #[test]
+    fn librdkafka_s_lines_are_covered() {
+        let mut settings = ClientSettings::without_brokers();
+        settings.set_users("sasl.username", "hunter2", String::new());
+        let covering = settings.covering();
+        let line = covering.line("SASL", "login of hunter2 failed");
+        assert_eq!(line, "login of *** failed");
+        let line = covering.line("CONF", "  client.rack = elsewhere");
+        assert_eq!(line, "  client.rack = ***");
+    }
+}
