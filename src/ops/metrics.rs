@@ -50,36 +50,55 @@ pub const METRICS: &[Metric] = {
             "1 for the build that runs; `revision` is empty where it is not known.";
         // source
         "tagstream_messages_total" Counter, ["topic"] "Messages read.";
-        "tagstream_partition_lag_messages" Gauge, ["topic, partition"] "Messages between the log's end and what is committed, of the partitions assigned here.";
-        "tagstream_rebalances_total" Counter, ["topic, kind"] "Changes of the assignment; `kind` is `assign`, `revoke` or `lost`.";
-        "tagstream_source_paused" Gauge, ["topic"] "1 while reading is paused because the byte budget is used up.";
-        "tagstream_source_errors_total" Counter, ["topic"] "Errors of the consumer that it went on after.";
-        "tagstream_offset_commit_failures_total" Counter, ["topic"] "Offset commits that failed; files are not affected, lag figures are.";
+        "tagstream_partition_lag_messages" Gauge, ["topic, partition"] "Messages between the \
+            log's end and what is committed, of the partitions assigned here.";
+        "tagstream_rebalances_total" Counter, ["topic, kind"] "Changes of the assignment; `kind` \
+            is `assign`, `revoke` or `lost`.";
+        "tagstream_source_paused" Gauge, ["topic"] "1 while reading is paused because the byte \
+            budget is used up.";
+        "tagstream_source_errors_total" Counter, ["topic"] "Errors of the consumer that it went \
+            on after.";
+        "tagstream_offset_commit_failures_total" Counter, ["topic"] "Offset commits that failed; \
+            files are not affected, lag figures are.";
         // fetch and decode
         "tagstream_dead_letters_total" Counter, ["topic, kind"] "Messages that yielded no row.";
         // batch and inference
         "tagstream_batch_queue_images" Gauge, [""] "Images that are being filled or wait to run.";
         "tagstream_batch_claims_waiting" Gauge, [""] "Images that wait for a place in a batch.";
-        "tagstream_batch_wait_seconds" Histogram(SECONDS), [""] "From a batch's first image to its run.";
+        "tagstream_batch_wait_seconds" Histogram(SECONDS), [""] "From a batch's first image to \
+            its run.";
         "tagstream_batch_images" Histogram(COUNTS), [""] "Images that a worker takes at once.";
-        "tagstream_batch_failures_total" Counter, [""] "Runs of the model that failed and were repeated image by image.";
-        "tagstream_inference_seconds" Histogram(SECONDS), ["provider"] "One batch through encoder and head, all its runs and answers included.";
-        "tagstream_inference_images_total" Counter, ["result"] "Images that went through the model; `result` is `ok` or `error`.";
+        "tagstream_batch_failures_total" Counter, [""] "Runs of the model that failed and were \
+            repeated image by image.";
+        "tagstream_inference_seconds" Histogram(SECONDS), ["provider"] "One batch through encoder \
+            and head, all its runs and answers included.";
+        "tagstream_inference_images_total" Counter, ["result"] "Images that went through the \
+            model; `result` is `ok` or `error`.";
         // model
-        "tagstream_model_info" Gauge, ["model_version, provider"] "1 for the model that serves, 0 for those it replaced.";
-        "tagstream_model_load_seconds" Gauge, [""] "Time to open, try and warm the model that was loaded last.";
-        "tagstream_model_swaps_total" Counter, ["result"] "Exchanges of the model; `result` is `done` or `refused`.";
-        "tagstream_model_versions_refused_total" Counter, [""] "Versions of the registry's pointer that were not taken.";
+        "tagstream_model_info" Gauge, ["model_version, provider"] "1 for the model that serves, 0 \
+            for those it replaced.";
+        "tagstream_model_load_seconds" Gauge, [""] "Time to open, try and warm the model that was \
+            loaded last.";
+        "tagstream_model_swaps_total" Counter, ["result"] "Exchanges of the model; `result` is \
+            `done` or `refused`.";
+        "tagstream_model_versions_refused_total" Counter, [""] "Versions of the registry's \
+            pointer that were not taken.";
         // sinks
         "tagstream_rows_total" Counter, ["table"] "Rows in committed files.";
         "tagstream_files_total" Counter, ["table"] "Files committed.";
         "tagstream_file_bytes_total" Counter, ["table"] "Bytes of committed files.";
-        "tagstream_files_cut_total" Counter, ["table, reason"] "Files ended; `reason` is `size`, `age`, `layout`, `pressure` or `flush`.";
-        "tagstream_overtaken_total" Counter, ["table"] "Files that another owner of the partition had written first.";
-        "tagstream_store_retries_total" Counter, ["table"] "Puts of files that were repeated because the store failed.";
-        "tagstream_producer_queue_full_total" Counter, [""] "Waits for room in the producer's queue.";
-        "tagstream_last_commit_timestamp_seconds" Gauge, ["table"] "Unix time of the last committed file.";
-        "tagstream_row_budget_bytes" Gauge, ["table"] "The part of the memory budget that messages and rows may take.";
+        "tagstream_files_cut_total" Counter, ["table, reason"] "Files ended; `reason` is `size`, \
+            `age`, `layout`, `pressure` or `flush`.";
+        "tagstream_overtaken_total" Counter, ["table"] "Files that another owner of the partition \
+            had written first.";
+        "tagstream_store_retries_total" Counter, ["table"] "Puts of files that were repeated \
+            because the store failed.";
+        "tagstream_producer_queue_full_total" Counter, [""] "Waits for room in the producer's \
+            queue.";
+        "tagstream_last_commit_timestamp_seconds" Gauge, ["table"] "Unix time of the last \
+            committed file.";
+        "tagstream_row_budget_bytes" Gauge, ["table"] "The part of the memory budget that \
+            messages and rows may take.";
         "tagstream_row_budget_used_bytes" Gauge, ["table"] "What of it is taken.";
     }
 };
@@ -135,8 +154,10 @@ pub fn say_which_build() {
 /// The text of `docs/metrics.md`.
 pub fn reference() -> String {
     let mut text = String::from(
-        "# Metrics\n\nServed at `/metrics` (`http.bind`). Made from the table in `src/ops/metrics.rs`; a test fails when this \
-         page is stale\n(`UPDATE_DOCS=1 cargo test --lib ops::metrics` writes it).\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n",
+        "# Metrics\n\nServed at `/metrics` (`http.bind`). Made from the table in \
+         `src/ops/metrics.rs`; a test fails when this \
+         page is stale\n(`UPDATE_DOCS=1 cargo test --lib ops::metrics` writes it).\n\n| name | \
+         kind | labels | meaning |\n|---|---|---|---|\n",
     );
     for metric in METRICS {
         let kind = match metric.kind {

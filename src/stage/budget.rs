@@ -1,8 +1,8 @@
 //! The bound on memory: one budget of bytes for the whole process.
 //!
-//! Whoever holds bytes of a message, an image or a row holds a [`Reservation`] on as many bytes of the
-//! [`Budget`]; dropping the reservation gives them back. Nothing waits for the budget while it holds a
-//! part that only its own progress could free.
+//! Whoever holds bytes of a message, an image or a row holds a [`Reservation`] of as many bytes of
+//! the [`Budget`]; dropping it gives them back. Nothing waits for the budget while it holds a part
+//! that only its own progress could free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

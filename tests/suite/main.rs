@@ -12,5 +12,6 @@ mod fetching;
 mod fuzz_replay;
 mod gpu;
 mod label_tables;
+mod names;
 mod retraining;
 mod train_eval;

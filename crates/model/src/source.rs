@@ -39,7 +39,8 @@ pub enum OpenedModel {
 pub enum OpenError {
     /// Nothing of the kinds known is there.
     #[error(
-        "`{0}` is no model: neither a bundle directory (bundle.json), nor a folder with encoder.onnx, nor a registry \
+        "`{0}` is no model: neither a bundle directory (bundle.json), nor a folder with \
+         encoder.onnx, nor a registry \
          (registry.json, or an s3://, gs:// or az:// address)"
     )]
     Unknown(String),
@@ -59,7 +60,8 @@ pub enum OpenError {
     },
     /// An `encoder.onnx` does not keep the contract.
     #[error(
-        "{} does not keep the encoder's contract (pixels uint8 [B,H,W,3] -> dense float [B,N,D], global float [B,D]): \
+        "{} does not keep the encoder's contract (pixels uint8 [B,H,W,3] -> dense float [B,N,D], \
+         global float [B,D]): \
          {flaw}", .path.display()
     )]
     Contract {
@@ -70,7 +72,8 @@ pub enum OpenError {
     },
     /// There is no head to tag with.
     #[error(
-        "{} is an encoder without categories; make a bundle of it with `tagstream init --clip`", .0.display()
+        "{} is an encoder without categories; make a bundle of it with `tagstream init \
+         --clip`", .0.display()
     )]
     NoHead(PathBuf),
 }

@@ -145,6 +145,8 @@ impl<'a> Job<'a> {
         result
     }
 
+    /// The whole run, in the order of its steps; longer than other functions, because the report is
+    /// given all of what they made.
     fn under_lease(
         &mut self,
         registry: &Registry,
@@ -221,16 +223,9 @@ impl<'a> Job<'a> {
         })?;
         let place = self.write_report(&report, &folder)?;
         let judgement = &judgement.judgement;
-        let told = |version, report| Outcome::Judged {
-            verdict: judgement.verdict,
-            version,
-            id: candidate.bundle.id().into(),
-            why: judgement.summary(),
-            failed_gates: judgement.failed_gates().cloned().collect(),
-            report,
-        };
+        let judged = |version, report| judged(judgement, &candidate.bundle, version, report);
         if token.is_none() {
-            return Ok(told(None, Some(place)));
+            return Ok(judged(None, Some(place)));
         }
         let version = self.step("registering", |job| {
             job.settle(
@@ -240,7 +235,7 @@ impl<'a> Job<'a> {
         // Done: what the folder holds is in the registry now. Failing to tidy does no harm.
         let _ = std::fs::remove_dir_all(&folder);
         let place = (!self.config.report.folder.is_empty()).then_some(place);
-        Ok(told(Some(version.version), place))
+        Ok(judged(Some(version.version), place))
     }
 
     /// What serves now, as a bundle on this disk.
@@ -297,7 +292,8 @@ impl<'a> Job<'a> {
             let settled = history.iter().find(|e| e.run.as_deref() == Some(run));
             if let Some(entry) = settled {
                 return Ok(Some(format!(
-                    "the same labels were judged with the same champion and settings before: version {} was {}",
+                    "the same labels were judged with the same champion and settings before: \
+                     version {} was {}",
                     entry.version, entry.action
                 )));
             }
@@ -305,7 +301,8 @@ impl<'a> Job<'a> {
             let asked = self.config.labels.min_new_labels;
             if new < asked {
                 return Ok(Some(format!(
-                    "{new} new or changed labels since the last run, {asked} are asked for (labels.min_new_labels)"
+                    "{new} new or changed labels since the last run, {asked} are asked for \
+                     (labels.min_new_labels)"
                 )));
             }
             Ok(None)
@@ -394,8 +391,24 @@ impl<'a> Job<'a> {
     }
 }
 
-/// The name of a run of `build` that `deciding` decides. Other code may come to another result: after
-/// an upgrade the same labels are judged again, and no checkpoint of the old code goes on.
+fn judged(
+    judgement: &Judgement,
+    candidate: &Bundle,
+    version: Option<u64>,
+    report: Option<PathBuf>,
+) -> Outcome {
+    Outcome::Judged {
+        verdict: judgement.verdict,
+        version,
+        id: candidate.id().into(),
+        why: judgement.summary(),
+        failed_gates: judgement.failed_gates().cloned().collect(),
+        report,
+    }
+}
+
+/// The name of a run of `build` that `deciding` decides. Other code may come to another result:
+/// after an upgrade the same labels are judged again, and no checkpoint of the old code goes on.
 fn run_hash(deciding: &serde_json::Value, build: &str) -> String {
     let all = serde_json::json!({ "deciding": deciding, "build": build });
     let mut hash = digest::sha256(all.to_string());

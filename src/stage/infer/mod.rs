@@ -240,7 +240,8 @@ impl Engine {
         )
         .inspect_err(|e| {
             metrics::counter!("tagstream_model_swaps_total", "result" => "refused").increment(1);
-            tracing::error!(model = bundle.id(), error = %e, "new model refused, the old one goes on");
+            tracing::error!(model = bundle.id(), error = %e, "new model refused, the old one goes \
+                on");
             shared.old_models.release_memory();
         })?;
         shared.batcher.exchange(Arc::clone(&new));

@@ -21,9 +21,9 @@ enum Note<T> {
 const AGAIN: Duration = Duration::from_millis(100);
 
 impl<T: Send + Sync + 'static> OldModels<T> {
-    /// Starts the thread. What is old_models is kept for `rest` at least and as long as anybody else
-    /// has it; `release` is called after it was dropped. The thread ends when this is dropped, and
-    /// what it keeps goes then.
+    /// Starts the thread. An old model is kept for `rest` at least and as long as anybody else has
+    /// it; `release` is called after it was dropped. The thread ends when this is dropped, and what
+    /// it keeps goes then.
     pub(super) fn start(rest: Duration, release: fn()) -> io::Result<Self> {
         let (notes, received) = mpsc::channel();
         thread::Builder::new()

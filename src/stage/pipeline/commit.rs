@@ -94,7 +94,8 @@ impl<R: TableRow> FileJob<R> {
                     partition = %self.partition, %range, %to,
                     "another writer committed this range first; its rows stand, ours are dropped"
                 );
-                metrics::counter!("tagstream_overtaken_total", "table" => self.sink.table().to_owned()).increment(1);
+                let table = self.sink.table().to_owned();
+                metrics::counter!("tagstream_overtaken_total", "table" => table).increment(1);
                 if cut.drop_covered(to) {
                     continue;
                 }

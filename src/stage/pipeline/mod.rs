@@ -60,7 +60,8 @@ pub enum LineError {
     Make(#[from] MakeError),
     /// An operator ended the chain that was being written.
     #[error(
-        "{0}: the chain was ended by an operator (--new-epoch or --accept-gap); starting again goes on with the next epoch"
+        "{0}: the chain was ended by an operator (--new-epoch or --accept-gap); starting again \
+         goes on with the next epoch"
     )]
     Sealed(PartitionId),
     /// A bug.

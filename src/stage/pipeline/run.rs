@@ -242,23 +242,7 @@ impl<'a> LineContext<'a> {
         } else {
             None
         };
-        let settings = LineSettings {
-            start: config.source.start,
-            rules: CutRules {
-                max_bytes: config.output.max_file_mib << 20,
-                max_age: Duration::from_millis(config.output.max_file_age_ms),
-            },
-            dead_letter_topic: config.output.dead_letter_topic.as_str().into(),
-            drain_timeout: Duration::from_millis(config.shutdown.drain_timeout_ms),
-            revoke_timeout: Duration::from_millis(
-                config
-                    .shutdown
-                    .drain_timeout_ms
-                    .min(config.kafka.session_timeout_ms / 2),
-            ),
-            until,
-            process: Arc::clone(&self.process),
-        };
+        let settings = self.line_settings(until);
         let source_settings = SourceSettings {
             topic: Arc::clone(&spec.topic),
             group: spec.group.clone(),
@@ -294,6 +278,27 @@ impl<'a> LineContext<'a> {
             outcome = line.run(source, self.control.clone()) => Ok(outcome?),
             // What is not in a file is read again by the next run, if it is still there.
             () = recreated => Err(SourceError::Recreated { topic: spec.topic.to_string() }.into()),
+        }
+    }
+
+    fn line_settings(&self, until: Option<BTreeMap<PartitionId, LogFacts>>) -> LineSettings {
+        let config = self.config;
+        LineSettings {
+            start: config.source.start,
+            rules: CutRules {
+                max_bytes: config.output.max_file_mib << 20,
+                max_age: Duration::from_millis(config.output.max_file_age_ms),
+            },
+            dead_letter_topic: config.output.dead_letter_topic.as_str().into(),
+            drain_timeout: Duration::from_millis(config.shutdown.drain_timeout_ms),
+            revoke_timeout: Duration::from_millis(
+                config
+                    .shutdown
+                    .drain_timeout_ms
+                    .min(config.kafka.session_timeout_ms / 2),
+            ),
+            until,
+            process: Arc::clone(&self.process),
         }
     }
 
@@ -350,7 +355,8 @@ impl<'a> LineContext<'a> {
                     tracing::warn!(%partition, %end, %origin, "chain ended, the next epoch begins")
                 }
                 Sealed::Before => {
-                    tracing::info!(%partition, %end, "this chain was ended before; nothing was changed")
+                    tracing::info!(%partition, %end, "this chain was ended before; nothing was \
+                        changed")
                 }
             }
         }

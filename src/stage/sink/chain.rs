@@ -138,7 +138,8 @@ pub enum ChainError {
     },
     /// The file found under a name does not start where its name says, or does not advance.
     #[error(
-        "the file that should start at {start} says that it holds {found}: it was not written by tagstream, or it was changed"
+        "the file that should start at {start} says that it holds {found}: it was not written by \
+         tagstream, or it was changed"
     )]
     Foreign {
         /// The start that the name says.

@@ -340,9 +340,12 @@ impl<R: TableRow> FileSink<R> {
                     });
                 }
                 ChainOutcome::Repeat => {
-                    metrics::counter!("tagstream_store_retries_total", "table" => self.table.clone()).increment(1);
+                    let table = self.table.clone();
+                    metrics::counter!("tagstream_store_retries_total", "table" => table)
+                        .increment(1);
                     if let Some(error) = &failure {
-                        tracing::warn!(%partition, range = %proposal.range, %error, "cannot put a file; trying again");
+                        tracing::warn!(%partition, range = %proposal.range, %error, "cannot put a \
+                            file; trying again");
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(5));
@@ -465,7 +468,8 @@ pub enum RepairError {
     Store(#[from] StoreError),
     /// The chain does not end where the operator believes.
     #[error(
-        "{partition}: the files end at offset {found}, not at {expected}; nothing was changed. Start without the flag and read what it says now"
+        "{partition}: the files end at offset {found}, not at {expected}; nothing was changed. \
+         Start without the flag and read what it says now"
     )]
     OtherEnd {
         /// The partition.

@@ -184,6 +184,9 @@ impl ProduceError {
             matches!(code, RDKafkaErrorCode::MessageSizeTooLarge)
                 || *code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE.into()
         };
-        matches!(self, ProduceError::Refused { reason: KafkaError::MessageProduction(code), .. } if too_large(code))
+        let ProduceError::Refused { reason, .. } = self else {
+            return false;
+        };
+        matches!(reason, KafkaError::MessageProduction(code) if too_large(code))
     }
 }

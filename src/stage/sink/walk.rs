@@ -63,7 +63,7 @@ impl CommitHint {
 
 /// The first start of a chain, put once, before anything is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
+pub struct ChainOrigin {
     /// The chain.
     pub epoch: Epoch,
     /// Its first offset.
@@ -136,7 +136,8 @@ pub enum ResumeError {
     },
     /// The table was begun with other settings.
     #[error(
-        "{partition}: the table was begun as {begun}, the configuration asks for {asked}: name another `table`, or go back"
+        "{partition}: the table was begun as {begun}, the configuration asks for {asked}: name \
+         another `table`, or go back"
     )]
     OtherTable {
         /// The partition.
@@ -176,21 +177,26 @@ fn broken_message(
     let at = format!("{partition}@{end}");
     match broken {
         BrokenChain::AheadOfLog { high } => format!(
-            "{chain}, but the log ends at {high}: the topic was deleted and created again, or lost its newest messages. \
+            "{chain}, but the log ends at {high}: the topic was deleted and created again, or \
+             lost its newest messages. \
              To read the log from its beginning: tagstream run --new-epoch {at}=earliest"
         ),
         BrokenChain::Recreated { expected, found } => format!(
-            "{chain} and were read from another topic of that name (then {expected:?}, now {found:?}). \
+            "{chain} and were read from another topic of that name (then {expected:?}, now \
+             {found:?}). \
              To read the new one from its beginning: tagstream run --new-epoch {at}=earliest"
         ),
         BrokenChain::Overtaken { low } => format!(
-            "{chain}, but the log now begins at {low}: retention deleted {} offsets before they were read. \
+            "{chain}, but the log now begins at {low}: retention deleted {} offsets before they \
+             were read. \
              To record the gap and go on: tagstream run --accept-gap {at}",
             low.0 - end.0
         ),
         BrokenChain::OffsetMoved { committed } => format!(
-            "{chain}, but the group's offset was moved to {committed}, where no file ends. To skip to it: \
-             tagstream run --new-epoch {at}={committed}. To stay with the files: reset the group's offset to {end}. \
+            "{chain}, but the group's offset was moved to {committed}, where no file ends. To \
+             skip to it: \
+             tagstream run --new-epoch {at}={committed}. To stay with the files: reset the \
+             group's offset to {end}. \
              To read messages again, write to a new table"
         ),
     }
@@ -219,7 +225,7 @@ pub struct Walked {
     /// The chain, at its end.
     pub chain: Chain,
     /// Its origin.
-    pub origin: Origin,
+    pub origin: ChainOrigin,
     /// Whether the group's offset is explained by the chain.
     committed_on_chain: bool,
 }
@@ -235,7 +241,7 @@ impl Walk<'_> {
     /// [`ResumeError`]; input that does not fit the chain is *not* one here (see [`Walk::resume`]).
     pub async fn walk(&self, log: &LogFacts, start: StartAt) -> Result<Walked, ResumeError> {
         let mut epoch = self.newest_epoch().await?.unwrap_or_default();
-        let first = Origin {
+        let first = ChainOrigin {
             epoch,
             offset: match start {
                 StartAt::Earliest => log.low,
@@ -325,8 +331,8 @@ impl Walk<'_> {
         Ok((!matches!(step, Some(ChainOutcome::Sealed(_)))).then_some(chain.end))
     }
 
-    fn origin_after(&self, epoch: Epoch, seal: &Seal) -> Origin {
-        Origin {
+    fn origin_after(&self, epoch: Epoch, seal: &Seal) -> ChainOrigin {
+        ChainOrigin {
             epoch,
             offset: seal.origin,
             identity: seal.identity.clone(),
@@ -339,7 +345,7 @@ impl Walk<'_> {
         }
     }
 
-    fn check_table(&self, origin: &Origin) -> Result<(), ResumeError> {
+    fn check_table(&self, origin: &ChainOrigin) -> Result<(), ResumeError> {
         let state = |format: FileFormat, version: u32| {
             format!("{} files of schema version {version}", format.extension())
         };
@@ -368,7 +374,7 @@ impl Walk<'_> {
     }
 
     /// Puts `wanted` unless there is an origin already; whichever is there then counts.
-    async fn origin(&self, wanted: &Origin) -> Result<Origin, ResumeError> {
+    async fn origin(&self, wanted: &ChainOrigin) -> Result<ChainOrigin, ResumeError> {
         let path = self.folder().origin(wanted.epoch);
         let bad = |reason: String| ResumeError::BadOrigin {
             path: path.to_string(),
@@ -397,7 +403,7 @@ impl Walk<'_> {
     /// one that the chain explains.
     async fn follow(
         &self,
-        origin: &Origin,
+        origin: &ChainOrigin,
         log: &LogFacts,
     ) -> Result<(Option<ChainOutcome>, Chain, bool), ResumeError> {
         let epoch = origin.epoch;
@@ -445,8 +451,13 @@ impl Walk<'_> {
         chain.end = last;
         let facts = self.facts(chain.epoch, last).await?.ok_or_else(|| {
             ResumeError::Footer(FooterError::NotOurs {
-                path: self.folder().file(chain.epoch, last, self.format).to_string(),
-                reason: "it was listed, then gone: committed files must never be removed from the end of a chain".into(),
+                path: self
+                    .folder()
+                    .file(chain.epoch, last, self.format)
+                    .to_string(),
+                reason: "it was listed, then gone: committed files must never be removed from the \
+                    end of a chain"
+                    .into(),
             })
         })?;
         self.followed(chain, &facts)

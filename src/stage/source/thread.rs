@@ -80,7 +80,7 @@ impl Source {
         let answer_within =
             Duration::from_millis(kafka.max_poll_interval_ms / 2).min(Duration::from_secs(120));
         let pulse = Arc::<Pulse>::default();
-        let mut config = ClientSettings::of(kafka);
+        let config = consumer_settings(kafka, settings);
         let context = Context {
             covering: config.covering(),
             topic: Arc::clone(&settings.topic),
@@ -94,42 +94,7 @@ impl Source {
             next_generation: 1.into(),
             last_commit_warning: Default::default(),
         };
-        // Part of the constant above the memory budget (docs/runbook.md).
-        for (key, most) in [
-            ("queued.max.messages.kbytes", PREFETCH_KIB),
-            ("fetch.max.bytes", ANSWER_KIB << 10),
-        ] {
-            if config.get(key).is_none() {
-                config.set(key, most.to_string());
-            }
-        }
-        if config.get("group.protocol") != Some("consumer") {
-            config
-                .set("partition.assignment.strategy", "cooperative-sticky")
-                .set("session.timeout.ms", kafka.session_timeout_ms.to_string())
-                // Heartbeats go on while an assignment is answered: several must fit into a
-                // session.
-                .set(
-                    "heartbeat.interval.ms",
-                    (kafka.session_timeout_ms / 4).clamp(1, 3_000).to_string(),
-                );
-        }
-        let consumer: StageConsumer = config
-            .set("group.id", &settings.group)
-            .set(
-                "max.poll.interval.ms",
-                kafka.max_poll_interval_ms.to_string(),
-            )
-            .set(
-                "statistics.interval.ms",
-                settings.statistics_interval.as_millis().to_string(),
-            )
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "true")
-            // The files say where to start; a log that does not have that offset is an error.
-            .set("auto.offset.reset", "error")
-            .create_with(context)?;
+        let consumer: StageConsumer = config.create_with(context)?;
         consumer
             .subscribe(&[&settings.topic])
             .map_err(|e| SourceError::Fatal(e.to_string()))?;
@@ -173,6 +138,47 @@ impl Source {
     pub fn has_ended(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
+}
+
+/// What the consumer is told, beside what the configuration says of both clients.
+fn consumer_settings(kafka: &KafkaConfig, settings: &SourceSettings) -> ClientSettings {
+    let mut config = ClientSettings::of(kafka);
+    // Part of the constant above the memory budget (docs/runbook.md).
+    for (key, most) in [
+        ("queued.max.messages.kbytes", PREFETCH_KIB),
+        ("fetch.max.bytes", ANSWER_KIB << 10),
+    ] {
+        if config.get(key).is_none() {
+            config.set(key, most.to_string());
+        }
+    }
+    if config.get("group.protocol") != Some("consumer") {
+        config
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", kafka.session_timeout_ms.to_string())
+            // Heartbeats go on while an assignment is answered: several must fit into a
+            // session.
+            .set(
+                "heartbeat.interval.ms",
+                (kafka.session_timeout_ms / 4).clamp(1, 3_000).to_string(),
+            );
+    }
+    config
+        .set("group.id", &settings.group)
+        .set(
+            "max.poll.interval.ms",
+            kafka.max_poll_interval_ms.to_string(),
+        )
+        .set(
+            "statistics.interval.ms",
+            settings.statistics_interval.as_millis().to_string(),
+        )
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        // The files say where to start; a log that does not have that offset is an error.
+        .set("auto.offset.reset", "error");
+    config
 }
 
 enum Waiting {

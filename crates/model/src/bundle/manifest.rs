@@ -180,7 +180,8 @@ impl Manifest {
         };
         if name.is_empty() || digits != &hash[..ID_DIGITS] {
             return flaw(format!(
-                "the id `{}` does not belong to this content, whose id would end in `{}`; a changed bundle is a new \
+                "the id `{}` does not belong to this content, whose id would end in `{}`; a \
+                 changed bundle is a new \
                  model and needs its own id",
                 self.id,
                 &hash[..ID_DIGITS]

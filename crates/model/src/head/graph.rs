@@ -1,29 +1,10 @@
 //! The head as an ONNX graph.
 
+use super::outputs::GraphOutputs;
 use super::{Attention, FoldedHead, HeadError, NORM_EPSILON, QueryBranch, RegionForm, ValueOutput};
 use crate::onnx::{Attribute, Dim, Element, ExternalData, GraphBuilder, Value};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
-
-/// What a head's graph hands out.
-#[derive(Debug, Clone, PartialEq)]
-pub enum GraphOutputs {
-    /// The contract of `head.onnx`: `logits [B,C]`, `saliency [B,C,N]`, `region [B,C,D]` (R^),
-    /// `embedding [B,D]` (G^).
-    Full,
-    /// `logits [B,C]`, `embedding [B,D]`, and of the `count` (K, at most C) categories whose logit
-    /// exceeds its floor the furthest, in falling order: `tags [B,K]` (int64 indices),
-    /// `tag_saliency [B,K,N]`, `tag_region [B,K,D]`.
-    Top {
-        /// K.
-        count: usize,
-        /// Per category the logit from which it counts as a tag, `[C]`. With it the K rows kept are
-        /// those that can become tags, also where thresholds differ.
-        floors: Vec<f32>,
-        /// Whether `tag_region` is handed out; without it the region features are not computed.
-        regions: bool,
-    },
-}
 
 /// Where the graph's weights lie.
 #[derive(Debug, Clone, PartialEq)]
@@ -190,14 +171,7 @@ impl HeadGraph<'_> {
         }
         let embedding = self.g.l2_normalise(&global, Element::F32);
         if let Some(branch) = &self.head.global {
-            let (weight, bias) = (self.w("global.weight"), self.w("global.bias"));
-            let global_logits = self.g.gemm_transposed(&embedding, &weight, Some(&bias));
-            logits = self.g.add(&logits, &global_logits);
-            if branch.residual.is_some() {
-                let weight = self.w("global.residual");
-                let residual = self.g.gemm_transposed(&global, &weight, None);
-                logits = self.g.add(&logits, &residual);
-            }
+            logits = self.add_global_logits(branch.residual.is_some(), logits, &embedding, &global);
         }
         if self.head.memory.is_some() {
             let memory = self.memory_logits(&shared.dense, &global);
@@ -224,29 +198,62 @@ impl HeadGraph<'_> {
                 floors,
                 regions,
             } => {
-                let k = (*count).min(c);
-                let floors = g.weight("floors", &[c], f32, floors);
-                let margins = g.node("Sub", &[&logits, &floors], &[]);
-                let size = g.integers(&[k as i64]);
-                let best = g.node_with_outputs("TopK", &[&margins, &size], &[], 2);
-                let last = g.integers(&[-1]);
-                let index = g.node("Unsqueeze", &[&best[1], &last], &[]);
-                let per_image = [("batch_dims", Attribute::Int(1))];
-                let saliency = g.node("GatherND", &[&shared.saliency, &index], &per_image);
-                let dims = [batch.clone(), k.into()];
-                g.output(&best[1], "tags", Element::I64, &dims);
-                let dims = [batch.clone(), k.into(), positions];
-                g.output(&saliency, "tag_saliency", f32, &dims);
-                if *regions {
-                    let region = g.matmul(&saliency, &shared.dense);
-                    let region = g.l2_normalise(&region, f32);
-                    let dims = [batch.clone(), k.into(), d.into()];
-                    g.output(&region, "tag_region", f32, &dims);
-                }
+                let best = ((*count).min(c), floors.as_slice(), *regions);
+                self.hand_out_best(best, &logits, &shared, positions);
             }
         }
+        let g = &mut self.g;
         g.output(&embedding, "embedding", f32, &[batch, d.into()]);
         Ok(self.g.finish()?)
+    }
+
+    fn add_global_logits(
+        &mut self,
+        residual: bool,
+        logits: Value,
+        embedding: &Value,
+        global: &Value,
+    ) -> Value {
+        let (weight, bias) = (self.w("global.weight"), self.w("global.bias"));
+        let global_logits = self.g.gemm_transposed(embedding, &weight, Some(&bias));
+        let logits = self.g.add(&logits, &global_logits);
+        if !residual {
+            return logits;
+        }
+        let weight = self.w("global.residual");
+        let residual = self.g.gemm_transposed(global, &weight, None);
+        self.g.add(&logits, &residual)
+    }
+
+    /// The rows of the categories that exceed their floors the furthest.
+    fn hand_out_best(
+        &mut self,
+        (k, floors, regions): (usize, &[f32], bool),
+        logits: &Value,
+        shared: &AttentionValues,
+        positions: Dim,
+    ) {
+        let (c, d) = (self.head.categories, self.head.dim);
+        let (batch, f32) = (Dim::Dynamic("batch"), Element::F32);
+        let g = &mut self.g;
+        let floors = g.weight("floors", &[c], f32, floors);
+        let margins = g.node("Sub", &[logits, &floors], &[]);
+        let size = g.integers(&[k as i64]);
+        let top = g.node_with_outputs("TopK", &[&margins, &size], &[], 2);
+        let last = g.integers(&[-1]);
+        let index = g.node("Unsqueeze", &[&top[1], &last], &[]);
+        let per_image = [("batch_dims", Attribute::Int(1))];
+        let saliency = g.node("GatherND", &[&shared.saliency, &index], &per_image);
+        let dims = [batch.clone(), k.into()];
+        g.output(&top[1], "tags", Element::I64, &dims);
+        let dims = [batch.clone(), k.into(), positions];
+        g.output(&saliency, "tag_saliency", f32, &dims);
+        if regions {
+            let region = g.matmul(&saliency, &shared.dense);
+            let region = g.l2_normalise(&region, f32);
+            let dims = [batch, k.into(), d.into()];
+            g.output(&region, "tag_region", f32, &dims);
+        }
     }
 
     fn w(&self, name: &str) -> Value {

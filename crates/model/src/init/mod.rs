@@ -79,7 +79,8 @@ pub enum InitError {
     Bundle(#[from] BundleError),
     /// The two towers do not meet.
     #[error(
-        "the vision tower gives {vision} numbers, the text tower {text}: these are not towers of one model"
+        "the vision tower gives {vision} numbers, the text tower {text}: these are not towers of \
+         one model"
     )]
     Dimensions {
         /// D of the vision tower.
@@ -89,7 +90,8 @@ pub enum InitError {
     },
     /// A ready-made encoder cannot be written anew.
     #[error(
-        "the folder holds a ready-made encoder.onnx: precision, input size and dense mode are what they are; leave those \
+        "the folder holds a ready-made encoder.onnx: precision, input size and dense mode are \
+         what they are; leave those \
          options out"
     )]
     ReadyMade,

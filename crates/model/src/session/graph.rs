@@ -202,7 +202,8 @@ impl Graph {
                     }
                     tracing::info!(
                         graph = %self.name.0, %error,
-                        "TensorRT takes only a part of the graph: its engine is built for the batches that it sees"
+                        "TensorRT takes only a part of the graph: its engine is built for the \
+                         batches that it sees"
                     );
                     let options = ProviderOptions {
                         profile: None,
@@ -277,7 +278,8 @@ impl GraphName {
                 let dims: Vec<_> = shape.iter().map(|d| usize::try_from(*d).ok()).collect();
                 if let Some(fixed) = dims[0] {
                     return Err(self.contract(format!(
-                        "the batch axis of `{name}` is fixed to {fixed}; export it with a dynamic batch axis"
+                        "the batch axis of `{name}` is fixed to {fixed}; export it with a dynamic \
+                         batch axis"
                     )));
                 }
                 Ok(dims)

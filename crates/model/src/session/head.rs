@@ -82,24 +82,7 @@ impl HeadModel {
         // every swap.
         let device = options.device.without_engines();
         let session = graph.open(runtime, device, &options.provider(), false)?;
-        for (name, rank, sizes) in [
-            ("dense", 3, vec![None, Some(locations), Some(dim)]),
-            ("global", 2, vec![None, Some(dim)]),
-        ] {
-            let declared =
-                graph
-                    .name
-                    .outlet(session.inputs(), name, TensorElementType::Float32, rank)?;
-            let fits = declared
-                .iter()
-                .zip(&sizes)
-                .all(|(a, b)| a.is_none() || b.is_none() || a == b);
-            if !fits {
-                return Err(graph.name.contract(format!(
-                    "`{name}` is declared as {declared:?}, the encoder gives {sizes:?}"
-                )));
-            }
-        }
+        check_inputs(&graph.name, &session, locations, dim)?;
         let hands_out = |name: &str| session.outputs().iter().any(|o| o.name() == name);
         let form = Form {
             top: hands_out("tags"),
@@ -137,7 +120,8 @@ impl HeadModel {
         for (name, got, want) in right {
             if got != want || rows == 0 {
                 return Err(head.name.contract(format!(
-                    "`{name}` of one image has {got} numbers instead of {want} (C = {categories}, rows = {rows}, \
+                    "`{name}` of one image has {got} numbers instead of {want} (C = {categories}, \
+                     rows = {rows}, \
                      N = {locations}, D = {dim})"
                 )));
             }
@@ -145,6 +129,31 @@ impl HeadModel {
         head.categories = categories;
         Ok(head)
     }
+}
+
+/// What the encoder gives must be what the head takes.
+fn check_inputs(
+    graph: &GraphName,
+    session: &Session,
+    locations: usize,
+    dim: usize,
+) -> Result<(), SessionError> {
+    for (name, rank, sizes) in [
+        ("dense", 3, vec![None, Some(locations), Some(dim)]),
+        ("global", 2, vec![None, Some(dim)]),
+    ] {
+        let declared = graph.outlet(session.inputs(), name, TensorElementType::Float32, rank)?;
+        let fits = declared
+            .iter()
+            .zip(&sizes)
+            .all(|(a, b)| a.is_none() || b.is_none() || a == b);
+        if !fits {
+            return Err(graph.contract(format!(
+                "`{name}` is declared as {declared:?}, the encoder gives {sizes:?}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Which of the two forms of [`crate::head::HeadOutputs`] a graph has.

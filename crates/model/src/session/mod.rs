@@ -41,7 +41,10 @@ pub enum SessionError {
         source: std::io::Error,
     },
     /// The folder for TensorRT's engines.
-    #[error("cannot make the folder for TensorRT's engines {path}: {source}", path = path.display())]
+    #[error(
+        "cannot make the folder for TensorRT's engines {path}: {source}",
+        path = path.display()
+    )]
     EngineCache {
         /// The folder.
         path: PathBuf,
@@ -299,7 +302,8 @@ impl EncoderModel {
             .outlet(session.inputs(), "pixels", TensorElementType::Uint8, 4)?;
         let [_, Some(height), Some(width), Some(3)] = pixels[..] else {
             return Err(graph.name.contract(format!(
-                "`pixels` must be [B, height, width, 3] with fixed height and width, but is {pixels:?}"
+                "`pixels` must be [B, height, width, 3] with fixed height and width, but is \
+                 {pixels:?}"
             )));
         };
         graph
@@ -339,7 +343,8 @@ impl EncoderModel {
                 Ok(encoder)
             }
             _ => Err(encoder.name.contract(format!(
-                "`dense` must be [B, N, D] and `global` [B, D], but one image gives {dense:?} and {global:?}"
+                "`dense` must be [B, N, D] and `global` [B, D], but one image gives {dense:?} and \
+                 {global:?}"
             ))),
         }
     }

@@ -276,7 +276,8 @@ impl HostMemory {
             self.refused.call_once(|| {
                 tracing::warn!(
                     bytes, memory = memory.allocation_device().as_str(), %error,
-                    "no page-locked memory for a batch: it is copied to the device by way of another buffer"
+                    "no page-locked memory for a batch: it is copied to the device by way of \
+                     another buffer"
                 );
             });
             PixelBuffer::zeroed(bytes)
@@ -299,7 +300,8 @@ pub(super) fn pinned(device: Device) -> Option<ort::Result<MemoryInfo<'static>>>
 fn warn(device: Device, error: &ort::Error) {
     tracing::warn!(
         %device, %error,
-        "page-locked memory is not available: batches are copied to the device by way of another buffer"
+        "page-locked memory is not available: batches are copied to the device by way of another \
+         buffer"
     );
 }
 

@@ -80,8 +80,15 @@ impl UriPolicy {
             .allow_hosts
             .iter()
             .map(|rule| {
-                HostRule::parse(rule)
-                    .ok_or_else(|| bad("fetch.allow_hosts", format!("has {rule:?}, which is neither a host, nor a bucket, nor `*.` and a domain")))
+                HostRule::parse(rule).ok_or_else(|| {
+                    bad(
+                        "fetch.allow_hosts",
+                        format!(
+                            "has {rule:?}, which is \
+                        neither a host, nor a bucket, nor `*.` and a domain"
+                        ),
+                    )
+                })
             })
             .collect::<Result<_, _>>()?;
         let folders = config
@@ -195,7 +202,9 @@ impl UriPolicy {
         }
         if url.port().is_some() || url.query().is_some() || url.fragment().is_some() {
             return Err(Failure::BadUri(
-                "an object's URI has no port, query or fragment (write `?` and `#` in keys as %3F and %23)".into(),
+                "an object's URI has no port, query or fragment (write `?` and `#` in keys as %3F \
+                 and %23)"
+                    .into(),
             ));
         }
         self.check_host(bucket)?;

@@ -75,7 +75,8 @@ impl<M: RowMaker> Driver<M> {
         self.drained.by_others.extend(reached);
         if !std::mem::replace(&mut self.drained.told, true) {
             tracing::info!(
-                "everything assigned here is in files; looking after the partitions that other members of the group hold"
+                "everything assigned here is in files; looking after the partitions that other \
+                 members of the group hold"
             );
         }
     }
@@ -93,7 +94,8 @@ async fn in_files<R: TableRow>(
             Ok(true) => _ = done.insert(partition),
             Ok(false) => {}
             Err(error) if error.is_temporary() => {
-                tracing::warn!(%partition, %error, "cannot see how far a partition is that another process holds; trying again");
+                tracing::warn!(%partition, %error, "cannot see how far a partition is that \
+                    another process holds; trying again");
             }
             Err(error) => return Err(error),
         }

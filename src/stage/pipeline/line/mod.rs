@@ -3,22 +3,20 @@
 
 mod drained;
 mod partitions;
+mod rows;
 
 use super::commit::{FileDone, FileJob};
 use super::owned::Owned;
 use super::{Control, LineError, StageStatus};
-use crate::stage::budget::{Budget, Reservation};
+use crate::stage::budget::Budget;
 use crate::stage::ledger::{CutReason, CutRules, Finished};
-use crate::stage::row_maker::{RowMaker, RowOutcome};
+use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::chain::{Chain, WriterId};
-use crate::stage::sink::dead_letter_topic;
 use crate::stage::sink::files::{Committed, FileSink};
 use crate::stage::sink::producer::Topics;
 use crate::stage::sink::table::TableRow;
 use crate::stage::sink::walk::{CommitHint, LogFacts};
-use crate::stage::source::{
-    Generation, Logs, OffsetCommit, Source, SourceCommand, SourceEvent, SourceMessage,
-};
+use crate::stage::source::{Generation, Logs, OffsetCommit, Source, SourceCommand, SourceEvent};
 use drained::Drained;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,7 +26,7 @@ use std::time::Duration;
 use tagstream_core::config::StartAt;
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::failpoint;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -244,55 +242,6 @@ impl<M: RowMaker> Driver<M> {
         }
     }
 
-    fn start_row(
-        &mut self,
-        generation: Generation,
-        message: SourceMessage,
-        reservation: Reservation,
-        place: OwnedSemaphorePermit,
-    ) {
-        let Some(owned) = self
-            .owned
-            .get_mut(&message.partition)
-            .filter(|o| o.generation == generation)
-        else {
-            return;
-        };
-        if self.drain_until.is_some() || !owned.ledger.admit(message.offset) {
-            return;
-        }
-        owned.note_progress();
-        self.line.status.messages.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("tagstream_messages_total", "topic" => message.partition.topic.to_string()).increment(1);
-        let maker = Arc::clone(&self.line.maker);
-        let status = Arc::clone(&self.line.status);
-        let dead_letters = Arc::clone(&self.line.settings.dead_letter_topic);
-        self.tasks.spawn(async move {
-            let made = maker.make(&message).await?;
-            let mut finished = Finished { row: None, prediction: None, dead_letter: None, reservation: None };
-            let mut held = 0;
-            match made {
-                RowOutcome::Row { row, prediction } => {
-                    held = row.bytes() + prediction.as_ref().map_or(0, |p| p.payload.as_ref().map_or(0, |b| b.len() as u64));
-                    (finished.row, finished.prediction) = (Some(row), prediction);
-                }
-                RowOutcome::DeadLetter { kind, reason } => {
-                    held += message.bytes();
-                    status.dead_letter(kind);
-                    metrics::counter!("tagstream_dead_letters_total", "topic" => message.partition.topic.to_string(), "kind" => kind.as_str()).increment(1);
-                    tracing::debug!(partition = %message.partition, offset = %message.offset, %kind, reason, "dead letter");
-                    finished.dead_letter = Some(dead_letter_topic::message(&dead_letters, &message, kind, &reason));
-                }
-                RowOutcome::Nothing => {}
-            }
-            let mut reservation = reservation;
-            reservation.shrink(held);
-            finished.reservation = Some(reservation);
-            drop(place);
-            Ok(Task::Processed { partition: message.partition, generation, offset: message.offset, finished })
-        });
-    }
-
     /// Files that should end now. Asked after every event, and there may be many partitions.
     fn due(&self, now: Instant) -> Vec<(PartitionId, CutReason)> {
         // The last quarter of the time that is left is for the files.
@@ -373,7 +322,10 @@ impl<M: RowMaker> Driver<M> {
             return;
         };
         let table = self.line.sink.table().to_owned();
-        metrics::counter!("tagstream_files_cut_total", "table" => table, "reason" => reason.as_str()).increment(1);
+        metrics::counter!(
+            "tagstream_files_cut_total", "table" => table, "reason" => reason.as_str()
+        )
+        .increment(1);
         if failpoint::is_on("sabotage.commit.early") {
             let hint = CommitHint {
                 epoch: chain.epoch,
@@ -424,7 +376,8 @@ impl<M: RowMaker> Driver<M> {
             metrics::counter!("tagstream_file_bytes_total", "table" => table()).increment(bytes);
             metrics::gauge!("tagstream_last_commit_timestamp_seconds", "table" => table())
                 .set(chrono::Utc::now().timestamp() as f64);
-            tracing::info!(%partition, start = %last_start, end = %chain.end, rows, bytes, "file committed");
+            tracing::info!(%partition, start = %last_start, end = %chain.end, rows, bytes, "file \
+                committed");
         }
         if let Committed::Sealed(_) = outcome {
             return Err(LineError::Sealed(partition));

@@ -63,7 +63,10 @@ impl<M: RowMaker> Driver<M> {
     ) {
         let mut starts = Vec::with_capacity(chains.len());
         for (partition, log, chain) in chains {
-            tracing::info!(%partition, epoch = %chain.epoch, start = %chain.end, log_end = %log.high, "partition assigned");
+            tracing::info!(
+                %partition, epoch = %chain.epoch, start = %chain.end, log_end = %log.high,
+                "partition assigned"
+            );
             starts.push((partition.clone(), chain.end));
             let until = self.line.settings.until.as_ref();
             // What is written while a run reads to the end is not waited for.
@@ -160,7 +163,8 @@ impl<M: RowMaker> Driver<M> {
         };
         if tokio::time::timeout(LEAVE, left).await.is_err() {
             tracing::warn!(
-                "the consumer did not leave the group in time; the group notices when its session ends"
+                "the consumer did not leave the group in time; the group notices when its session \
+                 ends"
             );
         }
     }

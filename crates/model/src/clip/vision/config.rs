@@ -138,26 +138,7 @@ impl VisionConfig {
     pub fn open_clip(json: &str) -> Result<Self, VisionConfigError> {
         let file: OpenClipFile = serde_json::from_str(json)?;
         let vision = file.model_cfg.vision_cfg;
-        for (key, value) in &vision.others {
-            let harmless = match key.as_str() {
-                // Training only, or of the text tower.
-                "patch_dropout"
-                | "output_tokens"
-                | "timm_model_pretrained"
-                | "attn_pooler_queries"
-                | "attn_pooler_heads" => true,
-                // Reading one token commutes with a layer norm.
-                "final_ln_after_pool" => true,
-                "pool_type" => value == "tok",
-                // Either is stored as a tensor.
-                "pos_embed_type" => value == "learnable" || value == "sin_cos_2d",
-                _ => value.is_null() || value == &Value::Bool(false) || key == "mlp_ratio",
-            };
-            if !harmless {
-                let hint = "OpenCLIP's ModifiedResNet and its plain vision transformer are read";
-                return Err(unsupported(&format!("vision_cfg.{key}"), value, hint));
-            }
-        }
+        refuse_what_is_not_read(&vision.others)?;
         let head_width = vision.head_width.unwrap_or(64);
         let heads = |width: usize| {
             if head_width == 0 || !width.is_multiple_of(head_width) {
@@ -207,6 +188,33 @@ impl VisionConfig {
             std: preprocess.std.unwrap_or(CLIP_STD),
         })
     }
+}
+
+/// Refuses keys of `vision_cfg` that change what is computed.
+fn refuse_what_is_not_read(
+    others: &serde_json::Map<String, Value>,
+) -> Result<(), VisionConfigError> {
+    for (key, value) in others {
+        let harmless = match key.as_str() {
+            // Training only, or of the text tower.
+            "patch_dropout"
+            | "output_tokens"
+            | "timm_model_pretrained"
+            | "attn_pooler_queries"
+            | "attn_pooler_heads" => true,
+            // Reading one token commutes with a layer norm.
+            "final_ln_after_pool" => true,
+            "pool_type" => value == "tok",
+            // Either is stored as a tensor.
+            "pos_embed_type" => value == "learnable" || value == "sin_cos_2d",
+            _ => value.is_null() || value == &Value::Bool(false) || key == "mlp_ratio",
+        };
+        if !harmless {
+            let hint = "OpenCLIP's ModifiedResNet and its plain vision transformer are read";
+            return Err(unsupported(&format!("vision_cfg.{key}"), value, hint));
+        }
+    }
+    Ok(())
 }
 
 /// `CLIPVisionConfig` with its defaults: configurations leave out what equals them.

@@ -96,7 +96,8 @@ pub enum TowerError {
     Graph(#[from] GraphError),
     /// The input's side does not divide into the tower's grid.
     #[error(
-        "an input of {size} pixels does not divide into steps of {step}; choose a multiple of {step}"
+        "an input of {size} pixels does not divide into steps of {step}; choose a multiple of \
+         {step}"
     )]
     InputSize {
         /// The side asked for.

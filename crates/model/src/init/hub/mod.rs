@@ -25,7 +25,8 @@ pub enum HubError {
     Name(String),
     /// Offline, and not in the cache.
     #[error(
-        "{repository} is not in the cache {} and HF_HUB_OFFLINE forbids to fetch it", .cache.display()
+        "{repository} is not in the cache {} and HF_HUB_OFFLINE forbids to fetch it",
+        .cache.display()
     )]
     Offline {
         /// The repository.
@@ -61,7 +62,8 @@ pub enum HubError {
     },
     /// The repository has no layout that is known.
     #[error(
-        "{repository} has no CLIP in safetensors: it needs open_clip_config.json + open_clip_model.safetensors or \
+        "{repository} has no CLIP in safetensors: it needs open_clip_config.json + \
+         open_clip_model.safetensors or \
          config.json + model.safetensors, and tokenizer.json; it has {files}"
     )]
     Layout {
