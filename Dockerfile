@@ -2,8 +2,11 @@
 FROM rust:1-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends cmake nasm pkg-config libssl-dev python3 python3-pip && rm -rf /var/lib/apt/lists/*
 WORKDIR /tagstream
+# What `tagstream --version` says where the context has no .git.
+ARG TAGSTREAM_REVISION=
 COPY . .
-RUN TAGSTREAM_CACHE=/opt/tagstream scripts/onnxruntime.sh && cargo build --release --locked
+RUN TAGSTREAM_CACHE=/opt/tagstream scripts/onnxruntime.sh \
+    && TAGSTREAM_REVISION="$TAGSTREAM_REVISION" cargo build --release --locked
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 && rm -rf /var/lib/apt/lists/* \

@@ -366,7 +366,7 @@ class Bench:
                 }
             )
         after = [swap["rss_mib_after"] for swap in swaps if swap["rss_mib_after"] is not None]
-        # The first swaps fill the allocator's heaps with what two models need beside each other;
+        # The first swaps fill the allocator's arenas with what two models need beside each other;
         # growth is what comes after.
         slope = lambda of: (
             statistics.linear_regression(range(len(of)), of).slope if len(of) > 2 else 0.0

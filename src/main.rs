@@ -5,6 +5,7 @@ mod cli;
 fn main() {
     keep_candle_on_one_thread();
     keep_training_memory();
+    tagstream_core::build::announce(env!("TAGSTREAM_BUILD"));
     cli::main().end_process()
 }
 

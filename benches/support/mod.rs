@@ -2,8 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
+use tagstream_kernels::Activation;
 use tagstream_model::clip::text::TextTower;
-use tagstream_model::clip::text_config::{Activation, ReadOutPosition, TextConfig};
+use tagstream_model::clip::text_config::{ReadOutPosition, TextConfig};
 
 /// Tokens of the vocabulary; the last one ends a text.
 pub(crate) const VOCABULARY: usize = 64;

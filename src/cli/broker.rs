@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use tagstream::demo::broker::EmbeddedBroker;
 use tagstream_core::error::{Exit, usage};
+use tagstream_core::storage::atomic;
 
 /// Arguments of `tagstream broker`.
 #[derive(Debug, Args)]
@@ -34,13 +35,12 @@ pub(super) fn run(args: BrokerArgs) -> anyhow::Result<Exit> {
     println!("{}", broker.bootstrap_servers());
     if let Some(path) = &args.address_file {
         // Whole or not at all: somebody waits for it.
-        let aside = path.with_extension("partial");
-        std::fs::write(&aside, broker.bootstrap_servers())
-            .and_then(|()| std::fs::rename(&aside, path))
+        atomic::write_file(path, broker.bootstrap_servers())
             .with_context(|| format!("writing {}", path.display()))?;
     }
     eprintln!(
-        "An embedded broker: it keeps at most 5 MiB of a partition, and nothing once it ends. It ends when its standard input does."
+        "An embedded broker: it keeps at most 5 MiB of a partition, and nothing once it ends. \
+         It ends when its standard input does."
     );
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(Exit::Success)

@@ -7,7 +7,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use tagstream_core::config::{ObjectStoreConfig, Provider};
 use tagstream_core::error::usage;
-use tagstream_model::text::TextEncoder;
+use tagstream_model::text::ClipTextEncoder;
 use tagstream_model::{OpenedModel, open};
 use tagstream_train::features::{Encoder, Extraction, FeatureStore, Progress};
 use tagstream_train::images::ImageSource;
@@ -182,6 +182,6 @@ pub(super) fn text_features(
     let files = model
         .text()
         .ok_or_else(|| usage(format!("{} has no text tower", model.root().display())))?;
-    let encoder = TextEncoder::open(&files)?;
+    let encoder = ClipTextEncoder::open(&files)?;
     Ok((encoder.embed(prompts, |_| ())?, encoder.dim()))
 }

@@ -9,7 +9,7 @@ use tagstream_core::error::{Exit, usage};
 use tagstream_image::decode::{DecodeLimits, decode_into};
 use tagstream_model::OpenedModel;
 use tagstream_model::session::EncoderSession;
-use tagstream_model::text::TextEncoder;
+use tagstream_model::text::ClipTextEncoder;
 
 /// Arguments of `tagstream encode`.
 #[derive(Debug, Args)]
@@ -66,7 +66,7 @@ pub(super) fn run(args: EncodeArgs) -> anyhow::Result<Exit> {
                 args.model
             ))
         })?;
-        let encoder = TextEncoder::open(&files)?;
+        let encoder = ClipTextEncoder::open(&files)?;
         let rows = encoder.embed(&args.text, |_| ())?;
         for (text, row) in args.text.iter().zip(rows.chunks_exact(encoder.dim())) {
             print(&mut out, args.json, text, "text", row)?;

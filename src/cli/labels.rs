@@ -16,6 +16,7 @@ use tagstream_core::config::{ObjectStoreConfig, StageConfig};
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::LabelEvent;
 use tagstream_core::redact::redact_place;
+use tagstream_core::storage::atomic::AtomicFile;
 use tagstream_core::storage::store::TableStore;
 
 /// Arguments of `tagstream labels`.
@@ -218,23 +219,18 @@ pub(super) fn run(args: LabelsArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// Writes aside and renames, so that no half a file is ever seen.
+/// Writes a file that is whole or not there.
 fn write_whole(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> anyhow::Result<()>,
+    write: impl FnOnce(&mut BufWriter<AtomicFile>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
-    let aside = PathBuf::from(name);
-    let shown = || format!("writing {}", path.display());
-    let mut writer = BufWriter::new(File::create(&aside).with_context(shown)?);
-    let written = write(&mut writer).and_then(|()| Ok(writer.flush()?));
-    if let Err(error) = written {
-        // Best effort: there is an error to report already.
-        let _ = std::fs::remove_file(&aside);
-        return Err(error.context(shown()));
-    }
-    std::fs::rename(&aside, path).with_context(shown)
+    let whole = || {
+        let mut writer = BufWriter::new(AtomicFile::create(path)?);
+        write(&mut writer)?;
+        writer.into_inner()?.commit()?;
+        anyhow::Ok(())
+    };
+    whole().with_context(|| format!("writing {}", path.display()))
 }
 
 fn options(config: &Option<PathBuf>) -> anyhow::Result<ObjectStoreConfig> {

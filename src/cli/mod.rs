@@ -26,6 +26,7 @@ mod train;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use tagstream_core::build;
 use tagstream_core::config::ObjectStoreConfig;
 use tagstream_core::error::{Exit, WithExit};
 use tagstream_core::redact::redact_place;
@@ -34,9 +35,9 @@ use tagstream_model::OpenedModel;
 /// Tags image streams: Kafka in, text-region matching on a frozen CLIP, exactly-once Parquet out.
 #[derive(Debug, Parser)]
 #[command(
-    version,
-    after_help = "Exit codes: 0 success (retrain: promoted), 1 failure, 2 usage or configuration, 3 candidate rejected,\n\
-                  75 temporary failure, 99 nothing to do or candidate held."
+    version = build::name(),
+    after_help = "Exit codes: 0 success (retrain: promoted), 1 failure, 2 usage or configuration,\n\
+                  3 candidate rejected, 75 temporary failure, 99 nothing to do or candidate held."
 )]
 struct Cli {
     #[command(subcommand)]

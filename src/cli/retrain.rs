@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tagstream::retrain::config::RetrainConfig;
-use tagstream::retrain::job::{Job, JobError, JobOptions, News, Outcome};
+use tagstream::retrain::job::{Job, JobError, JobOptions, JobProgress, Outcome};
 use tagstream_core::config::Configuration;
 use tagstream_core::error::{Exit, WithExit, usage};
 use tagstream_model::registry::Verdict;
@@ -156,8 +156,8 @@ fn once(
     let style = ProgressStyle::with_template("{prefix:18} {bar:30} {pos}/{len} {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let terminal = !bar.is_hidden();
-    let news = |news: News| match news {
-        News::Step(name) => {
+    let on_progress = |on_progress: JobProgress| match on_progress {
+        JobProgress::Step(name) => {
             bar.set_prefix(name);
             bar.set_message("");
             bar.set_length(0);
@@ -166,17 +166,17 @@ fn once(
                 eprintln!("retrain: {name}");
             }
         }
-        News::Features(done, all) => {
+        JobProgress::Features(done, all) => {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
         }
-        News::Training(done, all, loss) => {
+        JobProgress::Training(done, all, loss) => {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
             bar.set_message(format!("loss {loss:.4}"));
         }
     };
-    let outcome = Job::new(config, options, runtime, &news).run();
+    let outcome = Job::new(config, options, runtime, &on_progress).run();
     bar.finish_and_clear();
     outcome
 }

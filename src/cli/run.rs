@@ -12,12 +12,13 @@ use tagstream::ops;
 use tagstream::stage::infer::Engine;
 use tagstream::stage::pipeline;
 use tagstream::stage::pipeline::{
-    Control, EngineModel, LABELS_BUDGET_MIB, PipelineError, RunOptions, Skip, Vitals,
+    Control, EngineModel, LABELS_BUDGET_MIB, PipelineError, RunOptions, Skip, StageStatus,
 };
 use tagstream::stage::source::{SourceError, check_properties};
 use tagstream::stage::watch::Watch;
 use tagstream_core::config::StageConfig;
 use tagstream_core::error::{Exit, WithExit, usage};
+use tagstream_core::process::blocking;
 use tagstream_model as model;
 use tagstream_model::bundle::Bundle;
 use tagstream_model::registry::{Cache, Location, Registry, VersionChoice};
@@ -52,7 +53,7 @@ pub(super) struct RunArgs {
 
 /// Runs the command.
 pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
-    tagstream::process::heaps::bound();
+    tagstream::process::arenas::bound();
     let loaded = super::config::load::<StageConfig>(args.config.as_deref())?;
     let mut config = loaded.config.clone();
     if let Some(model) = &args.model {
@@ -145,8 +146,8 @@ async fn stage(
             return Ok(());
         }
         let options = of_topic(&config.labels.topic);
-        let vitals = Arc::new(Vitals::default());
-        pipeline::run_labels(config, &options, vitals, control.clone())
+        let status = Arc::new(StageStatus::default());
+        pipeline::run_labels(config, &options, status, control.clone())
             .await
             .map_err(ended)
     };
@@ -175,15 +176,14 @@ async fn image_line(
     let opened = model::open(&config.model.path, &config.object_store).await?;
     let bundle = opened.into_bundle()?;
     let (settings, regions) = (config.model.clone(), config.output.region_embeddings);
-    let engine =
-        tokio::task::spawn_blocking(move || Engine::start_with(&settings, &bundle, regions))
-            .await
-            .context("starting the model")??;
+    let engine = blocking::run(move || Engine::start_with(&settings, &bundle, regions))
+        .await
+        .context("starting the model")??;
     let following = follow_registry(config, engine.clone()).await?;
-    let vitals = Arc::new(Vitals::default());
-    let _server = serve::start(config, &engine, &vitals, control.clone()).await?;
+    let status = Arc::new(StageStatus::default());
+    let _server = serve::start(config, &engine, &status, control.clone()).await?;
     let model = Arc::new(EngineModel::new(engine, regions));
-    let line = pipeline::run(config, model, options, vitals, control);
+    let line = pipeline::run(config, model, options, status, control);
     let outcome = tokio::select! {
         outcome = line => outcome,
         // Follows for ever.

@@ -9,13 +9,15 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tagstream_core::build;
+use tagstream_core::digest;
 use tagstream_core::error::{Exit, usage};
 use tagstream_model::OpenedModel;
 use tagstream_model::bundle::{
     Bundle, BundleWriter, Calibration, Category, Draft, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE,
     Lineage, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE,
 };
-use tagstream_model::text::TextEncoder;
+use tagstream_model::text::ClipTextEncoder;
 use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
 use tagstream_train::eval::protocol::{RandomState, keep_share, keep_single_positive};
 use tagstream_train::features::Subset;
@@ -108,7 +110,7 @@ pub(super) fn run(args: TrainArgs) -> anyhow::Result<Exit> {
     let mut data = args.data.load(&model, Some(&names))?;
     mask(&args, &mut data.labels)?;
     let feature_time = began.elapsed();
-    let text = TextEncoder::open(&files)?;
+    let text = ClipTextEncoder::open(&files)?;
     let prompts: Vec<String> = names.iter().map(|name| name.replace('_', " ")).collect();
     let fit = Fit {
         config: &config,
@@ -194,7 +196,7 @@ fn run_folder(
         "single_positive": args.single_positive,
         "labels": snapshot(&data.labels),
         "settings": config,
-        "code_version": env!("CARGO_PKG_VERSION"),
+        "code_version": build::name(),
     }))?;
     Ok(folder)
 }
@@ -227,7 +229,7 @@ fn beside(out: &Path) -> PathBuf {
 /// What a training run needs beside its data.
 struct Fit<'a> {
     config: &'a MethodConfig,
-    text: &'a TextEncoder,
+    text: &'a ClipTextEncoder,
     prompts: &'a [String],
     seed: u64,
 }
@@ -355,8 +357,7 @@ fn snapshot(labels: &LabelMatrix) -> String {
     names.for_each(|name| hash.update(format!("{name}\n")));
     let states = labels.flat().iter().map(|state| *state as u8);
     hash.update(states.collect::<Vec<_>>());
-    let hash = hash.finalize();
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    digest::hex(hash.finalize())
 }
 
 /// Copies all but the head; says of which bundle, and of which source, the towers are.
@@ -448,7 +449,7 @@ fn write_bundle(
             source,
             label_snapshot: Some(snapshot(&data.labels)),
             seed: Some(args.seed),
-            code_version: env!("CARGO_PKG_VERSION").to_owned(),
+            code_version: build::name().to_owned(),
         },
     })?)
 }

@@ -4,10 +4,11 @@
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+use tagstream_core::build;
 
 /// What a metric measures.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows.
     Counter,
     /// Goes up and down.
@@ -22,7 +23,7 @@ pub struct Metric {
     /// Its name: base units, `_total` for counters.
     pub name: &'static str,
     /// Its kind.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Labels; each has few values.
     pub labels: &'static str,
     /// What it means.
@@ -42,40 +43,62 @@ macro_rules! table {
 
 /// Every metric, by the step it belongs to.
 pub const METRICS: &[Metric] = {
-    use Kind::{Counter, Gauge, Histogram};
+    use MetricKind::{Counter, Gauge, Histogram};
     table! {
+        // process
+        "tagstream_build_info" Gauge, ["version, revision"]
+            "1 for the build that runs; `revision` is empty where it is not known.";
         // source
         "tagstream_messages_total" Counter, ["topic"] "Messages read.";
-        "tagstream_partition_lag_messages" Gauge, ["topic, partition"] "Messages between the log's end and what is committed, of the partitions assigned here.";
-        "tagstream_rebalances_total" Counter, ["topic, kind"] "Changes of the assignment; `kind` is `assign`, `revoke` or `lost`.";
-        "tagstream_source_paused" Gauge, ["topic"] "1 while reading is paused because the byte budget is used up.";
-        "tagstream_source_errors_total" Counter, ["topic"] "Errors of the consumer that it went on after.";
-        "tagstream_offset_commit_failures_total" Counter, ["topic"] "Offset commits that failed; files are not affected, lag figures are.";
+        "tagstream_partition_lag_messages" Gauge, ["topic, partition"] "Messages between the \
+            log's end and what is committed, of the partitions assigned here.";
+        "tagstream_rebalances_total" Counter, ["topic, kind"] "Changes of the assignment; `kind` \
+            is `assign`, `revoke` or `lost`.";
+        "tagstream_source_paused" Gauge, ["topic"] "1 while reading is paused because the byte \
+            budget is used up.";
+        "tagstream_source_errors_total" Counter, ["topic"] "Errors of the consumer that it went \
+            on after.";
+        "tagstream_offset_commit_failures_total" Counter, ["topic"] "Offset commits that failed; \
+            files are not affected, lag figures are.";
         // fetch and decode
         "tagstream_dead_letters_total" Counter, ["topic, kind"] "Messages that yielded no row.";
         // batch and inference
         "tagstream_batch_queue_images" Gauge, [""] "Images that are being filled or wait to run.";
         "tagstream_batch_claims_waiting" Gauge, [""] "Images that wait for a place in a batch.";
-        "tagstream_batch_wait_seconds" Histogram(SECONDS), [""] "From a batch's first image to its run.";
+        "tagstream_batch_wait_seconds" Histogram(SECONDS), [""] "From a batch's first image to \
+            its run.";
         "tagstream_batch_images" Histogram(COUNTS), [""] "Images that a worker takes at once.";
-        "tagstream_batch_failures_total" Counter, [""] "Runs of the model that failed and were repeated image by image.";
-        "tagstream_inference_seconds" Histogram(SECONDS), ["provider"] "One batch through encoder and head, all its runs and answers included.";
-        "tagstream_inference_images_total" Counter, ["result"] "Images that went through the model; `result` is `ok` or `error`.";
+        "tagstream_batch_failures_total" Counter, [""] "Runs of the model that failed and were \
+            repeated image by image.";
+        "tagstream_inference_seconds" Histogram(SECONDS), ["provider"] "One batch through encoder \
+            and head, all its runs and answers included.";
+        "tagstream_inference_images_total" Counter, ["result"] "Images that went through the \
+            model; `result` is `ok` or `error`.";
         // model
-        "tagstream_model_info" Gauge, ["model_version, provider"] "1 for the model that serves, 0 for those it replaced.";
-        "tagstream_model_load_seconds" Gauge, [""] "Time to open, try and warm the model that was loaded last.";
-        "tagstream_model_swaps_total" Counter, ["result"] "Exchanges of the model; `result` is `done` or `refused`.";
-        "tagstream_model_versions_refused_total" Counter, [""] "Versions of the registry's pointer that were not taken.";
+        "tagstream_model_info" Gauge, ["model_version, provider"] "1 for the model that serves, 0 \
+            for those it replaced.";
+        "tagstream_model_load_seconds" Gauge, [""] "Time to open, try and warm the model that was \
+            loaded last.";
+        "tagstream_model_swaps_total" Counter, ["result"] "Exchanges of the model; `result` is \
+            `done` or `refused`.";
+        "tagstream_model_versions_refused_total" Counter, [""] "Versions of the registry's \
+            pointer that were not taken.";
         // sinks
         "tagstream_rows_total" Counter, ["table"] "Rows in committed files.";
         "tagstream_files_total" Counter, ["table"] "Files committed.";
         "tagstream_file_bytes_total" Counter, ["table"] "Bytes of committed files.";
-        "tagstream_files_cut_total" Counter, ["table, reason"] "Files ended; `reason` is `size`, `age`, `layout`, `pressure` or `flush`.";
-        "tagstream_overtaken_total" Counter, ["table"] "Files that another owner of the partition had written first.";
-        "tagstream_store_retries_total" Counter, ["table"] "Puts of files that were repeated because the store failed.";
-        "tagstream_producer_queue_full_total" Counter, [""] "Waits for room in the producer's queue.";
-        "tagstream_last_commit_timestamp_seconds" Gauge, ["table"] "Unix time of the last committed file.";
-        "tagstream_row_budget_bytes" Gauge, ["table"] "The part of the memory budget that messages and rows may take.";
+        "tagstream_files_cut_total" Counter, ["table, reason"] "Files ended; `reason` is `size`, \
+            `age`, `layout`, `pressure` or `flush`.";
+        "tagstream_overtaken_total" Counter, ["table"] "Files that another owner of the partition \
+            had written first.";
+        "tagstream_store_retries_total" Counter, ["table"] "Puts of files that were repeated \
+            because the store failed.";
+        "tagstream_producer_queue_full_total" Counter, [""] "Waits for room in the producer's \
+            queue.";
+        "tagstream_last_commit_timestamp_seconds" Gauge, ["table"] "Unix time of the last \
+            committed file.";
+        "tagstream_row_budget_bytes" Gauge, ["table"] "The part of the memory budget that \
+            messages and rows may take.";
         "tagstream_row_budget_used_bytes" Gauge, ["table"] "What of it is taken.";
     }
 };
@@ -85,7 +108,7 @@ fn builder() -> PrometheusBuilder {
         .iter()
         .fold(PrometheusBuilder::new(), |builder, metric| {
             match metric.kind {
-                Kind::Histogram(bounds) => builder
+                MetricKind::Histogram(bounds) => builder
                     .set_buckets_for_metric(Matcher::Full(metric.name.into()), bounds)
                     .expect("the table's histograms have bounds"),
                 _ => builder,
@@ -96,9 +119,9 @@ fn builder() -> PrometheusBuilder {
 fn describe() {
     for metric in METRICS {
         match metric.kind {
-            Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
-            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
-            Kind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.help),
+            MetricKind::Counter => metrics::describe_counter!(metric.name, metric.help),
+            MetricKind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+            MetricKind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.help),
         }
     }
 }
@@ -120,17 +143,27 @@ pub fn install() -> Option<PrometheusHandle> {
     INSTALLED.get_or_init(install).clone()
 }
 
+/// Sets the gauge that names the build of this process.
+pub fn say_which_build() {
+    metrics::gauge!(
+        "tagstream_build_info", "version" => build::VERSION, "revision" => build::revision()
+    )
+    .set(1.0);
+}
+
 /// The text of `docs/metrics.md`.
 pub fn reference() -> String {
     let mut text = String::from(
-        "# Metrics\n\nServed at `/metrics` (`http.bind`). Made from the table in `src/ops/metrics.rs`; a test fails when this \
-         page is stale\n(`UPDATE_DOCS=1 cargo test --lib ops::metrics` writes it).\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n",
+        "# Metrics\n\nServed at `/metrics` (`http.bind`). Made from the table in \
+         `src/ops/metrics.rs`; a test fails when this \
+         page is stale\n(`UPDATE_DOCS=1 cargo test --lib ops::metrics` writes it).\n\n| name | \
+         kind | labels | meaning |\n|---|---|---|---|\n",
     );
     for metric in METRICS {
         let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram(_) => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram(_) => "histogram",
         };
         let labels: Vec<String> = metric
             .labels
@@ -240,7 +273,7 @@ mod tests {
             assert!(metric.name.starts_with("tagstream_"), "{}", metric.name);
             assert_eq!(
                 metric.name.ends_with("_total"),
-                metric.kind == Kind::Counter,
+                metric.kind == MetricKind::Counter,
                 "{}",
                 metric.name
             );
@@ -261,8 +294,10 @@ mod tests {
             "provider",
             "reason",
             "result",
+            "revision",
             "table",
             "topic",
+            "version",
         ];
         for metric in METRICS {
             for label in metric.labels.split(", ").filter(|l| !l.is_empty()) {
@@ -273,6 +308,21 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn the_build_that_runs_is_named() {
+        let recorder = recorder();
+        metrics::with_local_recorder(&recorder, say_which_build);
+        let text = recorder.handle().render();
+        let line = format!(
+            "tagstream_build_info{{version=\"{}\",revision=\"",
+            build::VERSION
+        );
+        let found = text
+            .lines()
+            .any(|l| l.starts_with(&line) && l.ends_with("\"} 1"));
+        assert!(found, "{text}");
     }
 
     #[test]

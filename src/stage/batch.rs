@@ -13,7 +13,7 @@ use tagstream_model::session::PixelBuffer;
 
 /// Sizes of the batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
+pub struct BatchLayout {
     /// Bytes of one image.
     pub image_bytes: usize,
     /// Most images in a batch.
@@ -24,7 +24,7 @@ pub struct Layout {
     pub max_delay: Duration,
 }
 
-impl Layout {
+impl BatchLayout {
     /// The most images that fit both bounds, at least one.
     pub fn capacity_for(max_batch: usize, max_bytes: u64, image_bytes: usize) -> usize {
         let by_bytes = usize::try_from(max_bytes / image_bytes.max(1) as u64).unwrap_or(usize::MAX);
@@ -121,7 +121,7 @@ impl<M, R> Batch<M, R> {
 /// The queue. `M` is the model that batches are made for, `R` what waits for an image's result.
 pub struct Queue<M, R> {
     model: M,
-    layout: Layout,
+    layout: BatchLayout,
     batches: BTreeMap<u64, Batch<M, R>>,
     /// The batch that pieces are lent from.
     open: Option<u64>,
@@ -138,7 +138,7 @@ pub struct Queue<M, R> {
 impl<M: Clone, R> Queue<M, R> {
     /// An empty queue for `model`, with `buffer` to make the buffers of its batches (they are used
     /// again and again).
-    pub fn new(model: M, layout: Layout, buffer: fn(&M, usize) -> PixelBuffer) -> Self {
+    pub fn new(model: M, layout: BatchLayout, buffer: fn(&M, usize) -> PixelBuffer) -> Self {
         Queue {
             model,
             layout,
@@ -175,7 +175,7 @@ impl<M: Clone, R> Queue<M, R> {
         if self.in_use >= self.layout.buffers {
             return None;
         }
-        let Layout {
+        let BatchLayout {
             image_bytes,
             capacity,
             ..
@@ -271,7 +271,7 @@ impl<M: Clone, R> Queue<M, R> {
     }
 
     /// From now on batches are made for `model`. The open batch still runs on the old one.
-    pub fn exchange(&mut self, model: M, layout: Layout, now: Instant) {
+    pub fn exchange(&mut self, model: M, layout: BatchLayout, now: Instant) {
         self.seal(now);
         if (layout.image_bytes, layout.capacity) != (self.layout.image_bytes, self.layout.capacity)
         {
@@ -293,8 +293,8 @@ impl<M: Clone, R> Queue<M, R> {
 mod tests {
     use super::*;
 
-    fn layout() -> Layout {
-        Layout {
+    fn layout() -> BatchLayout {
+        BatchLayout {
             image_bytes: 4,
             capacity: 3,
             buffers: 2,
@@ -302,7 +302,7 @@ mod tests {
         }
     }
 
-    fn queue(model: &'static str, layout: Layout) -> Queue<&'static str, char> {
+    fn queue(model: &'static str, layout: BatchLayout) -> Queue<&'static str, char> {
         Queue::new(model, layout, |_, bytes| PixelBuffer::zeroed(bytes))
     }
 
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn every_pattern_of_drops_keeps_images_with_their_replies() {
         let now = Instant::now();
-        let big = Layout {
+        let big = BatchLayout {
             capacity: 6,
             ..layout()
         };
@@ -450,7 +450,7 @@ mod tests {
         let now = Instant::now();
         let mut queue = queue("old", layout());
         let a = queue.claim(now).unwrap();
-        let wide = Layout {
+        let wide = BatchLayout {
             image_bytes: 8,
             ..layout()
         };
@@ -467,8 +467,8 @@ mod tests {
 
     #[test]
     fn capacity_obeys_count_and_bytes() {
-        assert_eq!(Layout::capacity_for(16, 1000, 100), 10);
-        assert_eq!(Layout::capacity_for(4, 1000, 100), 4);
-        assert_eq!(Layout::capacity_for(16, 10, 100), 1);
+        assert_eq!(BatchLayout::capacity_for(16, 1000, 100), 10);
+        assert_eq!(BatchLayout::capacity_for(4, 1000, 100), 4);
+        assert_eq!(BatchLayout::capacity_for(16, 10, 100), 1);
     }
 }

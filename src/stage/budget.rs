@@ -1,8 +1,8 @@
 //! The bound on memory: one budget of bytes for the whole process.
 //!
-//! Whoever holds bytes of a message, an image or a row holds a [`Lease`] on as many bytes of the
-//! [`Budget`]; dropping the lease gives them back. Nothing waits for the budget while it holds a
-//! part that only its own progress could free.
+//! Whoever holds bytes of a message, an image or a row holds a [`Reservation`] of as many bytes of
+//! the [`Budget`]; dropping it gives them back. Nothing waits for the budget while it holds a part
+//! that only its own progress could free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ pub struct Budget {
 
 /// Bytes taken from a [`Budget`], given back on drop.
 #[derive(Debug)]
-pub struct Lease {
+pub struct Reservation {
     permit: OwnedSemaphorePermit,
     used: Arc<AtomicU64>,
 }
@@ -42,44 +42,44 @@ impl Budget {
         self.units as u64 * UNIT
     }
 
-    /// Bytes leased now.
+    /// Bytes reserved now.
     pub fn used_bytes(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
     /// Waits until `bytes` are free. More than the whole budget counts as the whole budget: one
     /// oversized thing may pass, alone.
-    pub async fn lease(&self, bytes: u64) -> Lease {
+    pub async fn reserve(&self, bytes: u64) -> Reservation {
         let permit = Arc::clone(&self.semaphore)
             .acquire_many_owned(self.units_of(bytes))
             .await
             .expect("the semaphore is never closed");
-        self.leased(permit)
+        self.reserved(permit)
     }
 
-    /// As [`Budget::lease`], but gives up at once.
-    pub fn try_lease(&self, bytes: u64) -> Option<Lease> {
+    /// As [`Budget::reserve`], but gives up at once.
+    pub fn try_reserve(&self, bytes: u64) -> Option<Reservation> {
         let permit = Arc::clone(&self.semaphore)
             .try_acquire_many_owned(self.units_of(bytes))
             .ok()?;
-        Some(self.leased(permit))
+        Some(self.reserved(permit))
     }
 
     fn units_of(&self, bytes: u64) -> u32 {
         bytes.div_ceil(UNIT).min(self.units as u64) as u32
     }
 
-    fn leased(&self, permit: OwnedSemaphorePermit) -> Lease {
+    fn reserved(&self, permit: OwnedSemaphorePermit) -> Reservation {
         self.used
             .fetch_add(permit.num_permits() as u64 * UNIT, Ordering::Relaxed);
-        Lease {
+        Reservation {
             permit,
             used: Arc::clone(&self.used),
         }
     }
 }
 
-impl Lease {
+impl Reservation {
     /// Takes more, so that at least `bytes` are held. Returns false, changing nothing, if that much
     /// is not free now: who holds a part must not wait for the rest, but give the part back first.
     /// More than the whole budget counts as the whole budget.
@@ -116,7 +116,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.used.fetch_sub(self.bytes(), Ordering::Relaxed);
     }
@@ -129,21 +129,24 @@ mod tests {
     #[test]
     fn leases_are_counted_and_given_back() {
         let budget = Budget::new(10 * UNIT);
-        let mut a = budget.try_lease(6 * UNIT).unwrap();
-        assert!(budget.try_lease(5 * UNIT).is_none());
+        let mut a = budget.try_reserve(6 * UNIT).unwrap();
+        assert!(budget.try_reserve(5 * UNIT).is_none());
         a.shrink(2 * UNIT);
         assert_eq!(budget.used_bytes(), 2 * UNIT);
-        let b = budget.try_lease(8 * UNIT).unwrap();
+        let b = budget.try_reserve(8 * UNIT).unwrap();
         drop((a, b));
         assert_eq!(budget.used_bytes(), 0);
-        assert_eq!(budget.try_lease(u64::MAX).unwrap().bytes(), budget.bytes());
+        assert_eq!(
+            budget.try_reserve(u64::MAX).unwrap().bytes(),
+            budget.bytes()
+        );
     }
 
     #[test]
     fn a_lease_grows_only_into_what_is_free() {
         let budget = Budget::new(10 * UNIT);
-        let mut a = budget.try_lease(2 * UNIT).unwrap();
-        let b = budget.try_lease(4 * UNIT).unwrap();
+        let mut a = budget.try_reserve(2 * UNIT).unwrap();
+        let b = budget.try_reserve(4 * UNIT).unwrap();
         assert!(!a.try_grow(&budget, 7 * UNIT));
         assert_eq!(budget.used_bytes(), 6 * UNIT);
         assert!(a.try_grow(&budget, 6 * UNIT));
@@ -153,16 +156,19 @@ mod tests {
         assert!(a.try_grow(&budget, u64::MAX));
         drop(a);
         assert_eq!(budget.used_bytes(), 0);
-        assert_eq!(budget.try_lease(u64::MAX).unwrap().bytes(), budget.bytes());
+        assert_eq!(
+            budget.try_reserve(u64::MAX).unwrap().bytes(),
+            budget.bytes()
+        );
     }
 
     #[tokio::test]
     async fn a_waiting_lease_is_served_when_another_is_dropped() {
         let budget = Budget::new(4 * UNIT);
-        let first = budget.lease(4 * UNIT).await;
+        let first = budget.reserve(4 * UNIT).await;
         let second = tokio::spawn({
             let budget = budget.clone();
-            async move { budget.lease(UNIT).await.bytes() }
+            async move { budget.reserve(UNIT).await.bytes() }
         });
         drop(first);
         assert_eq!(second.await.unwrap(), UNIT);

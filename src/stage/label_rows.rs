@@ -1,7 +1,7 @@
 //! Label events into rows of the label table: the same exactly-once line as for images, without a
 //! model.
 
-use super::row_maker::{Made, MakeError, RowMaker};
+use super::row_maker::{MakeError, RowMaker, RowOutcome};
 use super::sink::table::TableRow;
 use super::source::SourceMessage;
 use arrow_array::builder::{ListBuilder, StringBuilder};
@@ -113,14 +113,14 @@ pub struct LabelRows {
 impl RowMaker for LabelRows {
     type Row = LabelRow;
 
-    async fn make(&self, message: &SourceMessage) -> Result<Made<LabelRow>, MakeError> {
+    async fn make(&self, message: &SourceMessage) -> Result<RowOutcome<LabelRow>, MakeError> {
         let Some(payload) = &message.payload else {
-            return Ok(Made::Nothing);
+            return Ok(RowOutcome::Nothing);
         };
         let event = match LabelEvent::from_json(payload) {
             Ok(event) => event,
             Err(error) => {
-                return Ok(Made::DeadLetter {
+                return Ok(RowOutcome::DeadLetter {
                     kind: DeadLetterKind::BadMessage,
                     reason: error.to_string(),
                 });
@@ -136,7 +136,7 @@ impl RowMaker for LabelRows {
             offset: message.offset,
             layout: Arc::clone(&self.layout),
         };
-        Ok(Made::Row {
+        Ok(RowOutcome::Row {
             row,
             prediction: None,
         })
@@ -175,7 +175,8 @@ mod tests {
     async fn an_event_becomes_a_row_with_the_message_time_where_it_has_none() {
         let maker = LabelRows::default();
         let text = r#"{"image_id":"a","present":["cat","dog"],"absent":["owl"],"annotator":"x"}"#;
-        let Made::Row { row, prediction } = maker.make(&message(7, Some(text))).await.unwrap()
+        let RowOutcome::Row { row, prediction } =
+            maker.make(&message(7, Some(text))).await.unwrap()
         else {
             panic!("a good event gave no row");
         };
@@ -192,13 +193,13 @@ mod tests {
         let made = maker.make(&message(7, Some("{"))).await.unwrap();
         assert!(matches!(
             made,
-            Made::DeadLetter {
+            RowOutcome::DeadLetter {
                 kind: DeadLetterKind::BadMessage,
                 ..
             }
         ));
         let made = maker.make(&message(8, None)).await.unwrap();
-        assert!(matches!(made, Made::Nothing));
+        assert!(matches!(made, RowOutcome::Nothing));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tagstream_core::failpoint::Injected;
 
 /// What a message came to.
 #[derive(Debug)]
-pub enum Made<R> {
+pub enum RowOutcome<R> {
     /// A row, and perhaps a message for the predictions topic.
     Row {
         /// The row.
@@ -52,7 +52,7 @@ pub trait RowMaker: Send + Sync + 'static {
     fn make(
         &self,
         message: &SourceMessage,
-    ) -> impl Future<Output = Result<Made<Self::Row>, MakeError>> + Send;
+    ) -> impl Future<Output = Result<RowOutcome<Self::Row>, MakeError>> + Send;
 
     /// The layout of rows made now; files without rows take it.
     fn layout(&self) -> Arc<<Self::Row as TableRow>::Layout>;

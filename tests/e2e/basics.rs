@@ -5,16 +5,16 @@ use crate::harness::{STUCK, StandIn, World};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tagstream::stage::pipeline;
-use tagstream::stage::pipeline::{Control, RunOptions, Vitals};
+use tagstream::stage::pipeline::{Control, RunOptions, StageStatus};
 use tokio::sync::watch;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_message_is_a_row_or_a_dead_letter() {
     let world = World::new("basic", 3);
     let broken = world.produce(0, 300);
-    let vitals = world.drain().await.unwrap();
+    let status = world.drain().await.unwrap();
     world.assert_exactly_once(&[100, 100, 100], 300 - broken);
-    assert_eq!(vitals.messages.load(Ordering::Relaxed), 300);
+    assert_eq!(status.messages.load(Ordering::Relaxed), 300);
     for row in world.rows() {
         let i: usize = row
             .image_id
@@ -50,12 +50,12 @@ async fn a_second_run_goes_on_where_the_first_ended() {
     let first = world.produce(0, 60);
     world.drain().await.unwrap();
     let before = world.files().len();
-    let vitals = world.drain().await.unwrap();
-    assert_eq!(vitals.messages.load(Ordering::Relaxed), 0);
+    let status = world.drain().await.unwrap();
+    assert_eq!(status.messages.load(Ordering::Relaxed), 0);
     assert_eq!(world.files().len(), before);
     let second = world.produce(60, 40);
-    let vitals = world.drain().await.unwrap();
-    assert_eq!(vitals.messages.load(Ordering::Relaxed), 40);
+    let status = world.drain().await.unwrap();
+    assert_eq!(status.messages.load(Ordering::Relaxed), 40);
     world.assert_exactly_once(&[50, 50], 100 - first - second);
 }
 
@@ -66,11 +66,11 @@ async fn without_a_committed_offset_the_files_alone_tell_where_to_go_on() {
     world.drain().await.unwrap();
     let mut config = world.config.clone();
     config.kafka.group_id += "-another";
-    let vitals = world
+    let status = world
         .drain_with(&config, RunOptions::default())
         .await
         .unwrap();
-    assert_eq!(vitals.messages.load(Ordering::Relaxed), 0);
+    assert_eq!(status.messages.load(Ordering::Relaxed), 0);
     world.assert_exactly_once(&[30], 30 - broken);
 }
 
@@ -97,9 +97,9 @@ async fn messages_without_rows_make_a_file_without_rows() {
 async fn an_idle_tail_is_flushed_and_sigterm_drains() {
     let world = World::new("tail", 1);
     let broken = world.produce(0, 25);
-    let vitals = Arc::new(Vitals::default());
+    let status = Arc::new(StageStatus::default());
     let (control, receiver) = watch::channel(Control::Run);
-    let (config, seen) = (world.config.clone(), Arc::clone(&vitals));
+    let (config, seen) = (world.config.clone(), Arc::clone(&status));
     let stage = tokio::spawn(async move {
         pipeline::run(
             &config,
@@ -112,7 +112,7 @@ async fn an_idle_tail_is_flushed_and_sigterm_drains() {
     });
     // Nothing more arrives, and yet everything becomes a file.
     let reached = async |rows: u64| {
-        while vitals.rows.load(Ordering::Relaxed) < rows {
+        while status.rows.load(Ordering::Relaxed) < rows {
             tokio::task::yield_now().await;
         }
     };
@@ -121,7 +121,7 @@ async fn an_idle_tail_is_flushed_and_sigterm_drains() {
         .expect("the tail was never flushed");
     world.produce(25, 20);
     let read = async {
-        while vitals.messages.load(Ordering::Relaxed) < 45 {
+        while status.messages.load(Ordering::Relaxed) < 45 {
             tokio::task::yield_now().await;
         }
     };

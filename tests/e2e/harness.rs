@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tagstream::stage::pipeline;
 use tagstream::stage::pipeline::{
-    Control, ImageModel, PipelineError, PixelSlot, RunOptions, TagError, Tagged, Vitals,
+    Control, ImageModel, PipelineError, PixelSlot, RunOptions, StageStatus, TagError, Tagged,
 };
 use tagstream::stage::sink::predictions::{ModelStamp, PredictionLayout, RowTag};
 use tagstream_core::config::StageConfig;
@@ -143,7 +143,7 @@ impl World {
     }
 
     /// Runs the stage in this process until it has read everything.
-    pub(crate) async fn drain(&self) -> Result<Arc<Vitals>, PipelineError> {
+    pub(crate) async fn drain(&self) -> Result<Arc<StageStatus>, PipelineError> {
         self.drain_with(&self.config, RunOptions::default()).await
     }
 
@@ -151,8 +151,8 @@ impl World {
         &self,
         config: &StageConfig,
         options: RunOptions,
-    ) -> Result<Arc<Vitals>, PipelineError> {
-        let vitals = Arc::new(Vitals::default());
+    ) -> Result<Arc<StageStatus>, PipelineError> {
+        let status = Arc::new(StageStatus::default());
         let (_keep, control) = watch::channel(Control::Run);
         let options = RunOptions {
             until_drained: true,
@@ -162,13 +162,13 @@ impl World {
             config,
             Arc::new(StandIn::new(0)),
             &options,
-            Arc::clone(&vitals),
+            Arc::clone(&status),
             control,
         );
         tokio::time::timeout(STUCK, run)
             .await
             .expect("the stage is stuck")?;
-        Ok(vitals)
+        Ok(status)
     }
 
     /// The object store's options as a child process takes them from its environment.

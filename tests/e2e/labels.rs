@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use tagstream::labels::store::{data_files, read_labels};
 use tagstream::labels::{LabelTable, publish};
-use tagstream::stage::pipeline::{Control, RunOptions, Vitals, run_labels};
+use tagstream::stage::pipeline::{Control, RunOptions, StageStatus, run_labels};
 use tagstream_core::config::StageConfig;
 use tagstream_core::events::{LabelEvent, LabelQuestion};
 use tagstream_core::storage::store::TableStore;
@@ -36,7 +36,7 @@ async fn drain(config: &StageConfig) {
         until_drained: true,
         ..RunOptions::default()
     };
-    run_labels(config, &options, Arc::new(Vitals::default()), control)
+    run_labels(config, &options, Arc::new(StageStatus::default()), control)
         .await
         .unwrap();
 }

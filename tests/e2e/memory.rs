@@ -21,13 +21,13 @@ async fn a_small_budget_cuts_files_early_instead_of_standing_still() {
     config.fetch.concurrency = 8;
     config.model.max_batch = 2;
     config.memory.budget_mib = 2;
-    let vitals = world
+    let status = world
         .drain_with(&config, RunOptions::default())
         .await
         .unwrap();
     world.assert_exactly_once(&[300, 300], 600 - broken);
     assert!(
-        vitals.files.load(Ordering::Relaxed) > 2,
+        status.files.load(Ordering::Relaxed) > 2,
         "files were cut early"
     );
 }

@@ -67,6 +67,7 @@ async fn pages_tell_how_it_is() {
     let (_, text) = page(&address, "/info").await;
     let info: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
+    assert!(info["revision"].is_string(), "{text}");
     assert_eq!(info["provider"], "cpu");
     let assignment = info["assignment"].as_array().unwrap();
     assert_eq!(assignment.len(), 2, "{text}");

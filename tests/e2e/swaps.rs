@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tagstream::stage::infer::Engine;
 use tagstream::stage::pipeline;
-use tagstream::stage::pipeline::{Control, EngineModel, RunOptions, Vitals};
+use tagstream::stage::pipeline::{Control, EngineModel, RunOptions, StageStatus};
 use tagstream::stage::watch::Watch;
 use tagstream_core::config::ObjectStoreConfig;
 use tagstream_model::add_category::add_category;
@@ -81,12 +81,12 @@ async fn swaps_under_load_lose_double_and_reorder_nothing() {
     let following = tokio::spawn(following.run(Duration::from_millis(5)));
 
     let (control, controlled) = watch::channel(Control::Run);
-    let vitals = Arc::new(Vitals::default());
+    let status = Arc::new(StageStatus::default());
     let model = Arc::new(EngineModel::new(engine.clone(), false));
     let config = world.config.clone();
     let line = tokio::spawn(async move {
         let options = RunOptions::default();
-        pipeline::run(&config, model, &options, vitals, controlled).await
+        pipeline::run(&config, model, &options, status, controlled).await
     });
 
     let mut sent = 0;

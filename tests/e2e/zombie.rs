@@ -30,7 +30,7 @@ async fn two_stages_on_one_partition_write_no_row_twice() {
     );
     let (a, b) = (a.unwrap(), b.unwrap());
     world.assert_exactly_once(&[200, 200], 400 - broken);
-    let written = |v: &Arc<tagstream::stage::pipeline::Vitals>| v.rows.load(Ordering::Relaxed);
+    let written = |v: &Arc<tagstream::stage::pipeline::StageStatus>| v.rows.load(Ordering::Relaxed);
     assert_eq!(written(&a) + written(&b), (400 - broken) as u64);
 }
 

@@ -75,7 +75,7 @@ async fn every_flaw_ends_under_its_own_kind() {
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");
-    assert_eq!(budget.used_bytes(), 0, "a lease was lost");
+    assert_eq!(budget.used_bytes(), 0, "a reservation was lost");
     // All kinds but the model's own are covered.
     for kind in DeadLetterKind::ALL {
         assert!(

@@ -250,8 +250,8 @@ async fn more_images_than_fit_into_the_budget_still_all_arrive() {
         tokio::spawn(async move {
             let fetched = fetcher.fetch(&url, &budget).await.unwrap();
             assert!(budget.used_bytes() <= budget.bytes());
-            let (bytes, lease) = (fetched.body.load().unwrap(), fetched.lease);
-            assert!(lease.bytes() >= bytes.len() as u64);
+            let (bytes, reservation) = (fetched.body.load().unwrap(), fetched.reservation);
+            assert!(reservation.bytes() >= bytes.len() as u64);
             bytes.len()
         })
     });
@@ -276,7 +276,7 @@ async fn waiting_for_memory_does_not_count_as_waiting_for_the_image() {
     };
     let fetcher = fetcher(&config, Script::new(&[&["127.0.0.1"]]));
     let budget = Budget::new(1 << 20);
-    let all = budget.lease(1 << 20).await;
+    let all = budget.reserve(1 << 20).await;
     let fetch = tokio::spawn({
         let (fetcher, budget, url) = (fetcher.clone(), budget.clone(), server.url("/"));
         async move {

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod build_name;
 mod config_command;
 mod demonstration;
 mod documents;
@@ -12,5 +13,6 @@ mod fuzz_replay;
 mod gpu;
 mod label_tables;
 mod map;
+mod names;
 mod retraining;
 mod train_eval;

@@ -1,7 +1,9 @@
-//! What every other room stands on: wire types, configuration, storage, and what is asked of the
-//! operating system.
+//! What every other room stands on: wire types, configuration, storage, the name of the build, and
+//! what is asked of the operating system.
 
+pub mod build;
 pub mod config;
+pub mod digest;
 pub mod error;
 pub mod events;
 pub mod failpoint;

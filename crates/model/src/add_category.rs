@@ -5,9 +5,10 @@ use super::bundle::{
 };
 use super::head::HeadError;
 use super::init::PROMPT_TEMPLATE;
-use super::text::{TextEncoder, TextEncoderError};
+use super::text::{ClipTextEncoder, TextEncoderError};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tagstream_core::build;
 
 /// Why a category cannot be added.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +58,7 @@ pub fn add_category(
         return Err(AddCategoryError::Known(name.into()));
     }
     let no_tower = || AddCategoryError::NoTextTower(bundle.id().into());
-    let tower = TextEncoder::open(&bundle.text_files().ok_or_else(no_tower)?)?;
+    let tower = ClipTextEncoder::open(&bundle.text_files().ok_or_else(no_tower)?)?;
     let prompt = PROMPT_TEMPLATE.replace("{}", &words);
     let text = tower.embed(&[prompt], |_| ())?;
     let (head, trainable) = bundle.head()?;
@@ -97,7 +98,7 @@ pub fn add_category(
         metrics: BTreeMap::new(),
         lineage: Lineage {
             method: format!("{} and a category by its words", manifest.lineage.method),
-            code_version: env!("CARGO_PKG_VERSION").into(),
+            code_version: build::name().into(),
             ..manifest.lineage.clone()
         },
     })?)

@@ -1,7 +1,7 @@
 //! What a model argument means: a bundle directory, a folder with a ready-made encoder, or a
 //! registry.
 
-use super::bundle::{Bundle, BundleError, Dims, ENCODER_FILE, check_graph_files, hash_file};
+use super::bundle::{Bundle, BundleError, Dims, ENCODER_FILE, check_graph_files};
 use super::onnx::parse;
 use super::onnx::proto::tensor_shape_proto::dimension;
 use super::onnx::proto::{ValueInfoProto, type_proto};
@@ -10,6 +10,7 @@ use super::text::TextFiles;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::digest;
 use tagstream_core::redact::redact_place;
 use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 
@@ -38,7 +39,8 @@ pub enum OpenedModel {
 pub enum OpenError {
     /// Nothing of the kinds known is there.
     #[error(
-        "`{0}` is no model: neither a bundle directory (bundle.json), nor a folder with encoder.onnx, nor a registry \
+        "`{0}` is no model: neither a bundle directory (bundle.json), nor a folder with \
+         encoder.onnx, nor a registry \
          (registry.json, or an s3://, gs:// or az:// address)"
     )]
     Unknown(String),
@@ -58,7 +60,8 @@ pub enum OpenError {
     },
     /// An `encoder.onnx` does not keep the contract.
     #[error(
-        "{} does not keep the encoder's contract (pixels uint8 [B,H,W,3] -> dense float [B,N,D], global float [B,D]): \
+        "{} does not keep the encoder's contract (pixels uint8 [B,H,W,3] -> dense float [B,N,D], \
+         global float [B,D]): \
          {flaw}", .path.display()
     )]
     Contract {
@@ -69,7 +72,8 @@ pub enum OpenError {
     },
     /// There is no head to tag with.
     #[error(
-        "{} is an encoder without categories; make a bundle of it with `tagstream init --clip`", .0.display()
+        "{} is an encoder without categories; make a bundle of it with `tagstream init \
+         --clip`", .0.display()
     )]
     NoHead(PathBuf),
 }
@@ -177,7 +181,9 @@ impl EncoderFolder {
         let path = root.join(ENCODER_FILE);
         let (dims, preprocessing) = read_contract(&path)?;
         Ok(Self {
-            encoder_hash: hash_file(&path)?,
+            encoder_hash: digest::sha256_of_file(&path)
+                .map_err(BundleError::io(&path))?
+                .0,
             root,
             dims,
             preprocessing,

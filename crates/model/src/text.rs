@@ -28,7 +28,7 @@ pub enum TextEncoderError {
 
 /// A text tower and its tokenizer.
 #[derive(Debug, Clone)]
-pub struct TextEncoder {
+pub struct ClipTextEncoder {
     /// The tower.
     pub tower: TextTower,
     /// The tokenizer.
@@ -38,7 +38,7 @@ pub struct TextEncoder {
 /// Texts that go through the tower at once.
 const BATCH: usize = 64;
 
-impl TextEncoder {
+impl ClipTextEncoder {
     /// Opens the three files.
     ///
     /// # Errors

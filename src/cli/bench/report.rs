@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
+use tagstream_core::build;
 use tagstream_model::bundle::Bundle;
 use tagstream_model::tagger::Tagger;
 
@@ -136,7 +137,8 @@ impl Report<'_> {
         json!({
             "case": self.args.case,
             "time": chrono::Utc::now().to_rfc3339(),
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": build::VERSION,
+            "revision": build::revision(),
             "command": std::env::args().skip(1).collect::<Vec<_>>().join(" "),
             "host": Host::this(),
             "overrides": overrides,

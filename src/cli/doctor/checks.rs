@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 use tagstream::stage::source::{ClientSettings, Covering};
 use tagstream_core::config::{Provider, StageConfig};
+use tagstream_core::process::blocking;
 use tagstream_core::storage::store::TableStore;
 use tagstream_image::decode;
 use tagstream_model as model;
@@ -300,7 +301,7 @@ async fn broker(config: &StageConfig) -> Finding {
             )),
         }
     };
-    let answer = tokio::task::spawn_blocking(ask).await;
+    let answer = blocking::run(ask).await;
     Finding::of("broker", answer.unwrap_or_else(|e| Err(e.to_string())))
 }
 

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tagstream::ops;
 use tagstream::ops::http::{Conditions, Server, View};
 use tagstream::stage::infer::Engine;
-use tagstream::stage::pipeline::{Control, Vitals};
+use tagstream::stage::pipeline::{Control, StageStatus};
+use tagstream_core::build;
 use tagstream_core::config::StageConfig;
 use tokio::sync::watch;
 
@@ -15,16 +16,17 @@ use tokio::sync::watch;
 pub(super) async fn start(
     config: &StageConfig,
     engine: &Engine,
-    vitals: &Arc<Vitals>,
+    status: &Arc<StageStatus>,
     control: watch::Receiver<Control>,
 ) -> anyhow::Result<Option<Server>> {
     let Some(metrics) = ops::metrics::install() else {
         anyhow::bail!("another recorder of metrics is installed in this process");
     };
+    ops::metrics::say_which_build();
     if config.http.bind.is_empty() {
         return Ok(None);
     }
-    let view = view(config, engine, vitals, metrics, control);
+    let view = view(config, engine, status, metrics, control);
     Ok(Some(Server::start(&config.http.bind, view).await?))
 }
 
@@ -32,11 +34,11 @@ pub(super) async fn start(
 fn view(
     config: &StageConfig,
     engine: &Engine,
-    vitals: &Arc<Vitals>,
+    status: &Arc<StageStatus>,
     metrics: PrometheusHandle,
     control: watch::Receiver<Control>,
 ) -> View {
-    let (beats, stage) = (engine.heartbeats().clone(), Arc::clone(vitals));
+    let (beats, stage) = (engine.heartbeats().clone(), Arc::clone(status));
     let started = chrono::Utc::now().timestamp_millis();
     let loops = move || {
         let mut ages = beats.ages(Instant::now());
@@ -51,7 +53,7 @@ fn view(
         }
         ages
     };
-    let stage = Arc::clone(vitals);
+    let stage = Arc::clone(status);
     let conditions = move || {
         let assigned = stage.assigned.load(Ordering::Relaxed);
         let running = *control.borrow() == Control::Run;
@@ -65,17 +67,20 @@ fn view(
             ("not_shutting_down", running),
         ])
     };
-    let (stage, engine) = (Arc::clone(vitals), engine.clone());
+    let (stage, engine) = (Arc::clone(status), engine.clone());
     let config_hash = config.hash();
     let info = move || {
         let model = engine.model();
         let assignment: Vec<_> = stage
             .partitions()
             .into_iter()
-            .map(|(partition, end)| serde_json::json!({"partition": partition.to_string(), "end": end}))
+            .map(|(partition, end)| {
+                serde_json::json!({"partition": partition.to_string(), "end": end})
+            })
             .collect();
         serde_json::json!({
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": build::VERSION,
+            "revision": build::revision(),
             "model_version": model.id(),
             "categories": model.categories(),
             "provider": engine.device().provider(),

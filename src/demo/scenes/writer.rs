@@ -3,11 +3,11 @@
 use super::{EncodeError, SIZES, Scene, Style, categories};
 use rayon::prelude::*;
 use serde::Serialize;
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 use tagstream_core::events::BoundingBox;
+use tagstream_core::storage::atomic::AtomicFile;
 
 /// Scenes drawn before they are written; bounds the memory.
 const CHUNK: u64 = 512;
@@ -181,31 +181,28 @@ fn io_error(path: &Path, source: io::Error) -> WriteError {
 /// A file that gets its name when it is complete.
 struct Sidecar {
     path: PathBuf,
-    partial: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<AtomicFile>,
 }
 
 impl Sidecar {
     fn create(folder: &Path, name: &str) -> Result<Sidecar, WriteError> {
         let path = folder.join(name);
-        let partial = folder.join(format!("{name}.partial"));
-        let file = File::create(&partial).map_err(|source| io_error(&partial, source))?;
+        let file = AtomicFile::create(&path).map_err(|source| io_error(&path, source))?;
         Ok(Sidecar {
             path,
-            partial,
             file: BufWriter::new(file),
         })
     }
 
     fn line(&mut self, line: &str) -> Result<(), WriteError> {
-        writeln!(self.file, "{line}").map_err(|source| io_error(&self.partial, source))
+        writeln!(self.file, "{line}").map_err(|source| io_error(&self.path, source))
     }
 
-    fn finish(mut self) -> Result<(), WriteError> {
-        self.file
-            .flush()
-            .map_err(|source| io_error(&self.partial, source))?;
-        fs::rename(&self.partial, &self.path).map_err(|source| io_error(&self.path, source))
+    fn finish(self) -> Result<(), WriteError> {
+        let written = self.file.into_inner().map_err(io::Error::from);
+        written
+            .and_then(AtomicFile::commit)
+            .map_err(|source| io_error(&self.path, source))
     }
 }
 
@@ -241,7 +238,7 @@ impl Images {
                 header.set_size(jpeg.len() as u64);
                 header.set_mode(0o644);
                 let added = builder.append_data(&mut header, &name, jpeg);
-                added.map_err(|source| io_error(&builder.get_ref().partial, source))
+                added.map_err(|source| io_error(&builder.get_ref().path, source))
             }
         }
     }
@@ -250,10 +247,10 @@ impl Images {
         match self {
             Images::Folder(_) => Ok(()),
             Images::Tar(builder) => {
-                let partial = builder.get_ref().partial.clone();
+                let path = builder.get_ref().path.clone();
                 builder
                     .into_inner()
-                    .map_err(|source| io_error(&partial, source))?
+                    .map_err(|source| io_error(&path, source))?
                     .finish()
             }
         }
@@ -350,7 +347,8 @@ mod tests {
             .map(|row| (row[0].to_owned(), row[1].to_owned()))
             .collect();
         assert_eq!(present, boxed);
-        let mut archive = tar::Archive::new(File::open(folder.path().join("images.tar")).unwrap());
+        let mut archive =
+            tar::Archive::new(fs::File::open(folder.path().join("images.tar")).unwrap());
         assert_eq!(archive.entries().unwrap().count(), 20);
     }
 

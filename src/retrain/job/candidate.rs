@@ -1,16 +1,17 @@
 //! The candidate: trained from the champion, calibrated, written as a bundle into the work folder.
 
-use super::{Inputs, Job, JobError, News};
+use super::{Inputs, Job, JobError, JobProgress};
 use crate::labels::LabelMatrix;
 use crate::retrain::config::CalibrationTarget;
 use crate::retrain::report::EpochLosses;
 use chrono::Utc;
 use std::collections::BTreeMap;
 use std::path::Path;
+use tagstream_core::build;
 use tagstream_model::bundle::{
     Bundle, BundleWriter, Calibration, Draft, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE, Lineage,
 };
-use tagstream_model::text::TextEncoder;
+use tagstream_model::text::ClipTextEncoder;
 use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
 use tagstream_train::features::FeatureStore;
 use tagstream_train::trainer;
@@ -76,7 +77,7 @@ impl Job<'_> {
         let files = champion.text_files().ok_or_else(|| {
             JobError::Unsuitable("the champion has no text tower to train prompts through".into())
         })?;
-        let text = TextEncoder::open(&files).map_err(JobError::work(failed))?;
+        let text = ClipTextEncoder::open(&files).map_err(JobError::work(failed))?;
         let names: Vec<String> = inputs.categories.iter().map(|c| c.prompt.clone()).collect();
         let tokens = PromptTokens::new(&text.tokenizer, &config.prompts.template, &names)
             .map_err(JobError::work(failed))?;
@@ -93,9 +94,9 @@ impl Job<'_> {
         } else {
             None
         };
-        let mut news = |p: &Progress| {
+        let mut on_progress = |p: &Progress| {
             let loss = p.losses.iter().map(|(_, v)| v).sum();
-            (self.news)(News::Training(p.step.0, p.step.1, loss));
+            (self.on_progress)(JobProgress::Training(p.step.0, p.step.1, loss));
         };
         let checkpoint = folder.join("checkpoint.safetensors");
         let mut run = || {
@@ -104,7 +105,7 @@ impl Job<'_> {
                 max_minutes: Some(self.config.train.max_minutes),
                 checkpoint: Some(checkpoint.clone()),
                 warm_start: warm_start.clone(),
-                progress: Some(&mut news),
+                progress: Some(&mut on_progress),
             };
             trainer::train(&model, &text.tower, features, labels.flat(), options)
         };
@@ -176,7 +177,7 @@ impl Job<'_> {
                 source: manifest.lineage.source.clone(),
                 label_snapshot: Some(inputs.snapshot.clone()),
                 seed: Some(self.config.train.seed),
-                code_version: env!("CARGO_PKG_VERSION").to_owned(),
+                code_version: build::name().to_owned(),
             },
         })?;
         Ok(bundle)

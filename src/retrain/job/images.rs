@@ -1,6 +1,6 @@
 //! The images behind addresses, fetched under the same rules as in the stage.
 
-use super::{Inputs, Job, JobError, News};
+use super::{Inputs, Job, JobError, JobProgress};
 use crate::labels::LabelMatrix;
 use crate::retrain::config::RetrainConfig;
 use crate::stage::budget::Budget;
@@ -103,7 +103,7 @@ impl Job<'_> {
             let empty = FeatureStore::from_memory(0, positions, dims.embedding, vec![], vec![]);
             return Ok((labels, empty));
         }
-        let news = |p: Progress| (self.news)(News::Features(p.done, p.total));
+        let on_progress = |p: Progress| (self.on_progress)(JobProgress::Features(p.done, p.total));
         let extraction = Extraction {
             cache: match config.cache.as_str() {
                 "" => tagstream_train::features::default_cache(),
@@ -113,7 +113,7 @@ impl Job<'_> {
             memory_limit: config.memory_mib << 20,
             skip_bad: true,
             limits: crate::stage::decoding::decode_limits(&self.config.decode),
-            progress: &news,
+            progress: &on_progress,
             ..Extraction::default()
         };
         let (store, skipped) = extraction

@@ -16,7 +16,7 @@ mod candidate;
 mod error;
 mod images;
 pub(super) mod inputs;
-mod kept_lease;
+mod renewing_lease;
 mod trial;
 
 pub use error::JobError;
@@ -28,10 +28,11 @@ use super::report;
 use super::report::{Cost, ReportFiles};
 use candidate::Candidate;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::time::Instant;
 use tagstream_core::redact::redact_place;
+use tagstream_core::storage::atomic;
+use tagstream_core::{build, digest};
 use tagstream_model::bundle::Bundle;
 use tagstream_model::registry::{
     Action, Cache, Decision, Pointer, Registration, Registry, RegistryError, Verdict, VersionRecord,
@@ -75,9 +76,9 @@ pub struct JobOptions {
     pub who: String,
 }
 
-/// News from a running job, for a progress bar.
+/// Progress of a running job, for a progress bar.
 #[derive(Debug, Clone, PartialEq)]
-pub enum News {
+pub enum JobProgress {
     /// A step has begun.
     Step(&'static str),
     /// Images of which features are there, of all.
@@ -91,7 +92,7 @@ pub struct Job<'a> {
     config: &'a RetrainConfig,
     options: &'a JobOptions,
     runtime: &'a Runtime,
-    news: &'a (dyn Fn(News) + Sync),
+    on_progress: &'a (dyn Fn(JobProgress) + Sync),
     cost: Cost,
 }
 
@@ -101,13 +102,13 @@ impl<'a> Job<'a> {
         config: &'a RetrainConfig,
         options: &'a JobOptions,
         runtime: &'a Runtime,
-        news: &'a (dyn Fn(News) + Sync),
+        on_progress: &'a (dyn Fn(JobProgress) + Sync),
     ) -> Self {
         Job {
             config,
             options,
             runtime,
-            news,
+            on_progress,
             cost: Cost::default(),
         }
     }
@@ -135,7 +136,7 @@ impl<'a> Job<'a> {
         name: &'static str,
         work: impl FnOnce(&Self) -> Result<T, JobError>,
     ) -> Result<T, JobError> {
-        (self.news)(News::Step(name));
+        (self.on_progress)(JobProgress::Step(name));
         let began = Instant::now();
         let result = work(self);
         let seconds = began.elapsed().as_secs_f64();
@@ -144,6 +145,8 @@ impl<'a> Job<'a> {
         result
     }
 
+    /// The whole run, in the order of its steps; longer than other functions, because the report is
+    /// given all of what they made.
     fn under_lease(
         &mut self,
         registry: &Registry,
@@ -218,16 +221,9 @@ impl<'a> Job<'a> {
         })?;
         let place = self.write_report(&report, &folder)?;
         let judgement = &judgement.judgement;
-        let told = |version, report| Outcome::Judged {
-            verdict: judgement.verdict,
-            version,
-            id: candidate.bundle.id().into(),
-            why: judgement.summary(),
-            failed_gates: judgement.failed_gates().cloned().collect(),
-            report,
-        };
+        let judged = |version, report| judged(judgement, &candidate.bundle, version, report);
         if token.is_none() {
-            return Ok(told(None, Some(place)));
+            return Ok(judged(None, Some(place)));
         }
         let version = self.step("registering", |job| {
             job.settle(
@@ -237,7 +233,7 @@ impl<'a> Job<'a> {
         // Done: what the folder holds is in the registry now. Failing to tidy does no harm.
         let _ = std::fs::remove_dir_all(&folder);
         let place = (!self.config.report.folder.is_empty()).then_some(place);
-        Ok(told(Some(version.version), place))
+        Ok(judged(Some(version.version), place))
     }
 
     /// What serves now, as a bundle on this disk.
@@ -279,10 +275,8 @@ impl<'a> Job<'a> {
             "prototypes_only": self.options.prototypes_only,
             "calibration": c.calibration,
             "judge": c.judge,
-            "code": env!("CARGO_PKG_VERSION"),
         });
-        let hash = Sha256::digest(deciding.to_string());
-        Ok(hash.iter().take(8).map(|b| format!("{b:02x}")).collect())
+        Ok(run_hash(&deciding, build::name()))
     }
 
     fn nothing_to_do(
@@ -339,9 +333,7 @@ impl<'a> Job<'a> {
             std::fs::create_dir_all(folder).map_err(JobError::io(folder))?;
             for (name, text) in [("report.html", &report.html), ("report.json", &report.json)] {
                 let path = folder.join(name);
-                let aside = folder.join(format!(".{name}.partial"));
-                std::fs::write(&aside, text).map_err(JobError::io(&aside))?;
-                std::fs::rename(&aside, &path).map_err(JobError::io(&path))?;
+                atomic::write_file(&path, text).map_err(JobError::io(&path))?;
             }
         }
         Ok(folders[folders.len() - 1].join("report.html"))
@@ -401,10 +393,52 @@ impl<'a> Job<'a> {
     }
 }
 
+fn judged(
+    judgement: &Judgement,
+    candidate: &Bundle,
+    version: Option<u64>,
+    report: Option<PathBuf>,
+) -> Outcome {
+    Outcome::Judged {
+        verdict: judgement.verdict,
+        version,
+        id: candidate.id().into(),
+        why: judgement.summary(),
+        failed_gates: judgement.failed_gates().cloned().collect(),
+        report,
+    }
+}
+
+/// The name of a run of `build` that `deciding` decides. Other code may come to another result:
+/// after an upgrade the same labels are judged again, and no checkpoint of the old code goes on.
+fn run_hash(deciding: &serde_json::Value, build: &str) -> String {
+    let all = serde_json::json!({ "deciding": deciding, "build": build });
+    let mut hash = digest::sha256(all.to_string());
+    hash.truncate(16);
+    hash
+}
+
 /// Largest resident size of this process so far, MiB.
 fn peak_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|l| l.starts_with("VmHWM:"));
     let kib = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok());
     kib.unwrap_or(0) / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_revision_is_another_run() {
+        let deciding = serde_json::json!({"seed": 1, "snapshot": "of labels"});
+        let hash = |build| run_hash(&deciding, build);
+        assert_eq!(hash("0.2.0+abc"), hash("0.2.0+abc"));
+        assert_eq!(hash("0.2.0+abc").len(), 16);
+        let other = ["0.2.0+abd", "0.2.0+abc-dirty", "0.2.0", "0.2.1+abc"].map(hash);
+        assert!(!other.contains(&hash("0.2.0+abc")), "{other:?}");
+        let seed = serde_json::json!({"seed": 2, "snapshot": "of labels"});
+        assert_ne!(run_hash(&seed, "0.2.0+abc"), hash("0.2.0+abc"));
+    }
 }

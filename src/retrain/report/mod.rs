@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use tagstream_core::build;
 use tagstream_core::events::BoundingBox;
 use tagstream_model::bundle::Bundle;
 
@@ -188,7 +189,7 @@ pub fn make(m: &Material<'_>) -> serde_json::Result<ReportFiles> {
         candidate: m.candidate.id(),
         method: m.job.train.method.name(),
         seed: m.job.train.seed,
-        code_version: env!("CARGO_PKG_VERSION"),
+        code_version: build::name(),
         judgement: m.judgement,
         labels: LabelFacts {
             snapshot: m.inputs.snapshot.clone(),

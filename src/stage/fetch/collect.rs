@@ -1,16 +1,16 @@
 //! Bytes as they arrive, within the size cap and the memory budget.
 
+use super::Fetched;
+use super::body::{Body, CachedFile};
 use super::buffers::Buffer;
 use super::error::Failure;
-use super::file::CachedFile;
-use super::{Body, Fetched};
-use crate::stage::budget::{Budget, Lease};
+use crate::stage::budget::{Budget, Reservation};
 use bytes::Bytes;
 
-/// Collects one body. Never holds more bytes than it has a lease on, and never waits for the
+/// Collects one body. Never holds more bytes than it has a reservation on, and never waits for the
 /// budget.
 pub(super) struct Collector<'a> {
-    lease: Lease,
+    reservation: Reservation,
     budget: &'a Budget,
     max_bytes: u64,
     announced: u64,
@@ -18,9 +18,9 @@ pub(super) struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    pub(super) fn new(lease: Lease, budget: &'a Budget, max_bytes: u64) -> Self {
+    pub(super) fn new(reservation: Reservation, budget: &'a Budget, max_bytes: u64) -> Self {
         Collector {
-            lease,
+            reservation,
             budget,
             max_bytes,
             announced: 0,
@@ -61,7 +61,7 @@ impl<'a> Collector<'a> {
     }
 
     fn make_room(&mut self, bytes: u64, if_not: u64) -> Result<(), Failure> {
-        if self.lease.try_grow(self.budget, bytes) {
+        if self.reservation.try_grow(self.budget, bytes) {
             Ok(())
         } else {
             Err(Failure::NeedsRoom(if_not))
@@ -82,10 +82,10 @@ impl<'a> Collector<'a> {
     /// Leaves a file where it is. Whoever loads it may be given a buffer up to twice as large: one
     /// for each at a time, not for each image.
     pub(super) fn leave(mut self, file: CachedFile) -> Fetched {
-        self.lease.shrink(self.announced);
+        self.reservation.shrink(self.announced);
         Fetched {
             body: Body::cached(file),
-            lease: self.lease,
+            reservation: self.reservation,
         }
     }
 
@@ -93,20 +93,20 @@ impl<'a> Collector<'a> {
     pub(super) fn take_buffer(mut self, buffer: Buffer) -> Result<Fetched, Failure> {
         let bytes = buffer.capacity() as u64;
         self.make_room(bytes, bytes)?;
-        self.lease.shrink(bytes);
+        self.reservation.shrink(bytes);
         Ok(Fetched {
             body: Body::held(Bytes::from_owner(buffer)),
-            lease: self.lease,
+            reservation: self.reservation,
         })
     }
 
     /// The body is complete.
     pub(super) fn finish(mut self) -> Fetched {
         self.buffer.shrink_to_fit();
-        self.lease.shrink(self.buffer.len() as u64);
+        self.reservation.shrink(self.buffer.len() as u64);
         Fetched {
             body: Body::held(Bytes::from(self.buffer)),
-            lease: self.lease,
+            reservation: self.reservation,
         }
     }
 }
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn what_is_held_is_leased_and_the_lease_ends_at_the_size() {
         let budget = Budget::new(8 << 20);
-        let mut collector = Collector::new(budget.try_lease(1024).unwrap(), &budget, 1 << 20);
+        let mut collector = Collector::new(budget.try_reserve(1024).unwrap(), &budget, 1 << 20);
         let part = vec![7; 10_000];
         for _ in 0..50 {
             collector.push(&part).unwrap();
@@ -127,14 +127,14 @@ mod tests {
         let fetched = collector.finish();
         assert_eq!(fetched.body.load().unwrap().len(), 500_000);
         assert_eq!(budget.used_bytes(), 500_000u64.div_ceil(1024) * 1024);
-        drop(fetched.lease);
+        drop(fetched.reservation);
         assert_eq!(budget.used_bytes(), 0);
     }
 
     #[test]
     fn the_cap_holds_whatever_was_announced() {
         let budget = Budget::new(8 << 20);
-        let mut collector = Collector::new(budget.try_lease(1024).unwrap(), &budget, 1000);
+        let mut collector = Collector::new(budget.try_reserve(1024).unwrap(), &budget, 1000);
         assert_eq!(collector.announce(1001), Err(Failure::TooLarge));
         collector.announce(10).unwrap();
         collector.push(&[0; 999]).unwrap();
@@ -144,8 +144,8 @@ mod tests {
     #[test]
     fn without_room_it_gives_up_instead_of_waiting() {
         let budget = Budget::new(1 << 20);
-        let others = budget.try_lease(1000 << 10).unwrap();
-        let mut collector = Collector::new(budget.try_lease(1024).unwrap(), &budget, 1 << 20);
+        let others = budget.try_reserve(1000 << 10).unwrap();
+        let mut collector = Collector::new(budget.try_reserve(1024).unwrap(), &budget, 1 << 20);
         assert_eq!(
             collector.announce(100 << 10),
             Err(Failure::NeedsRoom(100 << 10))

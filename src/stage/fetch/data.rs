@@ -46,8 +46,9 @@ mod tests {
 
     fn fetched(body: &str) -> Result<Vec<u8>, Failure> {
         let budget = Budget::new(1 << 20);
-        let lease = budget.try_lease(1024).unwrap();
-        fetch(body, Collector::new(lease, &budget, 64)).map(|f| f.body.load().unwrap().to_vec())
+        let reservation = budget.try_reserve(1024).unwrap();
+        fetch(body, Collector::new(reservation, &budget, 64))
+            .map(|f| f.body.load().unwrap().to_vec())
     }
 
     #[test]

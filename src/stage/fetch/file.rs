@@ -1,7 +1,8 @@
 //! Local files inside the allowed folders.
 
 use super::Fetched;
-use super::buffers::{Buffer, Buffers};
+use super::body::CachedFile;
+use super::buffers::Buffers;
 use super::collect::Collector;
 use super::error::Failure;
 use super::policy::UriPolicy;
@@ -9,26 +10,10 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use tagstream_core::process::blocking;
 
 /// Bytes between the places that are looked at to tell whether a file lies in memory.
 const STRIDE: u64 = 128 << 10;
-
-/// An open file that lies in the system's memory: reading it waits for no disk.
-#[derive(Debug)]
-pub(super) struct CachedFile {
-    file: File,
-    size: u64,
-    buffers: Arc<Buffers>,
-}
-
-impl CachedFile {
-    /// Copies it. A file that grows meanwhile is read up to the size that was checked.
-    pub(super) fn load(self) -> io::Result<Buffer> {
-        let mut buffer = self.buffers.take(self.size as usize);
-        buffer.fill(&self.file, self.size as usize)?;
-        Ok(buffer)
-    }
-}
 
 /// Opens `path` if the file behind it is a regular one inside an allowed folder. What has to come
 /// from a disk is read here, so that whoever wants the bytes does not wait; what lies in memory is
@@ -42,7 +27,7 @@ pub(super) async fn fetch(
     let (path, policy) = (path.to_owned(), Arc::clone(policy));
     // A hung network mount holds one thread of the blocking pool; the deadline does not wait for
     // it.
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = blocking::run(move || {
         open(&path, &policy).map(|(file, size)| (in_memory(&file, size), file, size))
     });
     let (in_memory, file, size) = opened.await.map_err(stopped)??;
@@ -55,7 +40,7 @@ pub(super) async fn fetch(
     if in_memory {
         return Ok(collector.leave(cached));
     }
-    let read = tokio::task::spawn_blocking(move || cached.load());
+    let read = blocking::run(move || cached.load());
     let buffer = read.await.map_err(stopped)?.map_err(failure)?;
     collector.take_buffer(buffer)
 }
@@ -85,7 +70,7 @@ fn in_memory(_: &File, _: u64) -> bool {
     false
 }
 
-fn stopped(error: tokio::task::JoinError) -> Failure {
+fn stopped(error: blocking::NoResult) -> Failure {
     Failure::transient(error.to_string())
 }
 
@@ -165,26 +150,6 @@ fn failure(error: io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// As it was when it was opened, but for what was cut off since; never more than was checked.
-    #[test]
-    fn a_file_left_where_it_is_loads_as_it_is_then() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a");
-        let bytes: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
-        std::fs::write(&path, &bytes).unwrap();
-        let cached = || CachedFile {
-            file: File::open(&path).unwrap(),
-            size: bytes.len() as u64,
-            buffers: Arc::default(),
-        };
-        let (before, after) = (cached(), cached());
-        let file = File::options().append(true).open(&path).unwrap();
-        io::Write::write_all(&mut &file, b"more").unwrap();
-        assert_eq!(before.load().unwrap().as_ref(), bytes);
-        file.set_len(1_000).unwrap();
-        assert_eq!(after.load().unwrap().as_ref(), &bytes[..1_000]);
-    }
 
     #[cfg(target_os = "linux")]
     #[test]

@@ -12,6 +12,7 @@
 //! not count, because it says nothing about the image.
 
 mod address;
+mod body;
 mod buffers;
 mod collect;
 mod data;
@@ -22,15 +23,15 @@ mod object;
 mod policy;
 
 pub use address::{Lookup, LookupFuture, SystemLookup, is_public};
+pub use body::Body;
 pub use error::FetchError;
 pub use policy::{UriPolicy, check};
 
-use crate::stage::budget::{Budget, Lease};
+use crate::stage::budget::{Budget, Reservation};
 use buffers::Buffers;
-use bytes::Bytes;
 use collect::Collector;
 use error::Failure;
-use policy::Source;
+use policy::CheckedUri;
 use rand::RngExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,44 +40,10 @@ use tagstream_core::redact::{cover, redact, trimmed};
 use tokio::sync::Semaphore;
 
 /// Memory taken before anything is known of the image's size; most images fit.
-const FIRST_LEASE_BYTES: u64 = 256 << 10;
+const FIRST_RESERVATION_BYTES: u64 = 256 << 10;
 
 /// Longest delay between attempts that is our own choice.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
-
-/// An image's bytes, unchecked: perhaps no image at all.
-#[derive(Debug)]
-pub struct Body(Place);
-
-/// Where the bytes are.
-#[derive(Debug)]
-enum Place {
-    Held(Bytes),
-    Cached(file::CachedFile),
-}
-
-impl Body {
-    fn held(bytes: Bytes) -> Self {
-        Body(Place::Held(bytes))
-    }
-
-    fn cached(file: file::CachedFile) -> Self {
-        Body(Place::Cached(file))
-    }
-
-    /// The bytes. A local file that lies in the system's memory is copied only now, by whoever
-    /// wants it: into a buffer that was used a moment ago, so that the bytes are near when they are
-    /// looked at.
-    ///
-    /// # Errors
-    /// What the system says when the file cannot be read any more.
-    pub fn load(self) -> std::io::Result<Bytes> {
-        match self.0 {
-            Place::Held(bytes) => Ok(bytes),
-            Place::Cached(file) => file.load().map(Bytes::from_owner),
-        }
-    }
-}
 
 /// An image's bytes and the share of the memory budget that they take.
 #[derive(Debug)]
@@ -84,7 +51,7 @@ pub struct Fetched {
     /// The bytes.
     pub body: Body,
     /// To be held as long as the bytes are.
-    pub lease: Lease,
+    pub reservation: Reservation,
 }
 
 /// Whether an image is had without waiting for anybody.
@@ -98,10 +65,10 @@ pub fn is_local(uri: &str) -> bool {
 /// Fetches images. Clones share clients, limits and rules.
 #[derive(Clone)]
 pub struct Fetcher {
-    shared: Arc<Shared>,
+    shared: Arc<FetcherInner>,
 }
 
-struct Shared {
+struct FetcherInner {
     policy: Arc<UriPolicy>,
     /// For local files.
     buffers: Arc<Buffers>,
@@ -147,7 +114,7 @@ impl Fetcher {
         }
         let policy = Arc::new(UriPolicy::new(config)?);
         Ok(Fetcher {
-            shared: Arc::new(Shared {
+            shared: Arc::new(FetcherInner {
                 web: http::WebClient::new(config, Arc::clone(&policy), lookup)?,
                 objects: object::Buckets::new(config, stores)?,
                 policy,
@@ -177,12 +144,12 @@ impl Fetcher {
             .expect("the semaphore is never closed");
         let mut remaining = shared.timeout;
         let mut attempts = 0;
-        let mut room = FIRST_LEASE_BYTES.min(shared.max_bytes);
+        let mut room = FIRST_RESERVATION_BYTES.min(shared.max_bytes);
         loop {
             // Nothing is held while this waits, so that it cannot be part of a circle.
-            let lease = budget.lease(room).await;
+            let reservation = budget.reserve(room).await;
             let started = Instant::now();
-            let collector = Collector::new(lease, budget, shared.max_bytes);
+            let collector = Collector::new(reservation, budget, shared.max_bytes);
             let attempt = tokio::time::timeout(remaining, shared.attempt(&source, collector));
             let outcome = attempt.await;
             remaining = remaining.saturating_sub(started.elapsed());
@@ -209,17 +176,23 @@ impl Fetcher {
     }
 }
 
-impl Shared {
-    async fn attempt(&self, source: &Source, collector: Collector<'_>) -> Result<Fetched, Failure> {
+impl FetcherInner {
+    async fn attempt(
+        &self,
+        source: &CheckedUri,
+        collector: Collector<'_>,
+    ) -> Result<Fetched, Failure> {
         match source {
-            Source::Data(body) => data::fetch(body, collector),
-            Source::File(path) => file::fetch(path, &self.policy, &self.buffers, collector).await,
-            Source::Object {
+            CheckedUri::Data(body) => data::fetch(body, collector),
+            CheckedUri::File(path) => {
+                file::fetch(path, &self.policy, &self.buffers, collector).await
+            }
+            CheckedUri::Object {
                 scheme,
                 bucket,
                 key,
             } => self.objects.fetch(scheme, bucket, key, collector).await,
-            Source::Web(url) => self.web.fetch(url, collector).await,
+            CheckedUri::Web(url) => self.web.fetch(url, collector).await,
         }
     }
 

@@ -6,18 +6,18 @@
 //! [`Slot::infer`] it. While a worker runs one batch the next is filled, so the device does not
 //! wait.
 
-mod intake;
+mod batcher;
 mod jobs;
-mod retired;
+mod old_models;
 #[cfg(test)]
 mod tests;
 mod worker;
 
 pub use tagstream_model::tagger::{Inference, LoadedModel, TagHit};
 
-use super::batch::{Layout, PieceId};
-use intake::Intake;
-use retired::Retired;
+use super::batch::{BatchLayout, PieceId};
+use batcher::Batcher;
+use old_models::OldModels;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use tagstream_core::config::ModelConfig;
 use tagstream_core::events::DeadLetterKind;
 use tagstream_core::process::heartbeat::Heartbeats;
 use tagstream_core::process::thread_cost::ThreadCost;
-use tagstream_core::process::{heaps, priority};
+use tagstream_core::process::{arenas, priority};
 use tagstream_image::decode::ImageSize;
 use tagstream_image::preprocessing::Preprocessing;
 use tagstream_model::bundle::Bundle;
@@ -86,11 +86,11 @@ struct Waiting {
 /// The engine. Clones are the same engine; it stops when the last clone and the last slot are gone.
 #[derive(Clone)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    shared: Arc<EngineInner>,
 }
 
-struct Shared {
-    intake: Arc<Intake>,
+struct EngineInner {
+    batcher: Arc<Batcher>,
     runtime: Runtime,
     device: Device,
     config: ModelConfig,
@@ -99,7 +99,7 @@ struct Shared {
     heartbeats: Heartbeats,
     /// Held while a swap is made: one at a time.
     swapping: Mutex<()>,
-    retired: Retired<Tagger>,
+    old_models: OldModels<Tagger>,
 }
 
 /// A place in the batch that is being filled. Dropping it without [`Slot::infer`] gives the place
@@ -109,7 +109,7 @@ pub struct Slot {
     pixels: Option<PixelBuffer>,
     model: Arc<LoadedModel>,
     size: Option<(u32, u32)>,
-    engine: Arc<Shared>,
+    engine: Arc<EngineInner>,
 }
 
 /// What a swap did.
@@ -147,16 +147,18 @@ impl Engine {
         let device = runtime.resolve(config.provider, config.device)?;
         let tagger = prepared(&runtime, device, config, regions, bundle, None)?;
         // Opening has left a copy or two of the weights there.
-        heaps::release();
-        let retired = Retired::start(REST, give_back).map_err(|e| no_thread(bundle.id(), &e))?;
+        arenas::release();
+        let old_models =
+            OldModels::start(REST, give_back).map_err(|e| no_thread(bundle.id(), &e))?;
         let workers = tagger.workers();
         tracing::info!(model = tagger.model().id(), %device, workers, "model is warm");
         let heartbeats = Heartbeats::default();
         let heartbeat = heartbeats.register("infer-queue");
-        let intake = Intake::start(Arc::clone(&tagger), config, regions, heartbeat)
+        let work = move |jobs: &_, batcher: &_| worker::run(jobs, regions, batcher);
+        let batcher = Batcher::start(Arc::clone(&tagger), config, heartbeat, work)
             .map_err(|e| no_thread(bundle.id(), &e))?;
-        let shared = Arc::new(Shared {
-            intake,
+        let shared = Arc::new(EngineInner {
+            batcher,
             runtime,
             device,
             config: config.clone(),
@@ -164,7 +166,7 @@ impl Engine {
             serving: RwLock::new(tagger),
             heartbeats,
             swapping: Mutex::new(()),
-            retired,
+            old_models,
         });
         publish_model(None, shared.serving().model());
         Ok(Engine { shared })
@@ -176,7 +178,7 @@ impl Engine {
     /// # Errors
     /// [`InferError::Stopped`] if all workers have panicked.
     pub async fn slot(&self) -> Result<Slot, InferError> {
-        match self.shared.intake.claim(&self.shared) {
+        match self.shared.batcher.claim(&self.shared) {
             Ok(slot) => Ok(slot),
             Err(claimed) => claimed.await.map_err(|_| InferError::Stopped),
         }
@@ -227,7 +229,7 @@ impl Engine {
         let _one_at_a_time = shared.swapping.lock().unwrap_or_else(|e| e.into_inner());
         let old = shared.serving();
         // Two models at a time, whatever the rate of swaps.
-        shared.retired.clear();
+        shared.old_models.clear();
         let new = prepared(
             &shared.runtime,
             shared.device,
@@ -238,10 +240,11 @@ impl Engine {
         )
         .inspect_err(|e| {
             metrics::counter!("tagstream_model_swaps_total", "result" => "refused").increment(1);
-            tracing::error!(model = bundle.id(), error = %e, "new model refused, the old one goes on");
-            shared.retired.tidy();
+            tracing::error!(model = bundle.id(), error = %e, "new model refused, the old one goes \
+                on");
+            shared.old_models.release_memory();
         })?;
-        shared.intake.exchange(Arc::clone(&new));
+        shared.batcher.exchange(Arc::clone(&new));
         *shared.serving.write().unwrap_or_else(|e| e.into_inner()) = Arc::clone(&new);
         metrics::counter!("tagstream_model_swaps_total", "result" => "done").increment(1);
         publish_model(Some(old.model()), new.model());
@@ -250,7 +253,7 @@ impl Engine {
             to: new.model().id().to_owned(),
             encoder_kept: new.shares_encoder_with(&old),
         };
-        shared.retired.keep(old);
+        shared.old_models.keep(old);
         tracing::info!(
             from = swap.from,
             to = swap.to,
@@ -261,13 +264,13 @@ impl Engine {
     }
 }
 
-impl Drop for Shared {
+impl Drop for EngineInner {
     fn drop(&mut self) {
-        self.intake.stop();
+        self.batcher.stop();
     }
 }
 
-impl Shared {
+impl EngineInner {
     fn serving(&self) -> Arc<Tagger> {
         Arc::clone(&self.serving.read().unwrap_or_else(|e| e.into_inner()))
     }
@@ -307,7 +310,7 @@ impl Slot {
         let pixels = self.pixels.take().expect("present until the slot is used");
         let size = self.size;
         self.engine
-            .intake
+            .batcher
             .fill(self.id, pixels, Waiting { size, reply });
         result.await.unwrap_or(Err(InferError::Stopped))
     }
@@ -316,7 +319,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(pixels) = self.pixels.take() {
-            self.engine.intake.release(self.id, pixels);
+            self.engine.batcher.release(self.id, pixels);
         }
     }
 }
@@ -356,10 +359,10 @@ const REST: Duration = Duration::from_secs(1);
 /// find more than one other.
 const IMAGES_AHEAD: usize = 4;
 
-fn layout(config: &ModelConfig, tagger: &Tagger) -> Layout {
+fn layout(config: &ModelConfig, tagger: &Tagger) -> BatchLayout {
     let image_bytes = tagger.model().shape.image_bytes();
     let (workers, capacity) = (tagger.workers(), tagger.batch_sizes().batch);
-    Layout {
+    BatchLayout {
         image_bytes,
         capacity,
         // Every worker runs one; at least one is complete and one is being filled.
@@ -394,7 +397,7 @@ fn prepared(
     };
     let input = &bundle.manifest().preprocessing;
     options.session = SessionOptions {
-        max_batch: Layout::capacity_for(
+        max_batch: BatchLayout::capacity_for(
             config.max_batch,
             config.max_batch_mib << 20,
             input.height * input.width * 3,
@@ -432,7 +435,7 @@ fn prepared(
 /// After a model was dropped: its memory goes back to the system.
 fn give_back() {
     let started = Instant::now();
-    heaps::release();
+    arenas::release();
     let seconds = started.elapsed().as_secs_f64();
     tracing::debug!(seconds, "memory given back");
 }

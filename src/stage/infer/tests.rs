@@ -308,7 +308,7 @@ async fn encoders_are_exchanged_while_images_flow_and_old_ones_go() {
         let begun = Instant::now();
         while old.strong_count() > 0 {
             assert!(begun.elapsed() < Duration::from_secs(60), "it stays");
-            engine.shared.retired.clear();
+            engine.shared.old_models.clear();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A worker: takes complete batches, runs them on its own sessions, answers every image.
 
-use super::intake::{Intake, Job};
+use super::batcher::{Batcher, ReadyBatch};
 use super::jobs::Worker;
 use super::{InferError, Waiting, bucket_sizes};
 use std::ops::Range;
@@ -12,10 +12,10 @@ use tagstream_model::tagger::Tagger;
 use tracing::Level;
 
 /// Runs until there are no more jobs.
-pub(super) fn run(jobs: &Worker<Job>, regions: bool, intake: &Intake) {
+pub(super) fn run(jobs: &Worker<ReadyBatch>, regions: bool, batcher: &Batcher) {
     let index = jobs.index();
     while let Some(job) = jobs.next() {
-        let Job {
+        let ReadyBatch {
             model: tagger,
             mut pixels,
             replies,
@@ -58,9 +58,9 @@ pub(super) fn run(jobs: &Worker<Job>, regions: bool, intake: &Intake) {
             );
         }
         // Before the buffer is free again. The sessions of a model that was exchanged do not go
-        // here: see `retired`.
+        // here: see `old_models`.
         drop(tagger);
-        intake.recycle(pixels);
+        batcher.recycle(pixels);
     }
 }
 

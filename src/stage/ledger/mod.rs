@@ -5,7 +5,7 @@
 //! beginning can become a file. A file ends by size, by age (also when the topic is idle), by a
 //! change of the columns' layout, or early when memory is short.
 
-use super::budget::Lease;
+use super::budget::Reservation;
 use super::sink::producer::{Ack, Outgoing};
 use super::sink::table::TableRow;
 use std::collections::VecDeque;
@@ -63,7 +63,7 @@ pub struct Finished<R> {
     /// A message for the dead-letter topic.
     pub dead_letter: Option<Outgoing>,
     /// The bytes that the row holds, given back when its file is committed.
-    pub lease: Option<Lease>,
+    pub reservation: Option<Reservation>,
 }
 
 #[derive(Debug)]
@@ -104,7 +104,7 @@ pub struct Cut<R: TableRow> {
     /// Outstanding acknowledgements of the dead-letter topic.
     pub dead_letters: Vec<Ack>,
     /// The memory it holds.
-    pub leases: Vec<Lease>,
+    pub reservations: Vec<Reservation>,
 }
 
 impl<R: TableRow> Cut<R> {
@@ -324,7 +324,7 @@ impl<R: TableRow> Ledger<R> {
             layout: None,
             predictions: Vec::new(),
             dead_letters: Vec::new(),
-            leases: Vec::with_capacity(count),
+            reservations: Vec::with_capacity(count),
         };
         for entry in self.entries.drain(..count) {
             let State::Done(done) = entry.state else {
@@ -337,7 +337,7 @@ impl<R: TableRow> Ledger<R> {
             }
             cut.predictions.extend(done.prediction);
             cut.dead_letters.extend(done.dead_letter);
-            cut.leases.extend(done.finished.lease);
+            cut.reservations.extend(done.finished.reservation);
         }
         self.ready -= count;
         self.extend_anew();

@@ -41,7 +41,7 @@ impl Fixture {
             row,
             prediction: with_row.then(|| message("p")),
             dead_letter: (!with_row).then(|| message("d")),
-            lease: None,
+            reservation: None,
         };
         self.ledger.finish(Offset(offset), finished);
         let sent = &mut self.sent;

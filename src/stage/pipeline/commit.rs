@@ -10,6 +10,7 @@ use crate::stage::source::Generation;
 use std::sync::Arc;
 use tagstream_core::events::PartitionId;
 use tagstream_core::failpoint;
+use tagstream_core::process::blocking;
 use tokio::sync::Semaphore;
 
 /// What a file came to.
@@ -74,12 +75,12 @@ impl<R: TableRow> FileJob<R> {
                 self.writer.clone(),
             );
             let (rows, range) = (std::mem::take(&mut cut.rows), cut.range);
-            let (rows, encoded) = tokio::task::spawn_blocking(move || {
+            let (rows, encoded) = blocking::run(move || {
                 let encoded = sink.encode(&partition, &chain, range, &writer, &layout, &rows);
                 (rows, encoded)
             })
             .await
-            .map_err(|e| LineError::Panicked(e.to_string()))?;
+            .map_err(LineError::Panicked)?;
             let (file, count) = (encoded?, rows.len() as u64);
             cut.rows = rows;
             let last_start = self.chain.end;
@@ -93,7 +94,8 @@ impl<R: TableRow> FileJob<R> {
                     partition = %self.partition, %range, %to,
                     "another writer committed this range first; its rows stand, ours are dropped"
                 );
-                metrics::counter!("tagstream_overtaken_total", "table" => self.sink.table().to_owned()).increment(1);
+                let table = self.sink.table().to_owned();
+                metrics::counter!("tagstream_overtaken_total", "table" => table).increment(1);
                 if cut.drop_covered(to) {
                     continue;
                 }

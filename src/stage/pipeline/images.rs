@@ -2,7 +2,7 @@
 
 use crate::stage::budget::Budget;
 use crate::stage::fetch::{Body, FetchError, Fetcher, is_local};
-use crate::stage::row_maker::{Made, MakeError, RowMaker};
+use crate::stage::row_maker::{MakeError, RowMaker, RowOutcome};
 use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, PredictionRow, RowTag};
 use crate::stage::sink::predictions_topic;
 use crate::stage::source::SourceMessage;
@@ -106,22 +106,22 @@ pub struct ImageRows<T> {
     settings: ImageSettings,
 }
 
-enum Flaw {
+enum NoRow {
     DeadLetter(DeadLetterKind, String),
     Fatal(MakeError),
 }
 
-impl From<failpoint::Injected> for Flaw {
+impl From<failpoint::Injected> for NoRow {
     fn from(error: failpoint::Injected) -> Self {
-        Flaw::Fatal(error.into())
+        NoRow::Fatal(error.into())
     }
 }
 
-impl From<TagError> for Flaw {
+impl From<TagError> for NoRow {
     fn from(error: TagError) -> Self {
         match error {
-            TagError::Image(reason) => Flaw::DeadLetter(DeadLetterKind::Inference, reason),
-            TagError::Stopped(reason) => Flaw::Fatal(MakeError::Model(reason)),
+            TagError::Image(reason) => NoRow::DeadLetter(DeadLetterKind::Inference, reason),
+            TagError::Stopped(reason) => NoRow::Fatal(MakeError::Model(reason)),
         }
     }
 }
@@ -163,7 +163,7 @@ impl<T: ImageModel> ImageRows<T> {
         uri: &str,
         body: Body,
         mut slot: T::Slot,
-    ) -> Result<(T::Slot, ImageSize), Flaw> {
+    ) -> Result<(T::Slot, ImageSize), NoRow> {
         let (sender, decoded) = oneshot::channel();
         let limits = self.settings.limits;
         self.decoders.spawn(move || {
@@ -179,15 +179,15 @@ impl<T: ImageModel> ImageRows<T> {
         });
         match decoded.await {
             Ok(Ok(Ok(done))) => Ok(done),
-            Ok(Ok(Err(error))) => Err(Flaw::DeadLetter(
+            Ok(Ok(Err(error))) => Err(NoRow::DeadLetter(
                 crate::stage::decoding::dead_letter_kind(error.fault()),
                 error.to_string(),
             )),
             Ok(Err(error)) => {
                 let error = FetchError::unreadable(uri, &error);
-                Err(Flaw::DeadLetter(error.kind(), error.to_string()))
+                Err(NoRow::DeadLetter(error.kind(), error.to_string()))
             }
-            Err(_) => Err(Flaw::DeadLetter(
+            Err(_) => Err(NoRow::DeadLetter(
                 DeadLetterKind::BadImage,
                 "the decoder gave up on this image".into(),
             )),
@@ -200,7 +200,7 @@ impl<T: ImageModel> ImageRows<T> {
         offset: Offset,
         reference: ImageReference,
         timestamp: chrono::DateTime<Utc>,
-    ) -> Result<PredictionRow, Flaw> {
+    ) -> Result<PredictionRow, NoRow> {
         failpoint::pass("fetch.before").await?;
         let places = match is_local(&reference.uri) {
             true => &self.local_places,
@@ -211,14 +211,14 @@ impl<T: ImageModel> ImageRows<T> {
             .fetcher
             .fetch(&reference.uri, &self.budget)
             .await
-            .map_err(|error| Flaw::DeadLetter(error.kind(), error.to_string()))?;
+            .map_err(|error| NoRow::DeadLetter(error.kind(), error.to_string()))?;
         failpoint::pass("fetch.after").await?;
         let place = self.decode_places.acquire().await.expect("never closed");
         let slot = self.tagger.slot().await?;
         drop(ahead);
         let (slot, size) = self.decode(&reference.uri, fetched.body, slot).await?;
         drop(place);
-        drop(fetched.lease);
+        drop(fetched.reservation);
         failpoint::pass("infer.before").await?;
         let tagged = slot.infer().await?;
         failpoint::pass("infer.after").await?;
@@ -244,14 +244,14 @@ impl<T: ImageModel> ImageRows<T> {
 impl<T: ImageModel> RowMaker for ImageRows<T> {
     type Row = PredictionRow;
 
-    async fn make(&self, message: &SourceMessage) -> Result<Made<PredictionRow>, MakeError> {
+    async fn make(&self, message: &SourceMessage) -> Result<RowOutcome<PredictionRow>, MakeError> {
         let Some(payload) = &message.payload else {
-            return Ok(Made::Nothing);
+            return Ok(RowOutcome::Nothing);
         };
         let reference = match ImageReference::from_json(payload) {
             Ok(reference) => reference,
             Err(error) => {
-                return Ok(Made::DeadLetter {
+                return Ok(RowOutcome::DeadLetter {
                     kind: DeadLetterKind::BadMessage,
                     reason: error.to_string(),
                 });
@@ -267,10 +267,10 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
                 let prediction = topic.map(|topic| {
                     predictions_topic::message(topic, &row, self.settings.embedding_in_topic)
                 });
-                Ok(Made::Row { row, prediction })
+                Ok(RowOutcome::Row { row, prediction })
             }
-            Err(Flaw::DeadLetter(kind, reason)) => Ok(Made::DeadLetter { kind, reason }),
-            Err(Flaw::Fatal(error)) => Err(error),
+            Err(NoRow::DeadLetter(kind, reason)) => Ok(RowOutcome::DeadLetter { kind, reason }),
+            Err(NoRow::Fatal(error)) => Err(error),
         }
     }
 

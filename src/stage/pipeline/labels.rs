@@ -1,6 +1,6 @@
 //! The labels line of a process: label events into the label table.
 
-use super::{Control, LineSpec, PipelineError, RunOptions, Shared, Vitals};
+use super::{Control, LineContext, LineSpec, PipelineError, RunOptions, StageStatus};
 use crate::stage::budget::Budget;
 use crate::stage::label_rows::LabelRows;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ pub const LABELS_BUDGET_MIB: u64 = 32;
 pub async fn run_labels(
     config: &StageConfig,
     options: &RunOptions,
-    vitals: Arc<Vitals>,
+    status: Arc<StageStatus>,
     control: watch::Receiver<Control>,
 ) -> Result<(), PipelineError> {
     let mut config = config.clone();
     config.source.start = StartAt::Earliest;
-    let shared = Shared::open(&config, options, vitals, control).await?;
+    let shared = LineContext::open(&config, options, status, control).await?;
     let spec = LineSpec {
         topic: config.labels.topic.as_str().into(),
         group: format!("{}-labels", config.kafka.group_id),

@@ -13,14 +13,14 @@ mod labels;
 mod line;
 mod owned;
 mod run;
-mod vitals;
+mod status;
 
 pub use engine_model::EngineModel;
 pub use images::{ImageModel, ImageRows, ImageSettings, PixelSlot, TagError, Tagged};
 pub use labels::{LABELS_BUDGET_MIB, run_labels};
 pub use line::{Line, LineSettings};
-pub use run::{BadSkip, LineSpec, PipelineError, RunOptions, Shared, Skip, SkipTo, run};
-pub use vitals::Vitals;
+pub use run::{BadSkip, LineContext, LineSpec, PipelineError, RunOptions, Skip, SkipTo, run};
+pub use status::StageStatus;
 
 use super::row_maker::MakeError;
 use super::sink::files::SinkError;
@@ -29,6 +29,7 @@ use super::sink::walk::ResumeError;
 use super::source::SourceError;
 use tagstream_core::events::PartitionId;
 use tagstream_core::failpoint::Injected;
+use tagstream_core::process::blocking::NoResult;
 
 /// What the lines are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,12 +60,13 @@ pub enum LineError {
     Make(#[from] MakeError),
     /// An operator ended the chain that was being written.
     #[error(
-        "{0}: the chain was ended by an operator (--new-epoch or --accept-gap); starting again goes on with the next epoch"
+        "{0}: the chain was ended by an operator (--new-epoch or --accept-gap); starting again \
+         goes on with the next epoch"
     )]
     Sealed(PartitionId),
     /// A bug.
     #[error("a task of the stage panicked: {0}")]
-    Panicked(String),
+    Panicked(NoResult),
     /// A test made it fail.
     #[error(transparent)]
     Injected(#[from] Injected),

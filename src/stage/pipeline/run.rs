@@ -1,7 +1,7 @@
 //! The lines of a process, from a configuration.
 
 use super::images::{ImageModel, ImageSettings};
-use super::{Control, ImageRows, Line, LineError, LineSettings, Vitals};
+use super::{Control, ImageRows, Line, LineError, LineSettings, StageStatus};
 use crate::stage::budget::Budget;
 use crate::stage::fetch::Fetcher;
 use crate::stage::ledger::CutRules;
@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tagstream_core::config::{ConfigError, StageConfig};
 use tagstream_core::events::{Offset, PartitionId};
+use tagstream_core::process::blocking;
 use tagstream_core::storage::store::{StoreError, TableStore};
 use tokio::sync::watch;
 
@@ -169,7 +170,7 @@ pub struct LineSpec {
 }
 
 /// What the lines of a process share.
-pub struct Shared<'a> {
+pub struct LineContext<'a> {
     /// The configuration.
     pub config: &'a StageConfig,
     /// The run's options.
@@ -181,12 +182,12 @@ pub struct Shared<'a> {
     /// This process, once.
     pub process: Arc<str>,
     /// What it shows of itself.
-    pub vitals: Arc<Vitals>,
+    pub status: Arc<StageStatus>,
     /// What it is told.
     pub control: watch::Receiver<Control>,
 }
 
-impl<'a> Shared<'a> {
+impl<'a> LineContext<'a> {
     /// Opens the store, proves its conditional put, starts the producer.
     ///
     /// # Errors
@@ -194,7 +195,7 @@ impl<'a> Shared<'a> {
     pub async fn open(
         config: &'a StageConfig,
         options: &'a RunOptions,
-        vitals: Arc<Vitals>,
+        status: Arc<StageStatus>,
         control: watch::Receiver<Control>,
     ) -> Result<Self, PipelineError> {
         let store = TableStore::open(&config.output.url, &config.object_store).await?;
@@ -208,13 +209,13 @@ impl<'a> Shared<'a> {
             .set("linger.ms", "5");
         let topics = KafkaTopics::start(&producer).map_err(PipelineError::Producer)?;
         let process = format!("{:016x}-{}", rand::random::<u64>(), std::process::id());
-        Ok(Shared {
+        Ok(LineContext {
             config,
             options,
             store,
             topics: Arc::new(topics),
             process: process.into(),
-            vitals,
+            status,
             control,
         })
     }
@@ -241,7 +242,48 @@ impl<'a> Shared<'a> {
         } else {
             None
         };
-        let settings = LineSettings {
+        let settings = self.line_settings(until);
+        let source_settings = SourceSettings {
+            topic: Arc::clone(&spec.topic),
+            group: spec.group.clone(),
+            statistics_interval: Duration::from_millis(config.source.statistics_interval_ms),
+        };
+        metrics::gauge!("tagstream_row_budget_bytes", "table" => spec.table.clone())
+            .set(budget.bytes() as f64);
+        let admission = Admission::new(budget.clone(), maker.places(), maker.row_bytes());
+        let source = Source::start(&config.kafka, &source_settings, admission)?;
+        let asked = Arc::clone(&broker);
+        let recreated = source::recreated(
+            move || {
+                let broker = Arc::clone(&asked);
+                async move {
+                    let identity = blocking::run(move || broker.identity()).await;
+                    // Who does not answer now is asked again; the consumer knows by itself that the
+                    // brokers are gone.
+                    identity.ok()?.ok()
+                }
+            },
+            IDENTITY_EVERY,
+        );
+        let line = Line {
+            maker: Arc::new(maker),
+            sink,
+            topics: Arc::clone(&self.topics),
+            logs: broker,
+            budget,
+            settings,
+            status: Arc::clone(&self.status),
+        };
+        tokio::select! {
+            outcome = line.run(source, self.control.clone()) => Ok(outcome?),
+            // What is not in a file is read again by the next run, if it is still there.
+            () = recreated => Err(SourceError::Recreated { topic: spec.topic.to_string() }.into()),
+        }
+    }
+
+    fn line_settings(&self, until: Option<BTreeMap<PartitionId, LogFacts>>) -> LineSettings {
+        let config = self.config;
+        LineSettings {
             start: config.source.start,
             rules: CutRules {
                 max_bytes: config.output.max_file_mib << 20,
@@ -257,42 +299,6 @@ impl<'a> Shared<'a> {
             ),
             until,
             process: Arc::clone(&self.process),
-        };
-        let source_settings = SourceSettings {
-            topic: Arc::clone(&spec.topic),
-            group: spec.group.clone(),
-            statistics_interval: Duration::from_millis(config.source.statistics_interval_ms),
-        };
-        metrics::gauge!("tagstream_row_budget_bytes", "table" => spec.table.clone())
-            .set(budget.bytes() as f64);
-        let admission = Admission::new(budget.clone(), maker.places(), maker.row_bytes());
-        let source = Source::start(&config.kafka, &source_settings, admission)?;
-        let asked = Arc::clone(&broker);
-        let recreated = source::recreated(
-            move || {
-                let broker = Arc::clone(&asked);
-                async move {
-                    let identity = tokio::task::spawn_blocking(move || broker.identity()).await;
-                    // Who does not answer now is asked again; the consumer knows by itself that the
-                    // brokers are gone.
-                    identity.ok()?.ok()
-                }
-            },
-            IDENTITY_EVERY,
-        );
-        let line = Line {
-            maker: Arc::new(maker),
-            sink,
-            topics: Arc::clone(&self.topics),
-            logs: broker,
-            budget,
-            settings,
-            vitals: Arc::clone(&self.vitals),
-        };
-        tokio::select! {
-            outcome = line.run(source, self.control.clone()) => Ok(outcome?),
-            // What is not in a file is read again by the next run, if it is still there.
-            () = recreated => Err(SourceError::Recreated { topic: spec.topic.to_string() }.into()),
         }
     }
 
@@ -312,7 +318,7 @@ impl<'a> Shared<'a> {
             .cloned()
             .collect();
         // librdkafka blocks: not on the runtime's threads.
-        let facts = tokio::task::spawn_blocking(move || {
+        let facts = blocking::run(move || {
             let partitions = broker.partitions()?;
             skips
                 .into_iter()
@@ -326,7 +332,7 @@ impl<'a> Shared<'a> {
                 .collect::<Result<Vec<_>, PipelineError>>()
         })
         .await
-        .map_err(|e| LineError::Panicked(e.to_string()))??;
+        .map_err(LineError::Panicked)??;
         let writer = WriterId(format!("{}-0", self.process));
         for (skip, log) in facts {
             let origin = match skip.to {
@@ -349,7 +355,8 @@ impl<'a> Shared<'a> {
                     tracing::warn!(%partition, %end, %origin, "chain ended, the next epoch begins")
                 }
                 Sealed::Before => {
-                    tracing::info!(%partition, %end, "this chain was ended before; nothing was changed")
+                    tracing::info!(%partition, %end, "this chain was ended before; nothing was \
+                        changed")
                 }
             }
         }
@@ -365,9 +372,7 @@ async fn ends(broker: &Arc<Broker>) -> Result<BTreeMap<PartitionId, LogFacts>, P
         let facts = |p: PartitionId| Ok((p.clone(), broker.facts(&p)?));
         partitions.into_iter().map(facts).collect()
     };
-    let asked: Result<_, SourceError> = tokio::task::spawn_blocking(ask)
-        .await
-        .map_err(|e| LineError::Panicked(e.to_string()))?;
+    let asked: Result<_, SourceError> = blocking::run(ask).await.map_err(LineError::Panicked)?;
     Ok(asked?)
 }
 
@@ -387,7 +392,7 @@ pub async fn run<T: ImageModel>(
     config: &StageConfig,
     tagger: Arc<T>,
     options: &RunOptions,
-    vitals: Arc<Vitals>,
+    status: Arc<StageStatus>,
     control: watch::Receiver<Control>,
 ) -> Result<(), PipelineError> {
     for skip in &options.skips {
@@ -395,11 +400,11 @@ pub async fn run<T: ImageModel>(
             return Err(PipelineError::NoPartition(skip.partition.clone()));
         }
     }
-    let shared = Shared::open(config, options, vitals, control).await?;
+    let shared = LineContext::open(config, options, status, control).await?;
     let (kafka, written) = (config.kafka.clone(), written_topics(config));
-    tokio::task::spawn_blocking(move || source::require_topics(&kafka, &written))
+    blocking::run(move || source::require_topics(&kafka, &written))
         .await
-        .map_err(|e| LineError::Panicked(e.to_string()))??;
+        .map_err(LineError::Panicked)??;
     let total = config.memory.budget_mib << 20;
     let (rows, images) = (Budget::new(total / 2), Budget::new(total / 2));
     let fetcher = Fetcher::new(&config.fetch, &config.object_store)?;
@@ -421,17 +426,17 @@ pub async fn run<T: ImageModel>(
     let every = Duration::from_millis(config.http.sink_check_ms);
     tokio::select! {
         outcome = shared.run_line(&spec, maker, rows) => outcome,
-        never = watch_store(&shared.store, every, &shared.vitals) => match never {},
+        never = watch_store(&shared.store, every, &shared.status) => match never {},
     }
 }
 
 /// Tries the store every so often, for `/health/readyz`: a put of what is there already, which
 /// needs all that a file's put needs.
-async fn watch_store(store: &TableStore, every: Duration, vitals: &Vitals) -> Infallible {
+async fn watch_store(store: &TableStore, every: Duration, status: &StageStatus) -> Infallible {
     loop {
         let tried = tokio::time::timeout(STORE_ANSWER, store.prove_conditional_put()).await;
         let reachable = matches!(tried, Ok(Ok(())));
-        if vitals.sink_reachable.swap(reachable, Ordering::Relaxed) != reachable {
+        if status.sink_reachable.swap(reachable, Ordering::Relaxed) != reachable {
             match tried {
                 Ok(Ok(())) => tracing::info!(url = store.url(), "the store can be written to"),
                 Ok(Err(error)) => {

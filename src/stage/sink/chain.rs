@@ -104,7 +104,7 @@ pub enum PutAnswer {
 
 /// What follows from an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Step {
+pub enum ChainOutcome {
     /// The file is committed; the chain has moved to its end.
     Landed,
     /// Put the same bytes again.
@@ -138,7 +138,8 @@ pub enum ChainError {
     },
     /// The file found under a name does not start where its name says, or does not advance.
     #[error(
-        "the file that should start at {start} says that it holds {found}: it was not written by tagstream, or it was changed"
+        "the file that should start at {start} says that it holds {found}: it was not written by \
+         tagstream, or it was changed"
     )]
     Foreign {
         /// The start that the name says.
@@ -179,7 +180,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError::Foreign`] if the file does not continue the chain.
-    pub fn follow(&mut self, facts: &FileFacts) -> Result<Step, ChainError> {
+    pub fn follow(&mut self, facts: &FileFacts) -> Result<ChainOutcome, ChainError> {
         let advances = facts.seal.is_some() || !facts.range.is_empty();
         if facts.range.start != self.end || !advances {
             return Err(ChainError::Foreign {
@@ -189,8 +190,8 @@ impl Chain {
         }
         self.end = facts.range.end;
         Ok(match &facts.seal {
-            Some(seal) => Step::Sealed(seal.clone()),
-            None => Step::Covered { to: self.end },
+            Some(seal) => ChainOutcome::Sealed(seal.clone()),
+            None => ChainOutcome::Covered { to: self.end },
         })
     }
 
@@ -198,7 +199,11 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`] if the answer contradicts the chain.
-    pub fn answer(&mut self, proposal: &Proposal, answer: PutAnswer) -> Result<Step, ChainError> {
+    pub fn answer(
+        &mut self,
+        proposal: &Proposal,
+        answer: PutAnswer,
+    ) -> Result<ChainOutcome, ChainError> {
         if proposal.range.start != self.end || proposal.epoch != self.epoch {
             return Err(ChainError::NotContiguous {
                 range: proposal.range,
@@ -208,9 +213,9 @@ impl Chain {
         match answer {
             PutAnswer::Created => {
                 self.end = proposal.range.end;
-                Ok(Step::Landed)
+                Ok(ChainOutcome::Landed)
             }
-            PutAnswer::Unknown | PutAnswer::Vanished => Ok(Step::Repeat),
+            PutAnswer::Unknown | PutAnswer::Vanished => Ok(ChainOutcome::Repeat),
             // A put whose answer was lost had landed.
             PutAnswer::Exists(facts)
                 if facts.writer == proposal.writer
@@ -218,7 +223,7 @@ impl Chain {
                     && facts.seal.is_none() =>
             {
                 self.end = proposal.range.end;
-                Ok(Step::Landed)
+                Ok(ChainOutcome::Landed)
             }
             PutAnswer::Exists(facts) => self.follow(&facts),
         }
@@ -260,7 +265,7 @@ mod tests {
     fn created_and_a_lost_answer_both_land() {
         for answer in [PutAnswer::Created, PutAnswer::Exists(facts(10, 20, "a"))] {
             let (mut chain, proposal) = started();
-            assert_eq!(chain.answer(&proposal, answer), Ok(Step::Landed));
+            assert_eq!(chain.answer(&proposal, answer), Ok(ChainOutcome::Landed));
             assert_eq!(chain.end, Offset(20));
         }
     }
@@ -269,7 +274,7 @@ mod tests {
     fn an_unknown_or_contradictory_answer_repeats_the_same_put() {
         for answer in [PutAnswer::Unknown, PutAnswer::Vanished] {
             let (mut chain, proposal) = started();
-            assert_eq!(chain.answer(&proposal, answer), Ok(Step::Repeat));
+            assert_eq!(chain.answer(&proposal, answer), Ok(ChainOutcome::Repeat));
             assert_eq!(chain.end, Offset(10));
         }
     }
@@ -279,7 +284,7 @@ mod tests {
         for end in [15, 20, 30] {
             let (mut chain, proposal) = started();
             let step = chain.answer(&proposal, PutAnswer::Exists(facts(10, end, "b")));
-            assert_eq!(step, Ok(Step::Covered { to: Offset(end) }));
+            assert_eq!(step, Ok(ChainOutcome::Covered { to: Offset(end) }));
             assert_eq!(chain.end, Offset(end));
         }
     }
@@ -310,7 +315,7 @@ mod tests {
         };
         assert_eq!(
             chain.answer(&proposal, PutAnswer::Exists(sealed)),
-            Ok(Step::Sealed(seal))
+            Ok(ChainOutcome::Sealed(seal))
         );
     }
 

@@ -11,7 +11,7 @@
 #[path = "../../../tests/common/invariants.rs"]
 mod invariants;
 
-use super::chain::{Chain, FileFacts, Proposal, PutAnswer, Step, WriterId};
+use super::chain::{Chain, ChainOutcome, FileFacts, Proposal, PutAnswer, WriterId};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use std::collections::BTreeMap;
 use tagstream_core::events::{Offset, OffsetRange};
@@ -122,7 +122,7 @@ impl Protocol {
         };
         let step = if taken {
             chain.end = proposal.range.end;
-            Step::Landed
+            ChainOutcome::Landed
         } else {
             // A chain that somebody broke is noticed by the properties, not here.
             let mut at = Chain::new(chain.epoch, proposal.range.start);
@@ -131,24 +131,24 @@ impl Protocol {
                     chain.end = at.end;
                     step
                 }
-                Err(_) => Step::Repeat,
+                Err(_) => ChainOutcome::Repeat,
             }
         };
         match step {
-            Step::Landed => {
+            ChainOutcome::Landed => {
                 state.acknowledged.push(proposal.range);
                 state.acknowledged.sort_by_key(|r| (r.start, r.end));
                 state.acknowledged.dedup();
                 writer.in_flight = None;
             }
-            Step::Repeat => {}
-            Step::Covered { .. } => {
+            ChainOutcome::Repeat => {}
+            ChainOutcome::Covered { .. } => {
                 if self.broken == Broken::LoserKeepsItsRows {
                     chain.end = proposal.range.end;
                 }
                 writer.in_flight = None;
             }
-            Step::Sealed(_) => unreachable!("nothing is sealed in this model"),
+            ChainOutcome::Sealed(_) => unreachable!("nothing is sealed in this model"),
         }
     }
 

@@ -1,7 +1,9 @@
 //! The exactly-once file sink: rows in, committed files out, one create-if-absent put each.
 
-use super::chain::{Chain, ChainError, FileFacts, Proposal, PutAnswer, Seal, Step, WriterId};
-use super::footer::{Footer, FooterError, read_facts};
+use super::chain::{
+    Chain, ChainError, ChainOutcome, FileFacts, Proposal, PutAnswer, Seal, WriterId,
+};
+use super::footer::{FileFooter, FooterError, read_facts};
 use super::table::TableRow;
 use super::walk::{LogFacts, ResumeError, Walk};
 use super::{arrow_ipc, parquet};
@@ -264,7 +266,7 @@ impl<R: TableRow> FileSink<R> {
         layout: &R::Layout,
         rows: &[R],
     ) -> Result<Bytes, SinkError> {
-        let footer = Footer {
+        let footer = FileFooter {
             table: self.table.clone(),
             partition: partition.clone(),
             epoch: proposal.epoch,
@@ -323,10 +325,10 @@ impl<R: TableRow> FileSink<R> {
                     source,
                 })?;
             match step {
-                Step::Landed => return Ok(Committed::Landed),
-                Step::Covered { to } => return Ok(Committed::Covered { to }),
-                Step::Sealed(seal) => return Ok(Committed::Sealed(seal)),
-                Step::Repeat if permanent || started.elapsed() + pause >= self.patience => {
+                ChainOutcome::Landed => return Ok(Committed::Landed),
+                ChainOutcome::Covered { to } => return Ok(Committed::Covered { to }),
+                ChainOutcome::Sealed(seal) => return Ok(Committed::Sealed(seal)),
+                ChainOutcome::Repeat if permanent || started.elapsed() + pause >= self.patience => {
                     let (partition, range) = (partition.clone(), proposal.range);
                     return Err(match failure {
                         Some(source) => SinkError::Store {
@@ -337,10 +339,13 @@ impl<R: TableRow> FileSink<R> {
                         None => SinkError::Undecided { partition, range },
                     });
                 }
-                Step::Repeat => {
-                    metrics::counter!("tagstream_store_retries_total", "table" => self.table.clone()).increment(1);
+                ChainOutcome::Repeat => {
+                    let table = self.table.clone();
+                    metrics::counter!("tagstream_store_retries_total", "table" => table)
+                        .increment(1);
                     if let Some(error) = &failure {
-                        tracing::warn!(%partition, range = %proposal.range, %error, "cannot put a file; trying again");
+                        tracing::warn!(%partition, range = %proposal.range, %error, "cannot put a \
+                            file; trying again");
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(5));
@@ -463,7 +468,8 @@ pub enum RepairError {
     Store(#[from] StoreError),
     /// The chain does not end where the operator believes.
     #[error(
-        "{partition}: the files end at offset {found}, not at {expected}; nothing was changed. Start without the flag and read what it says now"
+        "{partition}: the files end at offset {found}, not at {expected}; nothing was changed. \
+         Start without the flag and read what it says now"
     )]
     OtherEnd {
         /// The partition.

@@ -37,7 +37,7 @@ pub enum FooterError {
 
 /// Everything a file says about itself beside its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Footer {
+pub struct FileFooter {
     /// Table name.
     pub table: String,
     /// Where the rows came from.
@@ -48,7 +48,7 @@ pub struct Footer {
     pub facts: FileFacts,
 }
 
-impl Footer {
+impl FileFooter {
     /// The key-value pairs of a file with `rows`.
     pub fn entries<R: TableRow>(&self, layout: &R::Layout, rows: &[R]) -> BTreeMap<String, String> {
         let mut entries: BTreeMap<String, String> = R::describe(layout, rows).into_iter().collect();

@@ -9,6 +9,7 @@ use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::collections::BTreeMap;
+use tagstream_core::build;
 
 /// Row groups end at this size: large enough for scans, small enough for readers' memory.
 const ROW_GROUP_BYTES: usize = 32 << 20;
@@ -27,7 +28,7 @@ fn properties<R: TableRow>(
         .map(|(key, value)| KeyValue::new(key.clone(), value.clone()))
         .collect();
     let mut builder = WriterProperties::builder()
-        .set_created_by(format!("tagstream version {}", env!("CARGO_PKG_VERSION")))
+        .set_created_by(created_by(build::VERSION, build::revision()))
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
         .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
         .set_key_value_metadata(Some(key_values));
@@ -45,6 +46,15 @@ fn properties<R: TableRow>(
             .set_column_bloom_filter_max_ndv(path, rows.max(1) as u64);
     }
     Ok(builder.build())
+}
+
+/// The writer's name in the form that the format asks for: readers look for a version in it, to
+/// work around what was wrong with it.
+fn created_by(version: &str, revision: &str) -> String {
+    match revision {
+        "" => format!("tagstream version {version}"),
+        revision => format!("tagstream version {version} (build {revision})"),
+    }
 }
 
 /// A whole file of `rows`, with `entries` in its footer.
@@ -156,12 +166,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_names_the_build_that_wrote_it() {
+        assert_eq!(created_by("0.2.0", ""), "tagstream version 0.2.0");
+        let named = created_by("0.2.0", "1a2b3c4d5e6f");
+        assert_eq!(named, "tagstream version 0.2.0 (build 1a2b3c4d5e6f)");
+    }
+
+    #[test]
     fn a_file_without_rows_has_the_columns() {
         let layout = layout(false);
         let bytes = bytes::Bytes::from(encode::<PredictionRow>(&layout, &[], &entries()).unwrap());
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
         assert_eq!(builder.schema().fields().len(), 14);
-        assert_eq!(builder.metadata().file_metadata().num_rows(), 0);
+        let metadata = builder.metadata().file_metadata();
+        assert_eq!(metadata.num_rows(), 0);
+        let writer = created_by(build::VERSION, build::revision());
+        assert_eq!(metadata.created_by(), Some(writer.as_str()));
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use super::table::TableRow;
 use arrow_array::builder::{MapBuilder, MapFieldNames, StringBuilder};
 use arrow_array::{
-    ArrayRef, FixedSizeListArray, Float32Array, Int32Array, Int64Array, ListArray, RecordBatch,
-    StringArray, StructArray, TimestampMicrosecondArray,
+    ArrayRef, FixedSizeListArray, Float32Array, Int32Array, Int64Array, ListArray, MapArray,
+    RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
 };
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::ArrowError;
@@ -123,6 +123,60 @@ fn times(rows: &[PredictionRow], of: impl Fn(&PredictionRow) -> DateTime<Utc>) -
     Arc::new(TimestampMicrosecondArray::from_iter_values(values).with_timezone("UTC"))
 }
 
+/// The tags of all rows, one after another.
+fn tag_structs(
+    layout: &PredictionLayout,
+    rows: &[PredictionRow],
+) -> Result<StructArray, ArrowError> {
+    let tags = || rows.iter().flat_map(|r| &r.tags);
+    let floats = |of: fn(&RowTag) -> f32| -> ArrayRef {
+        Arc::new(Float32Array::from_iter_values(tags().map(of)))
+    };
+    let names = tags()
+        .map(|t| layout.categories.get(t.category))
+        .collect::<Option<Vec<_>>>();
+    let names = names.ok_or_else(|| {
+        ArrowError::InvalidArgumentError(
+            "a tag names a category that the layout does not have".into(),
+        )
+    })?;
+    let boxes = structs(vec![
+        ("x", floats(|t| t.bounding_box.x)),
+        ("y", floats(|t| t.bounding_box.y)),
+        ("w", floats(|t| t.bounding_box.w)),
+        ("h", floats(|t| t.bounding_box.h)),
+    ]);
+    Ok(structs(vec![
+        (
+            "category",
+            Arc::new(StringArray::from_iter_values(names)) as ArrayRef,
+        ),
+        ("score", floats(|t| t.score)),
+        ("box", Arc::new(boxes)),
+    ]))
+}
+
+fn attributes(rows: &[PredictionRow]) -> Result<MapArray, ArrowError> {
+    let field_names = MapFieldNames {
+        entry: "key_value".into(),
+        key: "key".into(),
+        value: "value".into(),
+    };
+    let mut attributes = MapBuilder::new(
+        Some(field_names),
+        StringBuilder::new(),
+        StringBuilder::new(),
+    );
+    for row in rows {
+        for (key, value) in &row.attributes {
+            attributes.keys().append_value(key);
+            attributes.values().append_value(value);
+        }
+        attributes.append(true)?;
+    }
+    Ok(attributes.finish())
+}
+
 impl TableRow for PredictionRow {
     type Layout = PredictionLayout;
     const SCHEMA_VERSION: u32 = 1;
@@ -156,62 +210,18 @@ impl TableRow for PredictionRow {
         let strings = |of: fn(&Self) -> &str| -> ArrayRef {
             Arc::new(StringArray::from_iter_values(rows.iter().map(of)))
         };
+        let integers = |of: fn(&Self) -> i32| -> ArrayRef {
+            Arc::new(Int32Array::from_iter_values(rows.iter().map(of)))
+        };
         let tags = || rows.iter().flat_map(|r| &r.tags);
-        let floats = |of: fn(&RowTag) -> f32| -> ArrayRef {
-            Arc::new(Float32Array::from_iter_values(tags().map(of)))
-        };
         let tag_counts = || rows.iter().map(|r| r.tags.len());
-        let names = tags()
-            .map(|t| layout.categories.get(t.category))
-            .collect::<Option<Vec<_>>>();
-        let names = names.ok_or_else(|| {
-            ArrowError::InvalidArgumentError(
-                "a tag names a category that the layout does not have".into(),
-            )
-        })?;
-        let boxes = structs(vec![
-            ("x", floats(|t| t.bounding_box.x)),
-            ("y", floats(|t| t.bounding_box.y)),
-            ("w", floats(|t| t.bounding_box.w)),
-            ("h", floats(|t| t.bounding_box.h)),
-        ]);
-        let tag_structs = structs(vec![
-            (
-                "category",
-                Arc::new(StringArray::from_iter_values(names)) as ArrayRef,
-            ),
-            ("score", floats(|t| t.score)),
-            ("box", Arc::new(boxes)),
-        ]);
-        let field_names = MapFieldNames {
-            entry: "key_value".into(),
-            key: "key".into(),
-            value: "value".into(),
-        };
-        let mut attributes = MapBuilder::new(
-            Some(field_names),
-            StringBuilder::new(),
-            StringBuilder::new(),
-        );
-        for row in rows {
-            for (key, value) in &row.attributes {
-                attributes.keys().append_value(key);
-                attributes.values().append_value(value);
-            }
-            attributes.append(true)?;
-        }
         let mut columns: Vec<(&str, ArrayRef)> = vec![
             ("image_id", strings(|r| &r.image_id)),
             ("uri", strings(|r| &r.uri)),
             ("event_time", times(rows, |r| r.event_time)),
             ("processed_time", times(rows, |r| r.processed_time)),
             ("topic", strings(|r| &r.partition.topic)),
-            (
-                "partition",
-                Arc::new(Int32Array::from_iter_values(
-                    rows.iter().map(|r| r.partition.partition),
-                )),
-            ),
+            ("partition", integers(|r| r.partition.partition)),
             (
                 "offset",
                 Arc::new(Int64Array::from_iter_values(
@@ -219,19 +229,12 @@ impl TableRow for PredictionRow {
                 )),
             ),
             ("model_version", strings(|r| &r.model.version)),
+            ("width", integers(|r| r.width as i32)),
+            ("height", integers(|r| r.height as i32)),
             (
-                "width",
-                Arc::new(Int32Array::from_iter_values(
-                    rows.iter().map(|r| r.width as i32),
-                )),
+                "tags",
+                list_of(Arc::new(tag_structs(layout, rows)?), tag_counts())?,
             ),
-            (
-                "height",
-                Arc::new(Int32Array::from_iter_values(
-                    rows.iter().map(|r| r.height as i32),
-                )),
-            ),
-            ("tags", list_of(Arc::new(tag_structs), tag_counts())?),
             (
                 "scores",
                 Arc::new(vectors(
@@ -255,7 +258,7 @@ impl TableRow for PredictionRow {
                 list_of(Arc::new(regions), tag_counts())?,
             ));
         }
-        columns.push(("attributes", Arc::new(attributes.finish())));
+        columns.push(("attributes", Arc::new(attributes(rows)?)));
         RecordBatch::try_from_iter_with_nullable(
             columns
                 .into_iter()

@@ -11,6 +11,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Message as _, Statistics};
 use std::sync::Arc;
 use std::time::Duration;
+use tagstream_core::process::blocking;
 use tokio::sync::{mpsc, oneshot};
 
 /// Pause before a message is offered again to a full queue.
@@ -135,7 +136,7 @@ impl Topics for KafkaTopics {
 }
 
 /// Gives messages to librdkafka, in order; waits where its queue is full. Memory is bounded by the
-/// leases of the rows that wait for the acknowledgements.
+/// reservations of the rows that wait for the acknowledgements.
 async fn forward(
     producer: ThreadedProducer<Context>,
     mut messages: mpsc::UnboundedReceiver<(Outgoing, Answer)>,
@@ -173,7 +174,7 @@ async fn forward(
         }
     }
     // What was acknowledged counts; the rest is read and produced again by the next run.
-    let _ = tokio::task::spawn_blocking(move || producer.flush(Duration::from_secs(1))).await;
+    let _ = blocking::run(move || producer.flush(Duration::from_secs(1))).await;
 }
 
 impl ProduceError {
@@ -183,6 +184,9 @@ impl ProduceError {
             matches!(code, RDKafkaErrorCode::MessageSizeTooLarge)
                 || *code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE.into()
         };
-        matches!(self, ProduceError::Refused { reason: KafkaError::MessageProduction(code), .. } if too_large(code))
+        let ProduceError::Refused { reason, .. } = self else {
+            return false;
+        };
+        matches!(reason, KafkaError::MessageProduction(code) if too_large(code))
     }
 }

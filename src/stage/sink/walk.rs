@@ -1,6 +1,8 @@
 //! Where a partition goes on: its origin, its chain of files, and every reason not to believe them.
 
-use super::chain::{Chain, ChainError, FileFacts, Seal, SealReason, Step, TopicIdentity, WriterId};
+use super::chain::{
+    Chain, ChainError, ChainOutcome, FileFacts, Seal, SealReason, TopicIdentity, WriterId,
+};
 use super::footer::{FooterError, read_facts};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -61,7 +63,7 @@ impl CommitHint {
 
 /// The first start of a chain, put once, before anything is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
+pub struct ChainOrigin {
     /// The chain.
     pub epoch: Epoch,
     /// Its first offset.
@@ -85,7 +87,7 @@ pub struct Origin {
 
 /// Why a partition cannot go on by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Broken {
+pub enum BrokenChain {
     /// The chain lies ahead of the log: the topic was deleted and created again, or lost its end.
     AheadOfLog {
         /// The log's end.
@@ -134,7 +136,8 @@ pub enum ResumeError {
     },
     /// The table was begun with other settings.
     #[error(
-        "{partition}: the table was begun as {begun}, the configuration asks for {asked}: name another `table`, or go back"
+        "{partition}: the table was begun as {begun}, the configuration asks for {asked}: name \
+         another `table`, or go back"
     )]
     OtherTable {
         /// The partition.
@@ -146,7 +149,7 @@ pub enum ResumeError {
     },
     /// Input and output do not fit together, and only a person can say how to go on.
     #[error("{}", broken_message(.partition, *.epoch, *.end, .broken))]
-    Broken {
+    BrokenChain {
         /// The partition.
         partition: PartitionId,
         /// The chain.
@@ -154,7 +157,7 @@ pub enum ResumeError {
         /// The chain's end.
         end: Offset,
         /// What does not fit.
-        broken: Broken,
+        broken: BrokenChain,
     },
 }
 
@@ -164,26 +167,36 @@ impl From<StoreError> for ResumeError {
     }
 }
 
-fn broken_message(partition: &PartitionId, epoch: Epoch, end: Offset, broken: &Broken) -> String {
+fn broken_message(
+    partition: &PartitionId,
+    epoch: Epoch,
+    end: Offset,
+    broken: &BrokenChain,
+) -> String {
     let chain = format!("{partition}: the files of epoch {epoch} end at offset {end}");
     let at = format!("{partition}@{end}");
     match broken {
-        Broken::AheadOfLog { high } => format!(
-            "{chain}, but the log ends at {high}: the topic was deleted and created again, or lost its newest messages. \
+        BrokenChain::AheadOfLog { high } => format!(
+            "{chain}, but the log ends at {high}: the topic was deleted and created again, or \
+             lost its newest messages. \
              To read the log from its beginning: tagstream run --new-epoch {at}=earliest"
         ),
-        Broken::Recreated { expected, found } => format!(
-            "{chain} and were read from another topic of that name (then {expected:?}, now {found:?}). \
+        BrokenChain::Recreated { expected, found } => format!(
+            "{chain} and were read from another topic of that name (then {expected:?}, now \
+             {found:?}). \
              To read the new one from its beginning: tagstream run --new-epoch {at}=earliest"
         ),
-        Broken::Overtaken { low } => format!(
-            "{chain}, but the log now begins at {low}: retention deleted {} offsets before they were read. \
+        BrokenChain::Overtaken { low } => format!(
+            "{chain}, but the log now begins at {low}: retention deleted {} offsets before they \
+             were read. \
              To record the gap and go on: tagstream run --accept-gap {at}",
             low.0 - end.0
         ),
-        Broken::OffsetMoved { committed } => format!(
-            "{chain}, but the group's offset was moved to {committed}, where no file ends. To skip to it: \
-             tagstream run --new-epoch {at}={committed}. To stay with the files: reset the group's offset to {end}. \
+        BrokenChain::OffsetMoved { committed } => format!(
+            "{chain}, but the group's offset was moved to {committed}, where no file ends. To \
+             skip to it: \
+             tagstream run --new-epoch {at}={committed}. To stay with the files: reset the \
+             group's offset to {end}. \
              To read messages again, write to a new table"
         ),
     }
@@ -212,7 +225,7 @@ pub struct Walked {
     /// The chain, at its end.
     pub chain: Chain,
     /// Its origin.
-    pub origin: Origin,
+    pub origin: ChainOrigin,
     /// Whether the group's offset is explained by the chain.
     committed_on_chain: bool,
 }
@@ -228,7 +241,7 @@ impl Walk<'_> {
     /// [`ResumeError`]; input that does not fit the chain is *not* one here (see [`Walk::resume`]).
     pub async fn walk(&self, log: &LogFacts, start: StartAt) -> Result<Walked, ResumeError> {
         let mut epoch = self.newest_epoch().await?.unwrap_or_default();
-        let first = Origin {
+        let first = ChainOrigin {
             epoch,
             offset: match start {
                 StartAt::Earliest => log.low,
@@ -246,7 +259,7 @@ impl Walk<'_> {
         loop {
             self.check_table(&origin)?;
             let (step, chain, committed_on_chain) = self.follow(&origin, log).await?;
-            let Some(Step::Sealed(seal)) = step else {
+            let Some(ChainOutcome::Sealed(seal)) = step else {
                 return Ok(Walked {
                     chain,
                     origin,
@@ -273,22 +286,22 @@ impl Walk<'_> {
         }
         let end = walked.chain.end;
         let broken = if walked.origin.identity.contradicts(&log.identity) {
-            Broken::Recreated {
+            BrokenChain::Recreated {
                 expected: walked.origin.identity.clone(),
                 found: log.identity.clone(),
             }
         } else if end > log.high {
-            Broken::AheadOfLog { high: log.high }
+            BrokenChain::AheadOfLog { high: log.high }
         } else if end < log.low {
-            Broken::Overtaken { low: log.low }
+            BrokenChain::Overtaken { low: log.low }
         } else if let (false, Some(committed)) = (walked.committed_on_chain, &log.committed) {
-            Broken::OffsetMoved {
+            BrokenChain::OffsetMoved {
                 committed: committed.offset,
             }
         } else {
             return Ok(walked.chain);
         };
-        Err(ResumeError::Broken {
+        Err(ResumeError::BrokenChain {
             partition: self.partition.clone(),
             epoch: walked.chain.epoch,
             end,
@@ -315,11 +328,11 @@ impl Walk<'_> {
         })?;
         self.check_table(&origin)?;
         let (step, chain, _) = self.follow(&origin, log).await?;
-        Ok((!matches!(step, Some(Step::Sealed(_)))).then_some(chain.end))
+        Ok((!matches!(step, Some(ChainOutcome::Sealed(_)))).then_some(chain.end))
     }
 
-    fn origin_after(&self, epoch: Epoch, seal: &Seal) -> Origin {
-        Origin {
+    fn origin_after(&self, epoch: Epoch, seal: &Seal) -> ChainOrigin {
+        ChainOrigin {
             epoch,
             offset: seal.origin,
             identity: seal.identity.clone(),
@@ -332,7 +345,7 @@ impl Walk<'_> {
         }
     }
 
-    fn check_table(&self, origin: &Origin) -> Result<(), ResumeError> {
+    fn check_table(&self, origin: &ChainOrigin) -> Result<(), ResumeError> {
         let state = |format: FileFormat, version: u32| {
             format!("{} files of schema version {version}", format.extension())
         };
@@ -361,7 +374,7 @@ impl Walk<'_> {
     }
 
     /// Puts `wanted` unless there is an origin already; whichever is there then counts.
-    async fn origin(&self, wanted: &Origin) -> Result<Origin, ResumeError> {
+    async fn origin(&self, wanted: &ChainOrigin) -> Result<ChainOrigin, ResumeError> {
         let path = self.folder().origin(wanted.epoch);
         let bad = |reason: String| ResumeError::BadOrigin {
             path: path.to_string(),
@@ -390,9 +403,9 @@ impl Walk<'_> {
     /// one that the chain explains.
     async fn follow(
         &self,
-        origin: &Origin,
+        origin: &ChainOrigin,
         log: &LogFacts,
-    ) -> Result<(Option<Step>, Chain, bool), ResumeError> {
+    ) -> Result<(Option<ChainOutcome>, Chain, bool), ResumeError> {
         let epoch = origin.epoch;
         let hint = log
             .committed
@@ -430,18 +443,27 @@ impl Walk<'_> {
         Ok((step, chain, explained))
     }
 
-    async fn follow_last(&self, chain: &mut Chain, last: Offset) -> Result<Step, ResumeError> {
+    async fn follow_last(
+        &self,
+        chain: &mut Chain,
+        last: Offset,
+    ) -> Result<ChainOutcome, ResumeError> {
         chain.end = last;
         let facts = self.facts(chain.epoch, last).await?.ok_or_else(|| {
             ResumeError::Footer(FooterError::NotOurs {
-                path: self.folder().file(chain.epoch, last, self.format).to_string(),
-                reason: "it was listed, then gone: committed files must never be removed from the end of a chain".into(),
+                path: self
+                    .folder()
+                    .file(chain.epoch, last, self.format)
+                    .to_string(),
+                reason: "it was listed, then gone: committed files must never be removed from the \
+                    end of a chain"
+                    .into(),
             })
         })?;
         self.followed(chain, &facts)
     }
 
-    fn followed(&self, chain: &mut Chain, facts: &FileFacts) -> Result<Step, ResumeError> {
+    fn followed(&self, chain: &mut Chain, facts: &FileFacts) -> Result<ChainOutcome, ResumeError> {
         chain.follow(facts).map_err(|source| ResumeError::Chain {
             partition: self.partition.clone(),
             source,

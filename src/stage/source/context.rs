@@ -75,7 +75,9 @@ impl Context {
     fn assign(&self, list: &mut TopicPartitionList) -> Result<(), SourceError> {
         let generation = Generation(self.next_generation.fetch_add(1, Ordering::SeqCst));
         let partitions = self.partitions(list);
-        metrics::counter!("tagstream_rebalances_total", "topic" => self.topic.to_string(), "kind" => "assign").increment(1);
+        let topic = self.topic.to_string();
+        metrics::counter!("tagstream_rebalances_total", "topic" => topic, "kind" => "assign")
+            .increment(1);
         let (reply, starts) = sync_channel(1);
         let gone = || SourceError::NoStart {
             seconds: self.answer_within.as_secs(),
@@ -120,7 +122,9 @@ impl Context {
         let partitions = self.partitions(list);
         let lost = consumer.assignment_lost();
         let kind = if lost { "lost" } else { "revoke" };
-        metrics::counter!("tagstream_rebalances_total", "topic" => self.topic.to_string(), "kind" => kind).increment(1);
+        let topic = self.topic.to_string();
+        metrics::counter!("tagstream_rebalances_total", "topic" => topic, "kind" => kind)
+            .increment(1);
         {
             let mut assigned = self.assigned.lock().expect("no panic while locked");
             for partition in &partitions {
@@ -152,10 +156,13 @@ impl Context {
             }
             // The files are the truth; the next commit, or the next owner's, catches up.
             Err(error) => {
-                metrics::counter!("tagstream_offset_commit_failures_total", "topic" => self.topic.to_string()).increment(1);
+                let topic = self.topic.to_string();
+                metrics::counter!("tagstream_offset_commit_failures_total", "topic" => topic)
+                    .increment(1);
                 let now = chrono::Utc::now().timestamp_millis();
                 if now - self.last_commit_warning.swap(now, Ordering::Relaxed) > 10_000 {
-                    tracing::warn!(topic = %self.topic, %error, "the group's offset was not committed; files are not affected");
+                    tracing::warn!(topic = %self.topic, %error, "the group's offset was not \
+                        committed; files are not affected");
                 }
             }
         }

@@ -4,8 +4,8 @@
 //! Start positions come from the files, not from Kafka: the assign callback asks the stage where
 //! each partition's chain ends and sets that. On a revoke the stage finishes what it can, its
 //! commit is sent, and only then the partition is given up. Memory is bounded by admission: a
-//! message goes on only with a lease on the budget; if none is free for a second, partitions are
-//! paused (and the consumer is polled on, so that the group keeps us).
+//! message goes on only with a reservation on the budget; if none is free for a second, partitions
+//! are paused (and the consumer is polled on, so that the group keeps us).
 
 mod client;
 mod clients;
@@ -19,7 +19,7 @@ pub use clients::{ClientSettings, Covering};
 pub use properties::{Refusal, check_properties, known_properties};
 pub use thread::{Source, SourceSettings};
 
-use super::budget::{Budget, Lease};
+use super::budget::{Budget, Reservation};
 use super::sink::walk::CommitHint;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -91,15 +91,15 @@ impl Admission {
     ///
     /// # Errors
     /// [`Short`].
-    pub fn admit(&self, bytes: u64) -> Result<(Lease, OwnedSemaphorePermit), Short> {
+    pub fn admit(&self, bytes: u64) -> Result<(Reservation, OwnedSemaphorePermit), Short> {
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
             .map_err(|_| Short::Places)?;
-        let lease = self
+        let reservation = self
             .budget
-            .try_lease(bytes + self.row_bytes)
+            .try_reserve(bytes + self.row_bytes)
             .ok_or(Short::Memory)?;
-        Ok((lease, place))
+        Ok((reservation, place))
     }
 }
 
@@ -143,7 +143,7 @@ pub enum SourceEvent {
         /// The message.
         message: SourceMessage,
         /// Bytes for it and its row.
-        lease: Lease,
+        reservation: Reservation,
         /// Its place among those in the making.
         place: OwnedSemaphorePermit,
     },
@@ -199,12 +199,14 @@ pub enum SourceError {
     },
     /// The consumer did not poll for too long and was thrown out of the group.
     #[error(
-        "thrown out of the consumer group: no poll within kafka.max_poll_interval_ms; the process ends rather than stay silent"
+        "thrown out of the consumer group: no poll within kafka.max_poll_interval_ms; the process \
+         ends rather than stay silent"
     )]
     PollExceeded,
     /// The next offset is not in the log.
     #[error(
-        "topic {topic}: an offset to be read is not in the log (retention overtook the stage, or the topic was re-created); start again to see which partition, and the command that helps"
+        "topic {topic}: an offset to be read is not in the log (retention overtook the stage, or \
+         the topic was re-created); start again to see which partition, and the command that helps"
     )]
     OutOfRange {
         /// The topic.
@@ -212,7 +214,8 @@ pub enum SourceError {
     },
     /// The topic is another one than when the stage started.
     #[error(
-        "topic {topic} was deleted and created again while the stage read it; start again to see which partition, and the command that helps"
+        "topic {topic} was deleted and created again while the stage read it; start again to see \
+         which partition, and the command that helps"
     )]
     Recreated {
         /// The topic.

@@ -80,7 +80,7 @@ impl Source {
         let answer_within =
             Duration::from_millis(kafka.max_poll_interval_ms / 2).min(Duration::from_secs(120));
         let pulse = Arc::<Pulse>::default();
-        let mut config = ClientSettings::of(kafka);
+        let config = consumer_settings(kafka, settings);
         let context = Context {
             covering: config.covering(),
             topic: Arc::clone(&settings.topic),
@@ -94,42 +94,7 @@ impl Source {
             next_generation: 1.into(),
             last_commit_warning: Default::default(),
         };
-        // Part of the constant above the memory budget (docs/runbook.md).
-        for (key, most) in [
-            ("queued.max.messages.kbytes", PREFETCH_KIB),
-            ("fetch.max.bytes", ANSWER_KIB << 10),
-        ] {
-            if config.get(key).is_none() {
-                config.set(key, most.to_string());
-            }
-        }
-        if config.get("group.protocol") != Some("consumer") {
-            config
-                .set("partition.assignment.strategy", "cooperative-sticky")
-                .set("session.timeout.ms", kafka.session_timeout_ms.to_string())
-                // Heartbeats go on while an assignment is answered: several must fit into a
-                // session.
-                .set(
-                    "heartbeat.interval.ms",
-                    (kafka.session_timeout_ms / 4).clamp(1, 3_000).to_string(),
-                );
-        }
-        let consumer: StageConsumer = config
-            .set("group.id", &settings.group)
-            .set(
-                "max.poll.interval.ms",
-                kafka.max_poll_interval_ms.to_string(),
-            )
-            .set(
-                "statistics.interval.ms",
-                settings.statistics_interval.as_millis().to_string(),
-            )
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "true")
-            // The files say where to start; a log that does not have that offset is an error.
-            .set("auto.offset.reset", "error")
-            .create_with(context)?;
+        let consumer: StageConsumer = config.create_with(context)?;
         consumer
             .subscribe(&[&settings.topic])
             .map_err(|e| SourceError::Fatal(e.to_string()))?;
@@ -175,7 +140,48 @@ impl Source {
     }
 }
 
-enum Held {
+/// What the consumer is told, beside what the configuration says of both clients.
+fn consumer_settings(kafka: &KafkaConfig, settings: &SourceSettings) -> ClientSettings {
+    let mut config = ClientSettings::of(kafka);
+    // Part of the constant above the memory budget (docs/runbook.md).
+    for (key, most) in [
+        ("queued.max.messages.kbytes", PREFETCH_KIB),
+        ("fetch.max.bytes", ANSWER_KIB << 10),
+    ] {
+        if config.get(key).is_none() {
+            config.set(key, most.to_string());
+        }
+    }
+    if config.get("group.protocol") != Some("consumer") {
+        config
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", kafka.session_timeout_ms.to_string())
+            // Heartbeats go on while an assignment is answered: several must fit into a
+            // session.
+            .set(
+                "heartbeat.interval.ms",
+                (kafka.session_timeout_ms / 4).clamp(1, 3_000).to_string(),
+            );
+    }
+    config
+        .set("group.id", &settings.group)
+        .set(
+            "max.poll.interval.ms",
+            kafka.max_poll_interval_ms.to_string(),
+        )
+        .set(
+            "statistics.interval.ms",
+            settings.statistics_interval.as_millis().to_string(),
+        )
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        // The files say where to start; a log that does not have that offset is an error.
+        .set("auto.offset.reset", "error");
+    config
+}
+
+enum Waiting {
     Message(Generation, SourceMessage),
     End(Generation, PartitionId),
 }
@@ -186,7 +192,7 @@ struct Poller {
     orders: Receiver<SourceCommand>,
     admission: Admission,
     /// Read, but not admitted yet, in order.
-    held: VecDeque<Held>,
+    held: VecDeque<Waiting>,
     short_since: Option<Instant>,
     told_short: Option<Instant>,
     /// Set while partitions are paused: the change of the assignment that was paused.
@@ -280,29 +286,31 @@ impl Poller {
     fn admit_held(&mut self) {
         while let Some(held) = self.held.pop_front() {
             let event = match held {
-                Held::End(generation, partition) => SourceEvent::End {
+                Waiting::End(generation, partition) => SourceEvent::End {
                     generation,
                     partition,
                 },
-                Held::Message(generation, message) => match self.admission.admit(message.bytes()) {
-                    Ok((lease, place)) => SourceEvent::Message {
-                        generation,
-                        message,
-                        lease,
-                        place,
-                    },
-                    Err(short) => {
-                        self.held.push_front(Held::Message(generation, message));
-                        let now = Instant::now();
-                        self.short_since.get_or_insert(now);
-                        let told = self.told_short.is_some_and(|at| now - at < TELL_SHORT);
-                        if short == Short::Memory && !told {
-                            self.told_short = Some(now);
-                            let _ = self.events.send(SourceEvent::MemoryShort);
+                Waiting::Message(generation, message) => {
+                    match self.admission.admit(message.bytes()) {
+                        Ok((reservation, place)) => SourceEvent::Message {
+                            generation,
+                            message,
+                            reservation,
+                            place,
+                        },
+                        Err(short) => {
+                            self.held.push_front(Waiting::Message(generation, message));
+                            let now = Instant::now();
+                            self.short_since.get_or_insert(now);
+                            let told = self.told_short.is_some_and(|at| now - at < TELL_SHORT);
+                            if short == Short::Memory && !told {
+                                self.told_short = Some(now);
+                                let _ = self.events.send(SourceEvent::MemoryShort);
+                            }
+                            return;
                         }
-                        return;
                     }
-                },
+                }
             };
             self.short_since = None;
             let _ = self.events.send(event);
@@ -358,12 +366,12 @@ impl Poller {
             Some(Ok(message)) => {
                 let partition = self.partition(message.partition());
                 self.generation(&partition)
-                    .map(|generation| Held::Message(generation, owned(partition, &message)))
+                    .map(|generation| Waiting::Message(generation, owned(partition, &message)))
             }
             Some(Err(KafkaError::PartitionEOF(number))) => {
                 let partition = self.partition(number);
                 self.generation(&partition)
-                    .map(|generation| Held::End(generation, partition))
+                    .map(|generation| Waiting::End(generation, partition))
             }
             Some(Err(error)) => return self.judge(&error),
         };

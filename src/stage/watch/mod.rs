@@ -5,6 +5,7 @@
 use super::infer::{Engine, InferError, Swap};
 use std::time::Duration;
 use tagstream_core::failpoint;
+use tagstream_core::process::blocking;
 use tagstream_model::bundle::{Bundle, BundleError};
 use tagstream_model::registry::{Cache, Pointer, Registry, RegistryError};
 
@@ -128,7 +129,7 @@ impl<E: Swappable> Watch<E> {
     async fn take(&self, version: u64) -> Result<Swap, RefusedVersion> {
         let record = self.registry.version(version).await?;
         let folder = self.registry.materialise(&record, &self.cache).await?;
-        let bundle = tokio::task::spawn_blocking(move || Bundle::open(folder))
+        let bundle = blocking::run(move || Bundle::open(folder))
             .await
             .map_err(|_| InferError::Stopped)??;
         failpoint::pass_store("swap.before")

@@ -5,7 +5,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use tagstream::demo::scenes::{Scene, Style, categories};
 use tagstream::stage::label_rows::{LabelRow, LabelRows};
-use tagstream::stage::row_maker::{Made, RowMaker};
+use tagstream::stage::row_maker::{RowMaker, RowOutcome};
 use tagstream::stage::sink::parquet;
 use tagstream::stage::source::SourceMessage;
 use tagstream_core::config::ObjectStoreConfig;
@@ -258,7 +258,7 @@ fn row(offset: i64, json: &str) -> LabelRow {
         .block_on(LabelRows::default().make(&message))
         .unwrap()
     {
-        Made::Row { row, .. } => row,
+        RowOutcome::Row { row, .. } => row,
         other => panic!("{other:?}"),
     }
 }

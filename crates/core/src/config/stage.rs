@@ -1,9 +1,9 @@
 //! The stage's configuration; every key stands with its default in `configs/stage.toml`.
 
 use super::{Configuration, Flaw, Kind, Secret, Shape, choice, settings};
+use crate::digest;
 use crate::storage::address::Address;
 use crate::storage::options;
-use sha2::Digest;
 use std::collections::BTreeMap;
 
 settings! {
@@ -298,8 +298,7 @@ impl StageConfig {
     /// with.
     pub fn hash(&self) -> String {
         let text = toml::to_string(self).expect("a configuration is plain data");
-        let digest = sha2::Sha256::digest(text.as_bytes());
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        digest::sha256(text)
     }
 }
 

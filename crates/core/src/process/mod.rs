@@ -1,7 +1,8 @@
-//! What is asked of the operating system: heaps, priorities, the cost of threads, heartbeats of
-//! loops.
+//! What is asked of the operating system: the allocator's arenas, priorities, the cost of threads,
+//! heartbeats of loops, threads for work that blocks.
 
-pub mod heaps;
+pub mod arenas;
+pub mod blocking;
 pub mod heartbeat;
 pub mod priority;
 pub mod thread_cost;

@@ -29,7 +29,10 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// Somebody holds it.
-    #[error("{holder} holds the lease until {} (token {token}); wait for it or stop it", .expires.format("%Y-%m-%d %H:%M:%SZ"))]
+    #[error(
+        "{holder} holds the lease until {} (token {token}); wait for it or stop it",
+        .expires.format("%Y-%m-%d %H:%M:%SZ")
+    )]
     Held {
         /// Who.
         holder: String,

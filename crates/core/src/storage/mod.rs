@@ -2,6 +2,7 @@
 //! options they have, the names of files in them, and leases.
 
 pub mod address;
+pub mod atomic;
 pub mod lease;
 pub mod names;
 pub mod options;

@@ -7,14 +7,18 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// The directory holds no manifest.
-    #[error("{} is no model bundle: it has no bundle.json (make one with `tagstream init`)", .directory.display())]
+    #[error(
+        "{} is no model bundle: it has no bundle.json (make one with `tagstream init`)",
+        .directory.display()
+    )]
     NoBundle {
         /// The directory.
         directory: PathBuf,
     },
     /// The manifest is of another format.
     #[error(
-        "{} is of format version {found}; this program reads version {}", .path.display(), super::FORMAT_VERSION
+        "{} is of format version {found}; this program reads version {}",
+        .path.display(), super::FORMAT_VERSION
     )]
     FormatVersion {
         /// The manifest.
@@ -53,7 +57,10 @@ pub enum BundleError {
         path: PathBuf,
     },
     /// A file's length is not the listed one.
-    #[error("{} has {found} bytes, bundle.json says {expected}: it was cut or replaced", .path.display())]
+    #[error(
+        "{} has {found} bytes, bundle.json says {expected}: it was cut or replaced",
+        .path.display()
+    )]
     Size {
         /// The file.
         path: PathBuf,
@@ -105,7 +112,7 @@ pub enum BundleError {
 }
 
 impl BundleError {
-    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
     }

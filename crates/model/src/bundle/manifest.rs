@@ -3,8 +3,8 @@
 use super::{BundleError, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
+use tagstream_core::digest;
 use tagstream_image::preprocessing::Preprocessing;
 
 /// The bundle format this code writes and reads.
@@ -113,7 +113,7 @@ impl Manifest {
         let fields = content.as_object_mut().expect("a struct is an object");
         fields.remove("id");
         fields.remove("created");
-        sha256_hex(canonical_json(&content).as_bytes())
+        digest::sha256(canonical_json(&content).as_bytes())
     }
 
     /// The id that `name` and the content give.
@@ -180,7 +180,8 @@ impl Manifest {
         };
         if name.is_empty() || digits != &hash[..ID_DIGITS] {
             return flaw(format!(
-                "the id `{}` does not belong to this content, whose id would end in `{}`; a changed bundle is a new \
+                "the id `{}` does not belong to this content, whose id would end in `{}`; a \
+                 changed bundle is a new \
                  model and needs its own id",
                 self.id,
                 &hash[..ID_DIGITS]
@@ -193,7 +194,7 @@ impl Manifest {
 /// SHA-256 (hex) of the canonical JSON of `preprocessing`; files that hold embeddings carry it.
 pub fn preprocessing_hash(preprocessing: &Preprocessing) -> String {
     let value = serde_json::to_value(preprocessing).expect("plain data");
-    sha256_hex(canonical_json(&value).as_bytes())
+    digest::sha256(canonical_json(&value).as_bytes())
 }
 
 /// JSON with sorted keys and without spaces.
@@ -221,13 +222,4 @@ pub(super) fn canonical_json(value: &serde_json::Value) -> String {
         }
         plain => text(plain),
     }
-}
-
-/// SHA-256 in hex.
-pub(super) fn sha256_hex(content: &[u8]) -> String {
-    hex(&Sha256::digest(content))
-}
-
-pub(super) fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

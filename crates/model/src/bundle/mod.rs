@@ -22,7 +22,6 @@ pub use error::BundleError;
 pub use manifest::{
     Calibration, Category, Dims, FORMAT_VERSION, FileEntry, Lineage, Manifest, preprocessing_hash,
 };
-pub(crate) use reader::hash_file;
 pub use reader::{Bundle, check_graph_files};
 pub use writer::{BundleWriter, Draft};
 

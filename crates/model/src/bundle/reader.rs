@@ -1,6 +1,5 @@
 //! [`Bundle`]: a bundle that was verified.
 
-use super::manifest::hex;
 use super::{
     BundleError, ENCODER_FILE, FORMAT_VERSION, FileEntry, HEAD_FILE, HEAD_WEIGHTS_FILE,
     MANIFEST_FILE, Manifest, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE, external_data,
@@ -8,10 +7,10 @@ use super::{
 use crate::head::{FoldedHead, NamedTensor};
 use crate::text::TextFiles;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
+use tagstream_core::digest;
 
 /// A bundle whose manifest, files and hashes were verified when it was opened.
 ///
@@ -281,7 +280,7 @@ fn verify_file(root: &Path, name: &str, entry: &FileEntry) -> Result<(), BundleE
             found: metadata.len(),
         });
     }
-    let found = hash_file(&path)?;
+    let (found, _) = digest::sha256_of_file(&path).map_err(BundleError::io(&path))?;
     if !found.eq_ignore_ascii_case(&entry.sha256) {
         return Err(BundleError::Hash {
             path,
@@ -290,18 +289,4 @@ fn verify_file(root: &Path, name: &str, entry: &FileEntry) -> Result<(), BundleE
         });
     }
     Ok(())
-}
-
-/// SHA-256 (hex) of a file, read in pieces.
-pub(crate) fn hash_file(path: &Path) -> Result<String, BundleError> {
-    let mut file = fs::File::open(path).map_err(BundleError::io(path))?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let count = file.read(&mut buffer).map_err(BundleError::io(path))?;
-        if count == 0 {
-            return Ok(hex(&hasher.finalize()));
-        }
-        hasher.update(&buffer[..count]);
-    }
 }

@@ -1,7 +1,7 @@
 //! [`BundleWriter`]: a bundle is written aside and renamed whole.
 
-use super::manifest::{preprocessing_hash, sha256_hex};
-use super::reader::{check_relative, hash_file};
+use super::manifest::preprocessing_hash;
+use super::reader::check_relative;
 use super::{
     Bundle, BundleError, Calibration, Category, Dims, FORMAT_VERSION, FileEntry, Lineage,
     MANIFEST_FILE, Manifest,
@@ -12,6 +12,8 @@ use std::fs;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use tagstream_core::digest;
+use tagstream_core::storage::atomic;
 use tagstream_image::preprocessing::Preprocessing;
 
 /// What a manifest says beyond files, hashes and versions.
@@ -80,7 +82,7 @@ impl BundleWriter {
             .and_then(|()| file.sync_all())
             .map_err(BundleError::io(&path))?;
         let entry = FileEntry {
-            sha256: sha256_hex(content),
+            sha256: digest::sha256(content),
             bytes: content.len() as u64,
         };
         self.files.insert(name.to_owned(), entry);
@@ -90,12 +92,12 @@ impl BundleWriter {
     /// Adds a copy of the file at `source`.
     pub fn add_copy(&mut self, name: &str, source: &Path) -> Result<(), BundleError> {
         let path = self.place(name)?;
-        let bytes = fs::copy(source, &path).map_err(BundleError::io(source))?;
+        fs::copy(source, &path).map_err(BundleError::io(source))?;
         File::open(&path)
             .and_then(|file| file.sync_all())
             .map_err(BundleError::io(&path))?;
         // Of the copy, so that what is listed is what is there.
-        let sha256 = hash_file(&path)?;
+        let (sha256, bytes) = digest::sha256_of_file(&path).map_err(BundleError::io(&path))?;
         self.files
             .insert(name.to_owned(), FileEntry { sha256, bytes });
         Ok(())
@@ -147,14 +149,12 @@ impl BundleWriter {
             .keys()
             .filter_map(|name| Path::new(name).parent());
         for folder in folders.chain([Path::new("")]) {
-            sync_directory(&self.aside.join(folder))?;
+            let folder = self.aside.join(folder);
+            atomic::sync_folder(&folder).map_err(BundleError::io(&folder))?;
         }
         refuse_taken(&self.out)?;
-        fs::rename(&self.aside, &self.out).map_err(BundleError::io(&self.out))?;
+        atomic::rename(&self.aside, &self.out).map_err(BundleError::io(&self.out))?;
         self.finished = true;
-        if let Some(parent) = self.out.parent() {
-            sync_directory(parent)?;
-        }
         Ok(bundle.moved_to(&self.out))
     }
 }
@@ -179,10 +179,4 @@ fn refuse_taken(out: &Path) -> Result<(), BundleError> {
         });
     }
     Ok(())
-}
-
-fn sync_directory(path: &Path) -> Result<(), BundleError> {
-    File::open(path)
-        .and_then(|directory| directory.sync_all())
-        .map_err(BundleError::io(path))
 }

@@ -1,7 +1,7 @@
 //! The text tower loaded: its tensors from safetensors, under Hugging Face's or OpenCLIP's names.
 
 use super::text::{TextError, TextTower};
-use super::text_config::{Activation, TextConfig};
+use super::text_config::TextConfig;
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::HashMap;
@@ -141,12 +141,12 @@ fn is_text(name: &str) -> bool {
 }
 
 /// Takes tensors out by name, checks their shapes, converts them.
-struct Source {
+struct TensorSource {
     tensors: HashMap<String, Tensor>,
     dtype: DType,
 }
 
-impl Source {
+impl TensorSource {
     fn raw(&self, name: &str, shape: &[usize]) -> Result<Tensor, TextError> {
         let tensor = self
             .tensors
@@ -215,7 +215,7 @@ fn build(
         })
         .collect();
     let hugging_face = tensors.keys().any(|name| name.starts_with("text_model."));
-    let source = Source { tensors, dtype };
+    let source = TensorSource { tensors, dtype };
     if hugging_face {
         hugging_face_tower(&source, config)
     } else {
@@ -230,14 +230,11 @@ fn transformer(
     Ok(FrozenTransformer {
         blocks: (0..config.layers).map(block).collect::<Result<_, _>>()?,
         heads: config.heads,
-        activation: match config.activation {
-            Activation::QuickGelu => tagstream_kernels::Activation::QuickGelu,
-            Activation::Gelu => tagstream_kernels::Activation::Gelu,
-        },
+        activation: config.activation,
     })
 }
 
-fn hugging_face_tower(source: &Source, config: TextConfig) -> Result<TextTower, TextError> {
+fn hugging_face_tower(source: &TensorSource, config: TextConfig) -> Result<TextTower, TextError> {
     let (w, eps) = (config.width, config.layer_norm_eps);
     let block = |index: usize| {
         let at = |part: &str| format!("text_model.encoder.layers.{index}.{part}");
@@ -282,7 +279,7 @@ fn hugging_face_tower(source: &Source, config: TextConfig) -> Result<TextTower, 
     })
 }
 
-fn open_clip_tower(source: &Source, config: TextConfig) -> Result<TextTower, TextError> {
+fn open_clip_tower(source: &TensorSource, config: TextConfig) -> Result<TextTower, TextError> {
     let (w, eps) = (config.width, config.layer_norm_eps);
     let block = |index: usize| {
         let at = |part: &str| format!("transformer.resblocks.{index}.{part}");

@@ -16,7 +16,8 @@ pub enum TokenizerError {
     },
     /// The file knows no tokens that begin and end a text.
     #[error(
-        "the tokenizer {path} adds no begin and end token to a text and has no <|startoftext|> and <|endoftext|>; \
+        "the tokenizer {path} adds no begin and end token to a text and has no <|startoftext|> \
+         and <|endoftext|>; \
          a CLIP tokenizer.json is needed"
     )]
     NoSpecialTokens {

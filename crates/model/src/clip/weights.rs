@@ -38,7 +38,10 @@ pub enum WeightsError {
         name: String,
     },
     /// A tensor has a shape that the configuration contradicts.
-    #[error("`{name}` in {} has shape {found:?}, the configuration needs {expected:?}", .path.display())]
+    #[error(
+        "`{name}` in {} has shape {found:?}, the configuration needs {expected:?}",
+        .path.display()
+    )]
     Shape {
         /// The file.
         path: PathBuf,

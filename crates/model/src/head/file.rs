@@ -1,7 +1,7 @@
 //! `head.safetensors` and `head.onnx`: the head on disk.
 
 use super::{
-    Attention, FoldedHead, GlobalBranch, HeadError, HeadOutputs, MemoryBranch, QueryBranch,
+    Attention, FoldedHead, GlobalBranch, GraphOutputs, HeadError, MemoryBranch, QueryBranch,
     ReadOut, RegionForm, RegionalBranch, ValueOutput, WeightStorage,
 };
 use safetensors::tensor::TensorView;
@@ -60,7 +60,7 @@ impl FoldedHead {
     ) -> Result<HeadFiles, HeadError> {
         let safetensors = self.to_safetensors(trainable)?;
         let onnx = self.to_onnx(
-            &HeadOutputs::Full,
+            &GraphOutputs::Full,
             positions,
             &WeightStorage::beside(LOCATION, &safetensors)?,
         )?;
@@ -78,7 +78,8 @@ impl FoldedHead {
         for tensor in trainable {
             if !tensor.name.starts_with(TRAINABLE_PREFIX) {
                 return Err(HeadError::Format(format!(
-                    "the name of the trainable tensor `{}` does not begin with `{TRAINABLE_PREFIX}`",
+                    "the name of the trainable tensor `{}` does not begin with \
+                     `{TRAINABLE_PREFIX}`",
                     tensor.name
                 )));
             }
@@ -160,25 +161,30 @@ impl FoldedHead {
     }
 }
 
-fn assemble(
-    header: &Header,
-    tensors: &mut BTreeMap<String, NamedTensor>,
-) -> Result<FoldedHead, HeadError> {
-    let present = |tensors: &BTreeMap<String, NamedTensor>, name: &str| tensors.contains_key(name);
-    let take = |tensors: &mut BTreeMap<String, NamedTensor>, name: &str| {
-        tensors
-            .remove(name)
-            .ok_or_else(|| HeadError::Format(format!("it lacks the tensor `{name}`")))
-    };
+/// The tensors of a head's file that are not yet taken.
+type Tensors = BTreeMap<String, NamedTensor>;
+
+fn present(tensors: &Tensors, name: &str) -> bool {
+    tensors.contains_key(name)
+}
+
+fn take(tensors: &mut Tensors, name: &str) -> Result<NamedTensor, HeadError> {
+    tensors
+        .remove(name)
+        .ok_or_else(|| HeadError::Format(format!("it lacks the tensor `{name}`")))
+}
+
+fn data(tensors: &mut Tensors, name: &str) -> Result<Vec<f32>, HeadError> {
+    take(tensors, name).map(|tensor| tensor.data)
+}
+
+fn assemble(header: &Header, tensors: &mut Tensors) -> Result<FoldedHead, HeadError> {
     let weight = take(tensors, "region.weight")?;
     let &[categories, dim] = weight.shape.as_slice() else {
         return Err(HeadError::Format(format!(
             "`region.weight` has shape {:?}, not [C, D]",
             weight.shape
         )));
-    };
-    let data = |tensors: &mut BTreeMap<String, NamedTensor>, name: &str| {
-        take(tensors, name).map(|tensor| tensor.data)
     };
     let region = ReadOut {
         weight: weight.data,
@@ -192,71 +198,10 @@ fn assemble(
             key: data(tensors, "attention.key")?,
         }
     };
-    let query = if present(tensors, "query.embedding") {
-        let value_output = if present(tensors, "query.value_output") {
-            ValueOutput::Folded(data(tensors, "query.value_output")?)
-        } else {
-            ValueOutput::Projected {
-                value: data(tensors, "query.value")?,
-                output: data(tensors, "query.output")?,
-            }
-        };
-        let mut pair = |name: &str| -> Result<(Vec<f32>, Vec<f32>), HeadError> {
-            Ok((
-                data(tensors, &format!("query.{name}.weight"))?,
-                data(tensors, &format!("query.{name}.bias"))?,
-            ))
-        };
-        let (norm, mlp_in, mlp_out) = (pair("norm")?, pair("mlp_in")?, pair("mlp_out")?);
-        let (weight, bias) = pair("read_out")?;
-        Some(QueryBranch {
-            query: data(tensors, "query.embedding")?,
-            value_output,
-            norm,
-            mlp_in,
-            mlp_out,
-            read_out: ReadOut { weight, bias },
-        })
-    } else {
-        None
-    };
-    let global = if present(tensors, "global.weight") {
-        let read_out = ReadOut {
-            weight: data(tensors, "global.weight")?,
-            bias: data(tensors, "global.bias")?,
-        };
-        let residual = present(tensors, "global.residual")
-            .then(|| data(tensors, "global.residual"))
-            .transpose()?;
-        Some(GlobalBranch { read_out, residual })
-    } else {
-        None
-    };
-    let memory = if present(tensors, "memory.bank") {
-        let mean_spread = number(data(tensors, "memory.mean_spread")?, "memory.mean_spread")?;
-        Some(MemoryBranch {
-            global_scale: data(tensors, "memory.global_scale")?,
-            global_offset: data(tensors, "memory.global_offset")?,
-            mean_centre: data(tensors, "memory.mean_centre")?,
-            mean_spread,
-            bank: data(tensors, "memory.bank")?,
-            weight: data(tensors, "memory.weight")?,
-            bias: data(tensors, "memory.bias")?,
-        })
-    } else {
-        None
-    };
-    let regional = if present(tensors, "regional.bank") {
-        Some(RegionalBranch {
-            attention: data(tensors, "regional.attention")?,
-            sharpness: number(data(tensors, "regional.sharpness")?, "regional.sharpness")?,
-            bank: data(tensors, "regional.bank")?,
-            weight: data(tensors, "regional.weight")?,
-            bias: data(tensors, "regional.bias")?,
-        })
-    } else {
-        None
-    };
+    let query = query_branch(tensors)?;
+    let global = global_branch(tensors)?;
+    let memory = memory_branch(tensors)?;
+    let regional = regional_branch(tensors)?;
     Ok(FoldedHead {
         dim,
         categories,
@@ -269,6 +214,79 @@ fn assemble(
         memory,
         regional,
     })
+}
+
+fn query_branch(tensors: &mut Tensors) -> Result<Option<QueryBranch>, HeadError> {
+    if !present(tensors, "query.embedding") {
+        return Ok(None);
+    }
+    let value_output = if present(tensors, "query.value_output") {
+        ValueOutput::Folded(data(tensors, "query.value_output")?)
+    } else {
+        ValueOutput::Projected {
+            value: data(tensors, "query.value")?,
+            output: data(tensors, "query.output")?,
+        }
+    };
+    let mut pair = |name: &str| -> Result<(Vec<f32>, Vec<f32>), HeadError> {
+        Ok((
+            data(tensors, &format!("query.{name}.weight"))?,
+            data(tensors, &format!("query.{name}.bias"))?,
+        ))
+    };
+    let (norm, mlp_in, mlp_out) = (pair("norm")?, pair("mlp_in")?, pair("mlp_out")?);
+    let (weight, bias) = pair("read_out")?;
+    Ok(Some(QueryBranch {
+        query: data(tensors, "query.embedding")?,
+        value_output,
+        norm,
+        mlp_in,
+        mlp_out,
+        read_out: ReadOut { weight, bias },
+    }))
+}
+
+fn global_branch(tensors: &mut Tensors) -> Result<Option<GlobalBranch>, HeadError> {
+    if !present(tensors, "global.weight") {
+        return Ok(None);
+    }
+    let read_out = ReadOut {
+        weight: data(tensors, "global.weight")?,
+        bias: data(tensors, "global.bias")?,
+    };
+    let residual = present(tensors, "global.residual")
+        .then(|| data(tensors, "global.residual"))
+        .transpose()?;
+    Ok(Some(GlobalBranch { read_out, residual }))
+}
+
+fn memory_branch(tensors: &mut Tensors) -> Result<Option<MemoryBranch>, HeadError> {
+    if !present(tensors, "memory.bank") {
+        return Ok(None);
+    }
+    let mean_spread = number(data(tensors, "memory.mean_spread")?, "memory.mean_spread")?;
+    Ok(Some(MemoryBranch {
+        global_scale: data(tensors, "memory.global_scale")?,
+        global_offset: data(tensors, "memory.global_offset")?,
+        mean_centre: data(tensors, "memory.mean_centre")?,
+        mean_spread,
+        bank: data(tensors, "memory.bank")?,
+        weight: data(tensors, "memory.weight")?,
+        bias: data(tensors, "memory.bias")?,
+    }))
+}
+
+fn regional_branch(tensors: &mut Tensors) -> Result<Option<RegionalBranch>, HeadError> {
+    if !present(tensors, "regional.bank") {
+        return Ok(None);
+    }
+    Ok(Some(RegionalBranch {
+        attention: data(tensors, "regional.attention")?,
+        sharpness: number(data(tensors, "regional.sharpness")?, "regional.sharpness")?,
+        bank: data(tensors, "regional.bank")?,
+        weight: data(tensors, "regional.weight")?,
+        bias: data(tensors, "regional.bias")?,
+    }))
 }
 
 fn number(data: Vec<f32>, name: &str) -> Result<f32, HeadError> {

@@ -1,29 +1,10 @@
 //! The head as an ONNX graph.
 
+use super::outputs::GraphOutputs;
 use super::{Attention, FoldedHead, HeadError, NORM_EPSILON, QueryBranch, RegionForm, ValueOutput};
 use crate::onnx::{Attribute, Dim, Element, ExternalData, GraphBuilder, Value};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
-
-/// What a head's graph hands out.
-#[derive(Debug, Clone, PartialEq)]
-pub enum HeadOutputs {
-    /// The contract of `head.onnx`: `logits [B,C]`, `saliency [B,C,N]`, `region [B,C,D]` (R^),
-    /// `embedding [B,D]` (G^).
-    Full,
-    /// `logits [B,C]`, `embedding [B,D]`, and of the `count` (K, at most C) categories whose logit
-    /// exceeds its floor the furthest, in falling order: `tags [B,K]` (int64 indices),
-    /// `tag_saliency [B,K,N]`, `tag_region [B,K,D]`.
-    Top {
-        /// K.
-        count: usize,
-        /// Per category the logit from which it counts as a tag, `[C]`. With it the K rows kept are
-        /// those that can become tags, also where thresholds differ.
-        floors: Vec<f32>,
-        /// Whether `tag_region` is handed out; without it the region features are not computed.
-        regions: bool,
-    },
-}
 
 /// Where the graph's weights lie.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,7 +36,7 @@ impl WeightStorage {
 }
 
 /// Values that both forms of the graph share.
-struct Shared {
+struct AttentionValues {
     /// V^, `[B, N, D]`.
     dense: Value,
     /// V^ transposed, `[B, D, N]`.
@@ -72,12 +53,12 @@ impl FoldedHead {
     /// The graph's file. `positions` fixes N; `None` leaves it open. The batch axis is always open.
     pub fn to_onnx(
         &self,
-        outputs: &HeadOutputs,
+        outputs: &GraphOutputs,
         positions: Option<usize>,
         storage: &WeightStorage,
     ) -> Result<Vec<u8>, HeadError> {
         self.check()?;
-        if let HeadOutputs::Top { count, floors, .. } = outputs
+        if let GraphOutputs::Top { count, floors, .. } = outputs
             && (floors.len() != self.categories || *count == 0)
         {
             return Err(HeadError::Sizes(format!(
@@ -156,7 +137,7 @@ struct HeadGraph<'a> {
 }
 
 impl HeadGraph<'_> {
-    fn build(mut self, outputs: &HeadOutputs) -> Result<Vec<u8>, HeadError> {
+    fn build(mut self, outputs: &GraphOutputs) -> Result<Vec<u8>, HeadError> {
         let (c, d) = (self.head.categories, self.head.dim);
         let batch = Dim::Dynamic("batch");
         let positions = self.positions.map_or(Dim::Dynamic("positions"), Dim::Fixed);
@@ -166,7 +147,7 @@ impl HeadGraph<'_> {
         let global = self.g.input("global", Element::F32, &global_dims);
 
         let shared = self.attention(&dense);
-        let full = matches!(outputs, HeadOutputs::Full);
+        let full = matches!(outputs, GraphOutputs::Full);
         // R of every category is built only where something needs all of it.
         let region = (full || self.query_needs_region() || !self.scores_are_cheaper())
             .then(|| self.g.matmul(&shared.saliency, &shared.dense));
@@ -190,14 +171,7 @@ impl HeadGraph<'_> {
         }
         let embedding = self.g.l2_normalise(&global, Element::F32);
         if let Some(branch) = &self.head.global {
-            let (weight, bias) = (self.w("global.weight"), self.w("global.bias"));
-            let global_logits = self.g.gemm_transposed(&embedding, &weight, Some(&bias));
-            logits = self.g.add(&logits, &global_logits);
-            if branch.residual.is_some() {
-                let weight = self.w("global.residual");
-                let residual = self.g.gemm_transposed(&global, &weight, None);
-                logits = self.g.add(&logits, &residual);
-            }
+            logits = self.add_global_logits(branch.residual.is_some(), logits, &embedding, &global);
         }
         if self.head.memory.is_some() {
             let memory = self.memory_logits(&shared.dense, &global);
@@ -212,41 +186,74 @@ impl HeadGraph<'_> {
         let g = &mut self.g;
         g.output(&logits, "logits", f32, &[batch.clone(), c.into()]);
         match outputs {
-            HeadOutputs::Full => {
+            GraphOutputs::Full => {
                 let dims = [batch.clone(), c.into(), positions];
                 g.output(&shared.saliency, "saliency", f32, &dims);
                 let direction = direction.expect("made for full outputs");
                 let dims = [batch.clone(), c.into(), d.into()];
                 g.output(&direction, "region", f32, &dims);
             }
-            HeadOutputs::Top {
+            GraphOutputs::Top {
                 count,
                 floors,
                 regions,
             } => {
-                let k = (*count).min(c);
-                let floors = g.weight("floors", &[c], f32, floors);
-                let margins = g.node("Sub", &[&logits, &floors], &[]);
-                let size = g.integers(&[k as i64]);
-                let best = g.node_with_outputs("TopK", &[&margins, &size], &[], 2);
-                let last = g.integers(&[-1]);
-                let index = g.node("Unsqueeze", &[&best[1], &last], &[]);
-                let per_image = [("batch_dims", Attribute::Int(1))];
-                let saliency = g.node("GatherND", &[&shared.saliency, &index], &per_image);
-                let dims = [batch.clone(), k.into()];
-                g.output(&best[1], "tags", Element::I64, &dims);
-                let dims = [batch.clone(), k.into(), positions];
-                g.output(&saliency, "tag_saliency", f32, &dims);
-                if *regions {
-                    let region = g.matmul(&saliency, &shared.dense);
-                    let region = g.l2_normalise(&region, f32);
-                    let dims = [batch.clone(), k.into(), d.into()];
-                    g.output(&region, "tag_region", f32, &dims);
-                }
+                let best = ((*count).min(c), floors.as_slice(), *regions);
+                self.hand_out_best(best, &logits, &shared, positions);
             }
         }
+        let g = &mut self.g;
         g.output(&embedding, "embedding", f32, &[batch, d.into()]);
         Ok(self.g.finish()?)
+    }
+
+    fn add_global_logits(
+        &mut self,
+        residual: bool,
+        logits: Value,
+        embedding: &Value,
+        global: &Value,
+    ) -> Value {
+        let (weight, bias) = (self.w("global.weight"), self.w("global.bias"));
+        let global_logits = self.g.gemm_transposed(embedding, &weight, Some(&bias));
+        let logits = self.g.add(&logits, &global_logits);
+        if !residual {
+            return logits;
+        }
+        let weight = self.w("global.residual");
+        let residual = self.g.gemm_transposed(global, &weight, None);
+        self.g.add(&logits, &residual)
+    }
+
+    /// The rows of the categories that exceed their floors the furthest.
+    fn hand_out_best(
+        &mut self,
+        (k, floors, regions): (usize, &[f32], bool),
+        logits: &Value,
+        shared: &AttentionValues,
+        positions: Dim,
+    ) {
+        let (c, d) = (self.head.categories, self.head.dim);
+        let (batch, f32) = (Dim::Dynamic("batch"), Element::F32);
+        let g = &mut self.g;
+        let floors = g.weight("floors", &[c], f32, floors);
+        let margins = g.node("Sub", &[logits, &floors], &[]);
+        let size = g.integers(&[k as i64]);
+        let top = g.node_with_outputs("TopK", &[&margins, &size], &[], 2);
+        let last = g.integers(&[-1]);
+        let index = g.node("Unsqueeze", &[&top[1], &last], &[]);
+        let per_image = [("batch_dims", Attribute::Int(1))];
+        let saliency = g.node("GatherND", &[&shared.saliency, &index], &per_image);
+        let dims = [batch.clone(), k.into()];
+        g.output(&top[1], "tags", Element::I64, &dims);
+        let dims = [batch.clone(), k.into(), positions];
+        g.output(&saliency, "tag_saliency", f32, &dims);
+        if regions {
+            let region = g.matmul(&saliency, &shared.dense);
+            let region = g.l2_normalise(&region, f32);
+            let dims = [batch, k.into(), d.into()];
+            g.output(&region, "tag_region", f32, &dims);
+        }
     }
 
     fn w(&self, name: &str) -> Value {
@@ -270,7 +277,7 @@ impl HeadGraph<'_> {
         self.positions.is_some_and(|n| n <= self.head.dim) || self.head.tied_ratios().is_some()
     }
 
-    fn attention(&mut self, dense: &Value) -> Shared {
+    fn attention(&mut self, dense: &Value) -> AttentionValues {
         let dense = self.g.l2_normalise(dense, Element::F32);
         let dense_t = self.g.transpose(&dense, &[0, 2, 1]);
         match &self.head.attention {
@@ -278,7 +285,7 @@ impl HeadGraph<'_> {
                 let weight = self.w("attention.weight");
                 let logits = self.g.matmul(&weight, &dense_t);
                 let saliency = self.g.softmax(&logits, -1);
-                Shared {
+                AttentionValues {
                     dense,
                     dense_t,
                     logits: Some(logits),
@@ -293,7 +300,7 @@ impl HeadGraph<'_> {
                 let logits = self.g.matmul(&query, &keys);
                 let per_head = self.g.softmax(&logits, -1);
                 let saliency = self.g.mean(&per_head, 1, false);
-                Shared {
+                AttentionValues {
                     dense,
                     dense_t,
                     logits: None,
@@ -324,7 +331,7 @@ impl HeadGraph<'_> {
 
     /// `R . w` as `sum_n A[c,n] (V^_n . w_c)`, and `|R|^2` as `A V^ V^^T A^T`, so that R is never
     /// built.
-    fn region_logits_from_scores(&mut self, shared: &Shared) -> Value {
+    fn region_logits_from_scores(&mut self, shared: &AttentionValues) -> Value {
         let scores = match (self.head.tied_ratios(), &shared.logits) {
             (Some(ratios), Some(logits)) => {
                 let c = self.head.categories;
@@ -358,7 +365,7 @@ impl HeadGraph<'_> {
     fn query_feature(
         &mut self,
         branch: &QueryBranch,
-        shared: &Shared,
+        shared: &AttentionValues,
         region: Option<&Value>,
     ) -> Value {
         let output = match &branch.value_output {
@@ -429,7 +436,7 @@ impl HeadGraph<'_> {
     }
 
     /// s_l: a product of every category's region with its own bank.
-    fn regional_logits(&mut self, shared: &Shared) -> Value {
+    fn regional_logits(&mut self, shared: &AttentionValues) -> Value {
         let attention = self.w("regional.attention");
         let scores = self.g.matmul(&attention, &shared.dense_t);
         let saliency = self.g.softmax(&scores, -1);

@@ -24,8 +24,8 @@
 //! folding would make the work grow with the number of heads, so the projections are kept
 //! ([`Attention::Projected`]).
 //!
-//! One [`FoldedHead`] is written in two forms from the same weights: [`HeadOutputs::Full`], the
-//! bundle's `head.onnx`, and [`HeadOutputs::Top`], which never builds the `[C, D]` region features
+//! One [`FoldedHead`] is written in two forms from the same weights: [`GraphOutputs::Full`], the
+//! bundle's `head.onnx`, and [`GraphOutputs::Top`], which never builds the `[C, D]` region features
 //! of all categories and hands out the rows of the K best tags only (what the stage runs; with
 //! 10,000 categories the difference is 20 MB an image).
 
@@ -33,11 +33,13 @@ mod evaluate;
 mod file;
 mod graph;
 mod new_category;
+mod outputs;
 mod zero_shot;
 
 pub use evaluate::HeadEvaluation;
 pub use file::{HeadFiles, NamedTensor, TRAINABLE_PREFIX};
-pub use graph::{HeadOutputs, WeightStorage};
+pub use graph::WeightStorage;
+pub use outputs::GraphOutputs;
 pub use zero_shot::ZeroShot;
 
 /// LayerNorm's epsilon in the query-level branch.
@@ -242,7 +244,10 @@ pub struct FoldedHead {
 #[derive(Debug, thiserror::Error)]
 pub enum HeadError {
     /// A tensor has the wrong number of elements.
-    #[error("head tensor `{name}` has {found} elements; its shape {shape:?} needs {}", .shape.iter().product::<usize>())]
+    #[error(
+        "head tensor `{name}` has {found} elements; its shape {shape:?} needs {}",
+        .shape.iter().product::<usize>()
+    )]
     Shape {
         /// Name as in `head.safetensors`.
         name: &'static str,
@@ -339,7 +344,8 @@ impl FoldedHead {
         let (c, d, h) = (self.categories, self.dim, self.heads);
         if c == 0 || d == 0 || h == 0 || !d.is_multiple_of(h) {
             return Err(HeadError::Sizes(format!(
-                "{c} categories, dimension {d}, {h} heads (the dimension must be a multiple of the heads)"
+                "{c} categories, dimension {d}, {h} heads (the dimension must be a multiple of \
+                 the heads)"
             )));
         }
         let folded = matches!(self.attention, Attention::Folded(_));
@@ -349,7 +355,8 @@ impl FoldedHead {
             .map_or(folded, |q| matches!(q.value_output, ValueOutput::Folded(_)));
         if folded != (h == 1) || folded_values != folded {
             return Err(HeadError::Sizes(format!(
-                "folded projections stand for one head, separate ones for several; this head has {h}"
+                "folded projections stand for one head, separate ones for several; this head has \
+                 {h}"
             )));
         }
         if self.memory.as_ref().is_some_and(|m| m.bank.is_empty())

@@ -28,7 +28,8 @@ impl FoldedHead {
         }
         let Attention::Folded(attention) = &self.attention else {
             return Err(HeadError::Sizes(format!(
-                "the head has {} attention heads, through which a category cannot attend by its text alone: label images \
+                "the head has {} attention heads, through which a category cannot attend by its \
+                 text alone: label images \
                  with it and retrain instead",
                 self.heads
             )));

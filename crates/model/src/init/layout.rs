@@ -31,7 +31,8 @@ pub enum ClipFolder {
 pub enum LayoutError {
     /// Nothing known is there.
     #[error(
-        "{} holds no CLIP weights: looked for open_clip_config.json + open_clip_model.safetensors, config.json + \
+        "{} holds no CLIP weights: looked for open_clip_config.json + \
+         open_clip_model.safetensors, config.json + \
          model.safetensors, and encoder.onnx + text_encoder.safetensors{hint}", .folder.display()
     )]
     Unknown {
@@ -80,7 +81,8 @@ impl ClipFolder {
         } else {
             let pickles = ["open_clip_pytorch_model.bin", "pytorch_model.bin"];
             let hint = if pickles.iter().any(|name| has(name)) {
-                ". A PyTorch .bin file is a program, which is not run here: save it as safetensors first"
+                ". A PyTorch .bin file is a program, which is not run here: save it as \
+                 safetensors first"
             } else if has("model.safetensors.index.json") {
                 ". Weights in several files are not read: merge them into one model.safetensors"
             } else {

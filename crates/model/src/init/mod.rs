@@ -14,9 +14,10 @@ use super::bundle::{
 use super::clip::vision::{Precision, Tower, TowerError, TowerOptions, VisionConfigError};
 use super::clip::weights::WeightsError;
 use super::head::{FoldedHead, HeadError, ZeroShot};
-use super::text::{TextEncoder, TextEncoderError};
+use super::text::{ClipTextEncoder, TextEncoderError};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tagstream_core::build;
 use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 
 /// What stands around a category's words in a prompt. No period: with one, zero-shot quality falls
@@ -78,7 +79,8 @@ pub enum InitError {
     Bundle(#[from] BundleError),
     /// The two towers do not meet.
     #[error(
-        "the vision tower gives {vision} numbers, the text tower {text}: these are not towers of one model"
+        "the vision tower gives {vision} numbers, the text tower {text}: these are not towers of \
+         one model"
     )]
     Dimensions {
         /// D of the vision tower.
@@ -88,7 +90,8 @@ pub enum InitError {
     },
     /// A ready-made encoder cannot be written anew.
     #[error(
-        "the folder holds a ready-made encoder.onnx: precision, input size and dense mode are what they are; leave those \
+        "the folder holds a ready-made encoder.onnx: precision, input size and dense mode are \
+         what they are; leave those \
          options out"
     )]
     ReadyMade,
@@ -104,7 +107,7 @@ impl Init<'_> {
         progress(InitStep::Vision);
         let (dims, preprocessing) = self.write_encoder(&mut writer)?;
 
-        let text = TextEncoder::open(&self.clip.text_files())?;
+        let text = ClipTextEncoder::open(&self.clip.text_files())?;
         if text.dim() != dims.embedding {
             return Err(InitError::Dimensions {
                 vision: dims.embedding,
@@ -142,7 +145,7 @@ impl Init<'_> {
             lineage: Lineage {
                 method: "zero-shot".to_owned(),
                 source: self.lineage(),
-                code_version: env!("CARGO_PKG_VERSION").to_owned(),
+                code_version: build::name().to_owned(),
                 ..Lineage::default()
             },
         })?)

@@ -56,7 +56,7 @@ fn every_layout_becomes_a_bundle_that_tags() {
 
         // The text tower was copied without the vision tower, and gives the features that the head
         // was made of.
-        let text = TextEncoder::open(&bundle.text_files().unwrap()).unwrap();
+        let text = ClipTextEncoder::open(&bundle.text_files().unwrap()).unwrap();
         let prompts = ["a photo of a cat", "a photo of a red dog"];
         let features = text.embed(&prompts, |_| ()).unwrap();
         let (head, _) = bundle.head().unwrap();

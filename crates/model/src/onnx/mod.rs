@@ -32,7 +32,8 @@ pub const IR_VERSION: i64 = 8;
 pub enum GraphError {
     /// protobuf messages end at 2 GiB.
     #[error(
-        "the graph `{graph}` takes {bytes} bytes, more than the 2 GiB an ONNX file can hold: write it with --precision fp16"
+        "the graph `{graph}` takes {bytes} bytes, more than the 2 GiB an ONNX file can hold: \
+         write it with --precision fp16"
     )]
     TooLarge {
         /// Name of the graph.

@@ -9,21 +9,14 @@ use futures::StreamExt;
 use object_store::{Error as StoreError, ObjectStoreExt, PutPayload, WriteMultipart};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
+use tagstream_core::digest;
+use tagstream_core::process::blocking;
+use tagstream_core::storage::atomic::AtomicFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Files up to this size go up in one put; larger ones in parts, so that memory stays bounded.
 const ONE_PUT: u64 = 8 << 20;
-
-/// A hash as lower-case hex.
-pub(super) fn hex(hash: impl AsRef<[u8]>) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(64);
-    for byte in hash.as_ref() {
-        write!(text, "{byte:02x}").expect("writing to a string succeeds");
-    }
-    text
-}
 
 /// Whether `path` stays inside the folder it is joined to.
 pub(super) fn is_inside(path: &str) -> bool {
@@ -36,28 +29,8 @@ pub(super) fn is_inside(path: &str) -> bool {
 /// Hash and length of a file, read in pieces.
 pub(super) async fn hash_file(path: &Path) -> std::io::Result<FileEntry> {
     let path = path.to_owned();
-    let hashing = move || {
-        use std::io::Read;
-        let mut file = std::fs::File::open(path)?;
-        let mut hasher = Sha256::new();
-        let mut piece = vec![0; 1 << 20];
-        let mut bytes = 0;
-        loop {
-            let n = file.read(&mut piece)?;
-            if n == 0 {
-                break;
-            }
-            hasher.update(&piece[..n]);
-            bytes += n as u64;
-        }
-        Ok(FileEntry {
-            sha256: hex(hasher.finalize()),
-            bytes,
-        })
-    };
-    tokio::task::spawn_blocking(hashing)
-        .await
-        .expect("hashing does not panic")
+    let (sha256, bytes) = blocking::run(move || digest::sha256_of_file(&path)).await??;
+    Ok(FileEntry { sha256, bytes })
 }
 
 impl RegistryStore {
@@ -98,7 +71,7 @@ impl RegistryStore {
             files.insert(name.clone(), entry.clone());
         }
         let entry = FileEntry {
-            sha256: hex(Sha256::digest(&text)),
+            sha256: digest::sha256(&text),
             bytes: text.len() as u64,
         };
         self.put_blob(&entry.sha256, text).await?;
@@ -149,7 +122,7 @@ impl RegistryStore {
         if length <= ONE_PUT {
             let bytes = tokio::fs::read(path).await.map_err(io())?;
             let found = FileEntry {
-                sha256: hex(Sha256::digest(&bytes)),
+                sha256: digest::sha256(&bytes),
                 bytes: bytes.len() as u64,
             };
             if found == *expected {
@@ -175,7 +148,7 @@ impl RegistryStore {
             upload.write(&piece[..n]);
         }
         let found = FileEntry {
-            sha256: hex(hasher.finalize()),
+            sha256: digest::hex(hasher.finalize()),
             bytes,
         };
         if found == *expected {
@@ -206,43 +179,34 @@ impl RegistryStore {
             },
             source => failed()(source),
         })?;
-        let aside = PathBuf::from(format!("{}.{}", to.display(), nonce()));
-        let io = || RegistryError::io(&aside);
-        let mut file = tokio::fs::File::create(&aside).await.map_err(io())?;
+        let io = || RegistryError::io(to);
+        let target = AtomicFile::create(to).map_err(io())?;
+        let mut file = tokio::fs::File::from_std(target.file().try_clone().map_err(io())?);
         let mut hasher = Sha256::new();
         let mut length = 0;
         let mut pieces = found.into_stream();
-        let copied = async {
-            while let Some(piece) = pieces.next().await {
-                let piece = piece.map_err(failed())?;
-                hasher.update(&piece);
-                length += piece.len() as u64;
-                if length > entry.bytes {
-                    // Not one byte more than announced reaches the disk.
-                    break;
-                }
-                file.write_all(&piece).await.map_err(io())?;
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(failed())?;
+            hasher.update(&piece);
+            length += piece.len() as u64;
+            if length > entry.bytes {
+                // Not one byte more than announced reaches the disk.
+                break;
             }
-            file.flush().await.map_err(io())
+            file.write_all(&piece).await.map_err(io())?;
         }
-        .await;
-        let sha256 = hex(hasher.finalize());
-        let right = copied.and_then(|()| {
-            if sha256 == entry.sha256 && length == entry.bytes {
-                return std::fs::rename(&aside, to).map_err(RegistryError::io(to));
-            }
-            Err(RegistryError::Corrupt {
-                path: path.to_string(),
-                reason: format!(
-                    "its content has SHA-256 {sha256} and {length} bytes, not {} bytes",
-                    entry.bytes
-                ),
-            })
-        });
-        if right.is_err() {
-            // Best effort: a leftover has a random name and is never read.
-            let _ = std::fs::remove_file(&aside);
+        file.flush().await.map_err(io())?;
+        let sha256 = digest::hex(hasher.finalize());
+        if sha256 == entry.sha256 && length == entry.bytes {
+            let durable = blocking::run(move || target.commit()).await;
+            return durable.map_err(Into::into).flatten().map_err(io());
         }
-        right
+        Err(RegistryError::Corrupt {
+            path: path.to_string(),
+            reason: format!(
+                "its content has SHA-256 {sha256} and {length} bytes, not {} bytes",
+                entry.bytes
+            ),
+        })
     }
 }

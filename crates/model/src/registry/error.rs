@@ -15,7 +15,8 @@ pub enum RegistryError {
     },
     /// Nothing was ever registered there.
     #[error(
-        "there is no registry at {url} (no registry.json); make one with `tagstream registry add BUNDLE --promote`"
+        "there is no registry at {url} (no registry.json); make one with `tagstream registry add \
+         BUNDLE --promote`"
     )]
     NotARegistry {
         /// The address.
@@ -33,7 +34,8 @@ pub enum RegistryError {
     },
     /// The store ignores or refuses conditional puts.
     #[error(
-        "the store at {url} does not do conditional puts ({reason}); two promotions could both succeed there, so it is refused"
+        "the store at {url} does not do conditional puts ({reason}); two promotions could both \
+         succeed there, so it is refused"
     )]
     NoConditionalPut {
         /// The address.
@@ -70,7 +72,10 @@ pub enum RegistryError {
         url: String,
     },
     /// There is no version of that number.
-    #[error("there is no version {version} (newest: {})", newest.map_or("none".into(), |n| n.to_string()))]
+    #[error(
+        "there is no version {version} (newest: {})",
+        newest.map_or("none".into(), |n| n.to_string())
+    )]
     NoSuchVersion {
         /// The number asked for.
         version: u64,
@@ -79,7 +84,8 @@ pub enum RegistryError {
     },
     /// Somebody else moved the pointer first.
     #[error(
-        "{by} moved the pointer meanwhile (generation {decided_on} is now {now}, serving version {}): nothing was changed; look at `tagstream registry list` and decide again",
+        "{by} moved the pointer meanwhile (generation {decided_on} is now {now}, serving version \
+         {}): nothing was changed; look at `tagstream registry list` and decide again",
         version.map_or("none".into(), |n| n.to_string())
     )]
     Conflict {
@@ -94,7 +100,8 @@ pub enum RegistryError {
     },
     /// A newer holder of the lease exists.
     #[error(
-        "the lease was lost: our token {ours} is older than {newest}; another run has taken over and nothing was changed"
+        "the lease was lost: our token {ours} is older than {newest}; another run has taken over \
+         and nothing was changed"
     )]
     Fenced {
         /// Our token.

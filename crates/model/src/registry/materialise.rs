@@ -1,11 +1,13 @@
 //! Versions as bundle directories on the local disk.
 
-use super::blobs::{hash_file, hex, is_inside};
+use super::blobs::{hash_file, is_inside};
 use super::record::nonce;
 use super::{Registry, RegistryError, VersionRecord};
 use crate::bundle::FileEntry;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+use tagstream_core::digest;
+use tagstream_core::storage::atomic;
 
 /// A folder in which versions are kept as bundle directories.
 ///
@@ -96,7 +98,7 @@ impl Registry {
             names.update(format!("{name}\0{}\n", entry.sha256));
         }
         let bundles = cache.root.join("bundles");
-        let target = bundles.join(hex(names.finalize()));
+        let target = bundles.join(digest::hex(names.finalize()));
         if is_whole(&target, version).await {
             return Ok(target);
         }
@@ -163,11 +165,11 @@ async fn is_whole(folder: &Path, version: &VersionRecord) -> bool {
 fn replace(aside: &Path, target: &Path) -> Result<(), RegistryError> {
     if target.exists() {
         let old = target.with_file_name(format!(".{}", nonce()));
-        std::fs::rename(target, &old).map_err(RegistryError::io(target))?;
+        atomic::rename(target, &old).map_err(RegistryError::io(target))?;
         // Best effort: it has a random name and is never read.
         let _ = std::fs::remove_dir_all(&old);
     }
-    match std::fs::rename(aside, target) {
+    match atomic::rename(aside, target) {
         Err(_) if target.join("bundle.json").is_file() => {
             let _ = std::fs::remove_dir_all(aside);
             Ok(())

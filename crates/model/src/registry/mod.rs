@@ -48,7 +48,7 @@ pub use store::{Location, VersionChoice};
 
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, PutMode};
-use pointer::{Held, Swap};
+use pointer::{PointerRead, Swap};
 use std::sync::Arc;
 use store::RegistryStore;
 use tagstream_core::config::ObjectStoreConfig;
@@ -356,7 +356,7 @@ impl Registry {
 
     /// Replaces the pointer if it still is `held`, keeping the history whole on both sides of the
     /// swap.
-    async fn swap(&self, held: Option<Held>, next: &Pointer) -> Result<bool, RegistryError> {
+    async fn swap(&self, held: Option<PointerRead>, next: &Pointer) -> Result<bool, RegistryError> {
         if let Some(held) = &held {
             self.store.copy_entry(&held.pointer.entry).await?;
         }

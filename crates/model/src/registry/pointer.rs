@@ -8,17 +8,18 @@ use object_store::{
     UpdateVersion,
 };
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tagstream_core::failpoint;
+use tagstream_core::process::blocking;
+use tagstream_core::storage::atomic;
 
 /// How long we wait for another process that is replacing the pointer of a local registry.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The pointer as it was read, with what proves that it is still the same.
 #[derive(Debug, Clone)]
-pub(super) struct Held {
+pub(super) struct PointerRead {
     pub(super) pointer: Pointer,
     bytes: Vec<u8>,
     version: UpdateVersion,
@@ -36,7 +37,7 @@ pub(super) enum Swap {
 const POINTER: &str = "current.json";
 
 impl RegistryStore {
-    pub(super) async fn read_pointer(&self) -> Result<Option<Held>, RegistryError> {
+    pub(super) async fn read_pointer(&self) -> Result<Option<PointerRead>, RegistryError> {
         let path = self.path(&[POINTER]);
         let failed = || RegistryError::store(format!("reading {path}"));
         let found = match self.objects.get(&path).await {
@@ -57,7 +58,7 @@ impl RegistryStore {
                 known: REGISTRY_FORMAT,
             });
         }
-        Ok(Some(Held {
+        Ok(Some(PointerRead {
             pointer,
             bytes,
             version,
@@ -67,7 +68,7 @@ impl RegistryStore {
     /// Replaces the pointer by `next` if it still is `held` (`None`: if there is none yet).
     pub(super) async fn compare_and_set(
         &self,
-        held: Option<Held>,
+        held: Option<PointerRead>,
         next: &Pointer,
     ) -> Result<Swap, RegistryError> {
         let failed = || RegistryError::store("replacing the pointer".to_string());
@@ -83,17 +84,18 @@ impl RegistryStore {
 
     async fn swap_pointer(
         &self,
-        held: Option<Held>,
+        held: Option<PointerRead>,
         next: &Pointer,
     ) -> Result<Swap, RegistryError> {
         let bytes = to_json(next);
         if let Some(folder) = self.folder.clone() {
             let expected = held.map(|h| h.bytes);
-            return tokio::task::spawn_blocking(move || {
-                swap_file(&folder, expected.as_deref(), &bytes)
-            })
-            .await
-            .expect("replacing a file does not panic");
+            let io = RegistryError::io(&folder);
+            let swapped = {
+                let folder = folder.clone();
+                blocking::run(move || swap_file(&folder, expected.as_deref(), &bytes)).await
+            };
+            return swapped.map_err(|error| io(error.into()))?;
         }
         let path = self.path(&[POINTER]);
         let mode = match held {
@@ -125,8 +127,7 @@ impl RegistryStore {
     }
 }
 
-/// Compare-and-set of a local file: under the lock compare, write aside, sync, rename, sync the
-/// folder.
+/// Compare-and-set of a local file: under the lock, compare and write.
 fn swap_file(folder: &Path, expected: Option<&[u8]>, next: &[u8]) -> Result<Swap, RegistryError> {
     let lock = lock(&folder.join("current.lock"))?;
     let path = folder.join(POINTER);
@@ -138,17 +139,7 @@ fn swap_file(folder: &Path, expected: Option<&[u8]>, next: &[u8]) -> Result<Swap
     if there.as_deref() != expected {
         return Ok(Swap::Lost);
     }
-    // One name for all: the lock makes us the only writer, and what a killed one left is
-    // overwritten.
-    let aside = folder.join(".current.json.aside");
-    let written = File::create(&aside).and_then(|mut file| {
-        file.write_all(next)?;
-        file.sync_all()
-    });
-    written.map_err(RegistryError::io(&aside))?;
-    std::fs::rename(&aside, &path).map_err(RegistryError::io(&path))?;
-    let synced = File::open(folder).and_then(|dir| dir.sync_all());
-    synced.map_err(RegistryError::io(folder))?;
+    atomic::write_file(&path, next).map_err(RegistryError::io(&path))?;
     drop(lock);
     Ok(Swap::Done)
 }

@@ -32,7 +32,8 @@ pub const ONNXRUNTIME_VERSION: &str = "1.31.1";
 pub enum RuntimeError {
     /// No library at any of the places.
     #[error(
-        "the ONNX Runtime library was not found; tried {}; run `scripts/onnxruntime.sh`, or set ORT_DYLIB_PATH to a libonnxruntime.so",
+        "the ONNX Runtime library was not found; tried {}; run `scripts/onnxruntime.sh`, or set \
+         ORT_DYLIB_PATH to a libonnxruntime.so",
         list(tried)
     )]
     LibraryNotFound {
@@ -41,7 +42,8 @@ pub enum RuntimeError {
     },
     /// A library that cannot be loaded or is too old.
     #[error(
-        "the ONNX Runtime library at {} cannot be used: {reason}; run `scripts/onnxruntime.sh` for version {ONNXRUNTIME_VERSION}",
+        "the ONNX Runtime library at {} cannot be used: {reason}; run `scripts/onnxruntime.sh` \
+         for version {ONNXRUNTIME_VERSION}",
         path.display()
     )]
     LibraryUnusable {
@@ -315,7 +317,8 @@ fn plain(reason: &str) -> String {
 
 /// What to do about a provider that does not work: the missing library, if the loader named one.
 fn advice(reason: &str, device: Device) -> String {
-    const CUDA: &str = "`scripts/onnxruntime.sh --cuda` installs ONNX Runtime for CUDA with the CUDA and cuDNN libraries";
+    const CUDA: &str = "`scripts/onnxruntime.sh --cuda` installs ONNX Runtime for CUDA with the \
+        CUDA and cuDNN libraries";
     let missing = reason
         .split(|c: char| c.is_whitespace() || matches!(c, ':' | ',' | '\'' | '"'))
         .map(|word| word.rsplit('/').next().unwrap_or(word))
@@ -323,18 +326,21 @@ fn advice(reason: &str, device: Device) -> String {
         .filter(|_| reason.contains("cannot open shared object file"));
     match (missing, device) {
         (Some(driver), _) if driver.starts_with("libcuda.so") => format!(
-            "the NVIDIA driver's library {driver} is missing: install the driver, or give the container access to the GPU"
+            "the NVIDIA driver's library {driver} is missing: install the driver, or give the \
+             container access to the GPU"
         ),
         (Some(tensorrt), _)
             if tensorrt.starts_with("libnvinfer") || tensorrt.starts_with("libnvonnx") =>
         {
             format!(
-                "TensorRT's library {tensorrt} is missing: install TensorRT on the loader's path, or choose provider `cuda`"
+                "TensorRT's library {tensorrt} is missing: install TensorRT on the loader's path, \
+                 or choose provider `cuda`"
             )
         }
         (Some(library), _) => format!("the library {library} is missing; {CUDA}"),
         (None, Device::Tensorrt(_)) => format!(
-            "TensorRT's libraries must be on the loader's path; {CUDA}; or choose provider `cuda` or `cpu`"
+            "TensorRT's libraries must be on the loader's path; {CUDA}; or choose provider `cuda` \
+             or `cpu`"
         ),
         (None, _) => format!("{CUDA}; or choose provider `cpu`"),
     }
@@ -391,7 +397,8 @@ mod tests {
     fn the_missing_library_is_named() {
         let reason = |library: &str| {
             format!(
-                "/src/bridge.cc:2043 Get() FAIL :\nFailed to load library /opt/libonnxruntime_providers_cuda.so with error: \
+                "/src/bridge.cc:2043 Get() FAIL :\nFailed to load library \
+                 /opt/libonnxruntime_providers_cuda.so with error: \
                  {library}: cannot open shared object file: No such file or directory\n"
             )
         };

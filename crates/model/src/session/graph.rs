@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 /// Where a graph is read from, each time a session of it is opened.
-pub(super) enum Source {
+pub(super) enum GraphSource {
     /// A file. ONNX Runtime reads it by itself, so that no second copy of the weights is held
     /// meanwhile.
     File(PathBuf),
@@ -29,7 +29,7 @@ type Weights = Vec<(String, Arc<DynValue>)>;
 /// A graph and what all sessions of it share.
 pub(super) struct Graph {
     pub(super) name: GraphName,
-    source: Source,
+    source: GraphSource,
     /// Large weights, handed to every CPU session so that the prepacked copy is shared too.
     pub(super) shared: Weights,
     /// Large weights of 16 bits, which sessions on a GPU share. On a CPU they stay with the graph:
@@ -51,7 +51,7 @@ impl Graph {
     /// `bytes` are the content of `source`.
     pub(super) fn new(
         name: String,
-        source: Source,
+        source: GraphSource,
         bytes: Bytes,
         external: Option<&[u8]>,
     ) -> Result<Self, SessionError> {
@@ -202,7 +202,8 @@ impl Graph {
                     }
                     tracing::info!(
                         graph = %self.name.0, %error,
-                        "TensorRT takes only a part of the graph: its engine is built for the batches that it sees"
+                        "TensorRT takes only a part of the graph: its engine is built for the \
+                         batches that it sees"
                     );
                     let options = ProviderOptions {
                         profile: None,
@@ -237,8 +238,8 @@ impl Graph {
             builder = builder.with_prepacked_weights(&self.prepacked)?;
         }
         match &self.source {
-            Source::File(path) => builder.commit_from_file(path),
-            Source::Memory(bytes) => builder.commit_from_memory(bytes),
+            GraphSource::File(path) => builder.commit_from_file(path),
+            GraphSource::Memory(bytes) => builder.commit_from_memory(bytes),
         }
     }
 }
@@ -277,7 +278,8 @@ impl GraphName {
                 let dims: Vec<_> = shape.iter().map(|d| usize::try_from(*d).ok()).collect();
                 if let Some(fixed) = dims[0] {
                     return Err(self.contract(format!(
-                        "the batch axis of `{name}` is fixed to {fixed}; export it with a dynamic batch axis"
+                        "the batch axis of `{name}` is fixed to {fixed}; export it with a dynamic \
+                         batch axis"
                     )));
                 }
                 Ok(dims)

@@ -1,8 +1,8 @@
 //! Sessions of `head.onnx`.
 
-use super::graph::{Graph, GraphName, Source};
+use super::binding::{Outputs, RunMode, host_values};
+use super::graph::{Graph, GraphName, GraphSource};
 use super::pixels::HostMemory;
-use super::place::{Outputs, Place, host_values};
 use super::{Encoded, EncoderShape, Features, SessionError, SessionOptions, read};
 use crate::runtime::Runtime;
 use bytes::Bytes;
@@ -60,7 +60,7 @@ impl HeadModel {
         weights: &[u8],
     ) -> Result<Self, SessionError> {
         let graph = Bytes::from(graph);
-        let source = Source::Memory(graph.clone());
+        let source = GraphSource::Memory(graph.clone());
         Ok(HeadModel {
             graph: Arc::new(Graph::new(name, source, graph, Some(weights))?),
         })
@@ -82,24 +82,7 @@ impl HeadModel {
         // every swap.
         let device = options.device.without_engines();
         let session = graph.open(runtime, device, &options.provider(), false)?;
-        for (name, rank, sizes) in [
-            ("dense", 3, vec![None, Some(locations), Some(dim)]),
-            ("global", 2, vec![None, Some(dim)]),
-        ] {
-            let declared =
-                graph
-                    .name
-                    .outlet(session.inputs(), name, TensorElementType::Float32, rank)?;
-            let fits = declared
-                .iter()
-                .zip(&sizes)
-                .all(|(a, b)| a.is_none() || b.is_none() || a == b);
-            if !fits {
-                return Err(graph.name.contract(format!(
-                    "`{name}` is declared as {declared:?}, the encoder gives {sizes:?}"
-                )));
-            }
-        }
+        check_inputs(&graph.name, &session, locations, dim)?;
         let hands_out = |name: &str| session.outputs().iter().any(|o| o.name() == name);
         let form = Form {
             top: hands_out("tags"),
@@ -108,11 +91,11 @@ impl HeadModel {
         for (name, element, rank) in form.outputs() {
             graph.name.outlet(session.outputs(), name, element, rank)?;
         }
-        let place = Place::of(device, &HostMemory::of(&session, device))
+        let mode = RunMode::of(device, &HostMemory::of(&session, device))
             .map_err(|e| graph.name.run_error(e))?;
         let mut head = HeadSession {
             session,
-            place,
+            mode,
             encoder,
             form,
             categories: 0,
@@ -137,7 +120,8 @@ impl HeadModel {
         for (name, got, want) in right {
             if got != want || rows == 0 {
                 return Err(head.name.contract(format!(
-                    "`{name}` of one image has {got} numbers instead of {want} (C = {categories}, rows = {rows}, \
+                    "`{name}` of one image has {got} numbers instead of {want} (C = {categories}, \
+                     rows = {rows}, \
                      N = {locations}, D = {dim})"
                 )));
             }
@@ -145,6 +129,31 @@ impl HeadModel {
         head.categories = categories;
         Ok(head)
     }
+}
+
+/// What the encoder gives must be what the head takes.
+fn check_inputs(
+    graph: &GraphName,
+    session: &Session,
+    locations: usize,
+    dim: usize,
+) -> Result<(), SessionError> {
+    for (name, rank, sizes) in [
+        ("dense", 3, vec![None, Some(locations), Some(dim)]),
+        ("global", 2, vec![None, Some(dim)]),
+    ] {
+        let declared = graph.outlet(session.inputs(), name, TensorElementType::Float32, rank)?;
+        let fits = declared
+            .iter()
+            .zip(&sizes)
+            .all(|(a, b)| a.is_none() || b.is_none() || a == b);
+        if !fits {
+            return Err(graph.contract(format!(
+                "`{name}` is declared as {declared:?}, the encoder gives {sizes:?}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Which of the two forms of [`crate::head::HeadOutputs`] a graph has.
@@ -175,7 +184,7 @@ impl Form {
 /// One worker's head. Runs are exclusive: one session a worker.
 pub struct HeadSession {
     session: Session,
-    pub(super) place: Place,
+    pub(super) mode: RunMode,
     encoder: EncoderShape,
     form: Form,
     categories: usize,
@@ -207,9 +216,9 @@ impl HeadSession {
             ("dense", features.dense.view()),
             ("global", features.global.view()),
         ];
-        let (place, session) = (&self.place, &mut self.session);
+        let (mode, session) = (&self.mode, &mut self.session);
         let mut run = || -> ort::Result<HeadOutputs> {
-            let outputs = place.run(session, &inputs, &names, Outputs::ToHost)?;
+            let outputs = mode.run(session, &inputs, &names, Outputs::ToHost)?;
             let mut outputs = outputs.iter();
             let mut next = || outputs.next().map_or_else(|| Ok(Vec::new()), host_values);
             let (logits, embedding) = (next()?, next()?);

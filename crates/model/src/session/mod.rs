@@ -6,25 +6,25 @@
 //! sessions and not N times the memory. What the encoder says of an image ([`Features`]) stays on
 //! the device for the head.
 
+mod binding;
 mod graph;
 mod head;
 mod pixels;
-mod place;
 
 pub use head::{HeadModel, HeadOutputs, HeadSession};
 pub use pixels::{HostMemory, PixelBuffer, Pixels};
 
 use super::runtime::{Device, EngineCache, ProviderOptions, Runtime, RuntimeError};
+use binding::{Outputs, RunMode, dims, host_values};
 use bytes::Bytes;
-use graph::{Graph, GraphName, Source};
+use graph::{Graph, GraphName, GraphSource};
 use ort::session::Session;
 use ort::value::{DynTensor, TensorElementType};
-use place::{Outputs, Place, dims, host_values};
-use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tagstream_core::config::Provider;
+use tagstream_core::digest;
 
 /// Why a graph could not be opened or run.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,10 @@ pub enum SessionError {
         source: std::io::Error,
     },
     /// The folder for TensorRT's engines.
-    #[error("cannot make the folder for TensorRT's engines {path}: {source}", path = path.display())]
+    #[error(
+        "cannot make the folder for TensorRT's engines {path}: {source}",
+        path = path.display()
+    )]
     EngineCache {
         /// The folder.
         path: PathBuf,
@@ -234,7 +237,7 @@ impl EncoderModel {
         Self::from_source(
             runtime,
             name,
-            Source::File(path.to_owned()),
+            GraphSource::File(path.to_owned()),
             read(path)?.into(),
         )
     }
@@ -249,16 +252,16 @@ impl EncoderModel {
         bytes: Vec<u8>,
     ) -> Result<Self, SessionError> {
         let bytes = Bytes::from(bytes);
-        Self::from_source(runtime, name, Source::Memory(bytes.clone()), bytes)
+        Self::from_source(runtime, name, GraphSource::Memory(bytes.clone()), bytes)
     }
 
     fn from_source(
         _: &Runtime,
         name: String,
-        source: Source,
+        source: GraphSource,
         bytes: Bytes,
     ) -> Result<Self, SessionError> {
-        let sha256 = hex(&Sha256::digest(&bytes));
+        let sha256 = digest::sha256(&bytes);
         Ok(EncoderModel {
             graph: Arc::new(Graph::new(name, source, bytes, None)?),
             sha256,
@@ -299,7 +302,8 @@ impl EncoderModel {
             .outlet(session.inputs(), "pixels", TensorElementType::Uint8, 4)?;
         let [_, Some(height), Some(width), Some(3)] = pixels[..] else {
             return Err(graph.name.contract(format!(
-                "`pixels` must be [B, height, width, 3] with fixed height and width, but is {pixels:?}"
+                "`pixels` must be [B, height, width, 3] with fixed height and width, but is \
+                 {pixels:?}"
             )));
         };
         graph
@@ -309,10 +313,10 @@ impl EncoderModel {
             .name
             .outlet(session.outputs(), "global", TensorElementType::Float32, 2)?;
         let memory = Arc::new(HostMemory::of(&session, device));
-        let place = Place::of(device, &memory).map_err(|e| graph.name.run_error(e))?;
+        let mode = RunMode::of(device, &memory).map_err(|e| graph.name.run_error(e))?;
         let mut encoder = EncoderSession {
             session,
-            place,
+            mode,
             memory,
             shape: EncoderShape {
                 height,
@@ -339,20 +343,17 @@ impl EncoderModel {
                 Ok(encoder)
             }
             _ => Err(encoder.name.contract(format!(
-                "`dense` must be [B, N, D] and `global` [B, D], but one image gives {dense:?} and {global:?}"
+                "`dense` must be [B, N, D] and `global` [B, D], but one image gives {dense:?} and \
+                 {global:?}"
             ))),
         }
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 /// One worker's encoder. Runs are exclusive: one session a worker.
 pub struct EncoderSession {
     session: Session,
-    place: Place,
+    mode: RunMode,
     memory: Arc<HostMemory>,
     shape: EncoderShape,
     name: GraphName,
@@ -425,14 +426,14 @@ impl EncoderSession {
                 pixels.len()
             )));
         }
-        let (place, session) = (&self.place, &mut self.session);
+        let (mode, session) = (&self.mode, &mut self.session);
         let mut run = || -> ort::Result<Features> {
             let shape = [batch, height, width, 3];
             let (view, copy);
             // What is bound must not be borrowed, unless it is certain that the session computes
             // elsewhere and copies it: `ort` (2.0.0-rc.15) waits for itself when it clones a
             // borrowed tensor.
-            let input = if place.binds() && !pixels.are_pinned() {
+            let input = if mode.binds() && !pixels.are_pinned() {
                 copy = pixels.copied(shape)?;
                 copy.upcast_ref()
             } else {
@@ -440,7 +441,7 @@ impl EncoderSession {
                 view.upcast_ref()
             };
             let inputs = [("pixels", input)];
-            let mut outputs = place.run(session, &inputs, &["dense", "global"], outputs)?;
+            let mut outputs = mode.run(session, &inputs, &["dense", "global"], outputs)?;
             let global = outputs.pop().expect("two names, two values");
             let dense = outputs.pop().expect("two names, two values");
             Ok(Features {

@@ -5,7 +5,7 @@
 //! ordinary memory.
 
 use crate::runtime::Device;
-use ort::memory::{AllocationDevice, Allocator, MemoryInfo};
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::Session;
 use ort::value::{Shape, Tensor, TensorRef, TensorRefMut};
 use std::ops::{Deref, DerefMut, Range};
@@ -244,7 +244,7 @@ impl HostMemory {
     /// What suits `device`, on which `session` runs: for a GPU page-locked memory. Where ONNX
     /// Runtime has none, ordinary memory, with a warning that says why.
     pub(super) fn of(session: &Session, device: Device) -> Self {
-        let Some(pinned) = super::place::pinned(device) else {
+        let Some(pinned) = pinned(device) else {
             return Self::ordinary();
         };
         match pinned.and_then(|memory| Allocator::new(session, memory)) {
@@ -276,7 +276,8 @@ impl HostMemory {
             self.refused.call_once(|| {
                 tracing::warn!(
                     bytes, memory = memory.allocation_device().as_str(), %error,
-                    "no page-locked memory for a batch: it is copied to the device by way of another buffer"
+                    "no page-locked memory for a batch: it is copied to the device by way of \
+                     another buffer"
                 );
             });
             PixelBuffer::zeroed(bytes)
@@ -284,10 +285,23 @@ impl HostMemory {
     }
 }
 
+/// Page-locked host memory for `device`, if that is a GPU.
+pub(super) fn pinned(device: Device) -> Option<ort::Result<MemoryInfo<'static>>> {
+    device.is_gpu().then(|| {
+        MemoryInfo::new(
+            AllocationDevice::CUDA_PINNED,
+            device.index() as i32,
+            AllocatorType::Device,
+            MemoryType::CPUOutput,
+        )
+    })
+}
+
 fn warn(device: Device, error: &ort::Error) {
     tracing::warn!(
         %device, %error,
-        "page-locked memory is not available: batches are copied to the device by way of another buffer"
+        "page-locked memory is not available: batches are copied to the device by way of another \
+         buffer"
     );
 }
 

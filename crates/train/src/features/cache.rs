@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 use std::{fs, io};
+use tagstream_core::digest;
 
 /// What identifies an image (or one view of it) in the cache.
 pub type Key = [u8; 32];
@@ -75,11 +76,7 @@ impl FeatureCache {
         global: usize,
         limit: u64,
     ) -> io::Result<Self> {
-        let name: String = Sha256::digest(identity)
-            .iter()
-            .take(16)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let name = digest::hex(&Sha256::digest(identity)[..16]);
         let folder = root.join(name);
         fs::create_dir_all(&folder)?;
         let mut cache = Self {

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use tagstream_core::digest;
 use tagstream_core::events::{LabelEvent, LabelState};
 
 /// When a label was said, and, among labels of one instant, in which order.
@@ -186,7 +187,6 @@ impl LabelTable {
                 LabelState::Absent => b"-",
             });
         }
-        let hash = hasher.finalize();
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        digest::hex(hasher.finalize())
     }
 }

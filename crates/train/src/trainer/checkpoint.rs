@@ -5,8 +5,8 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
 use std::path::Path;
+use tagstream_core::storage::atomic;
 
 /// Why a checkpoint could not be written or used.
 #[derive(Debug, thiserror::Error)]
@@ -115,14 +115,7 @@ impl Checkpoint {
             .filter(|p| !p.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(io)?;
-        let aside = path.with_extension("partial");
-        let mut file = std::fs::File::create(&aside).map_err(io)?;
-        file.write_all(&views).map_err(io)?;
-        file.sync_all().map_err(io)?;
-        std::fs::rename(&aside, path).map_err(io)?;
-        std::fs::File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(io)
+        atomic::write_file(path, &views).map_err(io)
     }
 
     /// Reads the checkpoint of the run `run`, if there is one.

@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
+use tagstream_core::digest;
 
 /// A calibrated scale of cosines is at least this: where the start says nothing about the labels
 /// the fit would go to zero, and with it every gradient.
@@ -220,11 +221,7 @@ impl<'a> Run<'a> {
             }
             hash.update(format!("{rows:?}"));
         }
-        Ok(hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect())
+        Ok(digest::hex(hash.finalize()))
     }
 }
 

@@ -5,6 +5,7 @@ use crate::chart::{LineChart, Series};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
+use tagstream_core::storage::atomic;
 
 /// Mean losses of every epoch: epoch from 1, names and values.
 pub type Curves = [(usize, Vec<(&'static str, f64)>)];
@@ -101,12 +102,8 @@ impl RunFolder {
     }
 
     fn write(&self, name: &str, content: &str) -> Result<(), RunFolderError> {
-        let (path, aside): (PathBuf, PathBuf) = (
-            self.path.join(name),
-            self.path.join(format!("{name}.partial")),
-        );
-        let written = fs::write(&aside, content).and_then(|()| fs::rename(&aside, &path));
-        written.map_err(|source| RunFolderError { path, source })
+        let path = self.path.join(name);
+        atomic::write_file(&path, content).map_err(|source| RunFolderError { path, source })
     }
 
     /// The folder.

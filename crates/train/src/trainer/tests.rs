@@ -14,7 +14,7 @@ use candle_core::DType;
 use half::f16;
 use tagstream_kernels::testing::noise;
 use tagstream_kernels::unit;
-use tagstream_model::head::{HeadOutputs, WeightStorage};
+use tagstream_model::head::{GraphOutputs, WeightStorage};
 use tagstream_model::onnx::testing::{Input, difference, run as run_onnx};
 
 const IMAGES: usize = 48;
@@ -94,7 +94,7 @@ fn onnx_says_what_candle_says(model: &Model, trained: &Trained, features: &Featu
     let (dense, global) = (features.dense(&rows).unwrap(), features.global());
     let graph = trained
         .head
-        .to_onnx(&HeadOutputs::Full, Some(POSITIONS), &WeightStorage::Inline)
+        .to_onnx(&GraphOutputs::Full, Some(POSITIONS), &WeightStorage::Inline)
         .unwrap();
     let inputs = [
         ("dense", Input::F32(vec![IMAGES, POSITIONS, D], &dense)),

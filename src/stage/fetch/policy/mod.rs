@@ -12,7 +12,7 @@ const SCHEMES: [&str; 7] = ["file", "s3", "gs", "az", "http", "https", "data"];
 
 /// A URI taken apart and found allowed, as far as that can be told without touching anything.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Source {
+pub(super) enum CheckedUri {
     /// The URI itself holds the bytes.
     Data(String),
     /// A path whose real place has yet to be checked.
@@ -94,8 +94,15 @@ impl UriPolicy {
             .allow_hosts
             .iter()
             .map(|rule| {
-                HostRule::parse(rule)
-                    .ok_or_else(|| bad("fetch.allow_hosts", format!("has {rule:?}, which is neither a host, nor a bucket, nor `*.` and a domain")))
+                HostRule::parse(rule).ok_or_else(|| {
+                    bad(
+                        "fetch.allow_hosts",
+                        format!(
+                            "has {rule:?}, which is \
+                        neither a host, nor a bucket, nor `*.` and a domain"
+                        ),
+                    )
+                })
             })
             .collect::<Result<_, _>>()?;
         let folders = config
@@ -125,7 +132,7 @@ impl UriPolicy {
 
     /// Takes `uri` apart. Blanks and line ends around it do not count, as in browsers: exports of
     /// tables have them.
-    pub(super) fn source(&self, uri: &str) -> Result<Source, Failure> {
+    pub(super) fn source(&self, uri: &str) -> Result<CheckedUri, Failure> {
         let uri = trimmed(uri);
         let scheme = uri
             .split_once(':')
@@ -139,7 +146,7 @@ impl UriPolicy {
         };
         self.check_scheme(scheme)?;
         if scheme == "data" {
-            return Ok(Source::Data(uri[5..].into()));
+            return Ok(CheckedUri::Data(uri[5..].into()));
         }
         let url = Url::parse(uri).map_err(|e| Failure::BadUri(e.to_string()))?;
         if !url.username().is_empty() || url.password().is_some() {
@@ -151,7 +158,7 @@ impl UriPolicy {
             "file" => self.file(&url),
             "http" | "https" => {
                 self.check_web(&url)?;
-                Ok(Source::Web(url))
+                Ok(CheckedUri::Web(url))
             }
             _ => self.object(scheme, &url),
         }
@@ -200,7 +207,7 @@ impl UriPolicy {
         ))
     }
 
-    fn object(&self, scheme: &'static str, url: &Url) -> Result<Source, Failure> {
+    fn object(&self, scheme: &'static str, url: &Url) -> Result<CheckedUri, Failure> {
         let bucket = url.host_str().unwrap_or_default();
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if !(1..=222).contains(&bucket.len()) || !bucket.chars().all(plain) || bucket.contains("..")
@@ -209,7 +216,9 @@ impl UriPolicy {
         }
         if url.port().is_some() || url.query().is_some() || url.fragment().is_some() {
             return Err(Failure::BadUri(
-                "an object's URI has no port, query or fragment (write `?` and `#` in keys as %3F and %23)".into(),
+                "an object's URI has no port, query or fragment (write `?` and `#` in keys as %3F \
+                 and %23)"
+                    .into(),
             ));
         }
         self.check_host(bucket)?;
@@ -219,14 +228,14 @@ impl UriPolicy {
         if key.is_empty() {
             return Err(Failure::BadUri("it has no key".into()));
         }
-        Ok(Source::Object {
+        Ok(CheckedUri::Object {
             scheme,
             bucket: bucket.into(),
             key: key.into(),
         })
     }
 
-    fn file(&self, url: &Url) -> Result<Source, Failure> {
+    fn file(&self, url: &Url) -> Result<CheckedUri, Failure> {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(Failure::BadUri(
                 "a file's URI has no query or fragment (write `?` and `#` in names as %3F and %23)"
@@ -248,7 +257,7 @@ impl UriPolicy {
                 "the path is not below one of `fetch.allow_path_prefixes`".into(),
             ));
         }
-        Ok(Source::File(path))
+        Ok(CheckedUri::File(path))
     }
 
     /// Whether a path without links and dots lies in an allowed folder.

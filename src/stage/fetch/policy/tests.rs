@@ -101,7 +101,10 @@ fn blanks_around_a_uri_are_left_out() {
     ] {
         assert_eq!(policy.source(uri), Ok(plain.clone()), "{uri:?}");
     }
-    assert_eq!(policy.source(" data:,x\n"), Ok(Source::Data(",x".into())));
+    assert_eq!(
+        policy.source(" data:,x\n"),
+        Ok(CheckedUri::Data(",x".into()))
+    );
     assert_eq!(check(&policy, " http://127.0.0.1/a"), Err(ForbiddenUri));
     assert_eq!(check(&policy, "\u{a0}https://example.org/a"), Err(BadUri));
 }

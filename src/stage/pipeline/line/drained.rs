@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tagstream_core::events::{OffsetRange, PartitionId};
+use tagstream_core::process::blocking;
 
 /// How often the files of partitions that others own are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -74,7 +75,8 @@ impl<M: RowMaker> Driver<M> {
         self.drained.by_others.extend(reached);
         if !std::mem::replace(&mut self.drained.told, true) {
             tracing::info!(
-                "everything assigned here is in files; looking after the partitions that other members of the group hold"
+                "everything assigned here is in files; looking after the partitions that other \
+                 members of the group hold"
             );
         }
     }
@@ -92,7 +94,8 @@ async fn in_files<R: TableRow>(
             Ok(true) => _ = done.insert(partition),
             Ok(false) => {}
             Err(error) if error.is_temporary() => {
-                tracing::warn!(%partition, %error, "cannot see how far a partition is that another process holds; trying again");
+                tracing::warn!(%partition, %error, "cannot see how far a partition is that \
+                    another process holds; trying again");
             }
             Err(error) => return Err(error),
         }
@@ -117,7 +120,7 @@ async fn is_in_files<R: TableRow>(
         end: log.high,
     };
     let (logs, partition) = (Arc::clone(logs), partition.clone());
-    let asked = tokio::task::spawn_blocking(move || logs.has_messages(&partition, rest)).await;
-    let has_messages = asked.map_err(|e| LineError::Panicked(e.to_string()))??;
+    let asked = blocking::run(move || logs.has_messages(&partition, rest)).await;
+    let has_messages = asked.map_err(LineError::Panicked)??;
     Ok(!has_messages)
 }

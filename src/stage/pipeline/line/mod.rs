@@ -3,22 +3,20 @@
 
 mod drained;
 mod partitions;
+mod rows;
 
 use super::commit::{FileDone, FileJob};
 use super::owned::Owned;
-use super::{Control, LineError, Vitals};
-use crate::stage::budget::{Budget, Lease};
+use super::{Control, LineError, StageStatus};
+use crate::stage::budget::Budget;
 use crate::stage::ledger::{CutReason, CutRules, Finished};
-use crate::stage::row_maker::{Made, RowMaker};
+use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::chain::{Chain, WriterId};
-use crate::stage::sink::dead_letter_topic;
 use crate::stage::sink::files::{Committed, FileSink};
 use crate::stage::sink::producer::Topics;
 use crate::stage::sink::table::TableRow;
 use crate::stage::sink::walk::{CommitHint, LogFacts};
-use crate::stage::source::{
-    Generation, Logs, OffsetCommit, Source, SourceCommand, SourceEvent, SourceMessage,
-};
+use crate::stage::source::{Generation, Logs, OffsetCommit, Source, SourceCommand, SourceEvent};
 use drained::Drained;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,7 +26,7 @@ use std::time::Duration;
 use tagstream_core::config::StartAt;
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::failpoint;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -76,11 +74,11 @@ pub struct Line<M: RowMaker> {
     /// The settings.
     pub settings: LineSettings,
     /// What it shows of itself.
-    pub vitals: Arc<Vitals>,
+    pub status: Arc<StageStatus>,
 }
 
 enum Task<R: TableRow> {
-    Made {
+    Processed {
         partition: PartitionId,
         generation: Generation,
         offset: Offset,
@@ -156,14 +154,14 @@ impl<M: RowMaker> Driver<M> {
                 }
                 _ = tick.tick() => Ok(()),
             };
-            if let Err(error) = step.and_then(|()| self.look_around()) {
+            if let Err(error) = step.and_then(|()| self.on_tick()) {
                 break Err(error);
             }
             if self.is_done() {
                 break Ok(());
             }
         };
-        self.leave(outcome.is_ok()).await;
+        self.shut_down(outcome.is_ok()).await;
         outcome
     }
 
@@ -182,9 +180,9 @@ impl<M: RowMaker> Driver<M> {
             SourceEvent::Message {
                 generation,
                 message,
-                lease,
+                reservation,
                 place,
-            } => self.start_row(generation, message, lease, place),
+            } => self.start_row(generation, message, reservation, place),
             SourceEvent::End {
                 generation,
                 partition,
@@ -197,7 +195,7 @@ impl<M: RowMaker> Driver<M> {
                     owned.read_to_end = true;
                 }
             }
-            SourceEvent::MemoryShort => self.relieve(),
+            SourceEvent::MemoryShort => self.cut_largest_under_pressure(),
             SourceEvent::OffsetsCommitted => failpoint::pass("offset.commit.after").await?,
             SourceEvent::Failed(error) => return Err(error.into()),
             SourceEvent::Stopped => {}
@@ -209,8 +207,8 @@ impl<M: RowMaker> Driver<M> {
         &mut self,
         task: Result<Result<Task<M::Row>, LineError>, tokio::task::JoinError>,
     ) -> Result<(), LineError> {
-        match task.map_err(|e| LineError::Panicked(e.to_string()))?? {
-            Task::Made {
+        match task.map_err(|e| LineError::Panicked(e.into()))?? {
+            Task::Processed {
                 partition,
                 generation,
                 offset,
@@ -238,59 +236,10 @@ impl<M: RowMaker> Driver<M> {
                 chains,
                 reply,
             } => {
-                self.take_over(generation, chains, &reply);
+                self.on_resumed(generation, chains, &reply);
                 Ok(())
             }
         }
-    }
-
-    fn start_row(
-        &mut self,
-        generation: Generation,
-        message: SourceMessage,
-        lease: Lease,
-        place: OwnedSemaphorePermit,
-    ) {
-        let Some(owned) = self
-            .owned
-            .get_mut(&message.partition)
-            .filter(|o| o.generation == generation)
-        else {
-            return;
-        };
-        if self.drain_until.is_some() || !owned.ledger.admit(message.offset) {
-            return;
-        }
-        owned.note_progress();
-        self.line.vitals.messages.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("tagstream_messages_total", "topic" => message.partition.topic.to_string()).increment(1);
-        let maker = Arc::clone(&self.line.maker);
-        let vitals = Arc::clone(&self.line.vitals);
-        let dead_letters = Arc::clone(&self.line.settings.dead_letter_topic);
-        self.tasks.spawn(async move {
-            let made = maker.make(&message).await?;
-            let mut finished = Finished { row: None, prediction: None, dead_letter: None, lease: None };
-            let mut held = 0;
-            match made {
-                Made::Row { row, prediction } => {
-                    held = row.bytes() + prediction.as_ref().map_or(0, |p| p.payload.as_ref().map_or(0, |b| b.len() as u64));
-                    (finished.row, finished.prediction) = (Some(row), prediction);
-                }
-                Made::DeadLetter { kind, reason } => {
-                    held += message.bytes();
-                    vitals.dead_letter(kind);
-                    metrics::counter!("tagstream_dead_letters_total", "topic" => message.partition.topic.to_string(), "kind" => kind.as_str()).increment(1);
-                    tracing::debug!(partition = %message.partition, offset = %message.offset, %kind, reason, "dead letter");
-                    finished.dead_letter = Some(dead_letter_topic::message(&dead_letters, &message, kind, &reason));
-                }
-                Made::Nothing => {}
-            }
-            let mut lease = lease;
-            lease.shrink(held);
-            finished.lease = Some(lease);
-            drop(place);
-            Ok(Task::Made { partition: message.partition, generation, offset: message.offset, finished })
-        });
     }
 
     /// Files that should end now. Asked after every event, and there may be many partitions.
@@ -314,12 +263,12 @@ impl<M: RowMaker> Driver<M> {
     }
 
     /// After every event: files that are due, revocations that are done, pressure.
-    fn look_around(&mut self) -> Result<(), LineError> {
+    fn on_tick(&mut self) -> Result<(), LineError> {
         let now = Instant::now();
-        self.line.vitals.beat();
+        self.line.status.beat();
         let moved = self.source.last_moved_ms();
         self.line
-            .vitals
+            .status
             .source_beat_ms
             .store(moved, Ordering::Relaxed);
         for (partition, reason) in self.due(now) {
@@ -329,7 +278,7 @@ impl<M: RowMaker> Driver<M> {
         metrics::gauge!("tagstream_row_budget_used_bytes", "table" => self.table())
             .set(used as f64);
         if used as f64 > PRESSURE * self.line.budget.bytes() as f64 {
-            self.relieve();
+            self.cut_largest_under_pressure();
         }
         let settled =
             |partition: &PartitionId| self.owned.get(partition).is_none_or(Owned::is_settled);
@@ -348,7 +297,7 @@ impl<M: RowMaker> Driver<M> {
 
     /// Cuts the largest file early: rows are the only memory that waits for something other than
     /// work.
-    fn relieve(&mut self) {
+    fn cut_largest_under_pressure(&mut self) {
         let free = self
             .owned
             .iter()
@@ -373,7 +322,10 @@ impl<M: RowMaker> Driver<M> {
             return;
         };
         let table = self.line.sink.table().to_owned();
-        metrics::counter!("tagstream_files_cut_total", "table" => table, "reason" => reason.as_str()).increment(1);
+        metrics::counter!(
+            "tagstream_files_cut_total", "table" => table, "reason" => reason.as_str()
+        )
+        .increment(1);
         if failpoint::is_on("sabotage.commit.early") {
             let hint = CommitHint {
                 epoch: chain.epoch,
@@ -411,11 +363,11 @@ impl<M: RowMaker> Driver<M> {
             bytes,
         } = done;
         if outcome == Committed::Landed {
-            let vitals = &self.line.vitals;
-            vitals.files.fetch_add(1, Ordering::Relaxed);
-            vitals.rows.fetch_add(rows, Ordering::Relaxed);
-            vitals.file_bytes.fetch_add(bytes, Ordering::Relaxed);
-            vitals
+            let status = &self.line.status;
+            status.files.fetch_add(1, Ordering::Relaxed);
+            status.rows.fetch_add(rows, Ordering::Relaxed);
+            status.file_bytes.fetch_add(bytes, Ordering::Relaxed);
+            status
                 .last_commit_ms
                 .store(chrono::Utc::now().timestamp_millis(), Ordering::Relaxed);
             let table = || self.table();
@@ -424,7 +376,8 @@ impl<M: RowMaker> Driver<M> {
             metrics::counter!("tagstream_file_bytes_total", "table" => table()).increment(bytes);
             metrics::gauge!("tagstream_last_commit_timestamp_seconds", "table" => table())
                 .set(chrono::Utc::now().timestamp() as f64);
-            tracing::info!(%partition, start = %last_start, end = %chain.end, rows, bytes, "file committed");
+            tracing::info!(%partition, start = %last_start, end = %chain.end, rows, bytes, "file \
+                committed");
         }
         if let Committed::Sealed(_) = outcome {
             return Err(LineError::Sealed(partition));
@@ -441,7 +394,7 @@ impl<M: RowMaker> Driver<M> {
             .ledger
             .publish(Instant::now(), |message| self.line.topics.send(message));
         owned.note_progress();
-        self.line.vitals.owns(&partition, chain.end);
+        self.line.status.owns(&partition, chain.end);
         let hint = CommitHint {
             epoch: chain.epoch,
             start: last_start,

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::failpoint;
+use tagstream_core::process::blocking;
 use tokio::time::Instant;
 
 impl<M: RowMaker> Driver<M> {
@@ -27,7 +28,7 @@ impl<M: RowMaker> Driver<M> {
         let process = Arc::clone(&self.line.settings.process);
         let logs = Arc::clone(&self.line.logs);
         self.tasks.spawn(async move {
-            let asked = tokio::task::spawn_blocking(move || {
+            let asked = blocking::run(move || {
                 let ask = |partition: PartitionId| {
                     Ok::<_, LineError>((logs.facts(&partition)?, partition))
                 };
@@ -36,9 +37,7 @@ impl<M: RowMaker> Driver<M> {
                     .map(ask)
                     .collect::<Result<Vec<_>, _>>()
             });
-            let facts = asked
-                .await
-                .map_err(|e| LineError::Panicked(e.to_string()))??;
+            let facts = asked.await.map_err(LineError::Panicked)??;
             let chains = facts.into_iter().map(|(log, partition)| {
                 let writer = writer(&process, generation);
                 let sink = &sink;
@@ -56,7 +55,7 @@ impl<M: RowMaker> Driver<M> {
         });
     }
 
-    pub(super) fn take_over(
+    pub(super) fn on_resumed(
         &mut self,
         generation: Generation,
         chains: Vec<(PartitionId, LogFacts, Chain)>,
@@ -64,14 +63,17 @@ impl<M: RowMaker> Driver<M> {
     ) {
         let mut starts = Vec::with_capacity(chains.len());
         for (partition, log, chain) in chains {
-            tracing::info!(%partition, epoch = %chain.epoch, start = %chain.end, log_end = %log.high, "partition assigned");
+            tracing::info!(
+                %partition, epoch = %chain.epoch, start = %chain.end, log_end = %log.high,
+                "partition assigned"
+            );
             starts.push((partition.clone(), chain.end));
             let until = self.line.settings.until.as_ref();
             // What is written while a run reads to the end is not waited for.
             let log_end = until
                 .and_then(|u| u.get(&partition))
                 .map_or(log.high, |start| start.high);
-            self.line.vitals.owns(&partition, chain.end);
+            self.line.status.owns(&partition, chain.end);
             let mut owned = Owned {
                 generation,
                 ledger: Ledger::new(chain.end, self.line.settings.rules),
@@ -86,7 +88,7 @@ impl<M: RowMaker> Driver<M> {
             self.owned.insert(partition, owned);
         }
         self.assigned_once = true;
-        self.line.vitals.assigned.store(true, Ordering::Relaxed);
+        self.line.status.assigned.store(true, Ordering::Relaxed);
         // A consumer that waits no longer has said why.
         let _ = reply.send(starts);
     }
@@ -116,7 +118,7 @@ impl<M: RowMaker> Driver<M> {
         if let Some(owned) = self.owned.remove(partition) {
             owned.fence.kill();
         }
-        self.line.vitals.gave_up(partition);
+        self.line.status.gave_up(partition);
     }
 
     pub(super) fn commits(&self, partitions: &[PartitionId]) -> Vec<OffsetCommit> {
@@ -132,7 +134,7 @@ impl<M: RowMaker> Driver<M> {
     }
 
     /// Leaves the group. On success with the last offsets committed.
-    pub(super) async fn leave(mut self, orderly: bool) {
+    pub(super) async fn shut_down(mut self, orderly: bool) {
         let partitions: Vec<PartitionId> = self.owned.keys().cloned().collect();
         let commits = if orderly {
             self.commits(&partitions)
@@ -161,7 +163,8 @@ impl<M: RowMaker> Driver<M> {
         };
         if tokio::time::timeout(LEAVE, left).await.is_err() {
             tracing::warn!(
-                "the consumer did not leave the group in time; the group notices when its session ends"
+                "the consumer did not leave the group in time; the group notices when its session \
+                 ends"
             );
         }
     }

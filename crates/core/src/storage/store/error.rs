@@ -18,7 +18,8 @@ pub enum StoreError {
     },
     /// A reader's folder is not there; only a writer creates one.
     #[error(
-        "there is no folder {folder}: name the one that the stage keeps its tables in (its `output.url`); it is there once \
+        "there is no folder {folder}: name the one that the stage keeps its tables in (its \
+         `output.url`); it is there once \
          the stage has run"
     )]
     NoFolder {
@@ -27,8 +28,10 @@ pub enum StoreError {
     },
     /// The store takes a second put where a first one lies, or has no conditional put.
     #[error(
-        "the store at {url} cannot create a file only if it is absent ({reason}); exactly-once output needs that. \
-         Use a local folder, Amazon S3, Google Cloud Storage, Azure, or an S3-compatible server that honours `If-None-Match: *`"
+        "the store at {url} cannot create a file only if it is absent ({reason}); exactly-once \
+         output needs that. \
+         Use a local folder, Amazon S3, Google Cloud Storage, Azure, or an S3-compatible server \
+         that honours `If-None-Match: *`"
     )]
     NoConditionalPut {
         /// The store.

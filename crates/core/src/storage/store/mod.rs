@@ -10,6 +10,7 @@ pub use error::StoreError;
 
 use super::staging;
 use crate::config::{ObjectStoreConfig, Secret};
+use crate::process::blocking;
 use crate::redact::{cover_options, redact_place, refuse_endpoint_users};
 use crate::storage::address::{Address, Store};
 use bytes::Bytes;
@@ -142,14 +143,20 @@ impl TableStore {
         let work = move || match staging::sweep(&folder, SystemTime::now()) {
             Ok(0) => {}
             Ok(files) => {
-                tracing::info!(folder = %folder.display(), files, "files aside that a killed process had left were removed");
+                tracing::info!(
+                    folder = %folder.display(), files,
+                    "files aside that a killed process had left were removed"
+                );
             }
             Err(error) => {
-                tracing::warn!(folder = %folder.display(), %error, "cannot remove what killed processes left aside");
+                tracing::warn!(
+                    folder = %folder.display(), %error,
+                    "cannot remove what killed processes left aside"
+                );
             }
         };
         // Nothing depends on it.
-        let _ = tokio::task::spawn_blocking(work).await;
+        let _ = blocking::run(work).await;
     }
 
     /// Creates `path` with `bytes`, whole and durable, or leaves what is there.

@@ -59,7 +59,8 @@ pub enum TextError {
     },
     /// A token id lies outside the vocabulary.
     #[error(
-        "token {token} is outside the vocabulary of {vocabulary}: tokenizer and text tower do not belong together"
+        "token {token} is outside the vocabulary of {vocabulary}: tokenizer and text tower do not \
+         belong together"
     )]
     TokenOutOfRange {
         /// The token.

@@ -2,20 +2,12 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use tagstream_kernels::Activation;
 
 /// CLIP's own pixel statistics, the default where a configuration gives none.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// See [`CLIP_MEAN`].
 pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
-
-/// The activation of a block's MLP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `x sigmoid(1.702 x)`: OpenAI's weights.
-    QuickGelu,
-    /// With the error function: most OpenCLIP weights.
-    Gelu,
-}
 
 /// How the tower's tensors are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,26 +138,7 @@ impl VisionConfig {
     pub fn open_clip(json: &str) -> Result<Self, VisionConfigError> {
         let file: OpenClipFile = serde_json::from_str(json)?;
         let vision = file.model_cfg.vision_cfg;
-        for (key, value) in &vision.others {
-            let harmless = match key.as_str() {
-                // Training only, or of the text tower.
-                "patch_dropout"
-                | "output_tokens"
-                | "timm_model_pretrained"
-                | "attn_pooler_queries"
-                | "attn_pooler_heads" => true,
-                // Reading one token commutes with a layer norm.
-                "final_ln_after_pool" => true,
-                "pool_type" => value == "tok",
-                // Either is stored as a tensor.
-                "pos_embed_type" => value == "learnable" || value == "sin_cos_2d",
-                _ => value.is_null() || value == &Value::Bool(false) || key == "mlp_ratio",
-            };
-            if !harmless {
-                let hint = "OpenCLIP's ModifiedResNet and its plain vision transformer are read";
-                return Err(unsupported(&format!("vision_cfg.{key}"), value, hint));
-            }
-        }
+        refuse_what_is_not_read(&vision.others)?;
         let head_width = vision.head_width.unwrap_or(64);
         let heads = |width: usize| {
             if head_width == 0 || !width.is_multiple_of(head_width) {
@@ -215,6 +188,33 @@ impl VisionConfig {
             std: preprocess.std.unwrap_or(CLIP_STD),
         })
     }
+}
+
+/// Refuses keys of `vision_cfg` that change what is computed.
+fn refuse_what_is_not_read(
+    others: &serde_json::Map<String, Value>,
+) -> Result<(), VisionConfigError> {
+    for (key, value) in others {
+        let harmless = match key.as_str() {
+            // Training only, or of the text tower.
+            "patch_dropout"
+            | "output_tokens"
+            | "timm_model_pretrained"
+            | "attn_pooler_queries"
+            | "attn_pooler_heads" => true,
+            // Reading one token commutes with a layer norm.
+            "final_ln_after_pool" => true,
+            "pool_type" => value == "tok",
+            // Either is stored as a tensor.
+            "pos_embed_type" => value == "learnable" || value == "sin_cos_2d",
+            _ => value.is_null() || value == &Value::Bool(false) || key == "mlp_ratio",
+        };
+        if !harmless {
+            let hint = "OpenCLIP's ModifiedResNet and its plain vision transformer are read";
+            return Err(unsupported(&format!("vision_cfg.{key}"), value, hint));
+        }
+    }
+    Ok(())
 }
 
 /// `CLIPVisionConfig` with its defaults: configurations leave out what equals them.

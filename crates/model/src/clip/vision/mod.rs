@@ -14,9 +14,7 @@ mod position;
 mod resnet;
 mod transformer;
 
-pub use config::{
-    Activation, Architecture, CLIP_MEAN, CLIP_STD, Naming, VisionConfig, VisionConfigError,
-};
+pub use config::{Architecture, CLIP_MEAN, CLIP_STD, Naming, VisionConfig, VisionConfigError};
 pub use position::{Resampling, resample_grid};
 
 use super::weights::{WeightFile, WeightsError};
@@ -98,7 +96,8 @@ pub enum TowerError {
     Graph(#[from] GraphError),
     /// The input's side does not divide into the tower's grid.
     #[error(
-        "an input of {size} pixels does not divide into steps of {step}; choose a multiple of {step}"
+        "an input of {size} pixels does not divide into steps of {step}; choose a multiple of \
+         {step}"
     )]
     InputSize {
         /// The side asked for.

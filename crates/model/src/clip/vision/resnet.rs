@@ -185,6 +185,8 @@ impl ResNet<'_> {
     /// `(Wk^T q) . t`, and the value projection commutes with the weighted sum. (The keys' bias
     /// shifts all scores of a head alike and drops out.) That is the same pool at a twentieth of
     /// the products.
+    ///
+    /// Longer than other functions: it is one graph, written in the order of its nodes.
     fn pool(
         &mut self,
         map: &Value,

@@ -10,7 +10,11 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tagstream_core::config::Secret;
+use tagstream_core::digest;
+use tagstream_core::process::blocking;
 use tagstream_core::redact::redact;
+use tagstream_core::storage::atomic;
+use tagstream_core::storage::atomic::AtomicFile;
 use tokio::io::AsyncWriteExt;
 
 /// Why weights cannot be had from the hub.
@@ -21,7 +25,8 @@ pub enum HubError {
     Name(String),
     /// Offline, and not in the cache.
     #[error(
-        "{repository} is not in the cache {} and HF_HUB_OFFLINE forbids to fetch it", .cache.display()
+        "{repository} is not in the cache {} and HF_HUB_OFFLINE forbids to fetch it",
+        .cache.display()
     )]
     Offline {
         /// The repository.
@@ -57,7 +62,8 @@ pub enum HubError {
     },
     /// The repository has no layout that is known.
     #[error(
-        "{repository} has no CLIP in safetensors: it needs open_clip_config.json + open_clip_model.safetensors or \
+        "{repository} has no CLIP in safetensors: it needs open_clip_config.json + \
+         open_clip_model.safetensors or \
          config.json + model.safetensors, and tokenizer.json; it has {files}"
     )]
     Layout {
@@ -210,26 +216,20 @@ impl Hub {
                 .map(|lfs| lfs.sha256.as_str());
             let url = format!("{}/{name}/resolve/{}/{file}", self.endpoint, info.sha);
             let response = self.get(&client, &url).await?;
-            let part = path.with_extension(format!("partial-{}", std::process::id()));
             let mut heard = |done, total| progress(file, done, total);
-            let saved = save(response, &part, &url, sha256, &mut heard).await;
-            if let Err(error) = saved {
-                // Best effort: the name is of this process alone and never read.
-                let _ = std::fs::remove_file(&part);
-                return Err(match error {
-                    Failure::Hub(error) => error,
-                    Failure::Damaged(flaw) => HubError::Damaged {
-                        repository: repository.to_owned(),
-                        file: file.to_owned(),
-                        flaw,
-                    },
-                });
-            }
-            std::fs::rename(&part, &path).map_err(io(&path))?;
+            let saved = save(response, &path, &url, sha256, &mut heard).await;
+            saved.map_err(|error| match error {
+                Failure::Hub(error) => error,
+                Failure::Damaged(flaw) => HubError::Damaged {
+                    repository: repository.to_owned(),
+                    file: file.to_owned(),
+                    flaw,
+                },
+            })?;
         }
         let reference = root.join("refs").join(revision);
         make_folder(&reference)?;
-        std::fs::write(&reference, &info.sha).map_err(io(&reference))?;
+        atomic::write_file(&reference, &info.sha).map_err(io(&reference))?;
         Ok(snapshot)
     }
 
@@ -295,7 +295,8 @@ async fn save(
     let written = |source| Failure::Hub(io(path)(source));
     make_folder(path).map_err(Failure::Hub)?;
     let expected = response.content_length();
-    let mut file = tokio::fs::File::create(path).await.map_err(written)?;
+    let target = AtomicFile::create(path).map_err(written)?;
+    let mut file = tokio::fs::File::from_std(target.file().try_clone().map_err(written)?);
     let (mut hasher, mut done) = (Sha256::new(), 0u64);
     let mut stream = response.bytes_stream();
     while let Some(piece) = stream.next().await {
@@ -305,21 +306,16 @@ async fn save(
         done += piece.len() as u64;
         progress(done, expected);
     }
-    file.sync_all().await.map_err(written)?;
+    file.flush().await.map_err(written)?;
     if let Some(expected) = expected.filter(|&expected| expected != done) {
         return Err(Failure::Damaged(format!("{done} of {expected} bytes")));
     }
-    let found: String = hasher
-        .finalize()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    match sha256 {
-        Some(expected) if expected != found => {
-            Err(Failure::Damaged(format!("its SHA-256 is {found}")))
-        }
-        _ => Ok(()),
+    let found = digest::hex(hasher.finalize());
+    if sha256.is_some_and(|expected| expected != found) {
+        return Err(Failure::Damaged(format!("its SHA-256 is {found}")));
     }
+    let durable = blocking::run(move || target.commit()).await;
+    durable.map_err(Into::into).flatten().map_err(written)
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> HubError {

@@ -10,9 +10,9 @@ use chrono::Utc;
 use faulty::{Fault, Faulty};
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use tagstream_core::digest;
 use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 use tempfile::TempDir;
 
@@ -28,7 +28,7 @@ fn bundle(root: &Path, name: &str, encoder: &[u8]) -> PathBuf {
         ("text/config.json", b"{}".as_slice()),
     ] {
         std::fs::write(folder.join(path), content).unwrap();
-        let sha256 = blobs::hex(Sha256::digest(content));
+        let sha256 = digest::sha256(content);
         let bytes = content.len() as u64;
         files.insert(path.to_string(), FileEntry { sha256, bytes });
     }
@@ -352,7 +352,7 @@ async fn what_a_killed_writer_leaves_in_a_folder_does_no_harm() {
     let folder = bundle(scratch.path(), "a", b"encoder");
     registry.register(&registration(&folder)).await.unwrap();
     let root = scratch.path().join("registry");
-    std::fs::write(root.join(".current.json.aside"), b"{\"half\":").unwrap();
+    std::fs::write(root.join(".current.json.partial"), b"{\"half\":").unwrap();
     std::fs::write(root.join("current.lock"), b"").unwrap();
     registry.decide(promotion(1, None, "me")).await.unwrap();
     assert_whole(&registry, scratch.path()).await;

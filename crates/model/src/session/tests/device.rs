@@ -3,13 +3,17 @@
 //! tests/suite/gpu.rs.
 
 use super::*;
+use super::{fixture, open, picture};
 use crate::clip::vision::{Precision, Tower, TowerOptions, VisionConfig};
 use crate::clip::weights::WeightFile;
+use crate::session::binding::{Outputs, RunMode};
+use crate::session::graph::{Graph, GraphSource};
+use crate::session::pixels::HostMemory;
 use ort::memory::{Allocator, MemoryInfo};
 
 /// As on a GPU, with the host's memory in both roles.
-fn bound() -> Place {
-    Place::Bound {
+fn bound() -> RunMode {
+    RunMode::Bound {
         device: MemoryInfo::default(),
         host: MemoryInfo::default(),
     }
@@ -24,7 +28,7 @@ fn bound_runs_say_the_same_and_leave_features_for_the_head() {
     let features = encoder.features(&pixels, 2).unwrap();
     let scored = head.score(&features, true).unwrap();
 
-    (encoder.place, head.place) = (bound(), bound());
+    (encoder.mode, head.mode) = (bound(), bound());
     assert_eq!(encoder.encode(&pixels, 2).unwrap(), encoded);
     let features = encoder.features(&pixels, 2).unwrap();
     assert_eq!(head.score(&features, true).unwrap(), scored);
@@ -47,8 +51,8 @@ fn images_in_an_allocators_memory_are_read_where_they_are() {
     let images = [picture([250, 20, 20]), picture([20, 20, 250])];
     let expected = encoder.encode(&images.concat(), 2).unwrap();
     let image = encoder.shape().image_bytes();
-    for place in [Place::Processor, bound()] {
-        encoder.place = place;
+    for mode in [RunMode::Processor, bound()] {
+        encoder.mode = mode;
         let mut buffer = PixelBuffer::allocated(&Allocator::default(), 3 * image).unwrap();
         let mut pieces: Vec<_> = (0..3).map(|_| buffer.split_to(image)).collect();
         for (piece, image) in pieces.iter_mut().zip(&images) {
@@ -77,8 +81,8 @@ fn without_page_locked_memory_ordinary_memory_is_used() {
     let memory = HostMemory::of(&encoder.session, Device::Cuda(0));
     assert!(!memory.is_pinned());
     assert_eq!(format!("{:?}", memory.zeroed(4)), "PixelBuffer(heap, 0..4)");
-    let place = Place::of(Device::Cuda(0), &memory).unwrap();
-    let Place::Bound { device, host } = place else {
+    let mode = RunMode::of(Device::Cuda(0), &memory).unwrap();
+    let RunMode::Bound { device, host } = mode else {
         panic!("a GPU's runs are bound");
     };
     assert!(!device.is_cpu_accessible() && host.is_cpu_accessible());
@@ -92,8 +96,8 @@ fn outputs_that_stay_and_outputs_for_the_host_go_to_their_memories() {
     let input = Pixels::from(&image).copied([1, 32, 32, 3]).unwrap();
     // The device's memory is one that this session does not have, so that only outputs for the host
     // can be had.
-    let place = Place::Bound {
-        device: crate::session::place::pinned(Device::Cuda(0))
+    let mode = RunMode::Bound {
+        device: crate::session::pixels::pinned(Device::Cuda(0))
             .unwrap()
             .unwrap(),
         host: MemoryInfo::default(),
@@ -101,14 +105,20 @@ fn outputs_that_stay_and_outputs_for_the_host_go_to_their_memories() {
     let names = ["dense", "global"];
     let inputs = [("pixels", input.upcast_ref())];
     let session = &mut encoder.session;
-    let found = place.run(session, &inputs, &names, Outputs::ToHost);
+    let found = mode.run(session, &inputs, &names, Outputs::ToHost);
     assert_eq!(found.unwrap().len(), 2);
 }
 
 #[test]
 fn the_file_tells_the_inputs_shape_before_a_session_does() {
     let bytes = Bytes::from(fs::read(fixture("encoder.onnx")).unwrap());
-    let graph = Graph::new("tiny".into(), Source::Memory(bytes.clone()), bytes, None).unwrap();
+    let graph = Graph::new(
+        "tiny".into(),
+        GraphSource::Memory(bytes.clone()),
+        bytes,
+        None,
+    )
+    .unwrap();
     let pixels = graph.declared("pixels").unwrap();
     assert_eq!(pixels, [None, Some(32), Some(32), Some(3)]);
     assert_eq!(graph.declared("dense"), None);

@@ -1,11 +1,11 @@
-//! The C library's allocator, from which everything here takes its memory.
+//! The arenas of the C library's allocator, from which everything here takes its memory.
 
-/// Heaps that threads share.
+/// Arenas that threads share.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const HEAPS: libc::c_int = 4;
+const ARENAS: libc::c_int = 4;
 
-/// Bounds the number of heaps; for the beginning of a process that promises a bound on its memory.
-/// Each heap keeps what its threads once needed; with one for every thread (the default is eight
+/// Bounds the number of arenas; for the beginning of a process that promises a bound on its memory.
+/// Each arena keeps what its threads once needed; with one for every thread (the default is eight
 /// for every core) a stage under load holds several times what it uses, and no budget of ours would
 /// bound it. `MALLOC_ARENA_MAX` can say otherwise.
 pub fn bound() {
@@ -13,7 +13,7 @@ pub fn bound() {
     if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
         // SAFETY: takes two numbers and is safe to call at any time. A refusal (0) leaves the
         // default, which is right, only larger.
-        unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS) };
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };
     }
 }
 

@@ -6,30 +6,30 @@ use std::{io, thread};
 
 /// Where models go that were exchanged. The last batches on the old model and the first on the new
 /// run at the same time, on the same workers; unmapping the old sessions' memory and trimming the
-/// heaps would make both wait. So it is done by a thread of its own, a while later.
-pub(super) struct Retired<T> {
+/// arenas would make both wait. So it is done by a thread of its own, a while later.
+pub(super) struct OldModels<T> {
     notes: mpsc::Sender<Note<T>>,
 }
 
 enum Note<T> {
     Keep(Arc<T>),
     Clear(mpsc::Sender<()>),
-    Tidy,
+    ReleaseMemory,
 }
 
 /// How often it is looked whether a model is still used, when it should have gone.
 const AGAIN: Duration = Duration::from_millis(100);
 
-impl<T: Send + Sync + 'static> Retired<T> {
-    /// Starts the thread. What is retired is kept for `rest` at least and as long as anybody else
-    /// has it; `gone` is called after it was dropped. The thread ends when this is dropped, and
-    /// what it keeps goes then.
-    pub(super) fn start(rest: Duration, gone: fn()) -> io::Result<Self> {
+impl<T: Send + Sync + 'static> OldModels<T> {
+    /// Starts the thread. An old model is kept for `rest` at least and as long as anybody else has
+    /// it; `release` is called after it was dropped. The thread ends when this is dropped, and what
+    /// it keeps goes then.
+    pub(super) fn start(rest: Duration, release: fn()) -> io::Result<Self> {
         let (notes, received) = mpsc::channel();
         thread::Builder::new()
-            .name("infer-retired".into())
-            .spawn(move || keep(rest, gone, &received))?;
-        Ok(Retired { notes })
+            .name("infer-old".into())
+            .spawn(move || keep(rest, release, &received))?;
+        Ok(OldModels { notes })
     }
 
     /// Takes a model that was exchanged.
@@ -48,13 +48,13 @@ impl<T: Send + Sync + 'static> Retired<T> {
         }
     }
 
-    /// Has `gone` called, for a model that was dropped elsewhere.
-    pub(super) fn tidy(&self) {
-        let _ = self.notes.send(Note::Tidy);
+    /// Has `release` called, for a model that was dropped elsewhere.
+    pub(super) fn release_memory(&self) {
+        let _ = self.notes.send(Note::ReleaseMemory);
     }
 }
 
-fn keep<T>(rest: Duration, gone: fn(), notes: &mpsc::Receiver<Note<T>>) {
+fn keep<T>(rest: Duration, release: fn(), notes: &mpsc::Receiver<Note<T>>) {
     let mut kept: Vec<(Arc<T>, Instant)> = Vec::new();
     loop {
         let now = Instant::now();
@@ -71,12 +71,12 @@ fn keep<T>(rest: Duration, gone: fn(), notes: &mpsc::Receiver<Note<T>>) {
         match note {
             Ok(Note::Keep(model)) => kept.push((model, Instant::now())),
             Ok(Note::Clear(done)) => {
-                leave(&mut kept, gone, |_| true);
+                drop_due(&mut kept, release, |_| true);
                 let _ = done.send(());
             }
-            Ok(Note::Tidy) => gone(),
+            Ok(Note::ReleaseMemory) => release(),
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                leave(&mut kept, gone, |since| since.elapsed() >= rest);
+                drop_due(&mut kept, release, |since| since.elapsed() >= rest);
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
         }
@@ -84,12 +84,12 @@ fn keep<T>(rest: Duration, gone: fn(), notes: &mpsc::Receiver<Note<T>>) {
 }
 
 /// Drops those that are `due` and that nobody else has.
-fn leave<T>(kept: &mut Vec<(Arc<T>, Instant)>, gone: fn(), due: impl Fn(Instant) -> bool) {
+fn drop_due<T>(kept: &mut Vec<(Arc<T>, Instant)>, release: fn(), due: impl Fn(Instant) -> bool) {
     let before = kept.len();
     // Nobody can take another reference of the only one there is.
     kept.retain(|(model, since)| !due(*since) || Arc::strong_count(model) > 1);
     if kept.len() < before {
-        gone();
+        release();
     }
 }
 
@@ -117,48 +117,48 @@ mod tests {
     }
 
     fn there() -> Option<String> {
-        Some("infer-retired".to_owned())
+        Some("infer-old".to_owned())
     }
 
     #[test]
     fn a_model_in_use_stays_and_goes_when_it_is_free_and_room_is_wanted() {
         static GONE: AtomicUsize = AtomicUsize::new(0);
-        let retired = Retired::start(NEVER, || {
+        let old_models = OldModels::start(NEVER, || {
             GONE.fetch_add(1, Ordering::SeqCst);
         });
-        let retired = retired.unwrap();
+        let old_models = old_models.unwrap();
         let (used, dropped) = model();
-        retired.keep(Arc::clone(&used));
-        retired.clear();
+        old_models.keep(Arc::clone(&used));
+        old_models.clear();
         assert!(dropped.try_recv().is_err());
         assert_eq!(GONE.load(Ordering::SeqCst), 0);
         // The worker's last batch is over: its reference is not the last one.
         drop(used);
         assert!(dropped.try_recv().is_err());
-        retired.clear();
+        old_models.clear();
         assert_eq!(dropped.try_recv(), Ok(there()));
         assert_eq!(GONE.load(Ordering::SeqCst), 1);
-        retired.clear();
+        old_models.clear();
         assert_eq!(GONE.load(Ordering::SeqCst), 1, "nothing more was dropped");
-        retired.tidy();
-        retired.clear();
+        old_models.release_memory();
+        old_models.clear();
         assert_eq!(GONE.load(Ordering::SeqCst), 2);
     }
 
     #[test]
     fn a_model_goes_by_itself_after_its_rest() {
-        let retired = Retired::start(Duration::ZERO, || {}).unwrap();
+        let old_models = OldModels::start(Duration::ZERO, || {}).unwrap();
         let (used, dropped) = model();
-        retired.keep(used);
+        old_models.keep(used);
         assert_eq!(dropped.recv_timeout(STUCK), Ok(there()));
     }
 
     #[test]
     fn what_is_kept_goes_with_the_engine() {
-        let retired = Retired::start(NEVER, || {}).unwrap();
+        let old_models = OldModels::start(NEVER, || {}).unwrap();
         let (used, dropped) = model();
-        retired.keep(used);
-        drop(retired);
+        old_models.keep(used);
+        drop(old_models);
         assert_eq!(dropped.recv_timeout(STUCK), Ok(there()));
     }
 }

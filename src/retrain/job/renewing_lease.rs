@@ -9,14 +9,14 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// The lease while a task renews it.
-pub(super) struct KeptLease {
+pub(super) struct RenewingLease {
     /// The fencing token.
     pub(super) token: u64,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Lease>,
 }
 
-impl KeptLease {
+impl RenewingLease {
     /// Gives it back. If that fails it ends by itself.
     pub(super) async fn release(self) {
         // Fails only if the task has ended, for which it is awaited next.
@@ -33,7 +33,7 @@ impl KeptLease {
 
 impl Job<'_> {
     /// Takes the lease, and fences everybody off who held it before.
-    pub(super) fn take_lease(&self, registry: &Registry) -> Result<KeptLease, JobError> {
+    pub(super) fn take_lease(&self, registry: &Registry) -> Result<RenewingLease, JobError> {
         let config = &self.config.lease;
         let ttl = Duration::from_secs(config.time_to_live_s);
         let deadline = Instant::now() + Duration::from_secs(config.wait_s);
@@ -71,6 +71,6 @@ impl Job<'_> {
             }
             lease
         });
-        Ok(KeptLease { token, stop, task })
+        Ok(RenewingLease { token, stop, task })
     }
 }

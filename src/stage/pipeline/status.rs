@@ -7,7 +7,7 @@ use tagstream_core::events::{DeadLetterKind, Offset, PartitionId};
 
 /// Counters and heartbeats of a running stage.
 #[derive(Debug, Default)]
-pub struct Vitals {
+pub struct StageStatus {
     /// Messages admitted.
     pub messages: AtomicU64,
     /// Rows in committed files.
@@ -30,7 +30,7 @@ pub struct Vitals {
     partitions: Mutex<BTreeMap<PartitionId, Offset>>,
 }
 
-impl Vitals {
+impl StageStatus {
     pub(super) fn beat(&self) {
         self.beat_ms
             .store(chrono::Utc::now().timestamp_millis(), Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! Runs of a session, and where their outputs are left.
 
-use super::pixels::HostMemory;
+use super::pixels::{HostMemory, pinned};
 use crate::runtime::Device;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::Session;
@@ -16,7 +16,7 @@ pub(super) enum Outputs {
 }
 
 /// How a session is run.
-pub(super) enum Place {
+pub(super) enum RunMode {
     /// On the processor. There is only one memory.
     Processor,
     /// On a GPU. Inputs and outputs are bound, so that nothing crosses that does not have to.
@@ -29,26 +29,14 @@ pub(super) enum Place {
     },
 }
 
-/// Page-locked host memory for `device`, if that is a GPU.
-pub(super) fn pinned(device: Device) -> Option<ort::Result<MemoryInfo<'static>>> {
-    device.is_gpu().then(|| {
-        MemoryInfo::new(
-            AllocationDevice::CUDA_PINNED,
-            device.index() as i32,
-            AllocatorType::Device,
-            MemoryType::CPUOutput,
-        )
-    })
-}
-
-impl Place {
+impl RunMode {
     /// How sessions on `device` are run; outputs come back to `host`.
     pub(super) fn of(device: Device, host: &HostMemory) -> ort::Result<Self> {
         let Some(pinned) = pinned(device) else {
-            return Ok(Place::Processor);
+            return Ok(RunMode::Processor);
         };
         let (index, plain) = (device.index() as i32, AllocatorType::Device);
-        Ok(Place::Bound {
+        Ok(RunMode::Bound {
             device: MemoryInfo::new(AllocationDevice::CUDA, index, plain, MemoryType::Default)?,
             host: match host.is_pinned() {
                 true => pinned?,
@@ -59,7 +47,7 @@ impl Place {
 
     /// Whether inputs and outputs are bound.
     pub(super) fn binds(&self) -> bool {
-        matches!(self, Place::Bound { .. })
+        matches!(self, RunMode::Bound { .. })
     }
 
     /// Runs `session` and returns the named outputs. They are complete: ONNX Runtime waits for the
@@ -74,14 +62,14 @@ impl Place {
     ) -> ort::Result<Vec<DynTensor>> {
         let binding;
         let mut found = match self {
-            Place::Processor => {
+            RunMode::Processor => {
                 let inputs: Vec<_> = inputs
                     .iter()
                     .map(|(name, value)| (*name, value.view()))
                     .collect();
                 session.run(inputs)?
             }
-            Place::Bound { device, host } => {
+            RunMode::Bound { device, host } => {
                 let to = match outputs {
                     Outputs::Stay => device,
                     Outputs::ToHost => host,

@@ -1,7 +1,7 @@
 //! Where pieces of batches are lent and taken back.
 
-use super::jobs::{Offers, jobs};
-use super::{Shared, Slot, Waiting, layout, worker};
+use super::jobs::{Offers, Worker, jobs};
+use super::{EngineInner, Slot, Waiting, layout};
 use crate::stage::batch::{Piece, PieceId, Queue, Ready};
 use metrics::Gauge;
 use std::collections::VecDeque;
@@ -19,11 +19,11 @@ use tokio::sync::oneshot;
 const IDLE: Duration = Duration::from_secs(1);
 
 /// A batch with the model that it runs on.
-pub(super) type Job = Ready<Arc<Tagger>, Waiting>;
+pub(super) type ReadyBatch = Ready<Arc<Tagger>, Waiting>;
 
 /// The queue behind a lock. Whoever brings something does at once what follows from it, so that
 /// nobody has to be woken for it; a thread is needed only for batches whose time is up.
-pub(super) struct Intake {
+pub(super) struct Batcher {
     state: Mutex<State>,
     /// A batch's time is up before the clock's thread looks again, or everything ends.
     sooner: Condvar,
@@ -37,34 +37,31 @@ struct State {
     /// Who waits for a piece, in their order.
     claims: VecDeque<Claim>,
     /// `None` when everything has ended.
-    jobs: Option<Offers<Job>>,
+    jobs: Option<Offers<ReadyBatch>>,
     /// When the clock's thread looks again.
     next_look: Instant,
 }
 
 struct Claim {
-    engine: Weak<Shared>,
+    engine: Weak<EngineInner>,
     reply: oneshot::Sender<Slot>,
 }
 
-/// The engine, if it was held for a moment. To be dropped after the lock is open again: the last
-/// one stops everything, under the lock.
-type Held = Option<Arc<Shared>>;
-
-impl Intake {
-    /// Starts the clock's thread and one thread a worker; they end after [`Intake::stop`].
+impl Batcher {
+    /// Starts the clock's thread and one thread a worker, which does `work`; they end after
+    /// [`Batcher::stop`].
     pub(super) fn start(
         tagger: Arc<Tagger>,
         config: &ModelConfig,
-        regions: bool,
         heartbeat: Heartbeat,
+        work: impl Fn(&Worker<ReadyBatch>, &Batcher) + Clone + Send + 'static,
     ) -> io::Result<Arc<Self>> {
         // A processor is shared with decoding; a device must not wait for it.
         let feeds_device = tagger.model().device.is_gpu();
-        let (offers, workers) = jobs::<Job>(tagger.workers());
+        let (offers, workers) = jobs::<ReadyBatch>(tagger.workers());
         let first = layout(config, &tagger);
         let buffer = |tagger: &Arc<Tagger>, bytes| tagger.buffer(bytes);
-        let intake = Arc::new(Intake {
+        let batcher = Arc::new(Batcher {
             state: Mutex::new(State {
                 queue: Queue::new(tagger, first, buffer),
                 claims: VecDeque::new(),
@@ -85,25 +82,23 @@ impl Intake {
             };
             let spawned = thread::Builder::new().name(name).spawn(prepared);
             // Threads that did start must not stay behind.
-            spawned.map(drop).inspect_err(|_| intake.stop())
+            spawned.map(drop).inspect_err(|_| batcher.stop())
         };
         for worker in workers {
-            let (name, intake) = (format!("infer-{}", worker.index()), Arc::clone(&intake));
-            spawn(
-                name,
-                Box::new(move || worker::run(&worker, regions, &intake)),
-            )?;
+            let (name, batcher) = (format!("infer-{}", worker.index()), Arc::clone(&batcher));
+            let work = work.clone();
+            spawn(name, Box::new(move || work(&worker, &batcher)))?;
         }
-        let clock = Arc::clone(&intake);
+        let clock = Arc::clone(&batcher);
         spawn(
             "infer-queue".into(),
             Box::new(move || clock.watch(&heartbeat)),
         )?;
-        Ok(intake)
+        Ok(batcher)
     }
 
     /// A piece, or where one will be as soon as there is one.
-    pub(super) fn claim(&self, engine: &Arc<Shared>) -> Result<Slot, oneshot::Receiver<Slot>> {
+    pub(super) fn claim(&self, engine: &Arc<EngineInner>) -> Result<Slot, oneshot::Receiver<Slot>> {
         let now = Instant::now();
         let mut state = self.lock();
         state.queue.expire(now);
@@ -204,8 +199,10 @@ impl Intake {
 }
 
 impl State {
-    /// Ends what is due, lends what is free, hands on what is complete.
-    fn advance(&mut self, now: Instant) -> Held {
+    /// Ends what is due, lends what is free, hands on what is complete. Gives the engine, if it was
+    /// held for a moment: to be dropped after the lock is open again, because the last one stops
+    /// everything, under the lock.
+    fn advance(&mut self, now: Instant) -> Option<Arc<EngineInner>> {
         self.queue.expire(now);
         let held = self.lend(now);
         while let Some(ready) = self.queue.pop() {
@@ -224,7 +221,7 @@ impl State {
     }
 
     /// Lends pieces to those who wait, in their order; who has gone in the meantime is skipped.
-    fn lend(&mut self, now: Instant) -> Held {
+    fn lend(&mut self, now: Instant) -> Option<Arc<EngineInner>> {
         let mut held = None;
         while let Some(claim) = self.claims.front() {
             if claim.reply.is_closed() {
@@ -251,7 +248,7 @@ impl State {
 }
 
 impl Slot {
-    fn new(piece: Piece<Arc<Tagger>>, engine: Arc<Shared>) -> Self {
+    fn new(piece: Piece<Arc<Tagger>>, engine: Arc<EngineInner>) -> Self {
         Slot {
             id: piece.id,
             pixels: Some(piece.pixels),

@@ -1,0 +1,81 @@
+//! A message on its way to a row.
+
+use super::{Driver, Task};
+use crate::stage::budget::Reservation;
+use crate::stage::ledger::Finished;
+use crate::stage::row_maker::{RowMaker, RowOutcome};
+use crate::stage::sink::dead_letter_topic;
+use crate::stage::sink::table::TableRow;
+use crate::stage::source::{Generation, SourceMessage};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::OwnedSemaphorePermit;
+
+impl<M: RowMaker> Driver<M> {
+    pub(super) fn start_row(
+        &mut self,
+        generation: Generation,
+        message: SourceMessage,
+        reservation: Reservation,
+        place: OwnedSemaphorePermit,
+    ) {
+        let Some(owned) = self
+            .owned
+            .get_mut(&message.partition)
+            .filter(|o| o.generation == generation)
+        else {
+            return;
+        };
+        if self.drain_until.is_some() || !owned.ledger.admit(message.offset) {
+            return;
+        }
+        owned.note_progress();
+        self.line.status.messages.fetch_add(1, Ordering::Relaxed);
+        let topic = message.partition.topic.to_string();
+        metrics::counter!("tagstream_messages_total", "topic" => topic).increment(1);
+        let maker = Arc::clone(&self.line.maker);
+        let status = Arc::clone(&self.line.status);
+        let dead_letters = Arc::clone(&self.line.settings.dead_letter_topic);
+        self.tasks.spawn(async move {
+            let made = maker.make(&message).await?;
+            let mut finished = Finished {
+                row: None,
+                prediction: None,
+                dead_letter: None,
+                reservation: None,
+            };
+            let mut held = 0;
+            match made {
+                RowOutcome::Row { row, prediction } => {
+                    let payload = prediction.as_ref().and_then(|p| p.payload.as_ref());
+                    held = row.bytes() + payload.map_or(0, |bytes| bytes.len() as u64);
+                    (finished.row, finished.prediction) = (Some(row), prediction);
+                }
+                RowOutcome::DeadLetter { kind, reason } => {
+                    held += message.bytes();
+                    status.dead_letter(kind);
+                    let topic = message.partition.topic.to_string();
+                    metrics::counter!(
+                        "tagstream_dead_letters_total", "topic" => topic, "kind" => kind.as_str()
+                    )
+                    .increment(1);
+                    let (partition, offset) = (&message.partition, message.offset);
+                    tracing::debug!(%partition, %offset, %kind, reason, "dead letter");
+                    let letter = dead_letter_topic::message(&dead_letters, &message, kind, &reason);
+                    finished.dead_letter = Some(letter);
+                }
+                RowOutcome::Nothing => {}
+            }
+            let mut reservation = reservation;
+            reservation.shrink(held);
+            finished.reservation = Some(reservation);
+            drop(place);
+            Ok(Task::Processed {
+                partition: message.partition,
+                generation,
+                offset: message.offset,
+                finished,
+            })
+        });
+    }
+}
