@@ -14,6 +14,7 @@
 //! older token fail there (see
 //! [`Registry::raise_fence`](tagstream_model::registry::Registry::raise_fence)).
 
+use super::conformance::{Unfit, proves_create};
 use crate::failpoint;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
@@ -30,7 +31,10 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// Somebody holds it.
-    #[error("{holder} holds the lease until {} (token {token}); wait for it or stop it", .expires.format("%Y-%m-%d %H:%M:%SZ"))]
+    #[error(
+        "{holder} holds the lease until {} (token {token}); wait for it or stop it",
+        .expires.format("%Y-%m-%d %H:%M:%SZ")
+    )]
     Held {
         /// Who.
         holder: String,
@@ -47,6 +51,15 @@ pub enum LeaseError {
         /// The newest.
         newest: u64,
     },
+    /// The store takes a second put where a first one lies, or has no conditional put.
+    #[error(
+        "lease: the store does not do conditional puts ({reason}); two retrainings could both hold \
+         the lease there, so it is refused"
+    )]
+    NoConditionalPut {
+        /// What happened.
+        reason: String,
+    },
     /// The store failed.
     #[error("lease: {doing}: {source}")]
     Store {
@@ -56,6 +69,9 @@ pub enum LeaseError {
         source: StoreError,
     },
 }
+
+/// Beside the beats; it is none, having no token in its name.
+const PROBE: &str = "conditional-put-probe";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Beat {
@@ -114,6 +130,18 @@ impl Beats {
         Ok(all)
     }
 
+    /// Proves that of two that create a token one is refused.
+    async fn prove(&self) -> Result<(), LeaseError> {
+        let probe = self.folder.clone().join(PROBE);
+        match proves_create(&*self.objects, &probe).await {
+            Ok(()) => Ok(()),
+            Err(Unfit::Failed(source)) => Err(failed(format!("writing {probe}"))(source)),
+            Err(unfit) => Err(LeaseError::NoConditionalPut {
+                reason: unfit.to_string(),
+            }),
+        }
+    }
+
     async fn read(&self, token: u64, beat: u64) -> Result<Option<Beat>, LeaseError> {
         let path = self.path(token, beat);
         let bytes = match self.objects.get(&path).await {
@@ -165,7 +193,8 @@ impl Lease {
     /// Takes the lease `name` below `prefix`, if it is free or its time is over.
     ///
     /// # Errors
-    /// [`LeaseError::Held`] tells who has it.
+    /// [`LeaseError::Held`] tells who has it; [`LeaseError::NoConditionalPut`] that the store
+    /// cannot keep two from having it.
     pub async fn acquire(
         objects: Arc<dyn ObjectStore>,
         prefix: &ObjectPath,
@@ -175,6 +204,7 @@ impl Lease {
     ) -> Result<Lease, LeaseError> {
         let folder = prefix.clone().join("leases").join(name);
         let beats = Arc::new(Beats { objects, folder });
+        beats.prove().await?;
         let all = beats.list().await?;
         let mut token = 1;
         if let Some(&(newest, beat)) = all.last() {

@@ -1,21 +1,19 @@
 //! What can go wrong with a registry.
 
 use std::path::PathBuf;
+use tagstream_core::storage::open::OpenError;
+use tagstream_core::storage::swap::SwapError;
 
 /// Why a registry operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// The address is not one we understand.
-    #[error("`{url}` is no registry address: {reason}")]
-    BadUrl {
-        /// The address given.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// The address, an option or the folder cannot be.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// Nothing was ever registered there.
     #[error(
-        "there is no registry at {url} (no registry.json); make one with `tagstream registry add BUNDLE --promote`"
+        "there is no registry at {url} (no registry.json); make one with `tagstream registry add \
+         BUNDLE --promote`"
     )]
     NotARegistry {
         /// The address.
@@ -33,7 +31,8 @@ pub enum RegistryError {
     },
     /// The store ignores or refuses conditional puts.
     #[error(
-        "the store at {url} does not do conditional puts ({reason}); two promotions could both succeed there, so it is refused"
+        "the store at {url} does not do conditional puts ({reason}); two promotions could both \
+         succeed there, so it is refused"
     )]
     NoConditionalPut {
         /// The address.
@@ -70,7 +69,10 @@ pub enum RegistryError {
         url: String,
     },
     /// There is no version of that number.
-    #[error("there is no version {version} (newest: {})", newest.map_or("none".into(), |n| n.to_string()))]
+    #[error(
+        "there is no version {version} (newest: {})",
+        newest.map_or("none".into(), |n| n.to_string())
+    )]
     NoSuchVersion {
         /// The number asked for.
         version: u64,
@@ -79,7 +81,8 @@ pub enum RegistryError {
     },
     /// Somebody else moved the pointer first.
     #[error(
-        "{by} moved the pointer meanwhile (generation {decided_on} is now {now}, serving version {}): nothing was changed; look at `tagstream registry list` and decide again",
+        "{by} moved the pointer meanwhile (generation {decided_on} is now {now}, serving version \
+         {}): nothing was changed; look at `tagstream registry list` and decide again",
         version.map_or("none".into(), |n| n.to_string())
     )]
     Conflict {
@@ -94,7 +97,8 @@ pub enum RegistryError {
     },
     /// A newer holder of the lease exists.
     #[error(
-        "the lease was lost: our token {ours} is older than {newest}; another run has taken over and nothing was changed"
+        "the lease was lost: our token {ours} is older than {newest}; another run has taken over \
+         and nothing was changed"
     )]
     Fenced {
         /// Our token.
@@ -154,5 +158,18 @@ impl RegistryError {
     ) -> impl FnOnce(object_store::Error) -> RegistryError {
         let doing = doing.into();
         move |source| RegistryError::Store { doing, source }
+    }
+}
+
+impl From<SwapError> for RegistryError {
+    fn from(error: SwapError) -> Self {
+        match error {
+            SwapError::Store { path, source } => RegistryError::Store {
+                doing: format!("replacing {path}"),
+                source,
+            },
+            SwapError::Io { path, source } => RegistryError::Io { path, source },
+            SwapError::Locked { path } => RegistryError::Locked { path },
+        }
     }
 }
