@@ -83,7 +83,7 @@ fn folders(config: &RetrainConfig) -> Vec<Flaw> {
 }
 
 /// What librdkafka has against properties; the values are in no message.
-fn properties(properties: &BTreeMap<String, Secret>) -> Vec<Flaw> {
+pub(crate) fn properties(properties: &BTreeMap<String, Secret>) -> Vec<Flaw> {
     let flaw = |(name, value): (&String, &Secret)| {
         let one = BTreeMap::from([(name.clone(), value.clone())]);
         let refusal = check_properties(&one).err()?.to_string();

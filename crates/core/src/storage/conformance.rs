@@ -101,7 +101,7 @@ pub async fn check(storage: &Storage, folder: &Path) -> Result<(), Unfit> {
     one_creator_wins(objects, &folder.clone().join("created")).await?;
     one_swap_wins(storage, &folder.clone().join("swapped.json")).await?;
     lists_in_order(objects, &folder.clone().join("listed")).await?;
-    reads_ranges(objects, &folder.clone().join("ranges")).await?;
+    reads_ranges(objects, folder).await?;
     deletes(objects, &folder.clone().join("deleted")).await?;
     takes_large_objects(objects, &folder.clone().join("large")).await
 }
@@ -215,7 +215,8 @@ async fn lists_in_order(objects: &dyn ObjectStore, folder: &Path) -> Result<(), 
     ensure(count == 0, || "it lists what is not there".into())
 }
 
-async fn reads_ranges(objects: &dyn ObjectStore, path: &Path) -> Result<(), Unfit> {
+async fn reads_ranges(objects: &dyn ObjectStore, folder: &Path) -> Result<(), Unfit> {
+    let path = &folder.clone().join("ranges");
     let content = Bytes::from_static(b"0123456789");
     create(objects, path, content.clone()).await?;
     for (range, wanted) in [
@@ -235,7 +236,7 @@ async fn reads_ranges(objects: &dyn ObjectStore, path: &Path) -> Result<(), Unfi
             format!("of 10 bytes {range} gave {bytes:?}, and {size} as the size of all")
         })?;
     }
-    let absent = objects.head(&path.clone().join("absent")).await;
+    let absent = objects.head(&folder.clone().join("absent")).await;
     ensure(matches!(absent, Err(ClientError::NotFound { .. })), || {
         "it does not say that an object is not there".into()
     })

@@ -3,7 +3,6 @@
 use super::*;
 use crate::storage::store::{Put, TableStore};
 use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
-use object_store::ObjectStoreExt;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -250,11 +249,7 @@ async fn what_is_configured_wins_over_the_environment_and_credentials_do_not_mix
         ("GOOGLE_BUCKET", "other"),
     ];
     let store = tables(&stub.options(), &environment);
-    store
-        .objects()
-        .delete(&ObjectPath::from("p/a"))
-        .await
-        .unwrap();
+    store.read(&ObjectPath::from("p/a")).await.unwrap();
     let request = &stub.requests()[0];
     assert!(request.contains("credential=configured/"), "{request}");
     assert!(request.contains("/of-the-environment/s3/"), "{request}");
@@ -268,11 +263,7 @@ async fn what_is_configured_wins_over_the_environment_and_credentials_do_not_mix
         ("AWS_SESSION_TOKEN", "token-of-the-environment"),
     ];
     let store = tables(&ObjectStoreConfig::default(), &environment);
-    store
-        .objects()
-        .delete(&ObjectPath::from("p/a"))
-        .await
-        .unwrap();
+    store.read(&ObjectPath::from("p/a")).await.unwrap();
     let request = &stub.requests()[1];
     assert!(
         request.contains("credential=of-the-environment/"),
