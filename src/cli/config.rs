@@ -13,6 +13,8 @@ use tagstream_core::config::{
     ConfigError, Configuration, Flaw, Loaded, Shape, StageConfig, reference, schema, section_names,
 };
 use tagstream_core::error::{Exit, usage};
+use tagstream_core::redact::redact_place;
+use tagstream_model::registry::Location;
 
 /// The configurations that share an environment.
 const ALL: [Shape; 2] = [StageConfig::SHAPE, RetrainConfig::SHAPE];
@@ -176,8 +178,40 @@ fn print<T: Configuration>(
         schema::<T>()
     } else {
         let loaded = config::read::<T>(path, &ALL).map_err(refused)?;
-        toml::to_string(&loaded.config).context("writing the configuration as TOML")?
+        let mut table = toml::Table::try_from(&loaded.config).context(AS_TOML)?;
+        redact_addresses(&mut table);
+        toml::to_string(&table).context(AS_TOML)?
     };
     print!("{text}");
     Ok(())
 }
+
+const AS_TOML: &str = "writing the configuration as TOML";
+
+/// The keys whose values are addresses, which can hold a password where none belongs.
+const ADDRESSES: [(&str, &str); 5] = [
+    ("kafka", "brokers"),
+    ("labels", "url"),
+    ("model", "path"),
+    ("output", "url"),
+    ("registry", "url"),
+];
+
+fn redact_addresses(config: &mut toml::Table) {
+    for (section, key) in ADDRESSES {
+        let section = config.get_mut(section).and_then(toml::Value::as_table_mut);
+        if let Some(toml::Value::String(address)) = section.and_then(|keys| keys.get_mut(key)) {
+            *address = shown(address);
+        }
+    }
+}
+
+/// An address without what may be a secret; the version behind a registry's stays.
+fn shown(address: &str) -> String {
+    let url = Location::parse(address).url;
+    let version = address.strip_prefix(&url).unwrap_or_default();
+    format!("{}{version}", redact_place(&url))
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,6 @@
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tagstream::labels::layouts::DatasetLayout;

@@ -131,7 +131,7 @@ fn with_exit(error: anyhow::Error) -> anyhow::Error {
         Exit::Temporary
     } else {
         match cause {
-            RegistryError::BadUrl { .. }
+            RegistryError::Open(_)
             | RegistryError::NotARegistry { .. }
             | RegistryError::NoSuchVersion { .. }
             | RegistryError::NothingPromoted { .. }

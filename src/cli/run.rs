@@ -14,7 +14,7 @@ use tagstream::stage::pipeline;
 use tagstream::stage::pipeline::{
     Control, EngineModel, LABELS_BUDGET_MIB, PipelineError, RunOptions, Skip, StageStatus,
 };
-use tagstream::stage::source::{SourceError, check_properties};
+use tagstream::stage::source::SourceError;
 use tagstream::stage::watch::Watch;
 use tagstream_core::config::StageConfig;
 use tagstream_core::error::{Exit, WithExit, usage};
@@ -85,7 +85,8 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
         skips,
     };
     // The model takes seconds to load: what would be refused after it is refused before.
-    check_properties(&config.kafka.properties).map_err(|e| usage(e.to_string()))?;
+    let flaws = checks::properties(&config.kafka.properties);
+    loaded.refuse(flaws).map_err(refused)?;
     ops::telemetry::init(&config.log).map_err(|e| usage(e.to_string()))?;
     // Before anything counts.
     ops::metrics::install();

@@ -1,5 +1,5 @@
-//! What every store must do for exactly-once, for the registry and for the lease, checked on each:
-//! a folder, memory, a real S3 server.
+//! What a store must do for exactly-once, for the registry and for the lease, checked on a real S3
+//! server; and that one which does not is refused.
 
 use crate::harness::{bucket, not_tested, unique};
 use object_store::memory::InMemory;
@@ -9,124 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::storage::conformance;
 use tagstream_core::storage::lease::{Lease, LeaseError};
-use tagstream_core::storage::store::{Put, StoreError, TableStore};
+use tagstream_core::storage::open::{Missing, Purpose, open};
+use tagstream_core::storage::store::{StoreError, TableStore};
 use tagstream_model::registry::{Action, Decision, Registration, Registry, RegistryError};
-
-async fn conforms(store: &TableStore) {
-    store.prove_conditional_put().await.unwrap();
-    let folder = store.root().clone().join(unique("conformance"));
-    let path = |name: &str| folder.clone().join(name);
-    // One of many concurrent creators wins, and its bytes stay.
-    let tasks = (0..8u8).map(|i| {
-        let (store, path) = (store.clone(), path("contested"));
-        tokio::spawn(async move {
-            (
-                i,
-                store
-                    .put_if_absent(&path, vec![i; 1000].into())
-                    .await
-                    .unwrap(),
-            )
-        })
-    });
-    let mut winners = Vec::new();
-    for task in tasks.collect::<Vec<_>>() {
-        let (i, put) = task.await.unwrap();
-        if put == Put::Created {
-            winners.push(i);
-        }
-    }
-    assert_eq!(winners.len(), 1, "exactly one creator wins");
-    assert_eq!(
-        store.read(&path("contested")).await.unwrap().unwrap(),
-        vec![winners[0]; 1000]
-    );
-    assert_eq!(
-        store
-            .put_if_absent(&path("contested"), "late".into())
-            .await
-            .unwrap(),
-        Put::Exists
-    );
-    // What was put is listed and read at once.
-    for name in [
-        "0-00000000000000000009.parquet",
-        "0-00000000000000000010.parquet",
-        "_0-origin.json",
-    ] {
-        assert_eq!(
-            store
-                .put_if_absent(&path(name), name.to_owned().into())
-                .await
-                .unwrap(),
-            Put::Created
-        );
-    }
-    let names = |paths: Vec<ObjectPath>| {
-        paths
-            .iter()
-            .map(|p| p.filename().unwrap().to_owned())
-            .collect::<Vec<_>>()
-    };
-    let after = store
-        .list(&folder, Some(&path("0-00000000000000000010")))
-        .await
-        .unwrap();
-    assert_eq!(
-        names(after),
-        [
-            "0-00000000000000000010.parquet",
-            "_0-origin.json",
-            "contested"
-        ]
-    );
-    assert_eq!(store.list(&folder, None).await.unwrap().len(), 4);
-    let tail = store
-        .read_tail(&path("_0-origin.json"), 5)
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!((tail.0.as_ref(), tail.1), (b".json".as_slice(), 14));
-    assert!(
-        store
-            .read_tail(&path("nothing"), 5)
-            .await
-            .unwrap()
-            .is_none()
-    );
-    assert!(
-        store
-            .list(&folder.clone().join("nothing"), None)
-            .await
-            .unwrap()
-            .is_empty()
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_folder_conforms() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = TableStore::open(
-        folder.path().to_str().unwrap(),
-        &ObjectStoreConfig::default(),
-    )
-    .await
-    .unwrap();
-    conforms(&store).await;
-    let url = format!("file://{}", folder.path().display());
-    conforms(
-        &TableStore::open(&url, &ObjectStoreConfig::default())
-            .await
-            .unwrap(),
-    )
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn memory_conforms() {
-    conforms(&TableStore::in_memory()).await;
-}
 
 /// A store of its own on the real S3 server; `None`, aloud, where there is none.
 async fn on_real_s3(test: &str) -> Option<(TableStore, String, ObjectStoreConfig)> {
@@ -141,10 +28,16 @@ async fn on_real_s3(test: &str) -> Option<(TableStore, String, ObjectStoreConfig
     Some((store, url, options))
 }
 
+/// The suite of `storage::conformance`, which runs on memory and on folders beside its code.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_s3_conforms() {
-    if let Some((store, ..)) = on_real_s3("conditional put").await {
-        conforms(&store).await;
+async fn a_real_s3_conforms_as_it_is_opened_for_tables_and_for_registries() {
+    let Some((_, url, options)) = on_real_s3("the conformance of stores").await else {
+        return;
+    };
+    for purpose in [Purpose::Tables, Purpose::Registry] {
+        let storage = open(&url, &options, purpose, Missing::Refuse).unwrap();
+        let folder = storage.prefix.clone().join(purpose.name());
+        conformance::check(&storage, &folder).await.unwrap();
     }
 }
 
@@ -298,18 +191,21 @@ impl ObjectStore for Careless {
 }
 
 #[tokio::test]
-async fn a_store_that_overwrites_is_refused_with_the_reason() {
-    let store = TableStore::from_parts(
-        "careless://",
-        Arc::new(Careless(InMemory::new())),
-        ObjectPath::default(),
-    );
-    let error = store.prove_conditional_put().await.unwrap_err();
-    assert!(matches!(error, StoreError::NoConditionalPut { .. }));
-    assert!(
-        error
-            .to_string()
-            .contains("a second put overwrote the first"),
-        "{error}"
-    );
+async fn a_store_that_overwrites_is_refused_with_the_reason_by_tables_registry_and_lease() {
+    let careless = || -> Arc<dyn ObjectStore> { Arc::new(Careless(InMemory::new())) };
+    let root = ObjectPath::default();
+    let tables = TableStore::from_parts("careless://", careless(), root.clone());
+    let tables = tables.prove_conditional_put().await.unwrap_err();
+    assert!(matches!(tables, StoreError::NoConditionalPut { .. }));
+    let registry = Registry::on_store(careless(), root.clone())
+        .await
+        .unwrap_err();
+    assert!(matches!(registry, RegistryError::NoConditionalPut { .. }));
+    let hour = Duration::from_secs(3_600);
+    let lease = Lease::acquire(careless(), &root, "retrain", "holder", hour).await;
+    let lease = lease.unwrap_err();
+    assert!(matches!(lease, LeaseError::NoConditionalPut { .. }));
+    for told in [tables.to_string(), registry.to_string(), lease.to_string()] {
+        assert!(told.contains("a second put overwrote the first"), "{told}");
+    }
 }

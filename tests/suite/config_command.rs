@@ -199,6 +199,75 @@ fn what_is_shipped_is_what_is_printed() {
     }
 }
 
+/// Whoever reads a configuration says the same of it, before anything is asked of the network.
+#[test]
+fn a_mistyped_option_is_told_alike_by_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path().to_str().unwrap();
+    let file = |name: &str, more: &str| {
+        let path = folder.path().join(name);
+        let text = format!("[object_store.s3]\nacces_key_id = \"hunter2\"\n{more}");
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let stage = file("stage.toml", "");
+    let job = format!("[registry]\nurl = {here:?}\n[labels]\nurl = {here:?}\n");
+    let job = file("retrain.toml", &job);
+    let export = ["export", "--store", "s3://b/p", "--config", &stage];
+    for (command, arguments, name) in [
+        ("config", &["validate", "--config", &*stage][..], "stage"),
+        ("config", &["validate", "--config", &*job], "retrain"),
+        ("run", &["--config", &*stage], "stage"),
+        ("doctor", &["--config", &*stage], "stage"),
+        ("retrain", &["--config", &*job], "retrain"),
+        (
+            "registry",
+            &["--registry", "s3://b/p", "--config", &*stage, "list"],
+            "stage",
+        ),
+        ("labels", &export, "stage"),
+    ] {
+        let output = tagstream(command, arguments, &[]);
+        let said =
+            String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+        let wanted = format!(
+            "{name}.toml:2:1: `object_store.s3.acces_key_id` is no option of S3; did you mean \
+             `object_store.s3.access_key_id`?"
+        );
+        assert!(said.contains(&wanted), "{command}: {said}");
+        assert!(!said.contains("hunter2"), "{command}: {said}");
+    }
+}
+
+#[test]
+fn a_property_that_librdkafka_refuses_has_its_place_and_no_value() {
+    for (text, wanted) in [
+        (
+            "[kafka]\nproperties.\"sasl.pasword\" = \"hunter2\"\n",
+            "stage.toml:2:12: `kafka.properties.sasl.pasword` is no property of librdkafka",
+        ),
+        (
+            "[kafka.properties]\n\n\"security.protocol\" = \"hunter2\"\n",
+            "stage.toml:3:1: `kafka.properties.security.protocol` has a value that librdkafka",
+        ),
+    ] {
+        let (code, said) = validated("stage.toml", text);
+        assert_eq!(code, Some(2), "{text}: {said}");
+        assert!(said.contains(wanted), "{text}: {said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    let variable = "TAGSTREAM_KAFKA__PROPERTIES__SASL_PASWORD";
+    let output = config(&["validate"], &[(variable, "hunter2")]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains(variable) && said.contains("`sasl.password`"),
+        "{said}"
+    );
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
 /// A model that is not there is a mistake in the configuration, not a failure of the stage.
 #[test]
 fn a_model_that_is_not_there_is_named_with_its_place() {
@@ -224,6 +293,18 @@ fn properties_of_kafka_can_stand_in_variables() {
     let output = config(&["print"], &variables);
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(printed.contains("\"sasl.password\" = \"***\""), "{printed}");
+}
+
+#[test]
+fn addresses_are_printed_without_their_passwords() {
+    let variables = [
+        ("TAGSTREAM_OUTPUT__URL", "s3://AKIA:hunter2@bucket/tables"),
+        ("TAGSTREAM_KAFKA__BROKERS", "user:hunter2@host:9092"),
+    ];
+    let output = config(&["print"], &variables);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains("s3://***@bucket/tables"), "{printed}");
+    assert!(!printed.contains("hunter2"), "{printed}");
 }
 
 #[test]

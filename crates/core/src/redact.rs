@@ -4,6 +4,7 @@
 //! nobody knows where in it a password stands. The whole address is in the message, in the dead
 //! letter and in the table's `uri`, which are the user's.
 
+use crate::storage::address::Store;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
@@ -33,7 +34,8 @@ pub fn redact(uri: &str) -> String {
         .map(|(scheme, _)| scheme.to_ascii_lowercase());
     let shown = match scheme.as_deref() {
         Some("data") => Some(data(uri)),
-        Some("file" | "s3" | "gs" | "az" | "http" | "https") => taken_apart(uri),
+        Some("file" | "http" | "https") => taken_apart(uri),
+        Some(scheme) if Store::of_scheme(scheme).is_some() => taken_apart(uri),
         _ => None,
     };
     printable(&shown.unwrap_or_else(|| opaque(uri)))
@@ -52,45 +54,19 @@ pub fn redact_place(place: &str) -> String {
     printable(&taken_apart(place).unwrap_or_else(|| opaque(place)))
 }
 
-/// Refuses a store's URL with user info, or with what may be a part of it.
-///
-/// # Errors
-/// What is wrong with it and where credentials belong.
-pub fn refuse_credentials(url: &Url) -> Result<(), &'static str> {
-    // Azure writes the container where others have a user:
-    // abfss://container@account.dfs.core.windows.net/.
-    let container = matches!(url.scheme(), "abfs" | "abfss");
-    // A bucket has no port: what looks like one is the beginning of a key.
-    let port = url.port().is_some();
-    let user = !url.username().is_empty() && !container;
-    if port || user || url.password().is_some() {
-        return Err(
-            "user names, passwords and ports in a store's address are refused; \
-             credentials belong below `[object_store]` or into the environment",
-        );
-    }
-    Ok(())
-}
-
-/// Refuses an option that names a server with user info: what a store's client says of a request
-/// repeats the server's address.
-///
-/// # Errors
-/// Which option.
-pub fn refuse_endpoint_users<'a>(
+/// The option that names a server with user info, if there is one: what a store's client says of a
+/// request repeats the server's address.
+pub fn endpoint_with_user<'a>(
     options: impl IntoIterator<Item = (&'a str, &'a str)>,
-) -> Result<(), String> {
+) -> Option<&'a str> {
     let has_user = |value: &str| {
         let url = Url::parse(value);
         url.is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
     };
     let mut options = options.into_iter();
-    match options.find(|(key, value)| key.contains("endpoint") && has_user(value)) {
-        None => Ok(()),
-        Some((key, _)) => Err(format!(
-            "`{key}` has a user name or password, which stores do not take; set their keys"
-        )),
-    }
+    options
+        .find(|(key, value)| key.contains("endpoint") && has_user(value))
+        .map(|(key, _)| key)
 }
 
 /// A message of a library with every address in it redacted.

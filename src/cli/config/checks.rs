@@ -6,13 +6,15 @@
 //! that of a property is `kafka.properties.` and its name, that of an option `object_store.s3.` and
 //! its.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use tagstream::ops::telemetry;
 use tagstream::ops::telemetry::TelemetryError;
 use tagstream::retrain::config::RetrainConfig;
 use tagstream::stage::fetch::Fetcher;
+use tagstream::stage::source::check_properties;
 use tagstream_core::config::{
-    ConfigError, FetchConfig, Flaw, LogConfig, ObjectStoreConfig, StageConfig, address_flaw,
+    ConfigError, FetchConfig, Flaw, LogConfig, ObjectStoreConfig, Secret, StageConfig, address_flaw,
 };
 use tagstream_core::storage::address::Address;
 use tagstream_model::bundle::Bundle;
@@ -24,6 +26,7 @@ pub(crate) type Check<T> = fn(&T) -> Vec<Flaw>;
 /// The checks of the stage's configuration.
 pub(crate) const STAGE: &[Check<StageConfig>] = &[
     model_path,
+    |config| properties(&config.kafka.properties),
     |config| fetching(&config.fetch, &config.object_store),
     |config| logging(&config.log),
 ];
@@ -77,6 +80,19 @@ fn folders(config: &RetrainConfig) -> Vec<Flaw> {
         _ => address_flaw(key, address),
     })
     .collect()
+}
+
+/// What librdkafka has against properties; the values are in no message.
+pub(crate) fn properties(properties: &BTreeMap<String, Secret>) -> Vec<Flaw> {
+    let flaw = |(name, value): (&String, &Secret)| {
+        let one = BTreeMap::from([(name.clone(), value.clone())]);
+        let refusal = check_properties(&one).err()?.to_string();
+        // A flaw is told behind its key.
+        let named = format!("`kafka.properties.\"{name}\"` ");
+        let reason = refusal.strip_prefix(&named).unwrap_or(&refusal);
+        Some(Flaw::new(format!("kafka.properties.{name}"), reason))
+    };
+    properties.iter().filter_map(flaw).collect()
 }
 
 fn fetching(fetch: &FetchConfig, stores: &ObjectStoreConfig) -> Vec<Flaw> {

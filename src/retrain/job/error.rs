@@ -63,7 +63,7 @@ impl JobError {
             JobError::Config(_) | JobError::Unsuitable(_) => true,
             JobError::Registry(error) => matches!(
                 error,
-                RegistryError::BadUrl { .. }
+                RegistryError::Open(_)
                     | RegistryError::NotARegistry { .. }
                     | RegistryError::NothingPromoted { .. }
             ),

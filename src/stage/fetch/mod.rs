@@ -4,7 +4,7 @@
 //! | scheme | by |
 //! |---|---|
 //! | `file` | the opened file's real path is checked, so that links and races cannot leave the allowed folders |
-//! | `s3`, `gs`, `az` | `object_store`, one client per bucket |
+//! | `s3`, `gs`, `az` and their other names | `object_store`, one client per bucket |
 //! | `http`, `https` | `reqwest`, connecting to checked addresses only, redirects followed and checked here |
 //! | `data` | the URI itself |
 //!
@@ -187,11 +187,9 @@ impl FetcherInner {
             CheckedUri::File(path) => {
                 file::fetch(path, &self.policy, &self.buffers, collector).await
             }
-            CheckedUri::Object {
-                scheme,
-                bucket,
-                key,
-            } => self.objects.fetch(scheme, bucket, key, collector).await,
+            CheckedUri::Object { store, bucket, key } => {
+                self.objects.fetch(*store, bucket, key, collector).await
+            }
             CheckedUri::Web(url) => self.web.fetch(url, collector).await,
         }
     }

@@ -68,17 +68,10 @@ pub(super) fn open_name(
     name: &str,
     spell: impl FnOnce(&str) -> String,
 ) -> Result<(), String> {
-    let Kind::Options(options) = kind else {
-        return Ok(());
-    };
-    if options.knows(name) {
-        return Ok(());
+    match kind {
+        Kind::Options(options) => options.refuse_unknown(name, spell),
+        _ => Ok(()),
     }
-    let no = format!("is no option of {}", options.store);
-    Err(match nearest(name, options.names.iter().copied()) {
-        Some(near) => format!("{no}; did you mean `{}`?", spell(near)),
-        None => format!("{no}; there are {}", options.names.join(", ")),
-    })
 }
 
 fn whole(number: Option<i64>, most: u64) -> Option<Value> {

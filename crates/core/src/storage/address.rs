@@ -81,6 +81,9 @@ pub enum AddressError {
     /// A password.
     #[error("holds a password; credentials belong into [object_store] or the environment")]
     Password,
+    /// A port.
+    #[error("has a port, which no bucket has; credentials belong into [object_store]")]
+    Port,
     /// A file address that is no folder of this machine.
     #[error("names no folder of this machine: write file:///folder")]
     NotAFolder,
@@ -125,6 +128,10 @@ impl Address {
         // Azure's long form is container@account.host; elsewhere an @ can only stand behind a key.
         if url.password().is_some() || (store != Store::Az && !url.username().is_empty()) {
             return Err(AddressError::Password);
+        }
+        // What looks like a port may be the beginning of a key.
+        if url.port().is_some() {
+            return Err(AddressError::Port);
         }
         if url.query().is_some() || url.fragment().is_some() {
             let reason = "a prefix has no `?` and no `#`".into();
@@ -200,6 +207,7 @@ mod tests {
                 "az://c:hunter2@a.blob.core.windows.net/p",
                 AddressError::Password,
             ),
+            ("gs://AKIA:1/hunter2@bucket/p", AddressError::Port),
             ("file://host/folder", AddressError::NotAFolder),
         ] {
             let found = Address::parse(text).unwrap_err();

@@ -13,6 +13,7 @@
 //! pointer: the new holder writes its token into the registry's pointer, and decisions with an
 //! older token fail there (`Registry::raise_fence` in crates/model/src/registry/mod.rs).
 
+use super::conformance::{Unfit, proves_create};
 use crate::failpoint;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
@@ -49,6 +50,15 @@ pub enum LeaseError {
         /// The newest.
         newest: u64,
     },
+    /// The store takes a second put where a first one lies, or has no conditional put.
+    #[error(
+        "lease: the store does not do conditional puts ({reason}); two retrainings could both hold \
+         the lease there, so it is refused"
+    )]
+    NoConditionalPut {
+        /// What happened.
+        reason: String,
+    },
     /// The store failed.
     #[error("lease: {doing}: {source}")]
     Store {
@@ -58,6 +68,9 @@ pub enum LeaseError {
         source: StoreError,
     },
 }
+
+/// Beside the beats; it is none, having no token in its name.
+const PROBE: &str = "conditional-put-probe";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Beat {
@@ -116,6 +129,18 @@ impl Beats {
         Ok(all)
     }
 
+    /// Proves that of two that create a token one is refused.
+    async fn prove(&self) -> Result<(), LeaseError> {
+        let probe = self.folder.clone().join(PROBE);
+        match proves_create(&*self.objects, &probe).await {
+            Ok(()) => Ok(()),
+            Err(Unfit::Failed(source)) => Err(failed(format!("writing {probe}"))(source)),
+            Err(unfit) => Err(LeaseError::NoConditionalPut {
+                reason: unfit.to_string(),
+            }),
+        }
+    }
+
     async fn read(&self, token: u64, beat: u64) -> Result<Option<Beat>, LeaseError> {
         let path = self.path(token, beat);
         let bytes = match self.objects.get(&path).await {
@@ -167,7 +192,8 @@ impl Lease {
     /// Takes the lease `name` below `prefix`, if it is free or its time is over.
     ///
     /// # Errors
-    /// [`LeaseError::Held`] tells who has it.
+    /// [`LeaseError::Held`] tells who has it; [`LeaseError::NoConditionalPut`] that the store
+    /// cannot keep two from having it.
     pub async fn acquire(
         objects: Arc<dyn ObjectStore>,
         prefix: &ObjectPath,
@@ -177,6 +203,7 @@ impl Lease {
     ) -> Result<Lease, LeaseError> {
         let folder = prefix.clone().join("leases").join(name);
         let beats = Arc::new(Beats { objects, folder });
+        beats.prove().await?;
         let all = beats.list().await?;
         let mut token = 1;
         if let Some(&(newest, beat)) = all.last() {

@@ -1,10 +1,15 @@
-//! Where things are kept: local folders and object stores, what their addresses mean and which
-//! options they have, the names of files in them, and leases.
+//! Where things are kept: local folders and object stores. What their addresses mean and which
+//! options they have, the one way to open them, what is asked of them and how that is proven, the
+//! names of files in them, and leases.
 
 pub mod address;
 pub mod atomic;
+pub mod conformance;
+mod http;
 pub mod lease;
 pub mod names;
+pub mod open;
 pub mod options;
 mod staging;
 pub mod store;
+pub mod swap;

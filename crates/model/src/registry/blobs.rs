@@ -108,7 +108,7 @@ impl RegistryStore {
     ) -> Result<FileEntry, RegistryError> {
         let io = || RegistryError::io(path);
         let blob = self.blob_path(&expected.sha256);
-        match self.objects.head(&blob).await {
+        match self.objects().head(&blob).await {
             Ok(meta) if meta.size == expected.bytes => return hash_file(path).await.map_err(io()),
             Ok(_) | Err(StoreError::NotFound { .. }) => {}
             Err(source) => {
@@ -131,7 +131,11 @@ impl RegistryStore {
             return Ok(found);
         }
         let failed = || RegistryError::store(format!("writing {blob}"));
-        let upload = self.objects.put_multipart(&blob).await.map_err(failed())?;
+        let upload = self
+            .objects()
+            .put_multipart(&blob)
+            .await
+            .map_err(failed())?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, ONE_PUT as usize);
         let mut hasher = Sha256::new();
         let mut bytes = 0;
@@ -162,7 +166,7 @@ impl RegistryStore {
     /// A blob's name is its content, so writing it twice changes nothing.
     async fn put_blob(&self, sha256: &str, bytes: Vec<u8>) -> Result<(), RegistryError> {
         let path = self.blob_path(sha256);
-        let put = self.objects.put(&path, PutPayload::from(bytes)).await;
+        let put = self.objects().put(&path, PutPayload::from(bytes)).await;
         put.map(drop)
             .map_err(RegistryError::store(format!("writing {path}")))
     }
@@ -172,7 +176,7 @@ impl RegistryStore {
     pub(super) async fn download(&self, entry: &FileEntry, to: &Path) -> Result<(), RegistryError> {
         let path = self.blob_path(&entry.sha256);
         let failed = || RegistryError::store(format!("reading {path}"));
-        let found = self.objects.get(&path).await.map_err(|e| match e {
+        let found = self.objects().get(&path).await.map_err(|e| match e {
             StoreError::NotFound { .. } => RegistryError::Corrupt {
                 path: path.to_string(),
                 reason: "the blob is missing".into(),

@@ -1,18 +1,15 @@
 //! What can go wrong with a registry.
 
 use std::path::PathBuf;
+use tagstream_core::storage::open::OpenError;
+use tagstream_core::storage::swap::SwapError;
 
 /// Why a registry operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// The address is not one we understand.
-    #[error("`{url}` is no registry address: {reason}")]
-    BadUrl {
-        /// The address given.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// The address, an option or the folder cannot be.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// Nothing was ever registered there.
     #[error(
         "there is no registry at {url} (no registry.json); make one with `tagstream registry add \
@@ -161,5 +158,18 @@ impl RegistryError {
     ) -> impl FnOnce(object_store::Error) -> RegistryError {
         let doing = doing.into();
         move |source| RegistryError::Store { doing, source }
+    }
+}
+
+impl From<SwapError> for RegistryError {
+    fn from(error: SwapError) -> Self {
+        match error {
+            SwapError::Store { path, source } => RegistryError::Store {
+                doing: format!("replacing {path}"),
+                source,
+            },
+            SwapError::Io { path, source } => RegistryError::Io { path, source },
+            SwapError::Locked { path } => RegistryError::Locked { path },
+        }
     }
 }

@@ -6,7 +6,7 @@
 //! blobs/<2 hex>/<sha256>         every file of every version, once
 //! versions/<n>.json              immutable; numbered from 1 by create-if-absent
 //! current.json                   the pointer: which version serves, and the newest history entry
-//! history/<sequence>.json        who, when, why, verdict; one object for each entry, create-if-absent
+//! history/<sequence>.json        who, when, why, verdict; one object an entry, create-if-absent
 //! ```
 //!
 //! **One decision, one put.** Whatever happens to the registry (a promotion, a rollback, a refusal)
@@ -25,10 +25,8 @@
 //! pointer ([`Registry::raise_fence`]) and every later decision of an older holder fails with
 //! [`RegistryError::Fenced`], in the same compare-and-set.
 //!
-//! On object stores the pointer is put with `If-None-Match` / `If-Match`. A local folder has no
-//! such thing: there the pointer is compared, written aside, synced and renamed under an exclusive
-//! `flock` on `current.lock`, which the kernel releases when its holder dies. The folder must
-//! therefore lie on a file system with working locks.
+//! The compare-and-set itself is [`storage::swap`](tagstream_core::storage::swap): conditional puts
+//! on object stores, an exclusive lock (`current.lock`) in a local folder.
 
 mod blobs;
 mod error;
@@ -48,10 +46,12 @@ pub use store::{Location, VersionChoice};
 
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, PutMode};
-use pointer::{PointerRead, Swap};
+use pointer::PointerRead;
 use std::sync::Arc;
 use store::RegistryStore;
 use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::storage::open::{Missing, Storage};
+use tagstream_core::storage::swap::Swap;
 
 /// A registry of model versions on a local folder or an object store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -66,7 +66,7 @@ impl Registry {
     /// [`RegistryError::NotARegistry`] if nothing was ever registered there.
     pub async fn open(url: &str, options: &ObjectStoreConfig) -> Result<Self, RegistryError> {
         let registry = Registry {
-            store: Arc::new(RegistryStore::connect(url, options, false)?),
+            store: Arc::new(RegistryStore::connect(url, options, Missing::Refuse)?),
         };
         registry.store.check_marker().await?;
         Ok(registry)
@@ -80,7 +80,7 @@ impl Registry {
         url: &str,
         options: &ObjectStoreConfig,
     ) -> Result<Self, RegistryError> {
-        let store = RegistryStore::connect(url, options, true)?;
+        let store = RegistryStore::connect(url, options, Missing::Create)?;
         store.create_marker().await?;
         Ok(Registry {
             store: Arc::new(store),
@@ -95,7 +95,7 @@ impl Registry {
         store: Arc<dyn ObjectStore>,
         prefix: ObjectPath,
     ) -> Result<Self, RegistryError> {
-        let store = RegistryStore::remote(store, prefix, "store".into());
+        let store = RegistryStore(Storage::from_parts("store", store, prefix));
         store.create_marker().await?;
         Ok(Registry {
             store: Arc::new(store),
@@ -104,12 +104,15 @@ impl Registry {
 
     /// The registry's address, for people.
     pub fn url(&self) -> &str {
-        &self.store.url
+        &self.store.0.url
     }
 
     /// The object store and the prefix below which the registry lives (leases lie there too).
     pub fn object_store(&self) -> (Arc<dyn ObjectStore>, ObjectPath) {
-        (Arc::clone(&self.store.objects), self.store.prefix.clone())
+        (
+            Arc::clone(self.store.objects()),
+            self.store.0.prefix.clone(),
+        )
     }
 
     /// The pointer; `None` before the first decision.

@@ -3,24 +3,18 @@
 use super::RegistryError;
 use super::record::REGISTRY_FORMAT;
 use futures::TryStreamExt;
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
-    UpdateVersion,
+    Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-use tagstream_core::config::{ObjectStoreConfig, Secret};
-use tagstream_core::redact::{cover_options, redact_place, refuse_endpoint_users};
-use tagstream_core::storage::address::{Address, Store};
+use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::storage::address::Address;
+use tagstream_core::storage::conformance::{Unfit, proves_create, proves_update};
+use tagstream_core::storage::open::{Missing, OpenError, Purpose, Storage, open};
 
 /// Which version of a registry is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,57 +96,30 @@ struct Marker {
 
 /// The objects of one registry.
 #[derive(Debug)]
-pub(super) struct RegistryStore {
-    /// The address, for people.
-    pub(super) url: String,
-    pub(super) objects: Arc<dyn ObjectStore>,
-    pub(super) prefix: ObjectPath,
-    /// The folder, if the store is a local one: there the pointer needs a lock.
-    pub(super) folder: Option<PathBuf>,
-}
+pub(super) struct RegistryStore(pub(super) Storage);
 
 impl RegistryStore {
-    pub(super) fn remote(
-        objects: Arc<dyn ObjectStore>,
-        prefix: ObjectPath,
-        url: String,
-    ) -> RegistryStore {
-        RegistryStore {
-            url,
-            objects,
-            prefix,
-            folder: None,
-        }
-    }
-
-    /// Builds the client; talks to nobody yet.
+    /// Opens the store; talks to nobody yet.
     pub(super) fn connect(
         url: &str,
         options: &ObjectStoreConfig,
-        create: bool,
+        missing: Missing,
     ) -> Result<RegistryStore, RegistryError> {
-        if let Some(folder) = local_folder(url) {
-            let folder = std::path::absolute(&folder).map_err(RegistryError::io(&folder))?;
-            if create {
-                std::fs::create_dir_all(&folder).map_err(RegistryError::io(&folder))?;
-            } else if !folder.is_dir() {
-                return Err(RegistryError::NotARegistry { url: url.into() });
-            }
-            return Ok(RegistryStore {
-                url: url.into(),
-                objects: Arc::new(local_store(&folder)?),
-                prefix: ObjectPath::default(),
-                folder: Some(folder),
-            });
+        match open(url, options, Purpose::Registry, missing) {
+            Ok(storage) => Ok(RegistryStore(storage)),
+            Err(OpenError::NoFolder { .. }) => Err(RegistryError::NotARegistry { url: url.into() }),
+            Err(error) => Err(error.into()),
         }
-        let (objects, prefix) = remote_store(url, options)?;
-        Ok(RegistryStore::remote(objects, prefix, redact_place(url)))
+    }
+
+    pub(super) fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.0.objects
     }
 
     pub(super) async fn check_marker(&self) -> Result<(), RegistryError> {
         match self.get_json::<Marker>(&self.path(&[MARKER])).await? {
             None => Err(RegistryError::NotARegistry {
-                url: self.url.clone(),
+                url: self.0.url.clone(),
             }),
             Some(marker) if marker.format_version != REGISTRY_FORMAT => {
                 Err(RegistryError::UnknownFormat {
@@ -173,33 +140,9 @@ impl RegistryStore {
             Err(RegistryError::NotARegistry { .. }) => {}
             other => return other,
         }
-        let refuse = |reason: &str| {
-            Err(RegistryError::NoConditionalPut {
-                url: self.url.clone(),
-                reason: reason.into(),
-            })
-        };
         let probe = self.path(&["probe", &super::record::nonce()]);
-        if !self.put_json(&probe, &"probe", PutMode::Create).await? {
-            return refuse("a put of a new object was told that it exists");
-        }
-        let second = self.put_json(&probe, &"probe", PutMode::Create).await;
-        if !matches!(second, Ok(false)) {
-            return refuse("a create-if-absent put replaced an object");
-        }
-        if self.folder.is_none() {
-            let stale = UpdateVersion {
-                e_tag: Some("\"00000000000000000000000000000000\"".into()),
-                version: None,
-            };
-            let update = self
-                .put_json(&probe, &"probe", PutMode::Update(stale))
-                .await;
-            if !matches!(update, Ok(false)) {
-                return refuse("a put conditional on another content replaced an object");
-            }
-        }
-        let deleted = self.objects.delete(&probe).await;
+        self.prove(&probe).await?;
+        let deleted = self.objects().delete(&probe).await;
         deleted.map_err(RegistryError::store(format!("deleting {probe}")))?;
         let marker = Marker {
             format_version: REGISTRY_FORMAT,
@@ -208,10 +151,29 @@ impl RegistryStore {
         Ok(())
     }
 
+    async fn prove(&self, probe: &ObjectPath) -> Result<(), RegistryError> {
+        let objects = &**self.objects();
+        let mut proven = proves_create(objects, probe).await;
+        // A folder's pointer is replaced under a lock.
+        if proven.is_ok() && self.0.disk.is_none() {
+            proven = proves_update(objects, probe).await;
+        }
+        proven.map_err(|unfit| match unfit {
+            Unfit::Failed(source) => RegistryError::Store {
+                doing: format!("writing {probe}"),
+                source,
+            },
+            unfit => RegistryError::NoConditionalPut {
+                url: self.0.url.clone(),
+                reason: unfit.to_string(),
+            },
+        })
+    }
+
     pub(super) fn path(&self, parts: &[&str]) -> ObjectPath {
         parts
             .iter()
-            .fold(self.prefix.clone(), |path, part| path.join(*part))
+            .fold(self.0.prefix.clone(), |path, part| path.join(*part))
     }
 
     pub(super) fn version_path(&self, number: u64) -> ObjectPath {
@@ -230,7 +192,7 @@ impl RegistryStore {
     pub(super) async fn version_numbers(&self) -> Result<Vec<u64>, RegistryError> {
         let folder = self.path(&["versions"]);
         let listed: Vec<_> = self
-            .objects
+            .objects()
             .list(Some(&folder))
             .try_collect()
             .await
@@ -254,7 +216,7 @@ impl RegistryStore {
         &self,
         path: &ObjectPath,
     ) -> Result<Option<T>, RegistryError> {
-        let bytes = match self.objects.get(path).await {
+        let bytes = match self.objects().get(path).await {
             Ok(found) => found.bytes().await,
             Err(StoreError::NotFound { .. }) => return Ok(None),
             Err(error) => Err(error),
@@ -271,7 +233,7 @@ impl RegistryStore {
         mode: PutMode,
     ) -> Result<bool, RegistryError> {
         let put = self
-            .objects
+            .objects()
             .put_opts(
                 path,
                 PutPayload::from(to_json(value)),
@@ -304,62 +266,4 @@ pub(super) fn parse<T: DeserializeOwned>(
         path: path.to_string(),
         reason: e.to_string(),
     })
-}
-
-fn local_store(folder: &std::path::Path) -> Result<LocalFileSystem, RegistryError> {
-    let opened = LocalFileSystem::new_with_prefix(folder);
-    let opened = opened.map_err(RegistryError::store(format!(
-        "opening {}",
-        folder.display()
-    )))?;
-    Ok(opened.with_fsync(true))
-}
-
-fn remote_store(
-    url: &str,
-    options: &ObjectStoreConfig,
-) -> Result<(Arc<dyn ObjectStore>, ObjectPath), RegistryError> {
-    let bad = |reason: String| RegistryError::BadUrl {
-        url: redact_place(url),
-        reason,
-    };
-    let (store, address) = match Address::parse(url) {
-        Ok(Address::Bucket { store, url }) => (store, url),
-        Ok(Address::Folder(_)) => return Err(bad("it is a folder".into())),
-        Err(error) => return Err(bad(format!("it {error}"))),
-    };
-    let prefix = ObjectPath::from_url_path(address.path()).map_err(|e| bad(e.to_string()))?;
-    let all = [&options.s3, &options.gs, &options.az];
-    refuse_endpoint_users(all.into_iter().flat_map(keys)).map_err(bad)?;
-    let retry = RetryConfig {
-        max_retries: 5,
-        retry_timeout: Duration::from_secs(30),
-        ..RetryConfig::default()
-    };
-    let failed = |e: StoreError| {
-        let values = all.into_iter().flat_map(keys).map(|(_, value)| value);
-        bad(cover_options(e.to_string(), values))
-    };
-    macro_rules! build {
-        ($builder:ident, $options:expr) => {{
-            let mut builder = $builder::from_env()
-                .with_url(address.as_str())
-                .with_retry(retry);
-            for (key, value) in keys($options) {
-                let key = key.parse().map_err(failed)?;
-                builder = builder.with_config(key, value);
-            }
-            Arc::new(builder.build().map_err(failed)?)
-        }};
-    }
-    let objects: Arc<dyn ObjectStore> = match store {
-        Store::S3 => build!(AmazonS3Builder, &options.s3),
-        Store::Gs => build!(GoogleCloudStorageBuilder, &options.gs),
-        Store::Az => build!(MicrosoftAzureBuilder, &options.az),
-    };
-    Ok((objects, prefix))
-}
-
-fn keys(options: &BTreeMap<String, Secret>) -> impl Iterator<Item = (&str, &str)> {
-    options.iter().map(|(k, v)| (k.as_str(), v.expose()))
 }

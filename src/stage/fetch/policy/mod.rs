@@ -5,6 +5,7 @@ use super::error::Failure;
 use std::path::{Component, Path, PathBuf};
 use tagstream_core::config::{ConfigError, FetchConfig};
 use tagstream_core::redact::trimmed;
+use tagstream_core::storage::address::Store;
 use url::{Host, Url};
 
 /// Schemes that can be fetched.
@@ -17,9 +18,9 @@ pub(super) enum CheckedUri {
     Data(String),
     /// A path whose real place has yet to be checked.
     File(PathBuf),
-    /// Scheme (`s3`, `gs`, `az`), bucket or container, key (percent-decoded).
+    /// Store, bucket or container, key (percent-decoded).
     Object {
-        scheme: &'static str,
+        store: Store,
         bucket: String,
         key: String,
     },
@@ -95,13 +96,8 @@ impl UriPolicy {
             .iter()
             .map(|rule| {
                 HostRule::parse(rule).ok_or_else(|| {
-                    bad(
-                        "fetch.allow_hosts",
-                        format!(
-                            "has {rule:?}, which is \
-                        neither a host, nor a bucket, nor `*.` and a domain"
-                        ),
-                    )
+                    let reason = "which is neither a host, nor a bucket, nor `*.` and a domain";
+                    bad("fetch.allow_hosts", format!("has {rule:?}, {reason}"))
                 })
             })
             .collect::<Result<_, _>>()?;
@@ -138,7 +134,10 @@ impl UriPolicy {
             .split_once(':')
             .map(|(scheme, _)| scheme.to_ascii_lowercase())
             .ok_or_else(|| Failure::BadUri("it has no scheme".into()))?;
-        let Some(scheme) = SCHEMES.into_iter().find(|known| *known == scheme) else {
+        // All names of a store are allowed or forbidden as one.
+        let store = Store::of_scheme(&scheme);
+        let name = store.map_or(scheme.as_str(), |store| store.scheme());
+        let Some(scheme) = SCHEMES.into_iter().find(|known| *known == name) else {
             return Err(Failure::BadUri(format!(
                 "the scheme is not one of {}",
                 SCHEMES.join(", ")
@@ -149,18 +148,25 @@ impl UriPolicy {
             return Ok(CheckedUri::Data(uri[5..].into()));
         }
         let url = Url::parse(uri).map_err(|e| Failure::BadUri(e.to_string()))?;
+        if store == Some(Store::Az) && url.password().is_none() && !url.username().is_empty() {
+            return Err(Failure::Forbidden(
+                "a message cannot name an account; write az://container/key and configure \
+                 `object_store.az.account_name`"
+                    .into(),
+            ));
+        }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Failure::Forbidden(
                 "user names and passwords in URIs are refused; configure credentials".into(),
             ));
         }
-        match scheme {
-            "file" => self.file(&url),
-            "http" | "https" => {
+        match store {
+            Some(store) => self.object(store, &url),
+            None if scheme == "file" => self.file(&url),
+            None => {
                 self.check_web(&url)?;
                 Ok(CheckedUri::Web(url))
             }
-            _ => self.object(scheme, &url),
         }
     }
 
@@ -207,7 +213,7 @@ impl UriPolicy {
         ))
     }
 
-    fn object(&self, scheme: &'static str, url: &Url) -> Result<CheckedUri, Failure> {
+    fn object(&self, store: Store, url: &Url) -> Result<CheckedUri, Failure> {
         let bucket = url.host_str().unwrap_or_default();
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if !(1..=222).contains(&bucket.len()) || !bucket.chars().all(plain) || bucket.contains("..")
@@ -229,7 +235,7 @@ impl UriPolicy {
             return Err(Failure::BadUri("it has no key".into()));
         }
         Ok(CheckedUri::Object {
-            scheme,
+            store,
             bucket: bucket.into(),
             key: key.into(),
         })

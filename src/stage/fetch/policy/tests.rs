@@ -197,3 +197,30 @@ fn rules_that_cannot_be_right_are_refused_at_the_start() {
     );
     assert!(refused(|c| c.allow_path_prefixes = vec!["src".into()]).contains("absolute"));
 }
+
+#[test]
+fn all_names_of_a_store_are_one_store_and_allowed_as_one() {
+    let of = |policy: &UriPolicy, uri: &str| match policy.source(uri) {
+        Ok(CheckedUri::Object { store, bucket, key }) => Ok((store, bucket, key)),
+        other => Err(format!("{other:?}")),
+    };
+    let all = policy(|_| {});
+    let no_azure = policy(|c| c.allow_schemes.retain(|scheme| scheme != "az"));
+    for (uri, store) in [
+        ("s3://bucket/k/a.jpg", Store::S3),
+        ("s3a://bucket/k/a.jpg", Store::S3),
+        ("S3N://bucket/k/a.jpg", Store::S3),
+        ("gcs://bucket/k/a.jpg", Store::Gs),
+        ("azure://bucket/k/a.jpg", Store::Az),
+        ("abfss://bucket/k/a.jpg", Store::Az),
+    ] {
+        let wanted = Ok((store, "bucket".into(), "k/a.jpg".into()));
+        assert_eq!(of(&all, uri), wanted, "{uri}");
+        let forbidden = store == Store::Az;
+        assert_eq!(check(&no_azure, uri).is_err(), forbidden, "{uri}");
+    }
+    // Whose account it is, is not for a message to say.
+    let uri = "abfss://container@account.dfs.core.windows.net/a.jpg";
+    assert_eq!(check(&all, uri), Err(ForbiddenUri));
+    assert!(of(&all, uri).unwrap_err().contains("account_name"));
+}

@@ -176,9 +176,38 @@ fn secrets_in_tables_whose_names_are_not_ours() {
             "stage.toml:2:19: `kafka.properties.sasl.password` is a whole number, but must be a \
              string (in quotes)",
         ),
+        (
+            "[kafka.properties]\n\"sasl.password\" = [\"hunter2\"]\n",
+            "stage.toml:2:19: `kafka.properties.sasl.password` is a list, but must be a string (in \
+             quotes)",
+        ),
+        (
+            "[object_store.s3]\nsecret_access_key = true\n",
+            "stage.toml:2:21: `object_store.s3.secret_access_key` is true or false, but must be a \
+             string (in quotes)",
+        ),
     ] {
         assert_eq!(told::<StageConfig>(text, &[]), wanted, "{text}");
     }
+    // What a variable holds is a string, whatever it looks like; it is not told either.
+    for value in ["12345", "true", "[\"hunter2\"]"] {
+        let variables = [("TAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD", value)];
+        let config = read_these::<StageConfig>("", &variables, &BOTH)
+            .unwrap()
+            .config;
+        assert_eq!(config.kafka.properties["sasl.password"].expose(), value);
+        let shown = toml::to_string(&config).unwrap() + &format!("{config:?}");
+        assert!(!shown.contains(value) || value == "true", "{shown}");
+    }
+    let whole = [(
+        "TAGSTREAM_KAFKA__PROPERTIES",
+        "{ \"sasl.password\" = 4711 }",
+    )];
+    let told = told::<StageConfig>("", &whole);
+    assert!(
+        told.contains("must be a table") && !told.contains("4711"),
+        "{told}"
+    );
 }
 
 #[test]

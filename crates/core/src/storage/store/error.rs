@@ -1,5 +1,7 @@
 //! Why a store cannot be used, and whether repeating helps.
 
+use crate::storage::address::AddressError;
+use crate::storage::open::OpenError;
 use object_store::path::Path;
 
 /// Why a store could not be opened or used.
@@ -8,19 +10,13 @@ pub enum StoreError {
     /// The configuration names no place.
     #[error("`output.url` is empty: name a folder or an object store (s3://bucket/prefix)")]
     NoUrl,
-    /// Not a folder and not a URL of a store we know.
-    #[error("`{url}` names no folder and no object store: {reason}")]
-    BadUrl {
-        /// The URL asked for.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// The address, an option or the folder cannot be.
+    #[error(transparent)]
+    Open(OpenError),
     /// A reader's folder is not there; only a writer creates one.
     #[error(
         "there is no folder {folder}: name the one that the stage keeps its tables in (its \
-         `output.url`); it is there once \
-         the stage has run"
+         `output.url`); it is there once the stage has run"
     )]
     NoFolder {
         /// The folder asked for.
@@ -29,9 +25,8 @@ pub enum StoreError {
     /// The store takes a second put where a first one lies, or has no conditional put.
     #[error(
         "the store at {url} cannot create a file only if it is absent ({reason}); exactly-once \
-         output needs that. \
-         Use a local folder, Amazon S3, Google Cloud Storage, Azure, or an S3-compatible server \
-         that honours `If-None-Match: *`"
+         output needs that. Use a local folder, Amazon S3, Google Cloud Storage, Azure, or an \
+         S3-compatible server that honours `If-None-Match: *`"
     )]
     NoConditionalPut {
         /// The store.
@@ -71,8 +66,23 @@ impl StoreError {
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
-            StoreError::NoUrl | StoreError::BadUrl { .. } | StoreError::NoFolder { .. }
+            StoreError::NoUrl | StoreError::Open(_) | StoreError::NoFolder { .. }
         )
+    }
+}
+
+impl From<OpenError> for StoreError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Address {
+                source: AddressError::Empty,
+                ..
+            } => StoreError::NoUrl,
+            OpenError::NoFolder { folder } => StoreError::NoFolder {
+                folder: folder.display().to_string(),
+            },
+            error => StoreError::Open(error),
+        }
     }
 }
 

@@ -8,23 +8,20 @@ mod error;
 
 pub use error::StoreError;
 
+use super::conformance::{Unfit, proves_create};
+use super::open::{Missing, Purpose, Storage, open};
 use super::staging;
-use crate::config::{ObjectStoreConfig, Secret};
+use crate::config::ObjectStoreConfig;
 use crate::process::blocking;
-use crate::redact::{cover_options, redact_place, refuse_endpoint_users};
-use crate::storage::address::{Address, Store};
 use bytes::Bytes;
 use error::classified;
 use futures::TryStreamExt;
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// One request may take this long; a whole file is one request.
-const REQUEST_TIMEOUT: &str = "300 seconds";
 /// Put twice when a store is opened; the second must be refused.
 const PROBE: &str = "_tagstream-conditional-put-probe";
 
@@ -39,13 +36,7 @@ pub enum Put {
 
 /// An opened store and the prefix below which tables lie. Clones share it.
 #[derive(Debug, Clone)]
-pub struct TableStore {
-    url: String,
-    root: Path,
-    inner: Arc<dyn ObjectStore>,
-    /// The same, where it is a local disk.
-    disk: Option<LocalFileSystem>,
-}
+pub struct TableStore(Storage);
 
 impl TableStore {
     /// Opens `url`: a folder (created if missing), `file://`, `s3://`, `gs://` or `az://`; and
@@ -54,7 +45,7 @@ impl TableStore {
     /// # Errors
     /// [`StoreError`] says why the place cannot be used.
     pub async fn open(url: &str, options: &ObjectStoreConfig) -> Result<Self, StoreError> {
-        let store = Self::resolved(url, options, true)?;
+        let store = TableStore(open(url, options, Purpose::Tables, Missing::Create)?);
         store.prove_conditional_put().await?;
         Ok(store)
     }
@@ -65,13 +56,8 @@ impl TableStore {
     /// [`StoreError::NoFolder`] if `url` names a folder that is not there; otherwise [`StoreError`]
     /// says why the place cannot be used.
     pub fn open_for_reading(url: &str, options: &ObjectStoreConfig) -> Result<Self, StoreError> {
-        Self::resolved(url, options, false)
-    }
-
-    fn resolved(url: &str, options: &ObjectStoreConfig, create: bool) -> Result<Self, StoreError> {
-        let (inner, root, disk) = resolve(url, options, create)?;
-        let store = Self::from_parts(url, inner, root);
-        Ok(TableStore { disk, ..store })
+        let opened = open(url, options, Purpose::Tables, Missing::Refuse)?;
+        Ok(TableStore(opened))
     }
 
     /// A store that lives in this process's memory.
@@ -81,27 +67,22 @@ impl TableStore {
 
     /// Any object store, as it is.
     pub fn from_parts(url: &str, inner: Arc<dyn ObjectStore>, root: Path) -> Self {
-        TableStore {
-            url: redact_place(url),
-            root,
-            inner,
-            disk: None,
-        }
+        TableStore(Storage::from_parts(url, inner, root))
     }
 
     /// The place, for people: without what of it is a secret.
     pub fn url(&self) -> &str {
-        &self.url
+        &self.0.url
     }
 
     /// The prefix below which tables lie.
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.0.prefix
     }
 
     /// The store itself, for readers.
     pub fn objects(&self) -> &Arc<dyn ObjectStore> {
-        &self.inner
+        &self.0.objects
     }
 
     /// Puts one name twice; the second put must be refused. Leaves the (empty) file there.
@@ -109,50 +90,33 @@ impl TableStore {
     /// # Errors
     /// [`StoreError::NoConditionalPut`], or what kept the store from answering.
     pub async fn prove_conditional_put(&self) -> Result<(), StoreError> {
-        let path = self.root.clone().join(PROBE);
-        let refused = |reason: String| StoreError::NoConditionalPut {
-            url: self.url.clone(),
-            reason,
-        };
-        for _ in 0..2 {
-            match self.put_if_absent(&path, Bytes::new()).await {
-                Ok(Put::Created) => {}
-                Ok(Put::Exists) => return Ok(()),
-                Err(StoreError::Permanent {
-                    source:
-                        source @ (object_store::Error::NotImplemented { .. }
-                        | object_store::Error::NotSupported { .. }),
-                    ..
-                }) => return Err(refused(source.to_string())),
-                Err(error) => return Err(error),
-            }
+        let path = self.root().clone().join(PROBE);
+        match proves_create(&**self.objects(), &path).await {
+            Ok(()) => Ok(()),
+            Err(Unfit::Failed(source)) => Err(classified("put", &path, source)),
+            Err(unfit) => Err(StoreError::NoConditionalPut {
+                url: self.url().into(),
+                reason: unfit.to_string(),
+            }),
         }
-        Err(refused("a second put overwrote the first".into()))
     }
 
     /// Removes what killed processes left aside in `folder` of a local disk; does nothing
     /// elsewhere.
     pub async fn sweep(&self, folder: &Path) {
-        let Some(folder) = self
-            .disk
-            .as_ref()
-            .and_then(|disk| disk.path_to_filesystem(folder).ok())
-        else {
+        let disk = self.0.disk.as_ref();
+        let Some(folder) = disk.and_then(|disk| disk.files.path_to_filesystem(folder).ok()) else {
             return;
         };
         let work = move || match staging::sweep(&folder, SystemTime::now()) {
             Ok(0) => {}
             Ok(files) => {
-                tracing::info!(
-                    folder = %folder.display(), files,
-                    "files aside that a killed process had left were removed"
-                );
+                let folder = folder.display();
+                tracing::info!(%folder, files, "files aside of a killed process were removed");
             }
             Err(error) => {
-                tracing::warn!(
-                    folder = %folder.display(), %error,
-                    "cannot remove what killed processes left aside"
-                );
+                let folder = folder.display();
+                tracing::warn!(%folder, %error, "cannot remove what killed processes left aside");
             }
         };
         // Nothing depends on it.
@@ -165,7 +129,7 @@ impl TableStore {
     /// [`StoreError`]; after a transient one the file may or may not be there.
     pub async fn put_if_absent(&self, path: &Path, bytes: Bytes) -> Result<Put, StoreError> {
         let options = PutOptions::from(PutMode::Create);
-        match self.inner.put_opts(path, bytes.into(), options).await {
+        match self.0.objects.put_opts(path, bytes.into(), options).await {
             Ok(_) => Ok(Put::Created),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::Exists),
             Err(error) => Err(classified("put", path, error)),
@@ -193,7 +157,7 @@ impl TableStore {
         length: u64,
     ) -> Result<Option<(Bytes, u64)>, StoreError> {
         // Azure has no suffix ranges: ask for the size first, everywhere alike.
-        let size = match self.inner.head(path).await {
+        let size = match self.0.objects.head(path).await {
             Ok(meta) => meta.size,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(classified("read", path, error)),
@@ -210,7 +174,7 @@ impl TableStore {
         path: &Path,
         options: GetOptions,
     ) -> Result<Option<(Bytes, u64)>, StoreError> {
-        let result = match self.inner.get_opts(path, options).await {
+        let result = match self.0.objects.get_opts(path, options).await {
             Ok(result) => result,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(classified("read", path, error)),
@@ -229,8 +193,8 @@ impl TableStore {
     /// [`StoreError`].
     pub async fn list(&self, folder: &Path, after: Option<&Path>) -> Result<Vec<Path>, StoreError> {
         let stream = match after {
-            Some(after) => self.inner.list_with_offset(Some(folder), after),
-            None => self.inner.list(Some(folder)),
+            Some(after) => self.0.objects.list_with_offset(Some(folder), after),
+            None => self.0.objects.list(Some(folder)),
         };
         let mut names: Vec<Path> = stream
             .map_ok(|meta| meta.location)
@@ -240,63 +204,6 @@ impl TableStore {
         names.sort_unstable();
         Ok(names)
     }
-}
-
-type Place = (Arc<dyn ObjectStore>, Path, Option<LocalFileSystem>);
-
-fn resolve(url: &str, options: &ObjectStoreConfig, create: bool) -> Result<Place, StoreError> {
-    if url.is_empty() {
-        return Err(StoreError::NoUrl);
-    }
-    let bad = |reason: String| StoreError::BadUrl {
-        url: redact_place(url),
-        reason,
-    };
-    let (store, parsed) = match Address::parse(url) {
-        Ok(Address::Folder(folder)) => return local(&folder, create, bad),
-        Ok(Address::Bucket { store, url }) => (store, url),
-        Err(error) => return Err(bad(format!("it {error}"))),
-    };
-    let (variables, keys) = match store {
-        Store::S3 => ("AWS_", &options.s3),
-        Store::Gs => ("GOOGLE_", &options.gs),
-        Store::Az => ("AZURE_", &options.az),
-    };
-    refuse_endpoint_users(keys.iter().map(|(k, v)| (k.as_str(), v.expose()))).map_err(bad)?;
-    // The environment first, then what the configuration says.
-    let environment = std::env::vars()
-        .filter(|(name, _)| name.starts_with(variables))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value));
-    let configured = keys
-        .iter()
-        .map(|(key, value)| (key.clone(), value.expose().to_owned()));
-    let all = std::iter::once(("timeout".to_owned(), REQUEST_TIMEOUT.to_owned()))
-        .chain(environment)
-        .chain(configured);
-    let (inner, root) = object_store::parse_url_opts(&parsed, all).map_err(|e| {
-        let values = keys.values().map(Secret::expose);
-        bad(cover_options(e.to_string(), values))
-    })?;
-    Ok((Arc::from(inner), root, None))
-}
-
-fn local(
-    folder: &std::path::Path,
-    create: bool,
-    bad: impl Fn(String) -> StoreError,
-) -> Result<Place, StoreError> {
-    if create {
-        std::fs::create_dir_all(folder)
-            .map_err(|e| bad(format!("cannot create the folder: {e}")))?;
-    } else if !folder.is_dir() {
-        return Err(StoreError::NoFolder {
-            folder: folder.display().to_string(),
-        });
-    }
-    let files = LocalFileSystem::new_with_prefix(folder)
-        .map_err(|e| bad(e.to_string()))?
-        .with_fsync(true);
-    Ok((Arc::new(files.clone()), Path::default(), Some(files)))
 }
 
 #[cfg(test)]

@@ -276,14 +276,12 @@ async fn a_crash_at_any_write_leaves_the_registry_as_before_or_as_after() {
                 registry.register(&registration(&first)).await.unwrap();
                 registry.decide(promotion(1, None, "me")).await.unwrap();
 
-                let faulty = Faulty::new(Arc::clone(&registry.store.objects), at, fault);
+                let faulty = Faulty::new(Arc::clone(registry.store.objects()), at, fault);
                 let dying = Registry {
-                    store: Arc::new(RegistryStore {
-                        url: registry.url().into(),
+                    store: Arc::new(RegistryStore(Storage {
                         objects: faulty.clone(),
-                        prefix: registry.store.prefix.clone(),
-                        folder: registry.store.folder.clone(),
-                    }),
+                        ..registry.store.0.clone()
+                    })),
                 };
                 let outcome = release(&dying, &second).await;
                 let struck = faulty.struck();
@@ -329,7 +327,11 @@ async fn a_lost_answer_neither_doubles_nor_loses() {
         registry.decide(promotion(1, None, "me")).await.unwrap();
         let faulty = Faulty::new(objects, at, Fault::AnswerLost);
         let shaky = Registry {
-            store: Arc::new(RegistryStore::remote(faulty.clone(), prefix, "r".into())),
+            store: Arc::new(RegistryStore(Storage::from_parts(
+                "r",
+                faulty.clone(),
+                prefix,
+            ))),
         };
         if release(&shaky, &second).await.is_err()
             && registry.pointer().await.unwrap().unwrap().version == Some(1)

@@ -21,14 +21,14 @@ async fn damage_is_found_and_a_damaged_cache_is_repaired() {
         .blob_path(&version.files["encoder.onnx"].sha256);
     registry
         .store
-        .objects
+        .objects()
         .put(&blob, "ENCODER".into())
         .await
         .unwrap();
     let fresh = Cache::at(scratch.path().join("fresh"));
     let error = registry.materialise(&version, &fresh).await.unwrap_err();
     assert!(matches!(error, RegistryError::Corrupt { .. }), "{error}");
-    registry.store.objects.delete(&blob).await.unwrap();
+    registry.store.objects().delete(&blob).await.unwrap();
     let error = registry.materialise(&version, &fresh).await.unwrap_err();
     assert!(error.to_string().contains("missing"), "{error}");
     assert!(registry.materialise(&version, &cache).await.is_ok());

@@ -1,0 +1,165 @@
+//! What lies between a store's client and the network: every request is counted, and two answers
+//! are made clearer than they come.
+
+use super::address::Store;
+use super::open::Purpose;
+use async_trait::async_trait;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    ReqwestConnector,
+};
+
+/// Where clouds tell the machines that run in them who they are.
+const METADATA_HOSTS: [&str; 4] = [
+    "169.254.169.254",
+    "169.254.170.2",
+    "metadata.google.internal",
+    "metadata",
+];
+/// S3 says this (with 409) of a conditional put that met another write or a deletion; the object
+/// may be there or not, and the request is to be sent again.
+const CONFLICTS: [&str; 2] = ["ConditionalRequestConflict", "OperationAborted"];
+
+/// Makes the HTTP clients of a store.
+#[derive(Debug)]
+pub(super) struct Connector {
+    pub(super) store: Store,
+    pub(super) purpose: Purpose,
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(Observed {
+            inner: ReqwestConnector::default().connect(options)?,
+            store: self.store,
+            purpose: self.purpose,
+        }))
+    }
+}
+
+/// A client whose requests are counted.
+#[derive(Debug)]
+struct Observed {
+    inner: HttpClient,
+    store: Store,
+    purpose: Purpose,
+}
+
+#[async_trait]
+impl HttpService for Observed {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let host = request.uri().host().unwrap_or_default();
+        let asks_who_we_are = METADATA_HOSTS.contains(&host);
+        let is_conditional = request.headers().contains_key("if-none-match")
+            || request.headers().contains_key("if-match");
+        let mut answer = self.inner.execute(request).await;
+        if is_conditional && self.store == Store::S3 {
+            answer = conflicts_as_failures(answer).await;
+        }
+        let result = match &answer {
+            Ok(response) if !is_repeated(response.status().as_u16()) => "answered",
+            _ => "failed",
+        };
+        metrics::counter!(
+            "tagstream_store_requests_total",
+            "store" => self.purpose.name(),
+            "result" => result
+        )
+        .increment(1);
+        answer.map_err(|error| match asks_who_we_are {
+            true => without_credentials(self.store, &error),
+            false => error,
+        })
+    }
+}
+
+/// Whether clients send a request again that was answered so.
+fn is_repeated(status: u16) -> bool {
+    matches!(status, 408 | 429) || status >= 500
+}
+
+/// A conflict is no answer to whether the object exists, although clients take 409 for one. As a
+/// failure of the server it is what they send the request again for.
+async fn conflicts_as_failures(
+    answer: Result<HttpResponse, HttpError>,
+) -> Result<HttpResponse, HttpError> {
+    let response = answer?;
+    if response.status().as_u16() != 409 {
+        return Ok(response);
+    }
+    let (mut parts, body) = response.into_parts();
+    let body = body.bytes().await?;
+    let text = String::from_utf8_lossy(&body);
+    if CONFLICTS.iter().any(|conflict| text.contains(conflict))
+        && let Ok(unavailable) = 503u16.try_into()
+    {
+        parts.status = unavailable;
+    }
+    Ok(HttpResponse::from_parts(parts, body.into()))
+}
+
+/// Nobody answers where a cloud would tell who we are: say what is missing.
+fn without_credentials(store: Store, error: &HttpError) -> HttpError {
+    let kind = match error.kind() {
+        // A machine without such an address may also take the connection and be silent.
+        HttpErrorKind::Timeout => HttpErrorKind::Connect,
+        kind => kind,
+    };
+    HttpError::new(
+        kind,
+        NoCredentials {
+            store,
+            reason: error.to_string(),
+        },
+    )
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no credentials for {} are in `[object_store.{}]` nor in the {}* variables, and this machine \
+     is told none by a cloud ({reason})",
+    .store.options().store, .store.scheme(), .store.variables()
+)]
+struct NoCredentials {
+    store: Store,
+    reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::client::HttpRequestBody;
+
+    #[derive(Debug)]
+    struct Silent;
+
+    #[async_trait]
+    impl HttpService for Silent {
+        async fn call(&self, _: HttpRequest) -> Result<HttpResponse, HttpError> {
+            let silence = std::io::Error::other("nobody answers");
+            Err(HttpError::new(HttpErrorKind::Connect, silence))
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_has_no_credentials_is_told_so() {
+        let client = Observed {
+            inner: HttpClient::new(Silent),
+            store: Store::S3,
+            purpose: Purpose::Registry,
+        };
+        let ask = async |address: &str| {
+            let mut request = HttpRequest::new(HttpRequestBody::empty());
+            *request.uri_mut() = address.parse().unwrap();
+            client.call(request).await.unwrap_err().to_string()
+        };
+        let told = ask("http://169.254.169.254/latest/api/token").await;
+        assert!(
+            told.contains("no credentials for S3 are in `[object_store.s3]` nor in the AWS_*"),
+            "{told}"
+        );
+        let told = ask("https://s3.example.org/bucket").await;
+        assert!(!told.contains("no credentials"), "{told}");
+    }
+}

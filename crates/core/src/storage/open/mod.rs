@@ -1,0 +1,407 @@
+//! The one way to a store: for tables, registry and lease, and for the images of every bucket.
+//!
+//! | | what counts |
+//! |---|---|
+//! | address | [`Address`] |
+//! | options | what [`options::check`] lets pass of `[object_store]`; then the environment's variables with the store's prefix (`AWS_`, `GOOGLE_`, `AZURE_`); then the [`Limits`] of the purpose |
+//! | credentials | those of `[object_store]` replace those of the environment: keys of one account are never used with a token of another |
+//! | requests | [`Limits`]; each is counted in `tagstream_store_requests_total` |
+//! | writing | a local folder writes aside, syncs and links |
+
+use super::address::{Address, AddressError, Store};
+use super::http::Connector;
+use super::options;
+use crate::config::{Flaw, ObjectStoreConfig, Secret};
+use crate::redact::{cover_options, redact_place};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{BackoffConfig, ObjectStore, RetryConfig};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use url::Url;
+
+/// How long requests may take, and how often they are sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// One try, from the first byte sent to the last received.
+    pub request: Duration,
+    /// Connecting.
+    pub connect: Duration,
+    /// Tries after the first.
+    pub retries: usize,
+    /// No try begins later than this after the first.
+    pub within: Duration,
+    /// The pause before the second try; it doubles, with some randomness.
+    pub first_pause: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
+}
+
+impl Limits {
+    const fn of(request: u64, retries: usize, within: u64) -> Limits {
+        Limits {
+            request: Duration::from_secs(request),
+            connect: Duration::from_secs(5),
+            retries,
+            within: Duration::from_secs(within),
+            first_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(15),
+        }
+    }
+}
+
+/// What a store is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Tables: whole files in one put.
+    Tables,
+    /// Models and the lease beside them.
+    Registry,
+    /// The images of one bucket, within the deadline of a fetch.
+    Images(Limits),
+}
+
+impl Purpose {
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Purpose::Tables => "tables",
+            Purpose::Registry => "registry",
+            Purpose::Images(_) => "images",
+        }
+    }
+
+    /// Its limits.
+    pub fn limits(self) -> Limits {
+        match self {
+            Purpose::Tables => Limits::of(300, 10, 180),
+            Purpose::Registry => Limits::of(30, 5, 30),
+            Purpose::Images(limits) => limits,
+        }
+    }
+}
+
+/// What to do about a local folder that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Create it.
+    Create,
+    /// Refuse it.
+    Refuse,
+}
+
+/// Why a store cannot be opened. Nothing was asked of the network; no text holds a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The address is none.
+    #[error("the address `{url}` {source}")]
+    Address {
+        /// The address, redacted.
+        url: String,
+        /// What is wrong.
+        source: AddressError,
+    },
+    /// An option is wrong.
+    #[error("`{}` {}", .0.key, .0.reason)]
+    Option(Flaw),
+    /// A local folder is not there.
+    #[error("there is no folder {}", .folder.display())]
+    NoFolder {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A local folder cannot be had.
+    #[error("cannot create the folder {}: {source}", .folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The options make no client.
+    #[error(
+        "`{url}` cannot be opened with these options of [object_store] and the {variables}* \
+             variables (values are shown as ***): {reason}"
+    )]
+    Client {
+        /// The address, redacted.
+        url: String,
+        /// What the store's variables begin with.
+        variables: &'static str,
+        /// What the client said.
+        reason: String,
+    },
+}
+
+/// An opened store, and the prefix in it. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    /// The address, for people.
+    pub url: String,
+    /// The store.
+    pub objects: Arc<dyn ObjectStore>,
+    /// Where in it our objects lie.
+    pub prefix: ObjectPath,
+    /// The folder, where it is one of this machine.
+    pub disk: Option<Disk>,
+}
+
+/// A store that is a folder of this machine.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The same as a store.
+    pub files: LocalFileSystem,
+}
+
+impl Storage {
+    /// Any store, as it is.
+    pub fn from_parts(url: &str, objects: Arc<dyn ObjectStore>, prefix: ObjectPath) -> Self {
+        Storage {
+            url: redact_place(url),
+            objects,
+            prefix,
+            disk: None,
+        }
+    }
+}
+
+/// Opens the store at `address`. Asks nobody anything yet.
+///
+/// # Errors
+/// [`OpenError`] names the address, the option or the folder that cannot be.
+pub fn open(
+    address: &str,
+    options: &ObjectStoreConfig,
+    purpose: Purpose,
+    missing: Missing,
+) -> Result<Storage, OpenError> {
+    open_with(address, options, purpose, missing, std::env::vars_os())
+}
+
+/// As [`open`], with these variables for the environment's.
+fn open_with(
+    address: &str,
+    options: &ObjectStoreConfig,
+    purpose: Purpose,
+    missing: Missing,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Storage, OpenError> {
+    let parsed = Address::parse(address).map_err(|source| OpenError::Address {
+        url: redact_place(address),
+        source,
+    })?;
+    let (store, url) = match parsed {
+        Address::Folder(folder) => return open_folder(address, folder, missing),
+        Address::Bucket { store, url } => (store, url),
+    };
+    options::check(options).map_err(OpenError::Option)?;
+    let failed = |reason: String| {
+        let values = store.configured(options).values().map(Secret::expose);
+        OpenError::Client {
+            url: redact_place(address),
+            variables: store.variables(),
+            reason: cover_options(reason, values),
+        }
+    };
+    let client = Client {
+        url: &url,
+        environment: environment(store, variables),
+        configured: store
+            .configured(options)
+            .iter()
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.expose().to_owned()))
+            .collect(),
+        purpose,
+    };
+    let objects = client.build(store).map_err(|e| failed(e.to_string()))?;
+    let prefix = ObjectPath::from_url_path(url.path()).map_err(|e| failed(e.to_string()))?;
+    Ok(Storage::from_parts(address, objects, prefix))
+}
+
+fn open_folder(address: &str, folder: PathBuf, missing: Missing) -> Result<Storage, OpenError> {
+    let cannot = |source| OpenError::Folder {
+        folder: folder.clone(),
+        source,
+    };
+    let absolute = std::path::absolute(&folder).map_err(cannot)?;
+    if missing == Missing::Create {
+        std::fs::create_dir_all(&absolute).map_err(cannot)?;
+    } else if !absolute.is_dir() {
+        return Err(OpenError::NoFolder { folder });
+    }
+    let files = local(&absolute).map_err(|e| cannot(std::io::Error::other(e.to_string())))?;
+    Ok(Storage {
+        disk: Some(Disk {
+            folder: absolute,
+            files: files.clone(),
+        }),
+        ..Storage::from_parts(address, Arc::new(files), ObjectPath::default())
+    })
+}
+
+fn local(folder: &Path) -> object_store::Result<LocalFileSystem> {
+    Ok(LocalFileSystem::new_with_prefix(folder)?.with_fsync(true))
+}
+
+impl Store {
+    /// What the names of the environment variables begin with that the store's own tools read.
+    pub fn variables(self) -> &'static str {
+        match self {
+            Store::S3 => "AWS_",
+            Store::Gs => "GOOGLE_",
+            Store::Az => "AZURE_",
+        }
+    }
+}
+
+/// The options that the environment names. Variables that are empty say nothing, and those that
+/// are no options are other programs'.
+fn environment(
+    store: Store,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Vec<(String, String)> {
+    let named = |(name, value): (OsString, OsString)| {
+        let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+        let name = match (store, name.as_str()) {
+            // The two without a prefix that the clouds' own machines set.
+            (Store::Gs, "SERVICE_ACCOUNT") => "service_account".to_owned(),
+            (Store::Az, "IDENTITY_ENDPOINT") => "msi_endpoint".to_owned(),
+            (_, name) if name.starts_with(store.variables()) => name.to_ascii_lowercase(),
+            _ => return None,
+        };
+        (!value.is_empty() && store.options().knows(&name)).then_some((name, value))
+    };
+    variables.into_iter().filter_map(named).collect()
+}
+
+/// What a client is made of.
+struct Client<'a> {
+    url: &'a Url,
+    environment: Vec<(String, String)>,
+    configured: Vec<(String, String)>,
+    purpose: Purpose,
+}
+
+impl Client<'_> {
+    fn build(&self, store: Store) -> object_store::Result<Arc<dyn ObjectStore>> {
+        macro_rules! build {
+            ($builder:ident, $key:ident, $superseded:ident) => {{
+                let mut builder = $builder::new()
+                    .with_url(self.url.as_str())
+                    .with_retry(self.retry())
+                    .with_http_connector(Connector {
+                        store,
+                        purpose: self.purpose,
+                    });
+                for (key, value) in self.settings::<$key>($superseded)? {
+                    builder = builder.with_config(key, value);
+                }
+                Arc::new(builder.build()?)
+            }};
+        }
+        Ok(match store {
+            Store::S3 => build!(AmazonS3Builder, AmazonS3ConfigKey, superseded_s3),
+            Store::Gs => build!(GoogleCloudStorageBuilder, GoogleConfigKey, superseded_gs),
+            Store::Az => build!(MicrosoftAzureBuilder, AzureConfigKey, superseded_az),
+        })
+    }
+
+    fn retry(&self) -> RetryConfig {
+        let limits = self.purpose.limits();
+        RetryConfig {
+            backoff: BackoffConfig {
+                init_backoff: limits.first_pause,
+                max_backoff: limits.longest_pause,
+                base: 2.0,
+            },
+            max_retries: limits.retries,
+            retry_timeout: limits.within,
+        }
+    }
+
+    /// All settings; of one key the last counts. `superseded` tells what of the environment does
+    /// not count beside what is configured.
+    fn settings<K>(
+        &self,
+        superseded: fn(&K, &[K]) -> bool,
+    ) -> object_store::Result<Vec<(K, String)>>
+    where
+        K: std::str::FromStr<Err = object_store::Error>,
+    {
+        let limits = self.purpose.limits();
+        let own = [
+            ("timeout", limits.request),
+            ("connect_timeout", limits.connect),
+        ];
+        let mut all = Vec::new();
+        for (name, time) in own {
+            all.push((name.parse()?, format!("{}ms", time.as_millis())));
+        }
+        let configured: Vec<K> = parsed(&self.configured)?;
+        for (key, (_, value)) in parsed(&self.environment)?
+            .into_iter()
+            .zip(&self.environment)
+        {
+            if !superseded(&key, &configured) {
+                all.push((key, value.clone()));
+            }
+        }
+        let values = self.configured.iter().map(|(_, value)| value.clone());
+        all.extend(configured.into_iter().zip(values));
+        Ok(all)
+    }
+}
+
+fn parsed<K>(options: &[(String, String)]) -> object_store::Result<Vec<K>>
+where
+    K: std::str::FromStr<Err = object_store::Error>,
+{
+    options.iter().map(|(name, _)| name.parse()).collect()
+}
+
+/// A token belongs to its keys; and a server that is named for all services is meant for this one,
+/// too.
+fn superseded_s3(key: &AmazonS3ConfigKey, configured: &[AmazonS3ConfigKey]) -> bool {
+    use AmazonS3ConfigKey as Key;
+    let has = |key| configured.contains(&key);
+    match key {
+        Key::Token => has(Key::AccessKeyId) && has(Key::SecretAccessKey),
+        Key::S3Endpoint => has(Key::Endpoint),
+        _ => false,
+    }
+}
+
+fn superseded_gs(key: &GoogleConfigKey, configured: &[GoogleConfigKey]) -> bool {
+    use GoogleConfigKey as Key;
+    let proves = |key: &Key| {
+        matches!(
+            key,
+            Key::ServiceAccount
+                | Key::ServiceAccountKey
+                | Key::ApplicationCredentials
+                | Key::BearerToken
+        )
+    };
+    proves(key) && configured.iter().any(proves)
+}
+
+fn superseded_az(key: &AzureConfigKey, configured: &[AzureConfigKey]) -> bool {
+    use AzureConfigKey as Key;
+    let proves = |key: &Key| {
+        matches!(
+            key,
+            Key::AccessKey | Key::ClientSecret | Key::SasKey | Key::Token | Key::FederatedTokenFile
+        )
+    };
+    proves(key) && configured.iter().any(proves)
+}
+
+#[cfg(test)]
+mod tests;
