@@ -4,7 +4,6 @@
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
-use tagstream_core::build;
 
 /// What a metric measures.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -143,14 +142,6 @@ pub fn install() -> Option<PrometheusHandle> {
         Some(handle)
     };
     INSTALLED.get_or_init(install).clone()
-}
-
-/// Sets the gauge that names the build of this process.
-pub fn say_which_build() {
-    metrics::gauge!(
-        "tagstream_build_info", "version" => build::VERSION, "revision" => build::revision()
-    )
-    .set(1.0);
 }
 
 /// The text of `docs/metrics.md`.
@@ -316,21 +307,6 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn the_build_that_runs_is_named() {
-        let recorder = recorder();
-        metrics::with_local_recorder(&recorder, say_which_build);
-        let text = recorder.handle().render();
-        let line = format!(
-            "tagstream_build_info{{version=\"{}\",revision=\"",
-            build::VERSION
-        );
-        let found = text
-            .lines()
-            .any(|l| l.starts_with(&line) && l.ends_with("\"} 1"));
-        assert!(found, "{text}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Operations: health, metrics, telemetry, doctor.
 
+pub mod build_info;
 pub mod http;
 pub mod metrics;
 pub mod tag_page;

@@ -22,7 +22,7 @@ pub(super) async fn start(
     let Some(metrics) = ops::metrics::install() else {
         anyhow::bail!("another recorder of metrics is installed in this process");
     };
-    ops::metrics::say_which_build();
+    ops::build_info::publish();
     if config.http.bind.is_empty() {
         return Ok(None);
     }
