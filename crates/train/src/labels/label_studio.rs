@@ -123,13 +123,16 @@ pub(super) fn read(input: impl Read, options: &ImportOptions) -> Result<Imported
     Ok(imported)
 }
 
+/// Presences and absences.
+type Said = (Vec<String>, Vec<String>);
+
 /// Presences and absences of an annotation, unless it says nothing that counts.
 fn said(
     annotation: &Annotation,
     everything: &BTreeSet<&str>,
     options: &ImportOptions,
     imported: &mut Imported,
-) -> Result<Option<(Vec<String>, Vec<String>)>, String> {
+) -> Result<Option<Said>, String> {
     if annotation.was_cancelled {
         imported.leave_out("cancelled annotations");
         return Ok(None);
