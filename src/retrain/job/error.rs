@@ -51,7 +51,7 @@ impl JobError {
     pub fn is_temporary(&self) -> bool {
         match self {
             JobError::Registry(error) => error.is_temporary(),
-            JobError::Lease(_) => true,
+            JobError::Lease(error) => !matches!(error, LeaseError::NoConditionalPut { .. }),
             JobError::Table(TableError::Store(error)) => error.is_transient(),
             _ => false,
         }

@@ -99,20 +99,11 @@ async fn conflicts_as_failures(
     Ok(HttpResponse::from_parts(parts, body.into()))
 }
 
-/// Nobody answers where a cloud would tell who we are: say what is missing.
+/// Nobody answers where a cloud would tell who we are: say what is missing, at once. In a cloud the
+/// address answers the first time, as the clouds' own tools expect of it.
 fn without_credentials(store: Store, error: &HttpError) -> HttpError {
-    let kind = match error.kind() {
-        // A machine without such an address may also take the connection and be silent.
-        HttpErrorKind::Timeout => HttpErrorKind::Connect,
-        kind => kind,
-    };
-    HttpError::new(
-        kind,
-        NoCredentials {
-            store,
-            reason: error.to_string(),
-        },
-    )
+    let reason = error.to_string();
+    HttpError::new(HttpErrorKind::Unknown, NoCredentials { store, reason })
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -152,14 +143,18 @@ mod tests {
         let ask = async |address: &str| {
             let mut request = HttpRequest::new(HttpRequestBody::empty());
             *request.uri_mut() = address.parse().unwrap();
-            client.call(request).await.unwrap_err().to_string()
+            let error = client.call(request).await.unwrap_err();
+            (error.to_string(), error.kind())
         };
-        let told = ask("http://169.254.169.254/latest/api/token").await;
+        let (told, kind) = ask("http://169.254.169.254/latest/api/token").await;
+        // Which is not sent again.
+        assert_eq!(kind, HttpErrorKind::Unknown);
         assert!(
             told.contains("no credentials for S3 are in `[object_store.s3]` nor in the AWS_*"),
             "{told}"
         );
-        let told = ask("https://s3.example.org/bucket").await;
+        let (told, kind) = ask("https://s3.example.org/bucket").await;
+        assert_eq!(kind, HttpErrorKind::Connect);
         assert!(!told.contains("no credentials"), "{told}");
     }
 }

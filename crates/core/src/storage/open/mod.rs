@@ -1,12 +1,10 @@
 //! The one way to a store: for tables, registry and lease, and for the images of every bucket.
 //!
-//! | | what counts |
-//! |---|---|
-//! | address | [`Address`] |
-//! | options | what [`options::check`] lets pass of `[object_store]`; then the environment's variables with the store's prefix (`AWS_`, `GOOGLE_`, `AZURE_`); then the [`Limits`] of the purpose |
-//! | credentials | those of `[object_store]` replace those of the environment: keys of one account are never used with a token of another |
-//! | requests | [`Limits`]; each is counted in `tagstream_store_requests_total` |
-//! | writing | a local folder writes aside, syncs and links |
+//! [`Address`] is the grammar. An option counts first as [`options::check`] lets it pass of
+//! `[object_store]`, then as the environment's variables with the store's prefix have it (`AWS_`,
+//! `GOOGLE_`, `AZURE_`), then as the [`Limits`] of the [`Purpose`] do. Configured credentials
+//! replace those of the environment: keys of one account are never used with a token of another.
+//! Each request is counted in `tagstream_store_requests_total`.
 
 use super::address::{Address, AddressError, Store};
 use super::http::Connector;
