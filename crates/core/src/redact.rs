@@ -4,7 +4,7 @@
 //! nobody knows where in it a password stands. The whole address is in the message, in the dead
 //! letter and in the table's `uri`, which are the user's.
 
-use crate::storage::address::Store;
+use crate::address::Store;
 use percent_encoding::percent_decode_str;
 use url::Url;
 

@@ -8,11 +8,11 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tagstream_core::address::Store;
+use tagstream_core::address::options;
 use tagstream_core::config::{ConfigError, FetchConfig, ObjectStoreConfig};
 use tagstream_core::redact::scrub;
-use tagstream_core::storage::address::Store;
 use tagstream_core::storage::open::{Limits, Missing, OpenError, Purpose, open};
-use tagstream_core::storage::options;
 
 /// Whether an option's name says that its value is a secret.
 fn is_secret(key: &str) -> bool {

@@ -2,14 +2,12 @@
 //! options they have, the one way to open them, what is asked of them and how that is proven, the
 //! names of files in them, and leases.
 
-pub mod address;
 pub mod atomic;
 pub mod conformance;
 mod http;
 pub mod lease;
 pub mod names;
 pub mod open;
-pub mod options;
 mod staging;
 pub mod store;
 pub mod swap;

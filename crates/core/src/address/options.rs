@@ -1,6 +1,6 @@
 //! The options of object stores: one check of their names, for whoever takes them.
 
-use super::address::Store;
+use super::Store;
 use crate::config::{Flaw, ObjectStoreConfig, Secret, nearest};
 use crate::redact::endpoint_with_user;
 use object_store::ClientConfigKey;
