@@ -29,7 +29,7 @@ fn tests_named_in(text: &str) -> BTreeSet<&str> {
 fn every_test_that_a_document_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    for folder in ["src", "tests"] {
+    for folder in ["src", "crates", "tests"] {
         sources(&root.join(folder), &mut files);
     }
     let code: String = files
