@@ -52,8 +52,8 @@ pub fn render(model: &str, images: &[PageImage]) -> Result<String, image::ImageE
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>Tags by {model}</title><style>{STYLE}</style></head><body>\
-         <header><h1>{count} pictures, {tags} tags</h1><p>Model {model}. Point at a tag, or move to it by keyboard, to see \
-         where it was found.</p></header><main>",
+         <header><h1>{count} pictures, {tags} tags</h1><p>Model {model}. Point at a tag, or \
+         move to it by keyboard, to see where it was found.</p></header><main>",
         model = escape(model),
         count = images.len(),
     )
@@ -81,9 +81,11 @@ fn card(page: &mut String, image: &PageImage) -> Result<(), image::ImageError> {
     let covered = image.covered;
     write!(
         page,
-        "<article><h2 title=\"{title}\">{name}</h2><div class=\"picture\" style=\"aspect-ratio:{w}/{h};max-width:{widest}px\">\
+        "<article><h2 title=\"{title}\">{name}</h2><div class=\"picture\" \
+         style=\"aspect-ratio:{w}/{h};max-width:{widest}px\">\
          <img alt=\"{title}\" src=\"data:image/jpeg;base64,{data}\">\
-         <canvas aria-hidden=\"true\" style=\"left:{:.2}%;top:{:.2}%;width:{:.2}%;height:{:.2}%\"></canvas>\
+         <canvas aria-hidden=\"true\" \
+         style=\"left:{:.2}%;top:{:.2}%;width:{:.2}%;height:{:.2}%\"></canvas>\
          <span class=\"box\" aria-hidden=\"true\"></span></div><ul>",
         100.0 * covered.x,
         100.0 * covered.y,
@@ -140,28 +142,45 @@ fn escape(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
-const STYLE: &str = ":root{color-scheme:light dark;--ink:#1c2128;--soft:#5b6572;--card:#fff;--page:#f3f4f6;--line:#d9dde3;--mark:#e4572e}\
-@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#9aa4b0;--card:#20252c;--page:#14171b;--line:#333a43;--mark:#ff7a4d}}\
-*{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);font:15px/1.45 system-ui,sans-serif}\
+const STYLE: &str = ":root{color-scheme:light dark;--ink:#1c2128;--soft:#5b6572;--card:#fff;\
+--page:#f3f4f6;--line:#d9dde3;--mark:#e4572e}\
+@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#9aa4b0;--card:#20252c;\
+--page:#14171b;--line:#333a43;--mark:#ff7a4d}}\
+*{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);\
+font:15px/1.45 system-ui,sans-serif}\
 header{padding:24px 28px 4px}h1{font-size:22px;margin:0}header p{margin:4px 0 0;color:var(--soft)}\
-main{display:grid;gap:20px;padding:20px 28px 40px;grid-template-columns:repeat(auto-fill,minmax(280px,1fr));align-items:start}\
+main{display:grid;gap:20px;padding:20px 28px 40px;grid-template-columns:repeat(auto-fill,\
+minmax(280px,1fr));align-items:start}\
 article{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px}\
 h2{font-size:13px;font-weight:600;margin:0 0 8px;overflow-wrap:anywhere}\
-.picture{position:relative;width:100%}.picture img{display:block;width:100%;height:100%;border-radius:6px}\
+.picture{position:relative;width:100%}.picture img{display:block;width:100%;height:100%;\
+border-radius:6px}\
 canvas{position:absolute;opacity:0;image-rendering:auto;transition:opacity .12s;border-radius:6px}\
-.box{position:absolute;border:3px solid var(--mark);border-radius:4px;opacity:0;box-shadow:0 0 0 1px #fff8;pointer-events:none}\
+.box{position:absolute;border:3px solid var(--mark);border-radius:4px;opacity:0;\
+box-shadow:0 0 0 1px #fff8;pointer-events:none}\
 .on canvas{opacity:.7}.on .box{opacity:1}ul{list-style:none;margin:10px 0 0;padding:0}\
-button{display:grid;grid-template-columns:1fr 90px 36px;gap:10px;align-items:center;width:100%;border:0;background:none;color:inherit;font:inherit;\
-text-align:left;padding:3px 6px;border-radius:5px;cursor:pointer}button:hover,button:focus-visible,button[aria-pressed=true]{background:var(--page);outline:none}\
-meter{width:100%;height:9px}.score{font-variant-numeric:tabular-nums;text-align:right;color:var(--soft)}.none{color:var(--soft);padding:3px 6px}";
+button{display:grid;grid-template-columns:1fr 90px 36px;gap:10px;align-items:center;width:100%;\
+border:0;background:none;color:inherit;font:inherit;\
+text-align:left;padding:3px 6px;border-radius:5px;cursor:pointer}button:hover,\
+button:focus-visible,button[aria-pressed=true]{background:var(--page);outline:none}\
+meter{width:100%;height:9px}.score{font-variant-numeric:tabular-nums;text-align:right;\
+color:var(--soft)}.none{color:var(--soft);padding:3px 6px}";
 
-const SCRIPT: &str = "for(const a of document.querySelectorAll('article')){const p=a.querySelector('.picture'),c=a.querySelector('canvas'),b=a.querySelector('.box');\
-let held=null;const show=t=>{if(!t){p.classList.remove('on');return}const m=t.dataset.map,n=+t.dataset.columns,r=m.length/n;c.width=n;c.height=r;\
-const g=c.getContext('2d'),d=g.createImageData(n,r);for(let i=0;i<m.length;i++){const v=parseInt(m[i],16)/15;d.data.set([255*Math.min(1,2*v),255*Math.max(0,2*v-1),60*(1-v),255*Math.min(1,1.4*v)],4*i)}\
-g.putImageData(d,0,0);const [x,y,w,h]=t.dataset.box.split(',').map(v=>100*v+'%');Object.assign(b.style,{left:x,top:y,width:w,height:h});p.classList.add('on')};\
-for(const t of a.querySelectorAll('button')){t.addEventListener('mouseenter',()=>show(t));t.addEventListener('focus',()=>show(t));\
+const SCRIPT: &str = "for(const a of document.querySelectorAll('article')){\
+const p=a.querySelector('.picture'),c=a.querySelector('canvas'),b=a.querySelector('.box');\
+let held=null;const show=t=>{if(!t){p.classList.remove('on');return}const m=t.dataset.map,\
+n=+t.dataset.columns,r=m.length/n;c.width=n;c.height=r;\
+const g=c.getContext('2d'),d=g.createImageData(n,r);for(let i=0;i<m.length;i++){\
+const v=parseInt(m[i],16)/15;d.data.set([255*Math.min(1,2*v),255*Math.max(0,2*v-1),60*(1-v),\
+255*Math.min(1,1.4*v)],4*i)}\
+g.putImageData(d,0,0);const [x,y,w,h]=t.dataset.box.split(',').map(v=>100*v+'%');\
+Object.assign(b.style,{left:x,top:y,width:w,height:h});p.classList.add('on')};\
+for(const t of a.querySelectorAll('button')){t.addEventListener('mouseenter',()=>show(t));\
+t.addEventListener('focus',()=>show(t));\
 t.addEventListener('mouseleave',()=>show(held));t.addEventListener('blur',()=>show(held));\
-t.addEventListener('click',()=>{const same=held===t;a.querySelectorAll('button').forEach(o=>o.setAttribute('aria-pressed',false));held=same?null:t;if(held)t.setAttribute('aria-pressed',true);show(held)})}\
+t.addEventListener('click',()=>{const same=held===t;\
+a.querySelectorAll('button').forEach(o=>o.setAttribute('aria-pressed',false));held=same?null:t;\
+if(held)t.setAttribute('aria-pressed',true);show(held)})}\
 const first=a.querySelector('button');if(first)first.click()}";
 
 #[cfg(test)]

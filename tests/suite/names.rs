@@ -48,7 +48,8 @@ fn declared(line: &str) -> Option<&str> {
     }
     let rest = words.next()?;
     let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
-    Some(&rest[..end.unwrap_or(rest.len())])
+    // A macro's declaration has a name only where the macro is called.
+    Some(&rest[..end.unwrap_or(rest.len())]).filter(|name| !name.is_empty())
 }
 
 #[test]
@@ -90,6 +91,7 @@ fn declarations_are_found_in_every_form() {
         ("pub unsafe trait Real: Copy {", Some("Real")),
         ("pub type Footer = HashMap<String, String>;", Some("Footer")),
         ("pub struct Unit;", Some("Unit")),
+        ("pub struct $name {", None),
         ("pub(crate) struct Hidden;", None),
         ("pub fn kind() {", None),
         ("struct Private;", None),
