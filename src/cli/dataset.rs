@@ -10,7 +10,7 @@ use tagstream_core::error::usage;
 use tagstream_model::text::TextEncoder;
 use tagstream_model::{OpenedModel, open};
 use tagstream_train::eval::labels::{LabelTable, read_split};
-use tagstream_train::features::{Encoder, Extraction, FeatureStore, Progress};
+use tagstream_train::features::{Encoder, Extraction, ExtractionProgress, FeatureStore};
 use tagstream_train::images::ImageSource;
 
 /// Where labelled images come from.
@@ -129,7 +129,7 @@ impl DataArgs {
             memory_limit: self.feature_memory_gib << 30,
             mirror,
             skip_bad: self.skip_bad_images,
-            progress: &|progress: Progress| {
+            progress: &|progress: ExtractionProgress| {
                 bar.set_position(progress.done as u64);
                 if progress.cached > 0 {
                     bar.set_message(format!("({} from the cache)", progress.cached));

@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 use tagstream_core::error::{Exit, usage};
 use tagstream_model::OpenedModel;
-use tagstream_model::head::{FoldedHead, ZeroShot};
+use tagstream_model::head::{ExportedHead, ZeroShot};
 use tagstream_train::eval::labels::read_categories;
 use tagstream_train::eval::metrics;
 use tagstream_train::eval::metrics::{Confusion, F1, Report, sigmoid};
@@ -101,7 +101,7 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
     let (mut scorer, temperature, thresholds) = match (&prompts, bundle) {
         (Some(prompts), _) => {
             let (features, dim) = text_features(&model, prompts)?;
-            let head = FoldedHead::zero_shot(&features, dim, ZeroShot::default());
+            let head = ExportedHead::zero_shot(&features, dim, ZeroShot::default());
             (
                 Scorer::of_head(&head, &data.features)?,
                 1.0,

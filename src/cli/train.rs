@@ -24,7 +24,7 @@ use tagstream_train::features::Subset;
 use tagstream_train::trainer;
 use tagstream_train::trainer::run_folder::RunFolder;
 use tagstream_train::trainer::scoring::Scorer;
-use tagstream_train::trainer::{Progress, TrainOptions, Trained};
+use tagstream_train::trainer::{TrainOptions, Trained, TrainingProgress};
 use tagstream_train::trm::config::{Method, MethodConfig};
 use tagstream_train::trm::features::FeatureSource;
 use tagstream_train::trm::model::Model;
@@ -238,7 +238,7 @@ impl Fit<'_> {
         let bar = bar(0, "{prefix} {bar:30} step {pos}/{len} {msg}").with_prefix(what);
         let per_epoch = features.len().div_ceil(self.config.optimizer.batch);
         let mut epoch = EpochMeans::default();
-        let mut progress = |progress: &Progress| {
+        let mut progress = |progress: &TrainingProgress| {
             show(&bar, progress);
             epoch.add(progress);
             if progress.step.0.is_multiple_of(per_epoch) {
@@ -304,7 +304,7 @@ struct EpochMeans {
 }
 
 impl EpochMeans {
-    fn add(&mut self, progress: &Progress) {
+    fn add(&mut self, progress: &TrainingProgress) {
         self.steps += 1;
         for (name, value) in &progress.losses {
             match self.sums.iter_mut().find(|(other, _)| other == name) {
@@ -326,7 +326,7 @@ impl EpochMeans {
     }
 }
 
-fn show(bar: &ProgressBar, progress: &Progress) {
+fn show(bar: &ProgressBar, progress: &TrainingProgress) {
     bar.set_length(progress.step.1 as u64);
     bar.set_position(progress.step.0 as u64);
     let total: f64 = progress.losses.iter().map(|(_, value)| value).sum();

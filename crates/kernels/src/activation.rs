@@ -1,6 +1,6 @@
 //! The activations of CLIP's text towers.
 
-use super::{Real, dispatch, elements, wide};
+use super::{Real, dispatch, elements, multiversioned};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
@@ -63,14 +63,14 @@ impl Activation {
             .chunks_exact_mut(bias.len())
             .zip(slopes.chunks_exact_mut(bias.len()));
         match self {
-            Activation::Gelu => wide(|| {
+            Activation::Gelu => multiversioned(|| {
                 for (x, slope) in rows {
                     for ((x, slope), &bias) in x.iter_mut().zip(slope).zip(bias) {
                         (*x, *slope) = gelu_and_slope(*x + bias);
                     }
                 }
             }),
-            Activation::QuickGelu => wide(|| {
+            Activation::QuickGelu => multiversioned(|| {
                 for (x, slope) in rows {
                     for ((x, slope), &bias) in x.iter_mut().zip(slope).zip(bias) {
                         let sum = *x + bias;
@@ -90,10 +90,10 @@ impl Activation {
                 let pairs = y.iter_mut().zip(x);
                 match self {
                     Activation::QuickGelu => {
-                        wide(|| pairs.for_each(|(y, &x)| *y = quick_gelu_of(x)));
+                        multiversioned(|| pairs.for_each(|(y, &x)| *y = quick_gelu_of(x)));
                     }
                     Activation::Gelu => {
-                        wide(|| pairs.for_each(|(y, &x)| *y = gelu_and_slope(x).0));
+                        multiversioned(|| pairs.for_each(|(y, &x)| *y = gelu_and_slope(x).0));
                     }
                 }
             });
@@ -108,10 +108,10 @@ impl Activation {
                 let pairs = dx.iter_mut().zip(x);
                 match self {
                     Activation::QuickGelu => {
-                        wide(|| pairs.for_each(|(dx, &x)| *dx *= quick_gelu_slope(x)));
+                        multiversioned(|| pairs.for_each(|(dx, &x)| *dx *= quick_gelu_slope(x)));
                     }
                     Activation::Gelu => {
-                        wide(|| pairs.for_each(|(dx, &x)| *dx *= gelu_and_slope(x).1));
+                        multiversioned(|| pairs.for_each(|(dx, &x)| *dx *= gelu_and_slope(x).1));
                     }
                 }
             });

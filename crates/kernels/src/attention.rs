@@ -2,7 +2,7 @@
 //! matrix.
 
 use super::softmax::softmax_row;
-use super::{Real, add_scaled, dispatch, dot, elements, wide, with_elements};
+use super::{Real, add_scaled, dispatch, dot, elements, multiversioned, with_elements};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl<T: Real> Sequence<'_, T> {
         let dh = width / heads;
         let mut weights = vec![T::zero(); self.segment.keys];
         for head in 0..heads {
-            wide(|| {
+            multiversioned(|| {
                 self.each_query(head, heads, &mut weights, |query, weights| {
                     let out = &mut out[query * width + head * dh..][..dh];
                     for (key, &weight) in weights.iter().enumerate() {
@@ -101,7 +101,7 @@ impl<T: Real> Sequence<'_, T> {
         let mut weights = vec![T::zero(); self.segment.keys];
         let mut slopes = vec![T::zero(); self.segment.keys];
         for head in 0..heads {
-            wide(|| {
+            multiversioned(|| {
                 self.each_query(head, heads, &mut weights, |query, weights| {
                     let at = query * width + head * dh;
                     let grad = &grad[at..at + dh];

@@ -1,6 +1,6 @@
 //! Layer normalisation with frozen weight and bias.
 
-use super::{Real, dispatch, dot, elements, rows_per_block, wide, with_elements};
+use super::{Real, dispatch, dot, elements, multiversioned, rows_per_block, with_elements};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
 };
@@ -72,7 +72,7 @@ impl FrozenLayerNorm {
                 y.par_chunks_mut(block)
                     .zip(x.par_chunks(block))
                     .for_each(|(y, x)| {
-                        wide(|| {
+                        multiversioned(|| {
                             for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                                 let (mean, inverse) = moments(x, eps);
                                 let affine = weight.iter().zip(bias);
@@ -104,7 +104,7 @@ impl FrozenLayerNorm {
                     .chunks_exact_mut(width)
                     .zip(x.chunks_exact(width))
                     .zip(grad.chunks_exact(width));
-                wide(|| {
+                multiversioned(|| {
                     for ((dx, x), grad) in rows {
                         normal.copy_from_slice(x);
                         let inverse = normalise(&mut normal, eps);

@@ -1,7 +1,7 @@
 //! Attention pooling of dense features that carry no gradient.
 
 use super::matrix::{Into, Matrix, multiply, product, transposed};
-use super::{Real, add_scaled, dispatch, elements, wide, with_elements};
+use super::{Real, add_scaled, dispatch, elements, multiversioned, with_elements};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail,
 };
@@ -85,7 +85,7 @@ pub(super) fn weights<T: Real>(positions: &[T], columns: &[T], dims: Dims) -> Ve
     let v = Matrix::new(positions, positions.len() / d, d);
     let mut out = product(v, Matrix::new(columns, d, k));
     let mut room = vec![T::zero(); k];
-    wide(|| {
+    multiversioned(|| {
         for image in out.chunks_exact_mut((dims.positions * k).max(1)) {
             softmax_columns(image, &mut room);
         }
@@ -160,7 +160,7 @@ pub(super) fn pool_backward<T: Real>(a: &[T], positions: &[T], grad: &[T], dims:
             Matrix::new(grad, k, d).t(),
             Into::Set,
         );
-        wide(|| {
+        multiversioned(|| {
             room.fill(T::zero());
             for (da, a) in da.chunks_exact(k).zip(a.chunks_exact(k)) {
                 for ((mean, &da), &a) in room.iter_mut().zip(da).zip(a) {

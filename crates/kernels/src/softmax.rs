@@ -1,6 +1,6 @@
 //! Softmax over the last dimension.
 
-use super::{Real, dispatch, dot, elements, rows_per_block, wide};
+use super::{Real, dispatch, dot, elements, multiversioned, rows_per_block};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
@@ -41,7 +41,7 @@ fn width(layout: &Layout) -> usize {
 fn run<T: Real>(x: &[T], width: usize) -> Vec<T> {
     let mut y = x.to_vec();
     y.par_chunks_mut(width * rows_per_block(width))
-        .for_each(|block| wide(|| block.chunks_exact_mut(width).for_each(softmax_row)));
+        .for_each(|block| multiversioned(|| block.chunks_exact_mut(width).for_each(softmax_row)));
     y
 }
 

@@ -14,7 +14,7 @@ use tagstream_train::eval::calibration::{ThresholdTarget, temperature, threshold
 use tagstream_train::features::FeatureStore;
 use tagstream_train::trainer;
 use tagstream_train::trainer::scoring::Scorer;
-use tagstream_train::trainer::{Progress, TrainError, TrainOptions, stored_weights};
+use tagstream_train::trainer::{TrainError, TrainOptions, TrainingProgress, stored_weights};
 use tagstream_train::trm::model::Model;
 use tagstream_train::trm::prompts::{PromptTokens, Prompts};
 
@@ -92,7 +92,7 @@ impl Job<'_> {
         } else {
             None
         };
-        let mut news = |p: &Progress| {
+        let mut news = |p: &TrainingProgress| {
             let loss = p.losses.iter().map(|(_, v)| v).sum();
             (self.news)(News::Training(p.step.0, p.step.1, loss));
         };

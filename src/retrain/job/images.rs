@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use tagstream_model::bundle::Bundle;
 use tagstream_train::features::{
-    Encoder, Extraction, FeatureStore, Identity, ImageBytes, ImageError, Progress,
+    Encoder, Extraction, ExtractionProgress, FeatureStore, Identity, ImageBytes, ImageError,
 };
 use tokio::runtime::{Handle, Runtime};
 
@@ -102,7 +102,7 @@ impl Job<'_> {
             let empty = FeatureStore::from_memory(0, positions, dims.embedding, vec![], vec![]);
             return Ok((part, empty));
         }
-        let news = |p: Progress| (self.news)(News::Features(p.done, p.total));
+        let news = |p: ExtractionProgress| (self.news)(News::Features(p.done, p.total));
         let extraction = Extraction {
             cache: match config.cache.as_str() {
                 "" => tagstream_train::features::default_cache(),

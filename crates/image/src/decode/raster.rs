@@ -10,7 +10,6 @@ use super::scratch::Scratch;
 use super::size::ImageSize;
 use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
-use tagstream_multiversion::wide;
 
 /// Memory a decoder may take besides the picture itself (tables, rows, metadata).
 const OVERHEAD_BYTES: u64 = 16 << 20;

@@ -13,9 +13,9 @@
 
 mod region_rows;
 
+use super::l2_normalize::{normalize_and_match, normalize_and_match_backward};
 use super::matrix::{Matrix, product, transposed};
 use super::residual_mlp::{GROUPS, Sums, add_up, weight_gradients};
-use super::unit::{unit_and_match, unit_and_match_backward};
 use super::{Real, ResidualMlp, dispatch, elements, pool, residual_mlp, with_elements};
 use candle_core::{
     CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor, WithDType, bail,
@@ -225,7 +225,7 @@ fn forward_group<T: Real>(
     let weights = pool::weights(positions, key_columns, dims.pool);
     pool::pool(region, &weights, positions, dims.pool);
     let pooled = region.to_vec();
-    let region_inverse = unit_and_match(region, parts.region_direction, s_r, d);
+    let region_inverse = normalize_and_match(region, parts.region_direction, s_r, d);
     let attended = product(
         Matrix::new(&pooled, rows, d),
         Matrix::new(parts.values, d, d),
@@ -234,7 +234,7 @@ fn forward_group<T: Real>(
     let mlp = residual_mlp::forward_group(
         &mut query, &attended, &parts.mlp, columns, dims.mlp, epsilon,
     );
-    let query_inverse = unit_and_match(&mut query, parts.query_direction, s_q, d);
+    let query_inverse = normalize_and_match(&mut query, parts.query_direction, s_q, d);
     Saved {
         weights,
         pooled,
@@ -284,7 +284,7 @@ fn backward_group<T: Real>(
     let rows = ds_r.len();
     let mut query_direction = vec![T::zero(); c * d];
     let mut d_query = vec![T::zero(); rows * d];
-    unit_and_match_backward(
+    normalize_and_match_backward(
         (&mut d_query, &mut query_direction),
         ds_q,
         &saved.query,
@@ -299,7 +299,7 @@ fn backward_group<T: Real>(
     let values = product(Matrix::new(&saved.pooled, rows, d).t(), d_attended);
     let mut d_pooled = product(d_attended, Matrix::new(parts.values, d, d).t());
     let mut region_direction = vec![T::zero(); c * d];
-    unit_and_match_backward(
+    normalize_and_match_backward(
         (&mut d_pooled, &mut region_direction),
         ds_r,
         region,

@@ -4,7 +4,7 @@
 //! zeros. The rows are selected from the logits, as far as automatic differentiation is concerned:
 //! that makes their backward pass run before that of the branches, where they leave their gradient.
 
-use super::super::{Real, add_scaled, dot, wide};
+use super::super::{Real, add_scaled, dot, multiversioned};
 use super::with_elements;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -78,7 +78,7 @@ pub(super) fn backward<T: Real>(
     inverses: &[T],
     width: usize,
 ) {
-    wide(|| {
+    multiversioned(|| {
         for (row, grad) in d_region {
             let at = row * width..(row + 1) * width;
             let y = &region[at.clone()];

@@ -10,7 +10,8 @@ use super::activation::Activation;
 use super::attention::{Segment, Sequence};
 use super::matrix::{Matrix, product};
 use super::{
-    FrozenLayerNorm, FrozenLinear, Real, add_scaled, dispatch, elements, wide, with_elements,
+    FrozenLayerNorm, FrozenLinear, Real, add_scaled, dispatch, elements, multiversioned,
+    with_elements,
 };
 use candle_core::{
     CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Storage, Tensor, WithDType, bail,
@@ -381,14 +382,14 @@ fn backward_group<T: Real>(
     for (index, (block, saved)) in blocks.iter().zip(saved).enumerate().rev() {
         let last = index + 1 == blocks.len();
         let mut d_hidden = linear_backward(&dx, block.mlp_out);
-        wide(|| {
+        multiversioned(|| {
             for (d_hidden, &slope) in d_hidden.iter_mut().zip(&saved.slope) {
                 *d_hidden *= slope;
             }
         });
         let mut dy = linear_backward(&d_hidden, block.mlp_in);
         norm_backward(&mut dy, block.norm_2.0, &saved.normal_2, &saved.inverse_2);
-        wide(|| add_scaled(&mut dx, T::one(), &dy));
+        multiversioned(|| add_scaled(&mut dx, T::one(), &dy));
         let d_attended = linear_backward(&dx, block.out);
         let (mut dq, mut dkv) = (
             vec![T::zero(); saved.q.len()],
@@ -416,10 +417,10 @@ fn backward_group<T: Real>(
                 add_scaled(&mut dy[end..end + w], T::one(), from);
             });
         } else {
-            wide(|| add_scaled(&mut dy, T::one(), &d_query));
+            multiversioned(|| add_scaled(&mut dy, T::one(), &d_query));
         }
         norm_backward(&mut dy, block.norm_1.0, &saved.normal_1, &saved.inverse_1);
-        wide(|| add_scaled(&mut dx, T::one(), &dy));
+        multiversioned(|| add_scaled(&mut dx, T::one(), &dy));
     }
     dx
 }

@@ -1,7 +1,7 @@
 //! `head.safetensors` and `head.onnx`: the head on disk.
 
 use super::{
-    Attention, FoldedHead, GlobalBranch, HeadError, HeadOutputs, MemoryBranch, QueryBranch,
+    Attention, ExportedHead, GlobalBranch, HeadError, HeadOutputs, MemoryBranch, QueryBranch,
     ReadOut, RegionForm, RegionalBranch, ValueOutput, WeightStorage,
 };
 use safetensors::tensor::TensorView;
@@ -9,7 +9,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
-/// Names of tensors that only training reads begin like this; the rest is the folded head's.
+/// Names of tensors that only training reads begin like this; the rest is the exported head's.
 pub const TRAINABLE_PREFIX: &str = "trainable.";
 
 /// The file's name inside a bundle, which `head.onnx` refers to.
@@ -50,7 +50,7 @@ pub struct HeadFiles {
     pub safetensors: Vec<u8>,
 }
 
-impl FoldedHead {
+impl ExportedHead {
     /// The bundle's two files. `trainable` is kept in `head.safetensors` for the next training run;
     /// its names must begin with [`TRAINABLE_PREFIX`]. `positions` is N.
     pub fn to_files(
@@ -163,7 +163,7 @@ impl FoldedHead {
 fn assemble(
     header: &Header,
     tensors: &mut BTreeMap<String, NamedTensor>,
-) -> Result<FoldedHead, HeadError> {
+) -> Result<ExportedHead, HeadError> {
     let present = |tensors: &BTreeMap<String, NamedTensor>, name: &str| tensors.contains_key(name);
     let take = |tensors: &mut BTreeMap<String, NamedTensor>, name: &str| {
         tensors
@@ -257,7 +257,7 @@ fn assemble(
     } else {
         None
     };
-    Ok(FoldedHead {
+    Ok(ExportedHead {
         dim,
         categories,
         heads: header.heads,

@@ -1,6 +1,8 @@
 //! The head as an ONNX graph.
 
-use super::{Attention, FoldedHead, HeadError, NORM_EPSILON, QueryBranch, RegionForm, ValueOutput};
+use super::{
+    Attention, ExportedHead, HeadError, NORM_EPSILON, QueryBranch, RegionForm, ValueOutput,
+};
 use crate::onnx::{Attribute, Dim, Element, ExternalData, GraphBuilder, Value};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
@@ -68,7 +70,7 @@ struct Shared {
     saliency: Value,
 }
 
-impl FoldedHead {
+impl ExportedHead {
     /// The graph's file. `positions` fixes N; `None` leaves it open. The batch axis is always open.
     pub fn to_onnx(
         &self,
@@ -149,7 +151,7 @@ impl FoldedHead {
 }
 
 struct HeadGraph<'a> {
-    head: &'a FoldedHead,
+    head: &'a ExportedHead,
     g: GraphBuilder,
     weights: BTreeMap<&'static str, Value>,
     positions: Option<usize>,

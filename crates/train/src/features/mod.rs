@@ -12,7 +12,7 @@ mod worker;
 
 pub use cache::{FeatureCache, Key};
 pub use encoder::Encoder;
-pub use extract::{Extraction, Progress, Skipped};
+pub use extract::{Extraction, ExtractionProgress, Skipped};
 pub use subset::Subset;
 
 use crate::trm::features::{FeatureFailure, FeatureSource};

@@ -4,7 +4,7 @@
 use super::run::{Run, shuffled};
 use crate::trainer::error::TrainError;
 use crate::trm::blend::{Blend, fit_blend};
-use crate::trm::fold::Memories;
+use crate::trm::export::Memories;
 use crate::trm::matching::spatial_keys;
 use crate::trm::memory::{Memory, MemoryData};
 use crate::trm::region::Pooled;
@@ -128,7 +128,7 @@ impl Run<'_> {
     fn first_regions(&self, positions: &Tensor) -> Result<Tensor, TrainError> {
         let keys = spatial_keys(self.model.template())?;
         let region = Pooled::new(&keys, positions, 1)?.region()?;
-        Ok(tagstream_kernels::unit(&region)?)
+        Ok(tagstream_kernels::l2_normalize(&region)?)
     }
 
     /// One pass over the images: means of V^ over positions (`[n, D]`), and the regions of known

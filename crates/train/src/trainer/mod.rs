@@ -15,21 +15,21 @@ mod teacher;
 
 pub use error::TrainError;
 
+use crate::trm::export::Memories;
 use crate::trm::features::FeatureSource;
-use crate::trm::fold::Memories;
 use crate::trm::model::{Model, Standard, TextFeatures};
-use crate::trm::prompts::TextEncoder;
+use crate::trm::prompts::PromptEncoder;
 use crate::trm::weights::Weights;
 use candle_core::{Device, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tagstream_model::head::{FoldedHead, NamedTensor, TRAINABLE_PREFIX};
+use tagstream_model::head::{ExportedHead, NamedTensor, TRAINABLE_PREFIX};
 
 /// Where a run stands, after every step.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Progress {
+pub struct TrainingProgress {
     /// Epochs finished and in all.
     pub epoch: (usize, usize),
     /// Steps made and in all.
@@ -58,7 +58,7 @@ pub struct TrainOptions<'a> {
     /// Weights of an earlier model, and for every category its index there.
     pub warm_start: Option<(Weights, Vec<Option<usize>>)>,
     /// Called after every step.
-    pub progress: Option<&'a mut dyn FnMut(&Progress)>,
+    pub progress: Option<&'a mut dyn FnMut(&TrainingProgress)>,
 }
 
 /// What a run gives.
@@ -73,7 +73,7 @@ pub struct Trained {
     /// What was fitted in closed form, and how much it counts.
     pub memories: Memories,
     /// The head for inference.
-    pub head: FoldedHead,
+    pub head: ExportedHead,
     /// Epochs done; fewer than asked for if time ran out.
     pub epochs: usize,
     /// Optimiser steps made.
@@ -122,7 +122,7 @@ pub fn stored_weights(tensors: &[NamedTensor]) -> candle_core::Result<Weights> {
 /// If there is nothing to learn from, features cannot be read, or the loss diverges.
 pub fn train(
     model: &Model,
-    encoder: &dyn TextEncoder,
+    encoder: &dyn PromptEncoder,
     features: &dyn FeatureSource,
     labels: &[i8],
     mut options: TrainOptions,
@@ -204,7 +204,7 @@ pub fn train(
                 let left = began
                     .elapsed()
                     .mul_f64((steps - now) as f64 / mine.max(1) as f64);
-                progress(&Progress {
+                progress(&TrainingProgress {
                     epoch: (done, epochs),
                     step: (now, steps),
                     losses: loss.parts,
@@ -235,7 +235,7 @@ pub fn train(
     let weights = optimizer.averaged(&weights)?;
     let text = model.text(&weights, encoder)?;
     let memories = remembered.memories;
-    let head = model.fold(&weights, &text, &run.standard, &memories)?;
+    let head = model.export(&weights, &text, &run.standard, &memories)?;
     Ok(Trained {
         weights,
         text,

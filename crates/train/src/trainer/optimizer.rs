@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use tagstream_kernels::with_elements;
-use tagstream_multiversion::wide;
+use tagstream_multiversion::multiversioned;
 
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
@@ -135,7 +135,7 @@ impl InplaceOp1 for Step<'_> {
             .zip(average.par_chunks_mut(BLOCK))
             .for_each(|(((values, gradient), (mean, square)), average)| {
                 let moments = mean.iter_mut().zip(square).zip(average);
-                wide(|| {
+                multiversioned(|| {
                     for ((x, g), ((m, v), average)) in values.iter_mut().zip(gradient).zip(moments)
                     {
                         let g = g * by.shrink;
@@ -252,7 +252,9 @@ impl Optimizer {
             // Partial sums of fixed blocks: the same on any number of threads.
             let sums: Vec<f64> = with_elements::<f32, _>(&gradient, |gradient| {
                 let blocks = gradient.par_chunks(BLOCK);
-                Ok(blocks.map(|block| wide(|| sum_of_squares(block))).collect())
+                Ok(blocks
+                    .map(|block| multiversioned(|| sum_of_squares(block)))
+                    .collect())
             })?;
             square += sums.iter().sum::<f64>();
             all.push(gradient);

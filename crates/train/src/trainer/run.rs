@@ -3,7 +3,7 @@
 use crate::trainer::error::TrainError;
 use crate::trm::features::FeatureSource;
 use crate::trm::model::{Batch, Model, Standard};
-use crate::trm::prompts::TextEncoder;
+use crate::trm::prompts::PromptEncoder;
 use crate::trm::start::{Entry, fit_calibration};
 use crate::trm::weights::{Weights, names};
 use candle_core::{Device, Tensor};
@@ -19,7 +19,7 @@ const LEAST_START_SCALE: f64 = 5.0;
 /// A model with its training data.
 pub(super) struct Run<'a> {
     pub(super) model: &'a Model,
-    pub(super) encoder: &'a dyn TextEncoder,
+    pub(super) encoder: &'a dyn PromptEncoder,
     pub(super) features: &'a dyn FeatureSource,
     /// `[n, C]`.
     pub(super) labels: &'a [i8],
@@ -31,7 +31,7 @@ pub(super) struct Run<'a> {
 impl<'a> Run<'a> {
     pub(super) fn new(
         model: &'a Model,
-        encoder: &'a dyn TextEncoder,
+        encoder: &'a dyn PromptEncoder,
         features: &'a dyn FeatureSource,
         labels: &'a [i8],
     ) -> Result<Self, TrainError> {

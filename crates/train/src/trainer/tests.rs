@@ -12,8 +12,8 @@ use crate::trm::testing::{TestEncoder, numbers, test_tokens};
 use crate::trm::weights::values;
 use candle_core::DType;
 use half::f16;
+use tagstream_kernels::l2_normalize;
 use tagstream_kernels::testing::noise;
-use tagstream_kernels::unit;
 use tagstream_model::head::{HeadOutputs, WeightStorage};
 use tagstream_model::onnx::testing::{Input, difference, run as run_onnx};
 
@@ -75,7 +75,7 @@ fn values_of(trained: &Trained) -> Vec<(String, Vec<f32>)> {
 }
 
 /// Share of entries on the right side of zero.
-fn accuracy(head: &FoldedHead, features: &FeatureSet, truth: &[i8]) -> f64 {
+fn accuracy(head: &ExportedHead, features: &FeatureSet, truth: &[i8]) -> f64 {
     let rows: Vec<usize> = (0..IMAGES).collect();
     let found = head.evaluate(&features.dense(&rows).unwrap(), features.global(), IMAGES);
     let right = found
@@ -124,7 +124,7 @@ fn onnx_says_what_candle_says(model: &Model, trained: &Trained, features: &Featu
     if let Some(regional) = &trained.memories.regional {
         let keys = spatial_keys(model.template()).unwrap();
         let pooled = Pooled::new(&keys, &batch.positions, 1).unwrap();
-        let rows = values(&unit(&pooled.region().unwrap()).unwrap()).unwrap();
+        let rows = values(&l2_normalize(&pooled.region().unwrap()).unwrap()).unwrap();
         let m = regional.weight.len() / C;
         let said: Vec<f32> = (0..IMAGES * C)
             .map(|at| {
@@ -291,7 +291,7 @@ fn progress_is_told_and_counts_to_the_end() {
     let (features, labels, _) = data();
     let (model, encoder) = model(Method::TrmMlBase, |config| config.optimizer.epochs = 2);
     let mut seen = Vec::new();
-    let mut progress = |p: &Progress| seen.push((p.step, p.losses.len(), p.rate));
+    let mut progress = |p: &TrainingProgress| seen.push((p.step, p.losses.len(), p.rate));
     let options = TrainOptions {
         progress: Some(&mut progress),
         ..TrainOptions::default()

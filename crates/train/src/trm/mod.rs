@@ -3,8 +3,8 @@
 
 pub mod blend;
 pub mod config;
+pub mod export;
 pub mod features;
-pub mod fold;
 mod forward;
 pub mod losses;
 pub mod matching;

@@ -12,7 +12,7 @@
 //! and `(A_h V^) Wv_h` projects C rows instead of N.
 
 use candle_core::{Result, Tensor};
-use tagstream_kernels::{ResidualMlp, attention_pool, unit};
+use tagstream_kernels::{ResidualMlp, attention_pool, l2_normalize};
 
 /// LayerNorm's epsilon.
 pub const NORM_EPSILON: f64 = 1e-5;
@@ -149,7 +149,7 @@ pub fn query_level(attended: &Tensor, queries: &Tensor, layers: &QueryLayers) ->
 /// # Errors
 /// Those of tensor operations.
 pub fn normalised(features: &Tensor) -> Result<Tensor> {
-    unit(features)
+    l2_normalize(features)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::axis::SIDE;
 use super::group::{Group, LANES};
 use super::plan::Plan;
 use super::weights::{ROWS, Weights};
-use tagstream_multiversion::wide;
+use tagstream_multiversion::multiversioned;
 
 /// The rows of the result that a block row adds to.
 #[derive(Clone, Copy)]
@@ -173,7 +173,7 @@ impl Sums {
     }
 }
 
-wide! {
+multiversioned! {
     /// Adds a block row to the rows of the result that it has a weight in.
     pub fn add(
         sums: &mut Sums,

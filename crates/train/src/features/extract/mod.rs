@@ -16,7 +16,7 @@ use tagstream_model::session::EncoderShape;
 
 /// How far an extraction is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
+pub struct ExtractionProgress {
     /// Images done, those from the cache included.
     pub done: usize,
     /// Images asked for.
@@ -52,7 +52,7 @@ pub struct Extraction<'a> {
     /// What a picture may cost.
     pub limits: DecodeLimits,
     /// Called now and then.
-    pub progress: &'a (dyn Fn(Progress) + Sync),
+    pub progress: &'a (dyn Fn(ExtractionProgress) + Sync),
 }
 
 impl Default for Extraction<'_> {
@@ -109,7 +109,7 @@ impl Extraction<'_> {
                 Err(error) => failed.push((row, error)),
             }
         }
-        let mut progress = Progress {
+        let mut progress = ExtractionProgress {
             done: ids.len() - missing.len(),
             total: ids.len(),
             cached: ids.len() - missing.len() - failed.len(),

@@ -122,7 +122,7 @@ fn the_cache_gives_what_was_computed_without_reading_images() {
     );
     assert_eq!(
         *last.lock().unwrap(),
-        Some(Progress {
+        Some(ExtractionProgress {
             done: 37,
             total: 37,
             cached: 37

@@ -2,11 +2,11 @@
 
 use super::config::{AttendBy, MethodConfig, NegativeMode, Start};
 use super::matching::spatial_keys;
-use super::prompts::{Prompts, TextEncoder};
+use super::prompts::{PromptEncoder, Prompts};
 use super::region::attention_keys;
 use super::weights::{Weights, names};
 use candle_core::{DType, Device, Result, Tensor};
-use tagstream_kernels::unit_rows;
+use tagstream_kernels::l2_normalize_rows;
 
 pub use super::forward::{BranchLogits, Forward};
 
@@ -60,7 +60,11 @@ impl Model {
     ///
     /// # Errors
     /// If the text tower fails.
-    pub fn new(config: MethodConfig, prompts: Prompts, encoder: &dyn TextEncoder) -> Result<Self> {
+    pub fn new(
+        config: MethodConfig,
+        prompts: Prompts,
+        encoder: &dyn PromptEncoder,
+    ) -> Result<Self> {
         let template = prompts.template_features(encoder)?;
         Ok(Self {
             config,
@@ -225,7 +229,7 @@ impl Model {
     ///
     /// # Errors
     /// Those of the text tower.
-    pub fn text(&self, weights: &Weights, encoder: &dyn TextEncoder) -> Result<TextFeatures> {
+    pub fn text(&self, weights: &Weights, encoder: &dyn PromptEncoder) -> Result<TextFeatures> {
         if !weights.has(names::CONTEXT) {
             return Ok(TextFeatures {
                 positive: self.template.clone(),
@@ -334,8 +338,8 @@ impl Batch {
             mask => mask.map(super::weights::values).transpose()?,
         };
         let (mut dense, mut global) = (dense, global.to_vec());
-        unit_rows(&mut dense, n, d, mask.as_deref());
-        unit_rows(&mut global, 1, d, mask.as_deref());
+        l2_normalize_rows(&mut dense, n, d, mask.as_deref());
+        l2_normalize_rows(&mut global, 1, d, mask.as_deref());
         if let Some(mask) = &mask {
             let pairs = standardised.iter_mut().zip(mask);
             pairs.for_each(|(x, mask)| *x *= mask);

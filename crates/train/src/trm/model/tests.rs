@@ -1,9 +1,9 @@
-//! The whole model: gradients, switches, and the folded head.
+//! The whole model: gradients, switches, and the exported head.
 
 use super::*;
 use crate::trm::blend::Blend;
 use crate::trm::config::{Method, PseudoForm};
-use crate::trm::fold::Memories;
+use crate::trm::export::Memories;
 use crate::trm::memory::{Memory, MemoryData};
 use crate::trm::objective::Teaching;
 use crate::trm::region::Pooled;
@@ -13,7 +13,7 @@ use crate::trm::testing::{TestEncoder, numbers, test_tokens};
 use crate::trm::weights::values;
 use candle_core::Var;
 use tagstream_kernels::testing::{distance, noise};
-use tagstream_kernels::{row_products, unit};
+use tagstream_kernels::{l2_normalize, row_products};
 
 const B: usize = 4;
 const C: usize = 3;
@@ -56,11 +56,14 @@ fn moved(model: &Model) -> Weights {
 
 fn batch(dtype: DType) -> Batch {
     Batch {
-        positions: unit(&noise(1, &[B, N, D]))
+        positions: l2_normalize(&noise(1, &[B, N, D]))
             .unwrap()
             .to_dtype(dtype)
             .unwrap(),
-        global: unit(&noise(2, &[B, D])).unwrap().to_dtype(dtype).unwrap(),
+        global: l2_normalize(&noise(2, &[B, D]))
+            .unwrap()
+            .to_dtype(dtype)
+            .unwrap(),
         standard: noise(3, &[B, D]).to_dtype(dtype).unwrap(),
     }
 }
@@ -79,7 +82,12 @@ fn teaching(dtype: DType) -> Teaching {
         target_weight: 0.7,
         assume_negative: 0.1,
         distillation_weight: 1.0,
-        prototypes: Some(unit(&noise(8, &[C, D])).unwrap().to_dtype(dtype).unwrap()),
+        prototypes: Some(
+            l2_normalize(&noise(8, &[C, D]))
+                .unwrap()
+                .to_dtype(dtype)
+                .unwrap(),
+        ),
     }
 }
 
@@ -269,12 +277,12 @@ fn the_folded_head_gives_what_the_branches_give() {
             }
             let keys = spatial_keys(model.template()).unwrap();
             let first = Pooled::new(&keys, &batch.positions, 1).unwrap();
-            let first = unit(&first.region().unwrap()).unwrap();
+            let first = l2_normalize(&first.region().unwrap()).unwrap();
             let regional = regional(&first, &labels);
             if model.config().regional.enabled {
                 memories.regional = Some(regional.0);
             }
-            let head = model.fold(&weights, &text, &standard, &memories).unwrap();
+            let head = model.export(&weights, &text, &standard, &memories).unwrap();
             head.check().unwrap();
             let found = head.evaluate(&dense, &global, B);
             let forward = model.forward(&weights, &text, &batch).unwrap();

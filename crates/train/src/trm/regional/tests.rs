@@ -4,8 +4,8 @@ use super::*;
 use crate::trm::targets::folds;
 use crate::trm::weights::values;
 use candle_core::DType;
+use tagstream_kernels::l2_normalize;
 use tagstream_kernels::testing::noise;
-use tagstream_kernels::unit;
 
 const D: usize = 4;
 
@@ -14,7 +14,7 @@ const D: usize = 4;
 /// every fifth label is unknown.
 fn scene(n: usize) -> (Tensor, Vec<i8>) {
     let regions = noise(5, &[n * 2, D]).to_dtype(DType::F32).unwrap();
-    let regions = unit(&regions).unwrap();
+    let regions = l2_normalize(&regions).unwrap();
     let rows = values(&regions).unwrap();
     let labels = (0..n * 2)
         .map(|at| {

@@ -9,7 +9,7 @@ use super::regional::Regional;
 use super::weights::{Weights, names, values};
 use candle_core::Result;
 use tagstream_model::head::{
-    Attention, FoldedHead, GlobalBranch, MemoryBranch, QueryBranch, ReadOut, RegionForm,
+    Attention, ExportedHead, GlobalBranch, MemoryBranch, QueryBranch, ReadOut, RegionForm,
     RegionalBranch, ValueOutput,
 };
 
@@ -57,13 +57,13 @@ impl Model {
     ///
     /// # Errors
     /// If a weight is missing.
-    pub fn fold(
+    pub fn export(
         &self,
         weights: &Weights,
         text: &TextFeatures,
         standard: &Standard,
         memories: &Memories,
-    ) -> Result<FoldedHead> {
+    ) -> Result<ExportedHead> {
         let (c, d) = (self.categories(), self.dim());
         let branches = self.branches();
         let share = |branch: &str| self.share(branch, &memories.blend) as f32;
@@ -86,7 +86,7 @@ impl Model {
         let heads = self.heads();
         let attention = if queries {
             let (wq, wk) = (weights.values(names::WQ)?, weights.values(names::WK)?);
-            Attention::fold(&weights.values(names::QUERY)?, &wq, &wk, d, heads)
+            Attention::from_projections(&weights.values(names::QUERY)?, &wq, &wk, d, heads)
         } else {
             Attention::Folded(values(&self.keys(weights, text)?)?)
         };
@@ -97,7 +97,7 @@ impl Model {
             let (wv, wo) = (weights.values(names::WV)?, weights.values(names::WO)?);
             Ok(QueryBranch {
                 query: weights.values(names::QUERY)?,
-                value_output: ValueOutput::fold(&wv, &wo, d, heads),
+                value_output: ValueOutput::from_projections(&wv, &wo, d, heads),
                 norm: pair(names::NORM_WEIGHT, names::NORM_BIAS)?,
                 mlp_in: pair(names::MLP_IN_WEIGHT, names::MLP_IN_BIAS)?,
                 mlp_out: pair(names::MLP_OUT_WEIGHT, names::MLP_OUT_BIAS)?,
@@ -154,7 +154,7 @@ impl Model {
                     bias: scaled(&regional.bias, memories.blend.regional),
                 })
             });
-        Ok(FoldedHead {
+        Ok(ExportedHead {
             dim: d,
             categories: c,
             heads,
