@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use tagstream_core::error::{Exit, usage};
 use tagstream_model::OpenedModel;
 use tagstream_model::head::{ExportedHead, ZeroShot};
+use tagstream_train::arrays::rows;
 use tagstream_train::eval::labels::read_categories;
 use tagstream_train::eval::metrics;
-use tagstream_train::eval::metrics::{Confusion, F1, Report, sigmoid};
+use tagstream_train::eval::metrics::{Confusion, EvalReport, F1, sigmoid};
 use tagstream_train::trainer::scoring::Scorer;
 
 /// Arguments of `tagstream eval`.
@@ -46,7 +47,7 @@ pub(super) struct EvalArgs {
 struct Output {
     model: String,
     #[serde(flatten)]
-    report: Report,
+    report: EvalReport,
     temperature: f32,
     cf1_at_thresholds: f64,
     of1_at_thresholds: f64,
@@ -125,8 +126,19 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
     };
     let mut logits = scorer.logits(&data.features)?;
     logits.iter_mut().for_each(|logit| *logit /= temperature);
-    let report = metrics::report(&logits, &data.labels.states, &names)?;
-    let f1 = at_thresholds(&logits, &data.labels.states, &thresholds, &report);
+    let logits = rows(&logits, names.len())?;
+    let labels = rows(&data.labels.states, names.len())?;
+    let report = metrics::report(logits, labels, &names)?;
+    let confusions = logits.columns().into_iter().zip(labels.columns());
+    let confusions = confusions.zip(&thresholds).zip(&report.per_category);
+    // Over the categories that take part in the report's means.
+    let confusions: Vec<Confusion> = confusions
+        .filter(|(_, line)| line.ap_plain.is_some())
+        .map(|(((logits, labels), threshold), _)| {
+            at_threshold(logits.iter().zip(labels), *threshold)
+        })
+        .collect();
+    let f1 = F1::of(&confusions);
     let output = Output {
         model: bundle.map_or_else(|| args.model.clone(), |bundle| bundle.id().to_owned()),
         report,
@@ -144,29 +156,14 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// F1 where a category is decided present at its own threshold, over the categories that take part
-/// in the report's means.
-fn at_thresholds(logits: &[f32], labels: &[i8], thresholds: &[f32], report: &Report) -> F1 {
-    let c = thresholds.len();
-    let mut confusions = vec![Confusion::default(); c];
-    for (at, (&logit, &label)) in logits
-        .iter()
-        .zip(labels)
-        .enumerate()
-        .filter(|(_, (_, label))| **label != 0)
-    {
-        confusions[at % c].add(
-            sigmoid(f64::from(logit)) >= f64::from(thresholds[at % c]),
-            label > 0,
-        );
+/// Decisions at a category's own threshold against its known labels.
+fn at_threshold<'a>(entries: impl Iterator<Item = (&'a f32, &'a i8)>, threshold: f32) -> Confusion {
+    let mut confusion = Confusion::default();
+    for (&logit, &label) in entries.filter(|(_, label)| **label != 0) {
+        let decided = sigmoid(f64::from(logit)) >= f64::from(threshold);
+        confusion.add(decided, label > 0);
     }
-    let taking_part: Vec<Confusion> = confusions
-        .into_iter()
-        .zip(&report.per_category)
-        .filter(|(_, row)| row.ap_plain.is_some())
-        .map(|(c, _)| c)
-        .collect();
-    F1::of(&taking_part)
+    confusion
 }
 
 fn print(output: &Output) {
@@ -276,7 +273,9 @@ fn dense_modes(
     }
     let mut lines = Vec::new();
     for (name, scores) in names.iter().zip(&scores) {
-        let report = metrics::report(scores, &data.labels.states, &data.labels.categories)?;
+        let c = data.labels.categories.len();
+        let (scores, labels) = (rows(scores, c)?, rows(&data.labels.states, c)?);
+        let report = metrics::report(scores, labels, &data.labels.categories)?;
         lines.push(serde_json::json!({"mode": name, "map_plain": report.map_plain, "map_envelope": report.map_envelope}));
         eprintln!(
             "{name:<28} mAP {:.2} (envelope {:.2})",

@@ -17,6 +17,7 @@ use tagstream_model::bundle::{
     Lineage, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE,
 };
 use tagstream_model::text::TextEncoder;
+use tagstream_train::arrays;
 use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
 use tagstream_train::eval::labels::{LabelTable, read_categories};
 use tagstream_train::eval::protocol::{RandomState, keep_share, keep_single_positive};
@@ -292,7 +293,8 @@ impl Fit<'_> {
             .collect();
         let found = temperature(&logits, &out_labels);
         let target = precision.map_or(ThresholdTarget::BestF1, ThresholdTarget::Precision);
-        Ok((found, thresholds(&logits, &out_labels, c, found, target)))
+        let (logits, labels) = (arrays::rows(&logits, c)?, arrays::rows(&out_labels, c)?);
+        Ok((found, thresholds(logits, labels, found, target)))
     }
 }
 

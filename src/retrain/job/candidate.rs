@@ -10,6 +10,7 @@ use tagstream_model::bundle::{
     Bundle, BundleWriter, Calibration, Draft, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE, Lineage,
 };
 use tagstream_model::text::TextEncoder;
+use tagstream_train::arrays::rows;
 use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
 use tagstream_train::features::FeatureStore;
 use tagstream_train::trainer;
@@ -139,7 +140,12 @@ impl Job<'_> {
                 ThresholdTarget::Precision(self.config.calibration.precision)
             }
         };
-        let thresholds = thresholds(&logits, &held_out.labels, c, temperature, target);
+        let thresholds = thresholds(
+            rows(&logits, c).map_err(JobError::work("calibration"))?,
+            rows(&held_out.labels, c).map_err(JobError::work("calibration"))?,
+            temperature,
+            target,
+        );
         let mut categories = inputs.categories.clone();
         for (category, threshold) in categories.iter_mut().zip(thresholds) {
             category.threshold = threshold;

@@ -8,7 +8,24 @@
 //! `envelope` replaces the precision at each positive by the largest precision at that or any later
 //! one (the area under the precision envelope, as VOC has computed it since 2010); it is never
 //! below `plain`.
+//!
+//! ```
+//! use ndarray::array;
+//! use tagstream_train::eval::metrics::report;
+//!
+//! // Three images, two categories; nobody knows whether the third shows a dog.
+//! let logits = array![[2.0, -1.0], [0.5, 0.3], [-3.0, 1.5]];
+//! let labels = array![[1, -1], [-1, 1], [-1, 0]];
+//! let names = ["cat".to_owned(), "dog".to_owned()];
+//! let report = report(logits.view(), labels.view(), &names)?;
+//! assert_eq!(report.map_plain, 100.0);
+//! assert_eq!(report.known_entries, 5);
+//! assert_eq!(report.per_category[0].f1, 200.0 / 3.0);
+//! # Ok::<(), tagstream_train::eval::metrics::MetricsError>(())
+//! ```
 
+use crate::arrays::RaggedError;
+use ndarray::{ArrayView1, ArrayView2};
 use serde::Serialize;
 
 /// Average precision of one category, fractions of 1.
@@ -22,12 +39,22 @@ pub struct AveragePrecision {
 
 /// The average precision of one category, or `None` if no known entry is positive or none is
 /// negative: then every ranking is as good as any other.
+///
+/// ```
+/// use ndarray::aview1;
+/// use tagstream_train::eval::metrics::average_precision;
+///
+/// let scores = [3.0, 2.0, 1.0, 0.0];
+/// let ap = average_precision(aview1(&scores), aview1(&[1, -1, 1, 0])).unwrap();
+/// assert_eq!(ap.plain, (1.0 + 2.0 / 3.0) / 2.0);
+/// assert_eq!(average_precision(aview1(&scores), aview1(&[1, 1, 1, 1])), None);
+/// ```
 pub fn average_precision<S: Into<f64> + Copy>(
-    scores: &[S],
-    labels: &[i8],
+    scores: ArrayView1<'_, S>,
+    labels: ArrayView1<'_, i8>,
 ) -> Option<AveragePrecision> {
     let mut known: Vec<(f64, bool)> = scores
-        .iter()
+        .into_iter()
         .zip(labels)
         .filter(|(_, label)| **label != 0)
         .map(|(score, label)| ((*score).into(), *label > 0))
@@ -175,7 +202,7 @@ pub fn sigmoid(logit: f64) -> f64 {
     1.0 / (1.0 + (-logit).exp())
 }
 
-/// One category's line of a [`Report`].
+/// One category's line of an [`EvalReport`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CategoryReport {
     /// The category.
@@ -196,7 +223,7 @@ pub struct CategoryReport {
 
 /// What `tagstream eval` prints: means over categories in percent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct EvalReport {
     /// Mean of `ap_plain` over the categories that have one.
     pub map_plain: f64,
     /// Mean of `ap_envelope`.
@@ -226,13 +253,19 @@ pub struct Report {
 /// Why scores could not be measured.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MetricsError {
+    /// Scores or labels are no matrix.
+    #[error(transparent)]
+    Ragged(#[from] RaggedError),
     /// Scores and labels differ in size.
-    #[error("{scores} scores and {labels} labels for {categories} categories")]
+    #[error(
+        "scores of {} images x {}, labels of {} images x {}, for {categories} categories",
+        scores.0, scores.1, labels.0, labels.1
+    )]
     Sizes {
-        /// Number of scores.
-        scores: usize,
-        /// Number of labels.
-        labels: usize,
+        /// Rows and columns of the scores.
+        scores: (usize, usize),
+        /// Rows and columns of the labels.
+        labels: (usize, usize),
         /// Number of categories.
         categories: usize,
     },
@@ -246,89 +279,104 @@ pub enum MetricsError {
     },
 }
 
-/// Measures logits `[n, C]` against labels `[n, C]`, both row-major.
+/// Measures logits `[n, C]` against labels `[n, C]`.
 ///
 /// # Errors
 /// If the sizes differ or a score is not a number.
 pub fn report<S: Into<f64> + Copy>(
-    scores: &[S],
-    labels: &[i8],
+    scores: ArrayView2<'_, S>,
+    labels: ArrayView2<'_, i8>,
     categories: &[String],
-) -> Result<Report, MetricsError> {
+) -> Result<EvalReport, MetricsError> {
     let c = categories.len();
-    if scores.len() != labels.len() || c == 0 || !scores.len().is_multiple_of(c) {
+    if scores.dim() != labels.dim() || c == 0 || scores.ncols() != c {
         return Err(MetricsError::Sizes {
-            scores: scores.len(),
-            labels: labels.len(),
+            scores: scores.dim(),
+            labels: labels.dim(),
             categories: c,
         });
     }
-    if let Some(at) = scores.iter().position(|&score| score.into().is_nan()) {
-        return Err(MetricsError::NotANumber {
-            image: at / c,
-            category: at % c,
-        });
-    }
-    let mut per_category = Vec::with_capacity(c);
-    let mut confusions = Vec::with_capacity(c);
-    let (mut plain, mut envelope) = (Vec::new(), Vec::new());
-    for (index, category) in categories.iter().enumerate() {
-        let column: Vec<f64> = scores
-            .iter()
-            .skip(index)
-            .step_by(c)
-            .map(|&score| score.into())
-            .collect();
-        let known: Vec<i8> = labels.iter().skip(index).step_by(c).copied().collect();
-        let mut confusion = Confusion::default();
-        for (&score, &label) in column.iter().zip(&known).filter(|(_, label)| **label != 0) {
-            confusion.add(score > 0.0, label > 0);
+    for ((image, category), score) in scores.indexed_iter() {
+        if (*score).into().is_nan() {
+            return Err(MetricsError::NotANumber { image, category });
         }
-        let ap = average_precision(&column, &known);
-        if let Some(ap) = ap {
-            plain.push(ap.plain);
-            envelope.push(ap.envelope);
-            confusions.push(confusion);
-        }
-        per_category.push(CategoryReport {
-            category: category.clone(),
-            ap_plain: ap.map(|ap| 100.0 * ap.plain),
-            ap_envelope: ap.map(|ap| 100.0 * ap.envelope),
-            f1: 100.0 * confusion.f1(),
-            positives: known.iter().filter(|label| **label > 0).count(),
-            negatives: known.iter().filter(|label| **label < 0).count(),
-            unknown: known.iter().filter(|label| **label == 0).count(),
-        });
     }
-    let mean = |values: &[f64]| 100.0 * values.iter().sum::<f64>() / values.len().max(1) as f64;
+    let measured: Vec<Measured> = categories
+        .iter()
+        .zip(scores.columns().into_iter().zip(labels.columns()))
+        .map(|(name, (scores, labels))| Measured::of(scores, labels, name))
+        .collect();
+    let ranked = || measured.iter().filter_map(|one| Some((one, one.ap?)));
+    let percent = |part: fn(AveragePrecision) -> f64| {
+        100.0 * ranked().map(|(_, ap)| part(ap)).sum::<f64>() / ranked().count().max(1) as f64
+    };
+    let confusions: Vec<Confusion> = ranked().map(|(one, _)| one.confusion).collect();
     let f1 = F1::of(&confusions);
     let entries = scores.iter().zip(labels).filter(|(_, label)| **label != 0);
-    Ok(Report {
-        map_plain: mean(&plain),
-        map_envelope: mean(&envelope),
+    let lines = || measured.iter().map(|one| &one.line);
+    Ok(EvalReport {
+        map_plain: percent(|ap| ap.plain),
+        map_envelope: percent(|ap| ap.envelope),
         cf1: 100.0 * f1.cf1,
         cf1_mean: 100.0 * f1.cf1_mean,
         of1: 100.0 * f1.of1,
         ece: expected_calibration_error(
             entries.map(|(&score, &label)| (sigmoid(score.into()), label > 0)),
         ),
-        images: scores.len() / c,
+        images: scores.nrows(),
         known_entries: labels.iter().filter(|label| **label != 0).count(),
-        categories: plain.len(),
-        categories_without_positives: per_category.iter().filter(|row| row.positives == 0).count(),
-        categories_without_negatives: per_category
-            .iter()
-            .filter(|row| row.positives > 0 && row.negatives == 0)
+        categories: confusions.len(),
+        categories_without_positives: lines().filter(|line| line.positives == 0).count(),
+        categories_without_negatives: lines()
+            .filter(|line| line.positives > 0 && line.negatives == 0)
             .count(),
-        per_category,
+        per_category: lines().cloned().collect(),
     })
+}
+
+/// One category's measures.
+struct Measured {
+    ap: Option<AveragePrecision>,
+    confusion: Confusion,
+    line: CategoryReport,
+}
+
+impl Measured {
+    fn of<S: Into<f64> + Copy>(
+        scores: ArrayView1<'_, S>,
+        labels: ArrayView1<'_, i8>,
+        category: &str,
+    ) -> Self {
+        let ap = average_precision(scores, labels);
+        let mut confusion = Confusion::default();
+        for (score, label) in scores.iter().zip(labels).filter(|(_, label)| **label != 0) {
+            confusion.add((*score).into() > 0.0, *label > 0);
+        }
+        let count = |sign: i8| labels.iter().filter(|label| label.signum() == sign).count();
+        let line = CategoryReport {
+            category: category.to_owned(),
+            ap_plain: ap.map(|ap| 100.0 * ap.plain),
+            ap_envelope: ap.map(|ap| 100.0 * ap.envelope),
+            f1: 100.0 * confusion.f1(),
+            positives: count(1),
+            negatives: count(-1),
+            unknown: count(0),
+        };
+        Self {
+            ap,
+            confusion,
+            line,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arrays::rows;
     use candle_core::npy::NpzTensors;
     use candle_core::{DType, Tensor};
+    use ndarray::{array, aview1};
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
@@ -362,7 +410,12 @@ mod tests {
             .iter()
             .map(|&label| if label > 0.0 { 1 } else { -1 })
             .collect();
-        let report = report(&scores, &labels, &names(5)).unwrap();
+        let report = report(
+            rows(&scores, 5).unwrap(),
+            rows(&labels, 5).unwrap(),
+            &names(5),
+        )
+        .unwrap();
         let close = |found: f64, name: &str| {
             let expected = array(name)[0];
             assert!(
@@ -421,7 +474,7 @@ mod tests {
                 .collect();
             let labels: Vec<i8> = (0..n).map(|_| rng.random_range(-1..=1)).collect();
             match (
-                average_precision(&scores, &labels),
+                average_precision(aview1(&scores), aview1(&labels)),
                 brute_force(&scores, &labels),
             ) {
                 (Some(fast), Some((plain, envelope))) => {
@@ -439,17 +492,17 @@ mod tests {
     #[test]
     fn unknown_entries_change_nothing() {
         let scores = [2.0, 1.5, 1.0, 0.5, 0.0, -1.0];
-        let with = average_precision(&scores, &[1, 0, -1, 1, 0, -1]);
-        let without = average_precision(&[2.0, 1.0, 0.5, -1.0], &[1, -1, 1, -1]);
+        let with = average_precision(aview1(&scores), aview1(&[1, 0, -1, 1, 0, -1]));
+        let without = average_precision(aview1(&[2.0, 1.0, 0.5, -1.0]), aview1(&[1, -1, 1, -1]));
         assert_eq!(with, without);
     }
 
     #[test]
     fn categories_that_cannot_be_ranked_are_left_out_and_counted() {
         // Three categories: one ordinary, one without positives, one without negatives.
-        let labels = [1, -1, 1, -1, -1, 0];
-        let scores = [1.0f32, 3.0, 0.5, -1.0, 2.0, 0.1];
-        let report = report(&scores, &labels, &names(3)).unwrap();
+        let labels = array![[1, -1, 1], [-1, -1, 0]];
+        let scores = array![[1.0f32, 3.0, 0.5], [-1.0, 2.0, 0.1]];
+        let report = report(scores.view(), labels.view(), &names(3)).unwrap();
         assert_eq!((report.categories, report.map_plain), (1, 100.0));
         assert_eq!(
             (
@@ -475,10 +528,12 @@ mod tests {
     #[test]
     fn bad_scores_are_named() {
         assert!(matches!(
-            report(&[1.0f32], &[1, -1], &names(2)),
+            report(array![[1.0f32]].view(), array![[1, -1]].view(), &names(2)),
             Err(MetricsError::Sizes { .. })
         ));
-        let error = report(&[1.0, 2.0, f32::NAN, 0.0], &[1, -1, 1, 1], &names(2)).unwrap_err();
+        let scores = array![[1.0, 2.0], [f32::NAN, 0.0]];
+        let labels = array![[1, -1], [1, 1]];
+        let error = report(scores.view(), labels.view(), &names(2)).unwrap_err();
         assert_eq!(
             error,
             MetricsError::NotANumber {

@@ -1,11 +1,13 @@
 //! The model: what is trained, and the forward pass from frozen features to the branches' logits.
 
 use super::config::{AttendBy, MethodConfig, NegativeMode, Start};
+use super::kernel_ridge::targets::moments;
 use super::matching::spatial_keys;
 use super::prompts::{PromptEncoder, Prompts};
 use super::region::attention_keys;
 use super::weights::{Weights, names};
 use candle_core::{DType, Device, Result, Tensor};
+use ndarray::ArrayView2;
 use tagstream_kernels::l2_normalize_rows;
 
 pub use super::forward::{BranchLogits, Forward};
@@ -297,8 +299,8 @@ pub struct Standard {
 
 impl Standard {
     /// Of raw global features, `[n, D]`.
-    pub fn new(global: &[f32], dim: usize) -> Self {
-        let (mean, deviation) = super::memory::moments(global, dim);
+    pub fn new(global: ArrayView2<'_, f32>) -> Self {
+        let (mean, deviation) = moments(global);
         Self {
             mean: mean.iter().map(|x| *x as f32).collect(),
             deviation: deviation.iter().map(|x| *x as f32).collect(),
