@@ -82,7 +82,7 @@ impl Activation {
         slopes
     }
 
-    fn run<T: Real>(self, x: &[T]) -> Vec<T> {
+    fn compute<T: Real>(self, x: &[T]) -> Vec<T> {
         let mut y = vec![T::zero(); x.len()];
         y.par_chunks_mut(BLOCK)
             .zip(x.par_chunks(BLOCK))
@@ -100,7 +100,7 @@ impl Activation {
         y
     }
 
-    fn run_backward<T: Real>(self, x: &[T], grad: &[T]) -> Vec<T> {
+    fn compute_backward<T: Real>(self, x: &[T], grad: &[T]) -> Vec<T> {
         let mut dx = grad.to_vec();
         dx.par_chunks_mut(BLOCK)
             .zip(x.par_chunks(BLOCK))
@@ -128,7 +128,9 @@ impl CustomOp1 for Activation {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = dispatch!(x, self.name(), T => T::to_cpu_storage_owned(self.run::<T>(elements(x, layout)?)));
+        let y = dispatch!(x, self.name(), T => {
+            T::to_cpu_storage_owned(self.compute::<T>(elements(x, layout)?))
+        });
         Ok((y, layout.shape().clone()))
     }
 
@@ -156,7 +158,8 @@ impl CustomOp2 for Backward {
         gl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let dx = dispatch!(x, self.name(), T => {
-            T::to_cpu_storage_owned(self.0.run_backward::<T>(elements(x, xl)?, elements(grad, gl)?))
+            let (x, grad) = (elements(x, xl)?, elements(grad, gl)?);
+            T::to_cpu_storage_owned(self.0.compute_backward::<T>(x, grad))
         });
         Ok((dx, xl.shape().clone()))
     }

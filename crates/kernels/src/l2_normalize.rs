@@ -41,8 +41,8 @@ fn norm<T: Real>(x: &[T]) -> T {
     if norm > smallest { norm } else { smallest }
 }
 
-/// [`l2_normalize()`] of rows in place; where there is a mask, every row of image b is multiplied with
-/// `mask[b]` after.
+/// [`l2_normalize()`] of rows in place; where there is a mask, every row of image b is multiplied
+/// with `mask[b]` after.
 ///
 /// `x` is `[B, N, D]`, `mask` `[B, D]`. A method that reads no locations passes no rows.
 ///
@@ -123,7 +123,7 @@ pub(super) fn normalize_and_match_backward<T: Real>(
 struct L2Normalize;
 
 impl L2Normalize {
-    fn run<T: Real>(x: &[T], width: usize) -> Vec<T> {
+    fn compute<T: Real>(x: &[T], width: usize) -> Vec<T> {
         let mut y = vec![T::zero(); x.len()];
         let block = width * rows_per_block(width);
         y.par_chunks_mut(block)
@@ -139,7 +139,7 @@ impl L2Normalize {
     }
 
     /// `dx = (g - y (g . y)) / |x|`.
-    fn run_backward<T: Real>(x: &[T], grad: &[T], width: usize) -> Vec<T> {
+    fn compute_backward<T: Real>(x: &[T], grad: &[T], width: usize) -> Vec<T> {
         let mut dx = vec![T::zero(); x.len()];
         let block = width * rows_per_block(width);
         dx.par_chunks_mut(block)
@@ -168,7 +168,9 @@ impl CustomOp1 for L2Normalize {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let width = layout.dims().last().copied().unwrap_or(1).max(1);
-        let y = dispatch!(x, self.name(), T => T::to_cpu_storage_owned(Self::run::<T>(elements(x, layout)?, width)));
+        let y = dispatch!(x, self.name(), T => {
+            T::to_cpu_storage_owned(Self::compute::<T>(elements(x, layout)?, width))
+        });
         Ok((y, layout.shape().clone()))
     }
 
@@ -195,9 +197,10 @@ impl CustomOp2 for L2NormalizeBackward {
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let width = layout.dims().last().copied().unwrap_or(1).max(1);
-        let dx = dispatch!(x, self.name(), T => T::to_cpu_storage_owned(
-            L2Normalize::run_backward::<T>(elements(x, layout)?, elements(grad, grad_layout)?, width)
-        ));
+        let dx = dispatch!(x, self.name(), T => {
+            let (x, grad) = (elements(x, layout)?, elements(grad, grad_layout)?);
+            T::to_cpu_storage_owned(L2Normalize::compute_backward::<T>(x, grad, width))
+        });
         Ok((dx, layout.shape().clone()))
     }
 }
@@ -205,7 +208,7 @@ impl CustomOp2 for L2NormalizeBackward {
 struct RowProducts;
 
 impl RowProducts {
-    fn run<T: Real>(rows: &[T], weight: &[T], width: usize) -> Vec<T> {
+    fn compute<T: Real>(rows: &[T], weight: &[T], width: usize) -> Vec<T> {
         let image = weight.len().max(1);
         let mut products = vec![T::zero(); rows.len() / width];
         products
@@ -222,7 +225,7 @@ impl RowProducts {
         products
     }
 
-    fn run_backward<T: Real>(
+    fn compute_backward<T: Real>(
         rows: &[T],
         weight: &[T],
         grad: &[T],
@@ -268,7 +271,7 @@ impl RowProducts {
         let (d_rows, d_weight) = with_elements::<T, _>(rows, |rows| {
             with_elements::<T, _>(weight, |weight| {
                 with_elements::<T, _>(grad, |grad| {
-                    Ok(Self::run_backward(rows, weight, grad, width))
+                    Ok(Self::compute_backward(rows, weight, grad, width))
                 })
             })
         })?;
@@ -293,7 +296,7 @@ impl CustomOp2 for RowProducts {
     ) -> Result<(CpuStorage, Shape)> {
         let (images, categories, width) = layout.shape().dims3()?;
         let s = dispatch!(rows, self.name(), T => T::to_cpu_storage_owned(
-            Self::run::<T>(elements(rows, layout)?, elements(weight, weight_layout)?, width)
+            Self::compute::<T>(elements(rows, layout)?, elements(weight, weight_layout)?, width)
         ));
         Ok((s, (images, categories).into()))
     }

@@ -6,8 +6,8 @@ use candle_core::{
 };
 use rayon::prelude::*;
 
-/// `y = (x - mean) / sqrt(var + eps) · weight + bias` over the last dimension; the gradient goes to
-/// `x` only.
+/// `y = (x - mean) / sqrt(var + eps) · weight + bias` over the last dimension; the gradient goes
+/// to `x` only.
 #[derive(Debug, Clone)]
 pub struct FrozenLayerNorm {
     weight: Tensor,
@@ -63,7 +63,7 @@ impl FrozenLayerNorm {
         Ok(width)
     }
 
-    fn run<T: Real>(&self, x: &[T], width: usize) -> Result<Vec<T>> {
+    fn compute<T: Real>(&self, x: &[T], width: usize) -> Result<Vec<T>> {
         let eps = T::from_f64(self.eps);
         let mut y = vec![T::zero(); x.len()];
         with_elements::<T, _>(&self.weight, |weight| {
@@ -89,7 +89,7 @@ impl FrozenLayerNorm {
     }
 
     /// `dx = (g - mean(g) - x̂ mean(g x̂)) / σ` with `g = dy · weight`.
-    fn run_backward<T: Real>(&self, x: &[T], grad: &[T], width: usize) -> Result<Vec<T>> {
+    fn compute_backward<T: Real>(&self, x: &[T], grad: &[T], width: usize) -> Result<Vec<T>> {
         let eps = T::from_f64(self.eps);
         let mut dx = vec![T::zero(); x.len()];
         with_elements::<T, _>(&self.weight, |weight| {
@@ -181,7 +181,9 @@ impl CustomOp1 for FrozenLayerNorm {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let width = self.check(layout)?;
-        let y = dispatch!(x, CustomOp1::name(self), T => T::to_cpu_storage_owned(self.run::<T>(elements(x, layout)?, width)?));
+        let y = dispatch!(x, CustomOp1::name(self), T => {
+            T::to_cpu_storage_owned(self.compute::<T>(elements(x, layout)?, width)?)
+        });
         Ok((y, layout.shape().clone()))
     }
 
@@ -211,7 +213,8 @@ impl CustomOp2 for Backward {
     ) -> Result<(CpuStorage, Shape)> {
         let width = self.0.check(xl)?;
         let dx = dispatch!(x, self.name(), T => {
-            T::to_cpu_storage_owned(self.0.run_backward::<T>(elements(x, xl)?, elements(grad, gl)?, width)?)
+            let (x, grad) = (elements(x, xl)?, elements(grad, gl)?);
+            T::to_cpu_storage_owned(self.0.compute_backward::<T>(x, grad, width)?)
         });
         Ok((dx, xl.shape().clone()))
     }

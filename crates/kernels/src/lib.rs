@@ -66,7 +66,8 @@ impl Real for f32 {
     /// vectorise; inputs are clamped to the range in which the result is a normal number.
     #[inline(always)]
     fn exp(self) -> f32 {
-        const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding and subtracting it rounds to the nearest integer
+        /// 1.5 * 2^23: adding and subtracting it rounds to the nearest integer.
+        const ROUND: f32 = 12_582_912.0;
         let x = self.clamp(-87.0, 88.0);
         let shifted = x * std::f32::consts::LOG2_E + ROUND;
         let n = shifted - ROUND;

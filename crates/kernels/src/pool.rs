@@ -186,7 +186,7 @@ struct Pool {
 }
 
 impl Pool {
-    fn run<T: Real>(&self, keys: &[T], dims: Dims) -> Result<Vec<T>> {
+    fn compute<T: Real>(&self, keys: &[T], dims: Dims) -> Result<Vec<T>> {
         let mut pooled = vec![T::zero(); dims.images * dims.keys * dims.width];
         let columns = transposed(keys, dims.width);
         with_elements::<T, _>(&self.positions, |positions| {
@@ -201,7 +201,7 @@ impl Pool {
         Ok(pooled)
     }
 
-    fn run_backward<T: Real>(&self, keys: &[T], grad: &[T], dims: Dims) -> Result<Vec<T>> {
+    fn compute_backward<T: Real>(&self, keys: &[T], grad: &[T], dims: Dims) -> Result<Vec<T>> {
         let columns = transposed(keys, dims.width);
         let sums = with_elements::<T, _>(&self.positions, |positions| {
             Ok(positions
@@ -227,7 +227,9 @@ impl CustomOp1 for Pool {
 
     fn cpu_fwd(&self, keys: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let dims = Dims::of(layout.dims(), self.positions.dims());
-        let pooled = dispatch!(keys, self.name(), T => T::to_cpu_storage_owned(self.run::<T>(elements(keys, layout)?, dims)?));
+        let pooled = dispatch!(keys, self.name(), T => {
+            T::to_cpu_storage_owned(self.compute::<T>(elements(keys, layout)?, dims)?)
+        });
         Ok((pooled, (dims.images, dims.keys, dims.width).into()))
     }
 
@@ -238,12 +240,20 @@ impl CustomOp1 for Pool {
         let gradient = match keys.dtype() {
             DType::F32 => with_elements::<f32, _>(keys, |keys| {
                 with_elements::<f32, _>(&grad, |grad| {
-                    Tensor::from_vec(self.run_backward(keys, grad, dims)?, shape, grad_device())
+                    Tensor::from_vec(
+                        self.compute_backward(keys, grad, dims)?,
+                        shape,
+                        grad_device(),
+                    )
                 })
             })?,
             _ => with_elements::<f64, _>(keys, |keys| {
                 with_elements::<f64, _>(&grad, |grad| {
-                    Tensor::from_vec(self.run_backward(keys, grad, dims)?, shape, grad_device())
+                    Tensor::from_vec(
+                        self.compute_backward(keys, grad, dims)?,
+                        shape,
+                        grad_device(),
+                    )
                 })
             })?,
         };
@@ -275,7 +285,7 @@ impl CustomOp2 for Saliency {
             let keys: &[T] = elements(keys, keys_layout)?;
             let positions: &[T] = elements(positions, layout)?;
             let columns = transposed(keys, dims.width);
-            let mut out = vec![<T as WithDType>::from_f64(0.0); dims.images * dims.keys * dims.positions];
+            let mut out = vec![T::from_f64(0.0); dims.images * dims.keys * dims.positions];
             out.par_chunks_mut((dims.keys * dims.positions).max(1))
                 .zip(positions.par_chunks(dims.image()))
                 .for_each(|(out, image)| {

@@ -38,7 +38,7 @@ fn width(layout: &Layout) -> usize {
     layout.dims().last().copied().unwrap_or(1).max(1)
 }
 
-fn run<T: Real>(x: &[T], width: usize) -> Vec<T> {
+fn compute<T: Real>(x: &[T], width: usize) -> Vec<T> {
     let mut y = x.to_vec();
     y.par_chunks_mut(width * rows_per_block(width))
         .for_each(|block| multiversioned(|| block.chunks_exact_mut(width).for_each(softmax_row)));
@@ -46,7 +46,7 @@ fn run<T: Real>(x: &[T], width: usize) -> Vec<T> {
 }
 
 /// `dx = y (dy - sum(dy y))`.
-fn run_backward<T: Real>(y: &[T], grad: &[T], width: usize) -> Vec<T> {
+fn compute_backward<T: Real>(y: &[T], grad: &[T], width: usize) -> Vec<T> {
     let mut dx = vec![T::zero(); y.len()];
     let block = width * rows_per_block(width);
     dx.par_chunks_mut(block)
@@ -73,7 +73,9 @@ impl CustomOp1 for Softmax {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = dispatch!(x, self.name(), T => T::to_cpu_storage_owned(run::<T>(elements(x, layout)?, width(layout))));
+        let y = dispatch!(x, self.name(), T => {
+            T::to_cpu_storage_owned(compute::<T>(elements(x, layout)?, width(layout)))
+        });
         Ok((y, layout.shape().clone()))
     }
 
@@ -100,7 +102,8 @@ impl CustomOp2 for Backward {
         gl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let dx = dispatch!(y, self.name(), T => {
-            T::to_cpu_storage_owned(run_backward::<T>(elements(y, yl)?, elements(grad, gl)?, width(yl)))
+            let (y, grad) = (elements(y, yl)?, elements(grad, gl)?);
+            T::to_cpu_storage_owned(compute_backward::<T>(y, grad, width(yl)))
         });
         Ok((dx, yl.shape().clone()))
     }

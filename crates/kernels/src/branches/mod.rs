@@ -320,7 +320,7 @@ fn backward_group<T: Real>(
 }
 
 impl Operation {
-    fn run<T: Real>(&self, parts: &Parts<T>) -> Result<Vec<T>> {
+    fn compute<T: Real>(&self, parts: &Parts<T>) -> Result<Vec<T>> {
         let dims = self.dims;
         let (images, c, d) = (dims.pool.images, dims.pool.keys, dims.pool.width);
         let group = dims.group();
@@ -349,7 +349,7 @@ impl Operation {
         Ok(logits)
     }
 
-    fn run_backward<T: Real>(
+    fn compute_backward<T: Real>(
         &self,
         grad: &[T],
         small: &Tensor,
@@ -438,7 +438,7 @@ impl CustomOp3 for Operation {
                 elements(out_weight, out_layout)?,
                 &self.dims,
             );
-            <T as WithDType>::to_cpu_storage_owned(self.run::<T>(&parts)?)
+            <T as WithDType>::to_cpu_storage_owned(self.compute::<T>(&parts)?)
         });
         Ok((
             logits,
@@ -457,10 +457,10 @@ impl CustomOp3 for Operation {
         let grad = grad.contiguous()?;
         let [a, b, c] = match small.dtype() {
             DType::F32 => with_elements::<f32, _>(&grad, |grad| {
-                self.run_backward(grad, small, in_weight, out_weight)
+                self.compute_backward(grad, small, in_weight, out_weight)
             })?,
             _ => with_elements::<f64, _>(&grad, |grad| {
-                self.run_backward(grad, small, in_weight, out_weight)
+                self.compute_backward(grad, small, in_weight, out_weight)
             })?,
         };
         Ok((Some(a), Some(b), Some(c)))

@@ -121,7 +121,7 @@ struct Selection {
 }
 
 impl Selection {
-    fn run<T: Real>(&self) -> Result<(CpuStorage, Shape)> {
+    fn compute<T: Real>(&self) -> Result<(CpuStorage, Shape)> {
         let region = self.region.tensor()?;
         let (_, _, width) = region.dims3()?;
         let values = with_elements::<T, _>(region, |region| {
@@ -145,8 +145,8 @@ impl CustomOp1 for Selection {
 
     fn cpu_fwd(&self, logits: &CpuStorage, _layout: &Layout) -> Result<(CpuStorage, Shape)> {
         match logits {
-            CpuStorage::F32(_) => self.run::<f32>(),
-            _ => self.run::<f64>(),
+            CpuStorage::F32(_) => self.compute::<f32>(),
+            _ => self.compute::<f64>(),
         }
     }
 

@@ -179,7 +179,7 @@ impl Operation {
         }
     }
 
-    fn run<T: Real>(&self, x: &[T], flat: &[T], dims: Dims) -> Vec<T> {
+    fn compute<T: Real>(&self, x: &[T], flat: &[T], dims: Dims) -> Vec<T> {
         let parts = dims.split(flat);
         let mut y = vec![T::zero(); x.len()];
         let group = dims.group(x.len());
@@ -195,7 +195,7 @@ impl Operation {
         y
     }
 
-    fn run_backward<T: Real>(
+    fn compute_backward<T: Real>(
         &self,
         grad: &[T],
         flat: &[T],
@@ -248,7 +248,7 @@ impl Operation {
     ) -> Result<(Tensor, Tensor)> {
         let dims = self.dims(x.dims());
         let (dx, dflat) = with_elements::<T, _>(grad, |grad| {
-            with_elements::<T, _>(flat, |flat| self.run_backward(grad, flat, dims))
+            with_elements::<T, _>(flat, |flat| self.compute_backward(grad, flat, dims))
         })?;
         Ok((
             Tensor::from_vec(dx, x.shape(), &Device::Cpu)?,
@@ -419,7 +419,7 @@ impl CustomOp2 for Operation {
     ) -> Result<(CpuStorage, Shape)> {
         let dims = self.dims(layout.dims());
         let y = dispatch!(x, self.name(), T => <T as candle_core::WithDType>::to_cpu_storage_owned(
-            self.run::<T>(elements(x, layout)?, elements(flat, flat_layout)?, dims)
+            self.compute::<T>(elements(x, layout)?, elements(flat, flat_layout)?, dims)
         ));
         Ok((y, layout.shape().clone()))
     }

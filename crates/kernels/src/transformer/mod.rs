@@ -238,7 +238,7 @@ impl Operation {
         }
     }
 
-    fn run<T: Real>(&self, x: &[T], width: usize) -> Result<Vec<T>> {
+    fn compute<T: Real>(&self, x: &[T], width: usize) -> Result<Vec<T>> {
         let dims = self.dims(width);
         let done: Vec<(Vec<T>, Vec<Saved<T>>)> = self.with_parts::<T, _>(|parts| {
             self.split(x, width, |lengths| lengths.iter().sum())
@@ -268,7 +268,7 @@ impl Operation {
         groups.collect()
     }
 
-    fn run_backward<T: Real>(&self, grad: &[T], width: usize) -> Result<Vec<T>> {
+    fn compute_backward<T: Real>(&self, grad: &[T], width: usize) -> Result<Vec<T>> {
         let saved = self
             .saved
             .get()
@@ -432,7 +432,9 @@ impl CustomOp1 for Operation {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (_, width) = layout.shape().dims2()?;
-        let y = dispatch!(x, self.name(), T => T::to_cpu_storage_owned(self.run::<T>(elements(x, layout)?, width)?));
+        let y = dispatch!(x, self.name(), T => {
+            T::to_cpu_storage_owned(self.compute::<T>(elements(x, layout)?, width)?)
+        });
         let sequences: usize = self.groups.iter().map(Vec::len).sum();
         Ok((y, (sequences, width).into()))
     }
@@ -442,10 +444,10 @@ impl CustomOp1 for Operation {
         let grad = grad.contiguous()?;
         let dx = match x.dtype() {
             DType::F32 => with_elements::<f32, _>(&grad, |grad| {
-                Tensor::from_vec(self.run_backward(grad, width)?, x.shape(), &Device::Cpu)
+                Tensor::from_vec(self.compute_backward(grad, width)?, x.shape(), &Device::Cpu)
             })?,
             _ => with_elements::<f64, _>(&grad, |grad| {
-                Tensor::from_vec(self.run_backward(grad, width)?, x.shape(), &Device::Cpu)
+                Tensor::from_vec(self.compute_backward(grad, width)?, x.shape(), &Device::Cpu)
             })?,
         };
         Ok(Some(dx))

@@ -104,7 +104,7 @@ pub enum FeatureError {
         preprocessing: String,
     },
     /// Images are missing or broken.
-    #[error("{count} of {total} images have no features: {}", first.iter().map(|(id, error)| format!("{id} {error}")).collect::<Vec<_>>().join("; "))]
+    #[error("{count} of {total} images have no features: {}", listed(first))]
     Images {
         /// How many.
         count: usize,
@@ -132,6 +132,11 @@ pub enum FeatureError {
     /// A tensor operation failed.
     #[error("features: {0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+fn listed(images: &[(String, ImageError)]) -> String {
+    let lines = images.iter().map(|(id, error)| format!("{id} {error}"));
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// Dense `[n, N, D]` and global `[n, D]` features of `n` images, in the order asked for, neither of

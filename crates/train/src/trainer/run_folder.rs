@@ -154,21 +154,25 @@ fn picture(lines: &[String]) -> String {
     let x = |epoch: f64| 60.0 + 520.0 * (epoch - 1.0) / (epochs - 1.0).max(1.0);
     let y = |value: f64| 20.0 + 280.0 * (high - value) / (high - low).max(f64::MIN_POSITIVE);
     let mut svg = String::from(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 340\" font-family=\"sans-serif\" font-size=\"12\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 340\" \
+         font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"760\" height=\"340\" fill=\"white\"/>\n",
     );
     for tick in 0..=4 {
         let value = low + (high - low) * f64::from(tick) / 4.0;
         let _ = writeln!(
             svg,
-            "<line x1=\"60\" x2=\"580\" y1=\"{0:.1}\" y2=\"{0:.1}\" stroke=\"#ddd\"/><text x=\"54\" y=\"{1:.1}\" text-anchor=\"end\">{value:.3}</text>",
+            "<line x1=\"60\" x2=\"580\" y1=\"{0:.1}\" y2=\"{0:.1}\" stroke=\"#ddd\"/>\
+             <text x=\"54\" y=\"{1:.1}\" text-anchor=\"end\">{value:.3}</text>",
             y(value),
             y(value) + 4.0
         );
     }
     let _ = writeln!(
         svg,
-        "<text x=\"60\" y=\"318\">1</text><text x=\"580\" y=\"318\" text-anchor=\"end\">{epochs}</text><text x=\"320\" y=\"332\" text-anchor=\"middle\">epoch</text>"
+        "<text x=\"60\" y=\"318\">1</text>\
+         <text x=\"580\" y=\"318\" text-anchor=\"end\">{epochs}</text>\
+         <text x=\"320\" y=\"332\" text-anchor=\"middle\">epoch</text>"
     );
     for (column, name) in names.iter().enumerate() {
         let colour = COLOURS[column % COLOURS.len()];
@@ -184,7 +188,8 @@ fn picture(lines: &[String]) -> String {
             .collect();
         let _ = writeln!(
             svg,
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/><text x=\"592\" y=\"{}\" fill=\"{colour}\">{name}</text>",
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>\
+             <text x=\"592\" y=\"{}\" fill=\"{colour}\">{name}</text>",
             points.join(" "),
             36 + 18 * column
         );

@@ -1,8 +1,8 @@
 //! The total loss of a batch.
 //!
 //! ```text
-//! L = sum_branches BCE(s_b, y) + kd L_kd(s_r -> s_q) + con L_con(R^, prototypes) + ps sum_branches BCE(s_b, targets)
-//!   + shrinkage |residual|²
+//! L = sum_branches BCE(s_b, y) + kd L_kd(s_r -> s_q) + con L_con(R^, prototypes)
+//!   + ps sum_branches BCE(s_b, targets) + shrinkage |residual|²
 //! ```
 
 use super::losses::{

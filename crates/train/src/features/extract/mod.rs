@@ -333,7 +333,8 @@ impl Gathered {
                 let slots = slots.collect::<Option<Vec<_>>>().ok_or_else(|| {
                     let bytes = rows.len() * cache.record_bytes();
                     io::Error::other(format!(
-                        "the features of {} images take {} MiB, more than the memory granted and more than the cache's limit",
+                        "the features of {} images take {} MiB, more than the memory granted and \
+                         more than the cache's limit",
                         rows.len(),
                         bytes >> 20
                     ))

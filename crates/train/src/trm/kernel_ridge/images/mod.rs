@@ -27,8 +27,8 @@ settings! {
     MemoryConfig {
         /// Whether there is one.
         enabled: bool = false,
-        /// Most images remembered; more are thinned out at random. Memory is 4 size² bytes while it
-        /// is fitted.
+        /// Most images remembered; more are thinned out at random. Memory is 4 size² bytes while
+        /// it is fitted.
         size: usize = 4096,
         /// Width of the kernel: 1 puts the median pair of images at exp(-1).
         bandwidth: f64 = 1.0,
