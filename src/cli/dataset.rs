@@ -137,7 +137,7 @@ impl DataArgs {
             },
             ..defaults
         };
-        let result = extraction.run(encoder, &images, ids).context(
+        let result = extraction.extract(encoder, &images, ids).context(
             "features cannot be had (--skip-bad-images leaves missing and unreadable images out)",
         );
         bar.finish_and_clear();

@@ -41,7 +41,7 @@ impl UriImages {
     fn uri(&self, id: &str) -> Result<&str, ImageError> {
         let uri = self.uris.get(id).map(String::as_str);
         uri.ok_or_else(|| ImageError::NotFound {
-            place: "the label table".into(),
+            container: "the label table".into(),
         })
     }
 }
@@ -116,7 +116,7 @@ impl Job<'_> {
             ..Extraction::default()
         };
         let (store, skipped) = extraction
-            .run(&encoder, images, &part.ids)
+            .extract(&encoder, images, &part.ids)
             .map_err(failed())?;
         for s in skipped.iter().take(10) {
             tracing::warn!(image_id = s.id, "left out: {}", s.error);

@@ -59,16 +59,16 @@ pub struct Identity {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
     /// No file of that name.
-    #[error("not found in {place}")]
+    #[error("not found in {container}")]
     NotFound {
         /// The folder or tar.
-        place: String,
+        container: String,
     },
     /// Several files of that name.
-    #[error("several files of that name in {place}; give its path below it as the id")]
+    #[error("several files of that name in {container}; give its path below it as the id")]
     Ambiguous {
         /// The folder or tar.
-        place: String,
+        container: String,
     },
     /// The bytes could not be had.
     #[error("cannot be read: {reason}")]

@@ -32,7 +32,7 @@ pub(super) struct Work<'a> {
 
 impl Work<'_> {
     /// Takes batches until none is left or the receiver is gone.
-    pub(super) fn run(
+    pub(super) fn encode_batches(
         &self,
         first: Option<EncoderSession>,
         sender: &SyncSender<Result<Encoded, FeatureError>>,

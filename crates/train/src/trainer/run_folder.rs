@@ -82,7 +82,7 @@ impl RunFolder {
             lines.push(line);
         }
         self.write("curves.csv", &(lines.join("\n") + "\n"))?;
-        self.write("curves.svg", &picture(&lines))
+        self.write("curves.svg", &chart(&lines))
     }
 
     /// Removes the checkpoint: the run is over.
@@ -121,80 +121,95 @@ const COLOURS: [&str; 7] = [
 
 /// The table as a line chart: one line a column, loss over epochs, on one axis that starts at 0 (or
 /// below).
-fn picture(lines: &[String]) -> String {
-    let rows: Vec<Vec<f64>> = lines
-        .iter()
-        .skip(1)
-        .map(|line| {
-            line.split(',')
-                .map(|field| field.parse().unwrap_or(f64::NAN))
-                .collect()
-        })
-        .collect();
+fn chart(lines: &[String]) -> String {
+    let rows: Vec<Vec<f64>> = lines.iter().skip(1).map(|line| numbers(line)).collect();
     let names: Vec<&str> = lines
         .first()
         .map(|line| line.split(',').skip(1).collect())
         .unwrap_or_default();
-    let values = || {
-        rows.iter()
-            .flat_map(|row| row.iter().skip(1))
-            .copied()
-            .filter(|value| value.is_finite())
-    };
-    let (low, high) = (
-        values().fold(0.0, f64::min),
-        values().fold(f64::MIN_POSITIVE, f64::max),
-    );
-    let epochs = rows
-        .last()
-        .and_then(|row| row.first())
-        .copied()
-        .unwrap_or(1.0)
-        .max(1.0);
-    let x = |epoch: f64| 60.0 + 520.0 * (epoch - 1.0) / (epochs - 1.0).max(1.0);
-    let y = |value: f64| 20.0 + 280.0 * (high - value) / (high - low).max(f64::MIN_POSITIVE);
+    let axes = Axes::of(&rows);
     let mut svg = String::from(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 340\" \
          font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"760\" height=\"340\" fill=\"white\"/>\n",
     );
-    for tick in 0..=4 {
-        let value = low + (high - low) * f64::from(tick) / 4.0;
-        let _ = writeln!(
-            svg,
-            "<line x1=\"60\" x2=\"580\" y1=\"{0:.1}\" y2=\"{0:.1}\" stroke=\"#ddd\"/>\
-             <text x=\"54\" y=\"{1:.1}\" text-anchor=\"end\">{value:.3}</text>",
-            y(value),
-            y(value) + 4.0
-        );
-    }
-    let _ = writeln!(
-        svg,
-        "<text x=\"60\" y=\"318\">1</text>\
-         <text x=\"580\" y=\"318\" text-anchor=\"end\">{epochs}</text>\
-         <text x=\"320\" y=\"332\" text-anchor=\"middle\">epoch</text>"
-    );
+    axes.draw(&mut svg);
     for (column, name) in names.iter().enumerate() {
         let colour = COLOURS[column % COLOURS.len()];
-        let points: Vec<String> = rows
-            .iter()
-            .filter_map(|row| {
-                Some((
-                    row.first()?,
-                    row.get(column + 1).filter(|value| value.is_finite())?,
-                ))
-            })
-            .map(|(epoch, value)| format!("{:.1},{:.1}", x(*epoch), y(*value)))
-            .collect();
+        let points = rows.iter().filter_map(|row| {
+            let value = row.get(column + 1).filter(|value| value.is_finite())?;
+            Some(axes.point(*row.first()?, *value))
+        });
         let _ = writeln!(
             svg,
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>\
              <text x=\"592\" y=\"{}\" fill=\"{colour}\">{name}</text>",
-            points.join(" "),
+            points.collect::<Vec<_>>().join(" "),
             36 + 18 * column
         );
     }
     svg + "</svg>\n"
+}
+
+fn numbers(line: &str) -> Vec<f64> {
+    let fields = line.split(',');
+    fields
+        .map(|field| field.parse().unwrap_or(f64::NAN))
+        .collect()
+}
+
+/// What the chart's axes span.
+struct Axes {
+    epochs: f64,
+    low: f64,
+    high: f64,
+}
+
+impl Axes {
+    fn of(rows: &[Vec<f64>]) -> Self {
+        let values = || {
+            let all = rows.iter().flat_map(|row| row.iter().skip(1)).copied();
+            all.filter(|value| value.is_finite())
+        };
+        let last = rows.last().and_then(|row| row.first()).copied();
+        Self {
+            epochs: last.unwrap_or(1.0).max(1.0),
+            low: values().fold(0.0, f64::min),
+            high: values().fold(f64::MIN_POSITIVE, f64::max),
+        }
+    }
+
+    fn x(&self, epoch: f64) -> f64 {
+        60.0 + 520.0 * (epoch - 1.0) / (self.epochs - 1.0).max(1.0)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        20.0 + 280.0 * (self.high - value) / (self.high - self.low).max(f64::MIN_POSITIVE)
+    }
+
+    fn point(&self, epoch: f64, value: f64) -> String {
+        format!("{:.1},{:.1}", self.x(epoch), self.y(value))
+    }
+
+    fn draw(&self, svg: &mut String) {
+        for tick in 0..=4 {
+            let value = self.low + (self.high - self.low) * f64::from(tick) / 4.0;
+            let y = self.y(value);
+            let _ = writeln!(
+                svg,
+                "<line x1=\"60\" x2=\"580\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/>\
+                 <text x=\"54\" y=\"{:.1}\" text-anchor=\"end\">{value:.3}</text>",
+                y + 4.0
+            );
+        }
+        let _ = writeln!(
+            svg,
+            "<text x=\"60\" y=\"318\">1</text>\
+             <text x=\"580\" y=\"318\" text-anchor=\"end\">{}</text>\
+             <text x=\"320\" y=\"332\" text-anchor=\"middle\">epoch</text>",
+            self.epochs
+        );
+    }
 }
 
 #[cfg(test)]
@@ -230,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_has_a_line_for_each_loss() {
+    fn the_chart_has_a_line_for_each_loss() {
         let dir = tempfile::tempdir().unwrap();
         let folder = RunFolder::open(dir.path().to_path_buf()).unwrap();
         folder.write_curves(&[losses(1), losses(2)]).unwrap();

@@ -137,7 +137,6 @@ impl Model {
             let values: Vec<f64> = (0..count).map(|_| deviation * normal()).collect();
             Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)
         };
-        let identity = |scale: f64| Tensor::eye(d, dtype, &Device::Cpu)? * scale;
         let prompts = &self.config.prompts;
         let text = self
             .branches()
@@ -165,35 +164,7 @@ impl Model {
             }
         }
         if self.has_queries() {
-            let xavier = (1.0 / d as f64).sqrt();
-            let informed = self.config.region.start == Start::Informed;
-            if informed {
-                let width = (d / self.config.region.heads) as f64;
-                let scale = (START_SCALE * width.sqrt()).sqrt();
-                weights.insert(names::QUERY, self.template.copy()?);
-                weights.insert(names::WQ, identity(scale)?);
-                weights.insert(names::WK, identity(scale)?);
-            } else {
-                weights.insert(names::QUERY, random(&[c, d], 1.0)?);
-                weights.insert(names::WQ, random(&[d, d], xavier)?);
-                weights.insert(names::WK, random(&[d, d], xavier)?);
-            }
-            if self.config.query.enabled {
-                let hidden = ((self.config.query.hidden * d as f64) as usize).max(1);
-                if informed {
-                    weights.insert(names::WV, identity(self.config.query.value_scale)?);
-                    weights.insert(names::WO, identity(1.0)?);
-                } else {
-                    weights.insert(names::WV, random(&[d, d], xavier)?);
-                    weights.insert(names::WO, random(&[d, d], xavier)?);
-                }
-                weights.insert(names::NORM_WEIGHT, Tensor::ones(d, dtype, &Device::Cpu)?);
-                weights.insert(names::NORM_BIAS, zeros(&[d])?);
-                weights.insert(names::MLP_IN_WEIGHT, random(&[hidden, d], xavier)?);
-                weights.insert(names::MLP_IN_BIAS, zeros(&[hidden])?);
-                weights.insert(names::MLP_OUT_WEIGHT, random(&[d, hidden], NEAR_ZERO)?);
-                weights.insert(names::MLP_OUT_BIAS, zeros(&[d])?);
-            }
+            self.start_queries(&mut weights, &mut random)?;
         }
         for branch in self.branches() {
             if self.matches_text(branch) {
@@ -206,6 +177,48 @@ impl Model {
             weights.insert(names::RESIDUAL, zeros(&[c, d])?);
         }
         Ok(weights)
+    }
+
+    /// Queries, attention maps and the query-level layers.
+    fn start_queries(
+        &self,
+        weights: &mut Weights,
+        random: &mut dyn FnMut(&[usize], f64) -> Result<Tensor>,
+    ) -> Result<()> {
+        let (c, d, dtype) = (self.categories(), self.dim, self.prompts.dtype());
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, dtype, &Device::Cpu);
+        let identity = |scale: f64| Tensor::eye(d, dtype, &Device::Cpu)? * scale;
+        let xavier = (1.0 / d as f64).sqrt();
+        let informed = self.config.region.start == Start::Informed;
+        if informed {
+            let width = (d / self.config.region.heads) as f64;
+            let scale = (START_SCALE * width.sqrt()).sqrt();
+            weights.insert(names::QUERY, self.template.copy()?);
+            weights.insert(names::WQ, identity(scale)?);
+            weights.insert(names::WK, identity(scale)?);
+        } else {
+            weights.insert(names::QUERY, random(&[c, d], 1.0)?);
+            weights.insert(names::WQ, random(&[d, d], xavier)?);
+            weights.insert(names::WK, random(&[d, d], xavier)?);
+        }
+        if !self.config.query.enabled {
+            return Ok(());
+        }
+        if informed {
+            weights.insert(names::WV, identity(self.config.query.value_scale)?);
+            weights.insert(names::WO, identity(1.0)?);
+        } else {
+            weights.insert(names::WV, random(&[d, d], xavier)?);
+            weights.insert(names::WO, random(&[d, d], xavier)?);
+        }
+        let hidden = ((self.config.query.hidden * d as f64) as usize).max(1);
+        weights.insert(names::NORM_WEIGHT, Tensor::ones(d, dtype, &Device::Cpu)?);
+        weights.insert(names::NORM_BIAS, zeros(&[d])?);
+        weights.insert(names::MLP_IN_WEIGHT, random(&[hidden, d], xavier)?);
+        weights.insert(names::MLP_IN_BIAS, zeros(&[hidden])?);
+        weights.insert(names::MLP_OUT_WEIGHT, random(&[d, hidden], NEAR_ZERO)?);
+        weights.insert(names::MLP_OUT_BIAS, zeros(&[d])?);
+        Ok(())
     }
 
     /// Names of the weights that are trained with these settings.
