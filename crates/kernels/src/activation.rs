@@ -23,9 +23,9 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
 /// The activation of a transformer's MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
-    /// [`quick_gelu`].
+    /// [`quick_gelu`]: OpenAI's CLIP weights.
     QuickGelu,
-    /// [`gelu`].
+    /// [`gelu`], with the error function: most OpenCLIP weights.
     Gelu,
 }
 

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+pub use tagstream_kernels::Activation;
 
 /// The shape of a causal CLIP text tower.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,15 +25,6 @@ pub struct TextConfig {
     pub layer_norm_eps: f64,
     /// Where the tower is read.
     pub read_out: ReadOutPosition,
-}
-
-/// The activation of a block's MLP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `x σ(1.702 x)`: OpenAI's weights.
-    QuickGelu,
-    /// With the error function: most OpenCLIP weights.
-    Gelu,
 }
 
 /// The position of a text at which the tower is read.

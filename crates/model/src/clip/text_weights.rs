@@ -1,7 +1,7 @@
 //! The text tower loaded: its tensors from safetensors, under Hugging Face's or OpenCLIP's names.
 
 use super::text::{TextError, TextTower};
-use super::text_config::{Activation, TextConfig};
+use super::text_config::TextConfig;
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::HashMap;
@@ -231,10 +231,7 @@ fn transformer(
     Ok(FrozenTransformer {
         blocks: (0..config.layers).map(block).collect::<Result<_, _>>()?,
         heads: config.heads,
-        activation: match config.activation {
-            Activation::QuickGelu => tagstream_kernels::Activation::QuickGelu,
-            Activation::Gelu => tagstream_kernels::Activation::Gelu,
-        },
+        activation: config.activation,
     })
 }
 

@@ -1,8 +1,8 @@
 //! `head.safetensors` and `head.onnx`: the head on disk.
 
 use super::{
-    Attention, ExportedHead, GlobalBranch, HeadError, HeadOutputs, MemoryBranch, QueryBranch,
-    ReadOut, RegionForm, RegionalBranch, ValueOutput, WeightStorage,
+    Attention, ExportedHead, GlobalBranch, HeadError, HeadForm, MemoryBranch, QueryBranch, ReadOut,
+    RegionForm, RegionalBranch, ValueOutput, WeightStorage,
 };
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -60,7 +60,7 @@ impl ExportedHead {
     ) -> Result<HeadFiles, HeadError> {
         let safetensors = self.to_safetensors(trainable)?;
         let onnx = self.to_onnx(
-            &HeadOutputs::Full,
+            &HeadForm::Full,
             positions,
             &WeightStorage::beside(LOCATION, &safetensors)?,
         )?;

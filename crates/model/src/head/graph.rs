@@ -7,9 +7,9 @@ use crate::onnx::{Attribute, Dim, Element, ExternalData, GraphBuilder, Value};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
 
-/// What a head's graph hands out.
+/// The form of a head's graph: what it hands out.
 #[derive(Debug, Clone, PartialEq)]
-pub enum HeadOutputs {
+pub enum HeadForm {
     /// The contract of `head.onnx`: `logits [B,C]`, `saliency [B,C,N]`, `region [B,C,D]` (R^),
     /// `embedding [B,D]` (G^).
     Full,
@@ -74,12 +74,12 @@ impl ExportedHead {
     /// The graph's file. `positions` fixes N; `None` leaves it open. The batch axis is always open.
     pub fn to_onnx(
         &self,
-        outputs: &HeadOutputs,
+        outputs: &HeadForm,
         positions: Option<usize>,
         storage: &WeightStorage,
     ) -> Result<Vec<u8>, HeadError> {
         self.check()?;
-        if let HeadOutputs::Top { count, floors, .. } = outputs
+        if let HeadForm::Top { count, floors, .. } = outputs
             && (floors.len() != self.categories || *count == 0)
         {
             return Err(HeadError::Sizes(format!(
@@ -158,7 +158,7 @@ struct HeadGraph<'a> {
 }
 
 impl HeadGraph<'_> {
-    fn build(mut self, outputs: &HeadOutputs) -> Result<Vec<u8>, HeadError> {
+    fn build(mut self, outputs: &HeadForm) -> Result<Vec<u8>, HeadError> {
         let (c, d) = (self.head.categories, self.head.dim);
         let batch = Dim::Dynamic("batch");
         let positions = self.positions.map_or(Dim::Dynamic("positions"), Dim::Fixed);
@@ -168,7 +168,7 @@ impl HeadGraph<'_> {
         let global = self.g.input("global", Element::F32, &global_dims);
 
         let shared = self.attention(&dense);
-        let full = matches!(outputs, HeadOutputs::Full);
+        let full = matches!(outputs, HeadForm::Full);
         // R of every category is built only where something needs all of it.
         let region = (full || self.query_needs_region() || !self.scores_are_cheaper())
             .then(|| self.g.matmul(&shared.saliency, &shared.dense));
@@ -214,14 +214,14 @@ impl HeadGraph<'_> {
         let g = &mut self.g;
         g.output(&logits, "logits", f32, &[batch.clone(), c.into()]);
         match outputs {
-            HeadOutputs::Full => {
+            HeadForm::Full => {
                 let dims = [batch.clone(), c.into(), positions];
                 g.output(&shared.saliency, "saliency", f32, &dims);
                 let direction = direction.expect("made for full outputs");
                 let dims = [batch.clone(), c.into(), d.into()];
                 g.output(&direction, "region", f32, &dims);
             }
-            HeadOutputs::Top {
+            HeadForm::Top {
                 count,
                 floors,
                 regions,

@@ -24,8 +24,8 @@
 //! folding would make the work grow with the number of heads, so the projections are kept
 //! ([`Attention::Projected`]).
 //!
-//! One [`ExportedHead`] is written in two forms from the same weights: [`HeadOutputs::Full`], the
-//! bundle's `head.onnx`, and [`HeadOutputs::Top`], which never builds the `[C, D]` region features
+//! One [`ExportedHead`] is written in two forms from the same weights: [`HeadForm::Full`], the
+//! bundle's `head.onnx`, and [`HeadForm::Top`], which never builds the `[C, D]` region features
 //! of all categories and hands out the rows of the K best tags only (what the stage runs; with
 //! 10,000 categories the difference is 20 MB an image).
 
@@ -37,7 +37,7 @@ mod zero_shot;
 
 pub use evaluate::HeadEvaluation;
 pub use file::{HeadFiles, NamedTensor, TRAINABLE_PREFIX};
-pub use graph::{HeadOutputs, WeightStorage};
+pub use graph::{HeadForm, WeightStorage};
 pub use zero_shot::ZeroShot;
 
 /// LayerNorm's epsilon in the query-level branch.

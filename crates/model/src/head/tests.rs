@@ -136,7 +136,7 @@ fn full_graph_equals_the_equations() {
             let expected = head.evaluate(&dense, &global, BATCH);
             for positions in [None, Some(n)] {
                 let model = head
-                    .to_onnx(&HeadOutputs::Full, positions, &WeightStorage::Inline)
+                    .to_onnx(&HeadForm::Full, positions, &WeightStorage::Inline)
                     .unwrap();
                 let outputs = run(&model, &inputs(&head, n, &dense, &global));
                 assert_close(&outputs, "logits", &[BATCH, c], &expected.logits);
@@ -157,7 +157,7 @@ fn lean_graph_gives_the_rows_of_the_best_tags() {
             let (dense, global) = features(&head, n);
             let expected = head.evaluate(&dense, &global, BATCH);
             for positions in [None, Some(n)] {
-                let outputs = HeadOutputs::Top {
+                let outputs = HeadForm::Top {
                     count: k,
                     floors: floors.clone(),
                     regions: true,
@@ -184,7 +184,7 @@ fn lean_graph_gives_the_rows_of_the_best_tags() {
                 assert_close(&outputs, "tags", &[BATCH, k], &tags);
                 assert_close(&outputs, "tag_saliency", &[BATCH, k, n], &saliency);
                 assert_close(&outputs, "tag_region", &[BATCH, k, d], &region);
-                let without = HeadOutputs::Top {
+                let without = HeadForm::Top {
                     count: k,
                     floors: floors.clone(),
                     regions: false,
@@ -207,7 +207,7 @@ fn lean_graph_gives_the_rows_of_the_best_tags() {
 #[test]
 fn asking_for_more_tags_than_categories_gives_all_of_them() {
     let head = head(1, RegionForm::Normalised, false, true);
-    let outputs = HeadOutputs::Top {
+    let outputs = HeadForm::Top {
         count: 100,
         floors: vec![0.0; head.categories],
         regions: true,
@@ -224,7 +224,7 @@ fn asking_for_more_tags_than_categories_gives_all_of_them() {
 fn zero_shot_graph_never_builds_the_regions() {
     let text = unit_rows(noise(30, 7 * 24), 24);
     let head = ExportedHead::zero_shot(&text, 24, ZeroShot::default());
-    let outputs = HeadOutputs::Top {
+    let outputs = HeadForm::Top {
         count: 2,
         floors: vec![0.0; head.categories],
         regions: true,
@@ -319,7 +319,7 @@ fn folded_head_reproduces_the_golden_numbers() {
             assert!(difference(&found.saliency, &get("A_mean")) < 1e-6);
             assert!(difference(&found.region, &get("R_norm")) < 1e-6);
             let model = head
-                .to_onnx(&HeadOutputs::Full, Some(n), &WeightStorage::Inline)
+                .to_onnx(&HeadForm::Full, Some(n), &WeightStorage::Inline)
                 .unwrap();
             let inputs = [
                 ("dense", Input::F32(vec![b, n, d], &dense)),
@@ -401,7 +401,7 @@ fn flaws_are_named() {
 
     let mut bad = good.clone();
     bad.region.bias[0] = f32::NAN;
-    let error = bad.to_onnx(&HeadOutputs::Full, None, &storage).unwrap_err();
+    let error = bad.to_onnx(&HeadForm::Full, None, &storage).unwrap_err();
     assert!(error.to_string().contains("`region.bias`"), "{error}");
 
     let mut bad = good.clone();
@@ -410,7 +410,7 @@ fn flaws_are_named() {
     bad.heads = 2;
     assert!(matches!(bad.check(), Err(HeadError::Sizes(_))));
 
-    let top = HeadOutputs::Top {
+    let top = HeadForm::Top {
         count: 3,
         floors: vec![0.0; 2],
         regions: true,

@@ -147,7 +147,7 @@ impl HeadModel {
     }
 }
 
-/// Which of the two forms of [`crate::head::HeadOutputs`] a graph has.
+/// Which of the two forms of [`crate::head::HeadForm`] a graph has.
 #[derive(Debug, Clone, Copy)]
 struct Form {
     /// Rows of the best categories only.

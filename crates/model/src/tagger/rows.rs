@@ -60,7 +60,7 @@ impl HeadRows {
         let manifest = bundle.manifest();
         let temperature = manifest.calibration.temperature;
         let thresholds = manifest.categories.iter().map(|c| c.threshold);
-        let outputs = head::HeadOutputs::Top {
+        let outputs = head::HeadForm::Top {
             count,
             floors: thresholds.map(|t| floor(t, temperature)).collect(),
             regions,

@@ -15,7 +15,7 @@ use half::f16;
 use ndarray::{Array2, Axis};
 use tagstream_kernels::l2_normalize;
 use tagstream_kernels::testing::noise;
-use tagstream_model::head::{HeadOutputs, WeightStorage};
+use tagstream_model::head::{HeadForm, WeightStorage};
 use tagstream_model::onnx::testing::{Input, difference, run as run_onnx};
 
 const IMAGES: usize = 48;
@@ -95,7 +95,7 @@ fn onnx_says_what_candle_says(model: &Model, trained: &Trained, features: &Featu
     let (dense, global) = (features.dense(&all).unwrap(), features.global());
     let graph = trained
         .head
-        .to_onnx(&HeadOutputs::Full, Some(POSITIONS), &WeightStorage::Inline)
+        .to_onnx(&HeadForm::Full, Some(POSITIONS), &WeightStorage::Inline)
         .unwrap();
     let inputs = [
         ("dense", Input::F32(vec![IMAGES, POSITIONS, D], &dense)),

@@ -2,20 +2,12 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use tagstream_kernels::Activation;
 
 /// CLIP's own pixel statistics, the default where a configuration gives none.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// See [`CLIP_MEAN`].
 pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
-
-/// The activation of a block's MLP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `x sigmoid(1.702 x)`: OpenAI's weights.
-    QuickGelu,
-    /// With the error function: most OpenCLIP weights.
-    Gelu,
-}
 
 /// How the tower's tensors are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,9 +14,7 @@ mod position;
 mod resnet;
 mod transformer;
 
-pub use config::{
-    Activation, Architecture, CLIP_MEAN, CLIP_STD, Naming, VisionConfig, VisionConfigError,
-};
+pub use config::{Architecture, CLIP_MEAN, CLIP_STD, Naming, VisionConfig, VisionConfigError};
 pub use position::{Resampling, resample_grid};
 
 use super::weights::{WeightFile, WeightsError};

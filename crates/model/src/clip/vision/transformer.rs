@@ -1,11 +1,12 @@
 //! CLIP's vision transformer.
 
 use super::{
-    Activation, Architecture, DenseMode, Features, Linear, Naming, Resampling, Sides, TowerError,
-    TowerGraph, VisionConfig, patches, resample_grid, transposed,
+    Architecture, DenseMode, Features, Linear, Naming, Resampling, Sides, TowerError, TowerGraph,
+    VisionConfig, patches, resample_grid, transposed,
 };
 use crate::clip::weights::{WeightFile, WeightsError};
 use crate::onnx::{Attribute, Value};
+use tagstream_kernels::Activation;
 
 /// Sizes and the sources of the weights.
 struct Transformer<'a> {
