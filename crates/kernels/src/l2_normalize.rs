@@ -13,6 +13,22 @@ const SMALLEST_NORM: f64 = 1e-12;
 
 /// `x / |x|` over the last dimension.
 ///
+/// ```
+/// use candle_core::{Device, Var};
+/// use tagstream_kernels::l2_normalize;
+///
+/// let x = Var::new(&[[3.0f64, 4.0]], &Device::Cpu)?;
+/// let y = l2_normalize(&x)?;
+/// assert_eq!(y.to_vec2::<f64>()?, [[0.6, 0.8]]);
+///
+/// // What changes the length of x changes nothing: the gradient is perpendicular to y.
+/// let gradients = y.narrow(1, 0, 1)?.sum_all()?.backward()?;
+/// let dx = gradients.get(&x).expect("x is a variable").to_vec2::<f64>()?;
+/// assert!((dx[0][0] * 0.6 + dx[0][1] * 0.8).abs() < 1e-12);
+/// assert!((dx[0][0] - 0.128).abs() < 1e-12);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If the element type is neither f32 nor f64.
 pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {

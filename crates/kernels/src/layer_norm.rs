@@ -43,7 +43,6 @@ impl FrozenLayerNorm {
         x.contiguous()?.apply_op1(self.clone())
     }
 
-    /// Weight and bias.
     pub(super) fn tensors(&self) -> (&Tensor, &Tensor) {
         (&self.weight, &self.bias)
     }

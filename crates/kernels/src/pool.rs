@@ -17,6 +17,19 @@ const IMAGES_PER_SUM: usize = 4;
 /// is frozen. The softmax is computed again in the backward pass instead of being kept, which costs
 /// one small product in five.
 ///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use tagstream_kernels::attention_pool;
+///
+/// // One image with two positions; the key asks for the second.
+/// let positions = Tensor::new(&[[[1.0f32, 0.0], [0.0, 1.0]]], &Device::Cpu)?;
+/// let key = Tensor::new(&[[0.0f32, 50.0]], &Device::Cpu)?;
+/// let pooled = attention_pool(&key, &positions)?;
+/// assert_eq!(pooled.dims(), [1, 1, 2]);
+/// assert!(pooled.to_vec3::<f32>()?[0][0][1] > 0.99);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If the shapes do not fit, or the element types differ or are neither f32 nor f64.
 pub fn attention_pool(keys: &Tensor, positions: &Tensor) -> Result<Tensor> {

@@ -7,6 +7,19 @@ use rayon::prelude::*;
 /// `exp(x - max) / sum` over the last dimension, with a backward pass (candle's `softmax_last_dim`
 /// has none).
 ///
+/// ```
+/// use candle_core::{Device, Var};
+/// use tagstream_kernels::softmax;
+///
+/// let x = Var::new(&[0.0f64, 0.0], &Device::Cpu)?;
+/// let y = softmax(&x)?;
+/// assert_eq!(y.to_vec1::<f64>()?, [0.5, 0.5]);
+/// let gradients = y.narrow(0, 0, 1)?.sum_all()?.backward()?;
+/// let dx = gradients.get(&x).expect("x is a variable");
+/// assert_eq!(dx.to_vec1::<f64>()?, [0.25, -0.25]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If the element type is neither f32 nor f64.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {

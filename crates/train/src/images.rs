@@ -43,7 +43,7 @@ enum Stored {
     Member { offset: u64, length: u64 },
 }
 
-/// What an id leads to.
+/// The images of an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Found {
     One(Stored),

@@ -142,7 +142,6 @@ struct Saved<T> {
     slope: Vec<T>,
 }
 
-/// A block's weights.
 struct Parts<'a, T> {
     norm_1: Norm<'a, T>,
     query: Layer<'a, T>,

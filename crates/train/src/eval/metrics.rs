@@ -197,7 +197,7 @@ pub fn expected_calibration_error(entries: impl Iterator<Item = (f64, bool)>) ->
         / total.max(1) as f64
 }
 
-/// sigmoid.
+/// The probability of a logit, `1 / (1 + e^-x)`.
 pub fn sigmoid(logit: f64) -> f64 {
     1.0 / (1.0 + (-logit).exp())
 }

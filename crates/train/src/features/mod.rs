@@ -24,7 +24,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
-/// Something that gives an image's bytes by id: a folder, a tar, or the images behind URIs.
+/// A source of image bytes by id: a folder, a tar, or the images behind URIs.
 pub trait ImageBytes: Sync {
     /// The encoded image.
     ///
@@ -70,7 +70,7 @@ pub enum ImageError {
         /// The folder or tar.
         container: String,
     },
-    /// The bytes could not be had.
+    /// Its bytes cannot be read.
     #[error("cannot be read: {reason}")]
     Unreadable {
         /// Why.
@@ -84,7 +84,7 @@ pub enum ImageError {
     },
 }
 
-/// Why features could not be had.
+/// Why there are no features.
 #[derive(Debug, thiserror::Error)]
 pub enum FeatureError {
     /// ONNX Runtime or the encoder.
@@ -126,7 +126,7 @@ pub enum FeatureError {
     Cache {
         /// Its folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's reason.
         source: std::io::Error,
     },
     /// A tensor operation failed.
@@ -286,7 +286,7 @@ impl FeatureSource for FeatureStore {
     }
 }
 
-/// Where features are kept if nothing else is said: `TAGSTREAM_CACHE`, else `~/.cache/tagstream`,
+/// Where features are kept by default: `TAGSTREAM_CACHE`, else `~/.cache/tagstream`,
 /// below it `features`.
 pub fn default_cache() -> Option<PathBuf> {
     tagstream_model::runtime::cache_folder().map(|folder| folder.join("features"))

@@ -11,12 +11,12 @@ use std::path::Path;
 /// Why a checkpoint could not be written or used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The file system said no.
+    /// The file system refused.
     #[error("checkpoint {path}: {source}")]
     Io {
         /// The file.
         path: String,
-        /// What it said.
+        /// Its reason.
         source: std::io::Error,
     },
     /// The file is not a checkpoint.

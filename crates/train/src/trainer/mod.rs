@@ -43,11 +43,11 @@ pub struct TrainingProgress {
     pub gradient_norm: f64,
     /// Factor of the peak learning rates.
     pub rate: f64,
-    /// Estimated time left.
+    /// Estimated time to the end.
     pub left: Duration,
 }
 
-/// How a training is done.
+/// Options of a training that are not the method's settings.
 #[derive(Default)]
 pub struct TrainOptions<'a> {
     /// Seed of everything random. The same seed, data, settings and number of threads give the same
@@ -64,10 +64,10 @@ pub struct TrainOptions<'a> {
     pub progress: Option<&'a mut dyn FnMut(&TrainingProgress)>,
 }
 
-/// What a training gives.
+/// The result of a training.
 #[derive(Debug, Clone)]
 pub struct Trained {
-    /// Averaged weights.
+    /// The moving average of the weights.
     pub weights: Weights,
     /// Text features of the averaged contexts.
     pub text: TextFeatures,
@@ -120,6 +120,59 @@ pub fn stored_weights(tensors: &[NamedTensor]) -> candle_core::Result<Weights> {
 }
 
 /// Trains `model` on `features` with partial `labels` (`[n, C]`: +1, -1, 0).
+///
+/// ```
+/// use half::f16;
+/// use tagstream_train::trainer::{TrainOptions, train};
+/// use tagstream_train::trm::config::{Method, MethodConfig};
+/// use tagstream_train::trm::features::FeatureSet;
+/// use tagstream_train::trm::model::Model;
+/// use tagstream_train::trm::prompts::{PromptEncoder, PromptTokens, Prompts};
+/// # use candle_core::{Device, Result, Tensor};
+/// # /// Token n is the n-th unit vector, and a prompt the sum of its tokens.
+/// # struct Tower;
+/// # impl PromptEncoder for Tower {
+/// #     fn width(&self) -> usize {
+/// #         5
+/// #     }
+/// #     fn dim(&self) -> usize {
+/// #         5
+/// #     }
+/// #     fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
+/// #         let table = Tensor::eye(5, candle_core::DType::F32, &Device::Cpu)?;
+/// #         table.index_select(&Tensor::new(tokens, &Device::Cpu)?, 0)
+/// #     }
+/// #     fn encode(&self, prompts: &Tensor, _ends: &[usize]) -> Result<Tensor> {
+/// #         prompts.sum(1)
+/// #     }
+/// # }
+///
+/// // The tower is a text tower of CLIP; "a photo of" cat, dog.
+/// let tokens = PromptTokens {
+///     begin: 0,
+///     end: 1,
+///     template: vec![2],
+///     names: vec![vec![3], vec![4]],
+/// };
+/// let mut config = MethodConfig::preset(Method::LinearProbe);
+/// config.optimizer.epochs = 20;
+/// let model = Model::new(config, Prompts::new(&tokens, &Tower)?, &Tower)?;
+///
+/// // Two cats, two dogs: one position each, five dimensions. Some labels are unknown.
+/// let global: Vec<f32> = [[0.9, 0.1], [0.8, 0.0], [0.1, 0.7], [0.0, 0.9]]
+///     .iter()
+///     .flat_map(|&[cat, dog]| [0.0, 0.0, 0.1, cat, dog])
+///     .collect();
+/// let dense = global.iter().map(|x| f16::from_f32(*x)).collect();
+/// let features = FeatureSet::new(dense, global.clone(), 1, 5);
+/// let labels = [1, -1, 1, 0, -1, 1, 0, 1];
+/// let trained = train(&model, &Tower, &features, &labels, TrainOptions::default())?;
+///
+/// assert_eq!(trained.epochs, 20);
+/// let logits = trained.head.evaluate(&global, &global, 4).logits;
+/// assert!(logits[0] > logits[4] && logits[5] > logits[1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// If there is nothing to learn from, features cannot be read, or the loss diverges.

@@ -192,7 +192,6 @@ fn sum_of_squares(x: &[f32]) -> f64 {
 pub struct Optimizer {
     config: OptimizerConfig,
     parameters: BTreeMap<String, Parameter>,
-    /// Updates made.
     steps: usize,
 }
 
@@ -331,7 +330,7 @@ impl Optimizer {
         Ok(state)
     }
 
-    /// Takes back a state.
+    /// Continues from a state that [`Optimizer::state`] gave, after `steps` updates.
     ///
     /// # Errors
     /// If a tensor is missing or has another size.

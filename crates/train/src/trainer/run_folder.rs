@@ -1,5 +1,5 @@
 //! The folder of a training run: its settings, its checkpoint, its loss curves as a table and as a
-//! picture.
+//! chart.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub type Curves = [(usize, Vec<(&'static str, f64)>)];
 pub struct RunFolderError {
     /// The file or folder.
     pub path: PathBuf,
-    /// What the system said.
+    /// The system's reason.
     pub source: io::Error,
 }
 
@@ -108,7 +108,7 @@ impl RunFolder {
         written.map_err(|source| RunFolderError { path, source })
     }
 
-    /// The folder.
+    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -16,9 +16,9 @@ use ndarray::{Array1, Array2, ArrayView2};
 pub struct Blend {
     /// Of the trained branches together.
     pub network: f64,
-    /// Of the memory of whole images.
+    /// Of the regression on whole images.
     pub memory: f64,
-    /// Of the regional memory.
+    /// Of the regression on regions.
     pub regional: f64,
 }
 

@@ -16,16 +16,16 @@ pub struct BranchLogits {
     pub logits: Tensor,
 }
 
-/// What a forward pass gives.
+/// The results of a forward pass.
 #[derive(Debug, Clone)]
 pub struct Forward {
     /// R^, `[B, C, D]`; a gradient flows through [`region_rows`](Self::region_rows) only.
     pub region: Option<Tensor>,
     /// F^, `[B, C, D]`, where the method needs it.
     pub query: Option<Tensor>,
-    /// Where R^ comes from.
+    /// Rows of R^ with their gradient come from here.
     source: Option<RegionSource>,
-    /// The branches there are.
+    /// Logits of every branch that the settings enable.
     pub branches: Vec<BranchLogits>,
 }
 
@@ -54,7 +54,7 @@ impl Forward {
         }
     }
 
-    /// A branch's logits.
+    /// Logits of the branch `name`, if the method has it.
     pub fn logits(&self, name: &str) -> Option<&Tensor> {
         self.branches
             .iter()
@@ -113,7 +113,7 @@ impl Model {
         Ok(())
     }
 
-    /// The forward pass.
+    /// Logits of all branches for a batch.
     ///
     /// # Errors
     /// If a weight is missing or the shapes do not fit.

@@ -13,14 +13,14 @@ use super::model::{Forward, Model, QUERY, REGION, TextFeatures};
 use super::weights::{Weights, names};
 use candle_core::{DType, Result, Tensor};
 
-/// What a batch is taught.
+/// What a batch is trained towards.
 #[derive(Debug, Clone)]
 pub struct Teaching {
     /// Known labels +1, -1, 0, `[B, C]`, in the type of the logits.
     pub labels: Tensor,
     /// Probabilities for unknown entries and how much each counts (0 where known), `[B, C]` each.
     pub targets: Option<(Tensor, Tensor)>,
-    /// Factor of the targets' loss at this moment.
+    /// Factor of the targets' loss at this step.
     pub target_weight: f64,
     /// Weight with which an unknown entry counts as absent.
     pub assume_negative: f64,
@@ -33,7 +33,7 @@ pub struct Teaching {
 /// The loss and its parts.
 #[derive(Debug, Clone)]
 pub struct Loss {
-    /// To be minimised.
+    /// The sum of all parts, to be minimised.
     pub total: Tensor,
     /// Names and values of the parts, weighted as in the total.
     pub parts: Vec<(&'static str, f64)>,

@@ -9,13 +9,13 @@
 /// One known entry and what is said of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScoredLabel {
-    /// What is scaled.
+    /// Multiplied with the scale.
     pub score: f64,
-    /// What is added as it is.
+    /// Added as it is.
     pub offset: f64,
     /// 1 present, 0 absent.
     pub target: f64,
-    /// How much it counts.
+    /// Weight in the regression.
     pub weight: f64,
 }
 
@@ -31,6 +31,21 @@ pub struct Platt {
 /// Fits the two numbers by Newton's method, with a ridge so weak that it only decides where the
 /// data do not (no entries, scores that separate the classes perfectly). A negative scale would
 /// turn a branch around: it is kept at least 1e-3.
+///
+/// ```
+/// use tagstream_train::trm::platt::{ScoredLabel, fit_platt};
+///
+/// // Cosines around 0.2 where it is absent and 0.3 where it is present.
+/// let entries = [0.19, 0.21, 0.28, 0.29, 0.22, 0.31].map(|score| ScoredLabel {
+///     score,
+///     offset: 0.0,
+///     target: if score > 0.25 { 1.0 } else { 0.0 },
+///     weight: 1.0,
+/// });
+/// let platt = fit_platt(entries.into_iter());
+/// assert!(platt.scale * 0.3 + platt.offset > 0.0);
+/// assert!(platt.scale * 0.2 + platt.offset < 0.0);
+/// ```
 pub fn fit_platt(entries: impl Iterator<Item = ScoredLabel>) -> Platt {
     const STEPS: usize = 50;
     let entries: Vec<ScoredLabel> = entries.collect();

@@ -59,9 +59,9 @@ pub struct PromptTokens {
     pub begin: u32,
     /// The token that ends it, at which the tower is read.
     pub end: u32,
-    /// The template's words.
+    /// Words before the name, as in "a photo of a".
     pub template: Vec<u32>,
-    /// Every category's name.
+    /// The words of each category's name.
     pub names: Vec<Vec<u32>>,
 }
 
@@ -132,7 +132,7 @@ impl Prompts {
         })
     }
 
-    /// Categories.
+    /// C, the number of categories.
     pub fn categories(&self) -> usize {
         self.name_lengths.len()
     }
@@ -199,7 +199,7 @@ impl Prompts {
         tagstream_kernels::l2_normalize(&encoder.encode(&prompts, &ends)?)
     }
 
-    /// The type of embeddings.
+    /// The element type of embeddings.
     pub fn dtype(&self) -> DType {
         self.template.dtype()
     }

@@ -17,7 +17,7 @@
 use candle_core::{Result, Tensor};
 use tagstream_kernels::{ResidualMlp, attention_pool, l2_normalize};
 
-/// LayerNorm's epsilon.
+/// Added to the variance in LayerNorm.
 pub const NORM_EPSILON: f64 = 1e-5;
 
 /// What V^ is multiplied with to give attention logits, `[h C, D]` (head-major):

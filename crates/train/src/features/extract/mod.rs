@@ -14,7 +14,7 @@ use std::sync::mpsc::sync_channel;
 use tagstream_image::decode::DecodeLimits;
 use tagstream_model::session::{EncoderSession, EncoderShape};
 
-/// How far an extraction is.
+/// How far an extraction has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExtractionProgress {
     /// Images done, those from the cache included.
@@ -36,7 +36,7 @@ pub struct Skipped {
     pub error: ImageError,
 }
 
-/// How features are had.
+/// How features are extracted.
 pub struct Extraction<'a> {
     /// The cache's folder; none: everything is computed.
     pub cache: Option<PathBuf>,
@@ -49,9 +49,9 @@ pub struct Extraction<'a> {
     pub mirror: bool,
     /// Leave missing and broken images out instead of failing.
     pub skip_bad: bool,
-    /// What a picture may cost.
+    /// Limits on the size of a picture.
     pub limits: DecodeLimits,
-    /// Called now and then.
+    /// Called after every batch.
     pub progress: &'a (dyn Fn(ExtractionProgress) + Sync),
 }
 

@@ -14,7 +14,7 @@ pub struct Targets<'a> {
 }
 
 impl Targets<'_> {
-    /// n.
+    /// n, the number of images.
     pub fn images(&self) -> usize {
         self.labels.nrows()
     }
@@ -27,7 +27,7 @@ impl Targets<'_> {
         }
     }
 
-    /// C.
+    /// C, the number of categories.
     pub fn categories(&self) -> usize {
         self.labels.ncols()
     }

@@ -23,9 +23,9 @@ use tagstream_kernels::{Real, dispatch, elements, with_elements};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Asymmetric {
-    /// g+.
+    /// g+, how much easy positives are weighed down.
     pub positive_focus: f64,
-    /// g-.
+    /// g-, how much easy negatives are weighed down.
     pub negative_focus: f64,
     /// m: negatives below this probability cost nothing.
     pub margin: f64,

@@ -12,11 +12,11 @@ use tagstream_kernels::l2_normalize_rows;
 
 pub use super::forward::{BranchLogits, Forward};
 
-/// The region-level branch's name.
+/// Text-region matching: what `region.*` names.
 pub const REGION: &str = "region";
-/// The query-level branch's name.
+/// Query-level matching: what `query.*` names.
 pub const QUERY: &str = "query";
-/// The global branch's name.
+/// The whole image: what `global.*` names.
 pub const GLOBAL: &str = "global";
 
 /// Cosine over temperature at the informed start: 1 / 0.05.
@@ -40,7 +40,7 @@ pub struct Batch {
 /// Text features, `[C, D]`, rows of norm 1.
 #[derive(Debug, Clone)]
 pub struct TextFeatures {
-    /// T.
+    /// T, of the positive prompts.
     pub positive: Tensor,
     /// T-, where the negative side is a prompt.
     pub negative: Option<Tensor>,
@@ -76,17 +76,17 @@ impl Model {
         })
     }
 
-    /// The settings.
+    /// The settings that it was made with.
     pub fn config(&self) -> &MethodConfig {
         &self.config
     }
 
-    /// C.
+    /// C, the number of categories.
     pub fn categories(&self) -> usize {
         self.prompts.categories()
     }
 
-    /// D.
+    /// D, the width of the joint space.
     pub fn dim(&self) -> usize {
         self.dim
     }
@@ -304,7 +304,7 @@ impl Model {
 /// Mean and deviation of the global feature over the training images, `[D]` each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standard {
-    /// Mean.
+    /// Mean of each column.
     pub mean: Vec<f32>,
     /// Standard deviation, at least 1e-6.
     pub deviation: Vec<f32>,

@@ -86,7 +86,7 @@ pub struct ImageBank {
 /// A fitted kernel ridge regression on images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageRidge {
-    /// What is compared with.
+    /// The examples.
     pub bank: ImageBank,
     /// alpha, already multiplied by `a`: `[M, C]`.
     pub weight: Array2<f32>,

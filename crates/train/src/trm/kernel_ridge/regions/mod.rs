@@ -59,11 +59,11 @@ impl RegionalConfig {
 /// The images that say something of one category, in the order in which they are remembered.
 #[derive(Debug, Clone, Default)]
 pub struct KnownRegions {
-    /// Which images.
+    /// Indices of the images.
     pub images: Vec<usize>,
     /// 1 present, 0 absent.
     pub targets: Vec<f32>,
-    /// How much each counts.
+    /// Weight of each in the fit.
     pub weights: Vec<f32>,
     /// R0^ of each, `[images, D]`.
     pub regions: Vec<f32>,
@@ -88,7 +88,7 @@ pub struct RegionFit {
 /// The regressions as inference runs them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RegionRidge {
-    /// b.
+    /// b, the kernel's sharpness.
     pub sharpness: f32,
     /// Columns of norm 1, 0 where a category remembers fewer: `[C, D, M]`.
     pub bank: Array3<f32>,
