@@ -12,7 +12,7 @@ use tagstream_core::events::{ImageReference, LabelEvent};
 use tagstream_core::redact::{redact, trimmed};
 use tagstream_model::bundle::{Bundle, check_graph_files};
 use tagstream_model::clip::weights::WeightFile;
-use tagstream_model::head::FoldedHead;
+use tagstream_model::head::ExportedHead;
 use tagstream_model::registry::{Cache, HistoryEntry, Pointer, Registry, VersionRecord};
 use tagstream_train::labels::{Form, ImportOptions, LabelMatrix, LabelTable, export, import};
 
@@ -121,9 +121,9 @@ pub(super) fn bundle(bytes: &[u8]) {
             }
         }
         1 => {
-            if let Ok((head, trainable)) = FoldedHead::from_safetensors(bytes) {
+            if let Ok((head, trainable)) = ExportedHead::from_safetensors(bytes) {
                 let written = head.to_safetensors(&trainable).unwrap();
-                let (again, _) = FoldedHead::from_safetensors(&written).unwrap();
+                let (again, _) = ExportedHead::from_safetensors(&written).unwrap();
                 assert_eq!((again.categories, again.dim), (head.categories, head.dim));
             }
         }

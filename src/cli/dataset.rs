@@ -9,7 +9,7 @@ use tagstream_core::config::{ObjectStoreConfig, Provider};
 use tagstream_core::error::usage;
 use tagstream_model::text::ClipTextEncoder;
 use tagstream_model::{OpenedModel, open};
-use tagstream_train::features::{Encoder, Extraction, FeatureStore, Progress};
+use tagstream_train::features::{Encoder, Extraction, ExtractionProgress, FeatureStore};
 use tagstream_train::images::ImageSource;
 use tagstream_train::labels::{LabelMatrix, read_split};
 
@@ -129,7 +129,7 @@ impl DataArgs {
             memory_limit: self.feature_memory_gib << 30,
             mirror,
             skip_bad: self.skip_bad_images,
-            progress: &|progress: Progress| {
+            progress: &|progress: ExtractionProgress| {
                 bar.set_position(progress.done as u64);
                 if progress.cached > 0 {
                     bar.set_message(format!("({} from the cache)", progress.cached));
@@ -137,7 +137,7 @@ impl DataArgs {
             },
             ..defaults
         };
-        let result = extraction.run(encoder, &images, ids).context(
+        let result = extraction.extract(encoder, &images, ids).context(
             "features cannot be had (--skip-bad-images leaves missing and unreadable images out)",
         );
         bar.finish_and_clear();

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use tagstream_core::error::{Exit, usage};
 use tagstream_model::OpenedModel;
 use tagstream_model::bundle::Bundle;
-use tagstream_model::head::{FoldedHead, ZeroShot};
+use tagstream_model::head::{ExportedHead, ZeroShot};
 use tagstream_train::eval::metrics;
-use tagstream_train::eval::metrics::{Confusion, F1, Report, sigmoid};
+use tagstream_train::eval::metrics::{Confusion, EvalReport, F1, sigmoid};
 use tagstream_train::labels::read_categories;
 use tagstream_train::trainer::scoring::Scorer;
 
@@ -48,7 +48,7 @@ pub(super) struct EvalArgs {
 struct Output {
     model: String,
     #[serde(flatten)]
-    report: Report,
+    report: EvalReport,
     temperature: f32,
     cf1_at_thresholds: f64,
     of1_at_thresholds: f64,
@@ -82,8 +82,8 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
     let (mut scorer, temperature, thresholds) = classifier.scorer(&model, &data)?;
     let mut logits = scorer.logits(&data.features)?;
     logits.iter_mut().for_each(|logit| *logit /= temperature);
-    let report = metrics::report(&logits, data.labels.flat(), &names)?;
     let logits = ArrayView2::from_shape(data.labels.states().dim(), &logits)?;
+    let report = metrics::report(logits, data.labels.states(), &names)?;
     let f1 = at_thresholds(logits, data.labels.states(), &thresholds, &report);
     let output = Output {
         model: bundle.map_or_else(|| args.model.clone(), |bundle| bundle.id().to_owned()),
@@ -151,7 +151,7 @@ impl<'a> Classifier<'a> {
         match self {
             Self::Text { names, prompts } => {
                 let (features, dim) = text_features(model, prompts)?;
-                let head = FoldedHead::zero_shot(&features, dim, ZeroShot::default());
+                let head = ExportedHead::zero_shot(&features, dim, ZeroShot::default());
                 let scorer = Scorer::of_head(&head, &data.features)?;
                 Ok((scorer, 1.0, vec![0.5; names.len()]))
             }
@@ -172,7 +172,7 @@ fn at_thresholds(
     logits: ArrayView2<'_, f32>,
     labels: ArrayView2<'_, i8>,
     thresholds: &[f32],
-    report: &Report,
+    report: &EvalReport,
 ) -> F1 {
     let mut confusions = vec![Confusion::default(); thresholds.len()];
     for ((at, &logit), &label) in logits.indexed_iter().zip(labels) {
@@ -275,7 +275,11 @@ fn dense_modes(
     let mut lines = Vec::new();
     for (name, scores) in MODES.iter().zip(scores) {
         let (scores, _) = scores.into_raw_vec_and_offset();
-        let report = metrics::report(&scores, data.labels.flat(), data.labels.categories())?;
+        let report = metrics::report(
+            ArrayView2::from_shape(data.labels.states().dim(), &scores)?,
+            data.labels.states(),
+            data.labels.categories(),
+        )?;
         let (plain, envelope) = (report.map_plain, report.map_envelope);
         lines.push(serde_json::json!({"mode": name, "map_plain": plain, "map_envelope": envelope}));
         eprintln!("{name:<28} mAP {plain:.2} (envelope {envelope:.2})");

@@ -18,6 +18,7 @@ use tagstream_model::bundle::{
     Lineage, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE,
 };
 use tagstream_model::text::ClipTextEncoder;
+use tagstream_train::arrays;
 use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
 use tagstream_train::eval::protocol::{RandomState, keep_share, keep_single_positive};
 use tagstream_train::features::Subset;
@@ -25,7 +26,7 @@ use tagstream_train::labels::{LabelMatrix, read_categories};
 use tagstream_train::trainer;
 use tagstream_train::trainer::run_folder::RunFolder;
 use tagstream_train::trainer::scoring::Scorer;
-use tagstream_train::trainer::{Progress, TrainOptions, Trained};
+use tagstream_train::trainer::{TrainOptions, Trained, TrainingProgress};
 use tagstream_train::trm::config::{Method, MethodConfig};
 use tagstream_train::trm::features::FeatureSource;
 use tagstream_train::trm::model::Model;
@@ -249,7 +250,7 @@ impl Fit<'_> {
         let bar = bar(0, "{prefix} {bar:30} step {pos}/{len} {msg}").with_prefix(what);
         let per_epoch = features.len().div_ceil(self.config.optimizer.batch);
         let mut epoch = EpochMeans::default();
-        let mut progress = |progress: &Progress| {
+        let mut progress = |progress: &TrainingProgress| {
             show(&bar, progress);
             epoch.add(progress);
             if progress.step.0.is_multiple_of(per_epoch) {
@@ -303,7 +304,8 @@ impl Fit<'_> {
             .collect();
         let found = temperature(&logits, out_labels);
         let target = precision.map_or(ThresholdTarget::BestF1, ThresholdTarget::Precision);
-        Ok((found, thresholds(&logits, out_labels, c, found, target)))
+        let (logits, labels) = (arrays::rows(&logits, c)?, arrays::rows(&out_labels, c)?);
+        Ok((found, thresholds(logits, labels, found, target)))
     }
 }
 
@@ -315,7 +317,7 @@ struct EpochMeans {
 }
 
 impl EpochMeans {
-    fn add(&mut self, progress: &Progress) {
+    fn add(&mut self, progress: &TrainingProgress) {
         self.steps += 1;
         for (name, value) in &progress.losses {
             match self.sums.iter_mut().find(|(other, _)| other == name) {
@@ -337,7 +339,7 @@ impl EpochMeans {
     }
 }
 
-fn show(bar: &ProgressBar, progress: &Progress) {
+fn show(bar: &ProgressBar, progress: &TrainingProgress) {
     bar.set_length(progress.step.1 as u64);
     bar.set_position(progress.step.0 as u64);
     let total: f64 = progress.losses.iter().map(|(_, value)| value).sum();

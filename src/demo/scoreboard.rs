@@ -11,6 +11,7 @@ use parquet::errors::ParquetError;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use tagstream_train::arrays::rows;
 use tagstream_train::eval::metrics::{MetricsError, report};
 
 /// Why the files could not be scored.
@@ -181,7 +182,11 @@ impl Scoreboard {
         versions
             .into_iter()
             .map(|(version, (scores, labels, images, tags))| {
-                let map = report(&scores, &labels, &names)?.map_plain;
+                let (scores, labels) = (
+                    rows(&scores, names.len()).map_err(MetricsError::from)?,
+                    rows(&labels, names.len()).map_err(MetricsError::from)?,
+                );
+                let map = report(scores, labels, &names)?.map_plain;
                 Ok((version.to_string(), VersionScore { images, tags, map }))
             })
             .collect()

@@ -1,6 +1,6 @@
 //! The activations of CLIP's text towers.
 
-use super::{Real, dispatch, elements, wide};
+use super::{Real, dispatch, elements, multiversioned};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
@@ -23,9 +23,9 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
 /// The activation of a transformer's MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
-    /// [`quick_gelu`].
+    /// [`quick_gelu`]: OpenAI's CLIP weights.
     QuickGelu,
-    /// [`gelu`].
+    /// [`gelu`], with the error function: most OpenCLIP weights.
     Gelu,
 }
 
@@ -63,14 +63,14 @@ impl Activation {
             .chunks_exact_mut(bias.len())
             .zip(slopes.chunks_exact_mut(bias.len()));
         match self {
-            Activation::Gelu => wide(|| {
+            Activation::Gelu => multiversioned(|| {
                 for (x, slope) in rows {
                     for ((x, slope), &bias) in x.iter_mut().zip(slope).zip(bias) {
                         (*x, *slope) = gelu_and_slope(*x + bias);
                     }
                 }
             }),
-            Activation::QuickGelu => wide(|| {
+            Activation::QuickGelu => multiversioned(|| {
                 for (x, slope) in rows {
                     for ((x, slope), &bias) in x.iter_mut().zip(slope).zip(bias) {
                         let sum = *x + bias;
@@ -82,7 +82,7 @@ impl Activation {
         slopes
     }
 
-    fn run<T: Real>(self, x: &[T]) -> Vec<T> {
+    fn compute<T: Real>(self, x: &[T]) -> Vec<T> {
         let mut y = vec![T::zero(); x.len()];
         y.par_chunks_mut(BLOCK)
             .zip(x.par_chunks(BLOCK))
@@ -90,17 +90,17 @@ impl Activation {
                 let pairs = y.iter_mut().zip(x);
                 match self {
                     Activation::QuickGelu => {
-                        wide(|| pairs.for_each(|(y, &x)| *y = quick_gelu_of(x)));
+                        multiversioned(|| pairs.for_each(|(y, &x)| *y = quick_gelu_of(x)));
                     }
                     Activation::Gelu => {
-                        wide(|| pairs.for_each(|(y, &x)| *y = gelu_and_slope(x).0));
+                        multiversioned(|| pairs.for_each(|(y, &x)| *y = gelu_and_slope(x).0));
                     }
                 }
             });
         y
     }
 
-    fn run_backward<T: Real>(self, x: &[T], grad: &[T]) -> Vec<T> {
+    fn compute_backward<T: Real>(self, x: &[T], grad: &[T]) -> Vec<T> {
         let mut dx = grad.to_vec();
         dx.par_chunks_mut(BLOCK)
             .zip(x.par_chunks(BLOCK))
@@ -108,10 +108,10 @@ impl Activation {
                 let pairs = dx.iter_mut().zip(x);
                 match self {
                     Activation::QuickGelu => {
-                        wide(|| pairs.for_each(|(dx, &x)| *dx *= quick_gelu_slope(x)));
+                        multiversioned(|| pairs.for_each(|(dx, &x)| *dx *= quick_gelu_slope(x)));
                     }
                     Activation::Gelu => {
-                        wide(|| pairs.for_each(|(dx, &x)| *dx *= gelu_and_slope(x).1));
+                        multiversioned(|| pairs.for_each(|(dx, &x)| *dx *= gelu_and_slope(x).1));
                     }
                 }
             });
@@ -128,7 +128,9 @@ impl CustomOp1 for Activation {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = dispatch!(x, self.name(), T => T::to_cpu_storage_owned(self.run::<T>(elements(x, layout)?)));
+        let y = dispatch!(x, self.name(), T => {
+            T::to_cpu_storage_owned(self.compute::<T>(elements(x, layout)?))
+        });
         Ok((y, layout.shape().clone()))
     }
 
@@ -156,7 +158,8 @@ impl CustomOp2 for Backward {
         gl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let dx = dispatch!(x, self.name(), T => {
-            T::to_cpu_storage_owned(self.0.run_backward::<T>(elements(x, xl)?, elements(grad, gl)?))
+            let (x, grad) = (elements(x, xl)?, elements(grad, gl)?);
+            T::to_cpu_storage_owned(self.0.compute_backward::<T>(x, grad))
         });
         Ok((dx, xl.shape().clone()))
     }

@@ -2,7 +2,7 @@
 //! matrix.
 
 use super::softmax::softmax_row;
-use super::{Real, add_scaled, dispatch, dot, elements, wide, with_elements};
+use super::{Real, add_scaled, dispatch, dot, elements, multiversioned, with_elements};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -45,7 +45,8 @@ pub fn causal_attention(
     }
     if queries != query_rows || keys != key_rows || segments.iter().any(|s| s.queries > s.keys) {
         bail!(
-            "attention: segments of {queries} queries and {keys} keys for {query_rows} and {key_rows} rows"
+            "attention: segments of {queries} queries and {keys} keys for {query_rows} and \
+             {key_rows} rows"
         );
     }
     let op = CausalAttention {
@@ -81,7 +82,7 @@ impl<T: Real> Sequence<'_, T> {
         let dh = width / heads;
         let mut weights = vec![T::zero(); self.segment.keys];
         for head in 0..heads {
-            wide(|| {
+            multiversioned(|| {
                 self.each_query(head, heads, &mut weights, |query, weights| {
                     let out = &mut out[query * width + head * dh..][..dh];
                     for (key, &weight) in weights.iter().enumerate() {
@@ -101,7 +102,7 @@ impl<T: Real> Sequence<'_, T> {
         let mut weights = vec![T::zero(); self.segment.keys];
         let mut slopes = vec![T::zero(); self.segment.keys];
         for head in 0..heads {
-            wide(|| {
+            multiversioned(|| {
                 self.each_query(head, heads, &mut weights, |query, weights| {
                     let at = query * width + head * dh;
                     let grad = &grad[at..at + dh];
@@ -165,7 +166,7 @@ impl CausalAttention {
         self.segments.iter().map(split).collect()
     }
 
-    fn run<T: Real>(&self, q: &[T], kv: &[T], width: usize) -> Vec<T> {
+    fn compute<T: Real>(&self, q: &[T], kv: &[T], width: usize) -> Vec<T> {
         let mut out = vec![T::zero(); q.len()];
         let outs = split_rows(&mut out, self.segments.iter().map(|s| s.queries * width));
         self.sequences(q, kv, width)
@@ -177,7 +178,7 @@ impl CausalAttention {
 
     /// Gradients of `q` and `kv`; the weights are computed again rather than kept from the forward
     /// pass.
-    fn run_backward<T: Real>(
+    fn compute_backward<T: Real>(
         &self,
         q: &[T],
         kv: &[T],
@@ -209,7 +210,7 @@ impl CausalAttention {
         let width = q.dim(1)?;
         let (dq, dkv) = with_elements::<T, _>(q, |q| {
             with_elements::<T, _>(kv, |kv| {
-                with_elements::<T, _>(grad, |grad| Ok(self.run_backward(q, kv, grad, width)))
+                with_elements::<T, _>(grad, |grad| Ok(self.compute_backward(q, kv, grad, width)))
             })
         })?;
         Ok((
@@ -245,7 +246,7 @@ impl CustomOp2 for CausalAttention {
     ) -> Result<(CpuStorage, Shape)> {
         let (_, width) = ql.shape().dims2()?;
         let out = dispatch!(q, self.name(), T => {
-            T::to_cpu_storage_owned(self.run::<T>(elements(q, ql)?, elements(kv, kvl)?, width))
+            T::to_cpu_storage_owned(self.compute::<T>(elements(q, ql)?, elements(kv, kvl)?, width))
         });
         Ok((out, ql.shape().clone()))
     }

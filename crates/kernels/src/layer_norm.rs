@@ -1,13 +1,13 @@
 //! Layer normalisation with frozen weight and bias.
 
-use super::{Real, dispatch, dot, elements, rows_per_block, wide, with_elements};
+use super::{Real, dispatch, dot, elements, multiversioned, rows_per_block, with_elements};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
 };
 use rayon::prelude::*;
 
-/// `y = (x - mean) / sqrt(var + eps) · weight + bias` over the last dimension; the gradient goes to
-/// `x` only.
+/// `y = (x - mean) / sqrt(var + eps) · weight + bias` over the last dimension; the gradient goes
+/// to `x` only.
 #[derive(Debug, Clone)]
 pub struct FrozenLayerNorm {
     weight: Tensor,
@@ -43,7 +43,6 @@ impl FrozenLayerNorm {
         x.contiguous()?.apply_op1(self.clone())
     }
 
-    /// Weight and bias.
     pub(super) fn tensors(&self) -> (&Tensor, &Tensor) {
         (&self.weight, &self.bias)
     }
@@ -63,7 +62,7 @@ impl FrozenLayerNorm {
         Ok(width)
     }
 
-    fn run<T: Real>(&self, x: &[T], width: usize) -> Result<Vec<T>> {
+    fn compute<T: Real>(&self, x: &[T], width: usize) -> Result<Vec<T>> {
         let eps = T::from_f64(self.eps);
         let mut y = vec![T::zero(); x.len()];
         with_elements::<T, _>(&self.weight, |weight| {
@@ -72,7 +71,7 @@ impl FrozenLayerNorm {
                 y.par_chunks_mut(block)
                     .zip(x.par_chunks(block))
                     .for_each(|(y, x)| {
-                        wide(|| {
+                        multiversioned(|| {
                             for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                                 let (mean, inverse) = moments(x, eps);
                                 let affine = weight.iter().zip(bias);
@@ -89,7 +88,7 @@ impl FrozenLayerNorm {
     }
 
     /// `dx = (g - mean(g) - x̂ mean(g x̂)) / σ` with `g = dy · weight`.
-    fn run_backward<T: Real>(&self, x: &[T], grad: &[T], width: usize) -> Result<Vec<T>> {
+    fn compute_backward<T: Real>(&self, x: &[T], grad: &[T], width: usize) -> Result<Vec<T>> {
         let eps = T::from_f64(self.eps);
         let mut dx = vec![T::zero(); x.len()];
         with_elements::<T, _>(&self.weight, |weight| {
@@ -104,7 +103,7 @@ impl FrozenLayerNorm {
                     .chunks_exact_mut(width)
                     .zip(x.chunks_exact(width))
                     .zip(grad.chunks_exact(width));
-                wide(|| {
+                multiversioned(|| {
                     for ((dx, x), grad) in rows {
                         normal.copy_from_slice(x);
                         let inverse = normalise(&mut normal, eps);
@@ -181,7 +180,9 @@ impl CustomOp1 for FrozenLayerNorm {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let width = self.check(layout)?;
-        let y = dispatch!(x, CustomOp1::name(self), T => T::to_cpu_storage_owned(self.run::<T>(elements(x, layout)?, width)?));
+        let y = dispatch!(x, CustomOp1::name(self), T => {
+            T::to_cpu_storage_owned(self.compute::<T>(elements(x, layout)?, width)?)
+        });
         Ok((y, layout.shape().clone()))
     }
 
@@ -211,7 +212,8 @@ impl CustomOp2 for Backward {
     ) -> Result<(CpuStorage, Shape)> {
         let width = self.0.check(xl)?;
         let dx = dispatch!(x, self.name(), T => {
-            T::to_cpu_storage_owned(self.0.run_backward::<T>(elements(x, xl)?, elements(grad, gl)?, width)?)
+            let (x, grad) = (elements(x, xl)?, elements(grad, gl)?);
+            T::to_cpu_storage_owned(self.0.compute_backward::<T>(x, grad, width)?)
         });
         Ok((dx, xl.shape().clone()))
     }

@@ -15,7 +15,7 @@
 //! | [`ResidualMlp`] | `U + MLP(U)`, `U = LayerNorm(x + Q)` | yes |
 //! | [`Branches`] | region- and query-level logits from positions to matches | to every weight |
 //! | [`attention_pool`] | softmax-weighted mean of frozen positions | to the keys |
-//! | [`unit()`], [`row_products`] | L2 normalisation; `rows[b,c] . weight[c]` | yes |
+//! | [`l2_normalize()`], [`row_products`] | L2 normalisation; `rows[b,c] . weight[c]` | yes |
 //! | [`FrozenTransformer`] | causal pre-norm blocks, each sequence read at its end | `dx` only |
 //! | [`causal_attention`] | multi-head, sequences of different length packed in one matrix | yes |
 //!
@@ -25,6 +25,7 @@
 mod activation;
 mod attention;
 mod branches;
+mod l2_normalize;
 mod layer_norm;
 mod linear;
 pub(crate) mod matrix;
@@ -33,11 +34,12 @@ mod residual_mlp;
 mod rows;
 mod softmax;
 mod transformer;
-mod unit;
 
 pub use activation::{Activation, gelu, quick_gelu};
 pub use attention::{Segment, causal_attention};
 pub use branches::{BranchOutputs, Branches};
+pub use l2_normalize::l2_normalize_rows;
+pub use l2_normalize::{l2_normalize, row_products};
 pub use layer_norm::FrozenLayerNorm;
 pub use linear::FrozenLinear;
 pub use pool::{attention_pool, attention_saliency};
@@ -45,11 +47,9 @@ pub use residual_mlp::ResidualMlp;
 pub use rows::select_rows;
 pub use softmax::softmax;
 pub use transformer::{FrozenBlock, FrozenTransformer};
-pub use unit::unit_rows;
-pub use unit::{row_products, unit};
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
-pub(crate) use tagstream_multiversion::wide;
+pub(crate) use tagstream_multiversion::multiversioned;
 
 /// The element types the operations run in.
 pub trait Real: WithDType {
@@ -66,7 +66,8 @@ impl Real for f32 {
     /// vectorise; inputs are clamped to the range in which the result is a normal number.
     #[inline(always)]
     fn exp(self) -> f32 {
-        const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding and subtracting it rounds to the nearest integer
+        /// 1.5 * 2^23: adding and subtracting it rounds to the nearest integer.
+        const ROUND: f32 = 12_582_912.0;
         let x = self.clamp(-87.0, 88.0);
         let shifted = x * std::f32::consts::LOG2_E + ROUND;
         let n = shifted - ROUND;

@@ -47,7 +47,6 @@ impl FrozenLinear {
         x.contiguous()?.apply_op1(self.clone())
     }
 
-    /// Weight and bias.
     pub(super) fn tensors(&self) -> (&Tensor, Option<&Tensor>) {
         (&self.weight, self.bias.as_ref())
     }

@@ -1,7 +1,7 @@
 //! Attention pooling of dense features that carry no gradient.
 
 use super::matrix::{Into, Matrix, multiply, product, transposed};
-use super::{Real, add_scaled, dispatch, elements, wide, with_elements};
+use super::{Real, add_scaled, dispatch, elements, multiversioned, with_elements};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail,
 };
@@ -16,6 +16,19 @@ const IMAGES_PER_SUM: usize = 4;
 /// `keys` is `[K, D]`, `positions` (V^) `[B, N, D]`. The gradient goes to `keys` only: the encoder
 /// is frozen. The softmax is computed again in the backward pass instead of being kept, which costs
 /// one small product in five.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use tagstream_kernels::attention_pool;
+///
+/// // One image with two positions; the key asks for the second.
+/// let positions = Tensor::new(&[[[1.0f32, 0.0], [0.0, 1.0]]], &Device::Cpu)?;
+/// let key = Tensor::new(&[[0.0f32, 50.0]], &Device::Cpu)?;
+/// let pooled = attention_pool(&key, &positions)?;
+/// assert_eq!(pooled.dims(), [1, 1, 2]);
+/// assert!(pooled.to_vec3::<f32>()?[0][0][1] > 0.99);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// If the shapes do not fit, or the element types differ or are neither f32 nor f64.
@@ -85,7 +98,7 @@ pub(super) fn weights<T: Real>(positions: &[T], columns: &[T], dims: Dims) -> Ve
     let v = Matrix::new(positions, positions.len() / d, d);
     let mut out = product(v, Matrix::new(columns, d, k));
     let mut room = vec![T::zero(); k];
-    wide(|| {
+    multiversioned(|| {
         for image in out.chunks_exact_mut((dims.positions * k).max(1)) {
             softmax_columns(image, &mut room);
         }
@@ -160,7 +173,7 @@ pub(super) fn pool_backward<T: Real>(a: &[T], positions: &[T], grad: &[T], dims:
             Matrix::new(grad, k, d).t(),
             Into::Set,
         );
-        wide(|| {
+        multiversioned(|| {
             room.fill(T::zero());
             for (da, a) in da.chunks_exact(k).zip(a.chunks_exact(k)) {
                 for ((mean, &da), &a) in room.iter_mut().zip(da).zip(a) {
@@ -186,7 +199,7 @@ struct Pool {
 }
 
 impl Pool {
-    fn run<T: Real>(&self, keys: &[T], dims: Dims) -> Result<Vec<T>> {
+    fn compute<T: Real>(&self, keys: &[T], dims: Dims) -> Result<Vec<T>> {
         let mut pooled = vec![T::zero(); dims.images * dims.keys * dims.width];
         let columns = transposed(keys, dims.width);
         with_elements::<T, _>(&self.positions, |positions| {
@@ -201,7 +214,7 @@ impl Pool {
         Ok(pooled)
     }
 
-    fn run_backward<T: Real>(&self, keys: &[T], grad: &[T], dims: Dims) -> Result<Vec<T>> {
+    fn compute_backward<T: Real>(&self, keys: &[T], grad: &[T], dims: Dims) -> Result<Vec<T>> {
         let columns = transposed(keys, dims.width);
         let sums = with_elements::<T, _>(&self.positions, |positions| {
             Ok(positions
@@ -227,7 +240,9 @@ impl CustomOp1 for Pool {
 
     fn cpu_fwd(&self, keys: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let dims = Dims::of(layout.dims(), self.positions.dims());
-        let pooled = dispatch!(keys, self.name(), T => T::to_cpu_storage_owned(self.run::<T>(elements(keys, layout)?, dims)?));
+        let pooled = dispatch!(keys, self.name(), T => {
+            T::to_cpu_storage_owned(self.compute::<T>(elements(keys, layout)?, dims)?)
+        });
         Ok((pooled, (dims.images, dims.keys, dims.width).into()))
     }
 
@@ -238,12 +253,20 @@ impl CustomOp1 for Pool {
         let gradient = match keys.dtype() {
             DType::F32 => with_elements::<f32, _>(keys, |keys| {
                 with_elements::<f32, _>(&grad, |grad| {
-                    Tensor::from_vec(self.run_backward(keys, grad, dims)?, shape, grad_device())
+                    Tensor::from_vec(
+                        self.compute_backward(keys, grad, dims)?,
+                        shape,
+                        grad_device(),
+                    )
                 })
             })?,
             _ => with_elements::<f64, _>(keys, |keys| {
                 with_elements::<f64, _>(&grad, |grad| {
-                    Tensor::from_vec(self.run_backward(keys, grad, dims)?, shape, grad_device())
+                    Tensor::from_vec(
+                        self.compute_backward(keys, grad, dims)?,
+                        shape,
+                        grad_device(),
+                    )
                 })
             })?,
         };
@@ -275,7 +298,7 @@ impl CustomOp2 for Saliency {
             let keys: &[T] = elements(keys, keys_layout)?;
             let positions: &[T] = elements(positions, layout)?;
             let columns = transposed(keys, dims.width);
-            let mut out = vec![<T as WithDType>::from_f64(0.0); dims.images * dims.keys * dims.positions];
+            let mut out = vec![T::from_f64(0.0); dims.images * dims.keys * dims.positions];
             out.par_chunks_mut((dims.keys * dims.positions).max(1))
                 .zip(positions.par_chunks(dims.image()))
                 .for_each(|(out, image)| {

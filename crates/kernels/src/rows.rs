@@ -21,7 +21,7 @@ pub fn select_rows(x: &Tensor, rows: &[usize]) -> Result<Tensor> {
 struct SelectRows(Arc<[usize]>);
 
 impl SelectRows {
-    fn run<T: Real>(&self, x: &[T], width: usize) -> Vec<T> {
+    fn compute<T: Real>(&self, x: &[T], width: usize) -> Vec<T> {
         let mut y = vec![T::zero(); self.0.len() * width];
         y.par_chunks_mut(width)
             .zip(self.0.par_iter())
@@ -48,7 +48,9 @@ impl CustomOp1 for SelectRows {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (_, width) = layout.shape().dims2()?;
-        let y = dispatch!(x, self.name(), T => T::to_cpu_storage_owned(self.run::<T>(elements(x, layout)?, width)));
+        let y = dispatch!(x, self.name(), T => {
+            T::to_cpu_storage_owned(self.compute::<T>(elements(x, layout)?, width))
+        });
         Ok((y, (self.0.len(), width).into()))
     }
 

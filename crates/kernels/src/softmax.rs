@@ -1,11 +1,24 @@
 //! Softmax over the last dimension.
 
-use super::{Real, dispatch, dot, elements, rows_per_block, wide};
+use super::{Real, dispatch, dot, elements, multiversioned, rows_per_block};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
 /// `exp(x - max) / sum` over the last dimension, with a backward pass (candle's `softmax_last_dim`
 /// has none).
+///
+/// ```
+/// use candle_core::{Device, Var};
+/// use tagstream_kernels::softmax;
+///
+/// let x = Var::new(&[0.0f64, 0.0], &Device::Cpu)?;
+/// let y = softmax(&x)?;
+/// assert_eq!(y.to_vec1::<f64>()?, [0.5, 0.5]);
+/// let gradients = y.narrow(0, 0, 1)?.sum_all()?.backward()?;
+/// let dx = gradients.get(&x).expect("x is a variable");
+/// assert_eq!(dx.to_vec1::<f64>()?, [0.25, -0.25]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// If the element type is neither f32 nor f64.
@@ -38,15 +51,15 @@ fn width(layout: &Layout) -> usize {
     layout.dims().last().copied().unwrap_or(1).max(1)
 }
 
-fn run<T: Real>(x: &[T], width: usize) -> Vec<T> {
+fn compute<T: Real>(x: &[T], width: usize) -> Vec<T> {
     let mut y = x.to_vec();
     y.par_chunks_mut(width * rows_per_block(width))
-        .for_each(|block| wide(|| block.chunks_exact_mut(width).for_each(softmax_row)));
+        .for_each(|block| multiversioned(|| block.chunks_exact_mut(width).for_each(softmax_row)));
     y
 }
 
 /// `dx = y (dy - sum(dy y))`.
-fn run_backward<T: Real>(y: &[T], grad: &[T], width: usize) -> Vec<T> {
+fn compute_backward<T: Real>(y: &[T], grad: &[T], width: usize) -> Vec<T> {
     let mut dx = vec![T::zero(); y.len()];
     let block = width * rows_per_block(width);
     dx.par_chunks_mut(block)
@@ -73,7 +86,9 @@ impl CustomOp1 for Softmax {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = dispatch!(x, self.name(), T => T::to_cpu_storage_owned(run::<T>(elements(x, layout)?, width(layout))));
+        let y = dispatch!(x, self.name(), T => {
+            T::to_cpu_storage_owned(compute::<T>(elements(x, layout)?, width(layout)))
+        });
         Ok((y, layout.shape().clone()))
     }
 
@@ -100,7 +115,8 @@ impl CustomOp2 for Backward {
         gl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let dx = dispatch!(y, self.name(), T => {
-            T::to_cpu_storage_owned(run_backward::<T>(elements(y, yl)?, elements(grad, gl)?, width(yl)))
+            let (y, grad) = (elements(y, yl)?, elements(grad, gl)?);
+            T::to_cpu_storage_owned(compute_backward::<T>(y, grad, width(yl)))
         });
         Ok((dx, yl.shape().clone()))
     }

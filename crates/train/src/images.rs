@@ -36,17 +36,17 @@ pub enum ImageSourceError {
     },
 }
 
-/// Where an image's bytes lie.
+/// Where the bytes of an image are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum Stored {
     File(PathBuf),
     Member { offset: u64, length: u64 },
 }
 
-/// What an id leads to.
+/// The images of an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Found {
-    One(Place),
+    One(Stored),
     /// Two files have this name in different folders: only their paths tell them apart.
     Several,
 }
@@ -136,7 +136,7 @@ impl ImageSource {
             if path.is_dir() {
                 self.list_folder(&path, &format!("{relative}/"))?;
             } else {
-                self.add(&relative, Place::File(path.clone()));
+                self.add(&relative, Stored::File(path.clone()));
             }
         }
         Ok(())
@@ -152,14 +152,14 @@ impl ImageSource {
             if let Some(name) = entry.path()?.to_str() {
                 self.add(
                     name.trim_start_matches("./"),
-                    Place::Member { offset, length },
+                    Stored::Member { offset, length },
                 );
             }
         }
         Ok(())
     }
 
-    fn add(&mut self, relative: &str, place: Place) {
+    fn add(&mut self, relative: &str, stored: Stored) {
         let Some((stem, extension)) = relative.rsplit_once('.') else {
             return;
         };
@@ -180,18 +180,18 @@ impl ImageSource {
             self.images
                 .entry(name)
                 .and_modify(|found| *found = Found::Several)
-                .or_insert_with(|| Found::One(place.clone()));
+                .or_insert_with(|| Found::One(stored.clone()));
         }
     }
 
-    fn place(&self, id: &str) -> Result<&Place, ImageError> {
+    fn locate(&self, id: &str) -> Result<&Stored, ImageError> {
         match self.images.get(id) {
-            Some(Found::One(place)) => Ok(place),
+            Some(Found::One(stored)) => Ok(stored),
             Some(Found::Several) => Err(ImageError::Ambiguous {
-                place: self.path.display().to_string(),
+                container: self.path.display().to_string(),
             }),
             None => Err(ImageError::NotFound {
-                place: self.path.display().to_string(),
+                container: self.path.display().to_string(),
             }),
         }
     }
@@ -202,14 +202,14 @@ impl ImageBytes for ImageSource {
         let unreadable = |error: std::io::Error| ImageError::Unreadable {
             reason: error.to_string(),
         };
-        match (self.place(id)?, &self.tar) {
-            (Place::File(path), _) => Ok(std::fs::read(path).map_err(unreadable)?.into()),
-            (Place::Member { offset, length }, Some(tar)) => {
+        match (self.locate(id)?, &self.tar) {
+            (Stored::File(path), _) => Ok(std::fs::read(path).map_err(unreadable)?.into()),
+            (Stored::Member { offset, length }, Some(tar)) => {
                 let mut bytes = vec![0; *length as usize];
                 tar.read_exact_at(&mut bytes, *offset).map_err(unreadable)?;
                 Ok(bytes.into())
             }
-            (Place::Member { .. }, None) => unreachable!("members are listed from the tar only"),
+            (Stored::Member { .. }, None) => unreachable!("members are listed from the tar only"),
         }
     }
 }

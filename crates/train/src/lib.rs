@@ -1,5 +1,6 @@
 //! Learning: the method, its trainer, the features it learns from, and its evaluation.
 
+pub mod arrays;
 pub mod chart;
 pub mod eval;
 pub mod features;

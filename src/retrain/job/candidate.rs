@@ -11,12 +11,13 @@ use tagstream_model::bundle::{
     Bundle, BundleWriter, Calibration, Draft, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE, Lineage,
 };
 use tagstream_model::text::ClipTextEncoder;
+use tagstream_train::arrays::rows;
 use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
 use tagstream_train::features::FeatureStore;
 use tagstream_train::labels::LabelMatrix;
 use tagstream_train::trainer;
 use tagstream_train::trainer::scoring::Scorer;
-use tagstream_train::trainer::{Progress, TrainError, TrainOptions, stored_weights};
+use tagstream_train::trainer::{TrainError, TrainOptions, TrainingProgress, stored_weights};
 use tagstream_train::trm::model::Model;
 use tagstream_train::trm::prompts::{PromptTokens, Prompts};
 
@@ -94,7 +95,7 @@ impl Job<'_> {
         } else {
             None
         };
-        let mut on_progress = |p: &Progress| {
+        let mut on_progress = |p: &TrainingProgress| {
             let loss = p.losses.iter().map(|(_, v)| v).sum();
             (self.on_progress)(JobProgress::Training(p.step.0, p.step.1, loss));
         };
@@ -141,7 +142,12 @@ impl Job<'_> {
                 ThresholdTarget::Precision(self.config.calibration.precision)
             }
         };
-        let thresholds = thresholds(&logits, held_out.flat(), c, temperature, target);
+        let thresholds = thresholds(
+            rows(&logits, c).map_err(JobError::work("calibration"))?,
+            rows(held_out.flat(), c).map_err(JobError::work("calibration"))?,
+            temperature,
+            target,
+        );
         let mut categories = inputs.categories.clone();
         for (category, threshold) in categories.iter_mut().zip(thresholds) {
             category.threshold = threshold;

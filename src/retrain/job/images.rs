@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use tagstream_model::bundle::Bundle;
 use tagstream_train::features::{
-    Encoder, Extraction, FeatureStore, Identity, ImageBytes, ImageError, Progress,
+    Encoder, Extraction, ExtractionProgress, FeatureStore, Identity, ImageBytes, ImageError,
 };
 use tagstream_train::labels::LabelMatrix;
 use tokio::runtime::{Handle, Runtime};
@@ -42,7 +42,7 @@ impl UriImages {
     fn uri(&self, id: &str) -> Result<&str, ImageError> {
         let uri = self.uris.get(id).map(String::as_str);
         uri.ok_or_else(|| ImageError::NotFound {
-            place: "the label table".into(),
+            container: "the label table".into(),
         })
     }
 }
@@ -103,7 +103,8 @@ impl Job<'_> {
             let empty = FeatureStore::from_memory(0, positions, dims.embedding, vec![], vec![]);
             return Ok((labels, empty));
         }
-        let on_progress = |p: Progress| (self.on_progress)(JobProgress::Features(p.done, p.total));
+        let on_progress =
+            |p: ExtractionProgress| (self.on_progress)(JobProgress::Features(p.done, p.total));
         let extraction = Extraction {
             cache: match config.cache.as_str() {
                 "" => tagstream_train::features::default_cache(),
@@ -117,7 +118,7 @@ impl Job<'_> {
             ..Extraction::default()
         };
         let (store, skipped) = extraction
-            .run(&encoder, images, labels.images())
+            .extract(&encoder, images, labels.images())
             .map_err(failed())?;
         for s in skipped.iter().take(10) {
             tracing::warn!(image_id = s.id, "left out: {}", s.error);

@@ -12,7 +12,7 @@ use tagstream_model::bundle::{
     BundleWriter, Calibration, Category, Dims, Draft, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE,
     Lineage,
 };
-use tagstream_model::head::{FoldedHead, ZeroShot};
+use tagstream_model::head::{ExportedHead, ZeroShot};
 use tagstream_model::onnx::{Dim, Element, GraphBuilder};
 use tagstream_model::registry::{Action, Decision, Registration};
 use tempfile::TempDir;
@@ -23,7 +23,7 @@ fn bundle(root: &Path, name: &str) -> PathBuf {
     let w = graph.weight("w", &[1], Element::F32, &[1.0]);
     let y = graph.mul(&x, &w);
     graph.output(&y, "y", Element::F32, &[Dim::Fixed(1)]);
-    let head = FoldedHead::zero_shot(&[1.0, 0.0], 2, ZeroShot::default());
+    let head = ExportedHead::zero_shot(&[1.0, 0.0], 2, ZeroShot::default());
     let files = head.to_files(Some(1), &[]).unwrap();
     let out = root.join(name);
     let mut writer = BundleWriter::new(&out).unwrap();

@@ -13,9 +13,9 @@
 
 mod region_rows;
 
+use super::l2_normalize::{normalize_and_match, normalize_and_match_backward};
 use super::matrix::{Matrix, product, transposed};
 use super::residual_mlp::{GROUPS, Sums, add_up, weight_gradients};
-use super::unit::{unit_and_match, unit_and_match_backward};
 use super::{Real, ResidualMlp, dispatch, elements, pool, residual_mlp, with_elements};
 use candle_core::{
     CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor, WithDType, bail,
@@ -225,7 +225,7 @@ fn forward_group<T: Real>(
     let weights = pool::weights(positions, key_columns, dims.pool);
     pool::pool(region, &weights, positions, dims.pool);
     let pooled = region.to_vec();
-    let region_inverse = unit_and_match(region, parts.region_direction, s_r, d);
+    let region_inverse = normalize_and_match(region, parts.region_direction, s_r, d);
     let attended = product(
         Matrix::new(&pooled, rows, d),
         Matrix::new(parts.values, d, d),
@@ -234,7 +234,7 @@ fn forward_group<T: Real>(
     let mlp = residual_mlp::forward_group(
         &mut query, &attended, &parts.mlp, columns, dims.mlp, epsilon,
     );
-    let query_inverse = unit_and_match(&mut query, parts.query_direction, s_q, d);
+    let query_inverse = normalize_and_match(&mut query, parts.query_direction, s_q, d);
     Saved {
         weights,
         pooled,
@@ -284,7 +284,7 @@ fn backward_group<T: Real>(
     let rows = ds_r.len();
     let mut query_direction = vec![T::zero(); c * d];
     let mut d_query = vec![T::zero(); rows * d];
-    unit_and_match_backward(
+    normalize_and_match_backward(
         (&mut d_query, &mut query_direction),
         ds_q,
         &saved.query,
@@ -299,7 +299,7 @@ fn backward_group<T: Real>(
     let values = product(Matrix::new(&saved.pooled, rows, d).t(), d_attended);
     let mut d_pooled = product(d_attended, Matrix::new(parts.values, d, d).t());
     let mut region_direction = vec![T::zero(); c * d];
-    unit_and_match_backward(
+    normalize_and_match_backward(
         (&mut d_pooled, &mut region_direction),
         ds_r,
         region,
@@ -320,7 +320,7 @@ fn backward_group<T: Real>(
 }
 
 impl Operation {
-    fn run<T: Real>(&self, parts: &Parts<T>) -> Result<Vec<T>> {
+    fn compute<T: Real>(&self, parts: &Parts<T>) -> Result<Vec<T>> {
         let dims = self.dims;
         let (images, c, d) = (dims.pool.images, dims.pool.keys, dims.pool.width);
         let group = dims.group();
@@ -349,7 +349,7 @@ impl Operation {
         Ok(logits)
     }
 
-    fn run_backward<T: Real>(
+    fn compute_backward<T: Real>(
         &self,
         grad: &[T],
         small: &Tensor,
@@ -438,7 +438,7 @@ impl CustomOp3 for Operation {
                 elements(out_weight, out_layout)?,
                 &self.dims,
             );
-            <T as WithDType>::to_cpu_storage_owned(self.run::<T>(&parts)?)
+            <T as WithDType>::to_cpu_storage_owned(self.compute::<T>(&parts)?)
         });
         Ok((
             logits,
@@ -457,10 +457,10 @@ impl CustomOp3 for Operation {
         let grad = grad.contiguous()?;
         let [a, b, c] = match small.dtype() {
             DType::F32 => with_elements::<f32, _>(&grad, |grad| {
-                self.run_backward(grad, small, in_weight, out_weight)
+                self.compute_backward(grad, small, in_weight, out_weight)
             })?,
             _ => with_elements::<f64, _>(&grad, |grad| {
-                self.run_backward(grad, small, in_weight, out_weight)
+                self.compute_backward(grad, small, in_weight, out_weight)
             })?,
         };
         Ok((Some(a), Some(b), Some(c)))

@@ -4,7 +4,7 @@
 //! zeros. The rows are selected from the logits, as far as automatic differentiation is concerned:
 //! that makes their backward pass run before that of the branches, where they leave their gradient.
 
-use super::super::{Real, add_scaled, dot, wide};
+use super::super::{Real, add_scaled, dot, multiversioned};
 use super::with_elements;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -78,7 +78,7 @@ pub(super) fn backward<T: Real>(
     inverses: &[T],
     width: usize,
 ) {
-    wide(|| {
+    multiversioned(|| {
         for (row, grad) in d_region {
             let at = row * width..(row + 1) * width;
             let y = &region[at.clone()];
@@ -121,7 +121,7 @@ struct Selection {
 }
 
 impl Selection {
-    fn run<T: Real>(&self) -> Result<(CpuStorage, Shape)> {
+    fn compute<T: Real>(&self) -> Result<(CpuStorage, Shape)> {
         let region = self.region.tensor()?;
         let (_, _, width) = region.dims3()?;
         let values = with_elements::<T, _>(region, |region| {
@@ -145,8 +145,8 @@ impl CustomOp1 for Selection {
 
     fn cpu_fwd(&self, logits: &CpuStorage, _layout: &Layout) -> Result<(CpuStorage, Shape)> {
         match logits {
-            CpuStorage::F32(_) => self.run::<f32>(),
-            _ => self.run::<f64>(),
+            CpuStorage::F32(_) => self.compute::<f32>(),
+            _ => self.compute::<f64>(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Against the same branches composed of single operations.
 
 use super::super::testing::{check_equal, check_gradients, distance, noise};
-use super::super::{attention_pool, row_products, select_rows, unit};
+use super::super::{attention_pool, l2_normalize, row_products, select_rows};
 use super::*;
 
 fn inputs(c: usize, d: usize, hidden: usize) -> Vec<Tensor> {
@@ -42,7 +42,7 @@ fn branches(x: &[Tensor]) -> Branches<'_> {
 }
 
 fn positions(b: usize, n: usize, d: usize, like: &Tensor) -> Result<Tensor> {
-    unit(&noise(20, &[b, n, d]))?.to_dtype(like.dtype())
+    l2_normalize(&noise(20, &[b, n, d]))?.to_dtype(like.dtype())
 }
 
 /// Rows of R^ whose gradient is looked at too; one of them twice.
@@ -66,12 +66,12 @@ fn composed(x: &[Tensor], b: usize, n: usize) -> Result<Tensor> {
     let positions = positions(b, n, x[0].dim(1)?, &x[0])?;
     let pooled = attention_pool(&x[0], &positions)?;
     let (_, c, d) = pooled.dims3()?;
-    let region = unit(&pooled)?;
+    let region = l2_normalize(&pooled)?;
     let rows = select_rows(&region.reshape((b * c, d))?, &ROWS)?;
     let region = row_products(&region, &x[2])?;
     let attended = pooled.reshape((b * c, d))?.matmul(&x[1])?;
     let query = branches(x).mlp.forward(&attended.reshape((b, c, d))?)?;
-    let all = [rows, region, row_products(&unit(&query)?, &x[3])?];
+    let all = [rows, region, row_products(&l2_normalize(&query)?, &x[3])?];
     Tensor::cat(
         &all.map(|x| x.flatten_all())
             .into_iter()
@@ -112,7 +112,7 @@ fn region_features_are_the_normalised_pool() {
     let x = inputs(3, 8, 6);
     let positions = positions(9, 5, 8, &x[0]).unwrap();
     let found = branches(&x).forward(&positions).unwrap();
-    let expected = unit(&attention_pool(&x[0], &positions).unwrap()).unwrap();
+    let expected = l2_normalize(&attention_pool(&x[0], &positions).unwrap()).unwrap();
     assert!(distance(&found.region, &expected) < 1e-12);
 }
 

@@ -8,7 +8,7 @@ mod weight_gradients;
 use super::activation::Activation;
 use super::layer_norm::{normalise, normalise_backward};
 use super::matrix::{Into, Matrix, multiply, product, transposed};
-use super::{Real, add_scaled, dispatch, elements, wide, with_elements};
+use super::{Real, add_scaled, dispatch, elements, multiversioned, with_elements};
 use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 use std::any::Any;
@@ -162,7 +162,7 @@ pub(super) fn add_up<T: Real>(totals: Vec<&mut [T]>, groups: &[Vec<&[T]>]) {
         })
         .collect();
     blocks.into_par_iter().for_each(|(part, start, total)| {
-        wide(|| {
+        multiversioned(|| {
             for group in groups {
                 add_scaled(total, T::one(), &group[part][start..start + total.len()]);
             }
@@ -179,7 +179,7 @@ impl Operation {
         }
     }
 
-    fn run<T: Real>(&self, x: &[T], flat: &[T], dims: Dims) -> Vec<T> {
+    fn compute<T: Real>(&self, x: &[T], flat: &[T], dims: Dims) -> Vec<T> {
         let parts = dims.split(flat);
         let mut y = vec![T::zero(); x.len()];
         let group = dims.group(x.len());
@@ -195,7 +195,7 @@ impl Operation {
         y
     }
 
-    fn run_backward<T: Real>(
+    fn compute_backward<T: Real>(
         &self,
         grad: &[T],
         flat: &[T],
@@ -248,7 +248,7 @@ impl Operation {
     ) -> Result<(Tensor, Tensor)> {
         let dims = self.dims(x.dims());
         let (dx, dflat) = with_elements::<T, _>(grad, |grad| {
-            with_elements::<T, _>(flat, |flat| self.run_backward(grad, flat, dims))
+            with_elements::<T, _>(flat, |flat| self.compute_backward(grad, flat, dims))
         })?;
         Ok((
             Tensor::from_vec(dx, x.shape(), &Device::Cpu)?,
@@ -271,7 +271,7 @@ pub(super) fn forward_group<T: Real>(
     let mut normal = x.to_vec();
     let mut u = vec![T::zero(); x.len()];
     let mut inverse = vec![T::zero(); rows];
-    wide(|| {
+    multiversioned(|| {
         for (at, (normal, u)) in normal
             .chunks_exact_mut(d)
             .zip(u.chunks_exact_mut(d))
@@ -368,7 +368,7 @@ pub(super) fn backward_group<T: Real>(
         in_bias: vec![T::zero(); h],
         out_bias: vec![T::zero(); d],
     };
-    wide(|| {
+    multiversioned(|| {
         for (d_hidden, slope) in sums
             .d_hidden
             .chunks_exact_mut(h)
@@ -387,7 +387,7 @@ pub(super) fn backward_group<T: Real>(
     // du, then in place dx.
     dx.copy_from_slice(grad);
     multiply(dx, d_hiddens, Matrix::new(parts.in_weight, h, d), Into::Add);
-    wide(|| {
+    multiversioned(|| {
         for (at, dx) in dx.chunks_exact_mut(d).enumerate() {
             let normal = &saved.normal[at * d..(at + 1) * d];
             add_scaled(&mut sums.norm_bias, T::one(), dx);
@@ -419,7 +419,7 @@ impl CustomOp2 for Operation {
     ) -> Result<(CpuStorage, Shape)> {
         let dims = self.dims(layout.dims());
         let y = dispatch!(x, self.name(), T => <T as candle_core::WithDType>::to_cpu_storage_owned(
-            self.run::<T>(elements(x, layout)?, elements(flat, flat_layout)?, dims)
+            self.compute::<T>(elements(x, layout)?, elements(flat, flat_layout)?, dims)
         ));
         Ok((y, layout.shape().clone()))
     }

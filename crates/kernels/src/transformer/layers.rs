@@ -2,7 +2,7 @@
 
 use super::super::layer_norm::{normalise, normalise_backward};
 use super::super::matrix::{Into, Matrix, multiply, product};
-use super::super::{Real, add_scaled, wide};
+use super::super::{Real, add_scaled, multiversioned};
 
 /// A norm's weight and bias.
 pub(super) type Norm<'a, T> = (&'a [T], &'a [T]);
@@ -12,7 +12,7 @@ pub(super) type Layer<'a, T> = (&'a [T], &'a [T], Matrix<'a, T>);
 
 /// Adds `bias` to every row.
 fn add_bias<T: Real>(x: &mut [T], bias: &[T]) {
-    wide(|| {
+    multiversioned(|| {
         x.chunks_exact_mut(bias.len())
             .for_each(|row| add_scaled(row, T::one(), bias));
     });
@@ -50,7 +50,7 @@ pub(super) fn norm<T: Real>(
     let width = weight.len();
     let mut inverses = vec![T::zero(); x.len() / width];
     let mut y = vec![T::zero(); x.len()];
-    wide(|| {
+    multiversioned(|| {
         let rows = x.chunks_exact_mut(width).zip(y.chunks_exact_mut(width));
         for ((x, y), inverse) in rows.zip(&mut inverses) {
             *inverse = normalise(x, T::from_f64(epsilon));
@@ -67,7 +67,7 @@ pub(super) fn norm<T: Real>(
 /// The gradient of [`norm`]'s input, in place.
 pub(super) fn norm_backward<T: Real>(grad: &mut [T], weight: &[T], normal: &[T], inverses: &[T]) {
     let width = weight.len();
-    wide(|| {
+    multiversioned(|| {
         let rows = grad.chunks_exact_mut(width).zip(normal.chunks_exact(width));
         for ((grad, normal), &inverse) in rows.zip(inverses) {
             for (grad, &weight) in grad.iter_mut().zip(weight) {

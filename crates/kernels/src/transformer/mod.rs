@@ -10,7 +10,8 @@ use super::activation::Activation;
 use super::attention::{Segment, Sequence};
 use super::matrix::{Matrix, product};
 use super::{
-    FrozenLayerNorm, FrozenLinear, Real, add_scaled, dispatch, elements, wide, with_elements,
+    FrozenLayerNorm, FrozenLinear, Real, add_scaled, dispatch, elements, multiversioned,
+    with_elements,
 };
 use candle_core::{
     CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Storage, Tensor, WithDType, bail,
@@ -141,7 +142,6 @@ struct Saved<T> {
     slope: Vec<T>,
 }
 
-/// A block's weights.
 struct Parts<'a, T> {
     norm_1: Norm<'a, T>,
     query: Layer<'a, T>,
@@ -237,7 +237,7 @@ impl Operation {
         }
     }
 
-    fn run<T: Real>(&self, x: &[T], width: usize) -> Result<Vec<T>> {
+    fn compute<T: Real>(&self, x: &[T], width: usize) -> Result<Vec<T>> {
         let dims = self.dims(width);
         let done: Vec<(Vec<T>, Vec<Saved<T>>)> = self.with_parts::<T, _>(|parts| {
             self.split(x, width, |lengths| lengths.iter().sum())
@@ -267,7 +267,7 @@ impl Operation {
         groups.collect()
     }
 
-    fn run_backward<T: Real>(&self, grad: &[T], width: usize) -> Result<Vec<T>> {
+    fn compute_backward<T: Real>(&self, grad: &[T], width: usize) -> Result<Vec<T>> {
         let saved = self
             .saved
             .get()
@@ -381,14 +381,14 @@ fn backward_group<T: Real>(
     for (index, (block, saved)) in blocks.iter().zip(saved).enumerate().rev() {
         let last = index + 1 == blocks.len();
         let mut d_hidden = linear_backward(&dx, block.mlp_out);
-        wide(|| {
+        multiversioned(|| {
             for (d_hidden, &slope) in d_hidden.iter_mut().zip(&saved.slope) {
                 *d_hidden *= slope;
             }
         });
         let mut dy = linear_backward(&d_hidden, block.mlp_in);
         norm_backward(&mut dy, block.norm_2.0, &saved.normal_2, &saved.inverse_2);
-        wide(|| add_scaled(&mut dx, T::one(), &dy));
+        multiversioned(|| add_scaled(&mut dx, T::one(), &dy));
         let d_attended = linear_backward(&dx, block.out);
         let (mut dq, mut dkv) = (
             vec![T::zero(); saved.q.len()],
@@ -416,10 +416,10 @@ fn backward_group<T: Real>(
                 add_scaled(&mut dy[end..end + w], T::one(), from);
             });
         } else {
-            wide(|| add_scaled(&mut dy, T::one(), &d_query));
+            multiversioned(|| add_scaled(&mut dy, T::one(), &d_query));
         }
         norm_backward(&mut dy, block.norm_1.0, &saved.normal_1, &saved.inverse_1);
-        wide(|| add_scaled(&mut dx, T::one(), &dy));
+        multiversioned(|| add_scaled(&mut dx, T::one(), &dy));
     }
     dx
 }
@@ -431,7 +431,9 @@ impl CustomOp1 for Operation {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (_, width) = layout.shape().dims2()?;
-        let y = dispatch!(x, self.name(), T => T::to_cpu_storage_owned(self.run::<T>(elements(x, layout)?, width)?));
+        let y = dispatch!(x, self.name(), T => {
+            T::to_cpu_storage_owned(self.compute::<T>(elements(x, layout)?, width)?)
+        });
         let sequences: usize = self.groups.iter().map(Vec::len).sum();
         Ok((y, (sequences, width).into()))
     }
@@ -441,10 +443,10 @@ impl CustomOp1 for Operation {
         let grad = grad.contiguous()?;
         let dx = match x.dtype() {
             DType::F32 => with_elements::<f32, _>(&grad, |grad| {
-                Tensor::from_vec(self.run_backward(grad, width)?, x.shape(), &Device::Cpu)
+                Tensor::from_vec(self.compute_backward(grad, width)?, x.shape(), &Device::Cpu)
             })?,
             _ => with_elements::<f64, _>(&grad, |grad| {
-                Tensor::from_vec(self.run_backward(grad, width)?, x.shape(), &Device::Cpu)
+                Tensor::from_vec(self.compute_backward(grad, width)?, x.shape(), &Device::Cpu)
             })?,
         };
         Ok(Some(dx))

@@ -4,7 +4,7 @@ use super::{
     BundleError, ENCODER_FILE, FORMAT_VERSION, FileEntry, HEAD_FILE, HEAD_WEIGHTS_FILE,
     MANIFEST_FILE, Manifest, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE, external_data,
 };
-use crate::head::{FoldedHead, NamedTensor};
+use crate::head::{ExportedHead, NamedTensor};
 use crate::text::TextFiles;
 use serde::Deserialize;
 use std::fs;
@@ -107,10 +107,10 @@ impl Bundle {
     }
 
     /// The head with its weights, and the trainable tensors that lie beside them.
-    pub fn head(&self) -> Result<(FoldedHead, Vec<NamedTensor>), BundleError> {
+    pub fn head(&self) -> Result<(ExportedHead, Vec<NamedTensor>), BundleError> {
         let path = self.root.join(HEAD_WEIGHTS_FILE);
         let content = fs::read(&path).map_err(BundleError::io(&path))?;
-        let (head, trainable) = FoldedHead::from_safetensors(&content).map_err(|source| {
+        let (head, trainable) = ExportedHead::from_safetensors(&content).map_err(|source| {
             let path = path.clone();
             BundleError::Head { path, source }
         })?;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::head::{FoldedHead, ZeroShot};
+use crate::head::{ExportedHead, ZeroShot};
 use crate::onnx::{Dim, Element, ExternalData, GraphBuilder};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -62,7 +62,7 @@ fn encoder(location: Option<&str>) -> Vec<u8> {
 
 fn write(out: &Path, encoder: &[u8], draft: Draft) -> Result<Bundle, BundleError> {
     let mut writer = BundleWriter::new(out)?;
-    let head = FoldedHead::zero_shot(&[1.0, 0.0, 0.0, 0.0, 1.0, 0.0], 3, ZeroShot::default());
+    let head = ExportedHead::zero_shot(&[1.0, 0.0, 0.0, 0.0, 1.0, 0.0], 3, ZeroShot::default());
     let files = head.to_files(Some(4), &[]).unwrap();
     writer.add(ENCODER_FILE, encoder)?;
     writer.add(HEAD_FILE, &files.onnx)?;

@@ -2,7 +2,7 @@
 //! without ONNX Runtime.
 
 use super::{
-    Attention, FoldedHead, MemoryBranch, NORM_EPSILON, QueryBranch, ReadOut, RegionForm,
+    Attention, ExportedHead, MemoryBranch, NORM_EPSILON, QueryBranch, ReadOut, RegionForm,
     RegionalBranch, ValueOutput,
 };
 
@@ -19,12 +19,12 @@ pub struct HeadEvaluation {
     pub embedding: Vec<f32>,
 }
 
-impl FoldedHead {
+impl ExportedHead {
     /// Evaluates `batch` images: `dense` is `[B, N, D]`, `global` `[B, D]`. Sums are taken in 64
     /// bit.
     ///
     /// # Panics
-    /// If the lengths do not fit; call [`FoldedHead::check`] on a head from elsewhere first.
+    /// If the lengths do not fit; call [`ExportedHead::check`] on a head from elsewhere first.
     pub fn evaluate(&self, dense: &[f32], global: &[f32], batch: usize) -> HeadEvaluation {
         assert_eq!(global.len(), batch * self.dim, "global is [B, D]");
         assert!(

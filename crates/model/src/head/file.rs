@@ -1,7 +1,7 @@
 //! `head.safetensors` and `head.onnx`: the head on disk.
 
 use super::{
-    Attention, FoldedHead, GlobalBranch, GraphOutputs, HeadError, MemoryBranch, QueryBranch,
+    Attention, ExportedHead, GlobalBranch, GraphOutputs, HeadError, MemoryBranch, QueryBranch,
     ReadOut, RegionForm, RegionalBranch, ValueOutput, WeightStorage,
 };
 use safetensors::tensor::TensorView;
@@ -9,7 +9,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
-/// Names of tensors that only training reads begin like this; the rest is the folded head's.
+/// Names of tensors that only training reads begin like this; the rest is the exported head's.
 pub const TRAINABLE_PREFIX: &str = "trainable.";
 
 /// The file's name inside a bundle, which `head.onnx` refers to.
@@ -50,7 +50,7 @@ pub struct HeadFiles {
     pub safetensors: Vec<u8>,
 }
 
-impl FoldedHead {
+impl ExportedHead {
     /// The bundle's two files. `trainable` is kept in `head.safetensors` for the next training run;
     /// its names must begin with [`TRAINABLE_PREFIX`]. `positions` is N.
     pub fn to_files(
@@ -178,7 +178,7 @@ fn data(tensors: &mut Tensors, name: &str) -> Result<Vec<f32>, HeadError> {
     take(tensors, name).map(|tensor| tensor.data)
 }
 
-fn assemble(header: &Header, tensors: &mut Tensors) -> Result<FoldedHead, HeadError> {
+fn assemble(header: &Header, tensors: &mut Tensors) -> Result<ExportedHead, HeadError> {
     let weight = take(tensors, "region.weight")?;
     let &[categories, dim] = weight.shape.as_slice() else {
         return Err(HeadError::Format(format!(
@@ -202,7 +202,7 @@ fn assemble(header: &Header, tensors: &mut Tensors) -> Result<FoldedHead, HeadEr
     let global = global_branch(tensors)?;
     let memory = memory_branch(tensors)?;
     let regional = regional_branch(tensors)?;
-    Ok(FoldedHead {
+    Ok(ExportedHead {
         dim,
         categories,
         heads: header.heads,

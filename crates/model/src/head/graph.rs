@@ -1,7 +1,9 @@
 //! The head as an ONNX graph.
 
 use super::outputs::GraphOutputs;
-use super::{Attention, FoldedHead, HeadError, NORM_EPSILON, QueryBranch, RegionForm, ValueOutput};
+use super::{
+    Attention, ExportedHead, HeadError, NORM_EPSILON, QueryBranch, RegionForm, ValueOutput,
+};
 use crate::onnx::{Attribute, Dim, Element, ExternalData, GraphBuilder, Value};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
@@ -49,7 +51,7 @@ struct AttentionValues {
     saliency: Value,
 }
 
-impl FoldedHead {
+impl ExportedHead {
     /// The graph's file. `positions` fixes N; `None` leaves it open. The batch axis is always open.
     pub fn to_onnx(
         &self,
@@ -130,7 +132,7 @@ impl FoldedHead {
 }
 
 struct HeadGraph<'a> {
-    head: &'a FoldedHead,
+    head: &'a ExportedHead,
     g: GraphBuilder,
     weights: BTreeMap<&'static str, Value>,
     positions: Option<usize>,

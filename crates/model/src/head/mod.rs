@@ -24,7 +24,7 @@
 //! folding would make the work grow with the number of heads, so the projections are kept
 //! ([`Attention::Projected`]).
 //!
-//! One [`FoldedHead`] is written in two forms from the same weights: [`GraphOutputs::Full`], the
+//! One [`ExportedHead`] is written in two forms from the same weights: [`GraphOutputs::Full`], the
 //! bundle's `head.onnx`, and [`GraphOutputs::Top`], which never builds the `[C, D]` region features
 //! of all categories and hands out the rows of the K best tags only (what the stage runs; with
 //! 10,000 categories the difference is 20 MB an image).
@@ -76,7 +76,13 @@ impl Attention {
     ///
     /// # Panics
     /// If the sizes do not fit together.
-    pub fn fold(query: &[f32], wq: &[f32], wk: &[f32], dim: usize, heads: usize) -> Self {
+    pub fn from_projections(
+        query: &[f32],
+        wq: &[f32],
+        wk: &[f32],
+        dim: usize,
+        heads: usize,
+    ) -> Self {
         assert!(dim > 0 && heads > 0 && dim.is_multiple_of(heads));
         assert!(wq.len() == dim * dim && wk.len() == dim * dim && query.len().is_multiple_of(dim));
         let categories = query.len() / dim;
@@ -124,7 +130,7 @@ impl ValueOutput {
     ///
     /// # Panics
     /// If the sizes do not fit together.
-    pub fn fold(wv: &[f32], wo: &[f32], dim: usize, heads: usize) -> Self {
+    pub fn from_projections(wv: &[f32], wo: &[f32], dim: usize, heads: usize) -> Self {
         assert!(wv.len() == dim * dim && wo.len() == dim * dim);
         if heads == 1 {
             let folded = product(wv, wo, dim, dim, dim);
@@ -215,9 +221,9 @@ pub enum RegionForm {
     Raw,
 }
 
-/// The folded head; see the module's equations.
+/// The exported head; see the module's equations.
 #[derive(Debug, Clone, PartialEq)]
-pub struct FoldedHead {
+pub struct ExportedHead {
     /// D.
     pub dim: usize,
     /// C.
@@ -273,7 +279,7 @@ pub enum HeadError {
     Graph(#[from] super::onnx::GraphError),
 }
 
-impl FoldedHead {
+impl ExportedHead {
     /// Every tensor with its name and shape, in a fixed order. The names are those of
     /// `head.safetensors` and of the initializers of `head.onnx`.
     fn tensors(&self) -> Vec<(&'static str, Vec<usize>, &[f32])> {

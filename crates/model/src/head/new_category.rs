@@ -1,11 +1,11 @@
 //! A head with one category more, known by its words alone.
 
-use super::{Attention, FoldedHead, HeadError, ReadOut};
+use super::{Attention, ExportedHead, HeadError, ReadOut};
 
 /// Cosine over temperature of the informed start: 1 / 0.05.
 const SPATIAL_SCALE: f32 = 20.0;
 
-impl FoldedHead {
+impl ExportedHead {
     /// This head with one more category at the end; all others give the numbers they gave before.
     ///
     /// `text` is the text feature of the category's prompt, `[D]`, of norm 1. The category attends
@@ -18,7 +18,7 @@ impl FoldedHead {
     /// # Errors
     /// [`HeadError::Sizes`] if `text` has another length than D, or if the head has several
     /// attention heads: their maps cannot attend by text alone.
-    pub fn with_category(&self, text: &[f32]) -> Result<FoldedHead, HeadError> {
+    pub fn with_category(&self, text: &[f32]) -> Result<ExportedHead, HeadError> {
         let (c, d) = (self.categories, self.dim);
         if text.len() != d {
             return Err(HeadError::Sizes(format!(

@@ -21,13 +21,13 @@ fn read_out(seed: u64, c: usize, d: usize) -> ReadOut {
     }
 }
 
-fn head(heads: usize, form: RegionForm, query: bool, global: bool) -> FoldedHead {
+fn head(heads: usize, form: RegionForm, query: bool, global: bool) -> ExportedHead {
     let (c, d, hidden) = (7, 24, 40);
-    FoldedHead {
+    ExportedHead {
         dim: d,
         categories: c,
         heads,
-        attention: Attention::fold(
+        attention: Attention::from_projections(
             &noise(1, c * d),
             &noise(2, d * d),
             &noise(3, d * d),
@@ -38,7 +38,12 @@ fn head(heads: usize, form: RegionForm, query: bool, global: bool) -> FoldedHead
         region_form: form,
         query: query.then(|| QueryBranch {
             query: noise(6, c * d),
-            value_output: ValueOutput::fold(&noise(7, d * d), &noise(8, d * d), d, heads),
+            value_output: ValueOutput::from_projections(
+                &noise(7, d * d),
+                &noise(8, d * d),
+                d,
+                heads,
+            ),
             norm: (noise(9, d), noise(10, d)),
             mlp_in: (noise(11, hidden * d), noise(12, hidden)),
             mlp_out: (noise(13, d * hidden), noise(14, d)),
@@ -71,7 +76,7 @@ fn head(heads: usize, form: RegionForm, query: bool, global: bool) -> FoldedHead
     }
 }
 
-fn every_head() -> Vec<FoldedHead> {
+fn every_head() -> Vec<ExportedHead> {
     let mut all = Vec::new();
     for heads in [1, 4] {
         for form in [RegionForm::Normalised, RegionForm::Raw] {
@@ -81,7 +86,7 @@ fn every_head() -> Vec<FoldedHead> {
         }
     }
     let text = unit_rows(noise(30, 7 * 24), 24);
-    all.push(FoldedHead::zero_shot(&text, 24, ZeroShot::default()));
+    all.push(ExportedHead::zero_shot(&text, 24, ZeroShot::default()));
     all
 }
 
@@ -95,7 +100,7 @@ fn unit_rows(mut x: Vec<f32>, d: usize) -> Vec<f32> {
 
 const BATCH: usize = 3;
 
-fn features(head: &FoldedHead, positions: usize) -> (Vec<f32>, Vec<f32>) {
+fn features(head: &ExportedHead, positions: usize) -> (Vec<f32>, Vec<f32>) {
     (
         noise(21, BATCH * positions * head.dim),
         noise(22, BATCH * head.dim),
@@ -103,7 +108,7 @@ fn features(head: &FoldedHead, positions: usize) -> (Vec<f32>, Vec<f32>) {
 }
 
 fn inputs<'a>(
-    head: &FoldedHead,
+    head: &ExportedHead,
     positions: usize,
     dense: &'a [f32],
     global: &'a [f32],
@@ -218,13 +223,13 @@ fn asking_for_more_tags_than_categories_gives_all_of_them() {
 #[test]
 fn zero_shot_graph_never_builds_the_regions() {
     let text = unit_rows(noise(30, 7 * 24), 24);
-    let head = FoldedHead::zero_shot(&text, 24, ZeroShot::default());
+    let head = ExportedHead::zero_shot(&text, 24, ZeroShot::default());
     let outputs = GraphOutputs::Top {
         count: 2,
         floors: vec![0.0; head.categories],
         regions: true,
     };
-    let products = |head: &FoldedHead| {
+    let products = |head: &ExportedHead| {
         let model = head
             .to_onnx(&outputs, None, &WeightStorage::Inline)
             .unwrap();
@@ -283,16 +288,16 @@ fn folded_head_reproduces_the_golden_numbers() {
             weight: difference_of_prompts.iter().map(|x| share * x).collect(),
             bias: vec![0.0; c],
         };
-        let with_shares = |region: f32, query: f32| FoldedHead {
+        let with_shares = |region: f32, query: f32| ExportedHead {
             dim: d,
             categories: c,
             heads,
-            attention: Attention::fold(&get("Q"), &get("Wq"), &get("Wk"), d, heads),
+            attention: Attention::from_projections(&get("Q"), &get("Wq"), &get("Wk"), d, heads),
             region: with_share(region),
             region_form: RegionForm::Normalised,
             query: Some(QueryBranch {
                 query: get("Q"),
-                value_output: ValueOutput::fold(&get("Wv"), &get("Wo"), d, heads),
+                value_output: ValueOutput::from_projections(&get("Wv"), &get("Wo"), d, heads),
                 norm: (get("ln_w"), get("ln_b")),
                 mlp_in: (get("W1"), get("b1")),
                 mlp_out: (get("W2"), get("b2")),
@@ -336,7 +341,7 @@ fn files_open_by_themselves_and_read_back() {
         }];
         let files = head.to_files(Some(9), &trainable).unwrap();
         assert_eq!(files, head.to_files(Some(9), &trainable).unwrap());
-        let (again, rest) = FoldedHead::from_safetensors(&files.safetensors).unwrap();
+        let (again, rest) = ExportedHead::from_safetensors(&files.safetensors).unwrap();
         assert_eq!(again, head);
         assert_eq!(rest, trainable);
         // ONNX Runtime finds the weights in the safetensors file by itself.
@@ -423,10 +428,10 @@ fn flaws_are_named() {
         data: vec![0.0],
     };
     assert!(good.to_safetensors(&[misnamed]).is_err());
-    assert!(FoldedHead::from_safetensors(b"no safetensors at all").is_err());
+    assert!(ExportedHead::from_safetensors(b"no safetensors at all").is_err());
     let mut cut = good.to_safetensors(&[]).unwrap();
     cut.truncate(cut.len() - 4);
-    assert!(FoldedHead::from_safetensors(&cut).is_err());
+    assert!(ExportedHead::from_safetensors(&cut).is_err());
 }
 
 #[test]
@@ -448,7 +453,7 @@ fn a_category_more_leaves_the_others_as_they_were() {
             assert!(new[7].is_finite());
         }
         let files = after.to_files(Some(9), &[]).unwrap();
-        let (read, _) = FoldedHead::from_safetensors(&files.safetensors).unwrap();
+        let (read, _) = ExportedHead::from_safetensors(&files.safetensors).unwrap();
         assert_eq!(read, after);
     }
     assert!(

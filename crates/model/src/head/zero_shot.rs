@@ -1,6 +1,6 @@
 //! A head from text features alone.
 
-use super::{Attention, FoldedHead, GlobalBranch, ReadOut, RegionForm};
+use super::{Attention, ExportedHead, GlobalBranch, ReadOut, RegionForm};
 
 /// How cosines become logits when no label has been seen yet.
 ///
@@ -49,7 +49,7 @@ impl ZeroShot {
     }
 }
 
-impl FoldedHead {
+impl ExportedHead {
     /// The zero-shot head of `text_features` (`[C, D]`, L2-normalised rows): attention
     /// `T / temperature`, pooled cosines of the positions and, unless switched off, the cosine of
     /// the global feature, half and half.

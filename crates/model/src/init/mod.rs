@@ -13,7 +13,7 @@ use super::bundle::{
 };
 use super::clip::vision::{Precision, Tower, TowerError, TowerOptions, VisionConfigError};
 use super::clip::weights::WeightsError;
-use super::head::{FoldedHead, HeadError, ZeroShot};
+use super::head::{ExportedHead, HeadError, ZeroShot};
 use super::text::{ClipTextEncoder, TextEncoderError};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -118,7 +118,7 @@ impl Init<'_> {
         let features = text.embed(&prompts, |done| progress(InitStep::Text(done)))?;
         let (logit_scale, logit_bias) = self.clip.logit()?;
         let calibration = ZeroShot::from_logit(logit_scale, logit_bias);
-        let head = FoldedHead::zero_shot(&features, dims.embedding, calibration);
+        let head = ExportedHead::zero_shot(&features, dims.embedding, calibration);
         let files = head.to_files(Some(dims.grid_height * dims.grid_width), &[])?;
 
         progress(InitStep::Write);

@@ -60,7 +60,7 @@ fn every_layout_becomes_a_bundle_that_tags() {
         let prompts = ["a photo of a cat", "a photo of a red dog"];
         let features = text.embed(&prompts, |_| ()).unwrap();
         let (head, _) = bundle.head().unwrap();
-        let expected = FoldedHead::zero_shot(
+        let expected = ExportedHead::zero_shot(
             &features,
             24,
             ZeroShot::from_logit(clip.logit().unwrap().0, None),

@@ -2,7 +2,7 @@
 
 use crate::bundle::{Bundle, HEAD_WEIGHTS_FILE};
 use crate::head;
-use crate::head::{FoldedHead, HeadError, WeightStorage};
+use crate::head::{ExportedHead, HeadError, WeightStorage};
 use crate::runtime::Runtime;
 use crate::session::{HeadModel, SessionError};
 use std::fs;
@@ -46,7 +46,7 @@ impl HeadRows {
             path: path.clone(),
             source,
         })?;
-        let head = match FoldedHead::from_safetensors(&weights) {
+        let head = match ExportedHead::from_safetensors(&weights) {
             Ok((head, _)) => head,
             Err(HeadError::Format(reason)) => {
                 tracing::info!(

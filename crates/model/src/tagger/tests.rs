@@ -3,7 +3,7 @@
 use super::rows::floor;
 use super::*;
 use crate::bundle::{BundleWriter, Category, Draft};
-use crate::head::{FoldedHead, ZeroShot};
+use crate::head::{ExportedHead, ZeroShot};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn bundle(folder: &Path, threshold: f32) -> Bundle {
     let directions: Vec<f32> = (0..CATEGORIES * 4)
         .map(|i| ((i * 37 % 23) as f32 / 11.0) - 1.0)
         .collect();
-    let head = FoldedHead::zero_shot(&directions, 4, ZeroShot::from_logit(Some(2.0), None));
+    let head = ExportedHead::zero_shot(&directions, 4, ZeroShot::from_logit(Some(2.0), None));
     let files = head.to_files(Some(manifest.positions()), &[]).unwrap();
     let mut writer = BundleWriter::new(folder).unwrap();
     writer

@@ -1,6 +1,24 @@
 //! Calibration from known labels only: one temperature, and a threshold for each category.
+//!
+//! ```
+//! use tagstream_train::arrays::rows;
+//! use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
+//!
+//! // Far too sure: every third logit has the wrong sign.
+//! let logits: Vec<f32> = (0..60).map(|at| if at % 2 == 0 { 8.0 } else { -8.0 }).collect();
+//! let labels: Vec<i8> = (0..60)
+//!     .map(|at| if (at % 2 == 0) == (at % 3 != 0) { 1 } else { -1 })
+//!     .collect();
+//! let temperature = temperature(&logits, &labels);
+//! assert!(temperature > 5.0);
+//! let (logits, labels) = (rows(&logits, 1)?, rows(&labels, 1)?);
+//! let found = thresholds(logits, labels, temperature, ThresholdTarget::BestF1);
+//! assert_eq!(found.len(), 1);
+//! # Ok::<(), tagstream_train::arrays::RaggedError>(())
+//! ```
 
 use super::metrics::sigmoid;
+use ndarray::ArrayView2;
 
 /// What a category's threshold is chosen for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,16 +85,15 @@ fn softplus(x: f64) -> f64 {
 /// [`MIN_POSITIVES`] known positives, or without known negatives, keeps 0.5. A precision that no
 /// threshold reaches gives the one of the best precision.
 pub fn thresholds(
-    logits: &[f32],
-    labels: &[i8],
-    categories: usize,
+    logits: ArrayView2<'_, f32>,
+    labels: ArrayView2<'_, i8>,
     temperature: f32,
     target: ThresholdTarget,
 ) -> Vec<f32> {
-    (0..categories)
-        .map(|category| {
-            let column = logits.iter().zip(labels).skip(category).step_by(categories);
-            let known = column.filter(|(_, label)| **label != 0);
+    let columns = logits.columns().into_iter().zip(labels.columns());
+    columns
+        .map(|(logits, labels)| {
+            let known = logits.into_iter().zip(labels).filter(|(_, y)| **y != 0);
             let entries =
                 known.map(|(&logit, &label)| (sigmoid(f64::from(logit / temperature)), label > 0));
             threshold(entries.collect(), target)
@@ -121,6 +138,7 @@ fn threshold(mut entries: Vec<(f64, bool)>, target: ThresholdTarget) -> f32 {
 mod tests {
     use super::*;
     use crate::eval::protocol::RandomState;
+    use ndarray::array;
 
     /// Labels drawn from sigmoid(logit / true temperature).
     fn sample(n: usize, temperature: f64) -> (Vec<f32>, Vec<i8>) {
@@ -205,21 +223,16 @@ mod tests {
         let found = threshold(entries.clone(), ThresholdTarget::Precision(0.8));
         assert!((found - 0.45).abs() < 1e-6, "{found}"); // 5 of 6 above it
         let found = threshold(entries, ThresholdTarget::Precision(1.01));
-        assert!((found - 0.925).abs() < 1e-6, "{found}"); // never reached: the best precision, soonest
+        // Never reached: the best precision, soonest.
+        assert!((found - 0.925).abs() < 1e-6, "{found}");
     }
 
     #[test]
     fn few_labels_keep_one_half() {
-        let logits = [5.0, -5.0, 4.0, 3.0, -2.0, 1.0];
-        assert_eq!(
-            thresholds(
-                &logits,
-                &[1, 1, 1, 0, -1, -1],
-                2,
-                1.0,
-                ThresholdTarget::BestF1
-            ),
-            [0.5, 0.5]
-        );
+        let logits = array![[5.0, -5.0], [4.0, 3.0], [-2.0, 1.0]];
+        let labels = array![[1, 1], [1, 0], [-1, -1]];
+        let target = ThresholdTarget::BestF1;
+        let found = thresholds(logits.view(), labels.view(), 1.0, target);
+        assert_eq!(found, [0.5, 0.5]);
     }
 }

@@ -68,6 +68,15 @@ pub fn uniform(seed: u32, images: usize, categories: usize) -> Vec<f64> {
 
 /// Hides the labels `[n, C]` with `U >= share`: they become 0 (unknown).
 ///
+/// ```
+/// use tagstream_train::eval::protocol::keep_share;
+///
+/// let mut labels = [1, -1, 1, -1, 1, -1];
+/// keep_share(&mut labels, 3, 0.6, 0);
+/// // U of seed 0: 0.55 0.72 0.60 / 0.54 0.42 0.65
+/// assert_eq!(labels, [1, 0, 0, -1, 1, 0]);
+/// ```
+///
 /// The draw is over all images and categories in the order given, whatever the labels are.
 pub fn keep_share(labels: &mut [i8], categories: usize, share: f64, seed: u32) {
     let draw = uniform(seed, labels.len() / categories.max(1), categories);

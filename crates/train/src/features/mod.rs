@@ -12,7 +12,7 @@ mod worker;
 
 pub use cache::{FeatureCache, Key};
 pub use encoder::Encoder;
-pub use extract::{Extraction, Progress, Skipped};
+pub use extract::{Extraction, ExtractionProgress, Skipped};
 pub use subset::Subset;
 
 use crate::trm::features::{FeatureFailure, FeatureSource};
@@ -24,7 +24,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
-/// Something that gives an image's bytes by id: a folder, a tar, or the images behind URIs.
+/// A source of image bytes by id: a folder, a tar, or the images behind URIs.
 pub trait ImageBytes: Sync {
     /// The encoded image.
     ///
@@ -59,18 +59,18 @@ pub struct Identity {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
     /// No file of that name.
-    #[error("not found in {place}")]
+    #[error("not found in {container}")]
     NotFound {
         /// The folder or tar.
-        place: String,
+        container: String,
     },
     /// Several files of that name.
-    #[error("several files of that name in {place}; give its path below it as the id")]
+    #[error("several files of that name in {container}; give its path below it as the id")]
     Ambiguous {
         /// The folder or tar.
-        place: String,
+        container: String,
     },
-    /// The bytes could not be had.
+    /// Its bytes cannot be read.
     #[error("cannot be read: {reason}")]
     Unreadable {
         /// Why.
@@ -84,7 +84,7 @@ pub enum ImageError {
     },
 }
 
-/// Why features could not be had.
+/// Why there are no features.
 #[derive(Debug, thiserror::Error)]
 pub enum FeatureError {
     /// ONNX Runtime or the encoder.
@@ -104,7 +104,7 @@ pub enum FeatureError {
         preprocessing: String,
     },
     /// Images are missing or broken.
-    #[error("{count} of {total} images have no features: {}", first.iter().map(|(id, error)| format!("{id} {error}")).collect::<Vec<_>>().join("; "))]
+    #[error("{count} of {total} images have no features: {}", listed(first))]
     Images {
         /// How many.
         count: usize,
@@ -124,7 +124,7 @@ pub enum FeatureError {
     Cache {
         /// Its folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's reason.
         source: std::io::Error,
     },
     /// A tensor operation failed.
@@ -145,6 +145,11 @@ fn remedy(error: &std::io::Error) -> &'static str {
         }
         _ => "remove it, or set TAGSTREAM_CACHE to another place",
     }
+}
+
+fn listed(images: &[(String, ImageError)]) -> String {
+    let lines = images.iter().map(|(id, error)| format!("{id} {error}"));
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// Dense `[n, N, D]` and global `[n, D]` features of `n` images, in the order asked for, neither of
@@ -294,7 +299,7 @@ impl FeatureSource for FeatureStore {
     }
 }
 
-/// Where features are kept if nothing else is said: `TAGSTREAM_CACHE`, else `~/.cache/tagstream`,
+/// Where features are kept by default: `TAGSTREAM_CACHE`, else `~/.cache/tagstream`,
 /// below it `features`.
 pub fn default_cache() -> Option<PathBuf> {
     tagstream_model::runtime::cache_folder().map(|folder| folder.join("features"))

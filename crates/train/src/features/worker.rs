@@ -10,7 +10,7 @@ use std::sync::mpsc::SyncSender;
 use tagstream_image::decode::{DecodeLimits, decode_into};
 use tagstream_model::session::EncoderSession;
 
-/// What a worker hands over: rows with their keys and features, or why there are none.
+/// A batch that a worker has encoded: rows with their keys and features, and why others have none.
 pub(super) struct Encoded {
     pub(super) rows: Vec<(usize, Key)>,
     pub(super) dense: Vec<f16>,
@@ -32,7 +32,7 @@ pub(super) struct Work<'a> {
 
 impl Work<'_> {
     /// Takes batches until none is left or the receiver is gone.
-    pub(super) fn run(
+    pub(super) fn encode_batches(
         &self,
         first: Option<EncoderSession>,
         sender: &SyncSender<Result<Encoded, FeatureError>>,

@@ -1,4 +1,4 @@
-//! What a training run needs to go on after a kill: one safetensors file, written aside and
+//! What a training needs to go on after a kill: one safetensors file, written aside and
 //! renamed.
 
 use safetensors::tensor::TensorView;
@@ -11,12 +11,12 @@ use tagstream_core::storage::atomic;
 /// Why a checkpoint could not be written or used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The file system said no.
+    /// The file system refused.
     #[error("checkpoint {path}: {source}")]
     Io {
         /// The file.
         path: String,
-        /// What it said.
+        /// Its reason.
         source: std::io::Error,
     },
     /// The file is not a checkpoint.
@@ -29,7 +29,8 @@ pub enum CheckpointError {
     },
     /// The file belongs to another run.
     #[error(
-        "checkpoint {path} belongs to a run with other data, settings or seed; delete it to start again"
+        "checkpoint {path} belongs to a run with other data, settings or seed; delete it to start \
+         again"
     )]
     OtherRun {
         /// The file.
@@ -40,13 +41,13 @@ pub enum CheckpointError {
 /// State at the end of an epoch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
-    /// What identifies the run: a hash of data, settings and seed.
-    pub run: String,
+    /// What identifies the training: a hash of data, settings and seed.
+    pub identity: String,
     /// Epochs finished.
     pub epochs: usize,
-    /// Optimiser steps made.
+    /// Optimizer steps made.
     pub steps: usize,
-    /// Tensors of the optimiser: name, shape, values.
+    /// Tensors of the optimizer: name, shape, values.
     pub tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
     /// Other state, by name.
     pub numbers: BTreeMap<String, Vec<f64>>,
@@ -73,7 +74,7 @@ impl Checkpoint {
             source,
         };
         let header = Header {
-            run: self.run.clone(),
+            run: self.identity.clone(),
             epochs: self.epochs,
             steps: self.steps,
         };
@@ -118,12 +119,12 @@ impl Checkpoint {
         atomic::write_file(path, &views).map_err(io)
     }
 
-    /// Reads the checkpoint of the run `run`, if there is one.
+    /// Reads the checkpoint of the training `identity`, if there is one.
     ///
     /// # Errors
     /// If the file is damaged or belongs to another run: what to do about that is the user's
     /// decision.
-    pub fn read(path: &Path, run: &str) -> Result<Option<Self>, CheckpointError> {
+    pub fn read(path: &Path, identity: &str) -> Result<Option<Self>, CheckpointError> {
         let content = match std::fs::read(path) {
             Ok(content) => content,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -146,14 +147,14 @@ impl Checkpoint {
             .and_then(|m| m.get(KEY))
             .ok_or_else(|| malformed(format!("no `{KEY}` in its header")))?;
         let header: Header = serde_json::from_str(header).map_err(|e| malformed(e.to_string()))?;
-        if header.run != run {
+        if header.run != identity {
             return Err(CheckpointError::OtherRun {
                 path: path.display().to_string(),
             });
         }
         let file = SafeTensors::deserialize(&content).map_err(|e| malformed(e.to_string()))?;
         let mut checkpoint = Self {
-            run: header.run,
+            identity: header.run,
             epochs: header.epochs,
             steps: header.steps,
             tensors: Vec::new(),
@@ -197,7 +198,7 @@ mod tests {
 
     fn checkpoint() -> Checkpoint {
         Checkpoint {
-            run: "abc".into(),
+            identity: "abc".into(),
             epochs: 3,
             steps: 12,
             tensors: vec![("live.x".into(), vec![1, 2], vec![0.1, -3.0])],

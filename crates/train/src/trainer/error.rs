@@ -1,14 +1,18 @@
 //! Why training fails.
 
 use super::checkpoint::CheckpointError;
+use crate::arrays::RaggedError;
 use crate::trm::features::FeatureFailure;
 
-/// Why a run failed.
+/// Why a training failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// The data cannot be trained on.
     #[error("{0}")]
     Data(String),
+    /// Features or labels are not whole rows.
+    #[error("training: {0}")]
+    Ragged(#[from] RaggedError),
     /// Features could not be read.
     #[error("features: {0}")]
     Features(FeatureFailure),

@@ -1,35 +1,38 @@
-//! The training loop: from frozen features and partial labels to a head.
+//! Training: from frozen features and partial labels to a head.
+//!
+//! [`train()`] drives one `Trainer` (module `actor`), which owns everything that changes; time,
+//! checkpoints and progress are this module's.
 
+mod actor;
+mod calibrated_start;
 pub mod checkpoint;
+mod closed_form;
+mod data;
 mod error;
-mod memories;
 pub mod optimizer;
-mod run;
+mod random;
 pub mod run_folder;
 pub mod scoring;
 mod teacher;
 
 pub use error::TrainError;
 
-use crate::trainer::checkpoint::Checkpoint;
-use crate::trainer::optimizer::{Optimizer, one_cycle};
-use crate::trainer::run::{Run, normal, shuffled};
-use crate::trainer::teacher::Teacher;
+use crate::trm::export::KernelRidges;
 use crate::trm::features::FeatureSource;
-use crate::trm::fold::Memories;
 use crate::trm::model::{Model, Standard, TextFeatures};
-use crate::trm::prompts::TextEncoder;
+use crate::trm::prompts::PromptEncoder;
 use crate::trm::weights::Weights;
+use actor::Trainer;
 use candle_core::{Device, Tensor};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
+use checkpoint::Checkpoint;
+use data::TrainingSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tagstream_model::head::{FoldedHead, NamedTensor, TRAINABLE_PREFIX};
+use tagstream_model::head::{ExportedHead, NamedTensor, TRAINABLE_PREFIX};
 
-/// Where a run stands, after every step.
+/// Where a training stands, after every step.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Progress {
+pub struct TrainingProgress {
     /// Epochs finished and in all.
     pub epoch: (usize, usize),
     /// Steps made and in all.
@@ -40,11 +43,11 @@ pub struct Progress {
     pub gradient_norm: f64,
     /// Factor of the peak learning rates.
     pub rate: f64,
-    /// Estimated time left.
+    /// Estimated time to the end.
     pub left: Duration,
 }
 
-/// How a run is done.
+/// Options of a training that are not the method's settings.
 #[derive(Default)]
 pub struct TrainOptions<'a> {
     /// Seed of everything random. The same seed, data, settings and number of threads give the same
@@ -52,38 +55,38 @@ pub struct TrainOptions<'a> {
     pub seed: u64,
     /// Stop after the epoch in which this much time has passed.
     pub max_minutes: Option<f64>,
-    /// Where to keep the state after every epoch; a run that finds its own state there goes on from
-    /// it.
+    /// Where to keep the state after every epoch; a training that finds its own state there goes on
+    /// from it.
     pub checkpoint: Option<PathBuf>,
     /// Weights of an earlier model, and for every category its index there.
     pub warm_start: Option<(Weights, Vec<Option<usize>>)>,
     /// Called after every step.
-    pub progress: Option<&'a mut dyn FnMut(&Progress)>,
+    pub progress: Option<&'a mut dyn FnMut(&TrainingProgress)>,
 }
 
-/// What a run gives.
+/// The result of a training.
 #[derive(Debug, Clone)]
 pub struct Trained {
-    /// Averaged weights.
+    /// The moving average of the weights.
     pub weights: Weights,
     /// Text features of the averaged contexts.
     pub text: TextFeatures,
     /// Of the global feature over the training images.
     pub standard: Standard,
-    /// What was fitted in closed form, and how much it counts.
-    pub memories: Memories,
+    /// The kernel ridge regressions, and how much they count.
+    pub ridges: KernelRidges,
     /// The head for inference.
-    pub head: FoldedHead,
+    pub head: ExportedHead,
     /// Epochs done; fewer than asked for if time ran out.
     pub epochs: usize,
-    /// Optimiser steps made.
+    /// Optimizer steps made.
     pub steps: usize,
-    /// Mean losses of every epoch of this run: epoch from 1, names and values.
+    /// Mean losses of every epoch done here: epoch from 1, names and values.
     pub curves: Vec<(usize, Vec<(&'static str, f64)>)>,
 }
 
 impl Trained {
-    /// The weights as `head.safetensors` keeps them for the next run.
+    /// The weights as `head.safetensors` keeps them for the next training.
     ///
     /// # Errors
     /// Those of tensor operations.
@@ -118,134 +121,102 @@ pub fn stored_weights(tensors: &[NamedTensor]) -> candle_core::Result<Weights> {
 
 /// Trains `model` on `features` with partial `labels` (`[n, C]`: +1, -1, 0).
 ///
+/// ```
+/// use half::f16;
+/// use tagstream_train::trainer::{TrainOptions, train};
+/// use tagstream_train::trm::config::{Method, MethodConfig};
+/// use tagstream_train::trm::features::FeatureSet;
+/// use tagstream_train::trm::model::Model;
+/// use tagstream_train::trm::prompts::{PromptEncoder, PromptTokens, Prompts};
+/// # use candle_core::{Device, Result, Tensor};
+/// # /// Token n is the n-th unit vector, and a prompt the sum of its tokens.
+/// # struct Tower;
+/// # impl PromptEncoder for Tower {
+/// #     fn width(&self) -> usize {
+/// #         5
+/// #     }
+/// #     fn dim(&self) -> usize {
+/// #         5
+/// #     }
+/// #     fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
+/// #         let table = Tensor::eye(5, candle_core::DType::F32, &Device::Cpu)?;
+/// #         table.index_select(&Tensor::new(tokens, &Device::Cpu)?, 0)
+/// #     }
+/// #     fn encode(&self, prompts: &Tensor, _ends: &[usize]) -> Result<Tensor> {
+/// #         prompts.sum(1)
+/// #     }
+/// # }
+///
+/// // The tower is a text tower of CLIP; "a photo of" cat, dog.
+/// let tokens = PromptTokens {
+///     begin: 0,
+///     end: 1,
+///     template: vec![2],
+///     names: vec![vec![3], vec![4]],
+/// };
+/// let mut config = MethodConfig::preset(Method::LinearProbe);
+/// config.optimizer.epochs = 20;
+/// let model = Model::new(config, Prompts::new(&tokens, &Tower)?, &Tower)?;
+///
+/// // Two cats, two dogs: one position each, five dimensions. Some labels are unknown.
+/// let global: Vec<f32> = [[0.9, 0.1], [0.8, 0.0], [0.1, 0.7], [0.0, 0.9]]
+///     .iter()
+///     .flat_map(|&[cat, dog]| [0.0, 0.0, 0.1, cat, dog])
+///     .collect();
+/// let dense = global.iter().map(|x| f16::from_f32(*x)).collect();
+/// let features = FeatureSet::new(dense, global.clone(), 1, 5);
+/// let labels = [1, -1, 1, 0, -1, 1, 0, 1];
+/// let trained = train(&model, &Tower, &features, &labels, TrainOptions::default())?;
+///
+/// assert_eq!(trained.epochs, 20);
+/// let logits = trained.head.evaluate(&global, &global, 4).logits;
+/// assert!(logits[0] > logits[4] && logits[5] > logits[1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// If there is nothing to learn from, features cannot be read, or the loss diverges.
 pub fn train(
     model: &Model,
-    encoder: &dyn TextEncoder,
+    encoder: &dyn PromptEncoder,
     features: &dyn FeatureSource,
     labels: &[i8],
     mut options: TrainOptions,
 ) -> Result<Trained, TrainError> {
-    let run = Run::new(model, encoder, features, labels)?;
-    let config = model.config().clone();
-    let mut random = StdRng::seed_from_u64(options.seed);
-    let mut weights = model.start(&mut || normal(&mut random))?;
-    if config.calibrated_start {
-        run.calibrate(&mut weights)?;
-    }
-    // Before the warm start, whose weights may have seen these labels.
-    let remembered = run.remember(&weights, options.seed)?;
-    if let Some((stored, rows)) = &options.warm_start {
-        weights.warm_start(stored, rows)?;
-    }
-    let identity = run.identity(options.seed, &options.warm_start)?;
-
-    let mut optimizer = Optimizer::new(&weights, &model.trained(&weights), &config.optimizer)?;
-    let mut teacher = Teacher::new(&run, &weights)?;
-    let mut done = 0;
+    let set = TrainingSet::new(model, encoder, features, labels)?;
+    let identity = set.identity(options.seed, &options.warm_start)?;
+    let mut trainer = Trainer::start(set, options.seed, options.warm_start.as_ref())?;
     if let Some(path) = &options.checkpoint
         && let Some(state) = Checkpoint::read(path, &identity)?
     {
-        let tensors = state
-            .tensors
-            .into_iter()
-            .map(|(name, _, values)| (name, values))
-            .collect();
-        optimizer.restore(&tensors, state.steps)?;
-        teacher.restore(&state.numbers)?;
-        done = state.epochs;
+        trainer.restore(state)?;
     }
-
-    let epochs = config.optimizer.epochs;
-    let per_epoch = features.len().div_ceil(config.optimizer.batch);
-    let steps = epochs * per_epoch;
-    let (began, first) = (Instant::now(), optimizer.step());
-    let mut curves = Vec::new();
-    while done < epochs {
-        let average = optimizer.averaged(&weights)?;
-        let share = (done * per_epoch) as f64 / steps as f64;
-        teacher.prepare(&run, &average, &remembered, share)?;
-        let fixed_text = (!model.trains_text(&weights))
-            .then(|| model.text(&weights, encoder))
-            .transpose()?;
-        let mut sums: Vec<(&'static str, f64)> = Vec::new();
-        for rows in
-            shuffled(features.len(), options.seed, done as u64).chunks(config.optimizer.batch)
-        {
-            let step = optimizer.step();
-            let mask = run.mask(rows.len(), options.seed, step as u64)?;
-            let batch = run.batch(rows, mask.as_ref())?;
-            let live = optimizer.live(&weights);
-            let text = match &fixed_text {
-                Some(text) => text.clone(),
-                None => model.text(&live, encoder)?,
+    let (began, first) = (Instant::now(), trainer.steps());
+    while !trainer.is_done() {
+        trainer.epoch(&mut |stepped| {
+            let Some(progress) = &mut options.progress else {
+                return;
             };
-            let forward = model.forward(&live, &text, &batch)?;
-            let teaching = teacher.teaching(&run, rows, step as f64 / steps as f64)?;
-            let loss = model.loss(&live, &text, &forward, &teaching)?;
-            if loss.parts.iter().any(|(_, value)| !value.is_finite()) {
-                return Err(TrainError::Diverged {
-                    epoch: done + 1,
-                    step: step + 1,
-                });
-            }
-            let rate = one_cycle(step, steps, config.optimizer.warm_up);
-            let gradient_norm = optimizer.update(&loss.total.backward()?, rate)?;
-            teacher.observe(&run, rows, &forward, &text, step as f64 / steps as f64)?;
-            for (name, value) in &loss.parts {
-                match sums.iter_mut().find(|(n, _)| n == name) {
-                    Some((_, sum)) => *sum += value / per_epoch as f64,
-                    None => sums.push((*name, value / per_epoch as f64)),
-                }
-            }
-            if let Some(progress) = &mut options.progress {
-                let (now, mine) = (optimizer.step(), optimizer.step() - first);
-                let left = began
-                    .elapsed()
-                    .mul_f64((steps - now) as f64 / mine.max(1) as f64);
-                progress(&Progress {
-                    epoch: (done, epochs),
-                    step: (now, steps),
-                    losses: loss.parts,
-                    gradient_norm,
-                    rate,
-                    left,
-                });
-            }
-        }
-        done += 1;
-        curves.push((done, sums));
+            let (now, all) = stepped.count;
+            let each = began.elapsed() / (now - first).max(1) as u32;
+            progress(&TrainingProgress {
+                epoch: stepped.epoch,
+                step: stepped.count,
+                losses: stepped.losses,
+                gradient_norm: stepped.gradient_norm,
+                rate: stepped.rate,
+                left: each * (all - now) as u32,
+            });
+        })?;
         if let Some(path) = &options.checkpoint {
-            let state = Checkpoint {
-                run: identity.clone(),
-                epochs: done,
-                steps: optimizer.step(),
-                tensors: optimizer.state()?,
-                numbers: teacher.state(),
-            };
-            state.write(path)?;
+            trainer.checkpoint(&identity)?.write(path)?;
         }
         let limit = options.max_minutes.unwrap_or(f64::INFINITY) * 60.0;
         if began.elapsed().as_secs_f64() >= limit {
             break;
         }
     }
-
-    let weights = optimizer.averaged(&weights)?;
-    let text = model.text(&weights, encoder)?;
-    let memories = remembered.memories;
-    let head = model.fold(&weights, &text, &run.standard, &memories)?;
-    Ok(Trained {
-        weights,
-        text,
-        standard: run.standard,
-        memories,
-        head,
-        epochs: done,
-        steps: optimizer.step(),
-        curves,
-    })
+    trainer.finish()
 }
 
 #[cfg(test)]

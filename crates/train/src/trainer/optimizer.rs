@@ -1,5 +1,12 @@
-//! AdamW with a rate for each kind of tensor, the one-cycle schedule, clipping, and averaged
-//! weights.
+//! AdamW with a learning rate for each kind of tensor, the one-cycle schedule, clipping of the
+//! gradients' norm, and an exponential moving average of the weights.
+//!
+//! ```text
+//! g     = gradient * min(1, clip_norm / |all gradients|)
+//! m     = beta1 m + (1 - beta1) g                       v = beta2 v + (1 - beta2) g²
+//! x     = x (1 - lr weight_decay) - lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+//! ema   = d ema + (1 - d) x                             d = min(average, (1 + t) / (10 + t))
+//! ```
 
 use crate::trm::config::OptimizerConfig;
 use crate::trm::weights::{Weights, names};
@@ -9,7 +16,7 @@ use rayon::prelude::*;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use tagstream_kernels::with_elements;
-use tagstream_multiversion::wide;
+use tagstream_multiversion::multiversioned;
 
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
@@ -35,7 +42,7 @@ pub fn one_cycle(step: usize, steps: usize, warm_up: f64) -> f64 {
     }
 }
 
-/// Peak rate and weight decay of a tensor.
+/// Peak learning rate and weight decay of a tensor.
 fn group(name: &str, config: &OptimizerConfig) -> (f64, f64) {
     if name == names::CONTEXT || name == names::NEGATIVE_CONTEXT {
         (config.context_rate, config.weight_decay)
@@ -61,60 +68,63 @@ fn group(name: &str, config: &OptimizerConfig) -> (f64, f64) {
 /// A part of the state: its name, its shape, its values.
 pub type StateTensor = (String, Vec<usize>, Vec<f32>);
 
-/// One trained tensor and what the optimiser knows about it.
+/// One trained tensor and what the optimizer knows about it, named as in PyTorch's AdamW.
 #[derive(Debug)]
-struct Slot {
+struct Parameter {
     var: Var,
-    mean: Vec<f32>,
-    square: Vec<f32>,
-    average: Vec<f32>,
+    /// First moment of the gradient.
+    exp_avg: Vec<f32>,
+    /// Second moment of the gradient.
+    exp_avg_sq: Vec<f32>,
+    /// Exponential moving average of the values: what is exported.
+    ema: Vec<f32>,
 }
 
-/// The numbers of one update of one tensor.
+/// The scalars of one update of one tensor.
 #[derive(Debug, Clone, Copy)]
-struct Advance {
-    /// Multiplies the gradient: clipping.
-    shrink: f32,
-    /// Share of the average that stays.
-    keep: f32,
-    /// Rate, corrected for the mean's start at zero.
-    step: f32,
-    /// The same correction of the square's root.
-    root: f32,
-    /// Multiplies the value: weight decay.
-    fade: f32,
+struct Scalars {
+    /// Multiplies the gradient: clipping of the norm of all gradients.
+    clip_coef: f32,
+    /// `lr / (1 - beta1^t)`.
+    step_size: f32,
+    /// `1 / sqrt(1 - beta2^t)`.
+    bias_correction2_rsqrt: f32,
+    /// `1 - lr * weight_decay`, which multiplies the values.
+    weight_decay_factor: f32,
+    /// Share of the moving average that stays.
+    ema_decay: f32,
 }
 
-impl Slot {
-    /// Moves the tensor where it lies, with its moments and its average.
-    fn advance(&mut self, gradient: &Tensor, by: Advance) -> Result<()> {
-        let Slot {
+impl Parameter {
+    /// Updates the tensor where it lies, with its moments and its moving average.
+    fn update(&mut self, gradient: &Tensor, scalars: Scalars) -> Result<()> {
+        let Parameter {
             var,
-            mean,
-            square,
-            average,
+            exp_avg,
+            exp_avg_sq,
+            ema,
         } = self;
         with_elements::<f32, _>(gradient, |gradient| {
-            var.inplace_op1(&Step {
+            var.inplace_op1(&AdamW {
                 gradient,
-                moments: RefCell::new((mean, square, average)),
-                by,
+                state: RefCell::new((exp_avg, exp_avg_sq, ema)),
+                scalars,
             })
         })
     }
 }
 
-/// Mean, square and average of a tensor.
-type Moments<'a> = (&'a mut Vec<f32>, &'a mut Vec<f32>, &'a mut Vec<f32>);
+/// First moment, second moment and moving average of a tensor.
+type State<'a> = (&'a mut Vec<f32>, &'a mut Vec<f32>, &'a mut Vec<f32>);
 
-/// AdamW on one tensor.
-struct Step<'a> {
+/// One update of one tensor.
+struct AdamW<'a> {
     gradient: &'a [f32],
-    moments: RefCell<Moments<'a>>,
-    by: Advance,
+    state: RefCell<State<'a>>,
+    scalars: Scalars,
 }
 
-impl InplaceOp1 for Step<'_> {
+impl InplaceOp1 for AdamW<'_> {
     fn name(&self) -> &'static str {
         "adamw"
     }
@@ -124,25 +134,34 @@ impl InplaceOp1 for Step<'_> {
         else {
             candle_core::bail!("trained tensors are contiguous and in f32")
         };
-        let mut moments = self.moments.borrow_mut();
-        let (mean, square, average) = &mut *moments;
-        let by = self.by;
-        let (one, two) = (BETA_1 as f32, BETA_2 as f32);
+        let mut state = self.state.borrow_mut();
+        let (exp_avg, exp_avg_sq, ema) = &mut *state;
+        let Scalars {
+            clip_coef,
+            step_size,
+            bias_correction2_rsqrt,
+            weight_decay_factor,
+            ema_decay,
+        } = self.scalars;
+        let (beta1, beta2, eps) = (BETA_1 as f32, BETA_2 as f32, EPSILON as f32);
+        let moments = exp_avg
+            .par_chunks_mut(BLOCK)
+            .zip(exp_avg_sq.par_chunks_mut(BLOCK));
         values[start..end]
             .par_chunks_mut(BLOCK)
             .zip(self.gradient.par_chunks(BLOCK))
-            .zip(mean.par_chunks_mut(BLOCK).zip(square.par_chunks_mut(BLOCK)))
-            .zip(average.par_chunks_mut(BLOCK))
-            .for_each(|(((values, gradient), (mean, square)), average)| {
-                let moments = mean.iter_mut().zip(square).zip(average);
-                wide(|| {
-                    for ((x, g), ((m, v), average)) in values.iter_mut().zip(gradient).zip(moments)
-                    {
-                        let g = g * by.shrink;
-                        *m = one * *m + (1.0 - one) * g;
-                        *v = two * *v + (1.0 - two) * g * g;
-                        *x = *x * by.fade - by.step * *m / (v.sqrt() * by.root + EPSILON as f32);
-                        *average = by.keep * *average + (1.0 - by.keep) * *x;
+            .zip(moments)
+            .zip(ema.par_chunks_mut(BLOCK))
+            .for_each(|(((values, gradient), (exp_avg, exp_avg_sq)), ema)| {
+                let state = exp_avg.iter_mut().zip(exp_avg_sq).zip(ema);
+                multiversioned(|| {
+                    for ((x, g), ((m, v), ema)) in values.iter_mut().zip(gradient).zip(state) {
+                        let g = g * clip_coef;
+                        *m = beta1 * *m + (1.0 - beta1) * g;
+                        *v = beta2 * *v + (1.0 - beta2) * g * g;
+                        let denom = v.sqrt() * bias_correction2_rsqrt + eps;
+                        *x = *x * weight_decay_factor - step_size * *m / denom;
+                        *ema = ema_decay * *ema + (1.0 - ema_decay) * *x;
                     }
                 });
             });
@@ -168,16 +187,16 @@ fn sum_of_squares(x: &[f32]) -> f64 {
     lanes.iter().sum::<f64>() + rest
 }
 
-/// The trained tensors, their moments and their running average.
+/// The trained tensors, their moments and their moving average.
 #[derive(Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,
-    slots: BTreeMap<String, Slot>,
-    /// Updates made.
-    step: usize,
+    parameters: BTreeMap<String, Parameter>,
+    steps: usize,
 }
 
-/// A part of the optimiser's state, as checkpoints keep it.
+/// The parts of a tensor's state by the names that checkpoints keep them under: the values,
+/// `exp_avg`, `exp_avg_sq` and the moving average.
 pub const STATE_PARTS: [&str; 4] = ["live", "mean", "square", "average"];
 
 impl Optimizer {
@@ -186,37 +205,37 @@ impl Optimizer {
     /// # Errors
     /// If one of them is missing.
     pub fn new(weights: &Weights, trained: &[String], config: &OptimizerConfig) -> Result<Self> {
-        let slots = trained
+        let parameters = trained
             .iter()
             .map(|name| {
                 let start = weights.get(name)?;
-                let average = weights.values(name)?;
-                let slot = Slot {
+                let ema = weights.values(name)?;
+                let parameter = Parameter {
                     var: Var::from_tensor(start)?,
-                    mean: vec![0.0; average.len()],
-                    square: vec![0.0; average.len()],
-                    average,
+                    exp_avg: vec![0.0; ema.len()],
+                    exp_avg_sq: vec![0.0; ema.len()],
+                    ema,
                 };
-                Ok((name.clone(), slot))
+                Ok((name.clone(), parameter))
             })
             .collect::<Result<_>>()?;
         Ok(Self {
             config: config.clone(),
-            slots,
-            step: 0,
+            parameters,
+            steps: 0,
         })
     }
 
     /// Updates made so far.
-    pub fn step(&self) -> usize {
-        self.step
+    pub fn steps(&self) -> usize {
+        self.steps
     }
 
     /// The live weights over `base` (which holds what is not trained): gradients flow to them.
     pub fn live(&self, base: &Weights) -> Weights {
         let mut weights = base.clone();
-        for (name, slot) in &self.slots {
-            weights.insert(name.clone(), slot.var.as_tensor().clone());
+        for (name, parameter) in &self.parameters {
+            weights.insert(name.clone(), parameter.var.as_tensor().clone());
         }
         weights
     }
@@ -227,8 +246,8 @@ impl Optimizer {
     /// Those of tensor operations.
     pub fn averaged(&self, base: &Weights) -> Result<Weights> {
         let mut weights = base.clone();
-        for (name, slot) in &self.slots {
-            let tensor = Tensor::from_slice(&slot.average, slot.var.dims(), &Device::Cpu)?;
+        for (name, parameter) in &self.parameters {
+            let tensor = Tensor::from_slice(&parameter.ema, parameter.var.dims(), &Device::Cpu)?;
             weights.insert(name.clone(), tensor);
         }
         Ok(weights)
@@ -240,48 +259,48 @@ impl Optimizer {
     /// If a trained tensor has no gradient: something in the forward pass has lost it, or it is not
     /// used at all.
     pub fn update(&mut self, gradients: &GradStore, factor: f64) -> Result<f64> {
-        self.step += 1;
-        let t = self.step as i32;
-        let mut all = Vec::with_capacity(self.slots.len());
+        self.steps += 1;
+        let t = self.steps as i32;
+        let mut all = Vec::with_capacity(self.parameters.len());
         let mut square = 0.0;
-        for (name, slot) in &self.slots {
-            let Some(gradient) = gradients.get(&slot.var) else {
+        for (name, parameter) in &self.parameters {
+            let Some(gradient) = gradients.get(&parameter.var) else {
                 candle_core::bail!("no gradient reaches the trained tensor `{name}`");
             };
             let gradient = gradient.contiguous()?;
             // Partial sums of fixed blocks: the same on any number of threads.
             let sums: Vec<f64> = with_elements::<f32, _>(&gradient, |gradient| {
                 let blocks = gradient.par_chunks(BLOCK);
-                Ok(blocks.map(|block| wide(|| sum_of_squares(block))).collect())
+                Ok(blocks
+                    .map(|block| multiversioned(|| sum_of_squares(block)))
+                    .collect())
             })?;
             square += sums.iter().sum::<f64>();
             all.push(gradient);
         }
         let norm = square.sqrt();
-        let bound = self.config.clip_norm;
-        let shrink = if bound > 0.0 && norm > bound {
-            bound / norm
+        let clip_norm = self.config.clip_norm;
+        let clip_coef = if clip_norm > 0.0 && norm > clip_norm {
+            clip_norm / norm
         } else {
             1.0
-        } as f32;
-        let keep = self
-            .config
-            .average
-            .min((1.0 + self.step as f64) / (10.0 + self.step as f64)) as f32;
-        let (bias_1, bias_2) = (1.0 - BETA_1.powi(t), 1.0 - BETA_2.powi(t));
-        for ((name, slot), gradient) in self.slots.iter_mut().zip(all) {
-            let (peak, decay) = group(name, &self.config);
-            let rate = peak * factor;
-            slot.advance(
-                &gradient,
-                Advance {
-                    shrink,
-                    keep,
-                    step: (rate / bias_1) as f32,
-                    root: (1.0 / bias_2.sqrt()) as f32,
-                    fade: (1.0 - rate * decay) as f32,
-                },
-            )?;
+        };
+        // The average follows quickly at first, when there is little to average.
+        let warm_up = (1.0 + self.steps as f64) / (10.0 + self.steps as f64);
+        let ema_decay = self.config.average.min(warm_up);
+        let bias_correction1 = 1.0 - BETA_1.powi(t);
+        let bias_correction2 = 1.0 - BETA_2.powi(t);
+        for ((name, parameter), gradient) in self.parameters.iter_mut().zip(all) {
+            let (peak, weight_decay) = group(name, &self.config);
+            let lr = peak * factor;
+            let scalars = Scalars {
+                clip_coef: clip_coef as f32,
+                step_size: (lr / bias_correction1) as f32,
+                bias_correction2_rsqrt: (1.0 / bias_correction2.sqrt()) as f32,
+                weight_decay_factor: (1.0 - lr * weight_decay) as f32,
+                ema_decay: ema_decay as f32,
+            };
+            parameter.update(&gradient, scalars)?;
         }
         Ok(norm)
     }
@@ -292,44 +311,46 @@ impl Optimizer {
     /// Those of tensor operations.
     pub fn state(&self) -> Result<Vec<StateTensor>> {
         let mut state = Vec::new();
-        for (name, slot) in &self.slots {
-            let live = slot.var.flatten_all()?.to_vec1::<f32>()?;
+        for (name, parameter) in &self.parameters {
+            let live = parameter.var.flatten_all()?.to_vec1::<f32>()?;
             let parts = [
                 live,
-                slot.mean.clone(),
-                slot.square.clone(),
-                slot.average.clone(),
+                parameter.exp_avg.clone(),
+                parameter.exp_avg_sq.clone(),
+                parameter.ema.clone(),
             ];
             for (part, values) in STATE_PARTS.iter().zip(parts) {
-                state.push((format!("{part}.{name}"), slot.var.dims().to_vec(), values));
+                state.push((
+                    format!("{part}.{name}"),
+                    parameter.var.dims().to_vec(),
+                    values,
+                ));
             }
         }
         Ok(state)
     }
 
-    /// Takes back a state.
+    /// Continues from a state that [`Optimizer::state`] gave, after `steps` updates.
     ///
     /// # Errors
     /// If a tensor is missing or has another size.
-    pub fn restore(&mut self, state: &BTreeMap<String, Vec<f32>>, step: usize) -> Result<()> {
-        for (name, slot) in &mut self.slots {
+    pub fn restore(&mut self, state: &BTreeMap<String, Vec<f32>>, steps: usize) -> Result<()> {
+        for (name, parameter) in &mut self.parameters {
             let part = |part: &str| match state.get(&format!("{part}.{name}")) {
-                Some(values) if values.len() == slot.mean.len() => Ok(values.clone()),
+                Some(values) if values.len() == parameter.ema.len() => Ok(values.clone()),
                 _ => {
                     candle_core::bail!("the checkpoint has no tensor `{part}.{name}` of this size")
                 }
             };
             let live = part(STATE_PARTS[0])?;
-            let (mean, square, average) = (
-                part(STATE_PARTS[1])?,
-                part(STATE_PARTS[2])?,
-                part(STATE_PARTS[3])?,
-            );
-            slot.var
-                .set(&Tensor::from_vec(live, slot.var.dims(), &Device::Cpu)?)?;
-            (slot.mean, slot.square, slot.average) = (mean, square, average);
+            parameter.exp_avg = part(STATE_PARTS[1])?;
+            parameter.exp_avg_sq = part(STATE_PARTS[2])?;
+            parameter.ema = part(STATE_PARTS[3])?;
+            parameter
+                .var
+                .set(&Tensor::from_vec(live, parameter.var.dims(), &Device::Cpu)?)?;
         }
-        self.step = step;
+        self.steps = steps;
         Ok(())
     }
 }
@@ -438,7 +459,7 @@ mod tests {
             .map(|(name, _, values)| (name, values))
             .collect();
         let (mut two, _) = optimizer(&config);
-        two.restore(&state, one.step()).unwrap();
+        two.restore(&state, one.steps()).unwrap();
         for optimizer in [&mut one, &mut two] {
             optimizer.update(&gradients(optimizer, &base), 0.5).unwrap();
         }

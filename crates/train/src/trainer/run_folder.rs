@@ -1,5 +1,5 @@
 //! The folder of a training run: its settings, its checkpoint, its loss curves as a table and as a
-//! picture.
+//! chart.
 
 use crate::chart::{LineChart, Series};
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ pub type Curves = [(usize, Vec<(&'static str, f64)>)];
 pub struct RunFolderError {
     /// The file or folder.
     pub path: PathBuf,
-    /// What the system said.
+    /// The system's reason.
     pub source: io::Error,
 }
 
@@ -106,7 +106,7 @@ impl RunFolder {
         atomic::write_file(&path, content).map_err(|source| RunFolderError { path, source })
     }
 
-    /// The folder.
+    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_has_a_line_for_each_loss() {
+    fn the_chart_has_a_line_for_each_loss() {
         let dir = tempfile::tempdir().unwrap();
         let folder = RunFolder::open(dir.path().to_path_buf()).unwrap();
         folder.write_curves(&[losses(1), losses(2)]).unwrap();

@@ -3,7 +3,7 @@
 
 use crate::features::{FeatureError, FeatureStore};
 use tagstream_model::bundle::Bundle;
-use tagstream_model::head::{FoldedHead, HeadError};
+use tagstream_model::head::{ExportedHead, HeadError};
 use tagstream_model::runtime::{Device, Runtime, RuntimeError};
 use tagstream_model::session::{
     Encoded, EncoderShape, HeadModel, HeadSession, SessionError, SessionOptions,
@@ -63,7 +63,7 @@ impl Scorer {
     ///
     /// # Errors
     /// If its sizes do not fit each other or the features.
-    pub fn of_head(head: &FoldedHead, store: &FeatureStore) -> Result<Self, ScoringError> {
+    pub fn of_head(head: &ExportedHead, store: &FeatureStore) -> Result<Self, ScoringError> {
         let files = head.to_files(Some(store.locations()), &[])?;
         Self::open(files.onnx, &files.safetensors, store)
     }
@@ -133,7 +133,7 @@ mod tests {
             let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
             row.iter_mut().for_each(|x| *x /= norm);
         }
-        let head = FoldedHead::zero_shot(&text, dim, ZeroShot::default());
+        let head = ExportedHead::zero_shot(&text, dim, ZeroShot::default());
         let logits = Scorer::of_head(&head, &store)
             .unwrap()
             .logits(&store)

@@ -1,173 +1,143 @@
 //! What batches are taught beside their known labels: prototypes, pseudo-labels and soft targets.
 
-use super::memories::Remembered;
-use super::run::{Run, label_tensor};
+use crate::arrays::to_tensor;
+use crate::trainer::closed_form::ClosedForm;
+use crate::trainer::data::{Pass, TrainingSet, branch_sum};
 use crate::trainer::error::TrainError;
 use crate::trm::blend::Blend;
-use crate::trm::config::PseudoForm;
+use crate::trm::config::{MethodConfig, PseudoForm};
 use crate::trm::model::{Forward, REGION, TextFeatures};
 use crate::trm::objective::Teaching;
 use crate::trm::prototypes::VisualPrototypes;
 use crate::trm::pseudo_labels::{Similarities, SimilarityStatistics};
 use crate::trm::weights::{Weights, values};
 use candle_core::{Device, Tensor};
+use ndarray::{Array2, ArrayView2, Axis, Zip, s};
 use std::collections::BTreeMap;
 use tagstream_kernels::with_elements;
 
-/// Visual prototypes, what similarities mean, and this epoch's targets.
+/// Visual prototypes, what similarities mean, and this training epoch's targets.
 #[derive(Debug)]
-pub(super) struct Teacher {
+pub(super) struct Teacher<'a> {
+    config: &'a MethodConfig,
+    /// Share of entries that are unknown.
+    unknown_share: f64,
+    assume_negative: f64,
     prototypes: Option<VisualPrototypes>,
     statistics: SimilarityStatistics,
-    /// Probability and weight of every entry of the training set, `[n, C]` each.
-    targets: Option<(Vec<f32>, Vec<f32>)>,
+    targets: Option<SoftTargets>,
 }
 
-impl Teacher {
-    /// Starts the prototypes as means of R^ over known positives (text features where there are
-    /// none).
-    pub(super) fn new(run: &Run, weights: &Weights) -> Result<Self, TrainError> {
-        let config = run.model.config();
-        let (c, d) = (run.model.categories(), run.model.dim());
-        let needed = config.contrastive.weight > 0.0 || config.pseudo.form == PseudoForm::Prototype;
-        let mut teacher = Self {
-            prototypes: None,
-            statistics: SimilarityStatistics::new(c, config.pseudo.rule),
+/// What unknown entries of the training set are taught.
+#[derive(Debug)]
+struct SoftTargets {
+    /// `[n, C]`.
+    probabilities: Array2<f32>,
+    /// How much each counts, `[n, C]`.
+    weights: Array2<f32>,
+}
+
+impl<'a> Teacher<'a> {
+    pub(super) fn new(set: &TrainingSet<'a>, weights: &Weights) -> Result<Self, TrainError> {
+        let config = set.model.config();
+        Ok(Self {
+            config,
+            unknown_share: 1.0 - set.known_share(),
+            assume_negative: set.assume_negative,
+            prototypes: first_prototypes(set, weights)?,
+            statistics: SimilarityStatistics::new(set.model.categories(), config.pseudo.rule),
             targets: None,
-        };
-        if !(config.region.enabled || config.query.enabled) || !needed {
-            return Ok(teacher);
-        }
-        let text = run.model.text(weights, run.encoder)?;
-        let (mut sums, mut counts) = (vec![0.0f64; c * d], vec![0usize; c]);
-        for rows in run.in_order() {
-            let forward = run
-                .model
-                .forward(weights, &text, &run.batch(&rows, None)?)?;
-            let Some(region) = &forward.region else { break };
-            let region = values(region)?;
-            for (at, label) in run.label_rows(&rows).iter().enumerate() {
-                if *label > 0 {
-                    let category = at % c;
-                    counts[category] += 1;
-                    let sum = &mut sums[category * d..(category + 1) * d];
-                    sum.iter_mut()
-                        .zip(&region[at * d..(at + 1) * d])
-                        .for_each(|(s, x)| *s += f64::from(*x));
-                }
-            }
-        }
-        let fallback = values(&text.positive)?;
-        for category in (0..c).filter(|c| counts[*c] == 0) {
-            for at in category * d..(category + 1) * d {
-                sums[at] = f64::from(fallback[at]);
-            }
-        }
-        teacher.prototypes = Some(VisualPrototypes::new(sums, d, config.prototypes));
-        Ok(teacher)
+        })
     }
 
-    /// Targets for the coming epoch from the averaged model, once the warm-up is over.
+    /// Targets for the coming training epoch from the averaged model, once the warm-up is over.
     pub(super) fn prepare(
         &mut self,
-        run: &Run,
+        set: &TrainingSet,
         average: &Weights,
-        remembered: &Remembered,
+        closed: &ClosedForm,
         share_done: f64,
     ) -> Result<(), TrainError> {
-        let config = &run.model.config().pseudo;
+        let config = &self.config.pseudo;
         self.targets = None;
         if config.form == PseudoForm::None || config.weight == 0.0 || share_done < config.warm_up {
             return Ok(());
         }
-        let c = run.model.categories();
-        let unseen = remembered.unseen.as_ref().filter(|_| config.memories);
-        let blend = unseen.map_or(Blend::NETWORK, |_| remembered.memories.blend);
-        let text = run.model.text(average, run.encoder)?;
-        let (mut targets, mut counts) = (Vec::new(), Vec::new());
-        for rows in run.in_order() {
-            let forward = run
-                .model
-                .forward(average, &text, &run.batch(&rows, None)?)?;
-            let labels = run.label_rows(&rows);
-            match config.form {
-                PseudoForm::Ensemble => {
-                    let mut logits = vec![0.0f32; labels.len()];
-                    for branch in &forward.branches {
-                        let share = run.model.share(branch.name, &blend) as f32;
-                        let own = values(&branch.logits)?;
-                        logits
-                            .iter_mut()
-                            .zip(own)
-                            .for_each(|(l, x)| *l += share * x);
-                    }
-                    if let Some(unseen) = unseen {
-                        let own = &unseen[rows[0] * c..(rows[0] + rows.len()) * c];
-                        logits.iter_mut().zip(own).for_each(|(l, x)| *l += x);
-                    }
-                    targets.extend(logits.iter().map(|l| 1.0 / (1.0 + (-l).exp())));
-                    counts.extend(labels.iter().map(|y| f32::from(u8::from(*y == 0))));
-                }
-                _ => {
-                    for (label, known) in self
-                        .judge(run, &forward, &text, &labels)?
-                        .iter()
-                        .zip(&labels)
-                    {
-                        targets.push(f32::from(u8::from(*label > 0)));
-                        counts.push(f32::from(u8::from(*known == 0 && *label != 0)));
-                    }
-                }
+        let text = set.text(average)?;
+        let mut targets = SoftTargets {
+            probabilities: Array2::zeros(set.labels.dim()),
+            weights: Array2::zeros(set.labels.dim()),
+        };
+        for pass in set.passes(average, &text) {
+            let pass = pass?;
+            let at = s![pass.images.clone(), ..];
+            let mut probabilities = targets.probabilities.slice_mut(at);
+            let mut weights = targets.weights.slice_mut(at);
+            if config.form == PseudoForm::Ensemble {
+                let found = self.ensemble(set, &pass, closed)?;
+                probabilities.assign(&found);
+                weights.assign(&pass.labels.mapv(|y| f32::from(u8::from(y == 0))));
+            } else {
+                let found = self.pseudo_labels(&pass, &text)?;
+                Zip::from(probabilities)
+                    .and(weights)
+                    .and(&found)
+                    .and(&pass.labels)
+                    .for_each(|target, weight, &found, &known| {
+                        *target = f32::from(u8::from(found > 0));
+                        *weight = f32::from(u8::from(known == 0 && found != 0));
+                    });
             }
         }
-        self.targets = Some((targets, counts));
+        self.targets = Some(targets);
         Ok(())
     }
 
-    /// Calibrated pseudo-labels of a batch.
-    fn judge(
+    /// Probabilities of the averaged model, with the regressions where the method wants them.
+    fn ensemble(
         &self,
-        run: &Run,
-        forward: &Forward,
-        text: &TextFeatures,
-        labels: &[i8],
-    ) -> Result<Vec<i8>, TrainError> {
-        let (Some(prototypes), Some(region)) = (&self.prototypes, &forward.region) else {
-            return Ok(vec![0; labels.len()]);
-        };
-        let c = run.model.categories();
-        let found = similarities(region, prototypes, text, run.model.dim())?;
-        let entries = labels.iter().enumerate().map(|(at, &known)| {
-            let seen = prototypes.seen()[at % c];
-            self.statistics
-                .judge(at % c, seen, known, found.own[at], found.rank[at])
-        });
-        Ok(entries.collect())
+        set: &TrainingSet,
+        pass: &Pass,
+        closed: &ClosedForm,
+    ) -> Result<Array2<f32>, TrainError> {
+        let ridges = closed.out_of_fold.as_ref();
+        let ridges = ridges.filter(|_| self.config.pseudo.memories);
+        let blend = ridges.map_or(Blend::NETWORK, |_| closed.ridges.blend);
+        let mut logits = branch_sum(set.model, &pass.forward, pass.images.len(), &blend)?;
+        if let Some(ridges) = ridges {
+            logits += &ridges.slice(s![pass.images.clone(), ..]);
+        }
+        Ok(logits.mapv(|logit| 1.0 / (1.0 + (-logit).exp())))
     }
 
-    /// What a batch is taught at this moment.
-    pub(super) fn teaching(
+    /// Calibrated pseudo-labels of some images, `[images, C]`.
+    fn pseudo_labels(&self, pass: &Pass, text: &TextFeatures) -> Result<Array2<i8>, TrainError> {
+        let mut found = Array2::zeros(pass.labels.dim());
+        let (Some(prototypes), Some(region)) = (&self.prototypes, &pass.forward.region) else {
+            return Ok(found);
+        };
+        let similarities = similarities(region, prototypes, text)?;
+        let all = similarities.own.iter().zip(&similarities.rank);
+        let entries = found.indexed_iter_mut().zip(&pass.labels).zip(all);
+        for ((((_, category), found), known), (own, rank)) in entries {
+            let seen = prototypes.seen()[category];
+            *found = self.statistics.judge(category, seen, *known, *own, *rank);
+        }
+        Ok(found)
+    }
+
+    /// What a batch is taught at this moment; `labels` are its own, `[images, C]`.
+    pub(super) fn teach(
         &self,
-        run: &Run,
-        rows: &[usize],
+        images: &[usize],
+        labels: ArrayView2<'_, i8>,
         share_done: f64,
     ) -> Result<Teaching, TrainError> {
-        let config = &run.model.config().pseudo;
-        let (c, d) = (run.model.categories(), run.model.dim());
-        let picked = |all: &[f32]| -> candle_core::Result<Tensor> {
-            let values: Vec<f32> = rows
-                .iter()
-                .flat_map(|row| &all[row * c..(row + 1) * c])
-                .copied()
-                .collect();
-            Tensor::from_vec(values, (rows.len(), c), &Device::Cpu)
-        };
-        let targets = self
-            .targets
-            .as_ref()
-            .map(|(targets, counts)| -> candle_core::Result<_> {
-                Ok((picked(targets)?, picked(counts)?))
-            });
+        let config = &self.config.pseudo;
+        let targets = self.targets.as_ref().map(|targets| {
+            let pick = |all: &Array2<f32>| to_tensor(all.select(Axis(0), images).view());
+            candle_core::Result::Ok((pick(&targets.probabilities)?, pick(&targets.weights)?))
+        });
         let risen = if config.ramp > 0.0 {
             ((share_done - config.warm_up) / config.ramp).clamp(0.0, 1.0)
         } else {
@@ -175,17 +145,18 @@ impl Teacher {
         };
         let prototypes = self.prototypes.as_ref().map(|prototypes| {
             let values: Vec<f32> = prototypes.vectors().iter().map(|x| *x as f32).collect();
-            Tensor::from_vec(values, (c, d), &Device::Cpu)
+            let categories = labels.ncols();
+            let size = (categories, values.len() / categories.max(1));
+            Tensor::from_vec(values, size, &Device::Cpu)
         });
-        let unknown_share = 1.0 - run.known_share();
-        let distillation = &run.model.config().distillation;
+        let distillation = &self.config.distillation;
+        let power = |exponent: f64| self.unknown_share.powf(exponent);
         Ok(Teaching {
-            labels: label_tensor(&run.label_rows(rows), c)?,
+            labels: to_tensor(labels.mapv(f32::from).view())?,
             targets: targets.transpose()?,
-            target_weight: config.weight * risen * unknown_share.powf(config.unknown_power),
-            distillation_weight: distillation.weight
-                * unknown_share.powf(distillation.unknown_power),
-            assume_negative: run.assume_negative,
+            target_weight: config.weight * risen * power(config.unknown_power),
+            distillation_weight: distillation.weight * power(distillation.unknown_power),
+            assume_negative: self.assume_negative,
             prototypes: prototypes.transpose()?,
         })
     }
@@ -193,8 +164,7 @@ impl Teacher {
     /// Learns from a batch's known labels: prototypes and what similarities mean.
     pub(super) fn observe(
         &mut self,
-        run: &Run,
-        rows: &[usize],
+        labels: ArrayView2<'_, i8>,
         forward: &Forward,
         text: &TextFeatures,
         share_done: f64,
@@ -202,8 +172,8 @@ impl Teacher {
         let (Some(prototypes), Some(region)) = (&mut self.prototypes, &forward.region) else {
             return Ok(());
         };
-        let config = run.model.config();
-        let labels = run.label_rows(rows);
+        let config = self.config;
+        let labels: Vec<i8> = labels.iter().copied().collect();
         let gate: Option<Vec<bool>> = match forward.logits(REGION) {
             Some(logits) if share_done >= config.pseudo.warm_up && config.prototypes.gate > 0.0 => {
                 let floor = (config.prototypes.gate / (1.0 - config.prototypes.gate)).ln() as f32;
@@ -212,7 +182,7 @@ impl Teacher {
             _ => None,
         };
         if config.pseudo.form == PseudoForm::Prototype {
-            let found = similarities(region, prototypes, text, run.model.dim())?;
+            let found = similarities(region, prototypes, text)?;
             self.statistics.update(&found.own, &labels);
         }
         with_elements::<f32, _>(region, |region| {
@@ -252,13 +222,65 @@ impl Teacher {
     }
 }
 
+/// Prototypes as means of R^ over known positives (text features where there are none), if the
+/// method uses any.
+fn first_prototypes(
+    set: &TrainingSet,
+    weights: &Weights,
+) -> Result<Option<VisualPrototypes>, TrainError> {
+    let config = set.model.config();
+    let needed = config.contrastive.weight > 0.0 || config.pseudo.form == PseudoForm::Prototype;
+    if !set.model.uses_positions() || !needed {
+        return Ok(None);
+    }
+    let (c, d) = (set.model.categories(), set.model.dim());
+    let text = set.text(weights)?;
+    let (mut sums, mut counts) = (Array2::<f64>::zeros((c, d)), vec![0usize; c]);
+    for pass in set.passes(weights, &text) {
+        let pass = pass?;
+        let Some(region) = &pass.forward.region else {
+            break;
+        };
+        let region = values(region)?;
+        for (((_, category), label), region) in pass.labels.indexed_iter().zip(region.chunks(d)) {
+            if *label > 0 {
+                counts[category] += 1;
+                let sum = sums.row_mut(category);
+                sum.into_iter()
+                    .zip(region)
+                    .for_each(|(s, x)| *s += f64::from(*x));
+            }
+        }
+    }
+    let fallback = values(&text.positive)?;
+    for ((mut sum, fallback), count) in sums
+        .rows_mut()
+        .into_iter()
+        .zip(fallback.chunks(d))
+        .zip(counts)
+    {
+        if count == 0 {
+            sum.iter_mut()
+                .zip(fallback)
+                .for_each(|(s, x)| *s = f64::from(*x));
+        }
+    }
+    let (sums, _) = sums.into_raw_vec_and_offset();
+    Ok(Some(VisualPrototypes::new(sums, d, config.prototypes)))
+}
+
 fn similarities(
     region: &Tensor,
     prototypes: &VisualPrototypes,
     text: &TextFeatures,
-    dim: usize,
 ) -> Result<Similarities, TrainError> {
-    let wide = |x: Vec<f32>| -> Vec<f64> { x.iter().map(|x| f64::from(*x)).collect() };
-    let (region, text) = (wide(values(region)?), wide(values(&text.positive)?));
+    let double = |x: &Tensor| -> candle_core::Result<Vec<f64>> {
+        Ok(values(x)?.into_iter().map(f64::from).collect())
+    };
+    let (region, text, dim) = (
+        double(region)?,
+        double(&text.positive)?,
+        text.positive.dim(1)?,
+    );
     Ok(Similarities::new(&region, prototypes.vectors(), &text, dim))
 }

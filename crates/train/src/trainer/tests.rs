@@ -1,6 +1,7 @@
 //! Training on small synthetic features.
 
 use super::*;
+use crate::arrays::{rows, to_matrix};
 use crate::trainer::checkpoint::CheckpointError;
 use crate::trm::config::{Method, MethodConfig, PseudoForm};
 use crate::trm::features::FeatureSet;
@@ -9,11 +10,11 @@ use crate::trm::model::Batch;
 use crate::trm::prompts::Prompts;
 use crate::trm::region::Pooled;
 use crate::trm::testing::{TestEncoder, numbers, test_tokens};
-use crate::trm::weights::values;
 use candle_core::DType;
 use half::f16;
+use ndarray::{Array2, Axis};
+use tagstream_kernels::l2_normalize;
 use tagstream_kernels::testing::noise;
-use tagstream_kernels::unit;
 use tagstream_model::head::{GraphOutputs, WeightStorage};
 use tagstream_model::onnx::testing::{Input, difference, run as run_onnx};
 
@@ -75,7 +76,7 @@ fn values_of(trained: &Trained) -> Vec<(String, Vec<f32>)> {
 }
 
 /// Share of entries on the right side of zero.
-fn accuracy(head: &FoldedHead, features: &FeatureSet, truth: &[i8]) -> f64 {
+fn accuracy(head: &ExportedHead, features: &FeatureSet, truth: &[i8]) -> f64 {
     let rows: Vec<usize> = (0..IMAGES).collect();
     let found = head.evaluate(&features.dense(&rows).unwrap(), features.global(), IMAGES);
     let right = found
@@ -90,8 +91,8 @@ fn accuracy(head: &FoldedHead, features: &FeatureSet, truth: &[i8]) -> f64 {
 /// The exported graph of a trained head, run by ONNX Runtime, against the model's own forward pass
 /// and memories.
 fn onnx_says_what_candle_says(model: &Model, trained: &Trained, features: &FeatureSet) {
-    let rows: Vec<usize> = (0..IMAGES).collect();
-    let (dense, global) = (features.dense(&rows).unwrap(), features.global());
+    let all: Vec<usize> = (0..IMAGES).collect();
+    let (dense, global) = (features.dense(&all).unwrap(), features.global());
     let graph = trained
         .head
         .to_onnx(&GraphOutputs::Full, Some(POSITIONS), &WeightStorage::Inline)
@@ -107,39 +108,33 @@ fn onnx_says_what_candle_says(model: &Model, trained: &Trained, features: &Featu
     let forward = model
         .forward(&trained.weights, &trained.text, &batch)
         .unwrap();
-    let blend = &trained.memories.blend;
-    let mut expected = vec![0.0f32; IMAGES * C];
-    let mut add = |logits: &[f32], share: f64| {
-        let pairs = expected.iter_mut().zip(logits);
-        pairs.for_each(|(sum, x)| *sum += share as f32 * x);
-    };
+    let blend = &trained.ridges.blend;
+    let mut expected = Array2::<f32>::zeros((IMAGES, C));
+    let mut add = |logits: &Array2<f32>, share: f64| expected.scaled_add(share as f32, logits);
     for branch in &forward.branches {
-        let logits = values(&branch.logits).unwrap();
+        let logits = to_matrix(&branch.logits).unwrap();
         add(&logits, model.share(branch.name, blend));
     }
-    if let Some(memory) = &trained.memories.memory {
-        let mean = values(&batch.positions.mean(1).unwrap()).unwrap();
-        add(&memory.logits(global, &mean).unwrap(), blend.memory);
+    if let Some(ridge) = &trained.ridges.images {
+        let mean = to_matrix(&batch.positions.mean(1).unwrap()).unwrap();
+        let logits = ridge.logits(rows(global, D).unwrap(), mean.view());
+        add(&logits.unwrap(), blend.memory);
     }
-    if let Some(regional) = &trained.memories.regional {
+    if let Some(ridge) = &trained.ridges.regions {
         let keys = spatial_keys(model.template()).unwrap();
         let pooled = Pooled::new(&keys, &batch.positions, 1).unwrap();
-        let rows = values(&unit(&pooled.region().unwrap()).unwrap()).unwrap();
-        let m = regional.weight.len() / C;
-        let said: Vec<f32> = (0..IMAGES * C)
-            .map(|at| {
-                let c = at % C;
-                let kernel = (0..m).map(|j| {
-                    let cosine: f32 = (0..D)
-                        .map(|d| rows[at * D + d] * regional.bank[(c * D + d) * m + j])
-                        .sum();
-                    (regional.sharpness * (cosine - 1.0)).exp() * regional.weight[c * m + j]
-                });
-                kernel.sum::<f32>() + regional.bias[c]
-            })
-            .collect();
-        add(&said, blend.regional);
+        let regions = l2_normalize(&pooled.region().unwrap()).unwrap();
+        let regions = to_matrix(&regions.reshape((IMAGES * C, D)).unwrap()).unwrap();
+        let logits = Array2::from_shape_fn((IMAGES, C), |(image, c)| {
+            let cosines = regions
+                .row(image * C + c)
+                .dot(&ridge.bank.index_axis(Axis(0), c));
+            let kernel = cosines.mapv(|cosine| (ridge.sharpness * (cosine - 1.0)).exp());
+            kernel.dot(&ridge.weight.row(c)) + ridge.bias[c]
+        });
+        add(&logits, blend.regional);
     }
+    let (expected, _) = expected.into_raw_vec_and_offset();
     let largest = difference(found, &expected);
     assert!(largest < 1e-4, "{largest}");
 }
@@ -291,7 +286,7 @@ fn progress_is_told_and_counts_to_the_end() {
     let (features, labels, _) = data();
     let (model, encoder) = model(Method::TrmMlBase, |config| config.optimizer.epochs = 2);
     let mut seen = Vec::new();
-    let mut progress = |p: &Progress| seen.push((p.step, p.losses.len(), p.rate));
+    let mut progress = |p: &TrainingProgress| seen.push((p.step, p.losses.len(), p.rate));
     let options = TrainOptions {
         progress: Some(&mut progress),
         ..TrainOptions::default()

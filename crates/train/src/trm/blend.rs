@@ -1,4 +1,5 @@
-//! How much the memories count beside the trained branches, found from the known labels.
+//! How much the kernel ridge regressions on images and on regions (the *memories*) count beside the
+//! trained branches, found from the known labels.
 //!
 //! What a memory is worth depends on the pictures: much where each has near relatives, little where
 //! every one holds another mixture of objects. So it is not a setting but a small logistic
@@ -7,16 +8,17 @@
 //! calibrated start, before any training (a cautious stand-in: after training they are better).
 
 use super::config::ShareConfig;
-use super::targets::Targets;
+use super::kernel_ridge::targets::Targets;
+use ndarray::{Array1, Array2, ArrayView2};
 
 /// Shares at inference; they sum to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Blend {
     /// Of the trained branches together.
     pub network: f64,
-    /// Of the memory of whole images.
+    /// Of the regression on whole images.
     pub memory: f64,
-    /// Of the regional memory.
+    /// Of the regression on regions.
     pub regional: f64,
 }
 
@@ -64,14 +66,14 @@ impl Blend {
 pub fn fit_blend(
     targets: &Targets,
     rows: &[usize],
-    columns: &[&[f32]],
-    offsets: &[f32],
+    columns: &[ArrayView2<'_, f32>],
+    offsets: &Array1<f32>,
 ) -> Option<Vec<f64>> {
-    let c = targets.categories;
+    let c = targets.categories();
     assert!(
         columns
             .iter()
-            .all(|column| column.len() == targets.labels.len())
+            .all(|column| column.dim() == targets.labels.dim())
     );
     let mut sums = vec![[0.0f64; 2]; c];
     for &image in rows {
@@ -89,8 +91,8 @@ pub fn fit_blend(
                 if weight == 0.0 || sums[category].contains(&0.0) {
                     continue;
                 }
-                let at = image * c + category;
-                let mut x: Vec<f64> = used.iter().map(|k| f64::from(columns[*k][at])).collect();
+                let logit = |k: &usize| f64::from(columns[*k][[image, category]]);
+                let mut x: Vec<f64> = used.iter().map(logit).collect();
                 x.push(f64::from(offsets[category]));
                 let side = sums[category][usize::from(target > 0.5)];
                 entries.push((x, f64::from(target), f64::from(weight) / side));
@@ -127,8 +129,7 @@ fn regression(entries: &mut [(Vec<f64>, f64, f64)]) -> Option<Vec<f64>> {
     let mut slopes = vec![0.0; size];
     for _ in 0..STEPS {
         let mut gradient: Vec<f64> = slopes.iter().map(|b| RIDGE * b).collect();
-        let mut curve = vec![0.0; size * size];
-        (0..size).for_each(|k| curve[k * size + k] = RIDGE);
+        let mut curve = Array2::from_diag_elem(size, RIDGE);
         for (x, target, weight) in entries.iter() {
             let value = |k: usize| if k < width { x[k] } else { 1.0 };
             let logit: f64 = (0..size).map(|k| slopes[k] * value(k)).sum();
@@ -137,7 +138,7 @@ fn regression(entries: &mut [(Vec<f64>, f64, f64)]) -> Option<Vec<f64>> {
             for k in 0..size {
                 gradient[k] += w * (p - target) * value(k);
                 for l in 0..size {
-                    curve[k * size + l] += w * p * (1.0 - p) * value(k) * value(l);
+                    curve[[k, l]] += w * p * (1.0 - p) * value(k) * value(l);
                 }
             }
         }
@@ -160,27 +161,29 @@ fn regression(entries: &mut [(Vec<f64>, f64, f64)]) -> Option<Vec<f64>> {
 }
 
 /// Solves a small symmetric positive definite system in place.
-fn eliminate(left: &mut [f64], right: &mut [f64]) {
+fn eliminate(left: &mut Array2<f64>, right: &mut [f64]) {
     let m = right.len();
     for pivot in 0..m {
         for row in pivot + 1..m {
-            let factor = left[row * m + pivot] / left[pivot * m + pivot];
+            let factor = left[[row, pivot]] / left[[pivot, pivot]];
             for k in pivot..m {
-                left[row * m + k] -= factor * left[pivot * m + k];
+                left[[row, k]] -= factor * left[[pivot, k]];
             }
             right[row] -= factor * right[pivot];
         }
     }
     for row in (0..m).rev() {
-        let known: f64 = (row + 1..m).map(|k| left[row * m + k] * right[k]).sum();
-        right[row] = (right[row] - known) / left[row * m + row];
+        let known: f64 = (row + 1..m).map(|k| left[[row, k]] * right[k]).sum();
+        right[row] = (right[row] - known) / left[[row, row]];
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arrays::rows as matrix;
     use crate::trm::testing::numbers;
+    use ndarray::array;
     use tagstream_kernels::testing::noise;
 
     fn column(seed: u64, n: usize) -> Vec<f32> {
@@ -208,30 +211,35 @@ mod tests {
             .collect();
         let against: Vec<f32> = good.iter().zip(&chance).map(|(g, c)| c - g).collect();
         let targets = Targets {
-            labels: &labels,
+            labels: matrix(&labels, 2).unwrap(),
             assume_negative: 0.0,
-            categories: 2,
         };
+        let of = |logits| matrix::<f32>(logits, 2).unwrap();
         let rows: Vec<usize> = (0..n).collect();
-        let offsets = [0.3, -0.2];
-        let found = fit_blend(&targets, &rows, &[&good, &weak], &offsets).unwrap();
+        let offsets = array![0.3, -0.2];
+        let found = fit_blend(&targets, &rows, &[of(&good), of(&weak)], &offsets).unwrap();
         assert!(found[0] > 2.0 * found[1] && found[1] > 0.0, "{found:?}");
-        let found = fit_blend(&targets, &rows, &[&against, &weak], &offsets).unwrap();
+        let found = fit_blend(&targets, &rows, &[of(&against), of(&weak)], &offsets).unwrap();
         assert_eq!(found[0], 0.0);
         assert!(found[1] > 0.0);
-        assert_eq!(fit_blend(&targets, &rows, &[&against], &offsets), None);
+        assert_eq!(fit_blend(&targets, &rows, &[of(&against)], &offsets), None);
     }
 
     #[test]
     fn labels_that_cannot_tell_give_nothing() {
         let labels = [1, 1, 0, 1];
         let targets = Targets {
-            labels: &labels,
+            labels: matrix(&labels, 2).unwrap(),
             assume_negative: 0.0,
-            categories: 2,
         };
+        let of = |logits| matrix::<f32>(logits, 2).unwrap();
         assert_eq!(
-            fit_blend(&targets, &[0, 1], &[&[1.0, 2.0, 3.0, 4.0]], &[0.0; 2]),
+            fit_blend(
+                &targets,
+                &[0, 1],
+                &[of(&[1.0, 2.0, 3.0, 4.0])],
+                &array![0.0, 0.0]
+            ),
             None
         );
     }

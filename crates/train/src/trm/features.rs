@@ -9,13 +9,13 @@ pub type FeatureFailure = Box<dyn std::error::Error + Send + Sync>;
 /// Frozen features of n images: N positions and one global feature each, D dimensions, raw as the
 /// encoder gives them.
 pub trait FeatureSource: Sync {
-    /// n.
+    /// n, the number of images.
     fn len(&self) -> usize;
     /// Whether there are no images.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// D.
+    /// D, the width of a feature.
     fn dim(&self) -> usize;
     /// `[n, D]`.
     fn global(&self) -> &[f32];
@@ -27,6 +27,18 @@ pub trait FeatureSource: Sync {
 }
 
 /// Features in memory, dense ones in half precision.
+///
+/// ```
+/// use half::f16;
+/// use tagstream_train::trm::features::{FeatureSet, FeatureSource};
+///
+/// // Two images of one position and two dimensions.
+/// let dense = [1.0, 0.0, 0.0, 1.0].map(f16::from_f32).to_vec();
+/// let features = FeatureSet::new(dense, vec![0.5, 0.0, 0.0, 0.5], 1, 2);
+/// assert_eq!(features.len(), 2);
+/// assert_eq!(features.dense(&[1])?, [0.0, 1.0]);
+/// # Ok::<(), tagstream_train::trm::features::FeatureFailure>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeatureSet {
     dim: usize,

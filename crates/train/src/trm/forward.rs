@@ -16,16 +16,16 @@ pub struct BranchLogits {
     pub logits: Tensor,
 }
 
-/// What a forward pass gives.
+/// The results of a forward pass.
 #[derive(Debug, Clone)]
 pub struct Forward {
     /// R^, `[B, C, D]`; a gradient flows through [`region_rows`](Self::region_rows) only.
     pub region: Option<Tensor>,
     /// F^, `[B, C, D]`, where the method needs it.
     pub query: Option<Tensor>,
-    /// Where R^ comes from.
+    /// Rows of R^ with their gradient come from here.
     source: Option<RegionSource>,
-    /// The branches there are.
+    /// Logits of every branch that the settings enable.
     pub branches: Vec<BranchLogits>,
 }
 
@@ -54,7 +54,7 @@ impl Forward {
         }
     }
 
-    /// A branch's logits.
+    /// Logits of the branch `name`, if the method has it.
     pub fn logits(&self, name: &str) -> Option<&Tensor> {
         self.branches
             .iter()
@@ -113,7 +113,7 @@ impl Model {
         Ok(())
     }
 
-    /// The forward pass.
+    /// Logits of all branches for a batch.
     ///
     /// # Errors
     /// If a weight is missing or the shapes do not fit.
@@ -129,73 +129,96 @@ impl Model {
             source: None,
             branches: Vec::new(),
         };
-        let read = |branch: &'static str, rows: &Tensor| -> Result<BranchLogits> {
-            let logits = row_products(rows, &self.read_out(weights, text, branch)?)?;
-            let logits = logits.broadcast_add(weights.get(&names::bias(branch))?)?;
-            Ok(BranchLogits {
-                name: branch,
-                logits,
-            })
-        };
         if self.fused() {
             self.forward_fused(weights, text, batch, &mut out)?;
         } else if self.uses_positions() {
-            let pooled = Pooled::new(&self.keys(weights, text)?, &batch.positions, self.heads())?;
-            let region = pooled.region()?;
-            let direction = normalised(&region)?;
-            if self.config().region.enabled {
-                // Text-pixel matching takes the weighted mean of cosines, text-region matching the
-                // cosine of the mean.
-                let rows = if self.has_queries() {
-                    &direction
-                } else {
-                    &region
-                };
-                out.branches.push(read(REGION, rows)?);
-            }
-            if self.config().query.enabled {
-                let attended = pooled.attended(weights.get(names::WV)?, weights.get(names::WO)?)?;
-                let layers = QueryLayers {
-                    norm_weight: weights.get(names::NORM_WEIGHT)?,
-                    norm_bias: weights.get(names::NORM_BIAS)?,
-                    mlp_in: (
-                        weights.get(names::MLP_IN_WEIGHT)?,
-                        weights.get(names::MLP_IN_BIAS)?,
-                    ),
-                    mlp_out: (
-                        weights.get(names::MLP_OUT_WEIGHT)?,
-                        weights.get(names::MLP_OUT_BIAS)?,
-                    ),
-                };
-                let query = query_level(&attended, weights.get(names::QUERY)?, &layers)?;
-                let query = normalised(&query)?;
-                out.branches.push(read(QUERY, &query)?);
-                out.query = Some(query);
-            }
-            out.region = Some(direction.detach());
-            out.source = Some(RegionSource::Whole(direction));
+            self.forward_composed(weights, text, batch, &mut out)?;
         }
         if self.config().global.enabled {
-            let mut logits = None;
-            if self.config().global.match_text {
-                let read_out = self.read_out(weights, text, GLOBAL)?;
-                logits = Some(batch.global.matmul(&read_out.t()?)?);
-            }
-            if self.config().global.residual {
-                let residual = batch.standard.matmul(&weights.get(names::RESIDUAL)?.t()?)?;
-                logits = Some(match logits {
-                    Some(logits) => (logits + residual)?,
-                    None => residual,
-                });
-            }
-            if let Some(logits) = logits {
-                let logits = logits.broadcast_add(weights.get(&names::bias(GLOBAL))?)?;
-                out.branches.push(BranchLogits {
-                    name: GLOBAL,
-                    logits,
-                });
-            }
+            let logits = self.global_logits(weights, text, batch)?;
+            out.branches.extend(logits);
         }
         Ok(out)
+    }
+
+    /// Both local branches operation by operation: several heads, text-pixel matching, or a loss on
+    /// query-level features.
+    fn forward_composed(
+        &self,
+        weights: &Weights,
+        text: &TextFeatures,
+        batch: &Batch,
+        out: &mut Forward,
+    ) -> Result<()> {
+        let read = |name: &'static str, rows: &Tensor| -> Result<BranchLogits> {
+            let logits = row_products(rows, &self.read_out(weights, text, name)?)?;
+            let logits = logits.broadcast_add(weights.get(&names::bias(name))?)?;
+            Ok(BranchLogits { name, logits })
+        };
+        let pooled = Pooled::new(&self.keys(weights, text)?, &batch.positions, self.heads())?;
+        let region = pooled.region()?;
+        let direction = normalised(&region)?;
+        if self.config().region.enabled {
+            // Text-pixel matching takes the weighted mean of cosines, text-region matching the
+            // cosine of the mean.
+            let rows = if self.has_queries() {
+                &direction
+            } else {
+                &region
+            };
+            out.branches.push(read(REGION, rows)?);
+        }
+        if self.config().query.enabled {
+            let attended = pooled.attended(weights.get(names::WV)?, weights.get(names::WO)?)?;
+            let layers = QueryLayers {
+                norm_weight: weights.get(names::NORM_WEIGHT)?,
+                norm_bias: weights.get(names::NORM_BIAS)?,
+                mlp_in: (
+                    weights.get(names::MLP_IN_WEIGHT)?,
+                    weights.get(names::MLP_IN_BIAS)?,
+                ),
+                mlp_out: (
+                    weights.get(names::MLP_OUT_WEIGHT)?,
+                    weights.get(names::MLP_OUT_BIAS)?,
+                ),
+            };
+            let query = query_level(&attended, weights.get(names::QUERY)?, &layers)?;
+            let query = normalised(&query)?;
+            out.branches.push(read(QUERY, &query)?);
+            out.query = Some(query);
+        }
+        out.region = Some(direction.detach());
+        out.source = Some(RegionSource::Whole(direction));
+        Ok(())
+    }
+
+    /// The global branch: cosines with the texts, a linear residual, or both. None if the settings
+    /// leave it neither.
+    fn global_logits(
+        &self,
+        weights: &Weights,
+        text: &TextFeatures,
+        batch: &Batch,
+    ) -> Result<Option<BranchLogits>> {
+        let config = &self.config().global;
+        let mut logits = None;
+        if config.match_text {
+            let read_out = self.read_out(weights, text, GLOBAL)?;
+            logits = Some(batch.global.matmul(&read_out.t()?)?);
+        }
+        if config.residual {
+            let residual = batch.standard.matmul(&weights.get(names::RESIDUAL)?.t()?)?;
+            logits = Some(match logits {
+                Some(logits) => (logits + residual)?,
+                None => residual,
+            });
+        }
+        let Some(logits) = logits else {
+            return Ok(None);
+        };
+        Ok(Some(BranchLogits {
+            name: GLOBAL,
+            logits: logits.broadcast_add(weights.get(&names::bias(GLOBAL))?)?,
+        }))
     }
 }

@@ -37,14 +37,14 @@ mod tests {
     use crate::trm::testing::Golden;
     use candle_core::DType;
     use tagstream_kernels::testing::{check_gradients, distance, noise};
-    use tagstream_kernels::{attention_pool, attention_saliency, unit};
+    use tagstream_kernels::{attention_pool, attention_saliency, l2_normalize};
 
     #[test]
     fn text_pixel_matching_agrees_with_the_golden() {
         for (dtype, tolerance) in [(DType::F64, 1e-6), (DType::F32, 1e-4)] {
             let golden = Golden::open("dualcoop", dtype);
             let (text, negative) = (golden.get("T"), golden.get("Tneg"));
-            let positions = unit(&golden.get("V")).unwrap();
+            let positions = l2_normalize(&golden.get("V")).unwrap();
             let keys = spatial_keys(&text).unwrap();
             let weights = attention_saliency(&keys, &positions).unwrap();
             assert!(distance(&weights, &golden.get("weights")) < tolerance);
@@ -56,7 +56,7 @@ mod tests {
             let logit =
                 (pair_logits(&pooled, &text, &negative).unwrap() * golden.scalar("kappa")).unwrap();
             assert!(distance(&logit, &golden.get("logit")) < tolerance * 10.0);
-            let global = unit(&golden.get("G"))
+            let global = l2_normalize(&golden.get("G"))
                 .unwrap()
                 .matmul(&text.t().unwrap())
                 .unwrap();
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn gradients_agree_with_differences() {
-        let positions = unit(&noise(1, &[2, 4, 3])).unwrap();
+        let positions = l2_normalize(&noise(1, &[2, 4, 3])).unwrap();
         check_gradients(
             &|x| {
                 let pooled = attention_pool(&spatial_keys(&x[0])?, &positions)?;

@@ -3,22 +3,20 @@
 
 pub mod blend;
 pub mod config;
+pub mod export;
 pub mod features;
-pub mod fold;
 mod forward;
+pub mod kernel_ridge;
 pub mod losses;
 pub mod matching;
-pub mod memory;
 pub mod model;
 pub mod objective;
+pub mod platt;
 pub mod prompts;
 pub mod prototypes;
 pub mod pseudo_labels;
 pub mod region;
-pub mod regional;
 pub mod settings;
-pub mod start;
-pub mod targets;
 pub mod weights;
 
 #[cfg(test)]

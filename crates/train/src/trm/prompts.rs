@@ -7,7 +7,7 @@ use tagstream_model::clip::text::{TextError, TextTower};
 use tagstream_model::clip::tokenizer::{ClipTokenizer, TokenizerError};
 
 /// A frozen text tower as prompts need it.
-pub trait TextEncoder {
+pub trait PromptEncoder {
     /// W, the width of token embeddings.
     fn width(&self) -> usize;
     /// D, the width of text features.
@@ -25,7 +25,7 @@ pub trait TextEncoder {
     fn encode(&self, prompts: &Tensor, ends: &[usize]) -> Result<Tensor>;
 }
 
-impl TextEncoder for TextTower {
+impl PromptEncoder for TextTower {
     fn width(&self) -> usize {
         self.config().width
     }
@@ -59,9 +59,9 @@ pub struct PromptTokens {
     pub begin: u32,
     /// The token that ends it, at which the tower is read.
     pub end: u32,
-    /// The template's words.
+    /// Words before the name, as in "a photo of a".
     pub template: Vec<u32>,
-    /// Every category's name.
+    /// The words of each category's name.
     pub names: Vec<Vec<u32>>,
 }
 
@@ -109,7 +109,7 @@ impl Prompts {
     ///
     /// # Errors
     /// If a token is unknown.
-    pub fn new(tokens: &PromptTokens, encoder: &dyn TextEncoder) -> Result<Self> {
+    pub fn new(tokens: &PromptTokens, encoder: &dyn PromptEncoder) -> Result<Self> {
         let (c, w) = (tokens.names.len(), encoder.width());
         let longest = tokens.names.iter().map(Vec::len).max().unwrap_or(0) + 1;
         let mut ids = Vec::with_capacity(c * longest);
@@ -132,7 +132,7 @@ impl Prompts {
         })
     }
 
-    /// Categories.
+    /// C, the number of categories.
     pub fn categories(&self) -> usize {
         self.name_lengths.len()
     }
@@ -176,7 +176,7 @@ impl Prompts {
     ///
     /// # Errors
     /// Those of the tower.
-    pub fn template_features(&self, encoder: &dyn TextEncoder) -> Result<Tensor> {
+    pub fn template_features(&self, encoder: &dyn PromptEncoder) -> Result<Tensor> {
         let contexts = self.template.unsqueeze(0)?;
         Ok(self.features(&contexts, encoder)?.detach())
     }
@@ -186,7 +186,7 @@ impl Prompts {
     ///
     /// # Errors
     /// Those of the tower, for example if the prompts are too long.
-    pub fn features(&self, contexts: &Tensor, encoder: &dyn TextEncoder) -> Result<Tensor> {
+    pub fn features(&self, contexts: &Tensor, encoder: &dyn PromptEncoder) -> Result<Tensor> {
         let (sets, tokens, width) = contexts.dims3()?;
         let categories = self.categories();
         let contexts = if sets == categories {
@@ -196,10 +196,10 @@ impl Prompts {
         };
         let prompts = Tensor::cat(&[&self.begin, &contexts.contiguous()?, &self.rest], 1)?;
         let ends: Vec<usize> = self.name_lengths.iter().map(|n| 1 + tokens + n).collect();
-        tagstream_kernels::unit(&encoder.encode(&prompts, &ends)?)
+        tagstream_kernels::l2_normalize(&encoder.encode(&prompts, &ends)?)
     }
 
-    /// The type of embeddings.
+    /// The element type of embeddings.
     pub fn dtype(&self) -> DType {
         self.template.dtype()
     }
@@ -225,7 +225,7 @@ mod tests {
             whole.push(tokens.end);
             let embedded = encoder.embed(&whole).unwrap().unsqueeze(0).unwrap();
             let direct = encoder.encode(&embedded, &[whole.len() - 1]).unwrap();
-            let direct = tagstream_kernels::unit(&direct).unwrap();
+            let direct = tagstream_kernels::l2_normalize(&direct).unwrap();
             assert!(distance(&features.narrow(0, c, 1).unwrap(), &direct) < 1e-12);
         }
         assert!(distance(&features, &prompts.template_features(&encoder).unwrap()) < 1e-12);

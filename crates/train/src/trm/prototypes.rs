@@ -29,7 +29,20 @@ settings! {
     }
 }
 
-/// Visual prototypes of C categories, unit vectors of D dimensions.
+/// Visual prototypes of C categories, vectors of D dimensions and norm 1.
+///
+/// ```
+/// use tagstream_train::trm::prototypes::{PrototypeConfig, VisualPrototypes};
+///
+/// let config = PrototypeConfig {
+///     momentum: 0.5,
+///     ..PrototypeConfig::default()
+/// };
+/// let mut prototypes = VisualPrototypes::new(vec![1.0, 0.0], 2, config);
+/// // An image where the category is present moves it, one where it is absent does not.
+/// prototypes.update(&[0.0, 1.0, 1.0, 0.0], &[1, -1], None);
+/// assert_eq!(prototypes.vectors()[0], prototypes.vectors()[1]);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct VisualPrototypes {
     config: PrototypeConfig,
@@ -133,7 +146,7 @@ impl VisualPrototypes {
         &self.vectors
     }
 
-    /// Everything, as numbers: vectors, counts, and the features of a FIFO bank with their number
+    /// For a checkpoint: vectors, counts, and the features of a FIFO bank with their number
     /// in front.
     pub fn state(&self) -> Vec<f64> {
         let mut state = self.vectors.clone();

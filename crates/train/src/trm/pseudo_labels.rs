@@ -88,7 +88,7 @@ impl SimilarityStatistics {
         }
     }
 
-    /// Everything, as numbers.
+    /// All running means, for a checkpoint.
     pub fn state(&self) -> Vec<f64> {
         let all = self.positive.iter().chain(&self.negative);
         all.flat_map(|mean| [mean.sum, mean.weight]).collect()

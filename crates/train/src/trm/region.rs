@@ -1,20 +1,23 @@
 //! Category-aware region learning: saliency, region-level and query-level features.
 //!
 //! ```text
-//! A_h = softmax_n( (Q Wq_h)(V^ Wk_h)^T / sqrt(dh) )     heads are consecutive slices of dh = D / h columns
-//! R   = mean_h A_h V^                                   no value projection: R stays in the joint space
+//! A_h = softmax_n( (Q Wq_h)(V^ Wk_h)^T / sqrt(dh) )
+//! R   = mean_h A_h V^
 //! O   = concat_h( A_h V^ Wv_h ) Wo
 //! U   = LayerNorm(Q + O) ;  F = U + MLP(U)              MLP = Linear, GELU, Linear
 //! ```
+//!
+//! Heads are consecutive slices of dh = D / h columns. R has no value projection, so that it stays
+//! in the joint space.
 //!
 //! The encoder is frozen, so V^ carries no gradient, and every product that would touch all
 //! positions is moved to the categories' side: `V^ (Wk_h (Q Wq_h)^T)` needs no projection of V^,
 //! and `(A_h V^) Wv_h` projects C rows instead of N.
 
 use candle_core::{Result, Tensor};
-use tagstream_kernels::{ResidualMlp, attention_pool, unit};
+use tagstream_kernels::{ResidualMlp, attention_pool, l2_normalize};
 
-/// LayerNorm's epsilon.
+/// Added to the variance in LayerNorm.
 pub const NORM_EPSILON: f64 = 1e-5;
 
 /// What V^ is multiplied with to give attention logits, `[h C, D]` (head-major):
@@ -149,7 +152,7 @@ pub fn query_level(attended: &Tensor, queries: &Tensor, layers: &QueryLayers) ->
 /// # Errors
 /// Those of tensor operations.
 pub fn normalised(features: &Tensor) -> Result<Tensor> {
-    unit(features)
+    l2_normalize(features)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Goldens from an independent float64 implementation.
 
-use super::prompts::{PromptTokens, TextEncoder};
+use super::prompts::{PromptEncoder, PromptTokens};
 use candle_core::{DType, Result, Tensor};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -78,7 +78,7 @@ impl TestEncoder {
     }
 }
 
-impl TextEncoder for TestEncoder {
+impl PromptEncoder for TestEncoder {
     fn width(&self) -> usize {
         6
     }

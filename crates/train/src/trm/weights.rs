@@ -53,7 +53,7 @@ pub mod names {
 pub struct Weights(BTreeMap<String, Tensor>);
 
 impl Weights {
-    /// The tensor `name`.
+    /// The tensor of this name.
     ///
     /// # Errors
     /// If there is none.

@@ -2,9 +2,9 @@
 
 use super::resample::Sums;
 use super::weights::ROWS;
-use tagstream_multiversion::wide;
+use tagstream_multiversion::multiversioned;
 
-wide! {
+multiversioned! {
     /// Luma as grey RGB, `[rows, width, 3]`.
     pub fn grey_to_rgb(luma: &Sums, width: usize, rgb: &mut [u8]) = grey_to_rgb_inlined;
 }
@@ -22,7 +22,7 @@ fn grey_to_rgb_inlined(luma: &Sums, width: usize, rgb: &mut [u8]) {
     }
 }
 
-wide! {
+multiversioned! {
     /// YCbCr of JFIF (ITU-R BT.601, full range), with a fourth component that is added to green, to
     /// RGB, `[rows, width, 3]`.
     pub fn ycc_to_rgb(

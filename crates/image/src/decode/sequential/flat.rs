@@ -7,7 +7,7 @@
 //! pixels.
 
 use super::group::{Group, LANES, MEAN_PARTS};
-use tagstream_multiversion::wide;
+use tagstream_multiversion::multiversioned;
 
 /// See [`round_luma`].
 #[inline(always)]
@@ -22,7 +22,7 @@ fn round_luma_inlined(groups: &mut [Group]) {
     }
 }
 
-wide! {
+multiversioned! {
     /// Rounds flat blocks of luma to whole levels.
     pub fn round_luma(groups: &mut [Group]) = round_luma_inlined;
 }
@@ -68,7 +68,7 @@ fn round_chroma_inlined(blue: &mut [Group], red: &mut [Group], green: &mut [Grou
     }
 }
 
-wide! {
+multiversioned! {
     /// Sets the means of flat chroma blocks so that what they add to blue and red is a whole level.
     /// Green depends on both, so no choice of the two makes it whole as well: what is missing goes
     /// to `green`, as a component of its own.

@@ -3,7 +3,7 @@
 use super::axis::{Axis, SIDE};
 use super::frame::{Component, Frame};
 use super::group::{DISCARDED, MEAN_PARTS};
-use super::weights::Weights;
+use super::weights::ResampleWeights;
 
 /// A frequency is kept if its share in the result is at least this much of that of a block's mean.
 /// What is left out is less than rounding the result to bytes, because high frequencies are also
@@ -51,7 +51,7 @@ pub(super) struct Plan {
     /// The quantization table's element for the DC coefficient.
     dc_quantization: i32,
     /// How coefficients are summed into the result.
-    pub weights: Weights,
+    pub weights: ResampleWeights,
 }
 
 impl Plan {
@@ -69,7 +69,7 @@ impl Plan {
             storage_of_frequency: [[DISCARDED; SIDE]; SIDE],
             quantization: [[0.0; SIDE]; SIDE],
             dc_quantization: 1,
-            weights: Weights::default(),
+            weights: ResampleWeights::default(),
         };
         let mut extent = Extent::default();
         for (zigzag, (u, v)) in frequencies_in_zigzag_order().enumerate() {
@@ -85,7 +85,7 @@ impl Plan {
             plan.extents[zigzag] = extent;
         }
         plan.quantization[0][0] = 8.0 / MEAN_PARTS as f32;
-        plan.weights = Weights::new(rows, columns, extent.horizontal);
+        plan.weights = ResampleWeights::new(rows, columns, extent.horizontal);
         plan
     }
 
@@ -99,7 +99,7 @@ impl Plan {
         };
         plan.extents = [extent; 64];
         plan.vertical_counts[0] = 1;
-        plan.weights = Weights::new(rows, columns, 1);
+        plan.weights = ResampleWeights::new(rows, columns, 1);
         plan
     }
 

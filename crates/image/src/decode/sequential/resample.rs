@@ -7,8 +7,8 @@
 use super::axis::SIDE;
 use super::group::{Group, LANES};
 use super::plan::Plan;
-use super::weights::{ROWS, Weights};
-use tagstream_multiversion::wide;
+use super::weights::{ROWS, ResampleWeights};
+use tagstream_multiversion::multiversioned;
 
 /// The rows of the result that a block row adds to.
 #[derive(Clone, Copy)]
@@ -23,7 +23,7 @@ struct RowWeights<'a> {
 #[derive(Default)]
 pub(super) struct Sums {
     /// The rows that are begun, by horizontal frequency and block. A row is kept at its number
-    /// modulo [`Weights::open_rows`].
+    /// modulo [`ResampleWeights::open_rows`].
     open: Vec<f32>,
     /// Rows that are finished.
     finished: usize,
@@ -35,7 +35,7 @@ pub(super) struct Sums {
 
 impl Sums {
     /// Empties the sums and makes room for a component.
-    pub(super) fn clear(&mut self, weights: &Weights) {
+    pub(super) fn clear(&mut self, weights: &ResampleWeights) {
         self.open.clear();
         self.open.resize(weights.open_rows * weights.row_len(), 0.0);
         self.finished = 0;
@@ -131,7 +131,7 @@ impl Sums {
     /// Resamples the next [`ROWS`] rows, to which nothing more is added, horizontally, and makes
     /// room for others.
     #[inline(always)]
-    fn finish_rows(&mut self, weights: &Weights) {
+    fn finish_rows(&mut self, weights: &ResampleWeights) {
         let row_len = weights.row_len();
         let at = self.finished % weights.open_rows * row_len;
         let rows = &mut self.open[at..at + ROWS * row_len];
@@ -173,7 +173,7 @@ impl Sums {
     }
 }
 
-wide! {
+multiversioned! {
     /// Adds a block row to the rows of the result that it has a weight in.
     pub fn add(
         sums: &mut Sums,

@@ -9,7 +9,7 @@ use super::mcu_row::McuRow;
 use super::plan::Plan;
 use super::tables::Tables;
 use super::unfit::Unfit;
-use tagstream_multiversion::wide;
+use tagstream_multiversion::multiversioned;
 
 /// Two coefficients may be decoded at once up to this zigzag index: the first one advances it by 16
 /// at most, so it cannot be coefficient 63, after which the next block begins without an end of
@@ -112,7 +112,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-wide! {
+multiversioned! {
     fn read_mcu_row(
         scan: &mut Scan,
         row: &mut McuRow,

@@ -10,7 +10,7 @@ pub(super) const ROWS: usize = 8;
 
 /// The weights of one component, vertical ones by block row and horizontal ones by sample.
 #[derive(Default)]
-pub(super) struct Weights {
+pub(super) struct ResampleWeights {
     /// By block row: the first row of the result that it adds to.
     pub first_rows: Vec<usize>,
     /// By block row: by row of the result from there on, and vertical frequency.
@@ -33,16 +33,16 @@ pub(super) struct Weights {
     pub stride: usize,
 }
 
-impl Weights {
+impl ResampleWeights {
     /// From both sides of a component of which `frequencies` horizontal frequencies are kept.
     pub(super) fn new(rows: &Axis, columns: &Axis, frequencies: usize) -> Self {
-        let mut weights = Weights {
+        let mut weights = ResampleWeights {
             blocks: columns.blocks(),
             frequencies,
             last_block_rows: (0..rows.first_blocks.len())
                 .map(|row| rows.blocks_of(row).end - 1)
                 .collect(),
-            ..Weights::default()
+            ..ResampleWeights::default()
         };
         let (mut finished, mut most_open) = (0, 0);
         for block in 0..rows.blocks().end {

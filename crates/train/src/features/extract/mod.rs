@@ -12,11 +12,11 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::sync_channel;
 use tagstream_image::decode::DecodeLimits;
-use tagstream_model::session::EncoderShape;
+use tagstream_model::session::{EncoderSession, EncoderShape};
 
-/// How far an extraction is.
+/// How far an extraction has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
+pub struct ExtractionProgress {
     /// Images done, those from the cache included.
     pub done: usize,
     /// Images asked for.
@@ -28,7 +28,7 @@ pub struct Progress {
 /// An image that was left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Its place in the list of ids.
+    /// Its index in the list of ids.
     pub row: usize,
     /// Its id.
     pub id: String,
@@ -36,7 +36,7 @@ pub struct Skipped {
     pub error: ImageError,
 }
 
-/// How features are had.
+/// How features are extracted.
 pub struct Extraction<'a> {
     /// The cache's folder; none: everything is computed.
     pub cache: Option<PathBuf>,
@@ -49,10 +49,10 @@ pub struct Extraction<'a> {
     pub mirror: bool,
     /// Leave missing and broken images out instead of failing.
     pub skip_bad: bool,
-    /// What a picture may cost.
+    /// Limits on the size of a picture.
     pub limits: DecodeLimits,
-    /// Called now and then.
-    pub progress: &'a (dyn Fn(Progress) + Sync),
+    /// Called after every batch.
+    pub progress: &'a (dyn Fn(ExtractionProgress) + Sync),
 }
 
 impl Default for Extraction<'_> {
@@ -76,7 +76,7 @@ impl Extraction<'_> {
     /// # Errors
     /// [`FeatureError`]; [`FeatureError::Images`] names the first images that are missing or
     /// broken.
-    pub fn run(
+    pub fn extract(
         &self,
         encoder: &Encoder,
         images: &dyn ImageBytes,
@@ -109,13 +109,12 @@ impl Extraction<'_> {
                 Err(error) => failed.push((row, error)),
             }
         }
-        let mut progress = Progress {
+        let progress = ExtractionProgress {
             done: ids.len() - missing.len(),
             total: ids.len(),
             cached: ids.len() - missing.len() - failed.len(),
         };
         (self.progress)(progress);
-
         let work = Work {
             encoder,
             limits: self.limits,
@@ -125,49 +124,72 @@ impl Extraction<'_> {
             missing: &missing,
             next: AtomicUsize::new(0),
         };
+        failed.extend(self.encode(&work, session, cache.as_mut(), &mut gathered, progress)?);
+
+        let failed = self.accepted(failed, ids)?;
+        let mut keep = vec![true; ids.len()];
+        for skipped in &failed {
+            keep[skipped.row] = false;
+        }
+        let store = gathered
+            .into_store(&keep, shape, in_memory, cache, &keys)
+            .map_err(|source| self.cache_error(source))?;
+        Ok((store, failed))
+    }
+
+    /// Encodes what the cache does not have, on several threads. Returns the images that cannot be
+    /// encoded.
+    fn encode(
+        &self,
+        work: &Work<'_>,
+        session: EncoderSession,
+        mut cache: Option<&mut FeatureCache>,
+        gathered: &mut Gathered,
+        mut progress: ExtractionProgress,
+    ) -> Result<Vec<(usize, ImageError)>, FeatureError> {
+        let workers = work.encoder.workers;
+        let mut failed = Vec::new();
         std::thread::scope(|scope| {
-            let (sender, receiver) = sync_channel(2 * encoder.workers);
+            let (sender, receiver) = sync_channel(2 * workers);
             let mut first = Some(session);
-            for _ in 0..encoder.workers.min(missing.len().div_ceil(BATCH)) {
-                let (sender, first, work) = (sender.clone(), first.take(), &work);
-                scope.spawn(move || work.run(first, &sender));
+            for _ in 0..workers.min(work.missing.len().div_ceil(BATCH)) {
+                let (sender, first) = (sender.clone(), first.take());
+                scope.spawn(move || work.encode_batches(first, &sender));
             }
             drop(sender);
             for encoded in receiver {
                 let encoded: Encoded = encoded?;
                 progress.done += encoded.rows.len() + encoded.failed.len();
-                self.keep(&encoded, cache.as_mut(), &mut gathered, ids)?;
+                self.keep(&encoded, cache.as_deref_mut(), gathered, work.ids)?;
                 failed.extend(encoded.failed);
                 (self.progress)(progress);
             }
-            Ok::<(), FeatureError>(())
-        })?;
+            Ok(failed)
+        })
+    }
 
+    /// The images to leave out, in their order.
+    fn accepted(
+        &self,
+        mut failed: Vec<(usize, ImageError)>,
+        ids: &[String],
+    ) -> Result<Vec<Skipped>, FeatureError> {
         failed.sort_by_key(|(row, _)| *row);
-        if !failed.is_empty() && (!self.skip_bad || failed.len() == ids.len()) {
-            return Err(FeatureError::Images {
-                count: failed.len(),
-                total: ids.len(),
-                first: failed
-                    .into_iter()
-                    .take(3)
-                    .map(|(row, error)| (ids[row].clone(), error))
-                    .collect(),
-            });
-        }
-        let mut keep = vec![true; ids.len()];
-        for (row, _) in &failed {
-            keep[*row] = false;
-        }
-        let store = gathered
-            .into_store(&keep, shape, in_memory, cache, &keys)
-            .map_err(|source| self.cache_error(source))?;
-        let skipped = failed.into_iter().map(|(row, error)| Skipped {
+        let count = failed.len();
+        let mut skipped = failed.into_iter().map(|(row, error)| Skipped {
             row,
             id: ids[row].clone(),
             error,
         });
-        Ok((store, skipped.collect()))
+        if count > 0 && (!self.skip_bad || count == ids.len()) {
+            let first = skipped.by_ref().take(3);
+            return Err(FeatureError::Images {
+                count,
+                total: ids.len(),
+                first: first.map(|skipped| (skipped.id, skipped.error)).collect(),
+            });
+        }
+        Ok(skipped.collect())
     }
 
     fn cache_error(&self, source: io::Error) -> FeatureError {
@@ -333,7 +355,8 @@ impl Gathered {
                 let slots = slots.collect::<Option<Vec<_>>>().ok_or_else(|| {
                     let bytes = rows.len() * cache.record_bytes();
                     io::Error::other(format!(
-                        "the features of {} images take {} MiB, more than the memory granted and more than the cache's limit",
+                        "the features of {} images take {} MiB, more than the memory granted and \
+                         more than the cache's limit",
                         rows.len(),
                         bytes >> 20
                     ))

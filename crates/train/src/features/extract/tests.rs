@@ -50,7 +50,7 @@ impl ImageBytes for Pictures {
         match self.png.get(id) {
             Some(bytes) => Ok(bytes.clone().into()),
             None => Err(ImageError::NotFound {
-                place: "memory".into(),
+                container: "memory".into(),
             }),
         }
     }
@@ -83,7 +83,7 @@ fn preprocessing(side: usize) -> Preprocessing {
 }
 
 fn run(extraction: &Extraction, pictures: &Pictures, ids: &[String]) -> (Vec<f32>, Vec<f32>) {
-    let (store, skipped) = extraction.run(&encoder(), pictures, ids).unwrap();
+    let (store, skipped) = extraction.extract(&encoder(), pictures, ids).unwrap();
     assert!(skipped.is_empty());
     assert_eq!(
         (store.len(), store.locations(), store.dim()),
@@ -122,7 +122,7 @@ fn the_cache_gives_what_was_computed_without_reading_images() {
     );
     assert_eq!(
         *last.lock().unwrap(),
-        Some(Progress {
+        Some(ExtractionProgress {
             done: 37,
             total: 37,
             cached: 37
@@ -211,7 +211,7 @@ fn bad_images_are_named_or_left_out() {
         ..Extraction::default()
     };
     let error = strict
-        .run(&encoder(), &pictures, &ids)
+        .extract(&encoder(), &pictures, &ids)
         .unwrap_err()
         .to_string();
     assert!(
@@ -226,7 +226,7 @@ fn bad_images_are_named_or_left_out() {
         skip_bad: true,
         ..Extraction::default()
     };
-    let (store, skipped) = lenient.run(&encoder(), &pictures, &ids).unwrap();
+    let (store, skipped) = lenient.extract(&encoder(), &pictures, &ids).unwrap();
     assert_eq!(
         skipped.iter().map(|s| s.id.as_str()).collect::<Vec<_>>(),
         ["p2", "gone"]
@@ -238,7 +238,7 @@ fn bad_images_are_named_or_left_out() {
 
     let none: Vec<String> = vec!["gone".into()];
     assert!(
-        lenient.run(&encoder(), &pictures, &none).is_err(),
+        lenient.extract(&encoder(), &pictures, &none).is_err(),
         "nothing is left"
     );
 }
@@ -250,7 +250,7 @@ fn an_encoder_of_another_size_is_refused() {
     let encoder = Encoder::open(&graph, preprocessing(64), Provider::Cpu, 1).unwrap();
     let pictures = Pictures::new(1);
     let error = Extraction::default()
-        .run(&encoder, &pictures, &pictures.ids())
+        .extract(&encoder, &pictures, &pictures.ids())
         .unwrap_err();
     assert!(matches!(error, FeatureError::InputSize { .. }), "{error}");
 }

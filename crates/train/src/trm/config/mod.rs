@@ -1,10 +1,10 @@
 //! The method's settings: a preset for each method, a switch for each ingredient.
 
+use super::kernel_ridge::images::MemoryConfig;
+use super::kernel_ridge::regions::RegionalConfig;
 use super::losses::{Asymmetric, Distillation};
-use super::memory::MemoryConfig;
 use super::prototypes::PrototypeConfig;
 use super::pseudo_labels::PseudoLabelRule;
-use super::regional::RegionalConfig;
 use tagstream_core::config::{choice, nearest, settings};
 
 mod method;

@@ -158,8 +158,9 @@ impl CustomOp2 for Slope {
         labels_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let slope = dispatch!(s, self.name(), T => {
-            let (s, labels): (&[T], &[T]) = (elements(s, layout)?, elements(labels, labels_layout)?);
-            T::to_cpu_storage_owned(s.iter().zip(labels).map(|(&s, &y)| self.0.at(s, y).1).collect())
+            let s: &[T] = elements(s, layout)?;
+            let entries = s.iter().zip(elements::<T>(labels, labels_layout)?);
+            T::to_cpu_storage_owned(entries.map(|(&s, &y)| self.0.at(s, y).1).collect())
         });
         Ok((slope, layout.shape().clone()))
     }
@@ -180,7 +181,8 @@ impl CustomOp1 for SoftOp {
             with_elements::<T, _>(&self.weights, |weights| {
                 let s: &[T] = elements(s, layout)?;
                 let all = s.iter().zip(targets.iter().zip(weights));
-                Ok(T::to_cpu_storage_owned(all.map(|(&s, (&t, &w))| w * (softplus(s) - t * s)).collect()))
+                let losses = all.map(|(&s, (&t, &w))| w * (softplus(s) - t * s));
+                Ok(T::to_cpu_storage_owned(losses.collect()))
             })
         })?);
         Ok((loss, layout.shape().clone()))

@@ -1,20 +1,22 @@
 //! The model: what is trained, and the forward pass from frozen features to the branches' logits.
 
 use super::config::{AttendBy, MethodConfig, NegativeMode, Start};
+use super::kernel_ridge::targets::moments;
 use super::matching::spatial_keys;
-use super::prompts::{Prompts, TextEncoder};
+use super::prompts::{PromptEncoder, Prompts};
 use super::region::attention_keys;
 use super::weights::{Weights, names};
 use candle_core::{DType, Device, Result, Tensor};
-use tagstream_kernels::unit_rows;
+use ndarray::ArrayView2;
+use tagstream_kernels::l2_normalize_rows;
 
 pub use super::forward::{BranchLogits, Forward};
 
-/// The region-level branch's name.
+/// Text-region matching: what `region.*` names.
 pub const REGION: &str = "region";
-/// The query-level branch's name.
+/// Query-level matching: what `query.*` names.
 pub const QUERY: &str = "query";
-/// The global branch's name.
+/// The whole image: what `global.*` names.
 pub const GLOBAL: &str = "global";
 
 /// Cosine over temperature at the informed start: 1 / 0.05.
@@ -38,7 +40,7 @@ pub struct Batch {
 /// Text features, `[C, D]`, rows of norm 1.
 #[derive(Debug, Clone)]
 pub struct TextFeatures {
-    /// T.
+    /// T, of the positive prompts.
     pub positive: Tensor,
     /// T-, where the negative side is a prompt.
     pub negative: Option<Tensor>,
@@ -60,7 +62,11 @@ impl Model {
     ///
     /// # Errors
     /// If the text tower fails.
-    pub fn new(config: MethodConfig, prompts: Prompts, encoder: &dyn TextEncoder) -> Result<Self> {
+    pub fn new(
+        config: MethodConfig,
+        prompts: Prompts,
+        encoder: &dyn PromptEncoder,
+    ) -> Result<Self> {
         let template = prompts.template_features(encoder)?;
         Ok(Self {
             config,
@@ -70,17 +76,17 @@ impl Model {
         })
     }
 
-    /// The settings.
+    /// The settings that it was made with.
     pub fn config(&self) -> &MethodConfig {
         &self.config
     }
 
-    /// C.
+    /// C, the number of categories.
     pub fn categories(&self) -> usize {
         self.prompts.categories()
     }
 
-    /// D.
+    /// D, the width of the joint space.
     pub fn dim(&self) -> usize {
         self.dim
     }
@@ -131,7 +137,6 @@ impl Model {
             let values: Vec<f64> = (0..count).map(|_| deviation * normal()).collect();
             Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)
         };
-        let identity = |scale: f64| Tensor::eye(d, dtype, &Device::Cpu)? * scale;
         let prompts = &self.config.prompts;
         let text = self
             .branches()
@@ -159,35 +164,7 @@ impl Model {
             }
         }
         if self.has_queries() {
-            let xavier = (1.0 / d as f64).sqrt();
-            let informed = self.config.region.start == Start::Informed;
-            if informed {
-                let width = (d / self.config.region.heads) as f64;
-                let scale = (START_SCALE * width.sqrt()).sqrt();
-                weights.insert(names::QUERY, self.template.copy()?);
-                weights.insert(names::WQ, identity(scale)?);
-                weights.insert(names::WK, identity(scale)?);
-            } else {
-                weights.insert(names::QUERY, random(&[c, d], 1.0)?);
-                weights.insert(names::WQ, random(&[d, d], xavier)?);
-                weights.insert(names::WK, random(&[d, d], xavier)?);
-            }
-            if self.config.query.enabled {
-                let hidden = ((self.config.query.hidden * d as f64) as usize).max(1);
-                if informed {
-                    weights.insert(names::WV, identity(self.config.query.value_scale)?);
-                    weights.insert(names::WO, identity(1.0)?);
-                } else {
-                    weights.insert(names::WV, random(&[d, d], xavier)?);
-                    weights.insert(names::WO, random(&[d, d], xavier)?);
-                }
-                weights.insert(names::NORM_WEIGHT, Tensor::ones(d, dtype, &Device::Cpu)?);
-                weights.insert(names::NORM_BIAS, zeros(&[d])?);
-                weights.insert(names::MLP_IN_WEIGHT, random(&[hidden, d], xavier)?);
-                weights.insert(names::MLP_IN_BIAS, zeros(&[hidden])?);
-                weights.insert(names::MLP_OUT_WEIGHT, random(&[d, hidden], NEAR_ZERO)?);
-                weights.insert(names::MLP_OUT_BIAS, zeros(&[d])?);
-            }
+            self.start_queries(&mut weights, &mut random)?;
         }
         for branch in self.branches() {
             if self.matches_text(branch) {
@@ -200,6 +177,48 @@ impl Model {
             weights.insert(names::RESIDUAL, zeros(&[c, d])?);
         }
         Ok(weights)
+    }
+
+    /// Queries, attention maps and the query-level layers.
+    fn start_queries(
+        &self,
+        weights: &mut Weights,
+        random: &mut dyn FnMut(&[usize], f64) -> Result<Tensor>,
+    ) -> Result<()> {
+        let (c, d, dtype) = (self.categories(), self.dim, self.prompts.dtype());
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, dtype, &Device::Cpu);
+        let identity = |scale: f64| Tensor::eye(d, dtype, &Device::Cpu)? * scale;
+        let xavier = (1.0 / d as f64).sqrt();
+        let informed = self.config.region.start == Start::Informed;
+        if informed {
+            let width = (d / self.config.region.heads) as f64;
+            let scale = (START_SCALE * width.sqrt()).sqrt();
+            weights.insert(names::QUERY, self.template.copy()?);
+            weights.insert(names::WQ, identity(scale)?);
+            weights.insert(names::WK, identity(scale)?);
+        } else {
+            weights.insert(names::QUERY, random(&[c, d], 1.0)?);
+            weights.insert(names::WQ, random(&[d, d], xavier)?);
+            weights.insert(names::WK, random(&[d, d], xavier)?);
+        }
+        if !self.config.query.enabled {
+            return Ok(());
+        }
+        if informed {
+            weights.insert(names::WV, identity(self.config.query.value_scale)?);
+            weights.insert(names::WO, identity(1.0)?);
+        } else {
+            weights.insert(names::WV, random(&[d, d], xavier)?);
+            weights.insert(names::WO, random(&[d, d], xavier)?);
+        }
+        let hidden = ((self.config.query.hidden * d as f64) as usize).max(1);
+        weights.insert(names::NORM_WEIGHT, Tensor::ones(d, dtype, &Device::Cpu)?);
+        weights.insert(names::NORM_BIAS, zeros(&[d])?);
+        weights.insert(names::MLP_IN_WEIGHT, random(&[hidden, d], xavier)?);
+        weights.insert(names::MLP_IN_BIAS, zeros(&[hidden])?);
+        weights.insert(names::MLP_OUT_WEIGHT, random(&[d, hidden], NEAR_ZERO)?);
+        weights.insert(names::MLP_OUT_BIAS, zeros(&[d])?);
+        Ok(())
     }
 
     /// Names of the weights that are trained with these settings.
@@ -225,7 +244,7 @@ impl Model {
     ///
     /// # Errors
     /// Those of the text tower.
-    pub fn text(&self, weights: &Weights, encoder: &dyn TextEncoder) -> Result<TextFeatures> {
+    pub fn text(&self, weights: &Weights, encoder: &dyn PromptEncoder) -> Result<TextFeatures> {
         if !weights.has(names::CONTEXT) {
             return Ok(TextFeatures {
                 positive: self.template.clone(),
@@ -285,7 +304,7 @@ impl Model {
 /// Mean and deviation of the global feature over the training images, `[D]` each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standard {
-    /// Mean.
+    /// Mean of each column.
     pub mean: Vec<f32>,
     /// Standard deviation, at least 1e-6.
     pub deviation: Vec<f32>,
@@ -293,8 +312,8 @@ pub struct Standard {
 
 impl Standard {
     /// Of raw global features, `[n, D]`.
-    pub fn new(global: &[f32], dim: usize) -> Self {
-        let (mean, deviation) = super::memory::moments(global, dim);
+    pub fn new(global: ArrayView2<'_, f32>) -> Self {
+        let (mean, deviation) = moments(global);
         Self {
             mean: mean.iter().map(|x| *x as f32).collect(),
             deviation: deviation.iter().map(|x| *x as f32).collect(),
@@ -334,8 +353,8 @@ impl Batch {
             mask => mask.map(super::weights::values).transpose()?,
         };
         let (mut dense, mut global) = (dense, global.to_vec());
-        unit_rows(&mut dense, n, d, mask.as_deref());
-        unit_rows(&mut global, 1, d, mask.as_deref());
+        l2_normalize_rows(&mut dense, n, d, mask.as_deref());
+        l2_normalize_rows(&mut global, 1, d, mask.as_deref());
         if let Some(mask) = &mask {
             let pairs = standardised.iter_mut().zip(mask);
             pairs.for_each(|(x, mask)| *x *= mask);

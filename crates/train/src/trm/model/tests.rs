@@ -1,19 +1,21 @@
-//! The whole model: gradients, switches, and the folded head.
+//! The whole model: gradients, switches, and the exported head.
 
 use super::*;
+use crate::arrays::{rows, to_matrix};
 use crate::trm::blend::Blend;
 use crate::trm::config::{Method, PseudoForm};
-use crate::trm::fold::Memories;
-use crate::trm::memory::{Memory, MemoryData};
+use crate::trm::export::KernelRidges;
+use crate::trm::kernel_ridge::images::{ImageExamples, ImageRidge};
+use crate::trm::kernel_ridge::regions::{KnownRegions, RegionFit, RegionRidge, RegionalConfig};
+use crate::trm::kernel_ridge::targets::Targets;
 use crate::trm::objective::Teaching;
 use crate::trm::region::Pooled;
-use crate::trm::regional::{KnownRegions, Regional, RegionalConfig, RegionalFit};
-use crate::trm::targets::Targets;
 use crate::trm::testing::{TestEncoder, numbers, test_tokens};
 use crate::trm::weights::values;
 use candle_core::Var;
+use ndarray::Array2;
 use tagstream_kernels::testing::{distance, noise};
-use tagstream_kernels::{row_products, unit};
+use tagstream_kernels::{l2_normalize, row_products};
 
 const B: usize = 4;
 const C: usize = 3;
@@ -56,11 +58,14 @@ fn moved(model: &Model) -> Weights {
 
 fn batch(dtype: DType) -> Batch {
     Batch {
-        positions: unit(&noise(1, &[B, N, D]))
+        positions: l2_normalize(&noise(1, &[B, N, D]))
             .unwrap()
             .to_dtype(dtype)
             .unwrap(),
-        global: unit(&noise(2, &[B, D])).unwrap().to_dtype(dtype).unwrap(),
+        global: l2_normalize(&noise(2, &[B, D]))
+            .unwrap()
+            .to_dtype(dtype)
+            .unwrap(),
         standard: noise(3, &[B, D]).to_dtype(dtype).unwrap(),
     }
 }
@@ -79,7 +84,12 @@ fn teaching(dtype: DType) -> Teaching {
         target_weight: 0.7,
         assume_negative: 0.1,
         distillation_weight: 1.0,
-        prototypes: Some(unit(&noise(8, &[C, D])).unwrap().to_dtype(dtype).unwrap()),
+        prototypes: Some(
+            l2_normalize(&noise(8, &[C, D]))
+                .unwrap()
+                .to_dtype(dtype)
+                .unwrap(),
+        ),
     }
 }
 
@@ -241,17 +251,17 @@ fn the_folded_head_gives_what_the_branches_give() {
         .iter()
         .map(|x| *x as f32)
         .collect();
-    let standard = Standard::new(&global, D);
+    let standard = Standard::new(rows(&global, D).unwrap());
     let batch = Batch::new(dense.clone(), &global, &standard, None).unwrap();
-    let mean = values(&batch.positions.mean(1).unwrap()).unwrap();
+    let mean = to_matrix(&batch.positions.mean(1).unwrap()).unwrap();
     let labels: Vec<i8> = vec![1, -1, 0, -1, 1, 1, 0, 0, -1, 1, 0, -1];
-    let data = MemoryData {
-        global: &global,
-        mean: &mean,
-        labels: &labels,
-        assume_negative: 0.0,
-        dim: D,
-        categories: C,
+    let examples = ImageExamples {
+        global: rows(&global, D).unwrap(),
+        mean: mean.view(),
+        targets: Targets {
+            labels: rows(&labels, C).unwrap(),
+            assume_negative: 0.0,
+        },
     };
     for method in Method::ALL {
         for heads in [1, 2] {
@@ -260,40 +270,38 @@ fn the_folded_head_gives_what_the_branches_give() {
             let (model, encoder) = model(config, DType::F32);
             let weights = moved(&model);
             let text = model.text(&weights, &encoder).unwrap();
-            let mut memories = Memories::NONE;
+            let mut ridges = KernelRidges::NONE;
             if model.config().memory.enabled {
                 let order = [2, 0, 3, 1];
-                let (memory, _) = Memory::fit(&data, &order, &model.config().memory).unwrap();
-                memories.memory = Some(memory);
-                memories.blend = Blend::new(0.5, 0.2, 0.3);
+                let fitted = ImageRidge::fit(&examples, &order, &model.config().memory);
+                ridges.images = Some(fitted.unwrap().0);
+                ridges.blend = Blend::new(0.5, 0.2, 0.3);
             }
             let keys = spatial_keys(model.template()).unwrap();
             let first = Pooled::new(&keys, &batch.positions, 1).unwrap();
-            let first = unit(&first.region().unwrap()).unwrap();
-            let regional = regional(&first, &labels);
+            let first = l2_normalize(&first.region().unwrap()).unwrap();
+            let on_regions = region_ridge(&first, examples.targets);
             if model.config().regional.enabled {
-                memories.regional = Some(regional.0);
+                ridges.regions = Some(on_regions.0);
             }
-            let head = model.fold(&weights, &text, &standard, &memories).unwrap();
+            let head = model.export(&weights, &text, &standard, &ridges).unwrap();
             head.check().unwrap();
             let found = head.evaluate(&dense, &global, B);
             let forward = model.forward(&weights, &text, &batch).unwrap();
-            let mut expected = vec![0.0f32; B * C];
-            let mut add = |logits: &[f32], share: f64| {
-                expected
-                    .iter_mut()
-                    .zip(logits)
-                    .for_each(|(e, x)| *e += share as f32 * x);
+            let mut expected = Array2::<f32>::zeros((B, C));
+            let mut add = |logits: &Array2<f32>, share: f64| {
+                expected.scaled_add(share as f32, logits);
             };
             for branch in &forward.branches {
-                let share = model.share(branch.name, &memories.blend);
-                add(&values(&branch.logits).unwrap(), share);
+                let share = model.share(branch.name, &ridges.blend);
+                add(&to_matrix(&branch.logits).unwrap(), share);
             }
-            if let Some(memory) = &memories.memory {
-                add(&memory.logits(&global, &mean).unwrap(), 0.2);
+            if let Some(ridge) = &ridges.images {
+                let logits = ridge.logits(examples.global, mean.view());
+                add(&logits.unwrap(), 0.2);
             }
-            if memories.regional.is_some() {
-                add(&regional.1, 0.3);
+            if ridges.regions.is_some() {
+                add(&on_regions.1, 0.3);
             }
             for (a, b) in found.logits.iter().zip(&expected) {
                 assert!((a - b).abs() < 1e-4, "{method:?} {heads}: {a} {b}");
@@ -302,28 +310,26 @@ fn the_folded_head_gives_what_the_branches_give() {
     }
 }
 
-/// A regional memory of the batch's own regions, and what it says of them.
-fn regional(regions: &Tensor, labels: &[i8]) -> (Regional, Vec<f32>) {
-    let targets = Targets {
-        labels,
-        assume_negative: 0.0,
-        categories: C,
-    };
-    let rows = values(regions).unwrap();
+/// A regression on the batch's own regions, and what it says of them.
+fn region_ridge(regions: &Tensor, targets: Targets) -> (RegionRidge, Array2<f32>) {
+    let found = values(regions).unwrap();
     let mut known = vec![KnownRegions::default(); C];
-    for (at, label) in labels.iter().enumerate().filter(|(_, y)| **y != 0) {
+    let labels = targets.labels.iter().enumerate();
+    for (at, label) in labels.filter(|(_, y)| **y != 0) {
         let known = &mut known[at % C];
         known.images.push(at / C);
         known.targets.push(f32::from(*label > 0));
         known.weights.push(1.0);
-        known.regions.extend_from_slice(&rows[at * D..(at + 1) * D]);
+        known
+            .regions
+            .extend_from_slice(&found[at * D..(at + 1) * D]);
     }
     let nowhere = [None; B];
     let config = RegionalConfig::default();
-    let fit = RegionalFit::new(&known, &targets, D, (&nowhere, 2), &config).unwrap();
-    let mut said = fit.unseen(regions, &nowhere).unwrap();
-    let memory = fit.finish(&targets, &mut said, D).unwrap();
-    (memory, said)
+    let fit = RegionFit::new(&known, &targets, D, (&nowhere, 2), &config).unwrap();
+    let mut scores = fit.out_of_fold(regions, &nowhere).unwrap();
+    let ridge = fit.finish(&targets, &mut scores, D);
+    (ridge, scores)
 }
 
 #[test]

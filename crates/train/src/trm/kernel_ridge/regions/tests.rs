@@ -1,11 +1,13 @@
 //! The closed form against its normal equations, and what it does on images it has not seen.
 
+use super::super::targets::folds;
 use super::*;
-use crate::trm::targets::folds;
+use crate::arrays::into_rows;
 use crate::trm::weights::values;
 use candle_core::DType;
+use ndarray::array;
+use tagstream_kernels::l2_normalize;
 use tagstream_kernels::testing::noise;
-use tagstream_kernels::unit;
 
 const D: usize = 4;
 
@@ -14,11 +16,11 @@ const D: usize = 4;
 /// every fifth label is unknown.
 fn scene(n: usize) -> (Tensor, Vec<i8>) {
     let regions = noise(5, &[n * 2, D]).to_dtype(DType::F32).unwrap();
-    let regions = unit(&regions).unwrap();
-    let rows = values(&regions).unwrap();
+    let regions = l2_normalize(&regions).unwrap();
+    let found = values(&regions).unwrap();
     let labels = (0..n * 2)
         .map(|at| {
-            let region = &rows[at * D..(at + 1) * D];
+            let region = &found[at * D..(at + 1) * D];
             let sign = if at % 2 == 0 {
                 region[0]
             } else {
@@ -35,7 +37,7 @@ fn scene(n: usize) -> (Tensor, Vec<i8>) {
 }
 
 fn known(regions: &Tensor, targets: &Targets, images: usize) -> Vec<KnownRegions> {
-    let rows = values(regions).unwrap();
+    let found = values(regions).unwrap();
     (0..2)
         .map(|category| {
             let mut known = KnownRegions::default();
@@ -46,7 +48,7 @@ fn known(regions: &Tensor, targets: &Targets, images: usize) -> Vec<KnownRegions
                     known.targets.push(target);
                     known.weights.push(weight);
                     let at = (image * 2 + category) * D;
-                    known.regions.extend_from_slice(&rows[at..at + D]);
+                    known.regions.extend_from_slice(&found[at..at + D]);
                 }
             }
             known
@@ -56,23 +58,19 @@ fn known(regions: &Tensor, targets: &Targets, images: usize) -> Vec<KnownRegions
 
 #[test]
 fn cholesky_solves() {
-    let mut left = vec![4.0, 2.0, 0.4, 2.0, 5.0, 1.0, 0.4, 1.0, 3.0];
-    let full = left.clone();
-    let mut right = vec![1.0, -2.0, 0.5];
-    solve(&mut left, &mut right);
-    for (row, expected) in full.chunks(3).zip([1.0, -2.0, 0.5]) {
-        let found: f64 = row.iter().zip(&right).map(|(a, x)| a * x).sum();
-        assert!((found - expected).abs() < 1e-12);
-    }
+    let full = array![[4.0, 2.0, 0.4], [2.0, 5.0, 1.0], [0.4, 1.0, 3.0]];
+    let right = array![1.0, -2.0, 0.5];
+    let (mut left, mut x) = (full.clone(), right.clone());
+    solve(&mut left, &mut x);
+    assert!((full.dot(&x) - right).iter().all(|gap| gap.abs() < 1e-12));
 }
 
 #[test]
 fn with_every_region_remembered_it_is_kernel_ridge_regression() {
     let (regions, labels) = scene(12);
     let targets = Targets {
-        labels: &labels,
+        labels: rows(&labels, 2).unwrap(),
         assume_negative: 0.0,
-        categories: 2,
     };
     let known = known(&regions, &targets, 12);
     let config = RegionalConfig {
@@ -81,25 +79,21 @@ fn with_every_region_remembered_it_is_kernel_ridge_regression() {
         ..RegionalConfig::default()
     };
     let fold_of = vec![None; 12];
-    let fit = RegionalFit::new(&known, &targets, D, (&fold_of, 2), &config).unwrap();
-    let scores = fit.unseen(&regions, &fold_of).unwrap();
+    let fit = RegionFit::new(&known, &targets, D, (&fold_of, 2), &config).unwrap();
+    let scores = fit.out_of_fold(&regions, &fold_of).unwrap();
     // (K + ridge I) alpha = y - prior, so that k = y - prior - ridge alpha on the images fitted.
     for (category, known) in known.iter().enumerate() {
-        let m = known.images.len();
-        let rows = Tensor::from_slice(&known.regions, (m, D), &Device::Cpu).unwrap();
-        let k = kernel(&rows, &rows, fit.sharpness).unwrap();
-        let mut left: Vec<f64> = values(&k).unwrap().into_iter().map(f64::from).collect();
-        (0..m).for_each(|i| left[i * m + i] += 0.7);
+        let regions = to_tensor(rows(&known.regions, D).unwrap()).unwrap();
+        let k = kernel(&regions, &regions, fit.sharpness).unwrap();
+        let mut left = to_matrix(&k).unwrap().mapv(f64::from);
+        left.diag_mut().mapv_inplace(|x| x + 0.7);
         let prior = f64::from(targets.priors()[category]);
-        let gaps: Vec<f64> = known
-            .targets
-            .iter()
-            .map(|y| f64::from(*y) - prior)
-            .collect();
+        let gaps = known.targets.iter().map(|y| f64::from(*y) - prior);
+        let gaps: Array1<f64> = gaps.collect();
         let mut alpha = gaps.clone();
         solve(&mut left, &mut alpha);
         for ((image, gap), alpha) in known.images.iter().zip(&gaps).zip(&alpha) {
-            let found = f64::from(scores[image * 2 + category]);
+            let found = f64::from(scores[[*image, category]]);
             assert!((found - (gap - 0.7 * alpha)).abs() < 5e-3, "{found}");
         }
     }
@@ -109,9 +103,8 @@ fn with_every_region_remembered_it_is_kernel_ridge_regression() {
 fn it_judges_images_it_has_not_seen() {
     let (regions, labels) = scene(500);
     let targets = Targets {
-        labels: &labels[..800],
+        labels: rows(&labels[..800], 2).unwrap(),
         assume_negative: 0.0,
-        categories: 2,
     };
     let order: Vec<usize> = (0..400).rev().collect();
     let fold_of = folds(&order, 400, 5);
@@ -121,24 +114,20 @@ fn it_judges_images_it_has_not_seen() {
         bandwidth: 0.5,
         ..RegionalConfig::default()
     };
-    let fit = RegionalFit::new(&known, &targets, D, (&fold_of, 5), &config).unwrap();
+    let fit = RegionFit::new(&known, &targets, D, (&fold_of, 5), &config).unwrap();
     let seen = regions.narrow(0, 0, 400).unwrap();
-    let mut unseen = fit.unseen(&seen, &fold_of).unwrap();
-    let memory = fit.finish(&targets, &mut unseen, D).unwrap();
-    assert_eq!(memory.bank.len(), 2 * D * config.regions);
+    let mut unseen = fit.out_of_fold(&seen, &fold_of).unwrap();
+    let memory = fit.finish(&targets, &mut unseen, D);
+    assert_eq!(memory.bank.dim(), (2, D, config.regions));
 
     let new = values(&regions.narrow(0, 400, 100).unwrap()).unwrap();
+    let new = into_rows(new, D).unwrap();
     let logit = |image: usize, category: usize| -> f32 {
-        let at = (image * 2 + category) * D;
-        let m = config.regions;
-        (0..m)
-            .map(|j| {
-                let bank = |d: usize| memory.bank[(category * D + d) * m + j];
-                let cosine: f32 = (0..D).map(|d| new[at + d] * bank(d)).sum();
-                (memory.sharpness * (cosine - 1.0)).exp() * memory.weight[category * m + j]
-            })
-            .sum::<f32>()
-            + memory.bias[category]
+        let cosines = new
+            .row(image * 2 + category)
+            .dot(&memory.bank.index_axis(Axis(0), category));
+        let kernel = cosines.mapv(|cosine| (memory.sharpness * (cosine - 1.0)).exp());
+        kernel.dot(&memory.weight.row(category)) + memory.bias[category]
     };
     for category in 0..2 {
         let right = (0..100).filter(|&image| {
@@ -148,7 +137,7 @@ fn it_judges_images_it_has_not_seen() {
         assert!(right.count() > 68, "of 80 new images, category {category}");
         let right = (0..400).filter(|&image| {
             let label = labels[image * 2 + category];
-            label != 0 && (unseen[image * 2 + category] > 0.0) == (label > 0)
+            label != 0 && (unseen[[image, category]] > 0.0) == (label > 0)
         });
         assert!(
             right.count() > 272,
@@ -166,23 +155,15 @@ fn a_category_without_a_known_presence_says_its_prior() {
         .step_by(2)
         .for_each(|y| *y = -y.abs());
     let targets = Targets {
-        labels: &labels,
+        labels: rows(&labels, 2).unwrap(),
         assume_negative: 0.0,
-        categories: 2,
     };
     let known = known(&regions, &targets, 30);
     let fold_of = vec![None; 30];
     let config = RegionalConfig::default();
-    let fit = RegionalFit::new(&known, &targets, D, (&fold_of, 5), &config).unwrap();
-    let mut unseen = fit.unseen(&regions, &fold_of).unwrap();
-    let memory = fit.finish(&targets, &mut unseen, D).unwrap();
-    let m = memory.weight.len() / 2;
-    assert!(memory.weight[m..].iter().all(|w| *w == 0.0));
-    assert!(
-        unseen
-            .iter()
-            .skip(1)
-            .step_by(2)
-            .all(|s| *s == memory.bias[1])
-    );
+    let fit = RegionFit::new(&known, &targets, D, (&fold_of, 5), &config).unwrap();
+    let mut unseen = fit.out_of_fold(&regions, &fold_of).unwrap();
+    let memory = fit.finish(&targets, &mut unseen, D);
+    assert!(memory.weight.row(1).iter().all(|w| *w == 0.0));
+    assert!(unseen.column(1).iter().all(|s| *s == memory.bias[1]));
 }

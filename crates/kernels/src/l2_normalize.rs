@@ -1,6 +1,8 @@
 //! L2 normalisation, and the one-to-one product of rows, with their gradients.
 
-use super::{Real, add_scaled, dispatch, dot, elements, rows_per_block, wide, with_elements};
+use super::{
+    Real, add_scaled, dispatch, dot, elements, multiversioned, rows_per_block, with_elements,
+};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, WithDType, bail,
 };
@@ -11,10 +13,27 @@ const SMALLEST_NORM: f64 = 1e-12;
 
 /// `x / |x|` over the last dimension.
 ///
+/// ```
+/// use candle_core::{Device, Var};
+/// use tagstream_kernels::l2_normalize;
+///
+/// let x = Var::new(&[[3.0f64, 4.0]], &Device::Cpu)?;
+/// let y = l2_normalize(&x)?;
+/// let found = y.to_vec2::<f64>()?;
+/// assert!((found[0][0] - 0.6).abs() < 1e-12 && (found[0][1] - 0.8).abs() < 1e-12);
+///
+/// // What changes the length of x changes nothing: the gradient is perpendicular to y.
+/// let gradients = y.narrow(1, 0, 1)?.sum_all()?.backward()?;
+/// let dx = gradients.get(&x).expect("x is a variable").to_vec2::<f64>()?;
+/// assert!((dx[0][0] * 0.6 + dx[0][1] * 0.8).abs() < 1e-12);
+/// assert!((dx[0][0] - 0.128).abs() < 1e-12);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// If the element type is neither f32 nor f64.
-pub fn unit(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Unit)
+pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(L2Normalize)
 }
 
 /// `s[b,c] = rows[b,c] . weight[c]`: every category's own row with its own weight, `[B, C]`.
@@ -39,14 +58,14 @@ fn norm<T: Real>(x: &[T]) -> T {
     if norm > smallest { norm } else { smallest }
 }
 
-/// [`unit()`] of rows in place; where there is a mask, every row of image b is multiplied with
-/// `mask[b]` after.
+/// [`l2_normalize()`] of rows in place; where there is a mask, every row of image b is multiplied
+/// with `mask[b]` after.
 ///
 /// `x` is `[B, N, D]`, `mask` `[B, D]`. A method that reads no locations passes no rows.
 ///
 /// # Panics
 /// If the lengths do not fit.
-pub fn unit_rows(x: &mut [f32], rows_per_image: usize, width: usize, mask: Option<&[f32]>) {
+pub fn l2_normalize_rows(x: &mut [f32], rows_per_image: usize, width: usize, mask: Option<&[f32]>) {
     if x.is_empty() {
         return;
     }
@@ -56,7 +75,7 @@ pub fn unit_rows(x: &mut [f32], rows_per_image: usize, width: usize, mask: Optio
     }
     x.par_chunks_mut(image).enumerate().for_each(|(b, image)| {
         let mask = mask.map(|mask| &mask[b * width..(b + 1) * width]);
-        wide(|| {
+        multiversioned(|| {
             for row in image.chunks_exact_mut(width) {
                 let inverse = 1.0 / norm(row);
                 row.iter_mut().for_each(|x| *x *= inverse);
@@ -70,7 +89,7 @@ pub fn unit_rows(x: &mut [f32], rows_per_image: usize, width: usize, mask: Optio
 
 /// Replaces rows by rows of norm 1, multiplies each with its category's direction, and returns the
 /// inverse norms.
-pub(super) fn unit_and_match<T: Real>(
+pub(super) fn normalize_and_match<T: Real>(
     rows: &mut [T],
     directions: &[T],
     logits: &mut [T],
@@ -78,7 +97,7 @@ pub(super) fn unit_and_match<T: Real>(
 ) -> Vec<T> {
     let mut inverses = vec![T::zero(); logits.len()];
     let categories = directions.len() / d;
-    wide(|| {
+    multiversioned(|| {
         let outputs = logits.iter_mut().zip(&mut inverses);
         for (at, (row, (logit, inverse))) in rows.chunks_exact_mut(d).zip(outputs).enumerate() {
             *inverse = T::one() / norm(row);
@@ -93,7 +112,7 @@ pub(super) fn unit_and_match<T: Real>(
 /// Adds the gradient of the rows before they were normalised to `d_rows`, and that of the
 /// directions to `d_directions`: with z the direction, y the row of norm 1,
 /// `dx = g (z - y (y . z)) / |x|`, `dz += g y`.
-pub(super) fn unit_and_match_backward<T: Real>(
+pub(super) fn normalize_and_match_backward<T: Real>(
     (d_rows, d_directions): (&mut [T], &mut [T]),
     grad: &[T],
     rows: &[T],
@@ -102,7 +121,7 @@ pub(super) fn unit_and_match_backward<T: Real>(
     d: usize,
 ) {
     let categories = directions.len() / d;
-    wide(|| {
+    multiversioned(|| {
         let all = d_rows.chunks_exact_mut(d).zip(rows.chunks_exact(d));
         for (at, ((d_row, row), (&grad, &inverse))) in
             all.zip(grad.iter().zip(inverses)).enumerate()
@@ -118,16 +137,16 @@ pub(super) fn unit_and_match_backward<T: Real>(
     });
 }
 
-struct Unit;
+struct L2Normalize;
 
-impl Unit {
-    fn run<T: Real>(x: &[T], width: usize) -> Vec<T> {
+impl L2Normalize {
+    fn compute<T: Real>(x: &[T], width: usize) -> Vec<T> {
         let mut y = vec![T::zero(); x.len()];
         let block = width * rows_per_block(width);
         y.par_chunks_mut(block)
             .zip(x.par_chunks(block))
             .for_each(|(y, x)| {
-                wide(|| {
+                multiversioned(|| {
                     for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                         add_scaled(y, T::one() / norm(x), x);
                     }
@@ -137,7 +156,7 @@ impl Unit {
     }
 
     /// `dx = (g - y (g . y)) / |x|`.
-    fn run_backward<T: Real>(x: &[T], grad: &[T], width: usize) -> Vec<T> {
+    fn compute_backward<T: Real>(x: &[T], grad: &[T], width: usize) -> Vec<T> {
         let mut dx = vec![T::zero(); x.len()];
         let block = width * rows_per_block(width);
         dx.par_chunks_mut(block)
@@ -145,7 +164,7 @@ impl Unit {
             .zip(grad.par_chunks(block))
             .for_each(|((dx, x), grad)| {
                 let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width));
-                wide(|| {
+                multiversioned(|| {
                     for ((dx, x), grad) in rows.zip(grad.chunks_exact(width)) {
                         let inverse = T::one() / norm(x);
                         let along = dot(grad, x) * inverse * inverse * inverse;
@@ -159,30 +178,32 @@ impl Unit {
     }
 }
 
-impl CustomOp1 for Unit {
+impl CustomOp1 for L2Normalize {
     fn name(&self) -> &'static str {
-        "unit"
+        "l2-normalize"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let width = layout.dims().last().copied().unwrap_or(1).max(1);
-        let y = dispatch!(x, self.name(), T => T::to_cpu_storage_owned(Self::run::<T>(elements(x, layout)?, width)));
+        let y = dispatch!(x, self.name(), T => {
+            T::to_cpu_storage_owned(Self::compute::<T>(elements(x, layout)?, width))
+        });
         Ok((y, layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(
-            x.detach()
-                .apply_op2_no_bwd(&grad.contiguous()?, &UnitBackward)?,
-        ))
+        Ok(Some(x.detach().apply_op2_no_bwd(
+            &grad.contiguous()?,
+            &L2NormalizeBackward,
+        )?))
     }
 }
 
-struct UnitBackward;
+struct L2NormalizeBackward;
 
-impl CustomOp2 for UnitBackward {
+impl CustomOp2 for L2NormalizeBackward {
     fn name(&self) -> &'static str {
-        "unit-backward"
+        "l2-normalize-backward"
     }
 
     fn cpu_fwd(
@@ -193,9 +214,10 @@ impl CustomOp2 for UnitBackward {
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let width = layout.dims().last().copied().unwrap_or(1).max(1);
-        let dx = dispatch!(x, self.name(), T => T::to_cpu_storage_owned(
-            Unit::run_backward::<T>(elements(x, layout)?, elements(grad, grad_layout)?, width)
-        ));
+        let dx = dispatch!(x, self.name(), T => {
+            let (x, grad) = (elements(x, layout)?, elements(grad, grad_layout)?);
+            T::to_cpu_storage_owned(L2Normalize::compute_backward::<T>(x, grad, width))
+        });
         Ok((dx, layout.shape().clone()))
     }
 }
@@ -203,7 +225,7 @@ impl CustomOp2 for UnitBackward {
 struct RowProducts;
 
 impl RowProducts {
-    fn run<T: Real>(rows: &[T], weight: &[T], width: usize) -> Vec<T> {
+    fn compute<T: Real>(rows: &[T], weight: &[T], width: usize) -> Vec<T> {
         let image = weight.len().max(1);
         let mut products = vec![T::zero(); rows.len() / width];
         products
@@ -211,7 +233,7 @@ impl RowProducts {
             .zip(rows.par_chunks(image))
             .for_each(|(products, rows)| {
                 let pairs = rows.chunks_exact(width).zip(weight.chunks_exact(width));
-                wide(|| {
+                multiversioned(|| {
                     for (product, (row, weight)) in products.iter_mut().zip(pairs) {
                         *product = dot(row, weight);
                     }
@@ -220,7 +242,7 @@ impl RowProducts {
         products
     }
 
-    fn run_backward<T: Real>(
+    fn compute_backward<T: Real>(
         rows: &[T],
         weight: &[T],
         grad: &[T],
@@ -235,7 +257,7 @@ impl RowProducts {
                 let all = d_rows
                     .chunks_exact_mut(width)
                     .zip(weight.chunks_exact(width));
-                wide(|| {
+                multiversioned(|| {
                     for ((d_row, weight), &grad) in all.zip(grad) {
                         add_scaled(d_row, grad, weight);
                     }
@@ -248,7 +270,7 @@ impl RowProducts {
             .enumerate()
             .for_each(|(c, d_weight)| {
                 let images = rows.chunks_exact(image).zip(grad.chunks_exact(categories));
-                wide(|| {
+                multiversioned(|| {
                     for (rows, grad) in images {
                         add_scaled(d_weight, grad[c], &rows[c * width..(c + 1) * width]);
                     }
@@ -266,7 +288,7 @@ impl RowProducts {
         let (d_rows, d_weight) = with_elements::<T, _>(rows, |rows| {
             with_elements::<T, _>(weight, |weight| {
                 with_elements::<T, _>(grad, |grad| {
-                    Ok(Self::run_backward(rows, weight, grad, width))
+                    Ok(Self::compute_backward(rows, weight, grad, width))
                 })
             })
         })?;
@@ -291,7 +313,7 @@ impl CustomOp2 for RowProducts {
     ) -> Result<(CpuStorage, Shape)> {
         let (images, categories, width) = layout.shape().dims3()?;
         let s = dispatch!(rows, self.name(), T => T::to_cpu_storage_owned(
-            Self::run::<T>(elements(rows, layout)?, elements(weight, weight_layout)?, width)
+            Self::compute::<T>(elements(rows, layout)?, elements(weight, weight_layout)?, width)
         ));
         Ok((s, (images, categories).into()))
     }
@@ -319,7 +341,7 @@ mod tests {
 
     #[test]
     fn gradients_agree_with_differences() {
-        check_gradients(&|x| unit(&x[0]), &[noise(3, &[2, 3, 4])]);
+        check_gradients(&|x| l2_normalize(&x[0]), &[noise(3, &[2, 3, 4])]);
         let inputs = [noise(4, &[3, 2, 5]), noise(5, &[2, 5])];
         check_gradients(&|x| row_products(&x[0], &x[1]), &inputs);
     }
@@ -327,16 +349,16 @@ mod tests {
     #[test]
     fn images_without_locations_may_have_a_mask() {
         let mut none: [f32; 0] = [];
-        unit_rows(&mut none, 0, 4, Some(&[1.0; 8]));
+        l2_normalize_rows(&mut none, 0, 4, Some(&[1.0; 8]));
         let mut rows = [3.0, 4.0, 0.0, 2.0];
-        unit_rows(&mut rows, 1, 2, Some(&[1.0, 0.5, 2.0, 0.0]));
+        l2_normalize_rows(&mut rows, 1, 2, Some(&[1.0, 0.5, 2.0, 0.0]));
         assert_eq!(rows, [0.6, 0.4, 0.0, 0.0]);
     }
 
     #[test]
     fn they_equal_the_composed_operations() {
         check_equal(
-            &|x| row_products(&unit(&x[0])?, &x[1]),
+            &|x| row_products(&l2_normalize(&x[0])?, &x[1]),
             &|x| {
                 let norm = x[0].sqr()?.sum_keepdim(2)?.sqrt()?;
                 x[0].broadcast_div(&norm)?.broadcast_mul(&x[1])?.sum(2)
@@ -349,20 +371,20 @@ mod tests {
     fn in_place_it_is_the_same_with_a_mask_after() {
         let x = noise(6, &[2, 3, 5]).to_dtype(DType::F32).unwrap();
         let mask = noise(7, &[2, 5]).to_dtype(DType::F32).unwrap();
-        let expected = unit(&x)
+        let expected = l2_normalize(&x)
             .unwrap()
             .broadcast_mul(&mask.unsqueeze(1).unwrap())
             .unwrap();
         let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let mut found = values(&x);
-        unit_rows(&mut found, 3, 5, Some(&values(&mask)));
+        l2_normalize_rows(&mut found, 3, 5, Some(&values(&mask)));
         assert_eq!(found, values(&expected));
     }
 
     #[test]
     fn zeros_stay_zeros() {
         let x = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
-        let y = unit(&x).unwrap().to_vec2::<f32>().unwrap();
+        let y = l2_normalize(&x).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(y, [[0.0; 3]; 2]);
     }
 }

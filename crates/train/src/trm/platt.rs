@@ -1,46 +1,62 @@
-//! The calibrated start: one scale and one offset for a branch, by logistic regression on the known
-//! labels.
+//! Platt scaling: one scale and one offset that turn scores into logits, by logistic regression on
+//! the known labels.
 //!
-//! Cosines of a contrastive model are far from being logits: their scale and their zero point
-//! depend on the model. A branch that starts miscalibrated spends its training on that, through
-//! parameters that were meant for something else.
+//! The calibrated start fits them for each branch: cosines of a contrastive model are far from
+//! being logits, their scale and their zero point depend on the model, and a branch that starts
+//! miscalibrated spends its training on that, through parameters that were meant for something
+//! else. The kernel ridge regressions are scaled in the same way.
 
-/// One known entry.
+/// One known entry and what is said of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Entry {
-    /// What is scaled.
+pub struct ScoredLabel {
+    /// Multiplied with the scale.
     pub score: f64,
-    /// What is added as it is.
+    /// Added as it is.
     pub offset: f64,
     /// 1 present, 0 absent.
     pub target: f64,
-    /// How much it counts.
+    /// Weight in the regression.
     pub weight: f64,
 }
 
-/// `logit = scale * score + entry offset + offset`.
+/// `logit = scale * score + (the entry's own offset) + offset`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Calibration {
+pub struct Platt {
     /// Greater than 0.
     pub scale: f64,
-    /// The offset.
+    /// Added to every entry's own.
     pub offset: f64,
 }
 
-/// Newton's method for the two numbers, with a ridge so weak that it only decides where the data do
-/// not (no entries, scores that separate the classes perfectly). A negative scale would turn a
-/// branch around: it is kept at least 1e-3.
-pub fn fit_calibration(entries: impl Iterator<Item = Entry>) -> Calibration {
+/// Fits the two numbers by Newton's method, with a ridge so weak that it only decides where the
+/// data do not (no entries, scores that separate the classes perfectly). A negative scale would
+/// turn a branch around: it is kept at least 1e-3.
+///
+/// ```
+/// use tagstream_train::trm::platt::{ScoredLabel, fit_platt};
+///
+/// // Cosines around 0.2 where it is absent and 0.3 where it is present.
+/// let entries = [0.19, 0.21, 0.28, 0.29, 0.22, 0.31].map(|score| ScoredLabel {
+///     score,
+///     offset: 0.0,
+///     target: if score > 0.25 { 1.0 } else { 0.0 },
+///     weight: 1.0,
+/// });
+/// let platt = fit_platt(entries.into_iter());
+/// assert!(platt.scale * 0.3 + platt.offset > 0.0);
+/// assert!(platt.scale * 0.2 + platt.offset < 0.0);
+/// ```
+pub fn fit_platt(entries: impl Iterator<Item = ScoredLabel>) -> Platt {
     const STEPS: usize = 50;
-    let entries: Vec<Entry> = entries.collect();
+    let entries: Vec<ScoredLabel> = entries.collect();
     let total: f64 = entries.iter().map(|e| e.weight).sum();
     if total <= 0.0 {
-        return Calibration {
+        return Platt {
             scale: 1.0,
             offset: 0.0,
         };
     }
-    // Standardised, so that the ridge means the same whatever the scores' unit.
+    // Standardised, so that the ridge means the same whatever the scores' scale.
     let mean = entries.iter().map(|e| e.weight * e.score).sum::<f64>() / total;
     let variance = entries
         .iter()
@@ -49,14 +65,14 @@ pub fn fit_calibration(entries: impl Iterator<Item = Entry>) -> Calibration {
         / total;
     let deviation = variance.sqrt();
     if deviation < 1e-9 {
-        return Calibration {
+        return Platt {
             scale: 1.0,
             offset: newton(&entries, total, mean, 0.0, STEPS).1 - mean,
         };
     }
     let (slope, centre) = newton(&entries, total, mean, 1.0 / deviation, STEPS);
     let scale = (slope / deviation).max(1e-3);
-    Calibration {
+    Platt {
         scale,
         offset: centre - scale * mean,
     }
@@ -64,7 +80,13 @@ pub fn fit_calibration(entries: impl Iterator<Item = Entry>) -> Calibration {
 
 /// Minimises the mean cross-entropy of `slope * z + centre + offset`,
 /// `z = (score - mean) * inverse`.
-fn newton(entries: &[Entry], total: f64, mean: f64, inverse: f64, steps: usize) -> (f64, f64) {
+fn newton(
+    entries: &[ScoredLabel],
+    total: f64,
+    mean: f64,
+    inverse: f64,
+    steps: usize,
+) -> (f64, f64) {
     const RIDGE: f64 = 1e-4;
     let (mut slope, mut centre) = (0.0, 0.0);
     for _ in 0..steps {
@@ -99,8 +121,8 @@ fn newton(entries: &[Entry], total: f64, mean: f64, inverse: f64, steps: usize) 
 mod tests {
     use super::*;
 
-    fn entry(score: f64, target: f64, weight: f64) -> Entry {
-        Entry {
+    fn entry(score: f64, target: f64, weight: f64) -> ScoredLabel {
+        ScoredLabel {
             score,
             offset: 0.0,
             target,
@@ -115,7 +137,7 @@ mod tests {
             let p = 1.0 / (1.0 + (-(2.0 * (x - 21.0) + 1.0)).exp());
             [entry(x, 1.0, p), entry(x, 0.0, 1.0 - p)]
         });
-        let found = fit_calibration(entries);
+        let found = fit_platt(entries);
         assert!((found.scale - 2.0).abs() < 0.01, "{found:?}");
         assert!((found.offset + 41.0).abs() < 0.2, "{found:?}");
     }
@@ -123,18 +145,18 @@ mod tests {
     #[test]
     fn what_cannot_be_fitted_stays_finite() {
         assert_eq!(
-            fit_calibration([].into_iter()),
-            Calibration {
+            fit_platt([].into_iter()),
+            Platt {
                 scale: 1.0,
                 offset: 0.0
             }
         );
-        let separable = fit_calibration([entry(0.0, 0.0, 1.0), entry(1.0, 1.0, 1.0)].into_iter());
+        let separable = fit_platt([entry(0.0, 0.0, 1.0), entry(1.0, 1.0, 1.0)].into_iter());
         assert!(separable.scale.is_finite() && separable.scale > 1.0);
-        let constant = fit_calibration([entry(0.3, 0.0, 3.0), entry(0.3, 1.0, 1.0)].into_iter());
+        let constant = fit_platt([entry(0.3, 0.0, 3.0), entry(0.3, 1.0, 1.0)].into_iter());
         let p = 1.0 / (1.0 + (-(constant.scale * 0.3 + constant.offset)).exp());
         assert!((p - 0.25).abs() < 1e-3);
-        let reversed = fit_calibration([entry(0.0, 1.0, 1.0), entry(1.0, 0.0, 1.0)].into_iter());
+        let reversed = fit_platt([entry(0.0, 1.0, 1.0), entry(1.0, 0.0, 1.0)].into_iter());
         assert!(reversed.scale > 0.0);
     }
 }
