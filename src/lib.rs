@@ -27,39 +27,46 @@
 //! | `multiversion` | loops compiled for what the processor has | nothing |
 //! | [`kernels`] | tensor operations with a backward pass of their own | `multiversion` |
 //! | [`image`] | image files to the pixels that a model takes | `multiversion` |
+//! | [`address`] | where things are kept, as people write it, and the options of stores | `redact` |
+//! | [`build`] | which build this is | nothing |
+//! | [`config`] | reading configurations, and the stage's | `address` |
+//! | [`digest`] | SHA-256 of bytes and files | nothing |
 //! | [`error`] | exit codes, and the error that carries one | nothing |
+//! | [`events`] | wire types: image reference, label event, prediction, dead letter, offsets | `redact` |
 //! | [`failpoint`] | where a test can kill, stop or fail the process | nothing |
-//! | [`redact`] | what of an address may be printed | nothing |
-//! | [`events`] | wire types: image reference, label event, prediction, dead letter, offsets | nothing |
-//! | [`config`] | reading configurations, and the stage's | `storage` |
 //! | [`process`] | what is asked of the operating system | nothing |
-//! | [`storage`] | folders and object stores, names of files, leases | `config`, `events`, `failpoint`, `redact` |
-//! | [`model`] | bundles, towers, ONNX graphs, sessions, the registry | `config`, `events`, `failpoint`, `image`, `kernels`, `process`, `redact`, `storage` |
+//! | [`redact`] | what of an address may be printed | nothing |
+//! | [`storage`] | folders and object stores, atomic files, names of tables' files, leases | `address`, `config`, `events`, `failpoint`, `process`, `redact` |
+//! | [`model`] | bundles, towers, ONNX graphs, sessions, the registry | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `kernels`, `process`, `redact`, `storage` |
 //! | [`trm`] | the method: prompts, regions, matching, prototypes, losses | `config`, `kernels`, `model` |
 //! | [`eval`] | metrics, the partial-label protocol, calibration | nothing |
+//! | [`labels`] | partial labels: the table, the matrix made of it, files of other tools | `digest`, `events` |
+//! | [`chart`] | curves as SVG | nothing |
 //! | [`features`] | dense features of images, and their cache | `config`, `image`, `model`, `trm` |
 //! | [`images`] | images by id, in a folder or a tar | `features` |
-//! | [`trainer`] | what trains a head, and its checkpoints | `eval`, `features`, `kernels`, `model`, `multiversion`, `trm` |
-//! | [`stage`] | the upper line, a folder per step | `config`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage` |
-//! | [`labels`] | partial labels: files of other tools, the label store, what to ask next | `events`, `model`, `stage`, `storage` |
-//! | [`retrain`] | the job: candidate, judge, decision, report | `config`, `eval`, `events`, `features`, `image`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
-//! | [`ops`] | health, metrics, telemetry, the page of tags | `config`, `events` |
-//! | [`demo`] | synthetic scenes and the embedded broker | `config`, `eval`, `events`, `labels`, `stage`, `storage` |
-//! | `cli` | the commands | `image`, `error`, `redact`, `events`, `config`, `process`, `storage`, `model`, `trm`, `eval`, `features`, `images`, `trainer`, `stage`, `labels`, `retrain`, `ops`, `demo` |
+//! | [`trainer`] | what trains a head, and its checkpoints | `chart`, `eval`, `features`, `kernels`, `model`, `multiversion`, `trm` |
+//! | [`stage`] | the upper line, a folder per step | `address`, `config`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage` |
+//! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `events`, `labels`, `model`, `stage`, `storage` |
+//! | [`retrain`] | the job: candidate, judge, decision, report | `chart`, `config`, `eval`, `events`, `features`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
+//! | [`ops`] | health, metrics, telemetry, the page of tags | `build`, `config`, `events` |
+//! | [`demo`] | synthetic scenes and the embedded broker | `config`, `eval`, `events`, `labelling`, `labels`, `stage`, `storage` |
+//! | `cli` | the commands | `image`, `address`, `build`, `config`, `digest`, `error`, `events`, `process`, `redact`, `storage`, `model`, `trm`, `eval`, `labels`, `features`, `images`, `trainer`, `stage`, `labelling`, `retrain`, `ops`, `demo` |
 //!
-//! The first three and `model` are crates of their own; `error` to `storage` are one crate
+//! The first three and `model` are crates of their own; `address` to `storage` are one crate
 //! (`tagstream-core`), `trm` to `trainer` another (`tagstream-train`); the rest is this package,
 //! `cli` its binary. `tests/suite/map.rs` reads the imports and fails on any other arrow.
 
 #[cfg(feature = "demo")]
 pub mod demo;
-pub mod labels;
+pub mod labelling;
 pub mod ops;
 pub mod retrain;
 pub mod stage;
 
-pub use tagstream_core::{config, error, events, failpoint, process, redact, storage};
+pub use tagstream_core::{
+    address, build, config, digest, error, events, failpoint, process, redact, storage,
+};
 pub use tagstream_image as image;
 pub use tagstream_kernels as kernels;
 pub use tagstream_model as model;
-pub use tagstream_train::{eval, features, images, trainer, trm};
+pub use tagstream_train::{chart, eval, features, images, labels, trainer, trm};

@@ -6,7 +6,6 @@ mod image;
 use image::image;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use tagstream::labels::{Form, ImportOptions, LabelMatrix, LabelTable, export, import};
 use tagstream::stage::fetch::{UriPolicy, check};
 use tagstream_core::config::FetchConfig;
 use tagstream_core::events::{ImageReference, LabelEvent};
@@ -15,6 +14,7 @@ use tagstream_model::bundle::{Bundle, check_graph_files};
 use tagstream_model::clip::weights::WeightFile;
 use tagstream_model::head::FoldedHead;
 use tagstream_model::registry::{Cache, HistoryEntry, Pointer, Registry, VersionRecord};
+use tagstream_train::labels::{Form, ImportOptions, LabelMatrix, LabelTable, export, import};
 
 /// A body by its target's name.
 pub(super) type Body = fn(&[u8]);

@@ -5,18 +5,19 @@ use clap::{Args, Subcommand};
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use tagstream::labels::layouts::DatasetLayout;
-use tagstream::labels::store::{join_uris, read_labels};
-use tagstream::labels::suggest::{GlobalView, SuggestOptions, suggest};
-use tagstream::labels::{
-    Form, ImportOptions, LabelTable, export, import, layouts, open, publish, read_class_names,
-};
+use tagstream::labelling::publish;
+use tagstream::labelling::store::{join_uris, read_labels};
+use tagstream::labelling::suggest::{GlobalView, SuggestOptions, suggest};
 use tagstream_core::config::{ObjectStoreConfig, StageConfig};
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::LabelEvent;
 use tagstream_core::redact::redact_place;
 use tagstream_core::storage::atomic::AtomicFile;
 use tagstream_core::storage::store::TableStore;
+use tagstream_train::labels::layouts::DatasetLayout;
+use tagstream_train::labels::{
+    Form, ImportOptions, LabelTable, export, import, layouts, open, read_class_names,
+};
 
 /// Arguments of `tagstream labels`.
 #[derive(Debug, Args)]

@@ -3,12 +3,13 @@
 use crate::harness::{World, bootstrap, create_topic, unique};
 use std::process::Command;
 use std::sync::Arc;
-use tagstream::labels::store::{data_files, read_labels};
-use tagstream::labels::{LabelTable, publish};
+use tagstream::labelling::publish;
+use tagstream::labelling::store::{data_files, read_labels};
 use tagstream::stage::pipeline::{Control, RunOptions, StageStatus, run_labels};
 use tagstream_core::config::StageConfig;
 use tagstream_core::events::{LabelEvent, LabelQuestion};
 use tagstream_core::storage::store::TableStore;
+use tagstream_train::labels::LabelTable;
 use tokio::sync::watch;
 
 fn event(

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use tagstream::labels::store::read_labels;
+use tagstream::labelling::store::read_labels;
 use tagstream::retrain::config::RetrainConfig;
 use tagstream::retrain::job::Inputs;
 use tagstream_core::config::ObjectStoreConfig;

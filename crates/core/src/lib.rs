@@ -1,6 +1,7 @@
 //! What every other room stands on: wire types, configuration, storage, the name of the build, and
 //! what is asked of the operating system.
 
+pub mod address;
 pub mod build;
 pub mod config;
 pub mod digest;

@@ -13,10 +13,10 @@ use tagstream::ops::telemetry::TelemetryError;
 use tagstream::retrain::config::RetrainConfig;
 use tagstream::stage::fetch::Fetcher;
 use tagstream::stage::source::check_properties;
+use tagstream_core::address::Address;
 use tagstream_core::config::{
     ConfigError, FetchConfig, Flaw, LogConfig, ObjectStoreConfig, Secret, StageConfig, address_flaw,
 };
-use tagstream_core::storage::address::Address;
 use tagstream_model::bundle::Bundle;
 use tagstream_model::registry::Location;
 

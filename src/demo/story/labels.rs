@@ -2,8 +2,7 @@
 
 use super::{DemoError, RunningStage, Story};
 use crate::demo::scenes::{Scene, categories};
-use crate::labels::LabelTable;
-use crate::labels::store::{TableError, read_labels};
+use crate::labelling::store::{TableError, read_labels};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::path::PathBuf;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use tagstream_core::config::ObjectStoreConfig;
 use tagstream_core::events::LabelEvent;
 use tagstream_core::storage::store::TableStore;
+use tagstream_train::labels::LabelTable;
 
 /// What a labeller says who looks at `share` of all pairs of a scene and a category, chosen at
 /// random: one event a scene of which anything is said. `uri` tells where a scene's picture is.

@@ -15,7 +15,7 @@ pub use references::{BrokenReference, write_broken_pictures};
 
 use super::broker::{BrokerError, EmbeddedBroker};
 use super::scoreboard::ScoreError;
-use crate::labels::store::TableError;
+use crate::labelling::store::TableError;
 use crate::stage::source::Refusal;
 use rdkafka::error::KafkaError;
 use std::ffi::OsStr;

@@ -1,7 +1,6 @@
 //! The candidate: trained from the champion, calibrated, written as a bundle into the work folder.
 
 use super::{Inputs, Job, JobError, JobProgress};
-use crate::labels::LabelMatrix;
 use crate::retrain::config::CalibrationTarget;
 use crate::retrain::report::EpochLosses;
 use chrono::Utc;
@@ -14,6 +13,7 @@ use tagstream_model::bundle::{
 use tagstream_model::text::ClipTextEncoder;
 use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
 use tagstream_train::features::FeatureStore;
+use tagstream_train::labels::LabelMatrix;
 use tagstream_train::trainer;
 use tagstream_train::trainer::scoring::Scorer;
 use tagstream_train::trainer::{Progress, TrainError, TrainOptions, stored_weights};

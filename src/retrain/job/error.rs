@@ -1,6 +1,6 @@
 //! Why a run fails.
 
-use crate::labels::store::TableError;
+use crate::labelling::store::TableError;
 use std::path::PathBuf;
 use tagstream_core::config::ConfigError;
 use tagstream_core::storage::lease::LeaseError;

@@ -1,7 +1,6 @@
 //! The images behind addresses, fetched under the same rules as in the stage.
 
 use super::{Inputs, Job, JobError, JobProgress};
-use crate::labels::LabelMatrix;
 use crate::retrain::config::RetrainConfig;
 use crate::stage::budget::Budget;
 use crate::stage::fetch::{FetchError, Fetcher, is_local};
@@ -13,6 +12,7 @@ use tagstream_model::bundle::Bundle;
 use tagstream_train::features::{
     Encoder, Extraction, FeatureStore, Identity, ImageBytes, ImageError, Progress,
 };
+use tagstream_train::labels::LabelMatrix;
 use tokio::runtime::{Handle, Runtime};
 
 /// Images by id, through their addresses.

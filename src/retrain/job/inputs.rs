@@ -1,10 +1,7 @@
 //! What a run learns from: the snapshot of labels, its categories, its two parts.
 
 use super::error::JobError;
-use crate::labels::store::{TableError, join_uris, read_labels};
-use crate::labels::{
-    CategoryCount, LabelMatrix, LabelTable, LabelsError, read_states, write_states,
-};
+use crate::labelling::store::{TableError, join_uris, read_labels};
 use crate::retrain::config::RetrainConfig;
 use crate::retrain::judge::is_held_out;
 use flate2::read::GzDecoder;
@@ -15,6 +12,9 @@ use std::path::Path;
 use tagstream_core::storage::store::TableStore;
 use tagstream_model::bundle::{Bundle, Category};
 use tagstream_model::registry::{HistoryEntry, Registry, RegistryError, VersionRecord};
+use tagstream_train::labels::{
+    CategoryCount, LabelMatrix, LabelTable, LabelsError, read_states, write_states,
+};
 
 /// The labels of a run, kept beside the version it registers.
 pub(super) const LABELS_FILE: &str = "labels.csv.gz";

@@ -4,7 +4,6 @@
 use super::candidate::Candidate;
 use super::images::UriImages;
 use super::{Inputs, Job, JobError};
-use crate::labels::LabelMatrix;
 use crate::retrain::judge::{Check, Judgement, Trial, judge};
 use crate::retrain::report::{Confidence, Example, ExampleTag};
 use ndarray::{Array2, s};
@@ -13,6 +12,7 @@ use tagstream_model::bundle::Bundle;
 use tagstream_model::runtime::{Device, Runtime};
 use tagstream_model::tagger::{Tagger, TaggerOptions};
 use tagstream_train::features::{FeatureStore, ImageBytes};
+use tagstream_train::labels::LabelMatrix;
 use tagstream_train::trainer::scoring::Scorer;
 
 /// Longer side of an example picture, pixels.

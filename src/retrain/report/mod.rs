@@ -6,7 +6,6 @@ mod page;
 use super::config::RetrainConfig;
 use super::job::inputs::Inputs;
 use super::judge::Judgement;
-use crate::labels::{CategoryCount, LabelMatrix};
 use chrono::{DateTime, Utc};
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
@@ -14,6 +13,7 @@ use std::collections::BTreeMap;
 use tagstream_core::build;
 use tagstream_core::events::BoundingBox;
 use tagstream_model::bundle::Bundle;
+use tagstream_train::labels::{CategoryCount, LabelMatrix};
 
 /// Bounds between ranges of probability. Beyond the outermost ones a prediction is as sure as a
 /// pseudo-label.

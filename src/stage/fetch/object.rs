@@ -8,9 +8,9 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tagstream_core::address::Store;
 use tagstream_core::config::{ConfigError, FetchConfig, ObjectStoreConfig};
 use tagstream_core::redact::scrub;
-use tagstream_core::storage::address::Store;
 use tagstream_core::storage::open::{Limits, Missing, Purpose, StoreOpenError, open};
 use tagstream_core::storage::options;
 

@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn underscores_are_dots_in_properties_and_stay_in_options() {
-        let options = Kind::Options(&crate::storage::options::S3);
+        let options = Kind::Options(&crate::address::options::S3);
         for (parts, table, name) in [
             (&["sasl_password"][..], Kind::Properties, "sasl.password"),
             (&["sasl.password"], Kind::Properties, "sasl.password"),

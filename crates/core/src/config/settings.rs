@@ -1,7 +1,7 @@
 //! How settings are declared: one macro gives a struct, its defaults, its documentation and what is
 //! known of every key. Reading, the files in `configs/` and the schemas all live on that.
 
-use crate::storage::options::OptionNames;
+use crate::address::options::OptionNames;
 
 /// One key of a group of settings.
 #[derive(Debug, Clone, Copy)]

@@ -1,9 +1,9 @@
 //! The stage's configuration; every key stands with its default in `configs/stage.toml`.
 
 use super::{Configuration, Flaw, Kind, Secret, Shape, choice, settings};
+use crate::address::Address;
+use crate::address::options;
 use crate::digest;
-use crate::storage::address::Address;
-use crate::storage::options;
 use std::collections::BTreeMap;
 
 settings! {

@@ -1,8 +1,8 @@
 //! What lies between a store's client and the network: every request is counted, and two answers
 //! are made clearer than they come.
 
-use super::address::Store;
 use super::open::Purpose;
+use crate::address::Store;
 use async_trait::async_trait;
 use object_store::ClientOptions;
 use object_store::client::{

@@ -2,7 +2,6 @@
 //! options they have, the one way to open them, what is asked of them and how that is proven, the
 //! names of files in them, and leases.
 
-pub mod address;
 pub mod atomic;
 pub mod conformance;
 mod http;

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
+use tagstream_core::address::Address;
 use tagstream_core::config::ObjectStoreConfig;
-use tagstream_core::storage::address::Address;
 use tagstream_core::storage::conformance::{Nonconformance, proves_create, proves_update};
 use tagstream_core::storage::open::{Missing, Purpose, Storage, StoreOpenError, open};
 

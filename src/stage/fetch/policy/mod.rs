@@ -3,9 +3,9 @@
 use super::address::AddressRule;
 use super::error::Failure;
 use std::path::{Component, Path, PathBuf};
+use tagstream_core::address::Store;
 use tagstream_core::config::{ConfigError, FetchConfig};
 use tagstream_core::redact::trimmed;
-use tagstream_core::storage::address::Store;
 use url::{Host, Url};
 
 /// Schemes that can be fetched.

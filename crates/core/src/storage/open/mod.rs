@@ -6,9 +6,9 @@
 //! replace those of the environment: keys of one account are never used with a token of another.
 //! Each request is counted in `tagstream_store_requests_total`.
 
-use super::address::{Address, AddressError, Store};
 use super::http::Connector;
 use super::options;
+use crate::address::{Address, AddressError, Store};
 use crate::config::{Flaw, ObjectStoreConfig, Secret};
 use crate::redact::{cover_options, redact_place};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};

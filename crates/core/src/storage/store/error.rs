@@ -1,6 +1,6 @@
 //! Why a store cannot be used, and whether repeating helps.
 
-use crate::storage::address::AddressError;
+use crate::address::AddressError;
 use crate::storage::open::StoreOpenError;
 use object_store::path::Path;
 

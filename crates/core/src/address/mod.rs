@@ -10,6 +10,8 @@
 //! Behind the scheme stands the bucket (or container, or `container@account.host`), then the
 //! prefix.
 
+pub mod options;
+
 use std::path::PathBuf;
 use url::Url;
 

@@ -4,7 +4,6 @@
 //! Every file that exists is committed and holds each event once, so a listing is all that is
 //! needed. Files are read one at a time.
 
-use crate::labels::{LabelTable, Stamp};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
@@ -18,6 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::Cursor;
 use tagstream_core::events::LabelEvent;
 use tagstream_core::storage::store::{StoreError, TableStore};
+use tagstream_train::labels::{LabelTable, Stamp};
 
 /// Why a table could not be read.
 #[derive(Debug, thiserror::Error)]

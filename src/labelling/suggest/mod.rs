@@ -21,8 +21,7 @@
 //! Memory holds a fixed multiple of the images asked for. With a model the predictions table is
 //! read twice.
 
-use crate::labels::LabelTable;
-use crate::labels::store::{TableError, data_files, read_columns, strings};
+use crate::labelling::store::{TableError, data_files, read_columns, strings};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float32Type;
 use arrow_array::{Array, RecordBatch, StringArray};
@@ -31,6 +30,7 @@ use std::collections::{HashMap, HashSet};
 use tagstream_core::events::{Asked, LabelEvent, LabelQuestion};
 use tagstream_core::storage::store::TableStore;
 use tagstream_model::bundle::{Bundle, BundleError};
+use tagstream_train::labels::LabelTable;
 
 /// How to choose.
 #[derive(Debug, Clone, PartialEq)]
