@@ -9,10 +9,10 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tagstream_core::address::Store;
-use tagstream_core::address::options;
 use tagstream_core::config::{ConfigError, FetchConfig, ObjectStoreConfig};
 use tagstream_core::redact::scrub;
-use tagstream_core::storage::open::{Limits, Missing, OpenError, Purpose, open};
+use tagstream_core::storage::open::{Limits, Missing, Purpose, StoreOpenError, open};
+use tagstream_core::storage::options;
 
 /// Whether an option's name says that its value is a secret.
 fn is_secret(key: &str) -> bool {
@@ -125,7 +125,7 @@ impl Buckets {
         }
     }
 
-    fn open(&self, store: Store, bucket: &str) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    fn open(&self, store: Store, bucket: &str) -> Result<Arc<dyn ObjectStore>, StoreOpenError> {
         let address = format!("{}://{bucket}", store.scheme());
         let purpose = Purpose::Images(self.limits);
         Ok(open(&address, &self.options, purpose, Missing::Refuse)?.objects)

@@ -146,6 +146,7 @@ impl Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redact::STORE_SCHEMES;
 
     #[test]
     fn every_usual_name_of_a_store_means_it() {
@@ -167,6 +168,8 @@ mod tests {
                 "az://c@account.blob.core.windows.net/p",
             ),
         ] {
+            let scheme = text.split_once(':').unwrap().0.to_ascii_lowercase();
+            assert!(STORE_SCHEMES.contains(&&*scheme), "{text}");
             match Address::parse(text) {
                 Ok(Address::Bucket { url, store }) => {
                     assert_eq!(url.as_str(), canonical, "{text}");
@@ -176,6 +179,17 @@ mod tests {
                 }
                 other => panic!("{text}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn what_is_a_store_s_scheme_is_one_to_whoever_redacts() {
+        for scheme in STORE_SCHEMES {
+            assert!(Store::of_scheme(scheme).is_some(), "{scheme}");
+        }
+        for other in ["file", "http", "https", "data", "ftp", ""] {
+            assert!(!STORE_SCHEMES.contains(&other));
+            assert_eq!(Store::of_scheme(other), None, "{other}");
         }
     }
 

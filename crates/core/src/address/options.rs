@@ -1,13 +1,10 @@
-//! The options of object stores: one check of their names, for whoever takes them.
+//! The names of object stores' options.
 
 use super::Store;
-use crate::config::{Flaw, ObjectStoreConfig, Secret, nearest};
-use crate::redact::endpoint_with_user;
 use object_store::ClientConfigKey;
 use object_store::aws::AmazonS3ConfigKey;
 use object_store::azure::AzureConfigKey;
 use object_store::gcp::GoogleConfigKey;
-use std::collections::BTreeMap;
 use std::str::FromStr;
 
 /// The names that the options of one kind of store can have.
@@ -27,26 +24,6 @@ impl OptionNames {
     pub fn knows(&self, name: &str) -> bool {
         (self.parse)(name)
     }
-
-    /// Refuses a name that the store does not have. `spell` says how the nearest right one is
-    /// written where this one stands.
-    ///
-    /// # Errors
-    /// What is wrong, to stand behind the option's name.
-    pub fn refuse_unknown(
-        &self,
-        name: &str,
-        spell: impl FnOnce(&str) -> String,
-    ) -> Result<(), String> {
-        if self.knows(name) {
-            return Ok(());
-        }
-        let no = format!("is no option of {}", self.store);
-        Err(match nearest(name, self.names.iter().copied()) {
-            Some(near) => format!("{no}; did you mean `{}`?", spell(near)),
-            None => format!("{no}; there are {}", self.names.join(", ")),
-        })
-    }
 }
 
 impl Store {
@@ -58,39 +35,6 @@ impl Store {
             Store::Az => &AZ,
         }
     }
-
-    /// What is configured for it.
-    pub fn configured(self, options: &ObjectStoreConfig) -> &BTreeMap<String, Secret> {
-        match self {
-            Store::S3 => &options.s3,
-            Store::Gs => &options.gs,
-            Store::Az => &options.az,
-        }
-    }
-}
-
-/// Refuses options that the stores do not have, and endpoints with credentials.
-///
-/// # Errors
-/// The first that cannot be, by the key that a configuration has for it.
-pub fn check(options: &ObjectStoreConfig) -> Result<(), Flaw> {
-    for store in [Store::S3, Store::Gs, Store::Az] {
-        let section = format!("object_store.{}", store.scheme());
-        let configured = store.configured(options);
-        for name in configured.keys() {
-            let key = format!("{section}.{name}");
-            let known = store.options();
-            known
-                .refuse_unknown(name, |near| format!("{section}.{near}"))
-                .map_err(|reason| Flaw { key, reason })?;
-        }
-        let pairs = configured.iter().map(|(k, v)| (k.as_str(), v.expose()));
-        if let Some(name) = endpoint_with_user(pairs) {
-            let reason = "has a user name or password, which stores do not take; set their keys";
-            return Err(Flaw::new(format!("{section}.{name}"), reason));
-        }
-    }
-    Ok(())
 }
 
 fn parses<K: FromStr>(name: &str) -> bool {

@@ -28,3 +28,4 @@ pub use schema::schema;
 pub use secret::Secret;
 pub use settings::{Key, Kind, Setting, choice, settings};
 pub use stage::*;
+pub use values::refuse_unknown_option;

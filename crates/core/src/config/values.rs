@@ -1,6 +1,7 @@
 //! Values as a file or a variable gives them, held against what a key can hold.
 
 use super::{Kind, nearest};
+use crate::address::options::OptionNames;
 use toml::Value;
 use toml::de::DeValue;
 
@@ -69,9 +70,29 @@ pub(super) fn open_name(
     spell: impl FnOnce(&str) -> String,
 ) -> Result<(), String> {
     match kind {
-        Kind::Options(options) => options.refuse_unknown(name, spell),
+        Kind::Options(options) => refuse_unknown_option(options, name, spell),
         _ => Ok(()),
     }
+}
+
+/// Refuses a name of an option that a store does not have. `spell` says how the nearest right one is
+/// written where this one stands.
+///
+/// # Errors
+/// What is wrong, to stand behind the option's name.
+pub fn refuse_unknown_option(
+    options: &OptionNames,
+    name: &str,
+    spell: impl FnOnce(&str) -> String,
+) -> Result<(), String> {
+    if options.knows(name) {
+        return Ok(());
+    }
+    let no = format!("is no option of {}", options.store);
+    Err(match nearest(name, options.names.iter().copied()) {
+        Some(near) => format!("{no}; did you mean `{}`?", spell(near)),
+        None => format!("{no}; there are {}", options.names.join(", ")),
+    })
 }
 
 fn whole(number: Option<i64>, most: u64) -> Option<Value> {

@@ -5,7 +5,7 @@
 //! tests run on memory, on a folder and on a real S3 server.
 
 use super::open::Storage;
-use super::swap::{Read, Swap, SwapError};
+use super::swap::{SwapError, SwapOutcome, VersionedObject};
 use bytes::Bytes;
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
@@ -17,7 +17,7 @@ use object_store::{
 
 /// Why a store is not fit.
 #[derive(Debug, thiserror::Error)]
-pub enum Unfit {
+pub enum Nonconformance {
     /// It does not do what is asked of it.
     #[error("{0}")]
     Broken(String),
@@ -29,11 +29,11 @@ pub enum Unfit {
     SwapFailed(#[from] SwapError),
 }
 
-fn broken(what: impl Into<String>) -> Unfit {
-    Unfit::Broken(what.into())
+fn broken(what: impl Into<String>) -> Nonconformance {
+    Nonconformance::Broken(what.into())
 }
 
-fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Unfit> {
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Nonconformance> {
     if holds {
         Ok(())
     } else {
@@ -42,7 +42,11 @@ fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Unfit> 
 }
 
 /// Creates an object only if it is absent; `false` if it is there.
-async fn create(objects: &dyn ObjectStore, path: &Path, bytes: Bytes) -> Result<bool, Unfit> {
+async fn create(
+    objects: &dyn ObjectStore,
+    path: &Path,
+    bytes: Bytes,
+) -> Result<bool, Nonconformance> {
     let options = PutOptions::from(PutMode::Create);
     match objects.put_opts(path, bytes.into(), options).await {
         Ok(_) => Ok(true),
@@ -58,8 +62,8 @@ async fn create(objects: &dyn ObjectStore, path: &Path, bytes: Bytes) -> Result<
 /// leaves it, empty, for the next proof.
 ///
 /// # Errors
-/// [`Unfit`].
-pub async fn proves_create(objects: &dyn ObjectStore, probe: &Path) -> Result<(), Unfit> {
+/// [`Nonconformance`].
+pub async fn proves_create(objects: &dyn ObjectStore, probe: &Path) -> Result<(), Nonconformance> {
     for _ in 0..2 {
         if !create(objects, probe, Bytes::new()).await? {
             return Ok(());
@@ -72,8 +76,8 @@ pub async fn proves_create(objects: &dyn ObjectStore, probe: &Path) -> Result<()
 /// there.
 ///
 /// # Errors
-/// [`Unfit`].
-pub async fn proves_update(objects: &dyn ObjectStore, probe: &Path) -> Result<(), Unfit> {
+/// [`Nonconformance`].
+pub async fn proves_update(objects: &dyn ObjectStore, probe: &Path) -> Result<(), Nonconformance> {
     let stale = UpdateVersion {
         e_tag: Some("\"00000000000000000000000000000000\"".into()),
         version: None,
@@ -94,8 +98,8 @@ pub async fn proves_update(objects: &dyn ObjectStore, probe: &Path) -> Result<()
 /// Runs every check below `folder`, which is new, and leaves objects there.
 ///
 /// # Errors
-/// [`Unfit`] says what the store does not do.
-pub async fn check(storage: &Storage, folder: &Path) -> Result<(), Unfit> {
+/// [`Nonconformance`] says what the store does not do.
+pub async fn check(storage: &Storage, folder: &Path) -> Result<(), Nonconformance> {
     let objects = &*storage.objects;
     proves_create(objects, &folder.clone().join("probe")).await?;
     one_creator_wins(objects, &folder.clone().join("created")).await?;
@@ -109,14 +113,14 @@ pub async fn check(storage: &Storage, folder: &Path) -> Result<(), Unfit> {
 /// Tries that are made at once.
 const AT_ONCE: u8 = 8;
 
-async fn read(objects: &dyn ObjectStore, path: &Path) -> Result<Bytes, Unfit> {
+async fn read(objects: &dyn ObjectStore, path: &Path) -> Result<Bytes, Nonconformance> {
     Ok(objects.get(path).await?.bytes().await?)
 }
 
-async fn one_creator_wins(objects: &dyn ObjectStore, path: &Path) -> Result<(), Unfit> {
+async fn one_creator_wins(objects: &dyn ObjectStore, path: &Path) -> Result<(), Nonconformance> {
     let content = |i: u8| Bytes::from(vec![i; 1000]);
     let tries = (0..AT_ONCE).map(async |i| Ok((i, create(objects, path, content(i)).await?)));
-    let tries: Vec<Result<(u8, bool), Unfit>> = join_all(tries).await;
+    let tries: Vec<Result<(u8, bool), Nonconformance>> = join_all(tries).await;
     let tries: Vec<(u8, bool)> = tries.into_iter().collect::<Result<_, _>>()?;
     let winners: Vec<u8> = tries
         .iter()
@@ -138,28 +142,30 @@ async fn one_creator_wins(objects: &dyn ObjectStore, path: &Path) -> Result<(), 
 }
 
 /// What the registry's pointer rests on.
-async fn one_swap_wins(storage: &Storage, path: &Path) -> Result<(), Unfit> {
-    let swap = async |read: Option<Read>, next: &str| {
+async fn one_swap_wins(storage: &Storage, path: &Path) -> Result<(), Nonconformance> {
+    let swap = async |read: Option<VersionedObject>, next: &str| {
         let next = Bytes::copy_from_slice(next.as_bytes());
         storage.compare_and_set(path, read, next).await
     };
     let first = swap(None, "first").await?;
-    ensure(first == Swap::Done, || "a first swap was refused".into())?;
+    ensure(first == SwapOutcome::Done, || {
+        "a first swap was refused".into()
+    })?;
     let again = swap(None, "again").await?;
-    ensure(again == Swap::Lost, || {
+    ensure(again == SwapOutcome::Lost, || {
         "a swap from nothing replaced an object".into()
     })?;
     let held = storage.read_to_swap(path).await?;
     let tries: Vec<String> = (0..AT_ONCE).map(|i| format!("second by {i}")).collect();
     let swaps = tries.iter().map(|next| swap(held.clone(), next));
-    let swaps: Vec<Swap> = join_all(swaps)
+    let swaps: Vec<SwapOutcome> = join_all(swaps)
         .await
         .into_iter()
         .collect::<Result<_, _>>()?;
     let won: Vec<&String> = tries
         .iter()
         .zip(&swaps)
-        .filter(|(_, swap)| **swap == Swap::Done)
+        .filter(|(_, swap)| **swap == SwapOutcome::Done)
         .map(|(next, _)| next)
         .collect();
     let [won] = won[..] else {
@@ -169,7 +175,7 @@ async fn one_swap_wins(storage: &Storage, path: &Path) -> Result<(), Unfit> {
         )));
     };
     let late = swap(held, "late").await?;
-    ensure(late == Swap::Lost, || {
+    ensure(late == SwapOutcome::Lost, || {
         "a swap from an old content replaced a newer one".into()
     })?;
     let there = read(&*storage.objects, path).await?;
@@ -179,7 +185,7 @@ async fn one_swap_wins(storage: &Storage, path: &Path) -> Result<(), Unfit> {
 }
 
 /// What was put is listed at once; an offset leaves out what sorts before it and itself.
-async fn lists_in_order(objects: &dyn ObjectStore, folder: &Path) -> Result<(), Unfit> {
+async fn lists_in_order(objects: &dyn ObjectStore, folder: &Path) -> Result<(), Nonconformance> {
     let names = [
         "0-00000000000000000009.parquet",
         "0-00000000000000000010.parquet",
@@ -215,7 +221,7 @@ async fn lists_in_order(objects: &dyn ObjectStore, folder: &Path) -> Result<(), 
     ensure(count == 0, || "it lists what is not there".into())
 }
 
-async fn reads_ranges(objects: &dyn ObjectStore, folder: &Path) -> Result<(), Unfit> {
+async fn reads_ranges(objects: &dyn ObjectStore, folder: &Path) -> Result<(), Nonconformance> {
     let path = &folder.clone().join("ranges");
     let content = Bytes::from_static(b"0123456789");
     create(objects, path, content.clone()).await?;
@@ -242,7 +248,7 @@ async fn reads_ranges(objects: &dyn ObjectStore, folder: &Path) -> Result<(), Un
     })
 }
 
-async fn deletes(objects: &dyn ObjectStore, path: &Path) -> Result<(), Unfit> {
+async fn deletes(objects: &dyn ObjectStore, path: &Path) -> Result<(), Nonconformance> {
     create(objects, path, "x".into()).await?;
     objects.delete(path).await?;
     let gone = objects.get(path).await;
@@ -262,7 +268,10 @@ async fn deletes(objects: &dyn ObjectStore, path: &Path) -> Result<(), Unfit> {
 const LARGE: usize = 12 << 20;
 const PART: usize = 5 << 20;
 
-async fn takes_large_objects(objects: &dyn ObjectStore, folder: &Path) -> Result<(), Unfit> {
+async fn takes_large_objects(
+    objects: &dyn ObjectStore,
+    folder: &Path,
+) -> Result<(), Nonconformance> {
     let content: Vec<u8> = (0..LARGE).map(|i| (i / 7 + i / 4096) as u8).collect();
     let content = Bytes::from(content);
     let whole = folder.clone().join("whole");

@@ -67,10 +67,13 @@ impl HttpService for Observed {
             "result" => result
         )
         .increment(1);
-        answer.map_err(|error| match asks_who_we_are {
-            true => without_credentials(self.store, &error),
-            false => error,
-        })
+        match answer {
+            Err(error) if asks_who_we_are => Err(without_credentials(self.store, &error)),
+            Ok(response) if asks_who_we_are && response.status().is_client_error() => {
+                refused_credentials(self.store, response).await
+            }
+            answer => answer,
+        }
     }
 }
 
@@ -106,6 +109,18 @@ fn without_credentials(store: Store, error: &HttpError) -> HttpError {
     HttpError::new(HttpErrorKind::Unknown, NoCredentials { store, reason })
 }
 
+/// The same where somebody else answers, such as a proxy, or a cloud that has given this machine no
+/// role. The status stays: clients ask in another way after some.
+async fn refused_credentials(
+    store: Store,
+    response: HttpResponse,
+) -> Result<HttpResponse, HttpError> {
+    let (parts, body) = response.into_parts();
+    let reason = String::from_utf8_lossy(&body.bytes().await?).into_owned();
+    let told = NoCredentials { store, reason }.to_string();
+    Ok(HttpResponse::from_parts(parts, told.into()))
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error(
     "no credentials for {} are in `[object_store.{}]` nor in the {}* variables, and this machine \
@@ -121,6 +136,20 @@ struct NoCredentials {
 mod tests {
     use super::*;
     use object_store::client::HttpRequestBody;
+
+    #[tokio::test]
+    async fn who_is_refused_credentials_is_told_so_with_the_same_status() {
+        let mut response = HttpResponse::new(String::from("denied").into());
+        *response.status_mut() = 403u16.try_into().unwrap();
+        let told = refused_credentials(Store::Az, response).await.unwrap();
+        assert_eq!(told.status().as_u16(), 403);
+        let body = told.into_body().bytes().await.unwrap();
+        let text = String::from_utf8_lossy(&body);
+        assert!(
+            text.contains("`[object_store.az]`") && text.contains("(denied)"),
+            "{text}"
+        );
+    }
 
     #[derive(Debug)]
     struct Silent;

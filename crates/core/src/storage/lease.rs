@@ -13,7 +13,7 @@
 //! pointer: the new holder writes its token into the registry's pointer, and decisions with an
 //! older token fail there (`Registry::raise_fence` in crates/model/src/registry/mod.rs).
 
-use super::conformance::{Unfit, proves_create};
+use super::conformance::{Nonconformance, proves_create};
 use crate::failpoint;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
@@ -134,7 +134,7 @@ impl Beats {
         let probe = self.folder.clone().join(PROBE);
         match proves_create(&*self.objects, &probe).await {
             Ok(()) => Ok(()),
-            Err(Unfit::Failed(source)) => Err(failed(format!("writing {probe}"))(source)),
+            Err(Nonconformance::Failed(source)) => Err(failed(format!("writing {probe}"))(source)),
             Err(unfit) => Err(LeaseError::NoConditionalPut {
                 reason: unfit.to_string(),
             }),

@@ -8,6 +8,7 @@ mod http;
 pub mod lease;
 pub mod names;
 pub mod open;
+pub mod options;
 mod staging;
 pub mod store;
 pub mod swap;

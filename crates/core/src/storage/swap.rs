@@ -20,7 +20,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// An object as it was read, with what proves that it is still the same.
 #[derive(Debug, Clone)]
-pub struct Read {
+pub struct VersionedObject {
     /// Its content.
     pub bytes: Bytes,
     version: UpdateVersion,
@@ -28,7 +28,7 @@ pub struct Read {
 
 /// How a compare-and-set ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Swap {
+pub enum SwapOutcome {
     /// The new content stands.
     Done,
     /// What stood there was no longer the one compared with.
@@ -72,7 +72,10 @@ impl Storage {
     ///
     /// # Errors
     /// What the store said.
-    pub async fn read_to_swap(&self, path: &ObjectPath) -> Result<Option<Read>, ClientError> {
+    pub async fn read_to_swap(
+        &self,
+        path: &ObjectPath,
+    ) -> Result<Option<VersionedObject>, ClientError> {
         let found = match self.objects.get(path).await {
             Ok(found) => found,
             Err(ClientError::NotFound { .. }) => return Ok(None),
@@ -83,7 +86,7 @@ impl Storage {
             version: found.meta.version.clone(),
         };
         let bytes = found.bytes().await?;
-        Ok(Some(Read { bytes, version }))
+        Ok(Some(VersionedObject { bytes, version }))
     }
 
     /// Replaces an object by `next` if it still is `read` (`None`: if there is none yet). Of two
@@ -95,9 +98,9 @@ impl Storage {
     pub async fn compare_and_set(
         &self,
         path: &ObjectPath,
-        read: Option<Read>,
+        read: Option<VersionedObject>,
         next: Bytes,
-    ) -> Result<Swap, SwapError> {
+    ) -> Result<SwapOutcome, SwapError> {
         let failed = |source| SwapError::Store {
             path: path.to_string(),
             source,
@@ -118,25 +121,25 @@ impl Storage {
             .put_opts(path, next.clone().into(), PutOptions::from(mode))
             .await;
         let Err(error) = put else {
-            return Ok(Swap::Done);
+            return Ok(SwapOutcome::Done);
         };
         // The answer may have been lost, and a repeated put then fails its own condition: look what
         // stands there.
         let there = self.read_to_swap(path).await.map_err(failed)?;
         if there.is_some_and(|there| there.bytes == next) {
-            return Ok(Swap::Done);
+            return Ok(SwapOutcome::Done);
         }
         match error {
             ClientError::AlreadyExists { .. }
             | ClientError::Precondition { .. }
-            | ClientError::NotFound { .. } => Ok(Swap::Lost),
+            | ClientError::NotFound { .. } => Ok(SwapOutcome::Lost),
             source => Err(failed(source)),
         }
     }
 }
 
 /// `current.json` is locked by `current.lock`.
-fn swap_file(path: &Path, expected: Option<&[u8]>, next: &[u8]) -> Result<Swap, SwapError> {
+fn swap_file(path: &Path, expected: Option<&[u8]>, next: &[u8]) -> Result<SwapOutcome, SwapError> {
     let folder = path.parent().unwrap_or(path);
     std::fs::create_dir_all(folder).map_err(io(folder))?;
     let lock = lock(&path.with_extension("lock"))?;
@@ -146,11 +149,11 @@ fn swap_file(path: &Path, expected: Option<&[u8]>, next: &[u8]) -> Result<Swap, 
         Err(source) => return Err(io(path)(source)),
     };
     if there.as_deref() != expected {
-        return Ok(Swap::Lost);
+        return Ok(SwapOutcome::Lost);
     }
     super::atomic::write_file(path, next).map_err(io(path))?;
     drop(lock);
-    Ok(Swap::Done)
+    Ok(SwapOutcome::Done)
 }
 
 fn lock(path: &Path) -> Result<File, SwapError> {

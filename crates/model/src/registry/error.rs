@@ -1,7 +1,7 @@
 //! What can go wrong with a registry.
 
 use std::path::PathBuf;
-use tagstream_core::storage::open::OpenError;
+use tagstream_core::storage::open::StoreOpenError;
 use tagstream_core::storage::swap::SwapError;
 
 /// Why a registry operation failed.
@@ -9,7 +9,7 @@ use tagstream_core::storage::swap::SwapError;
 pub enum RegistryError {
     /// The address, an option or the folder cannot be.
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(#[from] StoreOpenError),
     /// Nothing was ever registered there.
     #[error(
         "there is no registry at {url} (no registry.json); make one with `tagstream registry add \

@@ -51,7 +51,7 @@ use std::sync::Arc;
 use store::RegistryStore;
 use tagstream_core::config::ObjectStoreConfig;
 use tagstream_core::storage::open::{Missing, Storage};
-use tagstream_core::storage::swap::Swap;
+use tagstream_core::storage::swap::SwapOutcome;
 
 /// A registry of model versions on a local folder or an object store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -366,13 +366,13 @@ impl Registry {
         let moved_entry =
             held.as_ref().map(|h| h.pointer.entry.sequence) != Some(next.entry.sequence);
         match self.store.compare_and_set(held, next).await? {
-            Swap::Done => {
+            SwapOutcome::Done => {
                 if moved_entry {
                     self.store.copy_entry(&next.entry).await?;
                 }
                 Ok(true)
             }
-            Swap::Lost => Ok(false),
+            SwapOutcome::Lost => Ok(false),
         }
     }
 }

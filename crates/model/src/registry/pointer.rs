@@ -4,13 +4,13 @@ use super::record::REGISTRY_FORMAT;
 use super::store::{RegistryStore, parse, to_json};
 use super::{Pointer, RegistryError};
 use tagstream_core::failpoint;
-use tagstream_core::storage::swap::{Read, Swap};
+use tagstream_core::storage::swap::{SwapOutcome, VersionedObject};
 
 /// The pointer as it was read, with what proves that it is still the same.
 #[derive(Debug, Clone)]
 pub(super) struct PointerRead {
     pub(super) pointer: Pointer,
-    read: Read,
+    read: VersionedObject,
 }
 
 const POINTER: &str = "current.json";
@@ -39,7 +39,7 @@ impl RegistryStore {
         &self,
         held: Option<PointerRead>,
         next: &Pointer,
-    ) -> Result<Swap, RegistryError> {
+    ) -> Result<SwapOutcome, RegistryError> {
         let failed = || RegistryError::store("replacing the pointer".to_string());
         failpoint::pass_store("pointer.before")
             .await

@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tagstream_core::address::Address;
 use tagstream_core::config::ObjectStoreConfig;
-use tagstream_core::storage::conformance::{Unfit, proves_create, proves_update};
-use tagstream_core::storage::open::{Missing, OpenError, Purpose, Storage, open};
+use tagstream_core::storage::conformance::{Nonconformance, proves_create, proves_update};
+use tagstream_core::storage::open::{Missing, Purpose, Storage, StoreOpenError, open};
 
 /// Which version of a registry is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +107,9 @@ impl RegistryStore {
     ) -> Result<RegistryStore, RegistryError> {
         match open(url, options, Purpose::Registry, missing) {
             Ok(storage) => Ok(RegistryStore(storage)),
-            Err(OpenError::NoFolder { .. }) => Err(RegistryError::NotARegistry { url: url.into() }),
+            Err(StoreOpenError::NoFolder { .. }) => {
+                Err(RegistryError::NotARegistry { url: url.into() })
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -159,7 +161,7 @@ impl RegistryStore {
             proven = proves_update(objects, probe).await;
         }
         proven.map_err(|unfit| match unfit {
-            Unfit::Failed(source) => RegistryError::Store {
+            Nonconformance::Failed(source) => RegistryError::Store {
                 doing: format!("writing {probe}"),
                 source,
             },

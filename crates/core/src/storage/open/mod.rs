@@ -7,7 +7,7 @@
 //! Each request is counted in `tagstream_store_requests_total`.
 
 use super::http::Connector;
-use crate::address::options;
+use super::options;
 use crate::address::{Address, AddressError, Store};
 use crate::config::{Flaw, ObjectStoreConfig, Secret};
 use crate::redact::{cover_options, redact_place};
@@ -95,7 +95,7 @@ pub enum Missing {
 
 /// Why a store cannot be opened. Nothing was asked of the network; no text holds a secret.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum StoreOpenError {
     /// The address is none.
     #[error("the address `{url}` {source}")]
     Address {
@@ -173,13 +173,13 @@ impl Storage {
 /// Opens the store at `address`. Asks nobody anything yet.
 ///
 /// # Errors
-/// [`OpenError`] names the address, the option or the folder that cannot be.
+/// [`StoreOpenError`] names the address, the option or the folder that cannot be.
 pub fn open(
     address: &str,
     options: &ObjectStoreConfig,
     purpose: Purpose,
     missing: Missing,
-) -> Result<Storage, OpenError> {
+) -> Result<Storage, StoreOpenError> {
     open_with(address, options, purpose, missing, std::env::vars_os())
 }
 
@@ -190,8 +190,8 @@ fn open_with(
     purpose: Purpose,
     missing: Missing,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Storage, OpenError> {
-    let parsed = Address::parse(address).map_err(|source| OpenError::Address {
+) -> Result<Storage, StoreOpenError> {
+    let parsed = Address::parse(address).map_err(|source| StoreOpenError::Address {
         url: redact_place(address),
         source,
     })?;
@@ -199,10 +199,10 @@ fn open_with(
         Address::Folder(folder) => return open_folder(address, folder, missing),
         Address::Bucket { store, url } => (store, url),
     };
-    options::check(options).map_err(OpenError::Option)?;
+    options::check(options).map_err(StoreOpenError::Option)?;
     let failed = |reason: String| {
         let values = store.configured(options).values().map(Secret::expose);
-        OpenError::Client {
+        StoreOpenError::Client {
             url: redact_place(address),
             variables: store.variables(),
             reason: cover_options(reason, values),
@@ -223,8 +223,12 @@ fn open_with(
     Ok(Storage::from_parts(address, objects, prefix))
 }
 
-fn open_folder(address: &str, folder: PathBuf, missing: Missing) -> Result<Storage, OpenError> {
-    let cannot = |source| OpenError::Folder {
+fn open_folder(
+    address: &str,
+    folder: PathBuf,
+    missing: Missing,
+) -> Result<Storage, StoreOpenError> {
+    let cannot = |source| StoreOpenError::Folder {
         folder: folder.clone(),
         source,
     };
@@ -232,7 +236,7 @@ fn open_folder(address: &str, folder: PathBuf, missing: Missing) -> Result<Stora
     if missing == Missing::Create {
         std::fs::create_dir_all(&absolute).map_err(cannot)?;
     } else if !absolute.is_dir() {
-        return Err(OpenError::NoFolder { folder });
+        return Err(StoreOpenError::NoFolder { folder });
     }
     let files = local(&absolute).map_err(|e| cannot(std::io::Error::other(e.to_string())))?;
     Ok(Storage {

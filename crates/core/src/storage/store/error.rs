@@ -1,7 +1,7 @@
 //! Why a store cannot be used, and whether repeating helps.
 
 use crate::address::AddressError;
-use crate::storage::open::OpenError;
+use crate::storage::open::StoreOpenError;
 use object_store::path::Path;
 
 /// Why a store could not be opened or used.
@@ -12,7 +12,7 @@ pub enum StoreError {
     NoUrl,
     /// The address, an option or the folder cannot be.
     #[error(transparent)]
-    Open(OpenError),
+    Open(StoreOpenError),
     /// A reader's folder is not there; only a writer creates one.
     #[error(
         "there is no folder {folder}: name the one that the stage keeps its tables in (its \
@@ -71,14 +71,14 @@ impl StoreError {
     }
 }
 
-impl From<OpenError> for StoreError {
-    fn from(error: OpenError) -> Self {
+impl From<StoreOpenError> for StoreError {
+    fn from(error: StoreOpenError) -> Self {
         match error {
-            OpenError::Address {
+            StoreOpenError::Address {
                 source: AddressError::Empty,
                 ..
             } => StoreError::NoUrl,
-            OpenError::NoFolder { folder } => StoreError::NoFolder {
+            StoreOpenError::NoFolder { folder } => StoreError::NoFolder {
                 folder: folder.display().to_string(),
             },
             error => StoreError::Open(error),

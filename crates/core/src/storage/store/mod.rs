@@ -8,7 +8,7 @@ mod error;
 
 pub use error::StoreError;
 
-use super::conformance::{Unfit, proves_create};
+use super::conformance::{Nonconformance, proves_create};
 use super::open::{Missing, Purpose, Storage, open};
 use super::staging;
 use crate::config::ObjectStoreConfig;
@@ -93,7 +93,7 @@ impl TableStore {
         let path = self.root().clone().join(PROBE);
         match proves_create(&**self.objects(), &path).await {
             Ok(()) => Ok(()),
-            Err(Unfit::Failed(source)) => Err(classified("put", &path, source)),
+            Err(Nonconformance::Failed(source)) => Err(classified("put", &path, source)),
             Err(unfit) => Err(StoreError::NoConditionalPut {
                 url: self.url().into(),
                 reason: unfit.to_string(),
