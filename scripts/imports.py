@@ -33,6 +33,8 @@ PATHS = {
     # What the fuzzers run, and the examples, run by the tests.
     "tests/suite/fuzz_replay.rs": "fuzz/bodies/mod.rs",
     "tests/e2e/examples.rs": "examples/",
+    # The functions of the build script, tested.
+    "tests/suite/build_name.rs": "build.rs",
 }
 # Modules below `#[cfg(test)]` that are no tests: helpers of several rooms, the model of the chain.
 HELPERS = {"testing", "chain_model"}

@@ -36,7 +36,7 @@ fn a_checkout_has_its_commit_and_a_mark_while_what_is_built_has_changes() {
     // What is not built is no change of the build.
     std::fs::write(root.join("notes.txt"), "").unwrap();
     assert_eq!(build_script::revision_of(root).unwrap(), clean);
-    std::fs::write(root.join("src/new.rs"), "").unwrap();
+    std::fs::write(root.join("src").join("new.rs"), "").unwrap();
     let dirty = build_script::revision_of(root).unwrap();
     assert_eq!(dirty, format!("{clean}-dirty"));
     git(root, &["add", "."]);
