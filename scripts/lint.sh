@@ -19,6 +19,8 @@ echo "== cargo fmt"; cargo fmt --all --check
 clippy="cargo clippy --workspace --locked --quiet --all-targets"
 echo "== clippy, default features"; $clippy -- -D warnings
 echo "== clippy, all features"; $clippy --all-features -- -D warnings
+echo "== without the demonstration"
+cargo clippy --locked --quiet --no-default-features --lib --bins -- -D warnings
 echo "== rustdoc"
 RUSTDOCFLAGS="-D warnings" \
     cargo doc --workspace --locked --quiet --no-deps --document-private-items
