@@ -37,7 +37,8 @@ fn main() {
             backward = backward.min(middle.elapsed().as_secs_f64());
         }
         println!(
-            "{layers} x {width}, {prompts} prompts x {length}: forward {:.1} ms, backward {:.1} ms (best of {repeats})",
+            "{layers} x {width}, {prompts} prompts x {length}: forward {:.1} ms, backward {:.1} ms \
+             (best of {repeats})",
             1e3 * forward,
             1e3 * backward
         );

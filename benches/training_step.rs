@@ -2,7 +2,8 @@
 //! branches, all losses, AdamW and averaging. `benches/training_step.py` does the same in PyTorch:
 //!
 //! ```text
-//! RAYON_NUM_THREADS=4 cargo bench --bench training_step -- [CATEGORIES POSITIONS DIM WIDTH LAYERS HEADS LENGTH STEPS]
+//! RAYON_NUM_THREADS=4 cargo bench --bench training_step -- \
+//!     [CATEGORIES POSITIONS DIM WIDTH LAYERS HEADS LENGTH STEPS]
 //! ```
 //!
 //! prints one JSON line with the median and the fastest step in milliseconds. Features, labels and
@@ -60,8 +61,9 @@ fn main() {
     times.sort_by(f64::total_cmp);
     let threads = rayon::current_num_threads();
     println!(
-        "{{\"framework\": \"tagstream\", \"threads\": {threads}, \"categories\": {categories}, \"positions\": {positions}, \
-         \"dim\": {dim}, \"width\": {}, \"layers\": {}, \"length\": {length}, \"median_ms\": {:.2}, \"fastest_ms\": {:.2}}}",
+        "{{\"framework\": \"tagstream\", \"threads\": {threads}, \"categories\": {categories}, \
+         \"positions\": {positions}, \"dim\": {dim}, \"width\": {}, \"layers\": {}, \
+         \"length\": {length}, \"median_ms\": {:.2}, \"fastest_ms\": {:.2}}}",
         size.width,
         size.layers,
         times[times.len() / 2],

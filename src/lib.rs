@@ -17,10 +17,12 @@
 //! # The map
 //!
 //! ```text
-//!  images topic ─► source ─► fetch ─► decode ─► batch ─► infer ─► sinks ──► predictions/*.parquet   (exactly once)
-//!                                                          ▲      ├──────► predictions topic       (at least once)
+//!  images topic ─► source ─► fetch ─► decode ─► batch ─► infer ─► sinks ──► predictions/*.parquet
+//!                                                          ▲      ├──────► predictions topic
 //!  labels topic ─► label store ─► retrain ─► registry ─────┘      └──────► dead-letter topic
 //! ```
+//!
+//! Rows reach the files exactly once and the predictions topic at least once.
 //!
 //! | room | owns | may import |
 //! |---|---|---|

@@ -117,7 +117,8 @@ pub(super) fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     let unseen = truth(&scenes[1]);
     let after = board.by_version(&unseen, |row| unseen.contains_key(&row.image_id))?;
     let after = after.get(&candidate).context(
-        "the stage never took the new model: every picture of the second half has the old one's tags",
+        "the stage never took the new model: every picture of the second half has the old one's \
+         tags",
     )?;
 
     eprintln!();
@@ -337,7 +338,7 @@ impl Demo {
 
     fn stage_config(&self) -> String {
         format!(
-            r#"# Written by `tagstream demo`. Every key stands with its default in configs/stage.toml.
+            r#"# Written by `tagstream demo`. Every key stands with its default in {defaults}.
 [kafka]
 brokers = "{brokers}"
 group_id = "demo"
@@ -367,6 +368,7 @@ bind = ""
 [log]
 format = "text"
 "#,
+            defaults = "configs/stage.toml",
             brokers = self.story.brokers(),
             out = self.story.out().display(),
             predictions = topic::PREDICTIONS,
@@ -377,7 +379,7 @@ format = "text"
 
     fn retrain_config(&self, max_minutes: f64) -> String {
         format!(
-            r#"# Written by `tagstream demo`. Every key stands with its default in configs/retrain.toml.
+            r#"# Written by `tagstream demo`. Every key stands with its default in {defaults}.
 [registry]
 url = "{out}/registry"
 
@@ -400,6 +402,7 @@ work_folder = "{out}/work"
 [report]
 folder = "{out}"
 "#,
+            defaults = "configs/retrain.toml",
             out = self.story.out().display(),
             first = self.pictures(0).display(),
         )

@@ -18,10 +18,11 @@ use tagstream_model::registry::Verdict;
 /// Arguments of `tagstream retrain`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes: 0 promoted, 99 nothing to do or held, 3 rejected, 2 usage or configuration (do not retry), \
-                  75 temporary (another run holds the lease, a store failed: retry), 1 anything else.\n\
-                  With --every the process ends only on an error that repeating cannot cure, or on SIGTERM: with 0 between two runs, \
-                  with 75 while one works."
+    after_help = "Exit codes: 0 promoted, 99 nothing to do or held, 3 rejected, 2 usage or \
+                  configuration (do not retry), 75 temporary (another run holds the lease, a store \
+                  failed: retry), 1 anything else.\n\
+                  With --every the process ends only on an error that repeating cannot cure, or on \
+                  SIGTERM: with 0 between two runs, with 75 while one works."
 )]
 pub(super) struct RetrainArgs {
     /// Configuration file; every key stands with its default in configs/retrain.toml.

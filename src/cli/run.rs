@@ -245,7 +245,8 @@ fn control_by_signals() -> anyhow::Result<watch::Receiver<Control>> {
             }
             if pass > 0 {
                 tracing::warn!(
-                    "second signal: ending at once; what is not committed is read again by the next run"
+                    "second signal: ending at once; what is not committed is read again by the \
+                     next run"
                 );
                 Exit::Failure.end_process();
             }

@@ -100,7 +100,11 @@ pub const METRICS: &[Metric] = {
             messages and rows may take.";
         "tagstream_row_budget_used_bytes" Gauge, ["table"] "What of it is taken.";
         // stores
-        "tagstream_store_requests_total" Counter, ["store, result"] "Requests to object stores, each try by itself; `store` is `tables`, `registry` (and its lease) or `images`, `result` is `answered`, or `failed` (no answer, 408, 429, 5xx, a conflict of conditional puts): such a request is sent again as long as the limits of its store allow.";
+        "tagstream_store_requests_total" Counter, ["store, result"] "Requests to object stores, \
+            each try by itself; `store` is `tables`, `registry` (and its lease) or `images`, \
+            `result` is `answered`, or `failed` (no answer, 408, 429, 5xx, a conflict of \
+            conditional puts): such a request is sent again as long as the limits of its store \
+            allow.";
     }
 };
 

@@ -271,7 +271,8 @@ impl Checker {
                         other => {
                             verdict.wrong += 1;
                             verdict.note(format!(
-                                "partition {partition} epoch {} offset {offset}: row {image_id:?}, sent {other:?}",
+                                "partition {partition} epoch {} offset {offset}: row {image_id:?}, \
+                                 sent {other:?}",
                                 file.epoch
                             ));
                         }

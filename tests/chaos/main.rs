@@ -251,7 +251,8 @@ impl Arena {
         let (rows, files) = self.checker.size();
         let names: Vec<String> = faults.iter().map(Fault::to_string).collect();
         eprintln!(
-            "round {round:>4}  {:>5.1} s  {:<40} {rows} rows, {files} files, {} dead letters, {} S3 faults: {verdict}",
+            "round {round:>4}  {:>5.1} s  {:<40} {rows} rows, {files} files, {} dead letters, \
+             {} S3 faults: {verdict}",
             started.elapsed().as_secs_f64(),
             names.join(" + "),
             self.dead.letters.len(),
@@ -280,11 +281,13 @@ impl Arena {
             *self.seen.entry(kind).or_default() += 1;
         }
         let line = serde_json::json!({
-            "seed": self.options.seed, "round": round, "brokers": self.options.brokers, "faults": faults,
-            "seconds": (took.as_secs_f64() * 10.0).round() / 10.0, "messages": self.producer.produced.len(),
-            "rows": rows, "files": files, "dead_letters": self.dead.letters.len(), "s3_faults": self.proxy.hits(),
-            "exits": std::mem::take(&mut self.exits), "lost": verdict.lost, "doubled": verdict.doubled,
-            "misordered": verdict.misordered, "wrong": verdict.wrong,
+            "seed": self.options.seed, "round": round, "brokers": self.options.brokers,
+            "faults": faults, "seconds": (took.as_secs_f64() * 10.0).round() / 10.0,
+            "messages": self.producer.produced.len(), "rows": rows, "files": files,
+            "dead_letters": self.dead.letters.len(), "s3_faults": self.proxy.hits(),
+            "exits": std::mem::take(&mut self.exits),
+            "lost": verdict.lost, "doubled": verdict.doubled, "misordered": verdict.misordered,
+            "wrong": verdict.wrong,
         });
         self.log(&line)
     }
@@ -293,10 +296,12 @@ impl Arena {
     fn log_summary(&self, verdict: &Verdict) -> Result<()> {
         let (rows, files) = self.checker.size();
         let line = serde_json::json!({
-            "summary": true, "seed": self.options.seed, "brokers": self.options.brokers, "rounds": self.rounds_done,
-            "failpoints": self.options.failpoints, "faults": self.seen, "messages": self.producer.produced.len(),
-            "rows": rows, "files": files, "dead_letters": self.dead.letters.len(), "s3_faults": self.proxy.hits(),
-            "lost": verdict.lost, "doubled": verdict.doubled, "misordered": verdict.misordered, "wrong": verdict.wrong,
+            "summary": true, "seed": self.options.seed, "brokers": self.options.brokers,
+            "rounds": self.rounds_done, "failpoints": self.options.failpoints, "faults": self.seen,
+            "messages": self.producer.produced.len(), "rows": rows, "files": files,
+            "dead_letters": self.dead.letters.len(), "s3_faults": self.proxy.hits(),
+            "lost": verdict.lost, "doubled": verdict.doubled,
+            "misordered": verdict.misordered, "wrong": verdict.wrong,
         });
         self.log(&line)
     }

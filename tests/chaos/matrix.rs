@@ -116,8 +116,10 @@ impl Arena {
             let seconds = started.elapsed().as_secs_f64();
             eprintln!("{seconds:>5.1} s  {cell}: {verdict}");
             self.log(&serde_json::json!({
-                "cell": cell.to_string(), "seconds": (seconds * 10.0).round() / 10.0, "messages": self.producer.produced.len(),
-                "lost": verdict.lost, "doubled": verdict.doubled, "misordered": verdict.misordered, "wrong": verdict.wrong,
+                "cell": cell.to_string(), "seconds": (seconds * 10.0).round() / 10.0,
+                "messages": self.producer.produced.len(), "lost": verdict.lost,
+                "doubled": verdict.doubled, "misordered": verdict.misordered,
+                "wrong": verdict.wrong,
             }))?;
             if !verdict.is_clean() {
                 return Ok(verdict);

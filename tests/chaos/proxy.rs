@@ -108,7 +108,8 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request<Body>) -> R
     match fault {
         Some(S3Fault::Refuse) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
         Some(S3Fault::SlowDown) => {
-            let body = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
+            let body = "<Error><Code>SlowDown</Code><Message>\
+                        Please reduce your request rate.</Message></Error>";
             return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
         }
         Some(S3Fault::Silent) => std::future::pending().await,

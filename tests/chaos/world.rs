@@ -337,8 +337,8 @@ drain_timeout_ms = 5000
             .and_then(|rest| rest.split("[shutdown]").next())
             .context("the stage's configuration has an object store")?;
         let text = format!(
-            "[registry]\nurl = \"{registry}\"\n[labels]\nurl = \"s3://{}/{}\"\n[lease]\ntime_to_live_s = 2\nwait_s = 60\n\
-             [object_store.s3]{store}",
+            "[registry]\nurl = \"{registry}\"\n[labels]\nurl = \"s3://{}/{}\"\n[lease]\n\
+             time_to_live_s = 2\nwait_s = 60\n[object_store.s3]{store}",
             self.bucket, self.prefix
         );
         let path = self.folder.join("retrain.toml");

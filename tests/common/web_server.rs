@@ -28,7 +28,8 @@ impl Answer {
     pub(crate) fn ok(content_type: &str, body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
         let mut raw = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n",
             body.len()
         )
         .into_bytes();

@@ -210,7 +210,8 @@ async fn a_topic_that_cannot_be_written_to_is_named() {
 fn a_topic_that_cannot_be_written_to_yet_is_waited_for() {
     if !is_real_broker() {
         return not_tested(
-            "a topic created late, which cannot be written to: an embedded broker creates topics by itself",
+            "a topic created late, which cannot be written to: an embedded broker creates topics \
+             by itself",
         );
     }
     let mut world = World::new("late", 1);

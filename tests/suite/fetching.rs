@@ -180,7 +180,8 @@ async fn nothing_but_the_request_is_sent_and_cookies_are_forgotten() {
                 head.push(stream.read_u8().await.unwrap());
             }
             heads.push(String::from_utf8(head).unwrap().to_ascii_lowercase());
-            let answer = "HTTP/1.1 302 Found\r\nLocation: /again\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            let answer = "HTTP/1.1 302 Found\r\nLocation: /again\r\nSet-Cookie: a=b\r\n\
+                          Content-Length: 0\r\nConnection: close\r\n\r\n";
             stream.write_all(answer.as_bytes()).await.unwrap();
         }
         heads
@@ -362,7 +363,8 @@ async fn objects_come_from_the_configured_endpoint() {
     let listed = |code: &str| {
         Answer::Raw(
             format!(
-                "HTTP/1.1 {code}\r\nContent-Type: application/xml\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                "HTTP/1.1 {code}\r\nContent-Type: application/xml\r\nContent-Length: 0\r\n\
+                 Connection: close\r\n\r\n"
             )
             .into_bytes(),
         )
@@ -370,14 +372,17 @@ async fn objects_come_from_the_configured_endpoint() {
     let object = |body: &str| {
         Answer::Raw(
             format!(
-                "HTTP/1.1 200 OK\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nETag: \"a\"\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                "HTTP/1.1 200 OK\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nETag: \"a\"\r\n\
+                 Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
                 body.len()
             )
             .into_bytes(),
         )
     };
     let huge = Answer::Stall(
-        b"HTTP/1.1 200 OK\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nETag: \"a\"\r\nContent-Length: 2000000\r\n\r\n".to_vec(),
+        b"HTTP/1.1 200 OK\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nETag: \"a\"\r\n\
+          Content-Length: 2000000\r\n\r\n"
+            .to_vec(),
     );
     let server = WebServer::start(
         "127.0.0.1",

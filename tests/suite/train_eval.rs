@@ -28,8 +28,9 @@ fn model(folder: &Path) {
         folder.join("tokenizer.json"),
     )
     .unwrap();
-    let config = r#"{"vocab_size": 68, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-        "max_position_embeddings": 77, "projection_dim": 4, "eos_token_id": 1}"#;
+    let config = r#"{"vocab_size": 68, "hidden_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "max_position_embeddings": 77, "projection_dim": 4,
+        "eos_token_id": 1}"#;
     std::fs::write(folder.join("config.json"), config).unwrap();
     let mut state = 7u32;
     let mut noise = |shape: &[usize]| {

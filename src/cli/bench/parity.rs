@@ -77,8 +77,9 @@ impl Comparison {
             same_top_tags,
         } = self.found;
         format!(
-            "{}; least cosine {embedding_cosine:.6} (embedding), {region_cosine:.6} (regions); {same_top_tags} of {images} with the \
-             same top tags; scores within {score_difference:.4}",
+            "{}; least cosine {embedding_cosine:.6} (embedding), {region_cosine:.6} (regions); \
+             {same_top_tags} of {images} with the same top \
+             tags; scores within {score_difference:.4}",
             if self.holds {
                 "the same"
             } else {

@@ -164,7 +164,9 @@ impl Report<'_> {
             "ceiling": {
                 "model_batch": self.batch,
                 "model_images_per_second": median(self.ceilings.iter().map(|c| c.model)),
-                "decode_images_per_second_per_core": median(self.ceilings.iter().map(|c| c.decode / cores as f64)),
+                "decode_images_per_second_per_core": median(
+                    self.ceilings.iter().map(|c| c.decode / cores as f64)
+                ),
                 "decode_images_per_second": median(self.ceilings.iter().map(|c| c.decode)),
                 "least_images_per_second": median(self.ceilings.iter().map(Ceiling::least)),
                 "shared_images_per_second": median(self.ceilings.iter().map(Ceiling::shared)),

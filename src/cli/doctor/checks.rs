@@ -252,7 +252,8 @@ fn sanity(runtime: &Runtime, folder: &Path) -> Result<String, String> {
         Ok(found)
     } else {
         Err(format!(
-            "{found}, fewer than {:.0} %: inference or decoding does not work as it should on this machine",
+            "{found}, fewer than {:.0} %: inference or decoding does not work as it should on this \
+             machine",
             least * 100.0
         ))
     }
@@ -288,7 +289,8 @@ async fn broker(config: &StageConfig) -> Finding {
             .map(|t| t.partitions().len());
         if let (Some(_), Some((key, name))) = (partitions, missing) {
             return Err(format!(
-                "{brokers} answers but has no topic `{name}` ({key}): create it, unless the brokers create topics by themselves"
+                "{brokers} answers but has no topic `{name}` ({key}): create it, unless the \
+                 brokers create topics by themselves"
             ));
         }
         match partitions {

@@ -4,7 +4,8 @@
 //! A part is one line of text: a role, then a path.
 //!
 //! ```text
-//! m|~.1 M-.5 0 L.5 0 Q.6 .1 .5 .2 C0 0 .1 .1 .2 .2 Z O0 0 .5 E0 0 .5 .3 R-.5 -.5 1 1 B-.5 -.5 1 1 .1
+//! m|~.1 M-.5 0 L.5 0 Q.6 .1 .5 .2 C0 0 .1 .1 .2 .2 Z O0 0 .5 E0 0 .5 .3 R-.5 -.5 1 1
+//!     B-.5 -.5 1 1 .1
 //! ```
 //!
 //! The role's letter says what the part is painted with (see [`Role::parse`]); `|` draws its mirror

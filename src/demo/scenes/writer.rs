@@ -47,7 +47,12 @@ pub enum WriteError {
     #[error("{0} exists: scenes are not mixed with others; remove it or choose another directory")]
     Exists(PathBuf),
     /// A size that is not drawn.
-    #[error("scenes are drawn with {}..={} pixels a side, not {size}", SIZES.start(), SIZES.end(), size = .0)]
+    #[error(
+        "scenes are drawn with {}..={} pixels a side, not {size}",
+        SIZES.start(),
+        SIZES.end(),
+        size = .0
+    )]
     Size(u32),
     /// The file system said no.
     #[error("cannot write {path}: {source}")]

@@ -1,9 +1,9 @@
 //! The retraining job: labels in, a judged model out.
 //!
 //! ```text
-//! lease ─► champion ─► snapshot of labels ─► enough new? ─► features ─► train ─► calibrate ─► candidate
-//!                                                                                                │
-//!                      promote, hold or reject ◄─ register (report beside it) ◄─ report ◄─ judge ◄┘
+//! lease ─► champion ─► snapshot of labels ─► enough new? ─► features ─► train ─► calibrate ─┐
+//!                                                                                           ▼
+//! promote, hold or reject ◄─ register (report beside it) ◄─ report ◄─ judge ◄─────── candidate
 //! ```
 //!
 //! A run is named by the hash of all that decides its result: snapshot, champion, settings, version

@@ -75,8 +75,8 @@ pub(super) fn open_name(
     }
 }
 
-/// Refuses a name of an option that a store does not have. `spell` says how the nearest right one is
-/// written where this one stands.
+/// Refuses a name of an option that a store does not have. `spell` says how the nearest right one
+/// is written where this one stands.
 ///
 /// # Errors
 /// What is wrong, to stand behind the option's name.

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 /// ```
 /// use tagstream_core::events::{ImageReference, MessageError};
 ///
-/// let value = br#"{"image_id": "a", "uri": "s3://photos/a.jpg", "event_time": "2026-01-01T00:00:00Z"}"#;
+/// let value = br#"{"image_id": "a", "uri": "s3://photos/a.jpg",
+///     "event_time": "2026-01-01T00:00:00Z"}"#;
 /// let reference = ImageReference::from_json(value)?;
 /// assert_eq!(reference.uri, "s3://photos/a.jpg");
 ///

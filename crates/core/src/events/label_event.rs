@@ -24,7 +24,8 @@ pub enum LabelState {
 /// use tagstream_core::events::{LabelEvent, MessageError};
 ///
 /// // Of all other categories nothing is said: they stay unknown.
-/// let event = LabelEvent::from_json(br#"{"image_id": "a", "present": ["cat"], "absent": ["dog"]}"#)?;
+/// let value = br#"{"image_id": "a", "present": ["cat"], "absent": ["dog"]}"#;
+/// let event = LabelEvent::from_json(value)?;
 /// assert_eq!((event.present, event.absent), (vec!["cat".to_owned()], vec!["dog".to_owned()]));
 ///
 /// let contradiction = br#"{"image_id": "a", "present": ["cat"], "absent": ["cat"]}"#;

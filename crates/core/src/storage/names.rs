@@ -1,8 +1,10 @@
 //! Where a partition's files lie, and how their names are read back.
 //!
 //! ```text
-//! <table>/<topic>/<partition>/_<epoch>-origin.json                     the first start, put once
-//! <table>/<topic>/<partition>/<epoch>-<start, 20 digits>.<extension>   one committed file; the name depends on the start only
+//! <table>/<topic>/<partition>/_<epoch>-origin.json
+//!     the first start, put once
+//! <table>/<topic>/<partition>/<epoch>-<start, 20 digits>.<extension>
+//!     one committed file; the name depends on the start only
 //! ```
 
 use crate::config::FileFormat;

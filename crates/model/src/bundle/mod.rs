@@ -2,9 +2,11 @@
 //! retrain.
 //!
 //! ```text
-//! bundle.json        the manifest: categories, sizes, preprocessing, and the hash of every other file
+//! bundle.json        the manifest: categories, sizes, preprocessing, and the hash of every other
+//!                    file
 //! encoder.onnx       pixels uint8 [B,H,W,3] -> dense [B,N,D], global [B,D]
-//! head.onnx          dense, global -> logits [B,C], saliency [B,C,N], region [B,C,D], embedding [B,D]
+//! head.onnx          dense, global -> logits [B,C], saliency [B,C,N], region [B,C,D],
+//!                    embedding [B,D]
 //! head.safetensors   the head's initializers, and its trainable form
 //! text/              text tower, its config and tokenizer (needed only to retrain)
 //! ```

@@ -268,7 +268,8 @@ mod tests {
     #[test]
     fn open_clip_is_gelu_unless_it_says_quick() {
         let json = r#"{"model_cfg": {"embed_dim": 1024, "vision_cfg": {"layers": [3,4,6,3]},
-            "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12}}}"#;
+            "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512,
+            "heads": 8, "layers": 12}}}"#;
         let config = TextConfig::from_json(json).unwrap();
         assert_eq!(
             (config.projection, config.activation),

@@ -8,7 +8,8 @@
 //! A_h[c]   = softmax_n( V^ . (q[h,c] Wk_h^T) )                       q = Q Wq_h / sqrt(dh)
 //! A[c]     = mean_h A_h[c]                                           saliency
 //! R[c]     = sum_n A[c,n] V^_n ;  R^ = R / |R|                       region-level feature
-//! s_r[c]   = R^ . region.weight[c] + region.bias[c]                  (R instead of R^ for pooled cosines: DualCoOp, zero-shot)
+//! s_r[c]   = R^ . region.weight[c] + region.bias[c]
+//!            (R instead of R^ for pooled cosines: DualCoOp, zero-shot)
 //! O[c]     = concat_h( A_h[c] V^ Wv_h ) Wo
 //! U[c]     = LayerNorm(Q[c] + O[c]) ;  F = U + MLP(U) ; F^ = F / |F| query-level feature
 //! s_q[c]   = F^ . query.read_out.weight[c] + query.read_out.bias[c]
@@ -17,7 +18,8 @@
 //!            phi = [ G * scale + offset ; spread (M - centre) / |M - centre| ],  M = mean_n V^_n
 //! s_l[c]   = sum_j exp(b (R0^ . regional.bank[c,:,j] - 1)) regional.weight[c,j] + regional.bias[c]
 //!            R0 as R, from a softmax of V^ . regional.attention[c]
-//! logit[c] = s_r[c] + s_q[c] + s_g[c] + s_m[c] + s_l[c]              each already multiplied by its share
+//! logit[c] = s_r[c] + s_q[c] + s_g[c] + s_m[c] + s_l[c]
+//!            each already multiplied by its share
 //! ```
 //!
 //! With one head `q Wk^T` folds to one `[C, D]` matrix and `Wv Wo` to one `[D, D]`. With more,

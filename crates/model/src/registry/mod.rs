@@ -2,7 +2,8 @@
 //! append-only history.
 //!
 //! ```text
-//! registry.json                  the marker: format, and that the store was proven to do conditional puts
+//! registry.json                  the marker: format, and that the store was proven to do
+//!                                conditional puts
 //! blobs/<2 hex>/<sha256>         every file of every version, once
 //! versions/<n>.json              immutable; numbered from 1 by create-if-absent
 //! current.json                   the pointer: which version serves, and the newest history entry

@@ -2,9 +2,9 @@
 //! speed ever after.
 //!
 //! ```text
-//! <root>/<encoder and preprocessing, 32 hex>/<segment>.keys    32-byte keys, one a record, in order
-//!                                           /<segment>.data    records of one size, in the same order
-//!                                           /lock              held by whoever appends
+//! <root>/<encoder and preprocessing, 32 hex>/<segment>.keys   32-byte keys, one a record, in order
+//!                                           /<segment>.data   records of one size, in that order
+//!                                           /lock             held by whoever appends
 //! ```
 //!
 //! A record is the dense features in half precision and then the global feature in single

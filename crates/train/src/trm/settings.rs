@@ -5,7 +5,8 @@
 pub enum MethodError {
     /// No such method.
     #[error(
-        "there is no method `{0}`; the methods are zero-shot, linear-probe, dualcoop, positive-coop, trm-ml-base and trm-ml"
+        "there is no method `{0}`; the methods are zero-shot, linear-probe, dualcoop, \
+         positive-coop, trm-ml-base and trm-ml"
     )]
     UnknownMethod(String),
     /// An override that is not `key=value`.

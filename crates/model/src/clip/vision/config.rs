@@ -322,7 +322,8 @@ mod tests {
     #[test]
     fn defaults_of_hugging_face_are_those_of_vit_b_32() {
         let config = VisionConfig::hugging_face(
-            r#"{"model_type":"clip","projection_dim":640,"text_config":{},"vision_config":{"patch_size":16}}"#,
+            r#"{"model_type":"clip","projection_dim":640,"text_config":{},
+                "vision_config":{"patch_size":16}}"#,
             Some(r#"{"image_mean":[0.5,0.5,0.5],"image_std":[0.25,0.25,0.25],"size":224}"#),
         )
         .unwrap();
@@ -343,7 +344,8 @@ mod tests {
     #[test]
     fn open_clip_tells_its_two_kinds_apart() {
         let config = VisionConfig::open_clip(
-            r#"{"model_cfg":{"embed_dim":1024,"vision_cfg":{"image_size":224,"layers":[3,4,6,3],"width":64,"patch_size":null}},
+            r#"{"model_cfg":{"embed_dim":1024,"vision_cfg":{"image_size":224,"layers":[3,4,6,3],
+                "width":64,"patch_size":null}},
                 "preprocess_cfg":{"mean":[0,0,0],"std":[1,1,1]}}"#,
         )
         .unwrap();
@@ -355,8 +357,8 @@ mod tests {
         assert_eq!(config.architecture, expected);
         assert_eq!(config.mean, [0.0; 3]);
         let config = VisionConfig::open_clip(
-            r#"{"model_cfg":{"embed_dim":512,"quick_gelu":true,"vision_cfg":{"layers":12,"width":768,"patch_size":32,
-                "norm_kwargs":{"eps":1e-6},"patch_dropout":0.5}}}"#,
+            r#"{"model_cfg":{"embed_dim":512,"quick_gelu":true,"vision_cfg":{"layers":12,
+                "width":768,"patch_size":32,"norm_kwargs":{"eps":1e-6},"patch_dropout":0.5}}}"#,
         )
         .unwrap();
         let Architecture::Transformer {
