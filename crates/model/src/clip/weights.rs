@@ -338,8 +338,9 @@ mod tests {
                 "{bad:?}"
             );
         }
+        let absent = tempfile::tempdir().unwrap().path().join("absent");
         assert!(matches!(
-            WeightFile::open("/nowhere"),
+            WeightFile::open(absent),
             Err(WeightsError::Io { .. })
         ));
     }
