@@ -11,6 +11,8 @@
 //! makes them its table's unique key, in the transaction that also does the work, and then each
 //! prediction counts once whatever crashes; what must never be doubled at all stands in the Parquet
 //! files.
+// A program of its own makes its client itself.
+#![allow(clippy::disallowed_methods)]
 
 use anyhow::{Context, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer};

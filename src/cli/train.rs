@@ -304,7 +304,7 @@ impl Fit<'_> {
             .collect();
         let found = temperature(&logits, out_labels);
         let target = precision.map_or(ThresholdTarget::BestF1, ThresholdTarget::Precision);
-        let (logits, labels) = (arrays::rows(&logits, c)?, arrays::rows(&out_labels, c)?);
+        let (logits, labels) = (arrays::rows(&logits, c)?, arrays::rows(out_labels, c)?);
         Ok((found, thresholds(logits, labels, found, target)))
     }
 }

@@ -156,7 +156,7 @@ fn check_inputs(
     Ok(())
 }
 
-/// Which of the two forms of [`crate::head::HeadOutputs`] a graph has.
+/// Which of the two forms of [`crate::head::GraphOutputs`] a graph has.
 #[derive(Debug, Clone, Copy)]
 struct Form {
     /// Rows of the best categories only.

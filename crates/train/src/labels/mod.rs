@@ -23,11 +23,11 @@
 //! | `csv` | `image_id,label,state` = `present` | `absent` | `unknown` |
 //! | `open-images` | Confidence 1 | Confidence 0 | other confidences (machine made) |
 //! | `coco` | an annotation | `neg_category_ids` | `not_exhaustive_category_ids` |
-//! | `label-studio` | a checked choice, a labelled region | a choice of `--absent-control` | [1] |
+//! | `label-studio` | a checked choice, a labelled region | a choice of `--absent-control` | (1) |
 //! | `events` | as `schemas/label_event.schema.json` | the same | nothing |
 //!
 //! With `--exhaustive` what has no annotation (COCO) or is unchecked (Label Studio) is absent.
-//! [1]: cancelled, `ground_truth`, `predictions`.
+//! (1): cancelled, `ground_truth`, `predictions`.
 //!
 //! Files may be compressed (`.gz`) where they are read by name; text may begin with a byte-order
 //! mark or be UTF-16 that begins with one; fields of a table may be set apart by `,`, `;` or tab.

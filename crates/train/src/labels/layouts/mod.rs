@@ -8,19 +8,19 @@
 //! | layout | read below the folder | image id | splits |
 //! |---|---|---|---|
 //! | `coco14` | `annotations/instances_{train,val}2014.json` | file name | train, val |
-//! | `voc07` | `ImageSets/Main/<class>_{trainval,test}.txt` [1] | 000005 | trainval, test |
-//! | `voc12` | `ImageSets/Main/<class>_{train,val}.txt` [1] | 2008_000008 | train, val |
-//! | `vg200` | `{train,test}_list_500.txt`, [2], `categories.txt` | file name | train, test |
-//! | `nus-wide` | `Concepts81.txt`, `ImageList/<Part>Imagelist.txt`, [3] | path | train, test |
-//! | `cub` | `images.txt`, `train_test_split.txt`, [4] | path | train, test |
+//! | `voc07` | `ImageSets/Main/<class>_{trainval,test}.txt` (1) | 000005 | trainval, test |
+//! | `voc12` | `ImageSets/Main/<class>_{train,val}.txt` (1) | 2008_000008 | train, val |
+//! | `vg200` | `{train,test}_list_500.txt`, (2), `categories.txt` | file name | train, test |
+//! | `nus-wide` | `Concepts81.txt`, `ImageList/<Part>Imagelist.txt`, (3) | path | train, test |
+//! | `cub` | `images.txt`, `train_test_split.txt`, (4) | path | train, test |
 //!
 //! File names and paths lose their extension as ids.
 //!
-//! - [1] also below `VOCdevkit/VOC2007` or `VOC2007`; of 2012 accordingly
-//! - [2] `vg_category_200_labels_index.json`
-//! - [3] `Groundtruth/TrainTestLabels/Labels_<concept>_<Part>.txt`, the parts being `Train` and
+//! - (1) also below `VOCdevkit/VOC2007` or `VOC2007`; of 2012 accordingly
+//! - (2) `vg_category_200_labels_index.json`
+//! - (3) `Groundtruth/TrainTestLabels/Labels_<concept>_<Part>.txt`, the parts being `Train` and
 //!   `Test`
-//! - [4] `attributes/image_attribute_labels.txt`, `attributes/attributes.txt` or
+//! - (4) `attributes/image_attribute_labels.txt`, `attributes/attributes.txt` or
 //!   `../attributes.txt`
 //!
 //! VOC: an image in which a class is only there as difficult objects (0 in the lists) counts as
