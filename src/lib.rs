@@ -31,7 +31,7 @@
 //! | [`image`] | image files to the pixels that a model takes | `multiversion` |
 //! | [`address`] | where things are kept, as people write it, and the options of stores | `redact` |
 //! | [`build`] | which build this is | nothing |
-//! | [`config`] | reading configurations, and the stage's | `address` |
+//! | [`config`] | reading configurations, and the stage's | `address`, `digest` |
 //! | [`digest`] | SHA-256 of bytes and files | nothing |
 //! | [`error`] | exit codes, and the error that carries one | nothing |
 //! | [`events`] | wire types: image reference, label event, prediction, dead letter, offsets | `redact` |
@@ -43,13 +43,14 @@
 //! | [`trm`] | the method: prompts, regions, matching, prototypes, losses | `config`, `kernels`, `model` |
 //! | [`eval`] | metrics, the partial-label protocol, calibration | nothing |
 //! | [`labels`] | partial labels: the table, the matrix made of it, files of other tools | `digest`, `events` |
+//! | [`arrays`] | views of matrices with a shape | nothing |
 //! | [`chart`] | curves as SVG | nothing |
-//! | [`features`] | dense features of images, and their cache | `config`, `image`, `model`, `trm` |
+//! | [`features`] | dense features of images, and their cache | `config`, `digest`, `image`, `model`, `trm` |
 //! | [`images`] | images by id, in a folder or a tar | `features` |
-//! | [`trainer`] | what trains a head, and its checkpoints | `chart`, `eval`, `features`, `kernels`, `model`, `multiversion`, `trm` |
-//! | [`stage`] | the upper line, a folder per step | `address`, `config`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage` |
+//! | [`trainer`] | what trains a head, and its checkpoints | `arrays`, `chart`, `eval`, `features`, `kernels`, `model`, `multiversion`, `storage`, `trm` |
+//! | [`stage`] | the upper line, a folder per step | `build`, `config`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage` |
 //! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `events`, `labels`, `model`, `stage`, `storage` |
-//! | [`retrain`] | the job: candidate, judge, decision, report | `chart`, `config`, `eval`, `events`, `features`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
+//! | [`retrain`] | the job: candidate, judge, decision, report | `build`, `chart`, `config`, `digest`, `eval`, `events`, `features`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
 //! | [`ops`] | health, metrics, telemetry, the page of tags | `build`, `config`, `events` |
 //! | [`demo`] | synthetic scenes and the embedded broker | `config`, `eval`, `events`, `labelling`, `labels`, `stage`, `storage` |
 //! | `cli` | the commands | `image`, `address`, `build`, `config`, `digest`, `error`, `events`, `process`, `redact`, `storage`, `model`, `trm`, `eval`, `labels`, `features`, `images`, `trainer`, `stage`, `labelling`, `retrain`, `ops`, `demo` |
@@ -71,4 +72,4 @@ pub use tagstream_core::{
 pub use tagstream_image as image;
 pub use tagstream_kernels as kernels;
 pub use tagstream_model as model;
-pub use tagstream_train::{chart, eval, features, images, labels, trainer, trm};
+pub use tagstream_train::{arrays, chart, eval, features, images, labels, trainer, trm};

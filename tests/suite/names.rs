@@ -4,26 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Names that are public in two places, and why they may be.
-const EXCEPTIONS: [(&str, &str); 6] = [
-    (
-        "Calibration",
-        "a bundle's numbers; the fit that finds them, in training",
-    ),
-    (
-        "Key",
-        "of a configuration; of a record in the feature cache",
-    ),
-    (
-        "LabelTable",
-        "training's dense matrix; the store's state of labels",
-    ),
-    (
-        "LabelsError",
-        "of files for training; of files for the label store",
-    ),
-    ("Progress", "of training; of reading features; of the demo"),
-    ("Report", "an evaluation's figures; a retraining's page"),
-];
+const EXCEPTIONS: [(&str, &str); 0] = [];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -1,7 +1,7 @@
 //! What lies between a store's client and the network: every request is counted, and two answers
 //! are made clearer than they come.
 
-use super::open::Purpose;
+use super::purpose::Purpose;
 use crate::address::Store;
 use async_trait::async_trait;
 use object_store::ClientOptions;

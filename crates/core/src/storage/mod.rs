@@ -9,6 +9,7 @@ pub mod lease;
 pub mod names;
 pub mod open;
 pub mod options;
+mod purpose;
 mod staging;
 pub mod store;
 pub mod swap;

@@ -26,7 +26,7 @@ use std::{fs, io};
 use tagstream_core::digest;
 
 /// What identifies an image (or one view of it) in the cache.
-pub type Key = [u8; 32];
+pub type FeatureKey = [u8; 32];
 
 /// Largest data file; a segment is what is removed at once.
 const SEGMENT_BYTES: u64 = 256 << 20;
@@ -56,7 +56,7 @@ pub struct FeatureCache {
     limit: u64,
     dense: usize,
     global: usize,
-    slots: HashMap<Key, Slot>,
+    slots: HashMap<FeatureKey, Slot>,
     handles: Vec<Handle>,
 }
 
@@ -110,7 +110,7 @@ impl FeatureCache {
     }
 
     /// Whether the image is in the cache.
-    pub fn contains(&self, key: &Key) -> bool {
+    pub fn contains(&self, key: &FeatureKey) -> bool {
         self.slots.contains_key(key)
     }
 
@@ -135,7 +135,7 @@ impl FeatureCache {
         Ok(data)
     }
 
-    pub(super) fn slot(&self, key: &Key) -> Option<Slot> {
+    pub(super) fn slot(&self, key: &FeatureKey) -> Option<Slot> {
         self.slots.get(key).cloned()
     }
 
@@ -166,7 +166,7 @@ impl FeatureCache {
     ///
     /// # Errors
     /// If the disk refuses; the cache is then as it was.
-    pub fn append(&mut self, records: &[(Key, &[f16], &[f32])]) -> io::Result<()> {
+    pub fn append(&mut self, records: &[(FeatureKey, &[f16], &[f32])]) -> io::Result<()> {
         let fresh: Vec<_> = records
             .iter()
             .filter(|(key, _, _)| !self.slots.contains_key(key))
@@ -319,7 +319,7 @@ fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
 mod tests {
     use super::*;
 
-    fn key(n: u8) -> Key {
+    fn key(n: u8) -> FeatureKey {
         [n; 32]
     }
 

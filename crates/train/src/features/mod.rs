@@ -10,7 +10,7 @@ mod extract;
 mod subset;
 mod worker;
 
-pub use cache::{FeatureCache, Key};
+pub use cache::{FeatureCache, FeatureKey};
 pub use encoder::Encoder;
 pub use extract::{Extraction, ExtractionProgress, Skipped};
 pub use subset::Subset;
@@ -50,7 +50,7 @@ pub trait ImageBytes: Sync {
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// The key.
-    pub key: Key,
+    pub key: FeatureKey,
     /// The image, if it was read.
     pub bytes: Option<Bytes>,
 }

@@ -1,6 +1,6 @@
 //! A worker: takes batches of missing images, decodes and encodes them.
 
-use super::cache::Key;
+use super::cache::FeatureKey;
 use super::encoder::{BATCH, Encoder};
 use super::{FeatureError, ImageBytes, ImageError};
 use half::f16;
@@ -12,7 +12,7 @@ use tagstream_model::session::EncoderSession;
 
 /// A batch that a worker has encoded: rows with their keys and features, and why others have none.
 pub(super) struct Encoded {
-    pub(super) rows: Vec<(usize, Key)>,
+    pub(super) rows: Vec<(usize, FeatureKey)>,
     pub(super) dense: Vec<f16>,
     pub(super) global: Vec<f32>,
     pub(super) failed: Vec<(usize, ImageError)>,
@@ -26,7 +26,7 @@ pub(super) struct Work<'a> {
     pub(super) mirror: bool,
     pub(super) images: &'a dyn ImageBytes,
     pub(super) ids: &'a [String],
-    pub(super) missing: &'a [(usize, Key)],
+    pub(super) missing: &'a [(usize, FeatureKey)],
     pub(super) next: AtomicUsize,
 }
 
@@ -64,7 +64,7 @@ impl Work<'_> {
     fn encode(
         &self,
         session: &mut EncoderSession,
-        batch: &[(usize, Key)],
+        batch: &[(usize, FeatureKey)],
     ) -> Result<Encoded, FeatureError> {
         let bytes_each = session.shape().image_bytes();
         let mut pixels = Vec::with_capacity(batch.len() * bytes_each);

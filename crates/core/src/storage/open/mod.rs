@@ -6,6 +6,8 @@
 //! replace those of the environment: keys of one account are never used with a token of another.
 //! Each request is counted in `tagstream_store_requests_total`.
 
+pub use super::purpose::{Limits, Purpose};
+
 use super::http::Connector;
 use super::options;
 use crate::address::{Address, AddressError, Store};
@@ -22,67 +24,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
-
-/// How long requests may take, and how often they are sent again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// One try, from the first byte sent to the last received.
-    pub request: Duration,
-    /// Connecting.
-    pub connect: Duration,
-    /// Tries after the first.
-    pub retries: usize,
-    /// No try begins later than this after the first.
-    pub within: Duration,
-    /// The pause before the second try; it doubles, with some randomness.
-    pub first_pause: Duration,
-    /// The longest pause.
-    pub longest_pause: Duration,
-}
-
-impl Limits {
-    const fn of(request: u64, retries: usize, within: u64) -> Limits {
-        Limits {
-            request: Duration::from_secs(request),
-            connect: Duration::from_secs(5),
-            retries,
-            within: Duration::from_secs(within),
-            first_pause: Duration::from_millis(100),
-            longest_pause: Duration::from_secs(15),
-        }
-    }
-}
-
-/// What a store is opened for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// Tables: whole files in one put.
-    Tables,
-    /// Models and the lease beside them.
-    Registry,
-    /// The images of one bucket, within the deadline of a fetch.
-    Images(Limits),
-}
-
-impl Purpose {
-    /// Its name in metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Purpose::Tables => "tables",
-            Purpose::Registry => "registry",
-            Purpose::Images(_) => "images",
-        }
-    }
-
-    /// Its limits.
-    pub fn limits(self) -> Limits {
-        match self {
-            Purpose::Tables => Limits::of(300, 10, 180),
-            Purpose::Registry => Limits::of(30, 5, 30),
-            Purpose::Images(limits) => limits,
-        }
-    }
-}
 
 /// What to do about a local folder that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

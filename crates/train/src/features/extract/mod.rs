@@ -1,6 +1,6 @@
 //! Reading, decoding and encoding the images that the cache does not have.
 
-use super::cache::{FeatureCache, Key};
+use super::cache::{FeatureCache, FeatureKey};
 use super::encoder::{BATCH, Encoder};
 use super::worker::{Encoded, Work};
 use super::{Dense, FeatureError, FeatureStore, ImageBytes, ImageError};
@@ -95,7 +95,7 @@ impl Extraction<'_> {
         };
 
         let mut failed = Vec::new();
-        let mut keys: Vec<Option<Key>> = vec![None; ids.len()];
+        let mut keys: Vec<Option<FeatureKey>> = vec![None; ids.len()];
         let mut missing = Vec::new();
         let looked_up = self.look_up(images, ids, cache.as_ref(), &mut gathered)?;
         for (row, found) in looked_up.into_iter().enumerate() {
@@ -230,7 +230,7 @@ impl Extraction<'_> {
         ids: &[String],
         cache: Option<&FeatureCache>,
         gathered: &mut Gathered,
-    ) -> Result<Vec<Result<(Key, bool), ImageError>>, FeatureError> {
+    ) -> Result<Vec<Result<(FeatureKey, bool), ImageError>>, FeatureError> {
         let in_memory = !gathered.dense.is_empty();
         let (size, dim) = (gathered.size, gathered.dim);
         let one = |id: &String, dense: &mut [f16], global: &mut [f32]| -> Result<_, FeatureError> {
@@ -272,7 +272,7 @@ impl Extraction<'_> {
     }
 
     /// A mirrored image is another image.
-    fn key(&self, image: Key) -> Key {
+    fn key(&self, image: FeatureKey) -> FeatureKey {
         if self.mirror {
             Sha256::digest([&image[..], b"mirror"].concat()).into()
         } else {
@@ -333,7 +333,7 @@ impl Gathered {
         shape: EncoderShape,
         in_memory: bool,
         cache: Option<FeatureCache>,
-        keys: &[Option<Key>],
+        keys: &[Option<FeatureKey>],
     ) -> io::Result<FeatureStore> {
         let rows: Vec<usize> = (0..keep.len()).filter(|&row| keep[row]).collect();
         let all = rows.len() == keep.len();
