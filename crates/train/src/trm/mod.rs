@@ -5,7 +5,6 @@ pub mod blend;
 pub mod config;
 pub mod export;
 pub mod features;
-mod forward;
 pub mod kernel_ridge;
 pub mod losses;
 pub mod matching;

@@ -22,7 +22,6 @@ use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use url::Url;
 
 /// What to do about a local folder that is not there.

@@ -1,5 +1,7 @@
 //! The model: what is trained, and the forward pass from frozen features to the branches' logits.
 
+mod forward;
+
 use super::config::{AttendBy, MethodConfig, NegativeMode, Start};
 use super::kernel_ridge::targets::moments;
 use super::matching::spatial_keys;
@@ -10,7 +12,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use ndarray::ArrayView2;
 use tagstream_kernels::l2_normalize_rows;
 
-pub use super::forward::{BranchLogits, Forward};
+pub use forward::{BranchLogits, Forward};
 
 /// Text-region matching: what `region.*` names.
 pub const REGION: &str = "region";

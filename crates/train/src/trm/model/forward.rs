@@ -1,9 +1,9 @@
 //! The forward pass: from prepared features to the branches' logits.
 
-use super::losses::Distillation;
-use super::model::{Batch, GLOBAL, Model, QUERY, REGION, TextFeatures};
-use super::region::{NORM_EPSILON, Pooled, QueryLayers, normalised, query_level};
-use super::weights::{Weights, names};
+use super::{Batch, GLOBAL, Model, QUERY, REGION, TextFeatures};
+use crate::trm::losses::Distillation;
+use crate::trm::region::{NORM_EPSILON, Pooled, QueryLayers, normalised, query_level};
+use crate::trm::weights::{Weights, names};
 use candle_core::{Result, Tensor};
 use tagstream_kernels::{BranchOutputs, Branches, ResidualMlp, row_products, select_rows};
 
