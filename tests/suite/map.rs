@@ -233,14 +233,16 @@ fn no_room_imports_what_its_row_does_not_name() {
         "the map in src/lib.rs has no such arrow:\n{}",
         wrong.join("\n")
     );
+    let mut unused = Vec::new();
     for (room, imports) in map {
         let used = used.remove(&room).unwrap_or_default();
-        let unused: Vec<_> = imports.difference(&used).collect();
-        assert!(
-            unused.is_empty(),
-            "`{room}` may import {unused:?}, and does not: take them out"
-        );
+        let more = imports.difference(&used);
+        unused.extend(more.map(|other| format!("{room} -> {other}")));
     }
+    assert!(
+        unused.is_empty(),
+        "no import needs what the map allows: {unused:?}"
+    );
 }
 
 /// A circle in `arrows`, if there is one.
