@@ -29,12 +29,12 @@
 //! | `multiversion` | loops compiled for what the processor has | nothing |
 //! | [`kernels`] | tensor operations with a backward pass of their own | `multiversion` |
 //! | [`image`] | image files to the pixels that a model takes | `multiversion` |
-//! | [`address`] | where things are kept, as people write it, and the options of stores | `redact` |
+//! | [`address`] | where things are kept, as people write it, and the options of stores | nothing |
 //! | [`build`] | which build this is | nothing |
 //! | [`config`] | reading configurations, and the stage's | `address`, `digest` |
 //! | [`digest`] | SHA-256 of bytes and files | nothing |
 //! | [`error`] | exit codes, and the error that carries one | nothing |
-//! | [`events`] | wire types: image reference, label event, prediction, dead letter, offsets | `redact` |
+//! | [`events`] | wire types: image reference, label event, prediction, dead letter, offsets | nothing |
 //! | [`failpoint`] | where a test can kill, stop or fail the process | nothing |
 //! | [`process`] | what is asked of the operating system | nothing |
 //! | [`redact`] | what of an address may be printed | nothing |
@@ -47,7 +47,7 @@
 //! | [`chart`] | curves as SVG | nothing |
 //! | [`features`] | dense features of images, and their cache | `config`, `digest`, `image`, `model`, `trm` |
 //! | [`images`] | images by id, in a folder or a tar | `features` |
-//! | [`trainer`] | what trains a head, and its checkpoints | `arrays`, `chart`, `eval`, `features`, `kernels`, `model`, `multiversion`, `storage`, `trm` |
+//! | [`trainer`] | what trains a head, and its checkpoints | `arrays`, `chart`, `features`, `kernels`, `model`, `multiversion`, `storage`, `trm` |
 //! | [`stage`] | the upper line, a folder per step | `address`, `build`, `config`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage` |
 //! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `events`, `labels`, `model`, `stage`, `storage` |
 //! | [`retrain`] | the job: candidate, judge, decision, report | `arrays`, `build`, `chart`, `config`, `digest`, `eval`, `events`, `features`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
