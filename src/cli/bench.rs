@@ -146,16 +146,7 @@ impl Drop for Scratch {
 
 /// Runs the command.
 pub(super) fn run(args: BenchArgs) -> anyhow::Result<Exit> {
-    ensure!(args.repeat > 0, usage("--repeat: at least 1"));
-    ensure!(args.partitions > 0, usage("--partitions: at least 1"));
-    ensure!(
-        args.seconds > 0.0 && args.seconds.is_finite(),
-        usage("--seconds: more than 0")
-    );
-    ensure!(
-        (0.0..1.0).contains(&args.latency_load),
-        usage("--latency-load: at least 0 and less than 1")
-    );
+    check(&args)?;
     let scratch = Scratch::new(args.out.as_deref())?;
     let bundle = model(args.model.as_deref(), &scratch.path)?;
     let pictures = pictures::Pictures::collect(&args, &scratch.path)?;
@@ -164,18 +155,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<Exit> {
     let device = runtime.resolve(args.provider.into(), 0)?;
     // The stage finds the engines that were built here.
     let engines = matches!(device, Device::Tensorrt(_)).then(|| scratch.path.join("engines"));
-    let options = TaggerOptions {
-        // As the stage runs it.
-        rows: HeadRows::Best {
-            count: ModelConfig::default().max_tags,
-            regions: false,
-        },
-        session: SessionOptions {
-            engine_cache: engines.clone(),
-            ..SessionOptions::on(device)
-        },
-        ..TaggerOptions::on(device)
-    };
+    let options = as_the_stage(device, engines.clone());
     let compared = args.reference.as_deref().map(|reference| {
         let session = &options.session;
         parity::Comparison::make(&runtime, &bundle, session, reference, &pictures)
@@ -202,6 +182,69 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<Exit> {
         engines,
     };
     let load = subject::Load::flood(images, tagger.workers() * batch.max(4) * 2);
+    let (ceilings, outcomes) = repeat(&args, &bench, batch, &world, &load)?;
+    let paced = (args.latency_load > 0.0)
+        .then(|| under_share(&args, &world, &outcomes[0], load.warm))
+        .transpose()?;
+    let report = report::Report {
+        args: &args,
+        bundle: &bundle,
+        tagger: &tagger,
+        model_load_seconds,
+        compared: compared.as_ref(),
+        pictures: &pictures,
+        batch,
+        images,
+        ceilings: &ceilings,
+        stage: &outcomes[0],
+        peer: outcomes.get(1).map(Vec::as_slice),
+        paced: paced.as_ref(),
+        broker: cluster.kind(),
+        bytes: bench.bytes_per_image()?,
+    };
+    publish(&args, &report)?;
+    Ok(Exit::Success)
+}
+
+/// Refuses numbers with which nothing could be measured, before anything is written or loaded.
+fn check(args: &BenchArgs) -> anyhow::Result<()> {
+    ensure!(args.repeat > 0, usage("--repeat: at least 1"));
+    ensure!(args.partitions > 0, usage("--partitions: at least 1"));
+    ensure!(
+        args.seconds > 0.0 && args.seconds.is_finite(),
+        usage("--seconds: more than 0")
+    );
+    ensure!(
+        (0.0..1.0).contains(&args.latency_load),
+        usage("--latency-load: at least 0 and less than 1")
+    );
+    Ok(())
+}
+
+/// Options with which the bare model does per image what it does in the stage.
+fn as_the_stage(device: Device, engines: Option<PathBuf>) -> TaggerOptions {
+    TaggerOptions {
+        rows: HeadRows::Best {
+            count: ModelConfig::default().max_tags,
+            regions: false,
+        },
+        session: SessionOptions {
+            engine_cache: engines,
+            ..SessionOptions::on(device)
+        },
+        ..TaggerOptions::on(device)
+    }
+}
+
+/// The ceilings of every repetition, and the outcomes subject by subject: the stage's first, then
+/// the peer's if there is one.
+fn repeat(
+    args: &BenchArgs,
+    bench: &ceiling::Bench<'_>,
+    batch: usize,
+    world: &subject::World<'_>,
+    load: &subject::Load,
+) -> anyhow::Result<(Vec<ceiling::Ceiling>, Vec<Vec<subject::Outcome>>)> {
     let mut subjects = vec![subject::Subject::Stage];
     subjects.extend(args.peer.clone().map(subject::Subject::Peer));
     let mut ceilings = Vec::new();
@@ -210,7 +253,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<Exit> {
     for repetition in 1..=args.repeat {
         let before = bench.measure(batch, half, Side::Before)?;
         for (subject, outcomes) in subjects.iter().zip(&mut outcomes) {
-            let outcome = world.run(subject, &load)?;
+            let outcome = world.run(subject, load)?;
             if matches!(subject, subject::Subject::Stage) {
                 // A machine's speed drifts; what the stage is compared with is measured on both
                 // sides of it.
@@ -230,33 +273,29 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<Exit> {
             outcomes.push(outcome);
         }
     }
-    let paced = (args.latency_load > 0.0)
-        .then(|| {
-            let rate = report::median(outcomes[0].iter().map(|o| o.images_per_second)).middle
-                * args.latency_load;
-            let images = ((rate * args.seconds) as usize).max(32);
-            world.run(
-                &subject::Subject::Stage,
-                &subject::Load::paced(images, load.warm, rate),
-            )
-        })
-        .transpose()?;
-    let report = report::Report {
-        args: &args,
-        bundle: &bundle,
-        tagger: &tagger,
-        model_load_seconds,
-        compared: compared.as_ref(),
-        pictures: &pictures,
-        batch,
-        images,
-        ceilings: &ceilings,
-        stage: &outcomes[0],
-        peer: outcomes.get(1).map(Vec::as_slice),
-        paced: paced.as_ref(),
-        broker: cluster.kind(),
-        bytes: bench.bytes_per_image()?,
-    };
+    Ok((ceilings, outcomes))
+}
+
+/// The stage once more, with references sent evenly at a share of the rate that `flooded` reached:
+/// latency says nothing while a queue stands before the stage.
+fn under_share(
+    args: &BenchArgs,
+    world: &subject::World<'_>,
+    flooded: &[subject::Outcome],
+    warm: usize,
+) -> anyhow::Result<subject::Outcome> {
+    let middle = report::median(flooded.iter().map(|o| o.images_per_second)).middle;
+    let rate = middle * args.latency_load;
+    let images = ((rate * args.seconds) as usize).max(32);
+    world.run(
+        &subject::Subject::Stage,
+        &subject::Load::paced(images, warm, rate),
+    )
+}
+
+/// The figures to everywhere they were asked for; the log first, so that it has them even if
+/// nobody reads what is printed.
+fn publish(args: &BenchArgs, report: &report::Report<'_>) -> anyhow::Result<()> {
     let json = report.json();
     if let Some(path) = &args.log {
         report::append(path, &json)?;
@@ -265,7 +304,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<Exit> {
         println!("{json}");
     }
     report.print();
-    Ok(Exit::Success)
+    Ok(())
 }
 
 /// The model to measure, as a bundle on this machine.

@@ -1,5 +1,7 @@
 //! `tagstream demo`: everything, with an embedded broker and the demo model.
 
+mod summary;
+
 use super::installed::demo_clip;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
@@ -9,6 +11,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use summary::Summary;
 use tagstream::demo::scenes::{DEFAULT_SIZE, Scene, Style};
 use tagstream::demo::scoreboard::{Scoreboard, truth};
 use tagstream::demo::story::{
@@ -73,31 +76,10 @@ pub(super) fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     let (first_half, broken) = demo.stream(0, &scenes[0], &mut progress, &mut stage)?;
 
     chapter("2. Labels arrive, most of them missing");
-    let labels = partial_labels(&scenes[0], KNOWN, SEEDS[0], |s| demo.uri(0, s));
-    demo.story.send_labels(&labels)?;
-    let filed = demo.story.wait_for_labels(labels.len(), &mut stage)?;
-    let known = filed.known().count();
-    let pairs = demo.half * tagstream::demo::scenes::categories().len();
-    eprintln!(
-        "  {known} labels of {} pictures: {:.0} % of what could be said about them",
-        labels.len(),
-        100.0 * known as f64 / pairs as f64
-    );
+    let (known, pairs) = demo.label(&scenes[0], &mut stage)?;
 
     chapter("3. Retraining, and the judge");
-    let config = demo.write("retrain.toml", &demo.retrain_config(args.max_minutes))?;
-    let training = Instant::now();
-    let code = demo
-        .story
-        .run_in_sight(&["retrain", "--config", &show(&config)], &JUDGED)?;
-    let training = training.elapsed();
-    let report = demo.story.out().join("report.html");
-    if code != Exit::Success as i32 {
-        bail!(
-            "the candidate was not promoted (exit code {code}): see why in {}",
-            show(&report)
-        );
-    }
+    let training = demo.retrain(args.max_minutes)?;
 
     chapter("4. The running stage takes the new model, and the stream goes on");
     let candidate = demo.serving()?;
@@ -121,57 +103,24 @@ pub(super) fn run(args: DemoArgs) -> anyhow::Result<Exit> {
          tags",
     )?;
 
-    eprintln!();
-    row("pictures tagged", &board.rows.len().to_string());
-    for (version, count) in progress.versions() {
-        row(&format!("  by {version}"), &count.to_string());
-    }
-    for (kind, count) in progress.dead_letters() {
-        row(&format!("dead letters, {kind}"), &count.to_string());
-    }
+    let summary = Summary {
+        board: &board,
+        progress: &progress,
+        half: demo.half,
+        tagging: [(demo.half, first_half), (demo.half - seen, second_half)],
+        labels: (known, pairs),
+        training,
+        before,
+        after,
+    };
+    summary.print_counts();
     ensure!(
         progress.done() == 2 * demo.half + broken,
         "messages were lost or doubled"
     );
-    let rate = |count: usize, took: Duration| count as f64 / took.as_secs_f64();
-    row(
-        "pictures a second",
-        &format!(
-            "{:.0} and {:.0}",
-            rate(demo.half, first_half),
-            rate(demo.half - seen, second_half)
-        ),
-    );
-    row("labels known", &format!("{known} of {pairs}"));
-    row(
-        "retraining",
-        &format!("{:.0} s, all of it", training.as_secs_f64()),
-    );
-    row(
-        "mAP before, unseen pictures",
-        &format!("{before:.1} on {}", demo.half),
-    );
-    row(
-        "mAP after, unseen pictures",
-        &format!("{:.1} on {}", after.map, after.images),
-    );
-    row("gain", &format!("{:+.1} points", after.map - before));
-    row("time", &format!("{:.0} s", started.elapsed().as_secs_f64()));
-    eprintln!();
-    let table = demo.story.out().join("predictions");
-    row("report", &show(&report));
-    row(
-        "tables",
-        &format!("{} ({} files)", show(&table), board.files),
-    );
-    row("models", &show(&demo.story.out().join("registry")));
-    eprintln!("\n  Ask the files yourself, for example:");
-    eprintln!(
-        "    duckdb -c \"select tag.category, count(*) n, round(avg(tag.score), 2) score \
-         from '{}/**/*.parquet', unnest(tags) t(tag) group by 1 order by 2 desc limit 10\"",
-        show(&table)
-    );
-    open(&report);
+    summary.print_gain(started);
+    summary.print_places(demo.story.out());
+    open(&demo.report());
     Ok(Exit::Success)
 }
 
@@ -193,6 +142,11 @@ impl Demo {
 
     fn registry(&self) -> String {
         show(&self.story.out().join("registry"))
+    }
+
+    /// The page of the retraining job, which is told to leave it in the folder of results.
+    fn report(&self) -> PathBuf {
+        self.story.out().join("report.html")
     }
 
     fn uri(&self, half: usize, scene: &Scene) -> String {
@@ -256,6 +210,40 @@ impl Demo {
         let add: Vec<&str> = add.into_iter().chain(["--registry", &registry]).collect();
         self.story.run("setup.log", &add, &[0])?;
         Ok(())
+    }
+
+    /// Labels some of what is in the first half's pictures and waits until the stage has filed it.
+    /// Gives how many labels are known, of how many that could be.
+    fn label(&self, scenes: &[Scene], stage: &mut RunningStage) -> anyhow::Result<(usize, usize)> {
+        let labels = partial_labels(scenes, KNOWN, SEEDS[0], |s| self.uri(0, s));
+        self.story.send_labels(&labels)?;
+        let filed = self.story.wait_for_labels(labels.len(), stage)?;
+        let known = filed.known().count();
+        let pairs = self.half * tagstream::demo::scenes::categories().len();
+        eprintln!(
+            "  {known} labels of {} pictures: {:.0} % of what could be said about them",
+            labels.len(),
+            100.0 * known as f64 / pairs as f64
+        );
+        Ok((known, pairs))
+    }
+
+    /// Trains a candidate and has it judged; gives how long that took. A candidate that is not
+    /// promoted ends the demonstration.
+    fn retrain(&self, max_minutes: f64) -> anyhow::Result<Duration> {
+        let config = self.write("retrain.toml", &self.retrain_config(max_minutes))?;
+        let training = Instant::now();
+        let code = self
+            .story
+            .run_in_sight(&["retrain", "--config", &show(&config)], &JUDGED)?;
+        let training = training.elapsed();
+        if code != Exit::Success as i32 {
+            bail!(
+                "the candidate was not promoted (exit code {code}): see why in {}",
+                show(&self.report())
+            );
+        }
+        Ok(training)
     }
 
     /// Sends a half (the first with broken messages among it) and waits until all of it has come to
@@ -462,10 +450,6 @@ fn open(report: &Path) {
 
 fn chapter(title: &str) {
     eprintln!("\n{title}");
-}
-
-fn row(name: &str, value: &str) {
-    eprintln!("  {name:<34} {value}");
 }
 
 /// A path as seen from here, if it lies below.

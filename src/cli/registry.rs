@@ -171,23 +171,7 @@ async fn execute(
             print(&listing, json, print_listing)
         }
         RegistryCommand::Show { version, report } => {
-            let version = match version {
-                Some(number) => registry.version(number).await?,
-                None => registry.current().await?,
-            };
-            if let Some(to) = report {
-                registry.attachment(&version, "report.html", &to).await?;
-            }
-            let history = registry.history().await?;
-            let about = history
-                .into_iter()
-                .filter(|e| e.version == version.version)
-                .collect();
-            let listing = Listing {
-                pointer: registry.pointer().await?,
-                versions: vec![version],
-                history: about,
-            };
+            let listing = about(&registry, version, report).await?;
             print(&listing, json, print_version)
         }
         RegistryCommand::Promote {
@@ -195,17 +179,7 @@ async fn execute(
             expect,
             reason,
         } => {
-            let pointer = registry.pointer().await?;
-            let serving = pointer.as_ref().and_then(|p| p.version);
-            if expect.is_some() && expect != serving {
-                let serving = serving.map_or("none".into(), |v| v.to_string());
-                let message =
-                    format!("version {serving} serves, not the expected one: nothing was changed");
-                let exit = Exit::Temporary;
-                return Err(WithExit { exit, message }.into());
-            }
-            let generation = Some(pointer.map_or(0, |p| p.generation));
-            let moved = promote(&registry, version, generation, &reason).await?;
+            let moved = promote_over(&registry, version, expect, &reason).await?;
             print(&moved, json, print_pointer)
         }
         RegistryCommand::Rollback { to, reason } => {
@@ -235,6 +209,53 @@ async fn execute(
         }
         RegistryCommand::Add { .. } => unreachable!("handled above"),
     }
+}
+
+/// A version (the one that serves without a number) with the decisions about it; its report goes
+/// to `report`, if that is named.
+async fn about(
+    registry: &Registry,
+    version: Option<u64>,
+    report: Option<PathBuf>,
+) -> anyhow::Result<Listing> {
+    let version = match version {
+        Some(number) => registry.version(number).await?,
+        None => registry.current().await?,
+    };
+    if let Some(to) = report {
+        registry.attachment(&version, "report.html", &to).await?;
+    }
+    let history = registry.history().await?;
+    let about = history
+        .into_iter()
+        .filter(|e| e.version == version.version)
+        .collect();
+    Ok(Listing {
+        pointer: registry.pointer().await?,
+        versions: vec![version],
+        history: about,
+    })
+}
+
+/// Makes a version serve, unless another one than the expected serves now or another decision
+/// comes in between.
+async fn promote_over(
+    registry: &Registry,
+    version: u64,
+    expect: Option<u64>,
+    reason: &Reason,
+) -> anyhow::Result<Pointer> {
+    let pointer = registry.pointer().await?;
+    let serving = pointer.as_ref().and_then(|p| p.version);
+    if expect.is_some() && expect != serving {
+        let serving = serving.map_or("none".into(), |v| v.to_string());
+        let message =
+            format!("version {serving} serves, not the expected one: nothing was changed");
+        let exit = Exit::Temporary;
+        return Err(WithExit { exit, message }.into());
+    }
+    let generation = Some(pointer.map_or(0, |p| p.generation));
+    Ok(promote(registry, version, generation, reason).await?)
 }
 
 /// Registers the serving version with a category more.

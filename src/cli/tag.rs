@@ -15,7 +15,8 @@ use tagstream_core::redact::redact_place;
 use tagstream_image::decode::{DecodeLimits, decode_rgb, fit_rgb};
 use tagstream_model::runtime::{Device, Runtime};
 use tagstream_model::saliency::visible_part;
-use tagstream_model::tagger::{Inference, Tagger, TaggerOptions};
+use tagstream_model::session::SessionError;
+use tagstream_model::tagger::{Inference, LoadedModel, Tagger, TaggerOptions};
 
 /// Arguments of `tagstream tag`.
 #[derive(Debug, Args)]
@@ -68,32 +69,8 @@ pub(super) fn run(args: TagArgs) -> anyhow::Result<Exit> {
         let bytes = sources.read(&inputs[index])?;
         decode_rgb(&bytes, &limits).map_err(|e| e.to_string())
     };
-    let mut outcomes: Vec<Option<Outcome>> = inputs.iter().map(|_| None).collect();
-    tagger.tag_each(
-        inputs.len(),
-        false,
-        |index, pixels| {
-            let rgb = load(index)?;
-            fit_rgb(&rgb, model.preprocessing(), pixels);
-            Ok(rgb.dimensions())
-        },
-        |index, result: Result<_, String>| {
-            outcomes[index] = Some(match result {
-                Ok((inference, outputs)) => {
-                    Outcome::Tagged(Box::new((inference, outputs.saliency)))
-                }
-                Err(error) => Outcome::Failed(error),
-            });
-        },
-    )?;
+    let outcomes = tag_all(&tagger, inputs.len(), load)?;
 
-    let names: Vec<String> = model
-        .manifest
-        .categories
-        .iter()
-        .map(|c| c.name.clone())
-        .collect();
-    let locations = model.shape.locations;
     let mut out = std::io::stdout().lock();
     let mut page = Vec::new();
     let mut failed = 0;
@@ -108,35 +85,11 @@ pub(super) fn run(args: TagArgs) -> anyhow::Result<Exit> {
                 eprintln!("{}: {error}", redact_place(input));
             }
             Some(Outcome::Tagged(tagged)) => {
-                let (inference, saliency) = tagged.as_ref();
-                let tags: Vec<Tag> = inference
-                    .tags
-                    .iter()
-                    .map(|hit| Tag {
-                        category: names[hit.category].clone(),
-                        score: hit.score,
-                        bounding_box: hit.bounding_box,
-                    })
-                    .collect();
+                let tags = named(&model, &tagged.0);
                 if args.html.is_some() {
                     let picture = load(index).map_err(anyhow::Error::msg)?;
-                    let covered = visible_part(model.preprocessing(), picture.dimensions());
-                    let maps = inference.tags.iter().map(|hit| {
-                        saliency[hit.category * locations..(hit.category + 1) * locations].to_vec()
-                    });
-                    let tags = tags.iter().zip(maps).map(|(tag, saliency)| PageTag {
-                        category: tag.category.clone(),
-                        score: tag.score,
-                        bounding_box: tag.bounding_box,
-                        saliency,
-                    });
-                    page.push(PageImage {
-                        title: redact_place(input),
-                        picture,
-                        columns: model.manifest.dims.grid_width,
-                        covered,
-                        tags: tags.collect(),
-                    });
+                    let title = redact_place(input);
+                    page.push(page_image(&model, title, picture, tagged, &tags));
                 }
                 if args.json {
                     print_line(&mut out, input, model.id(), Some(tags), None)?;
@@ -157,6 +110,74 @@ pub(super) fn run(args: TagArgs) -> anyhow::Result<Exit> {
     } else {
         Exit::Failure
     })
+}
+
+/// What became of each of `count` inputs; one that cannot be loaded does not keep the others from
+/// being tagged.
+fn tag_all(
+    tagger: &Tagger,
+    count: usize,
+    load: impl Fn(usize) -> Result<image::RgbImage, String> + Sync,
+) -> Result<Vec<Option<Outcome>>, SessionError> {
+    let mut outcomes: Vec<Option<Outcome>> = (0..count).map(|_| None).collect();
+    tagger.tag_each(
+        count,
+        false,
+        |index, pixels| {
+            let rgb = load(index)?;
+            fit_rgb(&rgb, tagger.model().preprocessing(), pixels);
+            Ok(rgb.dimensions())
+        },
+        |index, result: Result<_, String>| {
+            outcomes[index] = Some(match result {
+                Ok((inference, outputs)) => {
+                    Outcome::Tagged(Box::new((inference, outputs.saliency)))
+                }
+                Err(error) => Outcome::Failed(error),
+            });
+        },
+    )?;
+    Ok(outcomes)
+}
+
+/// The tags of an image as they are printed: by name, with the boxes.
+fn named(model: &LoadedModel, inference: &Inference) -> Vec<Tag> {
+    let categories = &model.manifest.categories;
+    let hits = inference.tags.iter().map(|hit| Tag {
+        category: categories[hit.category].name.clone(),
+        score: hit.score,
+        bounding_box: hit.bounding_box,
+    });
+    hits.collect()
+}
+
+/// An image on the page: each tag with that part of the saliency which is its category's.
+fn page_image(
+    model: &LoadedModel,
+    title: String,
+    picture: image::RgbImage,
+    (inference, saliency): &(Inference, Vec<f32>),
+    tags: &[Tag],
+) -> PageImage {
+    let locations = model.shape.locations;
+    let covered = visible_part(model.preprocessing(), picture.dimensions());
+    let maps = inference
+        .tags
+        .iter()
+        .map(|hit| saliency[hit.category * locations..(hit.category + 1) * locations].to_vec());
+    let tags = tags.iter().zip(maps).map(|(tag, saliency)| PageTag {
+        category: tag.category.clone(),
+        score: tag.score,
+        bounding_box: tag.bounding_box,
+        saliency,
+    });
+    PageImage {
+        title,
+        picture,
+        columns: model.manifest.dims.grid_width,
+        covered,
+        tags: tags.collect(),
+    }
 }
 
 fn print_line(

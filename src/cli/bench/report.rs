@@ -93,6 +93,26 @@ fn cpu(outcomes: &[Outcome]) -> BTreeMap<String, f64> {
         .collect()
 }
 
+/// A figure to stderr, in the column where all of them stand.
+fn line(name: &str, value: String) {
+    eprintln!("  {name:<46} {value}");
+}
+
+/// Images a second, with one decimal: more would be noise.
+fn rate(s: Spread) -> String {
+    format!("{:.1} ({:.1} to {:.1})", s.middle, s.least, s.most)
+}
+
+/// A ratio of two throughputs, in thousandths.
+fn share(s: Spread) -> String {
+    format!("{:.3} ({:.3} to {:.3})", s.middle, s.least, s.most)
+}
+
+/// The median of some numbers of bytes, in whole MiB.
+fn mib(s: Spread) -> String {
+    format!("{:.0} MiB", s.middle / f64::from(1 << 20))
+}
+
 impl Report<'_> {
     /// The stage's throughput over a ceiling, repetition by repetition: both were measured one
     /// after the other.
@@ -192,10 +212,6 @@ impl Report<'_> {
 
     /// The figures that people look for first, to stderr.
     pub(super) fn print(&self) {
-        let line = |name: &str, value: String| eprintln!("  {name:<46} {value}");
-        let rate = |s: Spread| format!("{:.1} ({:.1} to {:.1})", s.middle, s.least, s.most);
-        let share = |s: Spread| format!("{:.3} ({:.3} to {:.3})", s.middle, s.least, s.most);
-        let mib = |s: Spread| format!("{:.0} MiB", s.middle / f64::from(1 << 20));
         let host = Host::this();
         eprintln!(
             "\n{}, {} cores; {}; {:.2} MP pictures; images a second, median (least to most)",
@@ -240,6 +256,12 @@ impl Report<'_> {
                 ),
             );
         }
+        self.print_costs();
+        self.print_peer();
+    }
+
+    /// Memory, time to get going and processor time: what the stage's throughput was paid with.
+    fn print_costs(&self) {
         line(
             "peak memory",
             mib(over(self.stage, |o| o.peak_memory_bytes as f64)),
@@ -263,6 +285,10 @@ impl Report<'_> {
                 );
             }
         }
+    }
+
+    /// The other program's figures, and the stage's over them, if one was measured.
+    fn print_peer(&self) {
         if let (Some(peer), Some(ratio)) = (self.peer, self.stage_over_peer()) {
             line("(d) peer", rate(over(peer, |o| o.images_per_second)));
             line("c / d", share(ratio));

@@ -191,21 +191,51 @@ fn sanity(runtime: &Runtime, folder: &Path) -> Result<String, String> {
     );
     let scratch = Scratch(std::env::temp_dir().join(name));
     fs::create_dir(&scratch.0).map_err(|e| text(&e))?;
-    let names = scratch.0.join("categories.txt");
-    fs::write(&names, expected.categories.join("\n")).map_err(|e| text(&e))?;
+    let bundle = zero_shot(folder, &expected.categories, &scratch.0)?;
+    let tagger = tagger(runtime, &bundle, Provider::Cpu)?;
+    let (hits, all) = found_of_present(&tagger, folder, &expected)?;
+    let share = hits as f64 / all.max(1) as f64;
+    let least = expected.found_at_least;
+    let found = format!(
+        "{hits} of {all} things found in {} sanity scenes",
+        expected.scenes.len()
+    );
+    if share >= least {
+        Ok(found)
+    } else {
+        Err(format!(
+            "{found}, fewer than {:.0} %: inference or decoding does not work as it should on this \
+             machine",
+            least * 100.0
+        ))
+    }
+}
+
+/// A bundle in `scratch` of the weights in `folder`, with these categories by their names alone.
+fn zero_shot(folder: &Path, categories: &[String], scratch: &Path) -> Result<Bundle, String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let names = scratch.join("categories.txt");
+    fs::write(&names, categories.join("\n")).map_err(|e| text(&e))?;
     let categories = CategoryList::read(&names).map_err(|e| text(&e))?;
     let clip = ClipFolder::open(folder).map_err(|e| text(&e))?;
-    let bundle = Init {
+    let init = Init {
         clip: &clip,
         name: "doctor",
         source: "doctor",
         categories: &categories,
         tower: Default::default(),
-    }
-    .run(&scratch.0.join("bundle"), |_| ())
-    .map_err(|e| text(&e))?;
-    let tagger = tagger(runtime, &bundle, Provider::Cpu)?;
+    };
+    init.run(&scratch.join("bundle"), |_| ())
+        .map_err(|e| text(&e))
+}
 
+/// How many of the things in the scenes are among a scene's best categories (as many as it has
+/// things), and how many things there are.
+fn found_of_present(
+    tagger: &Tagger,
+    folder: &Path,
+    expected: &Expected,
+) -> Result<(usize, usize), String> {
     let limits =
         tagstream::stage::decoding::decode_limits(&tagstream_core::config::DecodeConfig::default());
     let tally = Mutex::new((0usize, 0usize));
@@ -237,26 +267,11 @@ fn sanity(runtime: &Runtime, folder: &Path) -> Result<String, String> {
                 Err(error) => failure = Some(error),
             },
         )
-        .map_err(|e| text(&e))?;
+        .map_err(|e| e.to_string())?;
     if let Some(error) = failure {
         return Err(error);
     }
-    let (hits, all) = tally.into_inner().unwrap_or_else(|e| e.into_inner());
-    let share = hits as f64 / all.max(1) as f64;
-    let least = expected.found_at_least;
-    let found = format!(
-        "{hits} of {all} things found in {} sanity scenes",
-        expected.scenes.len()
-    );
-    if share >= least {
-        Ok(found)
-    } else {
-        Err(format!(
-            "{found}, fewer than {:.0} %: inference or decoding does not work as it should on this \
-             machine",
-            least * 100.0
-        ))
-    }
+    Ok(tally.into_inner().unwrap_or_else(|e| e.into_inner()))
 }
 
 async fn broker(config: &StageConfig) -> Finding {

@@ -28,6 +28,7 @@ use super::report;
 use super::report::{Cost, ReportFiles};
 use candidate::Candidate;
 use serde::Serialize;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 use tagstream_core::redact::redact_place;
@@ -37,6 +38,7 @@ use tagstream_model::bundle::Bundle;
 use tagstream_model::registry::{
     Action, Cache, Decision, Pointer, Registration, Registry, RegistryError, Verdict, VersionRecord,
 };
+use tagstream_train::labels::LabelMatrix;
 use tokio::runtime::Runtime;
 
 /// How a run ended.
@@ -96,6 +98,21 @@ pub struct Job<'a> {
     cost: Cost,
 }
 
+/// The labels to learn from, and the held-out ones that the judge goes by.
+type Split = (LabelMatrix, LabelMatrix);
+
+/// What a run starts from, once it is known that there is something to do.
+struct Prepared {
+    /// What serves, as the registry said before anything was read.
+    pointer: Pointer,
+    champion: Bundle,
+    inputs: Inputs,
+    /// The run's name.
+    run: String,
+    /// Of this run, in the work folder.
+    folder: PathBuf,
+}
+
 impl<'a> Job<'a> {
     /// A run with this configuration.
     pub fn new(
@@ -145,57 +162,39 @@ impl<'a> Job<'a> {
         result
     }
 
-    /// The whole run, in the order of its steps; longer than other functions, because the report is
-    /// given all of what they made.
+    /// The whole run, in the order of its steps.
     fn under_lease(
         &mut self,
         registry: &Registry,
         token: Option<u64>,
     ) -> Result<Outcome, JobError> {
-        let (pointer, champion) = self.step("champion", |job| job.champion(registry))?;
-        let inputs = self.step("labels", |job| {
-            let reading = inputs::read(job.config, &champion);
-            job.runtime.block_on(reading)
+        let (work, (train, held_out)) = match self.prepare(registry)? {
+            ControlFlow::Continue(prepared) => prepared,
+            ControlFlow::Break(reason) => return Ok(Outcome::Nothing { reason }),
+        };
+        let fetching = images::UriImages::new(self.config, &work.inputs, self.runtime)?;
+        let (train, train_features) = self.step("features", |job| {
+            job.features(&work.champion, &fetching, train)
         })?;
-        if inputs.table.images().next().is_none() {
-            let (table, url) = (&self.config.labels.table, &self.config.labels.url);
-            let reason = format!("no labels in the table `{table}` at {}", redact_place(url));
-            return Ok(Outcome::Nothing { reason });
-        }
-        let run = self.run_id(&inputs, &champion)?;
-        if let Some(reason) = self.nothing_to_do(registry, &inputs, &run)? {
-            return Ok(Outcome::Nothing { reason });
-        }
-        let (train, held_out) = inputs.split(self.config.judge.held_out_share);
-        if !train.flat().contains(&1) {
-            let reason = "no known presence outside the held-out part".into();
-            return Ok(Outcome::Nothing { reason });
-        }
-        let folder = self.work_folder()?.join(&run);
-        std::fs::create_dir_all(&folder).map_err(JobError::io(&folder))?;
-
-        let fetching = images::UriImages::new(self.config, &inputs, self.runtime)?;
-        let (train, train_features) =
-            self.step("features", |job| job.features(&champion, &fetching, train))?;
         let (held_out, held_out_features) = self.step("held-out features", |job| {
-            job.features(&champion, &fetching, held_out)
+            job.features(&work.champion, &fetching, held_out)
         })?;
         let candidate = self.step("training", |job| {
             Candidate::make(
                 job,
-                &champion,
-                &inputs,
+                &work.champion,
+                &work.inputs,
                 (&train, &train_features),
                 (&held_out, &held_out_features),
-                &folder,
+                &work.folder,
             )
         })?;
         let judgement = self.step("judging", |job| {
             trial::judge_candidate(
                 job,
-                &champion,
+                &work.champion,
                 &candidate,
-                &inputs,
+                &work.inputs,
                 &held_out,
                 &held_out_features,
             )
@@ -205,35 +204,70 @@ impl<'a> Job<'a> {
             report::make(&report::Material {
                 job: job.config,
                 cost: &job.cost,
-                run: &run,
-                champion: &champion,
-                champion_version: pointer.version,
+                run: &work.run,
+                champion: &work.champion,
+                champion_version: work.pointer.version,
                 candidate: &candidate.bundle,
                 curves: &candidate.curves,
-                inputs: &inputs,
+                inputs: &work.inputs,
                 train: &train,
                 held_out: &held_out,
                 judgement: &judgement.judgement,
                 confidence: &judgement.confidence,
-                examples: &trial::examples(job, &champion, &candidate, &fetching, &held_out),
+                examples: &trial::examples(job, &work.champion, &candidate, &fetching, &held_out),
             })
             .map_err(JobError::work("report.json"))
         })?;
-        let place = self.write_report(&report, &folder)?;
+        let place = self.write_report(&report, &work.folder)?;
         let judgement = &judgement.judgement;
         let judged = |version, report| judged(judgement, &candidate.bundle, version, report);
         if token.is_none() {
             return Ok(judged(None, Some(place)));
         }
         let version = self.step("registering", |job| {
-            job.settle(
-                registry, &pointer, &run, &inputs, &candidate, judgement, &folder, token,
-            )
+            job.settle(registry, &work, &candidate, judgement, token)
         })?;
         // Done: what the folder holds is in the registry now. Failing to tidy does no harm.
-        let _ = std::fs::remove_dir_all(&folder);
+        let _ = std::fs::remove_dir_all(&work.folder);
         let place = (!self.config.report.folder.is_empty()).then_some(place);
         Ok(judged(Some(version.version), place))
+    }
+
+    /// What the run starts from, with the labels to learn from and those to judge on, or the reason
+    /// why there is nothing to do. The run's folder is made only where there is something.
+    fn prepare(
+        &mut self,
+        registry: &Registry,
+    ) -> Result<ControlFlow<String, (Prepared, Split)>, JobError> {
+        let (pointer, champion) = self.step("champion", |job| job.champion(registry))?;
+        let inputs = self.step("labels", |job| {
+            let reading = inputs::read(job.config, &champion);
+            job.runtime.block_on(reading)
+        })?;
+        if inputs.table.images().next().is_none() {
+            let (table, url) = (&self.config.labels.table, &self.config.labels.url);
+            let reason = format!("no labels in the table `{table}` at {}", redact_place(url));
+            return Ok(ControlFlow::Break(reason));
+        }
+        let run = self.run_id(&inputs, &champion)?;
+        if let Some(reason) = self.nothing_to_do(registry, &inputs, &run)? {
+            return Ok(ControlFlow::Break(reason));
+        }
+        let (train, held_out) = inputs.split(self.config.judge.held_out_share);
+        if !train.flat().contains(&1) {
+            let reason = "no known presence outside the held-out part".into();
+            return Ok(ControlFlow::Break(reason));
+        }
+        let folder = self.work_folder()?.join(&run);
+        std::fs::create_dir_all(&folder).map_err(JobError::io(&folder))?;
+        let prepared = Prepared {
+            pointer,
+            champion,
+            inputs,
+            run,
+            folder,
+        };
+        Ok(ControlFlow::Continue((prepared, (train, held_out))))
     }
 
     /// What serves now, as a bundle on this disk.
@@ -340,23 +374,19 @@ impl<'a> Job<'a> {
     }
 
     /// Registers the candidate with its report and labels, and records the decision.
-    #[allow(clippy::too_many_arguments)]
     fn settle(
         &self,
         registry: &Registry,
-        pointer: &Pointer,
-        run: &str,
-        inputs: &Inputs,
+        work: &Prepared,
         candidate: &Candidate,
         judgement: &Judgement,
-        folder: &std::path::Path,
         token: Option<u64>,
     ) -> Result<VersionRecord, JobError> {
-        let labels = folder.join(inputs::LABELS_FILE);
-        inputs.write_labels(&labels)?;
+        let labels = work.folder.join(inputs::LABELS_FILE);
+        work.inputs.write_labels(&labels)?;
         let mut attachments = vec![(inputs::LABELS_FILE.to_string(), labels)];
         for name in ["report.html", "report.json"] {
-            attachments.push((name.into(), folder.join(name)));
+            attachments.push((name.into(), work.folder.join(name)));
         }
         let why = judgement.summary();
         let decision = Decision {
@@ -369,8 +399,8 @@ impl<'a> Job<'a> {
             who: self.options.who.clone(),
             why: why.clone(),
             verdict: Some(judgement.verdict),
-            run: Some(run.into()),
-            generation: Some(pointer.generation),
+            run: Some(work.run.clone()),
+            generation: Some(work.pointer.generation),
             token,
         };
         self.runtime.block_on(async {
@@ -380,7 +410,7 @@ impl<'a> Job<'a> {
                     attachments: &attachments,
                     who: &self.options.who,
                     why: &why,
-                    run: Some(run),
+                    run: Some(&work.run),
                 })
                 .await?;
             let decision = Decision {
