@@ -220,7 +220,7 @@ async fn dead_letters_say_nothing_that_an_address_hides() {
         "https://h.invalid:bad/x?sig=MARK",
         "https://h.invalid/x;token=MARK?sig=MARK",
         "https://h.invalid/x%3Fsig%3DMARK",
-        "https://proxy.invalid/https://u:MARK@h.invalid/x",
+        "https://thumb.invalid/https://u:MARK@h.invalid/x",
         " data:image/png;base64,MARKMARKMARK",
         "data:image/png;base64,MARK MARK",
         "view-source:https://u:MARK@h/x?s=MARK",
