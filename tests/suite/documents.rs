@@ -1,18 +1,8 @@
 //! What the documents say about the tests is true of the tests.
 
+use crate::map::rust_files;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push(path);
-        }
-    }
-}
+use std::path::Path;
 
 /// The last parts of names in backquotes that have the form of a test's: `fetch::tests::a_name` or
 /// a long name by itself.
@@ -30,7 +20,7 @@ fn every_test_that_a_document_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     for folder in ["crates", "src", "tests"] {
-        sources(&root.join(folder), &mut files);
+        rust_files(&root.join(folder), &mut files);
     }
     let code: String = files
         .iter()

@@ -1,21 +1,11 @@
 //! One meaning a name: no public type has the name of another, anywhere in the workspace.
 
+use crate::map::rust_files;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Names that are public in two places, and why they may be.
 const EXCEPTIONS: [(&str, &str); 0] = [];
-
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push(path);
-        }
-    }
-}
 
 /// The name of the type that a line declares for everybody.
 fn declared(line: &str) -> Option<&str> {
@@ -37,9 +27,9 @@ fn declared(line: &str) -> Option<&str> {
 fn no_public_type_has_the_name_of_another() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    sources(&root.join("src"), &mut files);
+    rust_files(&root.join("src"), &mut files);
     for entry in std::fs::read_dir(root.join("crates")).unwrap() {
-        sources(&entry.unwrap().path().join("src"), &mut files);
+        rust_files(&entry.unwrap().path().join("src"), &mut files);
     }
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for file in files {
