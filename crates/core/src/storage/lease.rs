@@ -102,6 +102,17 @@ fn failed(doing: impl Into<String>) -> impl FnOnce(StoreError) -> LeaseError {
     move |source| LeaseError::Store { doing, source }
 }
 
+/// The refusal that names who was faster; his beat may be gone by now.
+fn held(beat: Option<Beat>, token: u64) -> LeaseError {
+    LeaseError::Held {
+        holder: beat
+            .as_ref()
+            .map_or_else(|| "somebody".into(), |b| b.holder.clone()),
+        expires: beat.map_or_else(Utc::now, |b| b.expires),
+        token,
+    }
+}
+
 impl Beats {
     fn path(&self, token: u64, beat: u64) -> ObjectPath {
         self.folder
@@ -231,23 +242,15 @@ impl Lease {
         let first = lease.content(false);
         if !lease.beats.create(token, 0, &first).await? {
             let winner = lease.beats.read(token, 0).await?;
-            return Err(LeaseError::Held {
-                holder: winner
-                    .as_ref()
-                    .map_or("somebody".into(), |b| b.holder.clone()),
-                expires: winner.map_or_else(Utc::now, |b| b.expires),
-                token,
-            });
+            return Err(held(winner, token));
         }
         lease.beat = 1;
-        // What we listed may be old: others may have come and gone since, and tidied our token's
-        // first object away.
-        let newest = lease.beats.list().await?.last().map_or(token, |(t, _)| *t);
-        if newest > token {
-            return Err(LeaseError::Lost {
-                ours: token,
-                newest,
-            });
+        // What we listed may be old: others may have come since, and tidied our token's first object
+        // away. Then the lease is theirs, and ours was never one.
+        if let Some(held) = lease.held_by_newer().await? {
+            let stray = lease.beats.path(token, 0);
+            let _ = lease.beats.objects.delete(&stray).await;
+            return Err(held);
         }
         // Tidying: what lies below our token decides nothing any more. Failing to delete it does no
         // harm.
@@ -256,6 +259,18 @@ impl Lease {
             let _ = lease.beats.objects.delete(&path).await;
         }
         Ok(lease)
+    }
+
+    /// Who holds the lease, if there is a newer token than ours.
+    async fn held_by_newer(&self) -> Result<Option<LeaseError>, LeaseError> {
+        let Some(&(newest, beat)) = self.beats.list().await?.last() else {
+            return Ok(None);
+        };
+        if newest <= self.token {
+            return Ok(None);
+        }
+        let holder = self.beats.read(newest, beat).await?;
+        Ok(Some(held(holder, newest)))
     }
 
     fn content(&self, released: bool) -> Beat {
@@ -411,6 +426,32 @@ mod tests {
         assert_eq!(all, [(1, 0), (1, 4)]);
         let again = a.content(false);
         assert!(!a.beats.create(1, 0, &again).await.unwrap());
+    }
+
+    /// A folder that is listed while others work in it may show neither an object that was just
+    /// created nor one that was just deleted.
+    #[tokio::test]
+    async fn who_listed_too_early_is_told_who_holds_it() {
+        let objects = store();
+        let b = take(&objects, "b", Duration::ZERO).await.unwrap();
+        let mut c = take(&objects, "c", MINUTE).await.unwrap();
+        assert_eq!((b.token(), c.token()), (1, 2));
+        let late = Lease {
+            beats: Arc::clone(&c.beats),
+            holder: "late".into(),
+            time_to_live: MINUTE,
+            token: 1,
+            beat: 0,
+            lost: Arc::default(),
+        };
+        match late.held_by_newer().await.unwrap() {
+            Some(LeaseError::Held { holder, token, .. }) => {
+                assert_eq!((holder.as_str(), token), ("c", 2));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(c.held_by_newer().await.unwrap().is_none());
+        c.renew().await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
