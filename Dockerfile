@@ -8,18 +8,18 @@ WORKDIR /tagstream
 # What `tagstream --version` says where the context has no .git.
 ARG TAGSTREAM_REVISION=
 COPY . .
-RUN TAGSTREAM_CACHE=/opt/tagstream scripts/onnxruntime.sh \
-    && TAGSTREAM_REVISION="$TAGSTREAM_REVISION" cargo build --release --locked
+RUN export TAGSTREAM_CACHE=/opt/tagstream \
+    && scripts/onnxruntime.sh \
+    && TAGSTREAM_REVISION="$TAGSTREAM_REVISION" cargo build --release --locked \
+    && PREFIX=/dist scripts/install.sh
 
+# scripts/compose_test.sh builds what follows without what stands above.
 FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates libssl3 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --create-home tagstream
-COPY --from=build /tagstream/target/release/tagstream /usr/local/bin/tagstream
-COPY --from=build /opt/tagstream/onnxruntime-1.31.1/ /usr/local/lib/tagstream/
-COPY --from=build /tagstream/models/demo-clip/ /usr/local/share/tagstream/models/demo-clip/
-ENV ORT_DYLIB_PATH=/usr/local/lib/tagstream/libonnxruntime.so.1.31.1
+COPY --from=build /dist/ /usr/local/
 USER tagstream
 ENTRYPOINT ["tagstream"]
 CMD ["run", "--config", "/etc/tagstream/stage.toml"]

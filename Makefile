@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall demo test figures lint chaos chaos-matrix chaos-sabotage bench bench-scale bench-steps
+.PHONY: help build install uninstall demo test figures lint compose-test chaos chaos-matrix chaos-sabotage bench bench-scale bench-steps
 
 ROUNDS ?= 20
 SEED ?= 1
@@ -38,6 +38,9 @@ figures: ## Write the documents' figures, tables and plot from benches/
 
 lint: ## Formatting, clippy, rustdoc, licences, sources, and what the documents say
 	@scripts/lint.sh
+
+compose-test: build ## docker-compose.yml on podman: pictures in, Parquet and a promotion out
+	@scripts/compose_test.sh
 
 chaos: ## ROUNDS=n SEED=s BROKERS=1|3: faults on real servers, and an independent checker
 	$(chaos) --rounds $(ROUNDS) --seed $(SEED) --brokers $(BROKERS) --log benches/runs/chaos.jsonl
