@@ -15,6 +15,7 @@ mod common;
 mod basics;
 mod child;
 mod crash;
+mod decoders;
 mod examples;
 mod garbage;
 mod harness;

@@ -51,6 +51,9 @@ fn view(
             let age = now.saturating_sub(polled).max(0);
             ages.insert("source".into(), Duration::from_millis(age as u64));
         }
+        if let Some(decoders) = stage.decoders.get() {
+            ages.insert("decoders".into(), decoders.stuck_for());
+        }
         ages
     };
     let stage = Arc::clone(status);

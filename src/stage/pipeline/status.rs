@@ -1,9 +1,10 @@
 //! What the stage shows of itself while it runs: for health checks, pages and progress bars.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use tagstream_core::events::{DeadLetterKind, Offset, PartitionId};
+use tagstream_image::decoders::Decoders;
 
 /// Counters and heartbeats of a running stage.
 #[derive(Debug, Default)]
@@ -26,6 +27,8 @@ pub struct StageStatus {
     pub sink_reachable: AtomicBool,
     /// Unix milliseconds of the last commit.
     pub last_commit_ms: AtomicI64,
+    /// What decodes images, once it is there.
+    pub decoders: OnceLock<Decoders>,
     dead_letters: Mutex<BTreeMap<DeadLetterKind, u64>>,
     partitions: Mutex<BTreeMap<PartitionId, Offset>>,
 }
