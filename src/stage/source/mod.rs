@@ -19,8 +19,6 @@ pub(in crate::stage) use client::has_controller;
 pub use client::{Broker, Logs, recreated, require_topics};
 pub use clients::{ClientSettings, Covering};
 pub use properties::{Refusal, check_properties, known_properties};
-#[cfg(test)]
-use thread::consumer_settings;
 pub use thread::{Source, SourceSettings};
 
 use super::budget::{Budget, Reservation};
@@ -30,6 +28,8 @@ use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use tagstream_core::events::{Offset, PartitionId};
+#[cfg(test)]
+use thread::consumer_settings;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A message as it was read.
