@@ -14,6 +14,7 @@ pub mod parquet;
 pub mod predictions;
 pub mod predictions_topic;
 pub mod producer;
+mod shortening;
 pub mod table;
 pub mod verdict;
 pub mod walk;

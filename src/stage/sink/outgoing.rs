@@ -1,7 +1,5 @@
-//! A message on its way to a topic: how large it is on the wire, and how it is made smaller where
-//! its topic has no room for it.
+//! A message on its way to a topic, and how large it is on the wire.
 
-use super::{dead_letter_topic, predictions_topic};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -16,13 +14,13 @@ const CLIENT_OVERHEAD: usize = 36;
 
 /// What a message is: this decides what is left out of it first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Form {
+pub enum MessageForm {
     /// Anything; it cannot be made smaller.
     #[default]
     Whole,
-    /// A prediction: see [`predictions_topic`].
+    /// A prediction: see `predictions_topic`.
     Prediction,
-    /// A dead letter: see [`dead_letter_topic`].
+    /// A dead letter: see `dead_letter_topic`.
     DeadLetter,
 }
 
@@ -38,7 +36,7 @@ pub struct Outgoing {
     /// Headers; a value may be missing.
     pub headers: Vec<(String, Option<Bytes>)>,
     /// What it is.
-    pub form: Form,
+    pub form: MessageForm,
 }
 
 /// Bytes of a length as a signed variable-length integer.
@@ -75,19 +73,6 @@ impl Outgoing {
         // It knows their exact size; two lengths take at most ten bytes.
         let headers: usize = headers.map(|(k, v)| k.len() + length(v) + 10).sum();
         CLIENT_OVERHEAD + length(&self.key) + length(&self.payload) + headers
-    }
-
-    /// The form of this message that leaves out least among those that `fits`; `None` if not even
-    /// the least one does.
-    pub fn shortened(&self, fits: &dyn Fn(&Outgoing) -> bool) -> Option<Outgoing> {
-        if fits(self) {
-            return Some(self.clone());
-        }
-        match self.form {
-            Form::Whole => None,
-            Form::Prediction => predictions_topic::shortened(self, fits),
-            Form::DeadLetter => dead_letter_topic::shortened(self, fits),
-        }
     }
 }
 

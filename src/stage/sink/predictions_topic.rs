@@ -4,7 +4,7 @@
 //! A prediction that its topic has no room for is shortened, one field after the other, and says in
 //! `shortened` which; the row in the table is whole. `schemas/prediction.schema.json` says how.
 
-use super::outgoing::{Form, Outgoing, beginning};
+use super::outgoing::{MessageForm, Outgoing, beginning};
 use super::predictions::PredictionRow;
 use std::sync::Arc;
 use tagstream_core::digest::sha256;
@@ -42,7 +42,7 @@ pub fn message(topic: &Arc<str>, row: &PredictionRow, with_embedding: bool) -> O
     };
     let whole = Outgoing {
         topic: Arc::clone(topic),
-        form: Form::Prediction,
+        form: MessageForm::Prediction,
         ..Outgoing::default()
     };
     with_prediction(&whole, &prediction)
@@ -175,7 +175,7 @@ mod tests {
             ),
         ] {
             let whole = large(uri, id, embedding, tags);
-            let short = whole.shortened(&|m| m.batch_bytes() <= 2_000).unwrap();
+            let short = shortened(&whole, &|m| m.batch_bytes() <= 2_000).unwrap();
             let (before, after) = (read(&whole), read(&short));
             assert_eq!(after.shortened, fields);
             assert_eq!((&after.source, &after.tags), (&before.source, &before.tags));
@@ -188,14 +188,14 @@ mod tests {
     #[test]
     fn the_best_tags_stay_and_the_least_form_fits_the_least_limit() {
         let whole = large(true, true, true, true);
-        let short = whole.shortened(&|m| m.batch_bytes() <= 20_000).unwrap();
+        let short = shortened(&whole, &|m| m.batch_bytes() <= 20_000).unwrap();
         let tags = read(&short).tags.len();
         assert!((50..5_000).contains(&tags), "{tags} tags");
         assert!(read(&short).shortened.contains(&Field::Tags));
         let least = super::super::outgoing::LEAST_LIMIT;
-        let short = whole.shortened(&|m| m.batch_bytes() <= least).unwrap();
+        let short = shortened(&whole, &|m| m.batch_bytes() <= least).unwrap();
         assert_eq!(read(&short).source, read(&whole).source);
-        assert!(whole.shortened(&|_| false).is_none());
+        assert!(shortened(&whole, &|_| false).is_none());
     }
 
     #[test]
@@ -204,7 +204,9 @@ mod tests {
             let mut row = row(4, &layout(false));
             row.image_id = format!("{}{end}", "a".repeat(5_000));
             let whole = message(&"predictions".into(), &row, false);
-            whole.shortened(&|m| m.batch_bytes() <= 2_000).unwrap().key
+            shortened(&whole, &|m| m.batch_bytes() <= 2_000)
+                .unwrap()
+                .key
         };
         assert_ne!(key("1"), key("2"));
     }

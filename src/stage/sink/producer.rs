@@ -9,7 +9,8 @@
 mod forwarder;
 
 use super::limits::Limits;
-use super::verdict::{Remedy, Verdict, verdict};
+use super::shortening::shortened;
+use super::verdict::{ProduceVerdict, Remedy, verdict};
 use crate::stage::source::{ClientSettings, Refusal};
 use forwarder::Forwarder;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-pub use super::outgoing::{Form, Outgoing};
+pub use super::outgoing::{MessageForm, Outgoing};
 
 /// Why a message was not written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,12 +80,12 @@ impl ProduceError {
     fn of(topic: &str, reason: KafkaError) -> Self {
         let topic = topic.to_owned();
         match code(&reason).map(verdict) {
-            Some(Verdict::ForGood(remedy)) => ProduceError::ForGood {
+            Some(ProduceVerdict::ForGood(remedy)) => ProduceError::ForGood {
                 topic,
                 reason,
                 remedy,
             },
-            Some(Verdict::Missing) => ProduceError::Missing { topic, reason },
+            Some(ProduceVerdict::Missing) => ProduceError::Missing { topic, reason },
             _ => ProduceError::Refused { topic, reason },
         }
     }
@@ -170,7 +171,7 @@ impl Topics for KafkaTopics {
             false => self.limits.fits(m),
         };
         // What cannot be made to fit is told of when it is sent.
-        message.shortened(&fits).unwrap_or(message)
+        shortened(&message, &fits).unwrap_or(message)
     }
 }
 

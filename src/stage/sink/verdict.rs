@@ -7,7 +7,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 /// What a refusal means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ProduceVerdict {
     /// The message, or the batch that it was part of, is too large for its topic.
     TooLarge,
     /// It passes by itself, or with a new process.
@@ -59,20 +59,20 @@ impl Remedy {
 
 /// What a refusal with `code` means. A code that no broker answers to a message counts as one that
 /// passes: a new process starts from what is in files.
-pub fn verdict(code: Code) -> Verdict {
+pub fn verdict(code: Code) -> ProduceVerdict {
     match code {
         Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge => {
-            Verdict::TooLarge
+            ProduceVerdict::TooLarge
         }
         Code::UnknownTopic
         | Code::UnknownPartition
         | Code::UnknownTopicOrPartition
-        | Code::UnknownTopicId => Verdict::Missing,
+        | Code::UnknownTopicId => ProduceVerdict::Missing,
         Code::TopicAuthorizationFailed
         | Code::ClusterAuthorizationFailed
         | Code::GroupAuthorizationFailed
         | Code::TransactionalIdAuthorizationFailed
-        | Code::DelegationTokenAuthorizationFailed => Verdict::ForGood(Remedy::Allow),
+        | Code::DelegationTokenAuthorizationFailed => ProduceVerdict::ForGood(Remedy::Allow),
         Code::Authentication
         | Code::SaslAuthenticationFailed
         | Code::UnsupportedSASLMechanism
@@ -84,12 +84,12 @@ pub fn verdict(code: Code) -> Verdict {
         | Code::DelegationTokenRequestNotAllowed
         | Code::DelegationTokenExpired
         | Code::InvalidPrincipalType
-        | Code::UnacceptableCredential => Verdict::ForGood(Remedy::Credentials),
+        | Code::UnacceptableCredential => ProduceVerdict::ForGood(Remedy::Credentials),
         Code::InvalidRecord
         | Code::InvalidTimestamp
         | Code::PolicyViolation
         | Code::InvalidTopic
-        | Code::InvalidConfig => Verdict::ForGood(Remedy::TopicRules),
+        | Code::InvalidConfig => ProduceVerdict::ForGood(Remedy::TopicRules),
         Code::InvalidRequiredAcks
         | Code::UnsupportedForMessageFormat
         | Code::UnsupportedCompressionType
@@ -100,8 +100,8 @@ pub fn verdict(code: Code) -> Verdict {
         | Code::InvalidArgument
         | Code::InvalidRequest
         | Code::KeySerialization
-        | Code::ValueSerialization => Verdict::ForGood(Remedy::Client),
-        _ => Verdict::Passes,
+        | Code::ValueSerialization => ProduceVerdict::ForGood(Remedy::Client),
+        _ => ProduceVerdict::Passes,
     }
 }
 
@@ -112,7 +112,11 @@ pub fn may_be_sent_again(code: Code) -> bool {
         code,
         Code::MessageTimedOut | Code::Fatal | Code::BrokerDestroy | Code::GaplessGuarantee
     );
-    !over && matches!(verdict(code), Verdict::Passes | Verdict::Missing)
+    !over
+        && matches!(
+            verdict(code),
+            ProduceVerdict::Passes | ProduceVerdict::Missing
+        )
 }
 
 #[cfg(test)]
@@ -170,13 +174,13 @@ mod tests {
     #[test]
     fn every_code_of_librdkafka_has_its_verdict() {
         let classes = [
-            (TOO_LARGE, Verdict::TooLarge),
-            (MISSING, Verdict::Missing),
-            (ALLOW, Verdict::ForGood(Remedy::Allow)),
-            (CREDENTIALS, Verdict::ForGood(Remedy::Credentials)),
-            (TOPIC_RULES, Verdict::ForGood(Remedy::TopicRules)),
-            (CLIENT, Verdict::ForGood(Remedy::Client)),
-            (PASSES, Verdict::Passes),
+            (TOO_LARGE, ProduceVerdict::TooLarge),
+            (MISSING, ProduceVerdict::Missing),
+            (ALLOW, ProduceVerdict::ForGood(Remedy::Allow)),
+            (CREDENTIALS, ProduceVerdict::ForGood(Remedy::Credentials)),
+            (TOPIC_RULES, ProduceVerdict::ForGood(Remedy::TopicRules)),
+            (CLIENT, ProduceVerdict::ForGood(Remedy::Client)),
+            (PASSES, ProduceVerdict::Passes),
         ];
         let mut unseen: BTreeSet<&str> = classes
             .iter()
@@ -189,7 +193,7 @@ mod tests {
             let expected = classes.iter().find(|(names, _)| named(names));
             unseen.remove(name.as_str());
             // What speaks of groups, of reading or of administration is no answer to a message.
-            let expected = expected.map_or(Verdict::Passes, |(_, verdict)| *verdict);
+            let expected = expected.map_or(ProduceVerdict::Passes, |(_, verdict)| *verdict);
             assert_eq!(verdict((*code).into()), expected, "{name}");
         }
         assert!(unseen.is_empty(), "librdkafka lists no {unseen:?}");

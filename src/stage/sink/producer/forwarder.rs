@@ -1,10 +1,11 @@
 //! The task that gives messages to librdkafka, and takes back those that it or a broker refused.
 
-use super::{Answer, Form, Outgoing, ProduceError, code};
+use super::{Answer, MessageForm, Outgoing, ProduceError, code};
 use crate::stage::sink::dead_letter_topic;
 use crate::stage::sink::limits::Limits;
 use crate::stage::sink::outgoing::LEAST_LIMIT;
-use crate::stage::sink::verdict::{Verdict, may_be_sent_again, verdict};
+use crate::stage::sink::shortening::shortened;
+use crate::stage::sink::verdict::{ProduceVerdict, may_be_sent_again, verdict};
 use crate::stage::source::{ClientSettings, Covering, Refusal};
 use bytes::Bytes;
 use rdkafka::config::RDKafkaLogLevel;
@@ -37,7 +38,7 @@ struct Parcel {
 /// What goes with a message through librdkafka.
 struct Fate {
     answer: Answer,
-    form: Form,
+    form: MessageForm,
     since: Instant,
     /// Whether it was sent with no other message under way.
     alone: bool,
@@ -46,7 +47,7 @@ struct Fate {
 }
 
 impl Fate {
-    fn new(answer: Answer, form: Form) -> Self {
+    fn new(answer: Answer, form: MessageForm) -> Self {
         Fate {
             answer,
             form,
@@ -106,7 +107,7 @@ impl ProducerContext for Context {
     }
 }
 
-fn outgoing(message: &BorrowedMessage<'_>, form: Form) -> Outgoing {
+fn outgoing(message: &BorrowedMessage<'_>, form: MessageForm) -> Outgoing {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         let owned = |h: Header<'_, &[u8]>| (h.key.to_owned(), h.value.map(Bytes::copy_from_slice));
         headers.iter().map(owned).collect()
@@ -208,7 +209,7 @@ impl Forwarder {
 
     /// A compacted topic takes no message without a key, and forgets one without a value.
     fn adapt(&self, message: &mut Outgoing) {
-        if message.form == Form::DeadLetter && self.limits.is_compacted(&message.topic) {
+        if message.form == MessageForm::DeadLetter && self.limits.is_compacted(&message.topic) {
             dead_letter_topic::keep_in_compacted(message);
         }
     }
@@ -219,8 +220,8 @@ impl Forwarder {
         let Parcel { message, fate } = parcel;
         let limits = &self.limits;
         let fits = |m: &Outgoing| limits.fits(m) && m.batch_bytes() <= most;
-        let Some(mut shorter) = message.shortened(&fits) else {
-            let least = message.shortened(&|m| m.batch_bytes() <= LEAST_LIMIT);
+        let Some(mut shorter) = shortened(&message, &fits) else {
+            let least = shortened(&message, &|m| m.batch_bytes() <= LEAST_LIMIT);
             let _ = fate.answer.send(Err(ProduceError::NoRoom {
                 topic: message.topic.to_string(),
                 limit: limits.bytes(&message.topic),
@@ -305,9 +306,9 @@ impl Forwarder {
         let waited = parcel.fate.since.elapsed();
         let again = refusal.is_some_and(may_be_sent_again);
         match refusal.map(verdict) {
-            Some(Verdict::TooLarge) => return self.too_large(parcel).await,
-            Some(Verdict::Passes) if again && waited < self.patience => {}
-            Some(Verdict::Missing) if waited < CREATION => {}
+            Some(ProduceVerdict::TooLarge) => return self.too_large(parcel).await,
+            Some(ProduceVerdict::Passes) if again && waited < self.patience => {}
+            Some(ProduceVerdict::Missing) if waited < CREATION => {}
             _ if self.needs_key(&parcel.message, refusal) => {
                 self.limits.found_compacted(&parcel.message.topic);
                 self.adapt(&mut parcel.message);
@@ -331,7 +332,7 @@ impl Forwarder {
     /// Whether a topic of which nobody said so turns out to be compacted.
     fn needs_key(&self, message: &Outgoing, refusal: Option<RDKafkaErrorCode>) -> bool {
         refusal == Some(RDKafkaErrorCode::InvalidRecord)
-            && message.form == Form::DeadLetter
+            && message.form == MessageForm::DeadLetter
             && message.key.is_none()
     }
 
