@@ -1,5 +1,5 @@
-//! The bodies of the targets `image` and `decoders`: they need `tagstream-image` and nothing else of
-//! the workspace.
+//! The bodies of the targets `image` and `decoders`: they need `tagstream-image` and nothing else
+//! of the workspace.
 
 #![allow(
     clippy::disallowed_methods,

@@ -3,7 +3,7 @@
 #[path = "../bodies/mod.rs"]
 #[allow(dead_code)]
 mod bodies;
-#[path = "../oracle.rs"]
+#[path = "../bodies/oracle.rs"]
 mod oracle;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -3,7 +3,7 @@
 #[path = "../bodies/image.rs"]
 #[allow(dead_code)]
 mod body;
-#[path = "../oracle.rs"]
+#[path = "../bodies/oracle.rs"]
 mod oracle;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -1,5 +1,5 @@
-//! The stage and its decoding helpers: what hostile pictures do to good ones, and what is seen where
-//! no helper can be started.
+//! The stage and its decoding helpers: what hostile pictures do to good ones, and what is seen
+//! where no helper can be started.
 
 use crate::child::Launch;
 use crate::common::hostile::{all, png_of, tiff_of_jpeg_strips};
@@ -108,24 +108,27 @@ async fn a_picture_waits_for_a_decoder_and_livez_says_so() {
     };
     let mut stage = world.launch("lost-helper", &launch);
     let address = stage.address();
-    // The one that was started as a proof.
-    let started = Instant::now();
-    while children(stage.id()).is_empty() {
-        assert!(started.elapsed() < STUCK, "{}", stage.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let rows = async |wanted: usize| {
+        let started = Instant::now();
+        while world.rows().len() < wanted {
+            assert!(started.elapsed() < STUCK, "{}", stage.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let picture = png_of(64, 64, 2, &[]);
+    produce(&world, &[("first".into(), picture.clone())]);
+    rows(1).await;
     std::fs::remove_file(&helper).unwrap();
     for child in children(stage.id()) {
         // SAFETY: takes numbers only; it is a child of a process that this test has started.
         unsafe { libc::kill(child, libc::SIGKILL) };
     }
-    produce(&world, &[("waits".into(), png_of(64, 64, 2, &[]))]);
+    produce(&world, &[("waits".into(), picture)]);
     let livez = async |wanted: u16| {
         let started = Instant::now();
         loop {
-            let answer = reqwest::get(format!("http://{address}/health/livez"))
-                .await
-                .unwrap();
+            let url = format!("http://{address}/health/livez");
+            let answer = reqwest::get(url).await.unwrap();
             let status = answer.status().as_u16();
             let text = answer.text().await.unwrap();
             if status == wanted {
@@ -149,10 +152,6 @@ async fn a_picture_waits_for_a_decoder_and_livez_says_so() {
     );
     symlink(program, &helper).unwrap();
     livez(200).await;
-    let started = Instant::now();
-    while world.rows().is_empty() {
-        assert!(started.elapsed() < STUCK, "{}", stage.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert_eq!(world.rows().len(), 1);
+    rows(2).await;
+    assert_eq!(world.rows().len(), 2);
 }

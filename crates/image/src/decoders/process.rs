@@ -196,7 +196,14 @@ impl Helper {
         Some((status, words[..words.floor_char_boundary(WORDS)].to_owned()))
     }
 
+    /// What it has computed so far, where the system says so.
+    #[cfg(not(target_os = "linux"))]
+    fn processor_time(&self) -> Option<Duration> {
+        None
+    }
+
     /// What it has computed so far.
+    #[cfg(target_os = "linux")]
     fn processor_time(&self) -> Option<Duration> {
         let mut clock = 0;
         let mut time = libc::timespec {

@@ -32,6 +32,7 @@ impl Cage {
     /// Which limit this system refuses.
     pub(super) fn enter(settings: &HelperSettings) -> Result<Self, String> {
         die_with(settings.parent)?;
+        outlive_requests_to_end();
         keep_allocator_small();
         close_inherited();
         let path = "/proc/self/statm";
@@ -121,6 +122,15 @@ fn die_with(parent: u32) -> Result<(), String> {
         return Err("whoever started it is gone".into());
     }
     Ok(())
+}
+
+/// A service manager or a terminal asks every process of a service to end. This one is needed until
+/// the stage has drained, and ends with it.
+fn outlive_requests_to_end() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
+        // SAFETY: sets no handler.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
 }
 
 /// Large blocks come from the kernel and go back to it, so that what a picture took is not missing

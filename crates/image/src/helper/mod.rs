@@ -11,15 +11,22 @@
     reason = "this is the process that everybody else has decode"
 )]
 
+#[cfg(target_os = "linux")]
 mod limits;
+#[cfg(not(target_os = "linux"))]
+mod no_limits;
 mod settings;
+#[cfg(target_os = "linux")]
 mod system_calls;
 
 pub(crate) use settings::{HelperSettings, SUBCOMMAND};
 
 use crate::decode::{DecodeError, DecodeLimits, ImageInfo, Orientation};
 use crate::wire::{self, Answer, Task};
+#[cfg(target_os = "linux")]
 use limits::Cage;
+#[cfg(not(target_os = "linux"))]
+use no_limits::Cage;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
