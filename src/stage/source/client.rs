@@ -118,7 +118,7 @@ impl Broker {
     /// [`SourceError`] names the address that does not answer.
     pub fn reach(&self) -> Result<Reached, SourceError> {
         self.asking(|asker| {
-            let metadata = metadata_of(self.consumer.client(), asker, &self.topic)?;
+            let metadata = metadata_of(self.consumer.client(), asker, &self.topic, "Read")?;
             for (broker, partition) in leaders(&metadata, &self.topic) {
                 let ask = |within| {
                     self.consumer
@@ -155,7 +155,7 @@ impl Broker {
     /// [`SourceError`] if the brokers do not answer or the topic is not there.
     pub fn partitions(&self) -> Result<Vec<PartitionId>, SourceError> {
         let metadata =
-            self.asking(|asker| metadata_of(self.consumer.client(), asker, &self.topic))?;
+            self.asking(|asker| metadata_of(self.consumer.client(), asker, &self.topic, "Read"))?;
         let named = |partition| PartitionId::new(Arc::clone(&self.topic), partition);
         Ok(partitions_in(&metadata, &self.topic)
             .into_iter()
@@ -166,12 +166,8 @@ impl Broker {
     /// Topic ids are asked of the controller; where none is named (the embedded broker) the
     /// question would only time out.
     fn has_controller(&self) -> Result<bool, SourceError> {
-        let metadata = patiently(|| self.consumer.fetch_metadata(Some(&self.topic), ANSWER))
-            .map_err(|e| self.unreachable(e))?;
-        // SAFETY: the client lives as long as the borrow; the call only reads what the metadata
-        // brought.
-        let controller = unsafe { rd_kafka_controllerid(self.consumer.client().native_ptr(), 0) };
-        Ok(metadata.brokers().iter().any(|b| b.id() == controller))
+        patiently(|| names_controller(self.consumer.client(), Some(&self.topic), ANSWER))
+            .map_err(|e| self.unreachable(e))
     }
 
     /// The topic's id; `None` only where ids are not known, never because an answer was lost: what
@@ -212,6 +208,29 @@ impl Broker {
             topic_id,
         })
     }
+}
+
+/// Whether the brokers name a controller, who answers what administrators ask.
+///
+/// # Errors
+/// What librdkafka says if no broker answers.
+pub(in crate::stage) fn has_controller<C: ClientContext>(
+    client: &Client<C>,
+    timeout: Duration,
+) -> Result<bool, KafkaError> {
+    names_controller(client, None, timeout)
+}
+
+fn names_controller<C: ClientContext>(
+    client: &Client<C>,
+    topic: Option<&str>,
+    timeout: Duration,
+) -> Result<bool, KafkaError> {
+    let metadata = client.fetch_metadata(topic, timeout)?;
+    // SAFETY: the client lives as long as the borrow; the call only reads what the metadata
+    // brought.
+    let controller = unsafe { rd_kafka_controllerid(client.native_ptr(), 0) };
+    Ok(metadata.brokers().iter().any(|b| b.id() == controller))
 }
 
 /// Ends when the topic is no longer the one that it was when first asked. A consumer whose topic
@@ -305,7 +324,7 @@ impl Logs for Broker {
 /// # Errors
 /// [`SourceError::NoTopic`] names the first that is missing.
 pub fn require_topics(kafka: &KafkaConfig, topics: &[Arc<str>]) -> Result<(), SourceError> {
-    let producer: BaseProducer<Covering> = ClientSettings::of(kafka).create()?;
+    let producer: BaseProducer<Covering> = ClientSettings::producer(kafka).create()?;
     let asker = Asker {
         brokers: &kafka.brokers,
         troubles: producer.context().troubles(),
@@ -313,7 +332,7 @@ pub fn require_topics(kafka: &KafkaConfig, topics: &[Arc<str>]) -> Result<(), So
         patience: PATIENCE,
     };
     for topic in topics {
-        metadata_of(producer.client(), &asker, topic)?;
+        metadata_of(producer.client(), &asker, topic, "Write")?;
     }
     Ok(())
 }
@@ -326,6 +345,7 @@ fn metadata_of<C: ClientContext>(
     client: &Client<C>,
     asker: &Asker<'_>,
     topic: &str,
+    right: &'static str,
 ) -> Result<Metadata, SourceError> {
     let started = Instant::now();
     let mut said = false;
@@ -342,9 +362,10 @@ fn metadata_of<C: ClientContext>(
                 brokers,
                 topic: topic.into(),
             },
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
-                SourceError::Refused(format!("topic {topic:?}: {error:?}"))
-            }
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => SourceError::NoRight {
+                topic: topic.into(),
+                right,
+            },
             Some(code) => SourceError::Unreachable {
                 brokers,
                 reason: format!("topic {topic:?}: {code}"),

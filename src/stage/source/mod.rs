@@ -12,11 +12,13 @@ mod client;
 mod clients;
 mod commits;
 mod context;
+mod interdependent;
 mod properties;
 mod thread;
 mod topic_identity;
 mod trouble;
 
+pub(in crate::stage) use client::has_controller;
 pub use client::{Broker, Logs, Reached, recreated, require_topics};
 pub use clients::{ClientSettings, Covering};
 pub use properties::{Refusal, check_properties, known_properties};
@@ -30,6 +32,8 @@ use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use tagstream_core::events::{Offset, PartitionId};
+#[cfg(test)]
+use thread::consumer_settings;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A message as it was read.
@@ -222,6 +226,17 @@ pub enum SourceError {
         /// The topic.
         topic: String,
     },
+    /// We may not use the topic.
+    #[error(
+        "the brokers do not let this user use topic {topic:?}: grant {right} and Describe on it \
+         (kafka-acls.sh), then start again"
+    )]
+    NoRight {
+        /// The topic.
+        topic: String,
+        /// What is needed.
+        right: &'static str,
+    },
     /// The consumer did not poll for too long and was thrown out of the group.
     #[error(
         "thrown out of the consumer group: no poll within kafka.max_poll_interval_ms; the process \
@@ -270,7 +285,6 @@ impl SourceError {
             self,
             SourceError::Unreachable { .. }
                 | SourceError::Advertised { .. }
-                | SourceError::NoTopic { .. }
                 | SourceError::PollExceeded
                 | SourceError::NoStart { .. }
         ) || matches!(self, SourceError::Unfit { trouble, .. } if trouble.cause.is_guessed())
