@@ -1,5 +1,6 @@
 //! Images to rows: parse, fetch, decode straight into the model's batch, infer.
 
+use super::StageStatus;
 use crate::stage::budget::Budget;
 use crate::stage::decoding::dead_letter_kind;
 use crate::stage::fetch::{Body, FetchError, Fetcher, is_local};
@@ -85,6 +86,8 @@ pub trait ImageModel: Send + Sync + 'static {
 pub struct ImageSettings {
     /// What decodes images.
     pub decoders: Decoders,
+    /// Where it is said that nothing can be decoded.
+    pub status: Arc<StageStatus>,
     /// The predictions topic; `None`: no messages.
     pub predictions_topic: Option<Arc<str>>,
     /// Whether messages carry the embedding.
@@ -199,8 +202,14 @@ impl<T: ImageModel> ImageRows<T> {
                 NoRow::DeadLetter(error.kind(), error.to_string())
             };
             let bytes = done.bytes.map_err(unreadable)?;
+            let status = &self.settings.status;
             let error = match done.size {
-                Ok(size) => return Ok((done.slot, size)),
+                Ok(size) => {
+                    if tries > 0 {
+                        status.report(StageStatus::DECODERS_START, None);
+                    }
+                    return Ok((done.slot, size));
+                }
                 Err(error) => error,
             };
             if let Some(kind) = dead_letter_kind(error.fault()) {
@@ -210,7 +219,9 @@ impl<T: ImageModel> ImageRows<T> {
                 return Err(NoRow::Fatal(MakeError::Decoder(error)));
             }
             let wait = DECODER_WAIT * 2u32.pow(tries);
-            tracing::warn!(%error, wait_s = wait.as_secs(), "an image waits for a decoder");
+            if status.report(StageStatus::DECODERS_START, Some(error.to_string())) {
+                tracing::warn!(%error, "images wait for a decoder");
+            }
             tokio::time::sleep(wait).await;
             tries += 1;
             load = Box::new(|| Ok(bytes));

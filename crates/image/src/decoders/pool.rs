@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// How often a picture is tried whose helper was stopped or killed by somebody else.
 const TRIES: usize = 2;
 /// A helper that ran for less than this part of its time was as good as stopped.
-const STOPPED: u32 = 10;
+const STOPPED: u32 = 50;
 
 /// The helpers of one program.
 #[derive(Debug)]
