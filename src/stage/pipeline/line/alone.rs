@@ -5,6 +5,7 @@ use super::Driver;
 use crate::stage::budget::Reservation;
 use crate::stage::guard::LifeGuard;
 use crate::stage::guard::record::Pace;
+use crate::stage::pipeline::LineError;
 use crate::stage::pipeline::owned::Owned;
 use crate::stage::row_maker::RowMaker;
 use crate::stage::source::{Generation, SourceMessage};
@@ -131,6 +132,15 @@ impl<M: RowMaker> Driver<M> {
         let others = |pending: &Pending| pending.message.partition != *partition;
         self.queues.waiting.retain(others);
         self.queues.held.retain(others);
+    }
+
+    /// Lives that end by what a message may have caused do not end in order.
+    pub(super) fn note_fault(&self, outcome: &Result<(), LineError>) {
+        let fault = outcome.as_ref().err();
+        if fault.is_some_and(LineError::may_be_a_message_s_fault) {
+            let partitions: Vec<PartitionId> = self.owned.keys().cloned().collect();
+            self.line.settings.lives.forget(&self.guards(&partitions));
+        }
     }
 
     /// The guards of `partitions`, to be told of their ends.
