@@ -19,7 +19,7 @@ use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
-use tagstream_core::config::{ConfigError, StageConfig};
+use tagstream_core::config::{ConfigError, KafkaConfig, StageConfig};
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::process::blocking;
 use tagstream_core::storage::store::{StoreError, TableStore};
@@ -30,6 +30,8 @@ const IDENTITY_EVERY: Duration = Duration::from_secs(10);
 /// A store that takes longer to answer is not reachable.
 const STORE_ANSWER: Duration = Duration::from_secs(10);
 
+/// The longest session of a group of an embedded broker.
+const EMBEDDED_SESSION_MS: u64 = 4_000;
 /// Brokers that take longer to answer are not reachable.
 const BROKER_ANSWER: Duration = Duration::from_secs(5);
 
@@ -248,7 +250,11 @@ impl<'a> LineContext<'a> {
         metrics::gauge!("tagstream_row_budget_bytes", "table" => spec.table.clone())
             .set(budget.bytes() as f64);
         let admission = Admission::new(budget.clone(), maker.places(), maker.row_bytes());
-        let source = Source::start(&config.kafka, &source_settings, admission)?;
+        let source = Source::start(
+            &kafka_of(config, &broker).await?,
+            &source_settings,
+            admission,
+        )?;
         let asked = Arc::clone(&broker);
         let recreated = source::recreated(
             move || {
@@ -415,6 +421,21 @@ impl<'a> LineContext<'a> {
         }
         Ok(())
     }
+}
+
+/// The brokers' configuration for a consumer. An embedded broker lets the next member of a group
+/// wait for nearly a whole session after the last one has left.
+async fn kafka_of(
+    config: &StageConfig,
+    broker: &Arc<Broker>,
+) -> Result<KafkaConfig, PipelineError> {
+    let asked = Arc::clone(broker);
+    let embedded = blocking::run(move || asked.is_embedded()).await;
+    let mut kafka = config.kafka.clone();
+    if embedded.map_err(LineError::Panicked)? {
+        kafka.session_timeout_ms = kafka.session_timeout_ms.min(EMBEDDED_SESSION_MS);
+    }
+    Ok(kafka)
 }
 
 /// What every partition of the topic holds now.

@@ -110,8 +110,14 @@ settings! {
         /// Schemes allowed: `file`, `s3`, `gs`, `az`, `http`, `https`, `data`.
         allow_schemes: Vec<String> =
             ["s3", "gs", "az", "https", "data"].map(String::from).to_vec(),
-        /// Hosts (or buckets) allowed, `*.example.org` for all hosts below a domain; empty: all.
+        /// Hosts (or buckets) allowed, `*.example.org` for all hosts below a domain; empty: all
+        /// hosts.
         allow_hosts: Vec<String> = Vec::new(),
+        /// Buckets and containers that images may be fetched from: `photos`, or `s3://photos` for
+        /// one store's alone; `*` for all that the credentials reach. Those named in `allow_hosts`
+        /// are allowed, too; empty: no others. A message must not choose whom this machine asks
+        /// for credentials.
+        allow_buckets: Vec<String> = Vec::new(),
         /// Folders that `file` URIs may lie in; empty: none.
         allow_path_prefixes: Vec<String> = Vec::new(),
         /// Whether private, loopback, link-local and other special addresses may be fetched from
@@ -327,6 +333,12 @@ impl Configuration for StageConfig {
             self.kafka.brokers.is_empty(),
             "kafka.brokers",
             empty_brokers,
+        );
+        refuse(
+            self.kafka.brokers.contains('@'),
+            "kafka.brokers",
+            "holds a user name or a password; they belong into `kafka.properties` \
+             (`sasl.username`, `sasl.password`)",
         );
         refuse(
             self.kafka.group_id.is_empty(),
