@@ -327,7 +327,6 @@ impl Configuration for StageConfig {
                 flaws.push(Flaw::new(key, reason));
             }
         };
-        let at_least_1 = "must be at least 1";
         let empty_brokers = "is empty: name at least one host:port";
         refuse(
             self.kafka.brokers.is_empty(),
@@ -350,28 +349,17 @@ impl Configuration for StageConfig {
             "memory.budget_mib",
             "must be larger than `fetch.max_mib`, or the largest image could never be read",
         );
-        refuse(self.model.max_batch == 0, "model.max_batch", at_least_1);
-        refuse(self.model.max_tags == 0, "model.max_tags", at_least_1);
-        refuse(
-            self.model.max_batch_mib == 0,
-            "model.max_batch_mib",
-            at_least_1,
-        );
-        refuse(
-            self.output.max_file_age_ms == 0,
-            "output.max_file_age_ms",
-            at_least_1,
-        );
-        refuse(
-            self.http.sink_check_ms == 0,
-            "http.sink_check_ms",
-            at_least_1,
-        );
-        refuse(
-            self.http.broker_check_ms == 0,
-            "http.broker_check_ms",
-            at_least_1,
-        );
+        let counts = [
+            (self.model.max_batch as u64, "model.max_batch"),
+            (self.model.max_tags as u64, "model.max_tags"),
+            (self.model.max_batch_mib, "model.max_batch_mib"),
+            (self.output.max_file_age_ms, "output.max_file_age_ms"),
+            (self.http.sink_check_ms, "http.sink_check_ms"),
+            (self.http.broker_check_ms, "http.broker_check_ms"),
+        ];
+        for (count, key) in counts {
+            refuse(count == 0, key, "must be at least 1");
+        }
         let mut steps = self.output.table.split('/');
         refuse(
             steps.any(|step| matches!(step, "" | "." | "..")),
