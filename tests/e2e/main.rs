@@ -12,17 +12,23 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod acl;
 mod basics;
 mod child;
 mod crash;
+mod decoders;
 mod examples;
 mod garbage;
 mod harness;
+mod health;
 mod labels;
 mod memory;
+mod outgoing;
 mod pages;
+mod poison;
 mod rebalance;
 mod refusals;
+mod relay;
 mod secrets;
 mod servers;
 mod stores;

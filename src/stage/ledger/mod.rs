@@ -6,7 +6,8 @@
 //! change of the columns' layout, or early when memory is short.
 
 use super::budget::Reservation;
-use super::sink::producer::{Ack, Outgoing};
+use super::sink::outgoing::Outgoing;
+use super::sink::producer::Ack;
 use super::sink::table::TableRow;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -173,6 +174,11 @@ impl<R: TableRow> Ledger<R> {
             extent: Extent::default(),
             making: 0,
         }
+    }
+
+    /// Files end by this age from now on.
+    pub fn set_max_age(&mut self, max_age: Duration) {
+        self.rules.max_age = max_age;
     }
 
     /// First offset of the next file.

@@ -1,9 +1,12 @@
 //! The lines of a process, from a configuration.
 
+use super::around::{Watched, kafka_of};
 use super::images::{ImageModel, ImageSettings};
 use super::{Control, ImageRows, Line, LineError, LineSettings, StageStatus};
 use crate::stage::budget::Budget;
+use crate::stage::decoding;
 use crate::stage::fetch::Fetcher;
+use crate::stage::guard::OpenLives;
 use crate::stage::ledger::CutRules;
 use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::chain::{Seal, SealReason, WriterId};
@@ -15,21 +18,18 @@ use crate::stage::source::{
     Admission, Broker, ClientSettings, Logs, Refusal, Source, SourceError, SourceSettings,
 };
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tagstream_core::config::{ConfigError, StageConfig};
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::process::blocking;
 use tagstream_core::storage::store::{StoreError, TableStore};
+use tagstream_image::decode::DecodeError;
 use tokio::sync::watch;
 
 /// How often the topic is asked whether it is still the same.
 const IDENTITY_EVERY: Duration = Duration::from_secs(10);
-/// A store that takes longer to answer is not reachable.
-const STORE_ANSWER: Duration = Duration::from_secs(10);
 
 /// Why the stage did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,9 @@ pub enum PipelineError {
     /// A line.
     #[error(transparent)]
     Line(#[from] LineError),
+    /// Nothing but plain JPEGs could be decoded.
+    #[error(transparent)]
+    Decoders(#[from] DecodeError),
     /// librdkafka refused the producer's configuration.
     #[error("configuration of the producer: {0}")]
     Producer(Refusal),
@@ -156,6 +159,9 @@ pub struct RunOptions {
     pub until_drained: bool,
     /// Chains to end before reading.
     pub skips: Vec<Skip>,
+    /// The lives of partitions in this process; whoever ends the lines from outside says that they
+    /// end in order.
+    pub lives: OpenLives,
 }
 
 /// A line's place in the world.
@@ -199,15 +205,10 @@ impl<'a> LineContext<'a> {
         control: watch::Receiver<Control>,
     ) -> Result<Self, PipelineError> {
         let store = TableStore::open(&config.output.url, &config.object_store).await?;
-        let mut producer = ClientSettings::of(&config.kafka);
-        producer
-            .set("enable.idempotence", "true")
-            .set(
-                "message.timeout.ms",
-                config.kafka.message_timeout_ms.to_string(),
-            )
-            .set("linger.ms", "5");
-        let topics = KafkaTopics::start(&producer).map_err(PipelineError::Producer)?;
+        let producer = ClientSettings::producer(&config.kafka);
+        let patience = Duration::from_millis(config.kafka.message_timeout_ms);
+        let topics = KafkaTopics::start(producer, written_topics(config), patience)
+            .map_err(PipelineError::Producer)?;
         let process = format!("{:016x}-{}", rand::random::<u64>(), std::process::id());
         Ok(LineContext {
             config,
@@ -251,7 +252,11 @@ impl<'a> LineContext<'a> {
         metrics::gauge!("tagstream_row_budget_bytes", "table" => spec.table.clone())
             .set(budget.bytes() as f64);
         let admission = Admission::new(budget.clone(), maker.places(), maker.row_bytes());
-        let source = Source::start(&config.kafka, &source_settings, admission)?;
+        let source = Source::start(
+            &kafka_of(config, &broker).await?,
+            &source_settings,
+            admission,
+        )?;
         let asked = Arc::clone(&broker);
         let recreated = source::recreated(
             move || {
@@ -274,10 +279,21 @@ impl<'a> LineContext<'a> {
             settings,
             status: Arc::clone(&self.status),
         };
+        let probe = Broker::new(&config.kafka, &spec.group, Arc::clone(&spec.topic))?;
+        let watched = Watched {
+            config,
+            store: &self.store,
+            status: &self.status,
+        };
         tokio::select! {
             outcome = line.run(source, self.control.clone()) => Ok(outcome?),
+            never = watched.watch_store() => match never {},
+            never = watched.watch_broker(probe) => match never {},
             // What is not in a file is read again by the next run, if it is still there.
-            () = recreated => Err(SourceError::Recreated { topic: spec.topic.to_string() }.into()),
+            () = recreated => {
+                self.options.lives.end_all().await;
+                Err(SourceError::Recreated { topic: spec.topic.to_string() }.into())
+            }
         }
     }
 
@@ -298,7 +314,9 @@ impl<'a> LineContext<'a> {
                     .min(config.kafka.session_timeout_ms / 2),
             ),
             until,
+            session: Duration::from_millis(config.kafka.session_timeout_ms),
             process: Arc::clone(&self.process),
+            lives: self.options.lives.clone(),
         }
     }
 
@@ -319,6 +337,7 @@ impl<'a> LineContext<'a> {
             .collect();
         // librdkafka blocks: not on the runtime's threads.
         let facts = blocking::run(move || {
+            broker.reach()?;
             let partitions = broker.partitions()?;
             skips
                 .into_iter()
@@ -409,8 +428,12 @@ pub async fn run<T: ImageModel>(
     let (rows, images) = (Budget::new(total / 2), Budget::new(total / 2));
     let fetcher = Fetcher::new(&config.fetch, &config.object_store)?;
     let topic = &config.output.predictions_topic;
+    let decoders = decoding::started(&config.decode).await?;
+    // A process has one line of images.
+    let _ = shared.status.decoders.set(decoders.clone());
     let settings = ImageSettings {
-        limits: crate::stage::decoding::decode_limits(&config.decode),
+        decoders,
+        status: Arc::clone(&shared.status),
         predictions_topic: (!topic.is_empty()).then(|| topic.as_str().into()),
         embedding_in_topic: config.output.embedding_in_topic,
         places: 2 * config.fetch.concurrency + 8 * config.model.max_batch,
@@ -423,30 +446,7 @@ pub async fn run<T: ImageModel>(
         group: config.kafka.group_id.clone(),
         table: config.output.table.clone(),
     };
-    let every = Duration::from_millis(config.http.sink_check_ms);
-    tokio::select! {
-        outcome = shared.run_line(&spec, maker, rows) => outcome,
-        never = watch_store(&shared.store, every, &shared.status) => match never {},
-    }
-}
-
-/// Tries the store every so often, for `/health/readyz`: a put of what is there already, which
-/// needs all that a file's put needs.
-async fn watch_store(store: &TableStore, every: Duration, status: &StageStatus) -> Infallible {
-    loop {
-        let tried = tokio::time::timeout(STORE_ANSWER, store.prove_conditional_put()).await;
-        let reachable = matches!(tried, Ok(Ok(())));
-        if status.sink_reachable.swap(reachable, Ordering::Relaxed) != reachable {
-            match tried {
-                Ok(Ok(())) => tracing::info!(url = store.url(), "the store can be written to"),
-                Ok(Err(error)) => {
-                    tracing::warn!(url = store.url(), %error, "the store cannot be written to")
-                }
-                Err(_) => tracing::warn!(url = store.url(), "the store does not answer"),
-            }
-        }
-        tokio::time::sleep(every).await;
-    }
+    shared.run_line(&spec, maker, rows).await
 }
 
 #[cfg(test)]

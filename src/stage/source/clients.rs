@@ -1,15 +1,18 @@
 //! How every client of Kafka is made: its settings, and a context through which no value of a
 //! property is printed.
 
+use super::interdependent::Interdependent;
 use super::properties::{Hidden, Refusal, check_property, refusal};
+use super::trouble::{Troubles, is_news};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 use rdkafka::{ClientConfig, ClientContext, Statistics};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 use tagstream_core::config::KafkaConfig;
 
 /// A client in the making: what the program sets, and the user's own properties, whose values stay
@@ -49,6 +52,25 @@ impl ClientSettings {
         settings
     }
 
+    /// What the stage's producer is told.
+    pub fn producer(kafka: &KafkaConfig) -> Self {
+        let mut settings = Self::of(kafka);
+        settings.set("enable.idempotence", "true");
+        for (key, alias, value) in [
+            ("linger.ms", "queue.buffering.max.ms", 5),
+            (
+                "message.timeout.ms",
+                "delivery.timeout.ms",
+                kafka.message_timeout_ms,
+            ),
+        ] {
+            if settings.get(key).or(settings.get(alias)).is_none() {
+                settings.set(key, value.to_string());
+            }
+        }
+        settings
+    }
+
     /// Sets what the program decides.
     pub fn set(&mut self, key: &str, value: impl Into<String>) -> &mut Self {
         self.config.set(key, value);
@@ -71,7 +93,10 @@ impl ClientSettings {
     pub fn covering(&self) -> Covering {
         let users = self.properties.keys();
         let values = users.filter_map(|key| Some((key.as_str(), self.config.get(key)?)));
-        Covering(Arc::new(Hidden::of(values)))
+        Covering {
+            hidden: Arc::new(Hidden::of(values)),
+            troubles: Troubles::default(),
+        }
     }
 
     /// Makes the client.
@@ -92,29 +117,62 @@ impl ClientSettings {
         C: ClientContext,
         T: FromClientConfigAndContext<C>,
     {
+        // Errors name the brokers.
+        if self
+            .config
+            .get("bootstrap.servers")
+            .is_some_and(|brokers| brokers.contains('@'))
+        {
+            return Err(Refusal::Client(
+                "the list of brokers holds a user name or a password; they belong into \
+                 `sasl.username` and `sasl.password`"
+                    .into(),
+            ));
+        }
         // One by one first: librdkafka would tell of any of those that are wrong, another one at
         // each start.
         for (key, shown) in &self.properties {
             check_property(key, self.config.get(key).unwrap_or_default(), shown)?;
         }
+        if let Some(shown) = self.properties.get("transactional.id") {
+            return Err(Refusal::Unsupported {
+                property: shown.clone(),
+                reason: "messages are not written in transactions; remove it".into(),
+            });
+        }
         let shown = |key: &str| {
             let users = self.properties.get(key).cloned();
             users.unwrap_or_else(|| key.to_owned())
         };
-        let made = self.config.create_with_context(context);
-        made.map_err(|error| refusal(&error, shown, &self.covering().0))
+        let mut config = self.config.clone();
+        let mut followed = Interdependent {
+            config: &mut config,
+            users: &|key| self.properties.contains_key(key),
+        };
+        followed.follow();
+        let made = config.create_with_context(context);
+        made.map_err(|error| refusal(&error, shown, &self.covering().hidden))
     }
 }
 
 /// The context of a client that needs none: it logs what librdkafka says, without the values of
 /// properties.
 #[derive(Clone)]
-pub struct Covering(Arc<Hidden>);
+pub struct Covering {
+    hidden: Arc<Hidden>,
+    troubles: Troubles,
+}
 
 impl Covering {
-    /// Logs a line of librdkafka.
+    /// Logs a line of librdkafka. What it says of connections is kept, and told once in words that
+    /// help.
     pub fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         let line = self.line(facility, line);
+        let of_connection = matches!(facility, "FAIL" | "ERROR");
+        let level = match of_connection && self.troubles.note(&line) {
+            true => RDKafkaLogLevel::Debug,
+            false => level,
+        };
         match level {
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
@@ -130,14 +188,29 @@ impl Covering {
 
     /// `text` with `***` for every value of the user's properties.
     pub fn cover(&self, text: &str) -> String {
-        self.0.cover(text)
+        self.hidden.cover(text)
+    }
+
+    /// Takes an error that librdkafka reports beside the answers to questions.
+    pub fn report(&self, error: &KafkaError, reason: &str) {
+        let reason = self.cover(reason);
+        let known = self.troubles.note(&reason)
+            || error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        if !known && is_news(&format!("{error}: {reason}"), Instant::now()) {
+            tracing::warn!(target: "librdkafka", %error, reason, "librdkafka has trouble");
+        }
+    }
+
+    /// What is wrong with the client's connections.
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
     }
 
     fn line(&self, facility: &str, line: &str) -> String {
         // `debug = "conf"` lists every property that is set.
         match line.split_once(" = ") {
             Some((key, _)) if facility == "CONF" => format!("{key} = ***"),
-            _ => self.0.cover(line),
+            _ => self.hidden.cover(line),
         }
     }
 }
@@ -151,8 +224,7 @@ impl ClientContext for Covering {
     fn stats(&self, _: Statistics) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let reason = self.cover(reason);
-        tracing::error!(target: "librdkafka", %error, reason, "librdkafka has trouble");
+        self.report(&error, reason);
     }
 }
 
@@ -258,6 +330,19 @@ mod tests {
             }
         }
         assert!(made > 20, "{made} clients");
+    }
+
+    /// Errors name the brokers.
+    #[test]
+    fn brokers_with_a_password_are_refused_and_not_shown() {
+        for brokers in ["u:MARK@h:9092", "h:9092,kafka://u:MARK@h:9093"] {
+            let made = ClientSettings::new(brokers).create::<BaseConsumer<Covering>>();
+            let said = made.err().expect("a client was made").to_string();
+            assert!(
+                said.contains("sasl.password") && !said.contains("MARK"),
+                "{said}"
+            );
+        }
     }
 
     #[test]

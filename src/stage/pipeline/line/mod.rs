@@ -1,14 +1,17 @@
 //! One line: the events of a source, the rows of a maker, the files of a table. One task owns all
 //! ledgers.
 
+mod alone;
 mod drained;
 mod partitions;
 mod rows;
 
 use super::commit::{FileDone, FileJob};
+use super::lives::PartitionWatch;
 use super::owned::Owned;
 use super::{Control, LineError, StageStatus};
 use crate::stage::budget::Budget;
+use crate::stage::guard::OpenLives;
 use crate::stage::ledger::{CutReason, CutRules, Finished};
 use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::chain::{Chain, WriterId};
@@ -17,6 +20,7 @@ use crate::stage::sink::producer::Topics;
 use crate::stage::sink::table::TableRow;
 use crate::stage::sink::walk::{CommitHint, LogFacts};
 use crate::stage::source::{Generation, Logs, OffsetCommit, Source, SourceCommand, SourceEvent};
+use alone::{Pending, Queues};
 use drained::Drained;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,6 +40,8 @@ const TICK: Duration = Duration::from_millis(50);
 const ENCODERS: usize = 2;
 /// Above this share of the budget the largest file is cut early.
 const PRESSURE: f64 = 0.75;
+/// A group that gives out no partitions for this long is told of.
+const TELL_WAITING: Duration = Duration::from_secs(5);
 /// How long the consumer may take to leave the group.
 const LEAVE: Duration = Duration::from_secs(10);
 
@@ -55,8 +61,12 @@ pub struct LineSettings {
     pub revoke_timeout: Duration,
     /// End when every partition's files reach the log's end as named here; `None`: never.
     pub until: Option<BTreeMap<PartitionId, LogFacts>>,
+    /// The silence after which the group gives a member's partitions to others.
+    pub session: Duration,
     /// This process, once; part of every writer id.
     pub process: Arc<str>,
+    /// The lives of partitions in this process.
+    pub lives: OpenLives,
 }
 
 /// One line, ready to run.
@@ -83,11 +93,13 @@ enum Task<R: TableRow> {
         generation: Generation,
         offset: Offset,
         finished: Finished<R>,
+        /// Whether it was worked on alone.
+        alone: bool,
     },
     File(FileDone),
     Resumed {
         generation: Generation,
-        chains: Vec<(PartitionId, LogFacts, Chain)>,
+        chains: Vec<(PartitionId, LogFacts, Chain, Option<PartitionWatch>)>,
         reply: SyncSender<Vec<(PartitionId, Offset)>>,
     },
     /// Partitions of others that are in files.
@@ -110,7 +122,10 @@ struct Driver<M: RowMaker> {
     /// Set once the line reads no more: until then everything must be in files.
     drain_until: Option<Instant>,
     assigned_once: bool,
+    began: Instant,
+    told_waiting: bool,
     drained: Drained,
+    queues: Queues,
 }
 
 impl<M: RowMaker> Line<M> {
@@ -132,7 +147,10 @@ impl<M: RowMaker> Line<M> {
             encoders: Arc::new(Semaphore::new(ENCODERS)),
             drain_until: None,
             assigned_once: false,
+            began: Instant::now(),
+            told_waiting: false,
             drained: Drained::default(),
+            queues: Queues::default(),
         };
         driver.run(control).await
     }
@@ -140,6 +158,7 @@ impl<M: RowMaker> Line<M> {
 
 impl<M: RowMaker> Driver<M> {
     async fn run(mut self, mut control: watch::Receiver<Control>) -> Result<(), LineError> {
+        self.line.status.begin();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let outcome = loop {
@@ -161,6 +180,7 @@ impl<M: RowMaker> Driver<M> {
                 break Ok(());
             }
         };
+        self.note_fault(&outcome);
         self.shut_down(outcome.is_ok()).await;
         outcome
     }
@@ -182,7 +202,12 @@ impl<M: RowMaker> Driver<M> {
                 message,
                 reservation,
                 place,
-            } => self.start_row(generation, message, reservation, place),
+            } => self.start_row(Pending {
+                generation,
+                message,
+                reservation,
+                place,
+            }),
             SourceEvent::End {
                 generation,
                 partition,
@@ -213,7 +238,9 @@ impl<M: RowMaker> Driver<M> {
                 generation,
                 offset,
                 finished,
+                alone,
             } => {
+                self.made(&partition, alone);
                 if let Some(owned) = self
                     .owned
                     .get_mut(&partition)
@@ -262,6 +289,27 @@ impl<M: RowMaker> Driver<M> {
         self.owned.iter().filter_map(due).collect()
     }
 
+    /// Says what a line without partitions waits for. Silence would look like a hang: a member of
+    /// the group that was killed holds its place until its session ends.
+    fn tell_waiting(&mut self, now: Instant) {
+        if self.assigned_once || now - self.began < TELL_WAITING {
+            return;
+        }
+        let session = self.line.settings.session.as_secs_f64();
+        let waiting = format!(
+            "the group has given this process no partitions yet. A member that was killed, or \
+             has not left, keeps its place until its session ends, {session} s after it was last \
+             heard (kafka.session_timeout_ms)"
+        );
+        let told = std::mem::replace(&mut self.told_waiting, true);
+        self.line
+            .status
+            .report(StageStatus::ASSIGNED, Some(waiting.clone()));
+        if !told {
+            tracing::info!("{waiting}");
+        }
+    }
+
     /// After every event: files that are due, revocations that are done, pressure.
     fn on_tick(&mut self) -> Result<(), LineError> {
         let now = Instant::now();
@@ -271,6 +319,8 @@ impl<M: RowMaker> Driver<M> {
             .status
             .source_beat_ms
             .store(moved, Ordering::Relaxed);
+        self.pump();
+        self.tell_waiting(now);
         for (partition, reason) in self.due(now) {
             self.cut(&partition, reason);
         }
@@ -287,10 +337,16 @@ impl<M: RowMaker> Driver<M> {
             .take_if(|r| now >= r.deadline || r.partitions.iter().all(settled))
         {
             let commits = self.commits(&revocation.partitions);
+            let guards = self.guards(&revocation.partitions);
             for partition in &revocation.partitions {
                 self.give_up(partition);
             }
-            let _ = revocation.reply.send(commits);
+            let lives = self.line.settings.lives.clone();
+            // The next owner is to find that these lives ended in order.
+            tokio::spawn(async move {
+                lives.end(&guards).await;
+                let _ = revocation.reply.send(commits);
+            });
         }
         Ok(())
     }
@@ -418,6 +474,9 @@ impl<M: RowMaker> Driver<M> {
     fn stop_reading(&mut self) {
         self.source.command(SourceCommand::StopReading);
         self.drain_until = Some(Instant::now() + self.line.settings.drain_timeout);
+        // Whoever is killed because this takes too long did not die of a message.
+        let lives = self.line.settings.lives.clone();
+        tokio::spawn(async move { lives.end_all().await });
         let making: usize = self.owned.values().map(|o| o.ledger.making()).sum();
         tracing::info!(making, "stopping: finishing what was read");
     }
