@@ -345,7 +345,10 @@ drain_timeout_ms = 5000
     /// Writes the stage's configuration; commands find the object store's settings in it too.
     pub fn write_config(&self) -> Result<PathBuf> {
         let config = self.folder.join("stage.toml");
-        std::fs::write(&config, self.config())?;
+        // Another process may be reading it.
+        let aside = self.folder.join("stage.toml.new");
+        std::fs::write(&aside, self.config())?;
+        std::fs::rename(&aside, &config)?;
         Ok(config)
     }
 
