@@ -2,7 +2,7 @@
 //! proxy, and an independent checker that reads the topic and the Parquet glob.
 //!
 //! `make chaos ROUNDS=n SEED=s` runs it; a seed repeats a run's faults. It ends with
-//! `lost=0 doubled=0 misordered=0`.
+//! `lost=0 doubled=0 misordered=0 unexpected=0`.
 
 // The driver's own clients have no secrets; it is a program, nobody uses its items from outside.
 #![allow(clippy::disallowed_methods, unreachable_pub)]
