@@ -323,7 +323,7 @@ impl Arena {
             Fault::BrokerFrozen => {
                 let node = dice.random_range(1..=self.servers.brokers).to_string();
                 world::run_script("kafka.sh", &["freeze", &node])?;
-                // Not a synchronisation: sessions have to end meanwhile, and that is a span of time.
+                // Not a synchronisation: sessions have to end meanwhile, a span of time.
                 std::thread::sleep(ZOMBIE_SLEEP);
                 world::run_script("kafka.sh", &["thaw", &node])?;
                 Ok(())
