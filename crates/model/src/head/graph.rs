@@ -175,8 +175,9 @@ impl HeadGraph<'_> {
         if let Some(branch) = &self.head.global {
             logits = self.add_global_logits(branch.residual.is_some(), logits, &embedding, &global);
         }
-        if self.head.memory.is_some() {
-            let memory = self.memory_logits(&shared.dense, &global);
+        if let Some(branch) = &self.head.memory {
+            let words = branch.words.is_some();
+            let memory = self.memory_logits(&shared.dense, &global, words);
             logits = self.g.add(&logits, &memory);
         }
         if self.head.regional.is_some() {
@@ -400,7 +401,7 @@ impl HeadGraph<'_> {
     }
 
     /// s_m: distances by `|a|^2 + |b|^2 - 2 a.b`, so that they cost one product with the bank.
-    fn memory_logits(&mut self, dense: &Value, global: &Value) -> Value {
+    fn memory_logits(&mut self, dense: &Value, global: &Value, words: bool) -> Value {
         let (scale, offset) = (
             self.w("memory.global_scale"),
             self.w("memory.global_offset"),
@@ -413,7 +414,12 @@ impl HeadGraph<'_> {
         let direction = self.g.l2_normalise(&centred, Element::F32);
         let direction = self.g.mul(&direction, &spread);
         let join = [("axis", Attribute::Int(1))];
-        let phi = self.g.node("Concat", &[&whole, &direction], &join);
+        let phi = if words {
+            let words = self.word_histogram(dense);
+            self.g.node("Concat", &[&whole, &direction, &words], &join)
+        } else {
+            self.g.node("Concat", &[&whole, &direction], &join)
+        };
         let bank = self.w("memory.bank");
         let square = self.g.mul(&bank, &bank);
         let bank_square = self.g.sum(&square, -1);
@@ -435,6 +441,26 @@ impl HeadGraph<'_> {
         let kernel = self.g.node("Exp", &[&exponent], &[]);
         let (weight, bias) = (self.w("memory.weight"), self.w("memory.bias"));
         self.g.node("Gemm", &[&kernel, &weight, &bias], &[])
+    }
+
+    /// The histogram of visual words as a part of phi, `[B, K]`.
+    fn word_histogram(&mut self, dense: &Value) -> Value {
+        let centre = self.w("memory.word_centre");
+        let centred = self.g.node("Sub", &[dense, &centre], &[]);
+        let local = self.g.l2_normalise(&centred, Element::F32);
+        let codebook = self.w("memory.word_codebook");
+        let codebook = self.g.transpose(&codebook, &[1, 0]);
+        let scores = self.g.matmul(&local, &codebook);
+        let shares = self.g.softmax(&scores, -1);
+        let histogram = self.g.mean(&shares, 1, false);
+        let roots = self.g.node("Sqrt", &[&histogram], &[]);
+        let (centre, spread) = (
+            self.w("memory.word_root_centre"),
+            self.w("memory.word_spread"),
+        );
+        let centred = self.g.node("Sub", &[&roots, &centre], &[]);
+        let direction = self.g.l2_normalise(&centred, Element::F32);
+        self.g.mul(&direction, &spread)
     }
 
     /// s_l: a product of every category's region with its own bank.

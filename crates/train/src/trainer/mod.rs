@@ -17,6 +17,7 @@ mod teacher;
 
 pub use error::TrainError;
 
+use crate::groups::Groups;
 use crate::trm::export::KernelRidges;
 use crate::trm::features::FeatureSource;
 use crate::trm::model::{Model, Standard, TextFeatures};
@@ -60,6 +61,8 @@ pub struct TrainOptions<'a> {
     pub checkpoint: Option<PathBuf>,
     /// Weights of an earlier model, and for every category its index there.
     pub warm_start: Option<(Weights, Vec<Option<usize>>)>,
+    /// Which images are relatives; near-duplicates by their global features if not told.
+    pub groups: Option<Groups>,
     /// Called after every step.
     pub progress: Option<&'a mut dyn FnMut(&TrainingProgress)>,
 }
@@ -192,7 +195,7 @@ pub fn train(
     labels: &[i8],
     mut options: TrainOptions,
 ) -> Result<Trained, TrainError> {
-    let set = TrainingSet::new(model, encoder, features, labels)?;
+    let set = TrainingSet::new(model, encoder, features, labels, options.groups.as_ref())?;
     let identity = set.identity(options.seed, &options.warm_start)?;
     let mut trainer = Trainer::start(set, options.seed, options.warm_start.as_ref())?;
     if let Some(path) = &options.checkpoint

@@ -4,6 +4,7 @@ use super::*;
 use crate::arrays::{rows, to_matrix};
 use crate::trainer::checkpoint::CheckpointError;
 use crate::trm::config::{Method, MethodConfig, PseudoForm};
+use crate::trm::kernel_ridge::images::ImageExamples;
 use crate::trm::features::FeatureSet;
 use crate::trm::matching::spatial_keys;
 use crate::trm::model::Batch;
@@ -117,7 +118,13 @@ fn onnx_says_what_candle_says(model: &Model, trained: &Trained, features: &Featu
     }
     if let Some(ridge) = &trained.ridges.images {
         let mean = to_matrix(&batch.positions.mean(1).unwrap()).unwrap();
-        let logits = ridge.logits(rows(global, D).unwrap(), mean.view());
+        let words = ridge.bank.words.as_ref().map(|bank| &bank.words);
+        let roots = words.map(|words| words.roots(&batch.positions).unwrap());
+        let logits = ridge.logits(&ImageExamples {
+            global: rows(global, D).unwrap(),
+            mean: mean.view(),
+            words: words.zip(roots.as_ref().map(|roots| roots.view())),
+        });
         add(&logits.unwrap(), blend.memory);
     }
     if let Some(ridge) = &trained.ridges.regions {

@@ -309,6 +309,11 @@ impl MethodConfig {
         config
     }
 
+    /// Whether there is something to learn from pictures without any label.
+    pub fn learns_without_labels(&self) -> bool {
+        self.memory.enabled && self.memory.soft.unknown_weight > 0.0
+    }
+
     /// Changes one setting: `key=value`, the key a path as in `optimizer.epochs=20`.
     ///
     /// # Errors
