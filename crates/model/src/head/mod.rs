@@ -18,7 +18,7 @@
 //!            phi = [ G * scale + offset ; spread (M - centre) / |M - centre| ; words ],
 //!            M = mean_n V^_n
 //! words    = spread_w u(sqrt(H) - centre_w),  u(x) = x / |x|
-//!            H = mean_n softmax_k( codebook_k . u(V^_n - centre_v) )    a histogram of visual words
+//!            H = mean_n softmax_k( codebook_k . u(V^_n - centre_v) )   histogram of visual words
 //! s_l[c]   = sum_j exp(b (R0^ . regional.bank[c,:,j] - 1)) regional.weight[c,j] + regional.bias[c]
 //!            R0 as R, from a softmax of V^ . regional.attention[c]
 //! logit[c] = s_r[c] + s_q[c] + s_g[c] + s_m[c] + s_l[c]

@@ -80,7 +80,10 @@ pub(super) fn calibrate(set: &TrainingSet, weights: &mut Weights) -> Result<(), 
 fn without_labels(entries: &[ScoredLabel]) -> Platt {
     let n = entries.len().max(1) as f64;
     let mean = entries.iter().map(|e| e.score).sum::<f64>() / n;
-    let square = entries.iter().map(|e| (e.score - mean).powi(2)).sum::<f64>();
+    let square = entries
+        .iter()
+        .map(|e| (e.score - mean).powi(2))
+        .sum::<f64>();
     let scale = UNLABELLED.0 / (square / n).sqrt().max(1e-6);
     Platt {
         scale,

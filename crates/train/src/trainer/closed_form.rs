@@ -37,6 +37,8 @@ pub(super) struct ClosedForm {
     /// Logits of all images from the folds that left each out, the regressions already weighed
     /// against each other and multiplied by their shares: `[n, C]`. None without a regression.
     pub(super) out_of_fold: Option<Array2<f32>>,
+    /// Logits of the start, `[n, C]`, where there is a regression.
+    start: Option<Array2<f32>>,
 }
 
 /// A regression and its out-of-fold logits of the training images, `[n, C]`.
@@ -51,6 +53,7 @@ impl ClosedForm {
             return Ok(Self {
                 ridges: KernelRidges::NONE,
                 out_of_fold: None,
+                start: None,
             });
         }
         let targets = set.targets();
@@ -84,7 +87,14 @@ impl ClosedForm {
                 blend,
             },
             out_of_fold: Some(out_of_fold),
+            start: Some(seen.start),
         })
+    }
+
+    /// What the untrained head says of the training images, each from the folds that left it out.
+    pub(super) fn left_out(&self) -> Option<Array2<f32>> {
+        let (ridges, start) = (self.out_of_fold.as_ref()?, self.start.as_ref()?);
+        Some(ridges + &(start * self.ridges.blend.network as f32))
     }
 }
 
@@ -211,7 +221,9 @@ fn blend(
         .filter(|image| fold_of[*image].is_some())
         .collect();
     let Some(found) = fit_blend(targets, &rows, &columns, offsets) else {
-        return Blend::NETWORK;
+        // Smoothed zero-shot where there are no labels to say more.
+        let smoothed = images.is_some() && set.model.config().learns_without_labels();
+        return Blend::new(0.0, f64::from(u8::from(smoothed)), 0.0);
     };
     let mut found = found.into_iter();
     let mut next = |there: bool| there.then(|| found.next()).flatten().unwrap_or(0.0);

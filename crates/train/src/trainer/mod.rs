@@ -27,6 +27,7 @@ use actor::Trainer;
 use candle_core::{Device, Tensor};
 use checkpoint::Checkpoint;
 use data::TrainingSet;
+use ndarray::Array2;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tagstream_model::head::{ExportedHead, HeadFiles, NamedTensor, TRAINABLE_PREFIX};
@@ -80,7 +81,11 @@ pub struct Trained {
     pub ridges: KernelRidges,
     /// The head for inference.
     pub head: ExportedHead,
-    /// Epochs done; fewer than asked for if time ran out.
+    /// Where all is closed form: logits of the training images, each from folds that had not seen
+    /// its group, `[n, C]`. What the head itself says of them is too good to calibrate by.
+    pub left_out: Option<Array2<f32>>,
+    /// Epochs done; fewer than asked for if time ran out, none where the trained branches would
+    /// count less than `optimizer.least_share`.
     pub epochs: usize,
     /// Optimizer steps made.
     pub steps: usize,

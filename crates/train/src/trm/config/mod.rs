@@ -182,6 +182,9 @@ settings! {
     OptimizerConfig {
         /// Passes over the training set.
         epochs: usize = 12,
+        /// The trained branches stay at their start, in closed form, where the known labels give
+        /// them less than this share beside the memories.
+        least_share: f64 = 0.5,
         /// Images a step.
         batch: usize = 64,
         /// Peak learning rate of prompt contexts.
@@ -301,6 +304,7 @@ impl MethodConfig {
                 config.pseudo.weight = 0.5;
             }
             Method::TrmMl => {
+                config.prompts.train = false;
                 config.global.enabled = true;
                 config.memory.enabled = true;
                 config.regional.enabled = true;

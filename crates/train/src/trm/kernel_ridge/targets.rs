@@ -74,8 +74,8 @@ pub(super) fn logits(shares: &Array1<f32>) -> Array1<f32> {
     shares.mapv(|p| (p / (1.0 - p)).ln())
 }
 
-/// The fold of the first `size` images in a random order: that of their groups (`of_groups`, `[n]`);
-/// `None` of the others.
+/// The fold of the first `size` images in a random order: that of their groups (`of_groups`,
+/// `[n]`); `None` of the others.
 pub fn folds(shuffled: &[usize], size: usize, of_groups: &[usize]) -> Vec<Option<usize>> {
     let mut fold_of = vec![None; shuffled.len()];
     for &image in shuffled.iter().take(size) {

@@ -89,3 +89,46 @@ impl VisualWords {
         Ok(rows(&found, self.count())?.to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// Local features around three corners, with a little noise.
+    fn corners(n: usize) -> Array2<f32> {
+        Array2::from_shape_fn((n, 3), |(row, column)| {
+            let noise = ((row * 7 + column * 13) % 11) as f32 / 110.0;
+            f32::from(row % 3 == column) + noise
+        })
+    }
+
+    #[test]
+    fn words_are_the_kinds_of_local_features() {
+        let local = corners(300);
+        let words = VisualWords::find(local.view(), 3, 15.0).unwrap();
+        assert_eq!(words.count(), 3);
+        // A picture of the first two kinds, half and half, and one of the third alone.
+        let pictures = [
+            [1.0f32, 0.0, 0.0, 0.0, 1.0, 0.0],
+            [0.0, 0.0, 1.0, 0.0, 0.0, 1.0],
+        ];
+        let pictures = Tensor::new(&pictures, &Device::Cpu).unwrap();
+        let roots = words.roots(&pictures.reshape((2, 2, 3)).unwrap()).unwrap();
+        let mut shares = roots.mapv(|x| x * x);
+        for mut row in shares.rows_mut() {
+            assert!((row.sum() - 1.0).abs() < 1e-5);
+            let mut sorted = row.to_vec();
+            sorted.sort_by(f32::total_cmp);
+            row.assign(&Array1::from(sorted));
+        }
+        assert!((shares[[0, 1]] - 0.5).abs() < 0.01 && (shares[[0, 2]] - 0.5).abs() < 0.01);
+        assert!(shares[[1, 2]] > 0.99, "{shares}");
+    }
+
+    #[test]
+    fn few_features_make_few_words() {
+        let words = VisualWords::find(corners(25).view(), 128, 15.0).unwrap();
+        assert_eq!(words.count(), 2);
+    }
+}

@@ -135,7 +135,10 @@ fn a_small_bank_keeps_what_fits() {
 fn golden_system(golden: &Golden) -> (ImageSystem, Vec<usize>) {
     let kernel = golden.get("K");
     let n = kernel.dim(0).unwrap();
-    let of_groups: Vec<usize> = numbers(&golden.get("folds")).iter().map(|f| *f as usize).collect();
+    let of_groups: Vec<usize> = numbers(&golden.get("folds"))
+        .iter()
+        .map(|f| *f as usize)
+        .collect();
     let order: Vec<usize> = (0..n).collect();
     let fixed = noise(1, &[n, 2]).to_dtype(candle_core::DType::F32).unwrap();
     let global = to_matrix(&fixed).unwrap();
@@ -178,9 +181,8 @@ fn soft_targets_agree_with_the_golden() {
     aims.priors = targets.priors();
     let alpha = system.solve(&aims, 0..c, 0..1).unwrap();
     let expected = to_matrix(&golden.get("alpha")).unwrap();
-    let far = |a: &Array2<f32>, b: &Array2<f32>| {
-        (a - b).iter().fold(0.0f32, |most, x| most.max(x.abs()))
-    };
+    let far =
+        |a: &Array2<f32>, b: &Array2<f32>| (a - b).iter().fold(0.0f32, |most, x| most.max(x.abs()));
     assert!(far(&alpha, &expected) < 1e-4, "{}", far(&alpha, &expected));
     let kernel = to_matrix(&system.kernel).unwrap();
     let expected = to_matrix(&golden.get("left_out")).unwrap();
