@@ -48,9 +48,9 @@ async fn pages_tell_how_it_is() {
     world.config.source.statistics_interval_ms = 100;
     let broken = world.produce(0, 100);
     let launch = Launch {
-        failpoints: "",
         for_ever: true,
         http: true,
+        ..Launch::default()
     };
     let mut stage = world.launch("pages", &launch);
     let address = stage.address();
@@ -113,6 +113,7 @@ async fn no_page_and_no_log_holds_a_secret() {
         .map(String::from)
         .to_vec();
     world.config.fetch.allow_private_addresses = true;
+    world.config.fetch.allow_buckets = vec!["*".into()];
     world.config.fetch.retries = 1;
     let password = ("sasl.password".to_string(), SECRET.to_string().into());
     world.config.kafka.properties = [password].into();
@@ -142,9 +143,9 @@ async fn no_page_and_no_log_holds_a_secret() {
     });
     world.produce_raw(values);
     let launch = Launch {
-        failpoints: "",
         for_ever: true,
         http: true,
+        ..Launch::default()
     };
     let mut stage = world.launch("secrets", &launch);
     let address = stage.address();
