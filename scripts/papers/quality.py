@@ -98,9 +98,6 @@ def methods(title: str, file: str, group: str, lines, write, known=KNOWN, head=H
 
 SERIES = [
     ("zero-shot (scale from labels, order not)", "zero-shot", ""),
-    ("linear probe", "linear-probe", ""),
-    ("trm-ml without visual words", "trm-ml", "no-words"),
-    ("trm-ml, memories of known entries alone", "trm-ml", "known-alone"),
     ("**trm-ml**", "trm-ml", ""),
 ]
 
