@@ -21,6 +21,7 @@ mod harness;
 mod labels;
 mod memory;
 mod pages;
+mod readers;
 mod rebalance;
 mod refusals;
 mod secrets;

@@ -232,7 +232,8 @@ impl<'a> LineContext<'a> {
         budget: Budget,
     ) -> Result<(), PipelineError> {
         let config = self.config;
-        let sink = FileSink::new(self.store.clone(), &spec.table, config.output.format);
+        let sink = FileSink::new(self.store.clone(), &spec.table, config.output.format)
+            .with_vector_encoding(config.output.vector_encoding);
         let broker = Broker::new(&config.kafka, &spec.group, Arc::clone(&spec.topic))?;
         let broker = Arc::new(broker);
         self.check_topic_and_skip(spec, &broker, &sink, &maker)

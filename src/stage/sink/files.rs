@@ -1,19 +1,20 @@
 //! The exactly-once file sink: rows in, committed files out, one create-if-absent put each.
 
+pub use super::fence::Fence;
+
 use super::chain::{
     Chain, ChainError, ChainOutcome, FileFacts, Proposal, PutAnswer, Seal, WriterId,
 };
 use super::footer::{FileFooter, FooterError, read_facts};
+use super::place::{Decide, Places, folder_of};
 use super::table::TableRow;
 use super::walk::{LogFacts, ResumeError, Walk};
 use super::{arrow_ipc, parquet};
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use std::marker::PhantomData;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tagstream_core::config::{FileFormat, StartAt};
+use tagstream_core::config::{FileFormat, StartAt, VectorEncoding};
 use tagstream_core::events::{Offset, OffsetRange, PartitionId};
 use tagstream_core::failpoint;
 use tagstream_core::failpoint::Injected;
@@ -24,25 +25,6 @@ use tokio::time::Instant;
 /// How long a failing store is tried again before the stage gives up (and is started again by
 /// whoever watches it).
 const PATIENCE: Duration = Duration::from_secs(300);
-
-/// Ends the right to put: killed when the partition is taken away. Clones share it.
-///
-/// The chain alone keeps files disjoint, whatever a late writer does; the fence only saves it the
-/// attempt.
-#[derive(Debug, Clone, Default)]
-pub struct Fence(Arc<AtomicBool>);
-
-impl Fence {
-    /// Takes the right away.
-    pub fn kill(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-
-    /// Whether the right was taken away.
-    pub fn is_dead(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-}
 
 /// Why rows could not be committed.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +40,9 @@ pub enum SinkError {
     /// The winner of a put could not be read.
     #[error(transparent)]
     Footer(#[from] FooterError),
+    /// The partition's folder is not known.
+    #[error(transparent)]
+    Folder(#[from] ResumeError),
     /// The store failed for good, or for too long.
     #[error("{partition}: cannot commit {range}: {source}")]
     Store {
@@ -132,7 +117,9 @@ pub struct FileSink<R> {
     store: TableStore,
     table: String,
     format: FileFormat,
+    vectors: VectorEncoding,
     patience: Duration,
+    places: Places,
     rows: PhantomData<fn(R)>,
 }
 
@@ -142,7 +129,9 @@ impl<R> Clone for FileSink<R> {
             store: self.store.clone(),
             table: self.table.clone(),
             format: self.format,
+            vectors: self.vectors,
             patience: self.patience,
+            places: self.places.clone(),
             rows: PhantomData,
         }
     }
@@ -155,7 +144,9 @@ impl<R: TableRow> FileSink<R> {
             store,
             table: table.into(),
             format,
+            vectors: VectorEncoding::Plain,
             patience: PATIENCE,
+            places: Places::default(),
             rows: PhantomData,
         }
     }
@@ -163,6 +154,11 @@ impl<R: TableRow> FileSink<R> {
     /// Gives up on a failing store after `patience` instead of five minutes.
     pub fn with_patience(self, patience: Duration) -> Self {
         FileSink { patience, ..self }
+    }
+
+    /// Encodes vectors in Parquet files so.
+    pub fn with_vector_encoding(self, vectors: VectorEncoding) -> Self {
+        FileSink { vectors, ..self }
     }
 
     /// The store.
@@ -175,10 +171,15 @@ impl<R: TableRow> FileSink<R> {
         &self.table
     }
 
-    fn walk<'a>(&'a self, partition: &'a PartitionId, writer: &'a WriterId) -> Walk<'a> {
+    fn walk<'a>(
+        &'a self,
+        folder: &'a Folder,
+        partition: &'a PartitionId,
+        writer: &'a WriterId,
+    ) -> Walk<'a> {
         Walk {
             store: &self.store,
-            table: &self.table,
+            place: folder,
             format: self.format,
             schema_version: R::SCHEMA_VERSION,
             partition,
@@ -197,15 +198,11 @@ impl<R: TableRow> FileSink<R> {
         log: &LogFacts,
         start: StartAt,
     ) -> Result<Chain, ResumeError> {
-        let folder = Folder::new(self.store.root(), &self.table, partition);
-        self.store.sweep(folder.path()).await;
         let started = Instant::now();
         let mut pause = Duration::from_millis(100);
         loop {
-            match self.walk(partition, writer).resume(log, start).await {
-                Err(ResumeError::Footer(FooterError::Store(error)))
-                    if error.is_transient() && started.elapsed() + pause < self.patience =>
-                {
+            match self.resume_once(partition, writer, log, start).await {
+                Err(error) if error.is_transient() && started.elapsed() + pause < self.patience => {
                     tracing::warn!(%partition, %error, "cannot read the chain; trying again");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(5));
@@ -213,6 +210,19 @@ impl<R: TableRow> FileSink<R> {
                 result => return result,
             }
         }
+    }
+
+    async fn resume_once(
+        &self,
+        partition: &PartitionId,
+        writer: &WriterId,
+        log: &LogFacts,
+        start: StartAt,
+    ) -> Result<Chain, ResumeError> {
+        let folder = self.places.of(&self.store, &self.table, partition).await?;
+        self.store.sweep(folder.path()).await;
+        let walk = self.walk(&folder, partition, writer);
+        walk.resume(log, start).await
     }
 
     /// Where the files of `partition` end now; `None` if there is no chain yet, or one that was
@@ -226,7 +236,9 @@ impl<R: TableRow> FileSink<R> {
         log: &LogFacts,
     ) -> Result<Option<Offset>, ResumeError> {
         let nobody = WriterId(String::new());
-        self.walk(partition, &nobody).reached(log).await
+        let folder = folder_of(&self.store, &self.table, partition, Decide::No).await?;
+        let walk = self.walk(&folder, partition, &nobody);
+        walk.reached(log).await
     }
 
     /// Encodes the file that continues `chain` with `range`. Takes the processor for a while: call
@@ -275,7 +287,7 @@ impl<R: TableRow> FileSink<R> {
         let entries = footer.entries(layout, rows);
         let encoded = match self.format {
             FileFormat::Parquet => {
-                parquet::encode(layout, rows, &entries).map_err(|e| e.to_string())
+                parquet::encode(layout, rows, &entries, self.vectors).map_err(|e| e.to_string())
             }
             FileFormat::Arrow => {
                 arrow_ipc::encode(layout, rows, &entries).map_err(|e| e.to_string())
@@ -303,7 +315,7 @@ impl<R: TableRow> FileSink<R> {
         fence: &Fence,
     ) -> Result<Committed, SinkError> {
         let proposal = &file.proposal;
-        let folder = Folder::new(self.store.root(), &self.table, partition);
+        let folder = self.places.of(&self.store, &self.table, partition).await?;
         let path = folder.file(proposal.epoch, proposal.range.start, self.format);
         let started = Instant::now();
         let mut pause = Duration::from_millis(100);
@@ -390,10 +402,10 @@ impl<R: TableRow> FileSink<R> {
         seal: Seal,
         layout: &R::Layout,
     ) -> Result<Sealed, RepairError> {
-        let walk = self.walk(partition, writer);
+        let folder = self.places.of(&self.store, &self.table, partition).await?;
+        let walk = self.walk(&folder, partition, writer);
         let walked = walk.walk(log, StartAt::Earliest).await?;
         let chain = walked.chain;
-        let folder = Folder::new(self.store.root(), &self.table, partition);
         // The flag may still stand on the command line after it has done its work.
         for epoch in (0..chain.epoch.0).map(Epoch) {
             let path = folder.file(epoch, expected_end, self.format);

@@ -6,9 +6,12 @@ pub mod chain;
 #[cfg(test)]
 mod chain_model;
 pub mod dead_letter_topic;
+mod fence;
 pub mod files;
 pub mod footer;
+mod hint;
 pub mod parquet;
+mod place;
 pub mod predictions;
 pub mod predictions_topic;
 pub mod producer;

@@ -1,5 +1,5 @@
-//! Apache Parquet: vectors without dictionary and statistics, byte-stream-split and zstd; row
-//! groups by bytes.
+//! Apache Parquet: vectors without dictionary and statistics, in an encoding that every reader
+//! takes unless another is asked for, and zstd; row groups by bytes.
 
 use super::table::TableRow;
 use parquet::arrow::ArrowWriter;
@@ -10,6 +10,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::collections::BTreeMap;
 use tagstream_core::build;
+use tagstream_core::config::VectorEncoding;
 
 /// Row groups end at this size: large enough for scans, small enough for readers' memory.
 const ROW_GROUP_BYTES: usize = 32 << 20;
@@ -22,7 +23,12 @@ fn properties<R: TableRow>(
     layout: &R::Layout,
     rows: usize,
     entries: &BTreeMap<String, String>,
+    vectors: VectorEncoding,
 ) -> Result<WriterProperties, ParquetError> {
+    let vectors = match vectors {
+        VectorEncoding::Plain => Encoding::PLAIN,
+        VectorEncoding::ByteStreamSplit => Encoding::BYTE_STREAM_SPLIT,
+    };
     let key_values = entries
         .iter()
         .map(|(key, value)| KeyValue::new(key.clone(), value.clone()))
@@ -36,7 +42,7 @@ fn properties<R: TableRow>(
         let path = ColumnPath::from(column.split('.').map(String::from).collect::<Vec<_>>());
         builder = builder
             .set_column_dictionary_enabled(path.clone(), false)
-            .set_column_encoding(path.clone(), Encoding::BYTE_STREAM_SPLIT)
+            .set_column_encoding(path.clone(), vectors)
             .set_column_statistics_enabled(path, EnabledStatistics::None);
     }
     for column in R::LOOKED_UP {
@@ -57,7 +63,7 @@ fn created_by(version: &str, revision: &str) -> String {
     }
 }
 
-/// A whole file of `rows`, with `entries` in its footer.
+/// A whole file of `rows`, with `entries` in its footer and its vectors encoded as `vectors` says.
 ///
 /// # Errors
 /// A [`ParquetError`] if a row does not have its layout's shape.
@@ -65,8 +71,9 @@ pub fn encode<R: TableRow>(
     layout: &R::Layout,
     rows: &[R],
     entries: &BTreeMap<String, String>,
+    vectors: VectorEncoding,
 ) -> Result<Vec<u8>, ParquetError> {
-    let properties = properties::<R>(layout, rows.len(), entries)?;
+    let properties = properties::<R>(layout, rows.len(), entries, vectors)?;
     let mut writer = ArrowWriter::try_new(Vec::new(), R::schema(layout)?, Some(properties))?;
     for chunk in rows.chunks(BATCH_ROWS) {
         writer.write(&R::batch(layout, chunk)?)?;
@@ -107,6 +114,7 @@ mod tests {
     use crate::stage::sink::predictions::tests::{layout, row};
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use parquet::file::reader::{FileReader, SerializedFileReader};
+    use tagstream_core::config::OutputConfig;
 
     fn entries() -> BTreeMap<String, String> {
         [("tagstream.x".to_owned(), "y".to_owned())].into()
@@ -116,7 +124,8 @@ mod tests {
     fn rows_and_entries_come_back() {
         let layout = layout(true);
         let rows: Vec<_> = (0..2000).map(|i| row(i, &layout)).collect();
-        let bytes = bytes::Bytes::from(encode(&*layout, &rows, &entries()).unwrap());
+        let bytes =
+            bytes::Bytes::from(encode(&*layout, &rows, &entries(), VectorEncoding::Plain).unwrap());
         let length = footer_length(&bytes).unwrap() as usize;
         let read = footer_entries(&bytes[bytes.len() - length..]).unwrap();
         assert_eq!(read["tagstream.x"], "y");
@@ -130,39 +139,40 @@ mod tests {
         assert_eq!(batches[0], PredictionRow::batch(&layout, &rows).unwrap());
     }
 
+    /// Spark 3.5 reads none of the encodings that are neither here nor asked for.
     #[test]
-    fn vectors_are_split_by_byte_and_image_ids_have_a_bloom_filter() {
+    fn vectors_are_plain_unless_asked_otherwise_and_image_ids_have_a_bloom_filter() {
         let layout = layout(true);
         let rows: Vec<_> = (0..50).map(|i| row(i, &layout)).collect();
-        let bytes = bytes::Bytes::from(encode(&*layout, &rows, &entries()).unwrap());
-        let reader = SerializedFileReader::new(bytes).unwrap();
-        let group = reader.metadata().row_group(0);
         let vectors = PredictionRow::vector_columns(&layout);
-        for column in group.columns() {
-            let path = column.column_path().string();
-            assert!(
-                matches!(column.compression(), Compression::ZSTD(_)),
-                "{path}"
-            );
-            if vectors.contains(&path) {
-                assert!(
-                    column.encodings().any(|e| e == Encoding::BYTE_STREAM_SPLIT),
-                    "{path}"
-                );
-                assert!(
-                    column.dictionary_page_offset().is_none() && column.statistics().is_none(),
-                    "{path}"
-                );
+        for (asked, wanted) in [
+            (OutputConfig::default().vector_encoding, Encoding::PLAIN),
+            (VectorEncoding::Plain, Encoding::PLAIN),
+            (VectorEncoding::ByteStreamSplit, Encoding::BYTE_STREAM_SPLIT),
+        ] {
+            let bytes = bytes::Bytes::from(encode(&*layout, &rows, &entries(), asked).unwrap());
+            let reader = SerializedFileReader::new(bytes).unwrap();
+            let group = reader.metadata().row_group(0);
+            let mut found = 0;
+            for column in group.columns() {
+                let path = column.column_path().string();
+                let compression = column.compression();
+                assert!(matches!(compression, Compression::ZSTD(_)), "{path}");
+                let mut encodings: Vec<Encoding> = column.encodings().collect();
+                if vectors.contains(&path) {
+                    found += 1;
+                    assert!(encodings.contains(&wanted), "{path}: {encodings:?}");
+                    assert!(column.dictionary_page_offset().is_none(), "{path}");
+                    assert!(column.statistics().is_none(), "{path}");
+                    encodings.retain(|e| *e != wanted);
+                }
+                let usual = [Encoding::PLAIN, Encoding::RLE, Encoding::RLE_DICTIONARY];
+                let strange = encodings.iter().find(|e| !usual.contains(e));
+                assert_eq!(strange, None, "{path}");
             }
+            assert_eq!(found, 3);
+            assert!(group.column(0).bloom_filter_offset().is_some());
         }
-        let found = vectors.iter().filter(|v| {
-            group
-                .columns()
-                .iter()
-                .any(|c| &c.column_path().string() == *v)
-        });
-        assert_eq!(found.count(), 3);
-        assert!(group.column(0).bloom_filter_offset().is_some());
     }
 
     #[test]
@@ -175,7 +185,9 @@ mod tests {
     #[test]
     fn a_file_without_rows_has_the_columns() {
         let layout = layout(false);
-        let bytes = bytes::Bytes::from(encode::<PredictionRow>(&layout, &[], &entries()).unwrap());
+        let bytes = bytes::Bytes::from(
+            encode::<PredictionRow>(&layout, &[], &entries(), VectorEncoding::Plain).unwrap(),
+        );
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
         assert_eq!(builder.schema().fields().len(), 14);
         let metadata = builder.metadata().file_metadata();

@@ -1,5 +1,7 @@
 //! Where a partition goes on: its origin, its chain of files, and every reason not to believe them.
 
+pub use super::hint::CommitHint;
+
 use super::chain::{
     Chain, ChainError, ChainOutcome, FileFacts, Seal, SealReason, TopicIdentity, WriterId,
 };
@@ -34,31 +36,6 @@ pub struct CommittedOffset {
     pub offset: Offset,
     /// The file that ends there, if it was us who committed.
     pub hint: Option<CommitHint>,
-}
-
-/// The metadata that we commit beside an offset: the file that ends there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CommitHint {
-    /// The file's chain.
-    pub epoch: Epoch,
-    /// The file's start.
-    pub start: Offset,
-}
-
-impl CommitHint {
-    /// As Kafka keeps it.
-    pub fn to_metadata(self) -> String {
-        format!("tagstream/{}/{}", self.epoch, self.start)
-    }
-
-    /// Reads it back; `None` for what we did not write.
-    pub fn from_metadata(metadata: &str) -> Option<Self> {
-        let (epoch, start) = metadata.strip_prefix("tagstream/")?.split_once('/')?;
-        Some(CommitHint {
-            epoch: Epoch(epoch.parse().ok()?),
-            start: Offset(start.parse().ok()?),
-        })
-    }
 }
 
 /// The first start of a chain, put once, before anything is read.
@@ -134,6 +111,12 @@ pub enum ResumeError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The store says that a name is taken, and that nothing is there.
+    #[error("{path}: the store says that it is there, and that it is not")]
+    Vanished {
+        /// The file.
+        path: String,
+    },
     /// The table was begun with other settings.
     #[error(
         "{partition}: the table was begun as {begun}, the configuration asks for {asked}: name \
@@ -159,6 +142,17 @@ pub enum ResumeError {
         /// What does not fit.
         broken: BrokenChain,
     },
+}
+
+impl ResumeError {
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ResumeError::Footer(FooterError::Store(error)) => error.is_transient(),
+            ResumeError::Vanished { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 impl From<StoreError> for ResumeError {
@@ -207,8 +201,8 @@ fn broken_message(
 pub struct Walk<'a> {
     /// The store.
     pub store: &'a TableStore,
-    /// The table's name.
-    pub table: &'a str,
+    /// Where the partition's files lie.
+    pub place: &'a Folder,
     /// The format of its files.
     pub format: FileFormat,
     /// Version of its columns.
@@ -232,7 +226,7 @@ pub struct Walked {
 
 impl Walk<'_> {
     fn folder(&self) -> Folder {
-        Folder::new(self.store.root(), self.table, self.partition)
+        self.place.clone()
     }
 
     /// Finds the end of the partition's current chain; starts the first chain if there is none.
@@ -389,7 +383,9 @@ impl Walk<'_> {
             .store
             .read(&path)
             .await?
-            .ok_or_else(|| bad("it vanished".into()))?;
+            .ok_or_else(|| ResumeError::Vanished {
+                path: path.to_string(),
+            })?;
         serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))
     }
 

@@ -1,5 +1,6 @@
 //! The message that asks for one image to be tagged.
 
+use super::time::readable_event_time;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -56,6 +57,21 @@ pub enum MessageError {
         /// The field's name.
         field: &'static str,
     },
+    /// A time that some reader of the tables could not read.
+    #[error(
+        "the message's {of} is {time}, which not every reader of a table takes: give one from \
+             {first} on and before {end}"
+    )]
+    TimeOutOfRange {
+        /// Which of its times.
+        of: &'static str,
+        /// The time.
+        time: String,
+        /// The first that can be.
+        first: &'static str,
+        /// The first that cannot be any more.
+        end: &'static str,
+    },
 }
 
 pub(super) fn parse_json<T: serde::de::DeserializeOwned>(
@@ -104,6 +120,7 @@ impl ImageReference {
         if reference.uri.is_empty() {
             return Err(MessageError::EmptyField { field: "uri" });
         }
+        readable_event_time(reference.event_time)?;
         Ok(reference)
     }
 }

@@ -10,6 +10,7 @@ mod label_event;
 mod label_question;
 mod offset;
 mod prediction;
+mod time;
 
 pub use dead_letter::{DeadLetterKind, header};
 pub use image_reference::{ImageReference, MessageError};
@@ -17,3 +18,4 @@ pub use label_event::{LabelEvent, LabelState};
 pub use label_question::{Asked, LabelQuestion};
 pub use offset::{Offset, OffsetRange, PartitionId, RangeError, SourcePosition};
 pub use prediction::{BoundingBox, Prediction, Tag};
+pub use time::readable_time;

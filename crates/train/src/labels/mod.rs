@@ -55,7 +55,7 @@ pub use table::{CategoryCount, ImageLabels, Label, LabelTable, Stamp};
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use tagstream_core::events::LabelEvent;
+use tagstream_core::events::{LabelEvent, readable_time};
 
 /// A form of label files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,13 +130,21 @@ pub fn import(
     input: impl Read,
     options: &ImportOptions,
 ) -> Result<Imported, LabelsError> {
-    match form {
+    let imported = match form {
         Form::Events => events_form::read(input),
         Form::Csv => csv_form::read(input, options),
         Form::OpenImages => open_images::read(input, options),
         Form::Coco => coco::read(input, options),
         Form::LabelStudio => label_studio::read(input, options),
+    }?;
+    // What the stage would refuse is better said here, with the image it is about.
+    for event in &imported.events {
+        let time = event.event_time.unwrap_or_else(chrono::Utc::now);
+        readable_time(time, "`event_time`").map_err(|e| {
+            error::record(format!("the labels of {:?}", event.image_id), e.to_string())
+        })?;
     }
+    Ok(imported)
 }
 
 /// Writes the present state of all labels as a label file, images and categories in order.

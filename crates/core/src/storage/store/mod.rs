@@ -1,7 +1,7 @@
 //! Where tables are kept: a local folder or an object store, of which one thing is asked above all:
 //! a put that creates or refuses, atomically and durably.
 //!
-//! On a local disk: write aside, fsync, hard-link, fsync the folder. On S3, Google Cloud Storage
+//! On a local disk: write aside under a hidden name, fsync, hard-link, fsync the folder. On S3, Google Cloud Storage
 //! and Azure: a conditional put. A store that cannot do this is refused when it is opened.
 
 mod error;
@@ -46,6 +46,7 @@ impl TableStore {
     /// [`StoreError`] says why the place cannot be used.
     pub async fn open(url: &str, options: &ObjectStoreConfig) -> Result<Self, StoreError> {
         let store = TableStore(open(url, options, Purpose::Tables, Missing::Create)?);
+        store.sweep(store.root()).await;
         store.prove_conditional_put().await?;
         Ok(store)
     }
