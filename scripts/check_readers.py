@@ -24,6 +24,7 @@ def fail(text):
 
 
 UTC = datetime.timezone.utc
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=UTC)
 FIRST = datetime.datetime(1900, 1, 1, tzinfo=UTC)
 END = datetime.datetime(2262, 1, 1, tzinfo=UTC)
 VECTORS = ("scores", "embedding")
@@ -62,11 +63,13 @@ def duckdb_sees(table):
     ).fetchone()[0]
     if abs(near - 1) > 1e-5:
         fail(f"DuckDB: an embedding's cosine with itself is {near}")
-    first, last = sql.execute("select min(event_time), max(event_time) from p").fetchone()
+    micros = sql.execute(
+        "select epoch_us(min(event_time)), epoch_us(max(event_time)), "
+        "epoch_us(median(event_time)) from p"
+    ).fetchone()
+    first, last, since = (EPOCH + datetime.timedelta(microseconds=int(t)) for t in micros)
     if first < FIRST or last >= END:
         fail(f"times from {first} to {last}, but some readers take none outside {FIRST} to {END}")
-    (micros,) = sql.execute("select epoch_us(median(event_time)) from p").fetchone()
-    since = datetime.datetime.fromtimestamp(0, UTC) + datetime.timedelta(microseconds=int(micros))
     later = sql.execute("select count(*) from p where event_time >= ?", [since]).fetchone()[0]
     sums = sql.execute(
         "select sum(list_sum(scores)::double), sum(list_sum(embedding)::double) from p"

@@ -12,6 +12,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod acl;
 mod basics;
 mod child;
 mod crash;
@@ -20,6 +21,7 @@ mod garbage;
 mod harness;
 mod labels;
 mod memory;
+mod outgoing;
 mod pages;
 mod readers;
 mod rebalance;

@@ -10,10 +10,12 @@
 mod client;
 mod clients;
 mod context;
+mod interdependent;
 mod properties;
 mod thread;
 mod topic_identity;
 
+pub(in crate::stage) use client::has_controller;
 pub use client::{Broker, Logs, recreated, require_topics};
 pub use clients::{ClientSettings, Covering};
 pub use properties::{Refusal, check_properties, known_properties};
@@ -26,6 +28,8 @@ use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use tagstream_core::events::{MessageError, Offset, PartitionId, readable_time};
+#[cfg(test)]
+use thread::consumer_settings;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A message as it was read.
@@ -209,6 +213,17 @@ pub enum SourceError {
         /// The topic.
         topic: String,
     },
+    /// We may not use the topic.
+    #[error(
+        "the brokers do not let this user use topic {topic:?}: grant {right} and Describe on it \
+         (kafka-acls.sh), then start again"
+    )]
+    NoRight {
+        /// The topic.
+        topic: String,
+        /// What is needed.
+        right: &'static str,
+    },
     /// The consumer did not poll for too long and was thrown out of the group.
     #[error(
         "thrown out of the consumer group: no poll within kafka.max_poll_interval_ms; the process \
@@ -256,7 +271,6 @@ impl SourceError {
         matches!(
             self,
             SourceError::Unreachable { .. }
-                | SourceError::NoTopic { .. }
                 | SourceError::PollExceeded
                 | SourceError::NoStart { .. }
         )
