@@ -130,7 +130,7 @@ def spark_sees(table, since):
         builder = builder.config(key, value)
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("OFF")
-    frame = spark.read.parquet(table)
+    frame = spark.read.option("recursiveFileLookup", "true").parquet(table)
     pandas = frame.toPandas()
     later = frame.where(f"event_time >= timestamp'{since:%Y-%m-%d %H:%M:%S.%f}'").count()
     folded = "sum(aggregate({0}, double(0), (a, x) -> a + x))"
