@@ -1,10 +1,11 @@
 //! Which folder a partition's files lie in, where an older build may have begun another.
 //!
 //! Readers pass over folders whose names begin with `_` or `.`, so topics that are called like that
-//! have an escaped folder ([`Folder::new`]). Older builds did not know that. Which of both counts is
-//! decided once, by who is first to put epoch 0's origin into the *unescaped* folder: an older build
-//! puts an origin, and the chain stays there for good; we put a note there that no older build takes
-//! for an origin, so that one that runs beside us stops instead of beginning a second chain.
+//! have an escaped folder ([`Folder::new`]). Older builds did not know that. Which of both counts
+//! is decided once, by who is first to put epoch 0's origin into the *unescaped* folder: an older
+//! build puts an origin, and the chain stays there for good; we put a note there that no older
+//! build takes for an origin, so that one that runs beside us stops instead of beginning a second
+//! chain.
 
 use super::walk::ResumeError;
 use serde::{Deserialize, Serialize};
