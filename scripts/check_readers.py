@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Reads a predictions table with every reader that docs/tables.md names, each as that page says, and
-checks that all see the same, whole rows.
+"""Reads a predictions table with every reader that docs/tables.md names, each as that page says,
+and checks that all see the same, whole rows.
 
     scripts/check_readers.py TABLE_FOLDER [--messages N --dead-letters M] [--spark PYTHON]...
 

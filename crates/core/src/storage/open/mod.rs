@@ -2,9 +2,10 @@
 //!
 //! [`Address`] is the grammar. An option counts first as [`options::check`] lets it pass of
 //! `[object_store]`, then as the environment's variables with the store's prefix have it (`AWS_`,
-//! `GOOGLE_`, `AZURE_`), then as a profile of the AWS tools does, then as the [`Limits`] of the [`Purpose`] do. Configured credentials
-//! replace those of the environment: keys of one account are never used with a token of another.
-//! Each request is counted in `tagstream_store_requests_total`.
+//! `GOOGLE_`, `AZURE_`), then as a profile of the AWS tools does, then as the [`Limits`] of the
+//! [`Purpose`] do. Configured credentials replace those of the environment: keys of one account
+//! are never used with a token of another. Each request is counted in
+//! `tagstream_store_requests_total`.
 
 pub use super::purpose::{Limits, Purpose};
 

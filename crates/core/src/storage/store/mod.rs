@@ -1,8 +1,9 @@
 //! Where tables are kept: a local folder or an object store, of which one thing is asked above all:
 //! a put that creates or refuses, atomically and durably.
 //!
-//! On a local disk: write aside under a hidden name, fsync, hard-link, fsync the folder. On S3, Google Cloud Storage
-//! and Azure: a conditional put. A store that cannot do this is refused when it is opened.
+//! On a local disk: write aside under a hidden name, fsync, hard-link, fsync the folder. On S3,
+//! Google Cloud Storage and Azure: a conditional put. A store that cannot do this is refused when
+//! it is opened.
 
 mod error;
 
