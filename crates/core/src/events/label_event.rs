@@ -1,6 +1,7 @@
 //! The message by which an annotator says what is, or is not, in an image.
 
-use super::image_reference::{MessageError, parse_json};
+use super::image_reference::parse_json;
+use super::message_error::MessageError;
 use super::time::readable_event_time;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! Which times a table can hold.
 
-use super::image_reference::MessageError;
+use super::message_error::MessageError;
 use chrono::{DateTime, Utc};
 
 /// The first time that every reader takes: before it, Spark 3.5 asks which calendar was meant.
