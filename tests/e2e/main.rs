@@ -24,6 +24,7 @@ mod labels;
 mod memory;
 mod outgoing;
 mod pages;
+mod poison;
 mod readers;
 mod rebalance;
 mod refusals;
