@@ -17,6 +17,7 @@ mod basics;
 mod child;
 mod crash;
 mod examples;
+mod expiry;
 mod garbage;
 mod harness;
 mod health;

@@ -96,7 +96,9 @@ impl LineError {
             LineError::Sink(SinkError::Injected(_))
             | LineError::Make(MakeError::Injected(_))
             | LineError::Injected(_)
-            | LineError::Sealed(_) => true,
+            | LineError::Sealed(_)
+            | LineError::Sink(SinkError::Outlived { .. })
+            | LineError::Resume(ResumeError::Unsettled { .. }) => true,
             LineError::Produce(error) => error.is_temporary(),
             _ => false,
         }

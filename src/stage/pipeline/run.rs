@@ -8,8 +8,9 @@ use crate::stage::guard::OpenLives;
 use crate::stage::ledger::CutRules;
 use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::chain::{Seal, SealReason, WriterId};
-use crate::stage::sink::files::{FileSink, RepairError, Sealed};
+use crate::stage::sink::files::FileSink;
 use crate::stage::sink::producer::{KafkaTopics, Topics};
+use crate::stage::sink::seal::{RepairError, Sealed};
 use crate::stage::sink::walk::LogFacts;
 use crate::stage::source;
 use crate::stage::source::{
@@ -247,6 +248,7 @@ impl<'a> LineContext<'a> {
         let settings = self.line_settings(until);
         let source_settings = SourceSettings {
             topic: Arc::clone(&spec.topic),
+            table: sink.tag(),
             group: spec.group.clone(),
             statistics_interval: Duration::from_millis(config.source.statistics_interval_ms),
         };

@@ -7,8 +7,10 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tagstream_core::build;
 use tagstream_core::config::VectorEncoding;
 
@@ -79,6 +81,30 @@ pub fn encode<R: TableRow>(
         writer.write(&R::batch(layout, chunk)?)?;
     }
     writer.into_inner()
+}
+
+/// A file with the columns of the one that `footer` ends, and `entries`, without rows.
+///
+/// # Errors
+/// What is wrong with the footer.
+pub(super) fn without_rows(
+    footer: &[u8],
+    entries: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, String> {
+    let metadata = ParquetMetaDataReader::decode_metadata(&footer[..footer.len() - TRAILER])
+        .map_err(|e| e.to_string())?;
+    let schema = metadata.file_metadata().schema_descr().root_schema_ptr();
+    let key_values = entries
+        .iter()
+        .map(|(k, v)| KeyValue::new(k.clone(), v.clone()));
+    let properties = WriterProperties::builder()
+        .set_created_by(created_by(build::VERSION, build::revision()))
+        .set_key_value_metadata(Some(key_values.collect()))
+        .build();
+    let writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties));
+    writer
+        .and_then(SerializedFileWriter::into_inner)
+        .map_err(|e| e.to_string())
 }
 
 /// How many bytes at the end of a file its footer takes, told from the file's last bytes.

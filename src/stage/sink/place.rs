@@ -69,7 +69,7 @@ pub(super) async fn folder_of(
     let bytes = store
         .read(&note)
         .await?
-        .ok_or_else(|| ResumeError::Vanished {
+        .ok_or_else(|| ResumeError::Unsettled {
             path: note.to_string(),
         })?;
     Ok(chosen(&bytes, folder, unescaped))

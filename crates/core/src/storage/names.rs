@@ -136,6 +136,11 @@ impl Folder {
         }
     }
 
+    /// The folder at `path`.
+    pub fn at(path: Path) -> Self {
+        Folder { path }
+    }
+
     /// The folder's path.
     pub fn path(&self) -> &Path {
         &self.path

@@ -95,15 +95,22 @@ fn lacks_links(error: &io::Error) -> bool {
     )
 }
 
-/// Creates `path` with all of `payload`, durably; `false` if it is there.
-fn create(path: &Path, payload: &PutPayload) -> std::result::Result<bool, PutError> {
+/// What becomes of a file that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    Stays,
+    IsReplaced,
+}
+
+/// Puts `path` with all of `payload`, durably; `false` if it is there and stays.
+fn put(path: &Path, payload: &PutPayload, there: There) -> std::result::Result<bool, PutError> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str()))
     else {
         return Err(at(path)(io::ErrorKind::InvalidFilename.into()));
     };
     create_folder(folder).map_err(at(folder))?;
     let aside = folder.join(format!(".{name}.{:016x}{ASIDE}", rand::random::<u64>()));
-    let created = write_and_link(&aside, path, payload);
+    let created = write_and_name(&aside, path, payload, there);
     // Best effort: the sweep removes what is left.
     let _ = fs::remove_file(&aside);
     match created? {
@@ -112,15 +119,19 @@ fn create(path: &Path, payload: &PutPayload) -> std::result::Result<bool, PutErr
     }
 }
 
-fn write_and_link(
+fn write_and_name(
     aside: &Path,
     path: &Path,
     payload: &PutPayload,
+    there: There,
 ) -> std::result::Result<bool, PutError> {
     let mut file = File::create_new(aside).map_err(at(aside))?;
     let written = payload.iter().try_for_each(|part| file.write_all(part));
     written.and_then(|()| file.sync_all()).map_err(at(aside))?;
     drop(file);
+    if there == There::IsReplaced {
+        return fs::rename(aside, path).map(|()| true).map_err(at(path));
+    }
     match fs::hard_link(aside, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
@@ -140,12 +151,14 @@ impl ObjectStore for LocalFolder {
         payload: PutPayload,
         options: PutOptions,
     ) -> Result<PutResult> {
-        if options.mode != PutMode::Create || !options.attributes.is_empty() {
-            return self.0.put_opts(location, payload, options).await;
-        }
+        let there = match &options.mode {
+            PutMode::Create if options.attributes.is_empty() => There::Stays,
+            PutMode::Overwrite if options.attributes.is_empty() => There::IsReplaced,
+            _ => return self.0.put_opts(location, payload, options).await,
+        };
         let path = self.0.path_to_filesystem(location)?;
         let named = path.clone();
-        let put = blocking::run(move || create(&path, &payload)).await;
+        let put = blocking::run(move || put(&path, &payload, there)).await;
         let created = put.map_err(|error| ClientError::from(at(&named)(error.into())))??;
         if !created {
             return Err(ClientError::AlreadyExists {
@@ -361,6 +374,7 @@ mod tests {
                 "{again:?}"
             );
             assert_eq!(store.head(&path).await.unwrap().size, whole as u64);
+            store.put(&path, payload.clone()).await.unwrap();
         }
         ended.store(true, Ordering::SeqCst);
         assert_eq!(watcher.join().unwrap(), BTreeSet::from([false, true]));

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 use tagstream_core::storage::open::StoreOpenError;
 use tagstream_core::storage::swap::SwapError;
 
+/// The end of what is said of objects that must be there.
+pub(super) const DELETED: &str = "something deleted it (a lifecycle rule of the bucket?): bring it \
+                                  back if the store keeps versions, or register the model anew";
+
 /// Why a registry operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
