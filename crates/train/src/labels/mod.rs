@@ -32,6 +32,7 @@
 //! Files may be compressed (`.gz`) where they are read by name; text may begin with a byte-order
 //! mark or be UTF-16 that begins with one; fields of a table may be set apart by `,`, `;` or tab.
 
+pub mod cells;
 mod coco;
 mod csv_form;
 mod error;
@@ -53,9 +54,10 @@ pub use lists::{read_categories, read_class_names, read_split};
 pub use matrix::LabelMatrix;
 pub use table::{CategoryCount, ImageLabels, Label, LabelTable, Stamp};
 
+use chrono::Utc;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use tagstream_core::events::{LabelEvent, readable_time};
+use tagstream_core::events::{LabelEvent, not_ahead, readable_time};
 
 /// A form of label files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,10 +140,15 @@ pub fn import(
         Form::LabelStudio => label_studio::read(input, options),
     }?;
     // What the stage would refuse is better said here, with the image it is about.
+    let now = Utc::now();
     for event in &imported.events {
-        let time = event.event_time.unwrap_or_else(chrono::Utc::now);
-        readable_time(time, "`event_time`").map_err(|e| {
-            error::record(format!("the labels of {:?}", event.image_id), e.to_string())
+        let Some(time) = event.event_time else {
+            continue;
+        };
+        let readable = readable_time(time, "`event_time`").map_err(|e| e.to_string());
+        let ahead = || not_ahead(time, now).map_err(|e| format!("`event_time` {e}"));
+        readable.and_then(|()| ahead()).map_err(|reason| {
+            error::record(format!("the labels of {:?}", event.image_id), reason)
         })?;
     }
     Ok(imported)
