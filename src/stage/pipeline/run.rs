@@ -4,13 +4,15 @@ use super::around::{Watched, kafka_of};
 use super::images::{ImageModel, ImageSettings};
 use super::{Control, ImageRows, Line, LineError, LineSettings, StageStatus};
 use crate::stage::budget::Budget;
+use crate::stage::decoding;
 use crate::stage::fetch::Fetcher;
 use crate::stage::guard::OpenLives;
 use crate::stage::ledger::CutRules;
 use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::chain::{Seal, SealReason, WriterId};
-use crate::stage::sink::files::{FileSink, RepairError, Sealed};
+use crate::stage::sink::files::FileSink;
 use crate::stage::sink::producer::{KafkaTopics, Topics};
+use crate::stage::sink::seal::{RepairError, Sealed};
 use crate::stage::sink::walk::LogFacts;
 use crate::stage::source;
 use crate::stage::source::{
@@ -24,6 +26,7 @@ use tagstream_core::config::{ConfigError, StageConfig};
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::process::blocking;
 use tagstream_core::storage::store::{StoreError, TableStore};
+use tagstream_image::decode::DecodeError;
 use tokio::sync::watch;
 
 /// How often the topic is asked whether it is still the same.
@@ -50,6 +53,9 @@ pub enum PipelineError {
     /// A line.
     #[error(transparent)]
     Line(#[from] LineError),
+    /// Nothing but plain JPEGs could be decoded.
+    #[error(transparent)]
+    Decoders(#[from] DecodeError),
     /// librdkafka refused the producer's configuration.
     #[error("configuration of the producer: {0}")]
     Producer(Refusal),
@@ -228,7 +234,8 @@ impl<'a> LineContext<'a> {
         budget: Budget,
     ) -> Result<(), PipelineError> {
         let config = self.config;
-        let sink = FileSink::new(self.store.clone(), &spec.table, config.output.format);
+        let sink = FileSink::new(self.store.clone(), &spec.table, config.output.format)
+            .with_vector_encoding(config.output.vector_encoding);
         let broker = Broker::new(&config.kafka, &spec.group, Arc::clone(&spec.topic))?;
         let broker = Arc::new(broker);
         self.check_topic_and_skip(spec, &broker, &sink, &maker)
@@ -241,6 +248,7 @@ impl<'a> LineContext<'a> {
         let settings = self.line_settings(until);
         let source_settings = SourceSettings {
             topic: Arc::clone(&spec.topic),
+            table: sink.tag(),
             group: spec.group.clone(),
             statistics_interval: Duration::from_millis(config.source.statistics_interval_ms),
         };
@@ -423,8 +431,12 @@ pub async fn run<T: ImageModel>(
     let (rows, images) = (Budget::new(total / 2), Budget::new(total / 2));
     let fetcher = Fetcher::new(&config.fetch, &config.object_store)?;
     let topic = &config.output.predictions_topic;
+    let decoders = decoding::started(&config.decode).await?;
+    // A process has one line of images.
+    let _ = shared.status.decoders.set(decoders.clone());
     let settings = ImageSettings {
-        limits: crate::stage::decoding::decode_limits(&config.decode),
+        decoders,
+        status: Arc::clone(&shared.status),
         predictions_topic: (!topic.is_empty()).then(|| topic.as_str().into()),
         embedding_in_topic: config.output.embedding_in_topic,
         places: 2 * config.fetch.concurrency + 8 * config.model.max_batch,
