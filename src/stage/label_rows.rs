@@ -12,7 +12,7 @@ use arrow_schema::ArrowError;
 use arrow_schema::{DataType, Field};
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
-use tagstream_core::events::{DeadLetterKind, LabelEvent, Offset, PartitionId};
+use tagstream_core::events::{DeadLetterKind, LabelEvent, Offset, PartitionId, not_ahead};
 
 /// A row of the label table: one label event. `schemas/labels.table.json` states the same columns.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,8 +117,10 @@ impl RowMaker for LabelRows {
         let Some(payload) = &message.payload else {
             return Ok(RowOutcome::Nothing);
         };
-        let event = match LabelEvent::from_json(payload) {
-            Ok(event) => event,
+        let timed = LabelEvent::from_json(payload)
+            .and_then(|event| Ok((message.time_of(event.event_time)?, event)));
+        let (event_time, event) = match timed {
+            Ok(timed) => timed,
             Err(error) => {
                 return Ok(RowOutcome::DeadLetter {
                     kind: DeadLetterKind::BadMessage,
@@ -127,7 +129,16 @@ impl RowMaker for LabelRows {
             }
         };
         let now = Utc::now();
-        let event_time = event.event_time.or(message.timestamp).unwrap_or(now);
+        if let Err(ahead) = not_ahead(event_time, now) {
+            let whose = match event.event_time {
+                Some(_) => "the message's `event_time`",
+                None => "the message has no `event_time`, and its timestamp",
+            };
+            return Ok(RowOutcome::DeadLetter {
+                kind: DeadLetterKind::BadMessage,
+                reason: format!("{whose} {ahead}"),
+            });
+        }
         let row = LabelRow {
             event,
             event_time,
@@ -185,6 +196,47 @@ mod tests {
         let batch = LabelRow::batch(&(), &[row]).unwrap();
         assert_eq!(batch.num_rows(), 1);
         assert_eq!(batch.schema(), LabelRow::schema(&()).unwrap());
+    }
+
+    /// A label of the year 9999 would win for ever, whoever says so: the event or the producer's
+    /// clock.
+    #[tokio::test]
+    async fn a_label_from_the_future_is_a_dead_letter() {
+        let maker = LabelRows::default();
+        let in_hours = |hours| Utc::now() + chrono::TimeDelta::hours(hours);
+        let said = |time: DateTime<Utc>| {
+            format!(r#"{{"image_id":"a","event_time":"{}"}}"#, time.to_rfc3339())
+        };
+        let late = "9999-12-31T23:59:59Z".parse().unwrap();
+        for (time, good) in [(in_hours(23), true), (in_hours(25), false), (late, false)] {
+            let text = said(time);
+            let mut without = message(8, Some(r#"{"image_id":"a"}"#));
+            without.timestamp = Some(time);
+            for message in [message(7, Some(&text)), without] {
+                let made = maker.make(&message).await.unwrap();
+                assert_eq!(matches!(made, RowOutcome::Row { .. }), good, "{made:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_timestamp_that_readers_cannot_read_is_a_dead_letter_unless_the_event_has_its_own() {
+        let maker = LabelRows::default();
+        let bare = r#"{"image_id":"a","present":["cat"]}"#;
+        let timed = r#"{"image_id":"a","event_time":"2026-01-01T00:00:00Z"}"#;
+        for timestamp in ["9999-12-31T23:59:59Z", "1899-01-01T00:00:00Z"] {
+            let at = |payload| SourceMessage {
+                timestamp: Some(timestamp.parse().unwrap()),
+                ..message(7, Some(payload))
+            };
+            let made = maker.make(&at(bare)).await.unwrap();
+            let RowOutcome::DeadLetter { reason, .. } = made else {
+                panic!("{timestamp} was taken");
+            };
+            assert!(reason.contains("Kafka timestamp (it has no"), "{reason}");
+            let made = maker.make(&at(timed)).await.unwrap();
+            assert!(matches!(made, RowOutcome::Row { .. }), "{timestamp}");
+        }
     }
 
     #[tokio::test]

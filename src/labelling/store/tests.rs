@@ -8,6 +8,7 @@ use crate::stage::sink::{arrow_ipc, parquet};
 use crate::stage::source::SourceMessage;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tagstream_core::config::VectorEncoding;
 use tagstream_core::events::{LabelState, Offset, PartitionId};
 
 async fn row(partition: i32, offset: i64, json: &str) -> LabelRow {
@@ -33,7 +34,7 @@ async fn put(store: &TableStore, path: &str, bytes: Vec<u8>) {
 }
 
 fn parquet_file(rows: &[LabelRow]) -> Vec<u8> {
-    parquet::encode(&(), rows, &BTreeMap::new()).unwrap()
+    parquet::encode(&(), rows, &BTreeMap::new(), VectorEncoding::Plain).unwrap()
 }
 
 async fn rows() -> Vec<LabelRow> {
@@ -143,7 +144,8 @@ async fn addresses_come_from_label_events_and_else_from_predictions() {
     .into_iter()
     .enumerate()
     {
-        let bytes = parquet::encode(&*layout, &[row], &BTreeMap::new()).unwrap();
+        let bytes =
+            parquet::encode(&*layout, &[row], &BTreeMap::new(), VectorEncoding::Plain).unwrap();
         put(
             &store,
             &format!("predictions/images/0/0-0{i}.parquet"),
@@ -179,4 +181,20 @@ async fn a_damaged_file_is_named() {
         error.to_string().contains("labels/labels/0/0-00.parquet"),
         "{error}"
     );
+}
+
+/// Builds before this one let such labels into the table.
+#[tokio::test]
+async fn a_label_of_the_year_9999_counts_as_said_when_it_came() {
+    let store = TableStore::in_memory();
+    let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+    let mut early = row(0, 0, r#"{"image_id":"a","present":["cat"]}"#).await;
+    early.event_time = at("9999-12-31T23:59:59Z");
+    early.processed_time = at("2026-01-01T00:00:00Z");
+    let later = r#"{"image_id":"a","absent":["cat"],"event_time":"2026-02-01T00:00:00Z"}"#;
+    let rows = [early, row(0, 1, later).await];
+    put(&store, "labels/labels/0/0-00.parquet", parquet_file(&rows)).await;
+    let table = read_labels(&store, "labels").await.unwrap();
+    let known: Vec<_> = table.known().collect();
+    assert_eq!(known, [("a", "cat", LabelState::Absent)]);
 }

@@ -6,6 +6,7 @@
 //! only wait for images, rows are only freed by files, and a file is cut early when memory is
 //! short: nothing waits for what only its own progress could free.
 
+mod around;
 mod commit;
 mod engine_model;
 mod images;
@@ -94,9 +95,11 @@ impl LineError {
                 source.is_transient()
             }
             LineError::Sink(SinkError::Injected(_))
-            | LineError::Make(MakeError::Injected(_))
+            | LineError::Make(MakeError::Decoder(_) | MakeError::Injected(_))
             | LineError::Injected(_)
-            | LineError::Sealed(_) => true,
+            | LineError::Sealed(_)
+            | LineError::Sink(SinkError::Outlived { .. })
+            | LineError::Resume(ResumeError::Unsettled { .. }) => true,
             LineError::Produce(error) => error.is_temporary(),
             _ => false,
         }

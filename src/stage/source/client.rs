@@ -110,6 +110,13 @@ impl Broker {
         })
     }
 
+    /// Whether this is librdkafka's mock cluster, as `tagstream broker` and the demonstration have
+    /// it. Blocks until the brokers have answered once.
+    pub fn is_embedded(&self) -> bool {
+        let id = self.consumer.client().fetch_cluster_id(ANSWER);
+        id.is_some_and(|id| id.starts_with("mockCluster"))
+    }
+
     /// Asks the leaders of the topic's partitions and the group's coordinator: all brokers that
     /// this process needs. The first brokers may answer although the addresses that they give for
     /// these are no good here. Blocks.
@@ -264,16 +271,17 @@ impl Logs for Broker {
             self.consumer.committed_offsets(asked, ANSWER)
         })
         .map_err(|e| self.unreachable(e))?;
-        let committed = committed
-            .elements()
-            .first()
-            .and_then(|element| match element.offset() {
+        let committed = committed.elements().first().and_then(|element| {
+            let hint = CommitHint::from_metadata(element.metadata());
+            match element.offset() {
                 KafkaOffset::Offset(offset) => Some(CommittedOffset {
                     offset: Offset(offset),
-                    hint: CommitHint::from_metadata(element.metadata()),
+                    hint: hint.map(|(hint, _)| hint),
+                    table: hint.and_then(|(_, table)| table),
                 }),
                 _ => None,
-            });
+            }
+        });
         Ok(LogFacts {
             low: Offset(low),
             high: Offset(high),

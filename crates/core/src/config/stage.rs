@@ -110,8 +110,14 @@ settings! {
         /// Schemes allowed: `file`, `s3`, `gs`, `az`, `http`, `https`, `data`.
         allow_schemes: Vec<String> =
             ["s3", "gs", "az", "https", "data"].map(String::from).to_vec(),
-        /// Hosts (or buckets) allowed, `*.example.org` for all hosts below a domain; empty: all.
+        /// Hosts (or buckets) allowed, `*.example.org` for all hosts below a domain; empty: all
+        /// hosts.
         allow_hosts: Vec<String> = Vec::new(),
+        /// Buckets and containers that images may be fetched from: `photos`, or `s3://photos` for
+        /// one store's alone; `*` for all that the credentials reach. Those named in `allow_hosts`
+        /// are allowed, too; empty: no others. A message must not choose whom this machine asks
+        /// for credentials.
+        allow_buckets: Vec<String> = Vec::new(),
         /// Folders that `file` URIs may lie in; empty: none.
         allow_path_prefixes: Vec<String> = Vec::new(),
         /// Whether private, loopback, link-local and other special addresses may be fetched from
@@ -129,8 +135,14 @@ settings! {
         threads: usize = 0,
         /// Largest image in pixels, megapixels, checked before decoding.
         max_megapixels: u64 = 64,
-        /// Largest memory of one image while it is decoded, MiB, checked before decoding.
+        /// Largest memory of one image while it is decoded, MiB; whatever a decoder asks for, it
+        /// gets no more than this and 16 MiB.
         max_alloc_mib: u64 = 512,
+        /// How long one image may take; whatever is decoded in a helper process is ended then.
+        timeout_ms: u64 = 20_000,
+        /// The program that decodes what is no plain JPEG, in processes of its own: `tagstream` of
+        /// the same version; empty: the program that runs.
+        helper: String = String::new(),
     }
 }
 
@@ -195,6 +207,16 @@ choice! {
     }
 }
 
+choice! {
+    /// How vectors of floats lie in Parquet files.
+    VectorEncoding {
+        /// One value after another: every reader takes it.
+        Plain = "plain",
+        /// Split by byte: smaller, but Spark before 4 cannot read it.
+        ByteStreamSplit = "byte_stream_split",
+    }
+}
+
 settings! {
     /// Where rows and messages go.
     OutputConfig {
@@ -205,6 +227,9 @@ settings! {
         table: String = "predictions".into(),
         /// `parquet` or `arrow`.
         format: FileFormat = FileFormat::Parquet,
+        /// How scores and embeddings lie in Parquet files: `plain`, which every reader takes, or
+        /// `byte_stream_split`, which saves a part of their bytes and which Spark 3.5 cannot read.
+        vector_encoding: VectorEncoding = VectorEncoding::Plain,
         /// A file ends at this size (estimated before compression), MiB.
         max_file_mib: u64 = 128,
         /// A file ends when its first row has waited this long, also when the topic is idle.
@@ -321,12 +346,17 @@ impl Configuration for StageConfig {
                 flaws.push(Flaw::new(key, reason));
             }
         };
-        let at_least_1 = "must be at least 1";
         let empty_brokers = "is empty: name at least one host:port";
         refuse(
             self.kafka.brokers.is_empty(),
             "kafka.brokers",
             empty_brokers,
+        );
+        refuse(
+            self.kafka.brokers.contains('@'),
+            "kafka.brokers",
+            "holds a user name or a password; they belong into `kafka.properties` \
+             (`sasl.username`, `sasl.password`)",
         );
         refuse(
             self.kafka.group_id.is_empty(),
@@ -338,28 +368,17 @@ impl Configuration for StageConfig {
             "memory.budget_mib",
             "must be larger than `fetch.max_mib`, or the largest image could never be read",
         );
-        refuse(self.model.max_batch == 0, "model.max_batch", at_least_1);
-        refuse(self.model.max_tags == 0, "model.max_tags", at_least_1);
-        refuse(
-            self.model.max_batch_mib == 0,
-            "model.max_batch_mib",
-            at_least_1,
-        );
-        refuse(
-            self.output.max_file_age_ms == 0,
-            "output.max_file_age_ms",
-            at_least_1,
-        );
-        refuse(
-            self.http.sink_check_ms == 0,
-            "http.sink_check_ms",
-            at_least_1,
-        );
-        refuse(
-            self.http.broker_check_ms == 0,
-            "http.broker_check_ms",
-            at_least_1,
-        );
+        let counts = [
+            (self.model.max_batch as u64, "model.max_batch"),
+            (self.model.max_tags as u64, "model.max_tags"),
+            (self.model.max_batch_mib, "model.max_batch_mib"),
+            (self.output.max_file_age_ms, "output.max_file_age_ms"),
+            (self.http.sink_check_ms, "http.sink_check_ms"),
+            (self.http.broker_check_ms, "http.broker_check_ms"),
+        ];
+        for (count, key) in counts {
+            refuse(count == 0, key, "must be at least 1");
+        }
         let mut steps = self.output.table.split('/');
         refuse(
             steps.any(|step| matches!(step, "" | "." | "..")),
@@ -381,6 +400,35 @@ impl Configuration for StageConfig {
             flaws.extend(address_flaw("output.url", &self.output.url));
         }
         flaws.extend(self.fetch.flaws());
+        flaws.extend(self.decode.flaws());
+        flaws
+    }
+}
+
+impl DecodeConfig {
+    /// What cannot be although every type is right.
+    pub fn flaws(&self) -> Vec<Flaw> {
+        let mut flaws = Vec::new();
+        let mut refuse = |wrong: bool, key: &str, reason: &str| {
+            if wrong {
+                flaws.push(Flaw::new(key, reason));
+            }
+        };
+        refuse(
+            self.max_megapixels == 0,
+            "decode.max_megapixels",
+            "must be at least 1",
+        );
+        refuse(
+            self.max_alloc_mib == 0,
+            "decode.max_alloc_mib",
+            "must be at least 1",
+        );
+        refuse(
+            self.timeout_ms < 1_000,
+            "decode.timeout_ms",
+            "must be at least 1000: the largest pictures take about a second",
+        );
         flaws
     }
 }

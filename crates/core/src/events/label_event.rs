@@ -1,7 +1,9 @@
 //! The message by which an annotator says what is, or is not, in an image.
 
-use super::image_reference::{MessageError, parse_json};
-use chrono::{DateTime, Utc};
+use super::image_reference::parse_json;
+use super::message_error::MessageError;
+use super::time::readable_event_time;
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 /// What is known about one category in one image. What nobody mentioned is unknown and has no
@@ -56,6 +58,30 @@ pub struct LabelEvent {
     pub event_time: Option<DateTime<Utc>>,
 }
 
+/// How far ahead of this machine's clock a label may have been said: clocks differ.
+const MOST_AHEAD: TimeDelta = TimeDelta::days(1);
+
+/// A label that was said in the future would win over every later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{time} lies more than a day ahead of {now}: no later label could take it back")]
+pub struct AheadOfTime {
+    /// When it claims to be said.
+    pub time: DateTime<Utc>,
+    /// What is known to be later, or the clock.
+    pub now: DateTime<Utc>,
+}
+
+/// Refuses a label's time that lies further ahead of `now` than clocks differ.
+///
+/// # Errors
+/// [`AheadOfTime`] names both.
+pub fn not_ahead(time: DateTime<Utc>, now: DateTime<Utc>) -> Result<(), AheadOfTime> {
+    match time.signed_duration_since(now) > MOST_AHEAD {
+        true => Err(AheadOfTime { time, now }),
+        false => Ok(()),
+    }
+}
+
 impl AsRef<LabelEvent> for LabelEvent {
     fn as_ref(&self) -> &LabelEvent {
         self
@@ -86,6 +112,7 @@ impl LabelEvent {
         if event.image_id.is_empty() {
             return Err(MessageError::EmptyField { field: "image_id" });
         }
+        readable_event_time(event.event_time)?;
         let mut seen = std::collections::HashMap::new();
         for (list, names) in [
             ("present", &event.present),
