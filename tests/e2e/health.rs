@@ -221,19 +221,6 @@ fn plaintext_to_a_tls_listener_is_told_as_that() {
     assert!(log.contains("a listener that wants TLS does so"), "{log}");
 }
 
-/// The broker answers the first request, then closes what does not log in.
-#[test]
-fn no_login_to_a_listener_that_wants_one_is_told_as_that() {
-    let relay = Relay::start();
-    relay.close_after_the_first_answer();
-    let (code, log) = said_of("no-login", Some(relay.address()), &[]);
-    assert_eq!(code, 75);
-    assert!(
-        log.contains("a listener that wants a login does so"),
-        "{log}"
-    );
-}
-
 #[test]
 fn a_login_to_a_listener_without_logins_is_told_as_that() {
     if !is_real_broker() {

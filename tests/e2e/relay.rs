@@ -15,7 +15,6 @@ const PASS: u8 = 0;
 const FREEZE_AT_COMMIT: u8 = 1;
 const FROZEN: u8 = 2;
 const GONE: u8 = 3;
-const ONE_ANSWER: u8 = 4;
 
 /// A running relay.
 #[derive(Clone)]
@@ -85,11 +84,6 @@ impl Relay {
         self.mode.load(Ordering::SeqCst) == FROZEN
     }
 
-    /// Each connection is closed after its first answer, as a listener does that wants a login.
-    pub(crate) fn close_after_the_first_answer(&self) {
-        self.mode.store(ONE_ANSWER, Ordering::SeqCst);
-    }
-
     /// Closes all connections, and new ones at once.
     pub(crate) fn vanish(&self) {
         self.mode.store(GONE, Ordering::SeqCst);
@@ -133,9 +127,6 @@ impl Relay {
             self.wait_while_frozen();
             if to.write_all(&names.replaced(frame)).is_err() {
                 return;
-            }
-            if self.mode.load(Ordering::SeqCst) == ONE_ANSWER {
-                break;
             }
         }
         let _ = to.shutdown(std::net::Shutdown::Both);
