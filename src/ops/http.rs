@@ -7,6 +7,7 @@
 //! | `/metrics` | Prometheus text |
 //! | `/info` | version, model, provider in use, assignment, configuration hash |
 
+use super::connections::{Bounded, ConnectionLimits};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -35,6 +36,8 @@ pub struct View {
     pub liveness_limit: Duration,
     /// Conditions; the first to break on shutdown is that it does not shut down.
     pub conditions: Arc<dyn Fn() -> Conditions + Send + Sync>,
+    /// What `/health/readyz` tells beside the conditions; it makes nobody unready.
+    pub details: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Metrics.
     pub metrics: PrometheusHandle,
     /// The body of `/info`.
@@ -61,13 +64,18 @@ impl Server {
     ///
     /// # Errors
     /// [`BindError`] names the address.
-    pub async fn start(bind: &str, view: View) -> Result<Self, BindError> {
+    pub async fn start(
+        bind: &str,
+        limits: ConnectionLimits,
+        view: View,
+    ) -> Result<Self, BindError> {
         let failed = |source| BindError {
             bind: bind.to_owned(),
             source,
         };
         let listener = TcpListener::bind(bind).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        let listener = Bounded::new(listener, limits);
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, routes(view)).await {
                 tracing::error!(%error, "the HTTP port has failed");
@@ -123,7 +131,11 @@ async fn livez(State(view): State<View>) -> impl IntoResponse {
 async fn readyz(State(view): State<View>) -> impl IntoResponse {
     let conditions = (view.conditions)();
     let ready = conditions.values().all(|holds| *holds);
-    verdict(ready, json!({"ready": ready, "conditions": conditions}))
+    let mut body = json!({"ready": ready, "conditions": conditions});
+    if let (Value::Object(body), Value::Object(details)) = (&mut body, (view.details)()) {
+        body.extend(details);
+    }
+    verdict(ready, body)
 }
 
 async fn metrics(State(view): State<View>) -> impl IntoResponse {
@@ -145,6 +157,11 @@ mod tests {
     use crate::ops::metrics::recorder;
     use std::sync::atomic::Ordering::SeqCst;
     use std::sync::atomic::{AtomicBool, AtomicU64};
+
+    const LIMITS: ConnectionLimits = ConnectionLimits {
+        most: 8,
+        idle: Duration::from_secs(60),
+    };
 
     async fn get(server: &Server, path: &str) -> (u16, String) {
         let response = reqwest::get(format!("http://{}{path}", server.address()))
@@ -168,10 +185,11 @@ mod tests {
                 let ready = Arc::clone(&ready);
                 move || [("assigned", ready.load(SeqCst)), ("model_warm", true)].into()
             }),
+            details: Arc::new(|| json!({"outages": ["a"]})),
             metrics: recorder.handle(),
             info: Arc::new(|| json!({"provider": "cpu"})),
         };
-        let server = Server::start("127.0.0.1:0", view).await.unwrap();
+        let server = Server::start("127.0.0.1:0", LIMITS, view).await.unwrap();
         let (status, body) = get(&server, "/health/livez").await;
         assert_eq!(status, 200);
         assert!(body.contains("\"source\":1.0"), "{body}");
@@ -183,6 +201,7 @@ mod tests {
         let (status, body) = get(&server, "/health/readyz").await;
         assert_eq!(status, 503);
         assert!(body.contains("\"assigned\":false"), "{body}");
+        assert!(body.contains("\"outages\":[\"a\"]"), "{body}");
         ready.store(true, SeqCst);
         assert_eq!(get(&server, "/health/readyz").await.0, 200);
 
@@ -206,10 +225,14 @@ mod tests {
             loops: Arc::new(Ages::new),
             liveness_limit: Duration::ZERO,
             conditions: Arc::new(Conditions::new),
+            details: Arc::new(|| Value::Null),
             metrics: recorder().handle(),
             info: Arc::new(|| Value::Null),
         };
-        let error = Server::start(&bind, view).await.unwrap_err().to_string();
+        let error = Server::start(&bind, LIMITS, view)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains(&bind) && error.contains("http.bind"),
             "{error}"

@@ -1,7 +1,7 @@
 //! Label events into rows of the label table: the same exactly-once line as for images, without a
 //! model.
 
-use super::row_maker::{MakeError, RowMaker, RowOutcome};
+use super::row_maker::{Leave, MakeError, RowMaker, RowOutcome};
 use super::sink::table::TableRow;
 use super::source::SourceMessage;
 use arrow_array::builder::{ListBuilder, StringBuilder};
@@ -113,7 +113,11 @@ pub struct LabelRows {
 impl RowMaker for LabelRows {
     type Row = LabelRow;
 
-    async fn make(&self, message: &SourceMessage) -> Result<RowOutcome<LabelRow>, MakeError> {
+    async fn make(
+        &self,
+        message: &SourceMessage,
+        _leave: &Leave,
+    ) -> Result<RowOutcome<LabelRow>, MakeError> {
         let Some(payload) = &message.payload else {
             return Ok(RowOutcome::Nothing);
         };
@@ -175,8 +179,10 @@ mod tests {
     async fn an_event_becomes_a_row_with_the_message_time_where_it_has_none() {
         let maker = LabelRows::default();
         let text = r#"{"image_id":"a","present":["cat","dog"],"absent":["owl"],"annotator":"x"}"#;
-        let RowOutcome::Row { row, prediction } =
-            maker.make(&message(7, Some(text))).await.unwrap()
+        let RowOutcome::Row { row, prediction } = maker
+            .make(&message(7, Some(text)), &Leave::never())
+            .await
+            .unwrap()
         else {
             panic!("a good event gave no row");
         };
@@ -190,7 +196,10 @@ mod tests {
     #[tokio::test]
     async fn a_bad_event_is_a_dead_letter_and_a_tombstone_is_nothing() {
         let maker = LabelRows::default();
-        let made = maker.make(&message(7, Some("{"))).await.unwrap();
+        let made = maker
+            .make(&message(7, Some("{")), &Leave::never())
+            .await
+            .unwrap();
         assert!(matches!(
             made,
             RowOutcome::DeadLetter {
@@ -198,7 +207,10 @@ mod tests {
                 ..
             }
         ));
-        let made = maker.make(&message(8, None)).await.unwrap();
+        let made = maker
+            .make(&message(8, None), &Leave::never())
+            .await
+            .unwrap();
         assert!(matches!(made, RowOutcome::Nothing));
     }
 

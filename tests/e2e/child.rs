@@ -116,6 +116,11 @@ impl Stage {
         Some(line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10)
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it still runs.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()

@@ -20,6 +20,7 @@ mod garbage;
 mod harness;
 mod labels;
 mod memory;
+mod outages;
 mod pages;
 mod rebalance;
 mod refusals;

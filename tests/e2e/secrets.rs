@@ -207,6 +207,7 @@ async fn dead_letters_say_nothing_that_an_address_hides() {
     let schemes = ["file", "s3", "gs", "az", "http", "https", "data"];
     world.config.fetch.allow_schemes = schemes.map(String::from).into();
     world.config.fetch.retries = 0;
+    world.config.fetch.outage_wait_ms = 0;
     world.config.fetch.timeout_ms = 500;
     let forms = [
         " https://u:MARK@h.invalid/x?sig=MARK",

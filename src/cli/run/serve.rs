@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tagstream::ops;
+use tagstream::ops::connections::ConnectionLimits;
 use tagstream::ops::http::{Conditions, Server, View};
+use tagstream::stage::fetch::OpenOutage;
 use tagstream::stage::infer::Engine;
 use tagstream::stage::pipeline::{Control, StageStatus};
 use tagstream_core::build;
@@ -27,7 +29,24 @@ pub(super) async fn start(
         return Ok(None);
     }
     let view = view(config, engine, status, metrics, control);
-    Ok(Some(Server::start(&config.http.bind, view).await?))
+    let limits = ConnectionLimits {
+        most: config.http.max_connections,
+        idle: Duration::from_millis(config.http.idle_timeout_ms),
+    };
+    Ok(Some(Server::start(&config.http.bind, limits, view).await?))
+}
+
+/// Outages that `/health/readyz` names.
+const SHOWN_OUTAGES: usize = 20;
+
+fn shown(outage: &OpenOutage) -> serde_json::Value {
+    serde_json::json!({
+        "place": outage.place,
+        "seconds": outage.lasted.as_secs(),
+        "messages_waiting": outage.waiting,
+        "given_up": outage.given_up,
+        "reason": outage.reason,
+    })
 }
 
 /// What the HTTP port shows of the stage.
@@ -65,7 +84,18 @@ fn view(
                 stage.sink_reachable.load(Ordering::Relaxed),
             ),
             ("not_shutting_down", running),
+            ("nothing_lacking", stage.shortage().is_none()),
         ])
+    };
+    let stage = Arc::clone(status);
+    let details = move || {
+        let outages: Vec<_> = stage
+            .outages()
+            .iter()
+            .take(SHOWN_OUTAGES)
+            .map(shown)
+            .collect();
+        serde_json::json!({"lacking": stage.shortage(), "outages": outages})
     };
     let (stage, engine) = (Arc::clone(status), engine.clone());
     let config_hash = config.hash();
@@ -93,6 +123,7 @@ fn view(
         loops: Arc::new(loops),
         liveness_limit: Duration::from_millis(config.http.liveness_limit_ms),
         conditions: Arc::new(conditions),
+        details: Arc::new(details),
         metrics,
         info: Arc::new(info),
     }

@@ -84,7 +84,7 @@ impl LineError {
                 source.is_transient()
             }
             LineError::Sink(SinkError::Injected(_))
-            | LineError::Make(MakeError::Injected(_))
+            | LineError::Make(MakeError::Injected(_) | MakeError::Lacking(_))
             | LineError::Injected(_)
             | LineError::Sealed(_)
             | LineError::Produce(_) => true,

@@ -5,28 +5,30 @@
 //! each partition's chain ends and sets that. On a revoke the stage finishes what it can, its
 //! commit is sent, and only then the partition is given up. Memory is bounded by admission: a
 //! message goes on only with a reservation on the budget; if none is free for a second, partitions
-//! are paused (and the consumer is polled on, so that the group keeps us).
+//! are paused (and the consumer is polled on, so that the group keeps us). Where only one partition
+//! has too much in the making, only that one is.
 
+mod admission;
 mod client;
 mod clients;
 mod context;
+mod held;
 mod properties;
 mod thread;
 mod topic_identity;
 
+pub use admission::{Admission, Place, Short};
 pub use client::{Broker, Logs, recreated, require_topics};
 pub use clients::{ClientSettings, Covering};
 pub use properties::{Refusal, check_properties, known_properties};
 pub use thread::{Source, SourceSettings};
 
-use super::budget::{Budget, Reservation};
+use super::budget::Reservation;
 use super::sink::walk::CommitHint;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use tagstream_core::events::{Offset, PartitionId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A message as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,51 +59,6 @@ impl SourceMessage {
 /// Which assignment of a partition to this process something belongs to; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);
-
-/// The right to have a message in the making: bytes for it and its row, and one of a bounded number
-/// of places.
-#[derive(Debug, Clone)]
-pub struct Admission {
-    budget: Budget,
-    places: Arc<Semaphore>,
-    row_bytes: u64,
-}
-
-/// What keeps a message out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Short {
-    /// The budget is used up.
-    Memory,
-    /// Enough messages are in the making.
-    Places,
-}
-
-impl Admission {
-    /// Admits as many as `budget` holds, at most `places` at once in the making; each takes
-    /// `row_bytes` beside its own.
-    pub fn new(budget: Budget, places: usize, row_bytes: u64) -> Self {
-        Admission {
-            budget,
-            places: Arc::new(Semaphore::new(places)),
-            row_bytes,
-        }
-    }
-
-    /// Lets a message of `bytes` in, or says what is short.
-    ///
-    /// # Errors
-    /// [`Short`].
-    pub fn admit(&self, bytes: u64) -> Result<(Reservation, OwnedSemaphorePermit), Short> {
-        let place = Arc::clone(&self.places)
-            .try_acquire_owned()
-            .map_err(|_| Short::Places)?;
-        let reservation = self
-            .budget
-            .try_reserve(bytes + self.row_bytes)
-            .ok_or(Short::Memory)?;
-        Ok((reservation, place))
-    }
-}
 
 /// A commit of the group's offset, and the file that ends there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +102,7 @@ pub enum SourceEvent {
         /// Bytes for it and its row.
         reservation: Reservation,
         /// Its place among those in the making.
-        place: OwnedSemaphorePermit,
+        place: Place,
     },
     /// The end of a partition was reached.
     End {

@@ -92,11 +92,20 @@ settings! {
 settings! {
     /// How images are fetched, and from where they may be.
     FetchConfig {
-        /// Images being fetched, or fetched and waiting to be decoded; of local files at most
-        /// three a decoding thread.
+        /// Images being fetched, or fetched and waiting to be decoded, of one partition; half as
+        /// many more are kept for other partitions. Of local files at most three a decoding thread.
         concurrency: usize = 64,
-        /// Deadline of one image, retries included; after it the message is a dead letter.
+        /// Most of them from one host or bucket; 0: three quarters. Hosts that have never answered,
+        /// or are down, take at most half together.
+        host_concurrency: usize = 0,
+        /// Deadline of one image, retries included. After it the message is a dead letter, if its
+        /// host answers others; else it waits for the host.
         timeout_ms: u64 = 10_000,
+        /// How long a host, bucket or folder that is down is waited for. Its messages wait, others
+        /// go on; after this time they are dead letters of kind `outage`, until it answers. A host
+        /// that no `allow_hosts` names and that has never answered is waited for a tenth of it.
+        /// 0: nothing is waited for.
+        outage_wait_ms: u64 = 600_000,
         /// Deadline of one connection attempt.
         connect_timeout_ms: u64 = 3_000,
         /// Largest image in bytes, MiB.
@@ -241,6 +250,10 @@ settings! {
         liveness_limit_ms: u64 = 60_000,
         /// How often the output is tried for `/health/readyz`.
         sink_check_ms: u64 = 10_000,
+        /// Most connections at a time; above it the one that has been quiet for longest is closed.
+        max_connections: usize = 64,
+        /// A connection on which no answer was sent for this long is closed, whatever it waits for.
+        idle_timeout_ms: u64 = 30_000,
     }
 }
 
@@ -351,6 +364,16 @@ impl Configuration for StageConfig {
         refuse(
             self.http.sink_check_ms == 0,
             "http.sink_check_ms",
+            at_least_1,
+        );
+        refuse(
+            self.http.max_connections == 0,
+            "http.max_connections",
+            at_least_1,
+        );
+        refuse(
+            self.http.idle_timeout_ms == 0,
+            "http.idle_timeout_ms",
             at_least_1,
         );
         let mut steps = self.output.table.split('/');

@@ -55,6 +55,9 @@ kinds! {
     FetchFailed = "fetch_failed",
     /// The image did not arrive before its deadline.
     FetchTimeout = "fetch_timeout",
+    /// The host, bucket or folder was down for longer than `fetch.outage_wait_ms`; nothing is
+    /// wrong with the message.
+    Outage = "outage",
     /// More bytes or more pixels than the configuration allows.
     TooLarge = "too_large",
     /// The bytes are no image of a supported format.

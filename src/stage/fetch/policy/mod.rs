@@ -2,6 +2,7 @@
 
 use super::address::AddressRule;
 use super::error::Failure;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use tagstream_core::address::Store;
 use tagstream_core::config::{ConfigError, FetchConfig};
@@ -63,6 +64,8 @@ enum HostRule {
 struct Folder {
     configured: PathBuf,
     real: PathBuf,
+    /// The file system that it was on.
+    device: u64,
 }
 
 impl UriPolicy {
@@ -115,7 +118,15 @@ impl UriPolicy {
                         format!("has {folder:?}, which is not the absolute path of a folder"),
                     ));
                 }
-                Ok(Folder { configured, real })
+                let device = real
+                    .metadata()
+                    .map_err(|e| bad("fetch.allow_path_prefixes", format!("has {folder:?}: {e}")))?
+                    .dev();
+                Ok(Folder {
+                    configured,
+                    real,
+                    device,
+                })
             })
             .collect::<Result<_, _>>()?;
         Ok(UriPolicy {
@@ -264,6 +275,38 @@ impl UriPolicy {
             ));
         }
         Ok(CheckedUri::File(path))
+    }
+
+    /// Whether only listed hosts are allowed.
+    pub(super) fn lists_hosts(&self) -> bool {
+        !self.hosts.is_empty()
+    }
+
+    /// The allowed folder that `path` lies in.
+    pub(super) fn folder(&self, path: &Path) -> Option<&Path> {
+        let folder = self.folder_of(path)?;
+        Some(&folder.configured)
+    }
+
+    fn folder_of(&self, path: &Path) -> Option<&Folder> {
+        let inside = |folder: &&Folder| {
+            path.starts_with(&folder.configured) || path.starts_with(&folder.real)
+        };
+        self.folders.iter().find(inside)
+    }
+
+    /// What has become of the allowed folder that `path` lies in, if it is not what it was when
+    /// the process started.
+    pub(super) fn changed_folder(&self, path: &Path) -> Option<String> {
+        let folder = self.folder_of(path)?;
+        let shown = folder.configured.display();
+        match folder.configured.metadata() {
+            Ok(now) if now.dev() == folder.device => None,
+            Ok(_) => Some(format!(
+                "{shown} is on another file system than at the start"
+            )),
+            Err(error) => Some(format!("{shown}: {error}")),
+        }
     }
 
     /// Whether a path without links and dots lies in an allowed folder.

@@ -36,6 +36,8 @@ const TICK: Duration = Duration::from_millis(50);
 const ENCODERS: usize = 2;
 /// Above this share of the budget the largest file is cut early.
 const PRESSURE: f64 = 0.75;
+/// With its partitions, the part of the budget that a file cut for want of memory has at least.
+const LEAST_UNDER_PRESSURE: u64 = 16;
 /// How long the consumer may take to leave the group.
 const LEAVE: Duration = Duration::from_secs(10);
 
@@ -83,6 +85,12 @@ enum Task<R: TableRow> {
         generation: Generation,
         offset: Offset,
         finished: Finished<R>,
+    },
+    /// A message that is left for the next reader.
+    Left {
+        partition: PartitionId,
+        generation: Generation,
+        offset: Offset,
     },
     File(FileDone),
     Resumed {
@@ -226,6 +234,17 @@ impl<M: RowMaker> Driver<M> {
                 }
                 Ok(())
             }
+            Task::Left {
+                partition,
+                generation,
+                offset,
+            } => {
+                let owned = self.owned.get_mut(&partition);
+                if let Some(owned) = owned.filter(|o| o.generation == generation) {
+                    owned.ledger.leave(offset);
+                }
+                Ok(())
+            }
             Task::File(done) => self.file_done(done).await,
             Task::Looked(reached) => {
                 self.looked(reached);
@@ -296,12 +315,14 @@ impl<M: RowMaker> Driver<M> {
     }
 
     /// Cuts the largest file early: rows are the only memory that waits for something other than
-    /// work.
+    /// work. What would bring next to nothing stays: where messages of one partition hold memory
+    /// because they wait for a host, those of others still become files of some size.
     fn cut_largest_under_pressure(&mut self) {
-        let free = self
-            .owned
-            .iter()
-            .filter(|(_, o)| o.chain.is_some() && o.ledger.has_ready());
+        let least =
+            self.line.budget.bytes() / (LEAST_UNDER_PRESSURE * self.owned.len().max(1) as u64);
+        let free = self.owned.iter().filter(|(_, o)| {
+            o.chain.is_some() && o.ledger.has_ready() && o.ledger.ready_bytes() >= least
+        });
         let largest = free
             .max_by_key(|(_, o)| o.ledger.ready_bytes())
             .map(|(p, _)| p.clone());
@@ -418,6 +439,7 @@ impl<M: RowMaker> Driver<M> {
     fn stop_reading(&mut self) {
         self.source.command(SourceCommand::StopReading);
         self.drain_until = Some(Instant::now() + self.line.settings.drain_timeout);
+        self.owned.values().for_each(Owned::ask_to_leave);
         let making: usize = self.owned.values().map(|o| o.ledger.making()).sum();
         tracing::info!(making, "stopping: finishing what was read");
     }

@@ -3,13 +3,12 @@
 use super::{Driver, Task};
 use crate::stage::budget::Reservation;
 use crate::stage::ledger::Finished;
-use crate::stage::row_maker::{RowMaker, RowOutcome};
+use crate::stage::row_maker::{Leave, RowMaker, RowOutcome};
 use crate::stage::sink::dead_letter_topic;
 use crate::stage::sink::table::TableRow;
-use crate::stage::source::{Generation, SourceMessage};
+use crate::stage::source::{Generation, Place, SourceMessage};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::OwnedSemaphorePermit;
 
 impl<M: RowMaker> Driver<M> {
     pub(super) fn start_row(
@@ -17,7 +16,7 @@ impl<M: RowMaker> Driver<M> {
         generation: Generation,
         message: SourceMessage,
         reservation: Reservation,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) {
         let Some(owned) = self
             .owned
@@ -33,11 +32,12 @@ impl<M: RowMaker> Driver<M> {
         self.line.status.messages.fetch_add(1, Ordering::Relaxed);
         let topic = message.partition.topic.to_string();
         metrics::counter!("tagstream_messages_total", "topic" => topic).increment(1);
+        let leave = Leave::new(owned.leave.subscribe());
         let maker = Arc::clone(&self.line.maker);
         let status = Arc::clone(&self.line.status);
         let dead_letters = Arc::clone(&self.line.settings.dead_letter_topic);
         self.tasks.spawn(async move {
-            let made = maker.make(&message).await?;
+            let made = maker.make(&message, &leave).await?;
             let mut finished = Finished {
                 row: None,
                 prediction: None,
@@ -65,6 +65,13 @@ impl<M: RowMaker> Driver<M> {
                     finished.dead_letter = Some(letter);
                 }
                 RowOutcome::Nothing => {}
+                RowOutcome::Left => {
+                    return Ok(Task::Left {
+                        partition: message.partition,
+                        generation,
+                        offset: message.offset,
+                    });
+                }
             }
             let mut reservation = reservation;
             reservation.shrink(held);
