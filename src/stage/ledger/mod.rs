@@ -6,7 +6,8 @@
 //! change of the columns' layout, or early when memory is short.
 
 use super::budget::Reservation;
-use super::sink::producer::{Ack, Outgoing};
+use super::sink::outgoing::Outgoing;
+use super::sink::producer::Ack;
 use super::sink::table::TableRow;
 use std::collections::VecDeque;
 use std::sync::Arc;

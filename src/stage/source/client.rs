@@ -84,7 +84,7 @@ impl Broker {
     /// # Errors
     /// [`SourceError`] if the brokers do not answer or the topic is not there.
     pub fn partitions(&self) -> Result<Vec<PartitionId>, SourceError> {
-        let partitions = partitions_of(self.consumer.client(), &self.brokers, &self.topic)?;
+        let partitions = partitions_of(self.consumer.client(), &self.brokers, &self.topic, "Read")?;
         let named = |partition| PartitionId::new(Arc::clone(&self.topic), partition);
         Ok(partitions.into_iter().map(named).collect())
     }
@@ -92,12 +92,8 @@ impl Broker {
     /// Topic ids are asked of the controller; where none is named (the embedded broker) the
     /// question would only time out.
     fn has_controller(&self) -> Result<bool, SourceError> {
-        let metadata = patiently(|| self.consumer.fetch_metadata(Some(&self.topic), ANSWER))
-            .map_err(|e| self.unreachable(e))?;
-        // SAFETY: the client lives as long as the borrow; the call only reads what the metadata
-        // brought.
-        let controller = unsafe { rd_kafka_controllerid(self.consumer.client().native_ptr(), 0) };
-        Ok(metadata.brokers().iter().any(|b| b.id() == controller))
+        patiently(|| names_controller(self.consumer.client(), Some(&self.topic), ANSWER))
+            .map_err(|e| self.unreachable(e))
     }
 
     /// The topic's id; `None` only where ids are not known, never because an answer was lost: what
@@ -137,6 +133,29 @@ impl Broker {
             topic_id,
         })
     }
+}
+
+/// Whether the brokers name a controller, who answers what administrators ask.
+///
+/// # Errors
+/// What librdkafka says if no broker answers.
+pub(in crate::stage) fn has_controller<C: ClientContext>(
+    client: &Client<C>,
+    timeout: Duration,
+) -> Result<bool, KafkaError> {
+    names_controller(client, None, timeout)
+}
+
+fn names_controller<C: ClientContext>(
+    client: &Client<C>,
+    topic: Option<&str>,
+    timeout: Duration,
+) -> Result<bool, KafkaError> {
+    let metadata = client.fetch_metadata(topic, timeout)?;
+    // SAFETY: the client lives as long as the borrow; the call only reads what the metadata
+    // brought.
+    let controller = unsafe { rd_kafka_controllerid(client.native_ptr(), 0) };
+    Ok(metadata.brokers().iter().any(|b| b.id() == controller))
 }
 
 /// Ends when the topic is no longer the one that it was when first asked. A consumer whose topic
@@ -229,9 +248,9 @@ impl Logs for Broker {
 /// # Errors
 /// [`SourceError::NoTopic`] names the first that is missing.
 pub fn require_topics(kafka: &KafkaConfig, topics: &[Arc<str>]) -> Result<(), SourceError> {
-    let producer: BaseProducer<Covering> = ClientSettings::of(kafka).create()?;
+    let producer: BaseProducer<Covering> = ClientSettings::producer(kafka).create()?;
     for topic in topics {
-        partitions_of(producer.client(), &kafka.brokers, topic)?;
+        partitions_of(producer.client(), &kafka.brokers, topic, "Write")?;
     }
     Ok(())
 }
@@ -244,6 +263,7 @@ fn partitions_of<C: ClientContext>(
     client: &Client<C>,
     brokers: &str,
     topic: &str,
+    right: &'static str,
 ) -> Result<Vec<i32>, SourceError> {
     let unreachable = |reason: String| SourceError::Unreachable {
         brokers: brokers.into(),
@@ -266,6 +286,10 @@ fn partitions_of<C: ClientContext>(
             None | Some(RDKafkaErrorCode::UnknownTopicOrPartition) => SourceError::NoTopic {
                 brokers: brokers.into(),
                 topic: topic.into(),
+            },
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => SourceError::NoRight {
+                topic: topic.into(),
+                right,
             },
             Some(code) => unreachable(format!("topic {topic:?}: {code}")),
         };

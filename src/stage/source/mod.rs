@@ -12,12 +12,20 @@ mod admission;
 mod client;
 mod clients;
 mod context;
+<<<<<<< HEAD
 mod held;
+=======
+mod interdependent;
+>>>>>>> main
 mod properties;
 mod thread;
 mod topic_identity;
 
+<<<<<<< HEAD
 pub use admission::{Admission, Place, Short};
+=======
+pub(in crate::stage) use client::has_controller;
+>>>>>>> main
 pub use client::{Broker, Logs, recreated, require_topics};
 pub use clients::{ClientSettings, Covering};
 pub use properties::{Refusal, check_properties, known_properties};
@@ -29,6 +37,12 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use std::sync::mpsc::SyncSender;
 use tagstream_core::events::{Offset, PartitionId};
+<<<<<<< HEAD
+=======
+#[cfg(test)]
+use thread::consumer_settings;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+>>>>>>> main
 
 /// A message as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,6 +168,17 @@ pub enum SourceError {
         /// The topic.
         topic: String,
     },
+    /// We may not use the topic.
+    #[error(
+        "the brokers do not let this user use topic {topic:?}: grant {right} and Describe on it \
+         (kafka-acls.sh), then start again"
+    )]
+    NoRight {
+        /// The topic.
+        topic: String,
+        /// What is needed.
+        right: &'static str,
+    },
     /// The consumer did not poll for too long and was thrown out of the group.
     #[error(
         "thrown out of the consumer group: no poll within kafka.max_poll_interval_ms; the process \
@@ -201,7 +226,6 @@ impl SourceError {
         matches!(
             self,
             SourceError::Unreachable { .. }
-                | SourceError::NoTopic { .. }
                 | SourceError::PollExceeded
                 | SourceError::NoStart { .. }
         )
