@@ -28,7 +28,7 @@ pub enum RowOutcome<R> {
     },
     /// Nothing, and nothing is wrong (a tombstone).
     Nothing,
-    /// Nothing yet: it waited for something, and was asked to leave. The next reader reads it again.
+    /// Nothing yet: it waited, and was asked to leave. The next reader reads it again.
     Left,
 }
 

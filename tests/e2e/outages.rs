@@ -214,7 +214,6 @@ async fn a_silent_host_does_not_delay_other_partitions_nor_the_end() {
         urls(good.address, 40).chain((0..10).map(|_| local.clone())),
     );
     let rows = |s: &StageStatus| s.rows.load(std::sync::atomic::Ordering::Relaxed);
-    let began = Instant::now();
     stage
         .until("rows of the other partition", |s| rows(s) == 50)
         .await;

@@ -83,7 +83,10 @@ pub enum FetchError {
         reason: String,
     },
     /// This process, or its machine, lacks something; the message is not at fault.
-    #[error("{uri} cannot be fetched by this process ({resource}): {reason}; {}", .resource.remedy())]
+    #[error(
+        "{uri} cannot be fetched by this process ({resource}): {reason}; {}",
+        .resource.remedy()
+    )]
     Own {
         /// The URI, redacted.
         uri: String,

@@ -12,20 +12,14 @@ mod admission;
 mod client;
 mod clients;
 mod context;
-<<<<<<< HEAD
 mod held;
-=======
 mod interdependent;
->>>>>>> main
 mod properties;
 mod thread;
 mod topic_identity;
 
-<<<<<<< HEAD
 pub use admission::{Admission, Place, Short};
-=======
 pub(in crate::stage) use client::has_controller;
->>>>>>> main
 pub use client::{Broker, Logs, recreated, require_topics};
 pub use clients::{ClientSettings, Covering};
 pub use properties::{Refusal, check_properties, known_properties};
@@ -37,12 +31,8 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use std::sync::mpsc::SyncSender;
 use tagstream_core::events::{Offset, PartitionId};
-<<<<<<< HEAD
-=======
 #[cfg(test)]
 use thread::consumer_settings;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
->>>>>>> main
 
 /// A message as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]

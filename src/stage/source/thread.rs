@@ -314,7 +314,7 @@ impl Poller {
         }
     }
 
-    /// After a change of the assignment: what others own now is forgotten, and shares are made anew.
+    /// After a change of the assignment what others own is forgotten, and shares are made anew.
     fn share(&mut self) {
         let change = self.consumer.context().changes.load(Ordering::SeqCst);
         if self.shared_at_change == Some(change) {

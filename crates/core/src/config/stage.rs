@@ -361,31 +361,11 @@ impl Configuration for StageConfig {
             "output.max_file_age_ms",
             at_least_1,
         );
-        refuse(
-            self.http.sink_check_ms == 0,
-            "http.sink_check_ms",
-            at_least_1,
-        );
-        refuse(
-            self.http.max_connections == 0,
-            "http.max_connections",
-            at_least_1,
-        );
-        refuse(
-            self.http.idle_timeout_ms == 0,
-            "http.idle_timeout_ms",
-            at_least_1,
-        );
         let mut steps = self.output.table.split('/');
         refuse(
             steps.any(|step| matches!(step, "" | "." | "..")),
             "output.table",
             "must be a plain name or names joined by `/`",
-        );
-        refuse(
-            !self.http.bind.is_empty() && !self.http.bind.contains(':'),
-            "http.bind",
-            "must be `host:port`, or empty for no port",
         );
         refuse(
             self.output.dead_letter_topic.is_empty(),
@@ -397,6 +377,27 @@ impl Configuration for StageConfig {
             flaws.extend(address_flaw("output.url", &self.output.url));
         }
         flaws.extend(self.fetch.flaws());
+        flaws.extend(self.http.flaws());
+        flaws
+    }
+}
+
+impl HttpConfig {
+    fn flaws(&self) -> Vec<Flaw> {
+        let mut flaws = Vec::new();
+        for (is_zero, key) in [
+            (self.sink_check_ms == 0, "http.sink_check_ms"),
+            (self.max_connections == 0, "http.max_connections"),
+            (self.idle_timeout_ms == 0, "http.idle_timeout_ms"),
+        ] {
+            if is_zero {
+                flaws.push(Flaw::new(key, "must be at least 1"));
+            }
+        }
+        if !self.bind.is_empty() && !self.bind.contains(':') {
+            let reason = "must be `host:port`, or empty for no port";
+            flaws.push(Flaw::new("http.bind", reason));
+        }
         flaws
     }
 }

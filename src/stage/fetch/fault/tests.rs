@@ -64,7 +64,7 @@ fn stores(answers: &[(u16, &str)]) -> Vec<Symptom> {
 }
 
 fn web() -> Vec<Row> {
-    use DeadLetterKind::{AccessDenied, FetchFailed, FetchTimeout, NotFound};
+    use DeadLetterKind::{AccessDenied, FetchFailed, NotFound};
     vec![
         row("web", "404, 410", statuses([404, 410]), OWN, NotFound),
         row(
@@ -102,6 +102,12 @@ fn web() -> Vec<Row> {
             THROTTLED,
             FetchFailed,
         ),
+    ]
+}
+
+fn web_silence() -> Vec<Row> {
+    use DeadLetterKind::{FetchFailed, FetchTimeout, NotFound};
+    vec![
         row(
             "web",
             "no connection, or no image, in time",
@@ -156,7 +162,7 @@ fn web() -> Vec<Row> {
     ]
 }
 
-fn other() -> Vec<Row> {
+fn buckets() -> Vec<Row> {
     use DeadLetterKind::{AccessDenied, FetchFailed, NotFound};
     vec![
         row(
@@ -206,6 +212,12 @@ fn other() -> Vec<Row> {
             OWN,
             FetchFailed,
         ),
+    ]
+}
+
+fn local() -> Vec<Row> {
+    use DeadLetterKind::{AccessDenied, FetchFailed, NotFound};
+    vec![
         row(
             "file",
             "there is none",
@@ -308,7 +320,9 @@ fn ours() -> Vec<Row> {
 
 fn table() -> Vec<Row> {
     let mut rows = web();
-    rows.extend(other());
+    rows.extend(web_silence());
+    rows.extend(buckets());
+    rows.extend(local());
     rows.extend(ours());
     rows
 }

@@ -308,8 +308,8 @@ impl Place {
                     place = self.name,
                     reason = open.reason,
                     "down for longer than it is waited for (fetch.outage_wait_ms): until it \
-                     answers its messages become dead letters of kind `outage`, which `tagstream dead-letters replay \
-                     --kind outage` sends again"
+                     answers its messages become dead letters of kind `outage`, which \
+                     `tagstream dead-letters replay --kind outage` sends again"
                 );
             }
             return Look::GivenUp(NoPass::GivenUp {

@@ -1,6 +1,6 @@
 //! A message on its way to a row.
 
-use super::{Driver, Task};
+use super::{Driver, StageStatus, Task};
 use crate::stage::budget::Reservation;
 use crate::stage::ledger::Finished;
 use crate::stage::row_maker::{Leave, RowMaker, RowOutcome};
@@ -9,6 +9,7 @@ use crate::stage::sink::table::TableRow;
 use crate::stage::source::{Generation, Place, SourceMessage};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tagstream_core::events::DeadLetterKind;
 
 impl<M: RowMaker> Driver<M> {
     pub(super) fn start_row(
@@ -55,14 +56,7 @@ impl<M: RowMaker> Driver<M> {
                 }
                 RowOutcome::DeadLetter { kind, reason } => {
                     held += message.bytes();
-                    status.dead_letter(kind);
-                    let topic = message.partition.topic.to_string();
-                    metrics::counter!(
-                        "tagstream_dead_letters_total", "topic" => topic, "kind" => kind.as_str()
-                    )
-                    .increment(1);
-                    let (partition, offset) = (&message.partition, message.offset);
-                    tracing::debug!(%partition, %offset, %kind, reason, "dead letter");
+                    count_dead_letter(&status, &message, kind, &reason);
                     let letter = dead_letter_topic::message(&dead_letters, &message, kind, &reason);
                     finished.dead_letter = Some(topics.prepared(letter));
                 }
@@ -87,4 +81,20 @@ impl<M: RowMaker> Driver<M> {
             })
         });
     }
+}
+
+fn count_dead_letter(
+    status: &StageStatus,
+    message: &SourceMessage,
+    kind: DeadLetterKind,
+    reason: &str,
+) {
+    status.dead_letter(kind);
+    let topic = message.partition.topic.to_string();
+    metrics::counter!(
+        "tagstream_dead_letters_total", "topic" => topic, "kind" => kind.as_str()
+    )
+    .increment(1);
+    let (partition, offset) = (&message.partition, message.offset);
+    tracing::debug!(%partition, %offset, %kind, reason, "dead letter");
 }
