@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+use tagstream_core::config::HttpConfig;
 
 /// A running `tagstream run`.
 pub(crate) struct Stage {
@@ -35,6 +36,16 @@ impl World {
         self.launch(name, &launch)
     }
 
+    /// Any free port, unless the world has one of its own.
+    fn bind(&self, http: bool) -> &str {
+        let own = self.config.http.bind.as_str();
+        match (http, own == HttpConfig::default().bind) {
+            (true, true) => "127.0.0.1:0",
+            (true, false) => own,
+            (false, _) => "",
+        }
+    }
+
     /// Starts `tagstream run` with this world's configuration. `name` names its log.
     pub(crate) fn launch(&self, name: &str, launch: &Launch<'_>) -> Stage {
         let path = self.folder.path().join(format!("{name}.toml"));
@@ -61,10 +72,7 @@ impl World {
             .envs(self.credentials())
             .env("TAGSTREAM_FAILPOINTS", launch.failpoints)
             .env("TAGSTREAM_MODEL__WORKERS", "1")
-            .env(
-                "TAGSTREAM_HTTP__BIND",
-                if launch.http { "127.0.0.1:0" } else { "" },
-            )
+            .env("TAGSTREAM_HTTP__BIND", self.bind(launch.http))
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()

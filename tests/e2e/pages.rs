@@ -5,7 +5,7 @@ use crate::harness::{STUCK, World};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-async fn page(address: &str, path: &str) -> (u16, String) {
+pub(crate) async fn page(address: &str, path: &str) -> (u16, String) {
     let answer = reqwest::get(format!("http://{address}{path}"))
         .await
         .unwrap();
@@ -13,7 +13,13 @@ async fn page(address: &str, path: &str) -> (u16, String) {
 }
 
 /// Waits until `/health/readyz` answers `status` and says that `condition` is `holds`.
-async fn wait_ready(stage: &mut Stage, address: &str, status: u16, condition: &str, holds: bool) {
+pub(crate) async fn wait_ready(
+    stage: &mut Stage,
+    address: &str,
+    status: u16,
+    condition: &str,
+    holds: bool,
+) {
     let started = Instant::now();
     loop {
         let (found, text) = page(address, "/health/readyz").await;

@@ -2,7 +2,7 @@
 
 use super::error::Failure;
 use super::fault::{self, Fault, Symptom, judge};
-use super::outage::{NoPass, Pass, Place, Trouble};
+use super::outage::{NoPass, Pass, Place, Tried};
 use super::policy::CheckedUri;
 use super::seats::{Seat, Seats};
 use super::shortage::Shortage;
@@ -40,7 +40,7 @@ struct Attempt<'a> {
     source: CheckedUri,
     place: Option<Arc<Place>>,
     waiter: &'a Waiter<'a>,
-    trouble: Trouble,
+    trouble: Tried,
     /// Failures for which the place answered others.
     others_answered: u8,
     lacked: Patience<'a>,
@@ -72,7 +72,7 @@ impl Fetcher {
             place: place.map(|(name, listed)| shared.outages.place(&name, listed)),
             source,
             waiter,
-            trouble: Trouble::default(),
+            trouble: Tried::default(),
             others_answered: 0,
             lacked: self.patience(uri, waiter),
         };

@@ -18,7 +18,6 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tagstream_core::config::{ConfigError, StageConfig};
 use tagstream_core::events::{Offset, PartitionId};
@@ -30,6 +29,9 @@ use tokio::sync::watch;
 const IDENTITY_EVERY: Duration = Duration::from_secs(10);
 /// A store that takes longer to answer is not reachable.
 const STORE_ANSWER: Duration = Duration::from_secs(10);
+
+/// Brokers that take longer to answer are not reachable.
+const BROKER_ANSWER: Duration = Duration::from_secs(5);
 
 /// Why the stage did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -269,10 +271,64 @@ impl<'a> LineContext<'a> {
             settings,
             status: Arc::clone(&self.status),
         };
+        let probe = Broker::new(&config.kafka, &spec.group, Arc::clone(&spec.topic))?
+            .with_patience(BROKER_ANSWER);
         tokio::select! {
             outcome = line.run(source, self.control.clone()) => Ok(outcome?),
+            never = self.watch_store() => match never {},
+            never = self.watch_broker(probe) => match never {},
             // What is not in a file is read again by the next run, if it is still there.
             () = recreated => Err(SourceError::Recreated { topic: spec.topic.to_string() }.into()),
+        }
+    }
+
+    /// Tries the store every so often, for `/health/readyz`: a put of what is there already, which
+    /// needs all that a file's put needs.
+    async fn watch_store(&self) -> Infallible {
+        let every = Duration::from_millis(self.config.http.sink_check_ms);
+        let (store, status) = (&self.store, &self.status);
+        loop {
+            let tried = tokio::time::timeout(STORE_ANSWER, store.prove_conditional_put()).await;
+            let broken = match tried {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(format!("the store cannot be written to: {error}")),
+                Err(_) => Some(format!(
+                    "the store does not answer within {} s",
+                    STORE_ANSWER.as_secs()
+                )),
+            };
+            if status.report(StageStatus::SINK_REACHABLE, broken.clone()) {
+                match broken {
+                    None => tracing::info!(url = store.url(), "the store can be written to"),
+                    Some(why) => tracing::warn!(url = store.url(), "{why}"),
+                }
+            }
+            tokio::time::sleep(every).await;
+        }
+    }
+
+    /// Asks the brokers every so often, for `/health/readyz`. librdkafka goes on trying whatever
+    /// happens, so nobody else would tell of an outage.
+    async fn watch_broker(&self, probe: Broker) -> Infallible {
+        let every = Duration::from_millis(self.config.http.broker_check_ms);
+        let probe = Arc::new(probe);
+        loop {
+            let asked = Arc::clone(&probe);
+            let broken = match blocking::run(move || asked.reach()).await {
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            if self
+                .status
+                .report(StageStatus::BROKER_REACHABLE, broken.clone())
+            {
+                match broken {
+                    None => tracing::info!("the brokers answer"),
+                    Some(why) => tracing::warn!("{why}; the stage waits for them"),
+                }
+            }
+            tokio::time::sleep(every).await;
         }
     }
 
@@ -293,6 +349,7 @@ impl<'a> LineContext<'a> {
                     .min(config.kafka.session_timeout_ms / 2),
             ),
             until,
+            session: Duration::from_millis(config.kafka.session_timeout_ms),
             process: Arc::clone(&self.process),
         }
     }
@@ -314,6 +371,7 @@ impl<'a> LineContext<'a> {
             .collect();
         // librdkafka blocks: not on the runtime's threads.
         let facts = blocking::run(move || {
+            broker.reach()?;
             let partitions = broker.partitions()?;
             skips
                 .into_iter()
@@ -427,30 +485,7 @@ pub async fn run<T: ImageModel>(
         group: config.kafka.group_id.clone(),
         table: config.output.table.clone(),
     };
-    let every = Duration::from_millis(config.http.sink_check_ms);
-    tokio::select! {
-        outcome = shared.run_line(&spec, maker, rows) => outcome,
-        never = watch_store(&shared.store, every, &shared.status) => match never {},
-    }
-}
-
-/// Tries the store every so often, for `/health/readyz`: a put of what is there already, which
-/// needs all that a file's put needs.
-async fn watch_store(store: &TableStore, every: Duration, status: &StageStatus) -> Infallible {
-    loop {
-        let tried = tokio::time::timeout(STORE_ANSWER, store.prove_conditional_put()).await;
-        let reachable = matches!(tried, Ok(Ok(())));
-        if status.sink_reachable.swap(reachable, Ordering::Relaxed) != reachable {
-            match tried {
-                Ok(Ok(())) => tracing::info!(url = store.url(), "the store can be written to"),
-                Ok(Err(error)) => {
-                    tracing::warn!(url = store.url(), %error, "the store cannot be written to")
-                }
-                Err(_) => tracing::warn!(url = store.url(), "the store does not answer"),
-            }
-        }
-        tokio::time::sleep(every).await;
-    }
+    shared.run_line(&spec, maker, rows).await
 }
 
 #[cfg(test)]

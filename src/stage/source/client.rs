@@ -1,5 +1,6 @@
 //! Clients of the broker: their configuration, and the questions asked before anything is read.
 
+use super::asking::{ANSWER, Asker, code_passes, leaders};
 use super::{ClientSettings, Covering, SourceError, topic_identity};
 use crate::stage::sink::chain::TopicIdentity;
 use crate::stage::sink::walk::{CommitHint, CommittedOffset, LogFacts};
@@ -7,16 +8,15 @@ use rdkafka::bindings::rd_kafka_controllerid;
 use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{ClientContext, Message as _, Offset as KafkaOffset, TopicPartitionList};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tagstream_core::config::KafkaConfig;
 use tagstream_core::events::{Offset, OffsetRange, PartitionId};
 
-/// One question to the broker may take this long.
-const ANSWER: Duration = Duration::from_secs(10);
 /// Errors that only last while leaders move are asked again for this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// By then every broker knows of a topic that was created before the question.
@@ -42,6 +42,15 @@ pub trait Logs: Send + Sync + 'static {
     ) -> Result<bool, SourceError>;
 }
 
+/// What is there when everything answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// Brokers of the cluster.
+    pub brokers: usize,
+    /// Partitions of the topic.
+    pub partitions: usize,
+}
+
 /// A client that reads nothing, for questions about one topic. Its own connection: the polling
 /// thread is not kept waiting.
 pub struct Broker {
@@ -50,6 +59,9 @@ pub struct Broker {
     topic: Arc<str>,
     /// Whether the brokers have told the topic's id before.
     tells_topic_id: AtomicBool,
+    /// Held by who reads with the consumer: it has one assignment.
+    reading: Mutex<()>,
+    patience: Duration,
 }
 
 impl Broker {
@@ -69,6 +81,64 @@ impl Broker {
             brokers: kafka.brokers.clone(),
             topic,
             tells_topic_id: AtomicBool::new(false),
+            reading: Mutex::default(),
+            patience: PATIENCE,
+        })
+    }
+
+    /// The same with less patience, or more.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Hears what librdkafka says of the connections. What nobody hears is kept, and would pile
+    /// up.
+    fn listen(&self) {
+        if let Ok(_reading) = self.reading.try_lock() {
+            while self.consumer.poll(Duration::ZERO).is_some() {}
+        }
+    }
+
+    fn asking<T>(&self, work: impl FnOnce(&Asker<'_>) -> T) -> T {
+        work(&Asker {
+            brokers: &self.brokers,
+            troubles: self.consumer.context().troubles(),
+            listen: &|| self.listen(),
+            patience: self.patience,
+        })
+    }
+
+    /// Asks the leaders of the topic's partitions and the group's coordinator: all brokers that
+    /// this process needs. The first brokers may answer although the addresses that they give for
+    /// these are no good here. Blocks.
+    ///
+    /// # Errors
+    /// [`SourceError`] names the address that does not answer.
+    pub fn reach(&self) -> Result<Reached, SourceError> {
+        self.asking(|asker| {
+            let metadata = metadata_of(self.consumer.client(), asker, &self.topic, "Read")?;
+            for (broker, partition) in leaders(&metadata, &self.topic) {
+                let ask = |within| {
+                    self.consumer
+                        .fetch_watermarks(&self.topic, partition, within)
+                };
+                asker
+                    .ask(ask)
+                    .map_err(|e| asker.at_its_address(e, broker))?;
+            }
+            let ask = |within| {
+                let mut asked = TopicPartitionList::new();
+                asked.add_partition(&self.topic, 0);
+                self.consumer.committed_offsets(asked, within)
+            };
+            asker.ask(ask).map_err(|e| asker.at_its_address(e, None))?;
+            asker.troubles.clear();
+            Ok(Reached {
+                brokers: metadata.brokers().len(),
+                partitions: partitions_in(&metadata, &self.topic).len(),
+            })
         })
     }
 
@@ -84,9 +154,13 @@ impl Broker {
     /// # Errors
     /// [`SourceError`] if the brokers do not answer or the topic is not there.
     pub fn partitions(&self) -> Result<Vec<PartitionId>, SourceError> {
-        let partitions = partitions_of(self.consumer.client(), &self.brokers, &self.topic, "Read")?;
+        let metadata =
+            self.asking(|asker| metadata_of(self.consumer.client(), asker, &self.topic, "Read"))?;
         let named = |partition| PartitionId::new(Arc::clone(&self.topic), partition);
-        Ok(partitions.into_iter().map(named).collect())
+        Ok(partitions_in(&metadata, &self.topic)
+            .into_iter()
+            .map(named)
+            .collect())
     }
 
     /// Topic ids are asked of the controller; where none is named (the embedded broker) the
@@ -126,6 +200,7 @@ impl Broker {
     /// # Errors
     /// [`SourceError::Unreachable`] if the brokers do not tell, though they could.
     pub fn identity(&self) -> Result<TopicIdentity, SourceError> {
+        self.listen();
         let topic_id = self.topic_id()?;
         let cluster_id = self.consumer.client().fetch_cluster_id(ANSWER);
         Ok(TopicIdentity {
@@ -212,6 +287,7 @@ impl Logs for Broker {
         partition: &PartitionId,
         range: OffsetRange,
     ) -> Result<bool, SourceError> {
+        let _reading = self.reading.lock().expect("no panic while locked");
         let mut list = TopicPartitionList::new();
         let start = KafkaOffset::Offset(range.start.0);
         list.add_partition_offset(&partition.topic, partition.partition, start)
@@ -249,49 +325,51 @@ impl Logs for Broker {
 /// [`SourceError::NoTopic`] names the first that is missing.
 pub fn require_topics(kafka: &KafkaConfig, topics: &[Arc<str>]) -> Result<(), SourceError> {
     let producer: BaseProducer<Covering> = ClientSettings::producer(kafka).create()?;
+    let asker = Asker {
+        brokers: &kafka.brokers,
+        troubles: producer.context().troubles(),
+        listen: &|| _ = producer.poll(Duration::ZERO),
+        patience: PATIENCE,
+    };
     for topic in topics {
-        partitions_of(producer.client(), &kafka.brokers, topic, "Write")?;
+        metadata_of(producer.client(), &asker, topic, "Write")?;
     }
     Ok(())
 }
 
-/// The partitions of `topic`, never empty. Blocks.
+/// What the brokers say of `topic`, which has at least one partition. Blocks.
 ///
 /// A broker may not know of a topic that another has created a moment ago, nor its leaders, so the
 /// question is put again for a while.
-fn partitions_of<C: ClientContext>(
+fn metadata_of<C: ClientContext>(
     client: &Client<C>,
-    brokers: &str,
+    asker: &Asker<'_>,
     topic: &str,
     right: &'static str,
-) -> Result<Vec<i32>, SourceError> {
-    let unreachable = |reason: String| SourceError::Unreachable {
-        brokers: brokers.into(),
-        reason,
-    };
+) -> Result<Metadata, SourceError> {
     let started = Instant::now();
     let mut said = false;
     loop {
-        let metadata = patiently(|| client.fetch_metadata(Some(topic), ANSWER))
-            .map_err(|e| unreachable(e.to_string()))?;
+        let metadata = asker.ask(|within| client.fetch_metadata(Some(topic), within))?;
         let of_topic = metadata.topics().iter().find(|t| t.name() == topic);
         let error = of_topic.map_or(Some(RDKafkaErrorCode::UnknownTopicOrPartition), |t| {
             t.error().map(RDKafkaErrorCode::from)
         });
-        let partitions = of_topic.map_or(&[][..], |t| t.partitions());
+        let brokers = asker.brokers.to_owned();
         let refusal = match error {
-            None if !partitions.is_empty() => {
-                return Ok(partitions.iter().map(|p| p.id()).collect());
-            }
+            None if of_topic.is_some_and(|t| !t.partitions().is_empty()) => return Ok(metadata),
             None | Some(RDKafkaErrorCode::UnknownTopicOrPartition) => SourceError::NoTopic {
-                brokers: brokers.into(),
+                brokers,
                 topic: topic.into(),
             },
             Some(RDKafkaErrorCode::TopicAuthorizationFailed) => SourceError::NoRight {
                 topic: topic.into(),
                 right,
             },
-            Some(code) => unreachable(format!("topic {topic:?}: {code}")),
+            Some(code) => SourceError::Unreachable {
+                brokers,
+                reason: format!("topic {topic:?}: {code}"),
+            },
         };
         let patience = match error {
             Some(code) if code_passes(code) => PATIENCE,
@@ -313,6 +391,12 @@ fn partitions_of<C: ClientContext>(
     }
 }
 
+fn partitions_in(metadata: &Metadata, topic: &str) -> Vec<i32> {
+    let of_topic = metadata.topics().iter().find(|t| t.name() == topic);
+    let partitions = of_topic.map_or(&[][..], |t| t.partitions());
+    partitions.iter().map(|p| p.id()).collect()
+}
+
 /// Asks again while the answer is an error that passes by itself.
 fn patiently<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
     let started = Instant::now();
@@ -329,23 +413,6 @@ fn patiently<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, Kaf
 
 fn passes(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(code_passes)
-}
-
-fn code_passes(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode as Code;
-    matches!(
-        code,
-        Code::LeaderNotAvailable
-            | Code::NotLeaderForPartition
-            | Code::BrokerTransportFailure
-            | Code::AllBrokersDown
-            | Code::RequestTimedOut
-            | Code::OperationTimedOut
-            | Code::CoordinatorNotAvailable
-            | Code::CoordinatorLoadInProgress
-            | Code::NotCoordinator
-            | Code::RebalanceInProgress
-    )
 }
 
 #[cfg(test)]

@@ -9,21 +9,25 @@
 //! has too much in the making, only that one is.
 
 mod admission;
+mod asking;
 mod client;
 mod clients;
+mod commits;
 mod context;
 mod held;
 mod interdependent;
 mod properties;
 mod thread;
 mod topic_identity;
+mod trouble;
 
 pub use admission::{Admission, Place, Short};
 pub(in crate::stage) use client::has_controller;
-pub use client::{Broker, Logs, recreated, require_topics};
+pub use client::{Broker, Logs, Reached, recreated, require_topics};
 pub use clients::{ClientSettings, Covering};
 pub use properties::{Refusal, check_properties, known_properties};
 pub use thread::{Source, SourceSettings};
+pub use trouble::{Cause, Trouble, Troubles};
 
 use super::budget::Reservation;
 use super::sink::walk::CommitHint;
@@ -150,6 +154,27 @@ pub enum SourceError {
         /// What librdkafka says.
         reason: String,
     },
+    /// The brokers answer, and send their clients to an address that is no good here.
+    #[error(
+        "the brokers at {brokers} answer, but send clients on to {address} (their \
+         `advertised.listeners`), and from here {cause}"
+    )]
+    Advertised {
+        /// The brokers asked.
+        brokers: String,
+        /// Where they send clients.
+        address: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The brokers are there, but this configuration does not fit them.
+    #[error("the brokers at {brokers} cannot be used as configured: {trouble}")]
+    Unfit {
+        /// The brokers asked.
+        brokers: String,
+        /// What is wrong.
+        trouble: Trouble,
+    },
     /// The topic is not there.
     #[error("the brokers at {brokers} have no topic {topic:?}: create it, then start again")]
     NoTopic {
@@ -216,8 +241,14 @@ impl SourceError {
         matches!(
             self,
             SourceError::Unreachable { .. }
+                | SourceError::Advertised { .. }
                 | SourceError::PollExceeded
                 | SourceError::NoStart { .. }
-        )
+        ) || matches!(self, SourceError::Unfit { trouble, .. } if trouble.cause.is_guessed())
+    }
+
+    /// Whether somebody has to change the configuration.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, SourceError::Config(_) | SourceError::Unfit { .. }) && !self.is_temporary()
     }
 }

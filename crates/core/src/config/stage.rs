@@ -250,6 +250,8 @@ settings! {
         liveness_limit_ms: u64 = 60_000,
         /// How often the output is tried for `/health/readyz`.
         sink_check_ms: u64 = 10_000,
+        /// How often the brokers are asked for `/health/readyz`.
+        broker_check_ms: u64 = 5_000,
         /// Most connections at a time; above it the one that has been quiet for longest is closed.
         max_connections: usize = 64,
         /// A connection on which no answer was sent for this long is closed, whatever it waits for.
@@ -387,6 +389,7 @@ impl HttpConfig {
         let mut flaws = Vec::new();
         for (is_zero, key) in [
             (self.sink_check_ms == 0, "http.sink_check_ms"),
+            (self.broker_check_ms == 0, "http.broker_check_ms"),
             (self.max_connections == 0, "http.max_connections"),
             (self.idle_timeout_ms == 0, "http.idle_timeout_ms"),
         ] {

@@ -209,7 +209,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What a fetch knows of its own troubles with a place.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Trouble {
+pub(super) struct Tried {
     /// When it failed first.
     pub since: Option<Instant>,
     /// Whether it was the last that tried: others go first.
@@ -257,7 +257,7 @@ impl Place {
     }
 
     /// Waits until the place may be asked.
-    pub(super) async fn pass(&self, trouble: Trouble, leave: &Leave) -> Result<Pass<'_>, NoPass> {
+    pub(super) async fn pass(&self, trouble: Tried, leave: &Leave) -> Result<Pass<'_>, NoPass> {
         let mut waiting: Option<Waiting<'_>> = None;
         loop {
             let changed = self.changed.notified();
@@ -282,7 +282,7 @@ impl Place {
         }
     }
 
-    fn look(&self, trouble: Trouble) -> Look {
+    fn look(&self, trouble: Tried) -> Look {
         let wait = self.wait();
         let now = Instant::now();
         let mut state = lock(&self.state);

@@ -10,8 +10,8 @@ const SHORT_PAUSES: Pauses = Pauses {
     longest_asked: Duration::from_millis(120),
 };
 
-fn trouble(tried_last: bool) -> Trouble {
-    Trouble {
+fn trouble(tried_last: bool) -> Tried {
+    Tried {
         since: None,
         tried_last,
     }

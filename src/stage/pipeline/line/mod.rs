@@ -38,6 +38,8 @@ const ENCODERS: usize = 2;
 const PRESSURE: f64 = 0.75;
 /// With its partitions, the part of the budget that a file cut for want of memory has at least.
 const LEAST_UNDER_PRESSURE: u64 = 16;
+/// A group that gives out no partitions for this long is told of.
+const TELL_WAITING: Duration = Duration::from_secs(5);
 /// How long the consumer may take to leave the group.
 const LEAVE: Duration = Duration::from_secs(10);
 
@@ -57,6 +59,8 @@ pub struct LineSettings {
     pub revoke_timeout: Duration,
     /// End when every partition's files reach the log's end as named here; `None`: never.
     pub until: Option<BTreeMap<PartitionId, LogFacts>>,
+    /// The silence after which the group gives a member's partitions to others.
+    pub session: Duration,
     /// This process, once; part of every writer id.
     pub process: Arc<str>,
 }
@@ -118,6 +122,8 @@ struct Driver<M: RowMaker> {
     /// Set once the line reads no more: until then everything must be in files.
     drain_until: Option<Instant>,
     assigned_once: bool,
+    began: Instant,
+    told_waiting: bool,
     drained: Drained,
 }
 
@@ -140,6 +146,8 @@ impl<M: RowMaker> Line<M> {
             encoders: Arc::new(Semaphore::new(ENCODERS)),
             drain_until: None,
             assigned_once: false,
+            began: Instant::now(),
+            told_waiting: false,
             drained: Drained::default(),
         };
         driver.run(control).await
@@ -148,6 +156,7 @@ impl<M: RowMaker> Line<M> {
 
 impl<M: RowMaker> Driver<M> {
     async fn run(mut self, mut control: watch::Receiver<Control>) -> Result<(), LineError> {
+        self.line.status.begin();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let outcome = loop {
@@ -281,6 +290,27 @@ impl<M: RowMaker> Driver<M> {
         self.owned.iter().filter_map(due).collect()
     }
 
+    /// Says what a line without partitions waits for. Silence would look like a hang: a member of
+    /// the group that was killed holds its place until its session ends.
+    fn tell_waiting(&mut self, now: Instant) {
+        if self.assigned_once || now - self.began < TELL_WAITING {
+            return;
+        }
+        let session = self.line.settings.session.as_secs_f64();
+        let waiting = format!(
+            "the group has given this process no partitions yet. A member that was killed, or \
+             has not left, keeps its place until its session ends, {session} s after it was last \
+             heard (kafka.session_timeout_ms)"
+        );
+        let told = std::mem::replace(&mut self.told_waiting, true);
+        self.line
+            .status
+            .report(StageStatus::ASSIGNED, Some(waiting.clone()));
+        if !told {
+            tracing::info!("{waiting}");
+        }
+    }
+
     /// After every event: files that are due, revocations that are done, pressure.
     fn on_tick(&mut self) -> Result<(), LineError> {
         let now = Instant::now();
@@ -290,6 +320,7 @@ impl<M: RowMaker> Driver<M> {
             .status
             .source_beat_ms
             .store(moved, Ordering::Relaxed);
+        self.tell_waiting(now);
         for (partition, reason) in self.due(now) {
             self.cut(&partition, reason);
         }

@@ -2,15 +2,14 @@
 
 use super::{Driver, LEAVE, Revocation, Task, writer};
 use crate::stage::ledger::Ledger;
-use crate::stage::pipeline::LineError;
 use crate::stage::pipeline::owned::Owned;
+use crate::stage::pipeline::{LineError, StageStatus};
 use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::chain::Chain;
 use crate::stage::sink::files::Fence;
 use crate::stage::sink::walk::LogFacts;
 use crate::stage::source::{Generation, OffsetCommit, SourceCommand, SourceEvent};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::failpoint;
@@ -91,7 +90,7 @@ impl<M: RowMaker> Driver<M> {
         }
         self.line.maker.share_among(self.owned.len());
         self.assigned_once = true;
-        self.line.status.assigned.store(true, Ordering::Relaxed);
+        self.line.status.report(StageStatus::ASSIGNED, None);
         // A consumer that waits no longer has said why.
         let _ = reply.send(starts);
     }
@@ -153,8 +152,10 @@ impl<M: RowMaker> Driver<M> {
         for partition in &partitions {
             self.give_up(partition);
         }
-        // A revocation that waits for us must not keep the consumer from leaving.
+        // A revocation that waits for us must not keep the consumer from leaving, nor an
+        // assignment whose partitions a store that hangs keeps from starting.
         self.revocation = None;
+        self.tasks.abort_all();
         self.source.command(SourceCommand::Stop(commits));
         let left = async {
             while let Some(event) = self.source.events.recv().await {
