@@ -86,6 +86,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let options = RunOptions {
         until_drained: args.until_drained,
         skips,
+        ..RunOptions::default()
     };
     // The model takes seconds to load: what would be refused after it is refused before.
     let flaws = checks::properties(&config.kafka.properties);
@@ -182,7 +183,10 @@ async fn stage(
         let line = image_line(&config, &options, &status, &shown);
         unless_told_to_end(&control, &status, line).await
     };
-    tokio::try_join!(image_line, label_line)?;
+    let outcome = tokio::try_join!(image_line, label_line);
+    // A line that ended because the other did said nothing.
+    options.lives.end_all().await;
+    outcome?;
     Ok(Exit::Success)
 }
 

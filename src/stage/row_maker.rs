@@ -43,6 +43,11 @@ impl Leave {
         Leave(Some(asked))
     }
 
+    /// One that has asked.
+    pub fn now() -> Self {
+        Leave(Some(watch::channel(true).1))
+    }
+
     /// One that never asks.
     pub fn never() -> Self {
         Leave(None)

@@ -23,6 +23,10 @@ pub(crate) struct Launch<'a> {
     pub for_ever: bool,
     /// Whether it opens an HTTP port.
     pub http: bool,
+    /// Private memory that it may have, KiB (`ulimit -d`); 0: all there is.
+    pub memory_kib: u64,
+    /// A control group that it runs in.
+    pub group: Option<&'a Path>,
 }
 
 impl World {
@@ -62,7 +66,17 @@ impl World {
         std::fs::write(&path, text).unwrap();
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-model");
         let log = self.folder.path().join(format!("{name}.log"));
-        let child = Command::new(env!("CARGO_BIN_EXE_tagstream"))
+        let limit = match launch.memory_kib {
+            0 => String::new(),
+            kib => format!("ulimit -d {kib}; "),
+        };
+        let group = launch.group.map_or_else(String::new, |group| {
+            format!("echo $$ > '{}/cgroup.procs'; ", group.display())
+        });
+        let child = Command::new("sh")
+            .arg("-c")
+            .arg(format!("{group}{limit}ulimit -c 0; exec \"$0\" \"$@\""))
+            .arg(env!("CARGO_BIN_EXE_tagstream"))
             .arg("run")
             .args((!launch.for_ever).then_some("--until-drained"))
             .arg("--config")
@@ -141,6 +155,11 @@ impl Stage {
     /// Its process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Whether it still runs.

@@ -14,6 +14,8 @@ const SERVED: Launch<'static> = Launch {
     failpoints: "",
     for_ever: true,
     http: true,
+    memory_kib: 0,
+    group: None,
 };
 
 /// Looks until `found` finds something, or the stage has ended or is stuck.

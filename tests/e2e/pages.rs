@@ -48,9 +48,9 @@ async fn pages_tell_how_it_is() {
     world.config.source.statistics_interval_ms = 100;
     let broken = world.produce(0, 100);
     let launch = Launch {
-        failpoints: "",
         for_ever: true,
         http: true,
+        ..Launch::default()
     };
     let mut stage = world.launch("pages", &launch);
     let address = stage.address();
@@ -143,9 +143,9 @@ async fn no_page_and_no_log_holds_a_secret() {
     });
     world.produce_raw(values);
     let launch = Launch {
-        failpoints: "",
         for_ever: true,
         http: true,
+        ..Launch::default()
     };
     let mut stage = world.launch("secrets", &launch);
     let address = stage.address();

@@ -2,6 +2,8 @@
 
 use crate::stage::budget::Budget;
 use crate::stage::fetch::{Body, FetchError, Fetcher, Resource, Seats, Waiter, is_local, lacking};
+use crate::stage::guard;
+use crate::stage::guard::record::TrialStep;
 use crate::stage::row_maker::{Leave, MakeError, RowMaker, RowOutcome};
 use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, PredictionRow, RowTag};
 use crate::stage::sink::predictions_topic;
@@ -235,16 +237,26 @@ impl<T: ImageModel> ImageRows<T> {
     }
 
     /// Fetches, decodes and tags one image.
-    async fn tagged(&self, uri: &str, waiter: &Waiter<'_>) -> Result<(Tagged, ImageSize), NoRow> {
+    async fn tagged(
+        &self,
+        reference: &ImageReference,
+        waiter: &Waiter<'_>,
+    ) -> Result<(Tagged, ImageSize), NoRow> {
+        let uri = reference.uri.as_str();
         let fetched = self.fetcher.fetch_patiently(uri, &self.budget, waiter);
         let (fetched, seat) = fetched.await?;
         failpoint::pass("fetch.after").await?;
+        guard::reached(TrialStep::Decode).await;
+        if reference.image_id.starts_with(failpoint::MARK) {
+            failpoint::pass("marked").await?;
+        }
         let place = self.decode_places.acquire().await.expect("never closed");
         let slot = self.tagger.slot().await?;
         drop(seat);
         let (slot, size) = self.decode(uri, fetched.body, slot).await?;
         drop(place);
         drop(fetched.reservation);
+        guard::reached(TrialStep::Infer).await;
         failpoint::pass("infer.before").await?;
         let tagged = slot.infer().await?;
         failpoint::pass("infer.after").await?;
@@ -269,7 +281,7 @@ impl<T: ImageModel> ImageRows<T> {
         };
         let mut lacked = self.fetcher.patience(&reference.uri, &waiter);
         let (tagged, size) = loop {
-            match self.tagged(&reference.uri, &waiter).await {
+            match self.tagged(&reference, &waiter).await {
                 Err(NoRow::Lacking(resource, reason)) => lacked.pause(resource, &reason).await?,
                 done => break done?,
             }

@@ -1,5 +1,6 @@
 //! A partition that is ours for now.
 
+use super::lives::PartitionWatch;
 use crate::stage::ledger::{CutReason, Ledger};
 use crate::stage::sink::chain::{Chain, WriterId};
 use crate::stage::sink::files::Fence;
@@ -18,6 +19,8 @@ pub(super) struct Owned<R: TableRow> {
     pub chain: Option<Chain>,
     pub writer: WriterId,
     pub fence: Fence,
+    /// What the guard says of it; `None` where no record of its lives can be kept.
+    pub watch: Option<PartitionWatch>,
     /// The log's end as of the start of a run that reads to the end, else as of the assignment.
     pub log_end: Offset,
     /// Whether everything up to `log_end` was read.

@@ -4,6 +4,7 @@ use super::images::{ImageModel, ImageSettings};
 use super::{Control, ImageRows, Line, LineError, LineSettings, StageStatus};
 use crate::stage::budget::Budget;
 use crate::stage::fetch::Fetcher;
+use crate::stage::guard::OpenLives;
 use crate::stage::ledger::CutRules;
 use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::chain::{Seal, SealReason, WriterId};
@@ -158,6 +159,9 @@ pub struct RunOptions {
     pub until_drained: bool,
     /// Chains to end before reading.
     pub skips: Vec<Skip>,
+    /// The lives of partitions in this process; whoever ends the lines from outside says that they
+    /// end in order.
+    pub lives: OpenLives,
 }
 
 /// A line's place in the world.
@@ -278,7 +282,10 @@ impl<'a> LineContext<'a> {
             never = self.watch_store() => match never {},
             never = self.watch_broker(probe) => match never {},
             // What is not in a file is read again by the next run, if it is still there.
-            () = recreated => Err(SourceError::Recreated { topic: spec.topic.to_string() }.into()),
+            () = recreated => {
+                self.options.lives.end_all().await;
+                Err(SourceError::Recreated { topic: spec.topic.to_string() }.into())
+            }
         }
     }
 
@@ -351,6 +358,7 @@ impl<'a> LineContext<'a> {
             until,
             session: Duration::from_millis(config.kafka.session_timeout_ms),
             process: Arc::clone(&self.process),
+            lives: self.options.lives.clone(),
         }
     }
 

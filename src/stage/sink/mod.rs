@@ -16,5 +16,6 @@ pub mod predictions_topic;
 pub mod producer;
 mod shortening;
 pub mod table;
+mod topic_settings;
 pub mod verdict;
 pub mod walk;

@@ -324,7 +324,11 @@ impl Logs for Broker {
 /// # Errors
 /// [`SourceError::NoTopic`] names the first that is missing.
 pub fn require_topics(kafka: &KafkaConfig, topics: &[Arc<str>]) -> Result<(), SourceError> {
-    let producer: BaseProducer<Covering> = ClientSettings::producer(kafka).create()?;
+    // It lives for a moment: without the id that an idempotent one would ask for, and what needs
+    // it.
+    let mut settings = ClientSettings::of(kafka);
+    settings.set("enable.gapless.guarantee", "false");
+    let producer: BaseProducer<Covering> = settings.create()?;
     let asker = Asker {
         brokers: &kafka.brokers,
         troubles: producer.context().troubles(),

@@ -17,6 +17,8 @@ pub mod header {
     pub const SOURCE_PARTITION: &str = "source.partition";
     /// The message's offset.
     pub const SOURCE_OFFSET: &str = "source.offset";
+    /// The message's time, milliseconds since 1970, if it had one.
+    pub const SOURCE_TIMESTAMP: &str = "source.timestamp";
     /// Stands in place of a value that the topic has no room for: its length.
     pub const VALUE_OMITTED: &str = "error.value_omitted_bytes";
     /// Stands in place of the original's headers: their number.
@@ -72,6 +74,8 @@ kinds! {
     BadImage = "bad_image",
     /// The model failed on this image.
     Inference = "inference",
+    /// Processes died while they worked on this message and no other.
+    Poison = "poison",
 }
 
 impl fmt::Display for DeadLetterKind {

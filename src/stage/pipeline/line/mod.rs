@@ -1,14 +1,17 @@
 //! One line: the events of a source, the rows of a maker, the files of a table. One task owns all
 //! ledgers.
 
+mod alone;
 mod drained;
 mod partitions;
 mod rows;
 
 use super::commit::{FileDone, FileJob};
+use super::lives::PartitionWatch;
 use super::owned::Owned;
 use super::{Control, LineError, StageStatus};
 use crate::stage::budget::Budget;
+use crate::stage::guard::OpenLives;
 use crate::stage::ledger::{CutReason, CutRules, Finished};
 use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::chain::{Chain, WriterId};
@@ -17,6 +20,7 @@ use crate::stage::sink::producer::Topics;
 use crate::stage::sink::table::TableRow;
 use crate::stage::sink::walk::{CommitHint, LogFacts};
 use crate::stage::source::{Generation, Logs, OffsetCommit, Source, SourceCommand, SourceEvent};
+use alone::{Pending, Queues};
 use drained::Drained;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -63,6 +67,8 @@ pub struct LineSettings {
     pub session: Duration,
     /// This process, once; part of every writer id.
     pub process: Arc<str>,
+    /// The lives of partitions in this process.
+    pub lives: OpenLives,
 }
 
 /// One line, ready to run.
@@ -89,17 +95,20 @@ enum Task<R: TableRow> {
         generation: Generation,
         offset: Offset,
         finished: Finished<R>,
+        /// Whether it was worked on alone.
+        alone: bool,
     },
     /// A message that is left for the next reader.
     Left {
         partition: PartitionId,
         generation: Generation,
         offset: Offset,
+        alone: bool,
     },
     File(FileDone),
     Resumed {
         generation: Generation,
-        chains: Vec<(PartitionId, LogFacts, Chain)>,
+        chains: Vec<(PartitionId, LogFacts, Chain, Option<PartitionWatch>)>,
         reply: SyncSender<Vec<(PartitionId, Offset)>>,
     },
     /// Partitions of others that are in files.
@@ -125,6 +134,7 @@ struct Driver<M: RowMaker> {
     began: Instant,
     told_waiting: bool,
     drained: Drained,
+    queues: Queues,
 }
 
 impl<M: RowMaker> Line<M> {
@@ -149,6 +159,7 @@ impl<M: RowMaker> Line<M> {
             began: Instant::now(),
             told_waiting: false,
             drained: Drained::default(),
+            queues: Queues::default(),
         };
         driver.run(control).await
     }
@@ -178,6 +189,7 @@ impl<M: RowMaker> Driver<M> {
                 break Ok(());
             }
         };
+        self.note_fault(&outcome);
         self.shut_down(outcome.is_ok()).await;
         outcome
     }
@@ -199,7 +211,12 @@ impl<M: RowMaker> Driver<M> {
                 message,
                 reservation,
                 place,
-            } => self.start_row(generation, message, reservation, place),
+            } => self.start_row(Pending {
+                generation,
+                message,
+                reservation,
+                place,
+            }),
             SourceEvent::End {
                 generation,
                 partition,
@@ -230,7 +247,9 @@ impl<M: RowMaker> Driver<M> {
                 generation,
                 offset,
                 finished,
+                alone,
             } => {
+                self.made(&partition, alone);
                 if let Some(owned) = self
                     .owned
                     .get_mut(&partition)
@@ -247,7 +266,9 @@ impl<M: RowMaker> Driver<M> {
                 partition,
                 generation,
                 offset,
+                alone,
             } => {
+                self.made(&partition, alone);
                 let owned = self.owned.get_mut(&partition);
                 if let Some(owned) = owned.filter(|o| o.generation == generation) {
                     owned.ledger.leave(offset);
@@ -320,6 +341,7 @@ impl<M: RowMaker> Driver<M> {
             .status
             .source_beat_ms
             .store(moved, Ordering::Relaxed);
+        self.pump();
         self.tell_waiting(now);
         for (partition, reason) in self.due(now) {
             self.cut(&partition, reason);
@@ -337,10 +359,16 @@ impl<M: RowMaker> Driver<M> {
             .take_if(|r| now >= r.deadline || r.partitions.iter().all(settled))
         {
             let commits = self.commits(&revocation.partitions);
+            let guards = self.guards(&revocation.partitions);
             for partition in &revocation.partitions {
                 self.give_up(partition);
             }
-            let _ = revocation.reply.send(commits);
+            let lives = self.line.settings.lives.clone();
+            // The next owner is to find that these lives ended in order.
+            tokio::spawn(async move {
+                lives.end(&guards).await;
+                let _ = revocation.reply.send(commits);
+            });
         }
         Ok(())
     }
@@ -471,6 +499,9 @@ impl<M: RowMaker> Driver<M> {
         self.source.command(SourceCommand::StopReading);
         self.drain_until = Some(Instant::now() + self.line.settings.drain_timeout);
         self.owned.values().for_each(Owned::ask_to_leave);
+        // Whoever is killed because this takes too long did not die of a message.
+        let lives = self.line.settings.lives.clone();
+        tokio::spawn(async move { lives.end_all().await });
         let making: usize = self.owned.values().map(|o| o.ledger.making()).sum();
         tracing::info!(making, "stopping: finishing what was read");
     }

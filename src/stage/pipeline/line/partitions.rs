@@ -2,6 +2,7 @@
 
 use super::{Driver, LEAVE, Revocation, Task, writer};
 use crate::stage::ledger::Ledger;
+use crate::stage::pipeline::lives::{PartitionWatch, Watching};
 use crate::stage::pipeline::owned::Owned;
 use crate::stage::pipeline::{LineError, StageStatus};
 use crate::stage::row_maker::RowMaker;
@@ -27,6 +28,11 @@ impl<M: RowMaker> Driver<M> {
         let (sink, start) = (self.line.sink.clone(), self.line.settings.start);
         let process = Arc::clone(&self.line.settings.process);
         let logs = Arc::clone(&self.line.logs);
+        let watching = Watching {
+            lives: self.line.settings.lives.clone(),
+            places: 2 * self.line.maker.places() as i64,
+            max_age: self.line.settings.rules.max_age,
+        };
         self.tasks.spawn(async move {
             let asked = blocking::run(move || {
                 let ask = |partition: PartitionId| {
@@ -40,10 +46,13 @@ impl<M: RowMaker> Driver<M> {
             let facts = asked.await.map_err(LineError::Panicked)??;
             let chains = facts.into_iter().map(|(log, partition)| {
                 let writer = writer(&process, generation);
-                let sink = &sink;
+                let (sink, watching) = (&sink, &watching);
                 async move {
                     let chain = sink.resume(&partition, &writer, &log, start).await?;
-                    Ok::<_, LineError>((partition, log, chain))
+                    let watch = watching
+                        .begin(sink, &partition, &chain, &writer, log.high)
+                        .await;
+                    Ok::<_, LineError>((partition, log, chain, watch))
                 }
             });
             let chains = futures::future::try_join_all(chains).await?;
@@ -58,11 +67,11 @@ impl<M: RowMaker> Driver<M> {
     pub(super) fn on_resumed(
         &mut self,
         generation: Generation,
-        chains: Vec<(PartitionId, LogFacts, Chain)>,
+        chains: Vec<(PartitionId, LogFacts, Chain, Option<PartitionWatch>)>,
         reply: &SyncSender<Vec<(PartitionId, Offset)>>,
     ) {
         let mut starts = Vec::with_capacity(chains.len());
-        for (partition, log, chain) in chains {
+        for (partition, log, chain, watch) in chains {
             tracing::info!(
                 %partition, epoch = %chain.epoch, start = %chain.end, log_end = %log.high,
                 "partition assigned"
@@ -74,12 +83,17 @@ impl<M: RowMaker> Driver<M> {
                 .and_then(|u| u.get(&partition))
                 .map_or(log.high, |start| start.high);
             self.line.status.owns(&partition, chain.end);
+            let mut rules = self.line.settings.rules;
+            if let Some(watch) = &watch {
+                rules.max_age = watch.max_age(rules.max_age);
+            }
             let mut owned = Owned {
                 generation,
-                ledger: Ledger::new(chain.end, self.line.settings.rules),
+                ledger: Ledger::new(chain.end, rules),
                 chain: Some(chain),
                 writer: writer(&self.line.settings.process, generation),
                 fence: Fence::default(),
+                watch,
                 log_end,
                 read_to_end: false,
                 leave: watch::Sender::new(false),
@@ -103,6 +117,8 @@ impl<M: RowMaker> Driver<M> {
     ) {
         tracing::info!(?partitions, lost, "partitions revoked");
         if lost {
+            let (guards, lives) = (self.guards(&partitions), self.line.settings.lives.clone());
+            tokio::spawn(async move { lives.end(&guards).await });
             for partition in &partitions {
                 self.give_up(partition);
             }
@@ -126,6 +142,7 @@ impl<M: RowMaker> Driver<M> {
             owned.fence.kill();
             self.line.maker.share_among(self.owned.len());
         }
+        self.drop_pending(partition);
         self.line.status.gave_up(partition);
     }
 
@@ -152,6 +169,7 @@ impl<M: RowMaker> Driver<M> {
         for partition in &partitions {
             self.give_up(partition);
         }
+        self.line.settings.lives.end_all().await;
         // A revocation that waits for us must not keep the consumer from leaving, nor an
         // assignment whose partitions a store that hangs keeps from starting.
         self.revocation = None;
