@@ -329,9 +329,9 @@ async fn a_stage_without_descriptors_waits_is_not_ready_and_burns_nothing() {
     world.config.output.url = world.folder.path().join("tables").to_str().unwrap().into();
     world.config.object_store.s3.clear();
     let launch = Launch {
-        failpoints: "",
         for_ever: true,
         http: true,
+        ..Launch::default()
     };
     let broken = world.produce(0, 20);
     let mut stage = world.launch("descriptors", &launch);

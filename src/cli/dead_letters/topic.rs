@@ -83,7 +83,8 @@ impl Topic {
         to: i64,
         mut each: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
-        let from = from.max(self.bounds(partition)?.0);
+        let (low, high) = self.bounds(partition)?;
+        let (from, to) = (from.max(low), to.min(high));
         if from >= to {
             return Ok(());
         }
