@@ -124,31 +124,8 @@ impl UriPolicy {
                 })
             })
             .collect::<Result<_, _>>()?;
-        let folders = config
-            .allow_path_prefixes
-            .iter()
-            .map(|folder| {
-                let configured = PathBuf::from(folder);
-                let real = configured.canonicalize().map_err(|e| {
-                    bad("fetch.allow_path_prefixes", format!("has {folder:?}: {e}"))
-                })?;
-                if !configured.is_absolute() || !real.is_dir() {
-                    return Err(bad(
-                        "fetch.allow_path_prefixes",
-                        format!("has {folder:?}, which is not the absolute path of a folder"),
-                    ));
-                }
-                let device = real
-                    .metadata()
-                    .map_err(|e| bad("fetch.allow_path_prefixes", format!("has {folder:?}: {e}")))?
-                    .dev();
-                Ok(Folder {
-                    configured,
-                    real,
-                    device,
-                })
-            })
-            .collect::<Result<_, _>>()?;
+        let folders = config.allow_path_prefixes.iter().map(|f| Folder::open(f));
+        let folders = folders.collect::<Result<_, _>>()?;
         Ok(UriPolicy {
             schemes,
             hosts,
@@ -384,6 +361,27 @@ impl BucketRule {
                 .name
                 .as_ref()
                 .is_none_or(|name| name.eq_ignore_ascii_case(bucket))
+    }
+}
+
+impl Folder {
+    fn open(folder: &str) -> Result<Self, ConfigError> {
+        let bad = |what: String| ConfigError::BadValue {
+            key: "fetch.allow_path_prefixes".into(),
+            reason: format!("has {folder:?}{what}"),
+        };
+        let configured = PathBuf::from(folder);
+        let failed = |e: std::io::Error| bad(format!(": {e}"));
+        let real = configured.canonicalize().map_err(failed)?;
+        if !configured.is_absolute() || !real.is_dir() {
+            return Err(bad(", which is not the absolute path of a folder".into()));
+        }
+        let device = real.metadata().map_err(failed)?.dev();
+        Ok(Folder {
+            configured,
+            real,
+            device,
+        })
     }
 }
 

@@ -63,13 +63,7 @@ impl<M: RowMaker> Driver<M> {
                 }
                 (None, None) => maker.make(&message, &leave).await?,
             };
-            let mut finished = Finished {
-                row: None,
-                prediction: None,
-                dead_letter: None,
-                reservation: None,
-            };
-            let mut held = 0;
+            let (mut finished, mut held) = (nothing(), 0);
             match made {
                 RowOutcome::Row { row, prediction } => {
                     let prediction = prediction.map(|message| topics.prepared(message));
@@ -105,6 +99,15 @@ impl<M: RowMaker> Driver<M> {
                 alone,
             })
         });
+    }
+}
+
+fn nothing<R>() -> Finished<R> {
+    Finished {
+        row: None,
+        prediction: None,
+        dead_letter: None,
+        reservation: None,
     }
 }
 
