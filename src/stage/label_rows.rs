@@ -218,7 +218,7 @@ mod tests {
             let mut without = message(8, Some(r#"{"image_id":"a"}"#));
             without.timestamp = Some(time);
             for message in [message(7, Some(&text)), without] {
-                let made = maker.make(&message).await.unwrap();
+                let made = maker.make(&message, &Leave::never()).await.unwrap();
                 assert_eq!(matches!(made, RowOutcome::Row { .. }), good, "{made:?}");
             }
         }
