@@ -7,6 +7,7 @@ use super::source::SourceMessage;
 use std::sync::Arc;
 use tagstream_core::events::DeadLetterKind;
 use tagstream_core::failpoint::Injected;
+use tagstream_image::decode::DecodeError;
 use tokio::sync::watch;
 
 /// What a message came to.
@@ -72,6 +73,9 @@ pub enum MakeError {
     /// This process lacked something for longer than it may wait.
     #[error("{0}; nothing was given up: what is not in files is read again by the next run")]
     Lacking(String),
+    /// Images cannot be decoded any more, whatever they are.
+    #[error(transparent)]
+    Decoder(DecodeError),
     /// A test made it fail.
     #[error(transparent)]
     Injected(#[from] Injected),

@@ -152,7 +152,7 @@ impl Stage {
         Some(line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10)
     }
 
-    /// Its process.
+    /// The process's id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

@@ -17,6 +17,7 @@ mod basics;
 mod child;
 mod crash;
 mod dead_letters;
+mod decoders;
 mod examples;
 mod garbage;
 mod harness;
