@@ -321,6 +321,7 @@ impl<T: ImageModel> ImageRows<T> {
         &self,
         message: &SourceMessage,
         reference: ImageReference,
+        event_time: chrono::DateTime<Utc>,
         leave: &Leave,
     ) -> Result<PredictionRow, NoRow> {
         failpoint::pass("fetch.before").await?;
@@ -343,10 +344,7 @@ impl<T: ImageModel> ImageRows<T> {
         Ok(PredictionRow {
             image_id: reference.image_id,
             uri: reference.uri,
-            event_time: reference
-                .event_time
-                .or(message.timestamp)
-                .unwrap_or_else(Utc::now),
+            event_time,
             processed_time: Utc::now(),
             partition: message.partition.clone(),
             offset: message.offset,
@@ -373,8 +371,10 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
         let Some(payload) = &message.payload else {
             return Ok(RowOutcome::Nothing);
         };
-        let reference = match ImageReference::from_json(payload) {
-            Ok(reference) => reference,
+        let timed = ImageReference::from_json(payload)
+            .and_then(|reference| Ok((message.time_of(reference.event_time)?, reference)));
+        let (event_time, reference) = match timed {
+            Ok(timed) => timed,
             Err(error) => {
                 return Ok(RowOutcome::DeadLetter {
                     kind: DeadLetterKind::BadMessage,
@@ -382,7 +382,7 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
                 });
             }
         };
-        match self.row(message, reference, leave).await {
+        match self.row(message, reference, event_time, leave).await {
             Ok(row) => {
                 let topic = self.settings.predictions_topic.as_ref();
                 let prediction = topic.map(|topic| {

@@ -99,7 +99,9 @@ impl LineError {
                 MakeError::Decoder(_) | MakeError::Injected(_) | MakeError::Lacking(_),
             )
             | LineError::Injected(_)
-            | LineError::Sealed(_) => true,
+            | LineError::Sealed(_)
+            | LineError::Sink(SinkError::Outlived { .. })
+            | LineError::Resume(ResumeError::Unsettled { .. }) => true,
             LineError::Produce(error) => error.is_temporary(),
             _ => false,
         }
