@@ -240,7 +240,7 @@ mod tests {
                 panic!("{timestamp} was taken");
             };
             assert!(reason.contains("Kafka timestamp (it has no"), "{reason}");
-            let made = maker.make(&at(timed)).await.unwrap();
+            let made = maker.make(&at(timed), &Leave::never()).await.unwrap();
             assert!(matches!(made, RowOutcome::Row { .. }), "{timestamp}");
         }
     }
