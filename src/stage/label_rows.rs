@@ -235,7 +235,7 @@ mod tests {
                 timestamp: Some(timestamp.parse().unwrap()),
                 ..message(7, Some(payload))
             };
-            let made = maker.make(&at(bare)).await.unwrap();
+            let made = maker.make(&at(bare), &Leave::never()).await.unwrap();
             let RowOutcome::DeadLetter { reason, .. } = made else {
                 panic!("{timestamp} was taken");
             };
