@@ -34,6 +34,15 @@ pub(super) struct Letter {
     pub topic: String,
 }
 
+/// An original, ready to be sent.
+pub(super) struct Replayed {
+    pub letter: Letter,
+    pub key: Option<Bytes>,
+    pub value: Option<Bytes>,
+    pub headers: HeaderList,
+    pub time: Option<i64>,
+}
+
 /// Where the original of a letter is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Original {

@@ -1,7 +1,7 @@
 //! Sending originals again, each once.
 
 use super::journal::{OpenBatch, Record, Step};
-use super::letters::{HeaderList, Letter, Original, REPLAY_OF, headers, split, text};
+use super::letters::{Letter, Original, REPLAY_OF, Replayed, headers, split, text};
 use super::temporary;
 use super::topic::{Scanned, Topic};
 use super::writer::{WITHIN, Writer};
@@ -39,15 +39,6 @@ pub(super) struct Done {
     /// Not sent, and why.
     pub refused: Vec<(Letter, String)>,
     pub dry_run: bool,
-}
-
-/// An original, ready to be sent.
-pub(super) struct Replayed {
-    pub letter: Letter,
-    pub key: Option<Bytes>,
-    pub value: Option<Bytes>,
-    pub headers: HeaderList,
-    pub time: Option<i64>,
 }
 
 impl Replay<'_> {

@@ -1,8 +1,7 @@
 //! Writing originals and records of the journal.
 
 use super::journal::{JOURNAL, Record, Step};
-use super::letters::REPLAY_OF;
-use super::replay::Replayed;
+use super::letters::{REPLAY_OF, Replayed};
 use super::topic::Topic;
 use super::{refused_client, temporary};
 use anyhow::Context as _;
