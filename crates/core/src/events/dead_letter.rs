@@ -83,3 +83,31 @@ impl fmt::Display for DeadLetterKind {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_schema_lists_the_kinds_and_the_headers() {
+        let published: serde_json::Value =
+            serde_json::from_str(include_str!("../../../../schemas/dead_letter.schema.json"))
+                .unwrap();
+        let kinds = published["properties"]["error.kind"]["oneOf"].as_array();
+        let kinds = kinds.unwrap().iter().map(|kind| kind["const"].as_str());
+        let ours = DeadLetterKind::ALL.iter().map(|kind| Some(kind.as_str()));
+        assert!(kinds.eq(ours), "{}", published["properties"]["error.kind"]);
+        for name in [
+            header::ERROR_KIND,
+            header::ERROR_MESSAGE,
+            header::SOURCE_TOPIC,
+            header::SOURCE_PARTITION,
+            header::SOURCE_OFFSET,
+            header::VALUE_OMITTED,
+            header::HEADERS_OMITTED,
+            header::KEY_OMITTED,
+        ] {
+            assert!(published["properties"][name].is_object(), "{name}");
+        }
+    }
+}
