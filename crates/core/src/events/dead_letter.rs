@@ -17,6 +17,8 @@ pub mod header {
     pub const SOURCE_PARTITION: &str = "source.partition";
     /// The message's offset.
     pub const SOURCE_OFFSET: &str = "source.offset";
+    /// The message's time, milliseconds since 1970, if it had one.
+    pub const SOURCE_TIMESTAMP: &str = "source.timestamp";
     /// Stands in place of a value that the topic has no room for: its length.
     pub const VALUE_OMITTED: &str = "error.value_omitted_bytes";
     /// Stands in place of the original's headers: their number.
@@ -61,6 +63,9 @@ kinds! {
     FetchFailed = "fetch_failed",
     /// The image did not arrive before its deadline.
     FetchTimeout = "fetch_timeout",
+    /// The host, bucket or folder was down for longer than `fetch.outage_wait_ms`; nothing is
+    /// wrong with the message.
+    Outage = "outage",
     /// More bytes or more pixels than the configuration allows.
     TooLarge = "too_large",
     /// The bytes are no image of a supported format.
