@@ -95,7 +95,7 @@ impl LineError {
                 source.is_transient()
             }
             LineError::Sink(SinkError::Injected(_))
-            | LineError::Make(MakeError::Injected(_))
+            | LineError::Make(MakeError::Decoder(_) | MakeError::Injected(_))
             | LineError::Injected(_)
             | LineError::Sealed(_) => true,
             LineError::Produce(error) => error.is_temporary(),

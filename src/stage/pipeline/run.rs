@@ -4,6 +4,7 @@ use super::around::{Watched, kafka_of};
 use super::images::{ImageModel, ImageSettings};
 use super::{Control, ImageRows, Line, LineError, LineSettings, StageStatus};
 use crate::stage::budget::Budget;
+use crate::stage::decoding;
 use crate::stage::fetch::Fetcher;
 use crate::stage::guard::OpenLives;
 use crate::stage::ledger::CutRules;
@@ -24,6 +25,7 @@ use tagstream_core::config::{ConfigError, StageConfig};
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::process::blocking;
 use tagstream_core::storage::store::{StoreError, TableStore};
+use tagstream_image::decode::DecodeError;
 use tokio::sync::watch;
 
 /// How often the topic is asked whether it is still the same.
@@ -50,6 +52,9 @@ pub enum PipelineError {
     /// A line.
     #[error(transparent)]
     Line(#[from] LineError),
+    /// Nothing but plain JPEGs could be decoded.
+    #[error(transparent)]
+    Decoders(#[from] DecodeError),
     /// librdkafka refused the producer's configuration.
     #[error("configuration of the producer: {0}")]
     Producer(Refusal),
@@ -423,8 +428,12 @@ pub async fn run<T: ImageModel>(
     let (rows, images) = (Budget::new(total / 2), Budget::new(total / 2));
     let fetcher = Fetcher::new(&config.fetch, &config.object_store)?;
     let topic = &config.output.predictions_topic;
+    let decoders = decoding::started(&config.decode).await?;
+    // A process has one line of images.
+    let _ = shared.status.decoders.set(decoders.clone());
     let settings = ImageSettings {
-        limits: crate::stage::decoding::decode_limits(&config.decode),
+        decoders,
+        status: Arc::clone(&shared.status),
         predictions_topic: (!topic.is_empty()).then(|| topic.as_str().into()),
         embedding_in_topic: config.output.embedding_in_topic,
         places: 2 * config.fetch.concurrency + 8 * config.model.max_batch,
