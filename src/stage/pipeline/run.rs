@@ -10,8 +10,9 @@ use crate::stage::guard::OpenLives;
 use crate::stage::ledger::CutRules;
 use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::chain::{Seal, SealReason, WriterId};
-use crate::stage::sink::files::{FileSink, RepairError, Sealed};
+use crate::stage::sink::files::FileSink;
 use crate::stage::sink::producer::{KafkaTopics, Topics};
+use crate::stage::sink::seal::{RepairError, Sealed};
 use crate::stage::sink::walk::LogFacts;
 use crate::stage::source;
 use crate::stage::source::{
@@ -233,7 +234,8 @@ impl<'a> LineContext<'a> {
         budget: Budget,
     ) -> Result<(), PipelineError> {
         let config = self.config;
-        let sink = FileSink::new(self.store.clone(), &spec.table, config.output.format);
+        let sink = FileSink::new(self.store.clone(), &spec.table, config.output.format)
+            .with_vector_encoding(config.output.vector_encoding);
         let broker = Broker::new(&config.kafka, &spec.group, Arc::clone(&spec.topic))?;
         let broker = Arc::new(broker);
         self.check_topic_and_skip(spec, &broker, &sink, &maker)
@@ -246,6 +248,7 @@ impl<'a> LineContext<'a> {
         let settings = self.line_settings(until);
         let source_settings = SourceSettings {
             topic: Arc::clone(&spec.topic),
+            table: sink.tag(),
             group: spec.group.clone(),
             statistics_interval: Duration::from_millis(config.source.statistics_interval_ms),
         };

@@ -2,18 +2,25 @@
 //! topic.
 
 pub mod arrow_ipc;
+mod broken_table;
 pub mod chain;
 #[cfg(test)]
 mod chain_model;
 pub mod dead_letter_topic;
+pub mod expire;
+mod fence;
 pub mod files;
+pub mod floor;
 pub mod footer;
+pub mod hint;
 mod limits;
 pub mod outgoing;
 pub mod parquet;
+mod place;
 pub mod predictions;
 pub mod predictions_topic;
 pub mod producer;
+pub mod seal;
 mod shortening;
 pub mod table;
 mod topic_settings;

@@ -1,9 +1,15 @@
 //! Where a partition goes on: its origin, its chain of files, and every reason not to believe them.
 
+pub use super::broken_table::BrokenChain;
+pub use super::hint::CommitHint;
+
+use super::broken_table::{LostChain, broken_message};
 use super::chain::{
     Chain, ChainError, ChainOutcome, FileFacts, Seal, SealReason, TopicIdentity, WriterId,
 };
+use super::floor::{Floor, FloorError, Notes, lost_chain, read_floor};
 use super::footer::{FooterError, read_facts};
+use super::hint::TableTag;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -32,32 +38,16 @@ pub struct LogFacts {
 pub struct CommittedOffset {
     /// The offset.
     pub offset: Offset,
+    /// The table that it was committed for, where that is known.
+    pub table: Option<TableTag>,
     /// The file that ends there, if it was us who committed.
     pub hint: Option<CommitHint>,
 }
 
-/// The metadata that we commit beside an offset: the file that ends there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CommitHint {
-    /// The file's chain.
-    pub epoch: Epoch,
-    /// The file's start.
-    pub start: Offset,
-}
-
-impl CommitHint {
-    /// As Kafka keeps it.
-    pub fn to_metadata(self) -> String {
-        format!("tagstream/{}/{}", self.epoch, self.start)
-    }
-
-    /// Reads it back; `None` for what we did not write.
-    pub fn from_metadata(metadata: &str) -> Option<Self> {
-        let (epoch, start) = metadata.strip_prefix("tagstream/")?.split_once('/')?;
-        Some(CommitHint {
-            epoch: Epoch(epoch.parse().ok()?),
-            start: Offset(start.parse().ok()?),
-        })
+impl CommittedOffset {
+    /// Whether it was committed with a file of this epoch of this table.
+    fn tells_of(&self, table: TableTag, epoch: Epoch) -> bool {
+        self.table.is_none_or(|t| t == table) && self.hint.is_some_and(|h| h.epoch == epoch)
     }
 }
 
@@ -85,33 +75,6 @@ pub struct ChainOrigin {
     pub writer: WriterId,
 }
 
-/// Why a partition cannot go on by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BrokenChain {
-    /// The chain lies ahead of the log: the topic was deleted and created again, or lost its end.
-    AheadOfLog {
-        /// The log's end.
-        high: Offset,
-    },
-    /// The topic or the cluster is not the one that the chain was read from.
-    Recreated {
-        /// What the chain says.
-        expected: TopicIdentity,
-        /// What Kafka says.
-        found: TopicIdentity,
-    },
-    /// Retention deleted messages before they were read.
-    Overtaken {
-        /// The log's beginning.
-        low: Offset,
-    },
-    /// The group's offset was moved by hand to where no file ends.
-    OffsetMoved {
-        /// The group's offset.
-        committed: Offset,
-    },
-}
-
 /// Why a partition was not resumed.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
@@ -133,6 +96,22 @@ pub enum ResumeError {
         path: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The store's answers contradict each other, or something changed between them.
+    #[error("{path}: the store said that it is there, then that it is not")]
+    Unsettled {
+        /// The file.
+        path: String,
+    },
+    /// A part of the chain was deleted that it cannot do without.
+    #[error("{}", .lost.message(.partition, .folder))]
+    Lost {
+        /// The partition.
+        partition: PartitionId,
+        /// Its folder.
+        folder: String,
+        /// What is known of it.
+        lost: LostChain,
     },
     /// The table was begun with other settings.
     #[error(
@@ -161,44 +140,30 @@ pub enum ResumeError {
     },
 }
 
-impl From<StoreError> for ResumeError {
-    fn from(error: StoreError) -> Self {
-        ResumeError::Footer(FooterError::Store(error))
+impl ResumeError {
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ResumeError::Footer(FooterError::Store(error)) => error.is_transient(),
+            ResumeError::Unsettled { .. } => true,
+            _ => false,
+        }
     }
 }
 
-fn broken_message(
-    partition: &PartitionId,
-    epoch: Epoch,
-    end: Offset,
-    broken: &BrokenChain,
-) -> String {
-    let chain = format!("{partition}: the files of epoch {epoch} end at offset {end}");
-    let at = format!("{partition}@{end}");
-    match broken {
-        BrokenChain::AheadOfLog { high } => format!(
-            "{chain}, but the log ends at {high}: the topic was deleted and created again, or \
-             lost its newest messages. \
-             To read the log from its beginning: tagstream run --new-epoch {at}=earliest"
-        ),
-        BrokenChain::Recreated { expected, found } => format!(
-            "{chain} and were read from another topic of that name (then {expected:?}, now \
-             {found:?}). \
-             To read the new one from its beginning: tagstream run --new-epoch {at}=earliest"
-        ),
-        BrokenChain::Overtaken { low } => format!(
-            "{chain}, but the log now begins at {low}: retention deleted {} offsets before they \
-             were read. \
-             To record the gap and go on: tagstream run --accept-gap {at}",
-            low.0 - end.0
-        ),
-        BrokenChain::OffsetMoved { committed } => format!(
-            "{chain}, but the group's offset was moved to {committed}, where no file ends. To \
-             skip to it: \
-             tagstream run --new-epoch {at}={committed}. To stay with the files: reset the \
-             group's offset to {end}. \
-             To read messages again, write to a new table"
-        ),
+impl From<FloorError> for ResumeError {
+    fn from(error: FloorError) -> Self {
+        match error {
+            FloorError::Store(error) => error.into(),
+            FloorError::Bad { path, reason } => ResumeError::BadOrigin { path, reason },
+            FloorError::Gone { path } => ResumeError::Unsettled { path },
+        }
+    }
+}
+
+impl From<StoreError> for ResumeError {
+    fn from(error: StoreError) -> Self {
+        ResumeError::Footer(FooterError::Store(error))
     }
 }
 
@@ -207,12 +172,14 @@ fn broken_message(
 pub struct Walk<'a> {
     /// The store.
     pub store: &'a TableStore,
-    /// The table's name.
-    pub table: &'a str,
+    /// Where the partition's files lie.
+    pub place: &'a Folder,
     /// The format of its files.
     pub format: FileFormat,
     /// Version of its columns.
     pub schema_version: u32,
+    /// The table, as commits name it.
+    pub tag: TableTag,
     /// The partition.
     pub partition: &'a PartitionId,
     /// Who walks.
@@ -232,7 +199,7 @@ pub struct Walked {
 
 impl Walk<'_> {
     fn folder(&self) -> Folder {
-        Folder::new(self.store.root(), self.table, self.partition)
+        self.place.clone()
     }
 
     /// Finds the end of the partition's current chain; starts the first chain if there is none.
@@ -240,8 +207,12 @@ impl Walk<'_> {
     /// # Errors
     /// [`ResumeError`]; input that does not fit the chain is *not* one here (see [`Walk::resume`]).
     pub async fn walk(&self, log: &LogFacts, start: StartAt) -> Result<Walked, ResumeError> {
-        let mut epoch = self.newest_epoch().await?.unwrap_or_default();
-        let first = ChainOrigin {
+        let notes = Notes::read(self.store, self.place).await?;
+        if notes.newest().is_none() {
+            self.refuse_lost(None, log).await?;
+        }
+        let mut epoch = notes.newest().unwrap_or_default();
+        let mut first = ChainOrigin {
             epoch,
             offset: match start {
                 StartAt::Earliest => log.low,
@@ -255,11 +226,17 @@ impl Walk<'_> {
             created: Utc::now(),
             writer: self.writer.clone(),
         };
+        if let Some(floor) = notes.floor.filter(|(e, _)| *e == epoch) {
+            let floor: Floor<ChainOrigin> = read_floor(self.store, self.place, floor).await?;
+            first = floor.origin;
+        }
         let mut origin = self.origin(&first).await?;
         loop {
             self.check_table(&origin)?;
-            let (step, chain, committed_on_chain) = self.follow(&origin, log).await?;
+            let floor = notes.floor_of(epoch);
+            let (step, chain, committed_on_chain) = self.follow(&origin, floor, log).await?;
             let Some(ChainOutcome::Sealed(seal)) = step else {
+                self.refuse_lost(Some(epoch), log).await?;
                 return Ok(Walked {
                     chain,
                     origin,
@@ -267,8 +244,42 @@ impl Walk<'_> {
                 });
             };
             epoch = epoch.next();
-            origin = self.origin(&self.origin_after(epoch, &seal)).await?;
+            origin = self.begin(epoch, &seal).await?;
         }
+    }
+
+    /// Refuses a folder where files or the group's offset tell of a chain after `newest`.
+    async fn refuse_lost(&self, newest: Option<Epoch>, log: &LogFacts) -> Result<(), ResumeError> {
+        let (store, folder) = (self.store, self.place);
+        let committed = log.committed.as_ref();
+        let told = committed
+            .filter(|committed| committed.table == Some(self.tag))
+            .and_then(|committed| Some((committed.hint?.epoch, committed.offset)));
+        let Some(lost) = lost_chain(store, folder, self.format, newest, told).await? else {
+            return Ok(());
+        };
+        let folder = folder.path().to_string();
+        // An operator may have begun the next epoch meanwhile.
+        if Notes::read(store, self.place).await?.newest() > newest {
+            return Err(ResumeError::Unsettled { path: folder });
+        }
+        Err(ResumeError::Lost {
+            partition: self.partition.clone(),
+            folder,
+            lost,
+        })
+    }
+
+    /// Begins `epoch` as the seal before it says, unless it has begun.
+    ///
+    /// # Errors
+    /// [`ResumeError`].
+    pub(super) async fn begin(
+        &self,
+        epoch: Epoch,
+        seal: &Seal,
+    ) -> Result<ChainOrigin, ResumeError> {
+        self.origin(&self.origin_after(epoch, seal)).await
     }
 
     /// As [`Walk::walk`], and checks that the log can continue the chain.
@@ -289,6 +300,13 @@ impl Walk<'_> {
             BrokenChain::Recreated {
                 expected: walked.origin.identity.clone(),
                 found: log.identity.clone(),
+            }
+        } else if let (false, Some(committed)) = (walked.committed_on_chain, &log.committed)
+            && committed.tells_of(self.tag, walked.chain.epoch)
+            && committed.offset > end
+        {
+            BrokenChain::FilesGone {
+                committed: committed.offset,
             }
         } else if end > log.high {
             BrokenChain::AheadOfLog { high: log.high }
@@ -315,7 +333,8 @@ impl Walk<'_> {
     /// # Errors
     /// [`ResumeError`].
     pub async fn reached(&self, log: &LogFacts) -> Result<Option<Offset>, ResumeError> {
-        let Some(epoch) = self.newest_epoch().await? else {
+        let notes = Notes::read(self.store, self.place).await?;
+        let Some(epoch) = notes.newest() else {
             return Ok(None);
         };
         let path = self.folder().origin(epoch);
@@ -327,7 +346,7 @@ impl Walk<'_> {
             reason: e.to_string(),
         })?;
         self.check_table(&origin)?;
-        let (step, chain, _) = self.follow(&origin, log).await?;
+        let (step, chain, _) = self.follow(&origin, notes.floor_of(epoch), log).await?;
         Ok((!matches!(step, Some(ChainOutcome::Sealed(_)))).then_some(chain.end))
     }
 
@@ -359,20 +378,6 @@ impl Walk<'_> {
         })
     }
 
-    async fn newest_epoch(&self) -> Result<Option<Epoch>, StoreError> {
-        let folder = self.folder();
-        // Origins start with '_' and so sort after every file.
-        let names = self
-            .store
-            .list(folder.path(), Some(&folder.path().clone().join("_")))
-            .await?;
-        let epochs = names.iter().filter_map(|path| match names::parse(path) {
-            Some(Name::Origin(epoch)) => Some(epoch),
-            _ => None,
-        });
-        Ok(epochs.max())
-    }
-
     /// Puts `wanted` unless there is an origin already; whichever is there then counts.
     async fn origin(&self, wanted: &ChainOrigin) -> Result<ChainOrigin, ResumeError> {
         let path = self.folder().origin(wanted.epoch);
@@ -389,7 +394,9 @@ impl Walk<'_> {
             .store
             .read(&path)
             .await?
-            .ok_or_else(|| bad("it vanished".into()))?;
+            .ok_or_else(|| ResumeError::Unsettled {
+                path: path.to_string(),
+            })?;
         serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))
     }
 
@@ -404,6 +411,7 @@ impl Walk<'_> {
     async fn follow(
         &self,
         origin: &ChainOrigin,
+        floor: Option<Offset>,
         log: &LogFacts,
     ) -> Result<(Option<ChainOutcome>, Chain, bool), ResumeError> {
         let epoch = origin.epoch;
@@ -429,7 +437,11 @@ impl Walk<'_> {
         let mut chain = Chain::new(epoch, origin.offset);
         let step = match starts.last() {
             Some(last) => Some(self.follow_last(&mut chain, *last).await?),
-            None => None,
+            // The last file of a chain keeps its name for good.
+            None => {
+                chain.end = floor.unwrap_or(chain.end);
+                None
+            }
         };
         let explained = log.committed.as_ref().is_none_or(|committed| {
             let offset = committed.offset;
@@ -437,6 +449,8 @@ impl Walk<'_> {
             // about it.
             committed.hint.is_some_and(|hint| hint.epoch < epoch)
                 || origin.group_offset == Some(offset)
+                // Its file has expired, and its name was freed.
+                || committed.tells_of(self.tag, epoch) && Some(offset) <= floor
                 || starts.contains(&offset)
                 || offset == chain.end
         });

@@ -271,16 +271,17 @@ impl Logs for Broker {
             self.consumer.committed_offsets(asked, ANSWER)
         })
         .map_err(|e| self.unreachable(e))?;
-        let committed = committed
-            .elements()
-            .first()
-            .and_then(|element| match element.offset() {
+        let committed = committed.elements().first().and_then(|element| {
+            let hint = CommitHint::from_metadata(element.metadata());
+            match element.offset() {
                 KafkaOffset::Offset(offset) => Some(CommittedOffset {
                     offset: Offset(offset),
-                    hint: CommitHint::from_metadata(element.metadata()),
+                    hint: hint.map(|(hint, _)| hint),
+                    table: hint.and_then(|(_, table)| table),
                 }),
                 _ => None,
-            });
+            }
+        });
         Ok(LogFacts {
             low: Offset(low),
             high: Offset(high),

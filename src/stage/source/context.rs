@@ -3,6 +3,7 @@
 
 use super::commits::commit_within;
 use super::{Covering, Generation, OffsetCommit, SourceError, SourceEvent};
+use crate::stage::sink::hint::TableTag;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{
     BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol, base_consumer,
@@ -26,6 +27,8 @@ pub(super) const LAST_COMMIT: Duration = Duration::from_secs(5);
 pub(super) struct Context {
     pub covering: Covering,
     pub topic: Arc<str>,
+    /// The table that commits are about.
+    pub table: TableTag,
     pub events: UnboundedSender<SourceEvent>,
     /// How long the stage may take to say where partitions start, or to let go of them.
     pub answer_within: Duration,
@@ -161,7 +164,7 @@ impl Context {
         }
         self.pulse.waits_for_the_stage();
         let commits = commits.recv_timeout(self.answer_within).unwrap_or_default();
-        if !lost && let Some(list) = offsets(&commits) {
+        if !lost && let Some(list) = offsets(&commits, self.table) {
             self.committed(commit_within(consumer, &list, LAST_COMMIT));
         }
     }
@@ -187,7 +190,7 @@ impl Context {
 }
 
 /// A list for librdkafka; `None` if there is nothing to commit.
-pub(super) fn offsets(commits: &[OffsetCommit]) -> Option<TopicPartitionList> {
+pub(super) fn offsets(commits: &[OffsetCommit], table: TableTag) -> Option<TopicPartitionList> {
     let mut list = TopicPartitionList::with_capacity(commits.len());
     for commit in commits {
         let (topic, partition) = (&*commit.partition.topic, commit.partition.partition);
@@ -196,7 +199,7 @@ pub(super) fn offsets(commits: &[OffsetCommit]) -> Option<TopicPartitionList> {
             .set_offset(KafkaOffset::Offset(commit.offset.0))
             .is_ok()
         {
-            element.set_metadata(commit.hint.to_metadata());
+            element.set_metadata(commit.hint.to_metadata(table));
         }
     }
     (!commits.is_empty()).then_some(list)
