@@ -48,7 +48,7 @@
 //! | [`features`] | dense features of images, and their cache | `config`, `digest`, `image`, `model`, `trm` |
 //! | [`groups`] | which images are relatives, and the folds made of them | `config` |
 //! | [`images`] | images by id, in a folder or a tar | `features` |
-//! | [`trainer`] | what trains a head, and its checkpoints | `arrays`, `chart`, `features`, `kernels`, `model`, `multiversion`, `storage`, `trm` |
+//! | [`trainer`] | what trains a head, and its checkpoints | `arrays`, `chart`, `features`, `groups`, `kernels`, `model`, `multiversion`, `storage`, `trm` |
 //! | [`stage`] | the upper line, a folder per step | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage` |
 //! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `events`, `labels`, `model`, `stage`, `storage` |
 //! | [`retrain`] | the job: candidate, judge, decision, report | `build`, `chart`, `config`, `digest`, `eval`, `events`, `features`, `groups`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |

@@ -63,6 +63,11 @@ pub(super) struct TrainArgs {
     /// Seed of the masks.
     #[arg(long, default_value_t = 0)]
     pub mask_seed: u32,
+    /// Images whose ids match this regular expression the same are relatives (its first capture
+    /// names the group; without one all that it matches): folds keep them together. Others are
+    /// grouped by near-duplicates.
+    #[arg(long, value_name = "REGEX")]
+    pub group_pattern: Option<String>,
     #[command(flatten)]
     pub calibration: CalibrationArgs,
     /// Print one JSON object.
@@ -94,7 +99,8 @@ pub(super) fn run(args: TrainArgs) -> anyhow::Result<Exit> {
     let names = read_categories(&args.categories).map_err(|error| usage(error.to_string()))?;
     let began = Instant::now();
     let mut data = args.data.load(&model, Some(&names))?;
-    mask(&args, &mut data.labels)?;
+    mask(&args, &config, &mut data.labels)?;
+    let groups = data.groups(args.group_pattern.as_deref())?;
     let feature_time = began.elapsed();
     let text = ClipTextEncoder::open(&files)?;
     let prompts: Vec<String> = names.iter().map(|name| name.replace('_', " ")).collect();
@@ -110,6 +116,7 @@ pub(super) fn run(args: TrainArgs) -> anyhow::Result<Exit> {
     let trained = fit.train(
         &data.features,
         data.labels.flat(),
+        &groups,
         Some(&folder),
         "training",
     )?;
@@ -120,7 +127,7 @@ pub(super) fn run(args: TrainArgs) -> anyhow::Result<Exit> {
     let calibrated = if args.calibration.no_calibration {
         (1.0, vec![0.5; names.len()])
     } else {
-        fit.calibrate(&data, &args.calibration)?
+        fit.calibrate(&data, &groups, &trained, &args.calibration)?
     };
     let calibration_time = began.elapsed();
     let bundle = write_bundle(
@@ -136,7 +143,7 @@ pub(super) fn run(args: TrainArgs) -> anyhow::Result<Exit> {
         &args,
         &data,
         &bundle,
-        &trained,
+        (&trained, groups.count()),
         [feature_time, train_time, calibration_time],
     )
 }
@@ -181,6 +188,7 @@ fn run_folder(
         "known": args.known,
         "mask_seed": args.mask_seed,
         "single_positive": args.single_positive,
+        "group_pattern": args.group_pattern,
         "labels": snapshot(&data.labels),
         "settings": config,
         "code_version": build::name(),
@@ -188,7 +196,7 @@ fn run_folder(
     Ok(folder)
 }
 
-fn mask(args: &TrainArgs, labels: &mut LabelMatrix) -> anyhow::Result<()> {
+fn mask(args: &TrainArgs, config: &MethodConfig, labels: &mut LabelMatrix) -> anyhow::Result<()> {
     let c = labels.categories().len();
     if let Some(share) = args.known {
         keep_share(labels.flat_mut(), c, share, args.mask_seed);
@@ -196,7 +204,7 @@ fn mask(args: &TrainArgs, labels: &mut LabelMatrix) -> anyhow::Result<()> {
     if args.single_positive {
         keep_single_positive(labels.flat_mut(), c, args.mask_seed);
     }
-    if !labels.flat().contains(&1) {
+    if !labels.flat().contains(&1) && !config.learns_without_labels() {
         return Err(usage(format!(
             "{} says of no image that a category is present",
             args.data.labels.display()
@@ -272,7 +280,7 @@ fn report(
     args: &TrainArgs,
     data: &LabelledFeatures,
     bundle: &Bundle,
-    trained: &Trained,
+    (trained, groups): (&Trained, usize),
     times: [Duration; 3],
 ) -> anyhow::Result<Exit> {
     let [features, training, calibration] = times.map(|time| time.as_secs_f64());
@@ -290,6 +298,12 @@ fn report(
             "skipped_images": data.skipped,
             "ignored_labels": data.labels.ignored(),
             "known_labels": data.labels.known(),
+            "groups": groups,
+            "shares": {
+                "trained": trained.ridges.blend.network,
+                "images": trained.ridges.blend.memory,
+                "regions": trained.ridges.blend.regional,
+            },
             "epochs": trained.epochs,
             "steps": trained.steps,
             "losses": losses,

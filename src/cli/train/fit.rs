@@ -4,16 +4,15 @@ use super::super::dataset::{LabelledFeatures, bar};
 use anyhow::Context;
 use clap::Args;
 use indicatif::ProgressBar;
-use ndarray::{Array2, ArrayView2, Axis};
-use std::collections::HashMap;
+use ndarray::Axis;
 use std::time::Duration;
 use tagstream_core::error::usage;
 use tagstream_model::text::ClipTextEncoder;
 use tagstream_train::eval::calibration::temperature;
 use tagstream_train::eval::tags::{TagsConfig, thresholds};
-use tagstream_train::groups::{Candidates, GroupConfig, GroupPattern, Groups};
+use tagstream_train::groups::Groups;
 use tagstream_train::trainer;
-use tagstream_train::trainer::left_out::left_out;
+use tagstream_train::trainer::left_out::{LeftOut, left_out};
 use tagstream_train::trainer::run_folder::RunFolder;
 use tagstream_train::trainer::{TrainOptions, Trained, TrainingProgress};
 use tagstream_train::trm::config::MethodConfig;
@@ -36,10 +35,6 @@ pub(in crate::cli) struct CalibrationArgs {
     /// Calibration trains this many further heads, each without a part of the images.
     #[arg(long, value_name = "NUMBER", default_value_t = 5)]
     pub folds: usize,
-    /// A regular expression on image ids; its first capture names a group of relatives, which stay
-    /// on one side. Without it near-duplicates are found by embedding.
-    #[arg(long, value_name = "REGEX")]
-    pub group_pattern: Option<String>,
     /// Leave temperature 1 and thresholds 0.5.
     #[arg(long)]
     pub no_calibration: bool,
@@ -64,32 +59,7 @@ impl CalibrationArgs {
         if !(2..=20).contains(&self.folds) {
             return Err(usage("--folds is a number from 2 to 20").into());
         }
-        if let Some(pattern) = &self.group_pattern {
-            GroupPattern::new(pattern)
-                .map_err(|error| usage(format!("--group-pattern: {error}")))?;
-        }
         Ok(())
-    }
-
-    fn groups(&self, data: &LabelledFeatures) -> anyhow::Result<Groups> {
-        let pattern = self
-            .group_pattern
-            .as_deref()
-            .map(GroupPattern::new)
-            .transpose()?;
-        let ids = data.labels.images();
-        let named = |id: &String| Some(pattern.as_ref()?.group(id)?.to_owned());
-        let named: Vec<Option<String>> = ids.iter().map(named).collect();
-        let shape = (data.features.len(), data.features.dim());
-        Ok(Groups::find(
-            &Candidates {
-                ids,
-                named: &named,
-                settled: &HashMap::new(),
-                embeddings: ArrayView2::from_shape(shape, data.features.global())?,
-            },
-            &GroupConfig::default(),
-        ))
     }
 }
 
@@ -106,6 +76,7 @@ impl Fit<'_> {
         &self,
         features: &dyn FeatureSource,
         labels: &[i8],
+        groups: &Groups,
         folder: Option<&RunFolder>,
         what: &'static str,
     ) -> anyhow::Result<Trained> {
@@ -129,6 +100,7 @@ impl Fit<'_> {
         let options = TrainOptions {
             seed: self.seed,
             checkpoint: folder.map(RunFolder::checkpoint),
+            groups: Some(groups.clone()),
             progress: Some(&mut progress),
             ..TrainOptions::default()
         };
@@ -140,30 +112,52 @@ impl Fit<'_> {
 
     /// Temperature and thresholds from heads that are trained in the same way without a part of the
     /// images each, and score that: the final head has seen all known labels, so that its own
-    /// scores on them are too good to calibrate by.
+    /// scores on them are too good to calibrate by. Where all is closed form, the folds that left
+    /// each image out have said it already.
     pub(super) fn calibrate(
         &self,
         data: &LabelledFeatures,
+        groups: &Groups,
+        whole: &Trained,
         args: &CalibrationArgs,
     ) -> anyhow::Result<(f32, Vec<f32>)> {
-        let parts = args.groups(data)?.folds(args.folds);
         let labels = data.labels.states();
-        let left = left_out(&parts, labels, &data.features, |_, others, known| {
-            Ok::<_, anyhow::Error>(Some(self.train(others, known, None, "calibrating")?.head))
-        })?;
-        let rows = left.rows();
-        let logits = left.logits.select(Axis(0), &rows);
-        let known = labels.select(Axis(0), &rows);
-        let c = self.prompts.len();
+        let (logits, known) = match &whole.left_out {
+            Some(logits) => (logits.clone(), labels.to_owned()),
+            None => {
+                let left = self.left_out(data, groups, args.folds)?;
+                let rows = left.rows();
+                let logits = left.logits.select(Axis(0), &rows);
+                (logits, labels.select(Axis(0), &rows))
+            }
+        };
         if !known.iter().any(|y| *y > 0) || !known.iter().any(|y| *y < 0) {
             eprintln!("too few known labels to calibrate: temperature 1, thresholds 0.5");
-            return Ok((1.0, vec![0.5; c]));
+            return Ok((1.0, vec![0.5; self.prompts.len()]));
         }
-        let flat = |logits: &Array2<f32>| logits.iter().copied().collect::<Vec<_>>();
+        let flat: Vec<f32> = logits.iter().copied().collect();
         let states: Vec<i8> = known.iter().copied().collect();
-        let found = temperature(&flat(&logits), &states);
+        let found = temperature(&flat, &states);
         let tags = args.tags();
-        Ok((found, thresholds(logits.view(), known.view(), found, &tags)))
+        let chosen = thresholds(logits.view(), known.view(), found, &tags);
+        Ok((found, chosen))
+    }
+
+    /// What heads say that have not seen a part of the groups each.
+    fn left_out(
+        &self,
+        data: &LabelledFeatures,
+        groups: &Groups,
+        folds: usize,
+    ) -> anyhow::Result<LeftOut> {
+        let parts = groups.folds(folds);
+        let labels = data.labels.states();
+        left_out(&parts, labels, &data.features, |fold, others, known| {
+            let rows: Vec<usize> = (0..parts.len()).filter(|row| parts[*row] != fold).collect();
+            let groups = groups.select(&rows);
+            let trained = self.train(others, known, &groups, None, "calibrating")?;
+            Ok(Some(trained.head))
+        })
     }
 }
 

@@ -206,7 +206,12 @@ impl<'a> Learner<'a> {
             checkpoint: Some(self.work.folder.join("checkpoint.safetensors")),
             minutes: self.job.config.train.max_minutes,
         };
-        self.fit(&Subset::new(&images.features, rows), &labels, &start)
+        let groups = images.groups.select(&rows);
+        self.fit(
+            &Subset::new(&images.features, rows),
+            &labels,
+            (&groups, &start),
+        )
     }
 
     /// The images that the head that ships learns from.
@@ -249,7 +254,9 @@ impl<'a> Learner<'a> {
                 // All parts together take no longer than the head that ships.
                 minutes: self.job.config.train.max_minutes / folds as f64,
             };
-            let trained = self.fit(others, labels, &start)?;
+            let rows: Vec<usize> = (0..parts.len()).filter(|row| parts[*row] != fold).collect();
+            let groups = images.groups.select(&rows);
+            let trained = self.fit(others, labels, (&groups, &start))?;
             let failed = "a head that judges";
             let trainable = trained.trainable().map_err(JobError::work(failed))?;
             let content = trained.head.to_safetensors(&trainable);
@@ -284,7 +291,7 @@ impl<'a> Learner<'a> {
         &self,
         features: &dyn FeatureSource,
         labels: &[i8],
-        start: &Start,
+        (groups, start): (&Groups, &Start),
     ) -> Result<Trained, JobError> {
         let inputs = &self.work.inputs;
         let rows: Vec<Option<usize>> = (0..inputs.categories.len())
@@ -299,6 +306,7 @@ impl<'a> Learner<'a> {
                 seed: self.job.config.train.seed,
                 max_minutes: Some(start.minutes),
                 checkpoint: start.checkpoint.clone(),
+                groups: Some(groups.clone()),
                 warm_start: start.weights.clone().map(|weights| (weights, rows.clone())),
                 progress: Some(&mut on_progress),
             };

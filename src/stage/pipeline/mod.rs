@@ -95,7 +95,9 @@ impl LineError {
                 source.is_transient()
             }
             LineError::Sink(SinkError::Injected(_))
-            | LineError::Make(MakeError::Decoder(_) | MakeError::Injected(_))
+            | LineError::Make(
+                MakeError::Decoder(_) | MakeError::Injected(_) | MakeError::Lacking(_),
+            )
             | LineError::Injected(_)
             | LineError::Sealed(_)
             | LineError::Sink(SinkError::Outlived { .. })

@@ -40,7 +40,7 @@ impl<M: RowMaker> Driver<M> {
         let Some(ends) = &self.line.settings.until else {
             return false;
         };
-        if !self.assigned_once || !self.all_read() || !self.owned.values().all(Owned::is_settled) {
+        if !self.assigned_once || !self.all_read() || !self.owned.values().all(Owned::is_in_files) {
             return false;
         }
         let missing: BTreeMap<PartitionId, LogFacts> = ends

@@ -2,11 +2,12 @@
 //! ledgers.
 
 mod alone;
+mod cutting;
 mod drained;
 mod partitions;
 mod rows;
 
-use super::commit::{FileDone, FileJob};
+use super::commit::FileDone;
 use super::lives::PartitionWatch;
 use super::owned::Owned;
 use super::{Control, LineError, StageStatus};
@@ -94,6 +95,13 @@ enum Task<R: TableRow> {
         offset: Offset,
         finished: Finished<R>,
         /// Whether it was worked on alone.
+        alone: bool,
+    },
+    /// A message that is left for the next reader.
+    Left {
+        partition: PartitionId,
+        generation: Generation,
+        offset: Offset,
         alone: bool,
     },
     File(FileDone),
@@ -253,6 +261,19 @@ impl<M: RowMaker> Driver<M> {
                 }
                 Ok(())
             }
+            Task::Left {
+                partition,
+                generation,
+                offset,
+                alone,
+            } => {
+                self.made(&partition, alone);
+                let owned = self.owned.get_mut(&partition);
+                if let Some(owned) = owned.filter(|o| o.generation == generation) {
+                    owned.ledger.leave(offset);
+                }
+                Ok(())
+            }
             Task::File(done) => self.file_done(done).await,
             Task::Looked(reached) => {
                 self.looked(reached);
@@ -351,63 +372,6 @@ impl<M: RowMaker> Driver<M> {
         Ok(())
     }
 
-    /// Cuts the largest file early: rows are the only memory that waits for something other than
-    /// work.
-    fn cut_largest_under_pressure(&mut self) {
-        let free = self
-            .owned
-            .iter()
-            .filter(|(_, o)| o.chain.is_some() && o.ledger.has_ready());
-        let largest = free
-            .max_by_key(|(_, o)| o.ledger.ready_bytes())
-            .map(|(p, _)| p.clone());
-        if let Some(partition) = largest {
-            self.cut(&partition, CutReason::Pressure);
-        }
-    }
-
-    fn cut(&mut self, partition: &PartitionId, reason: CutReason) {
-        let Some(owned) = self.owned.get_mut(partition) else {
-            return;
-        };
-        let Some(chain) = owned.chain.take() else {
-            return;
-        };
-        let Some(cut) = owned.ledger.cut(reason) else {
-            owned.chain = Some(chain);
-            return;
-        };
-        let table = self.line.sink.table().to_owned();
-        metrics::counter!(
-            "tagstream_files_cut_total", "table" => table, "reason" => reason.as_str()
-        )
-        .increment(1);
-        if failpoint::is_on("sabotage.commit.early") {
-            let hint = CommitHint {
-                epoch: chain.epoch,
-                start: chain.end,
-            };
-            self.source.command(SourceCommand::Commit(OffsetCommit {
-                partition: partition.clone(),
-                offset: cut.range.end,
-                hint,
-            }));
-        }
-        let job = FileJob {
-            sink: self.line.sink.clone(),
-            partition: partition.clone(),
-            generation: owned.generation,
-            writer: owned.writer.clone(),
-            fence: owned.fence.clone(),
-            chain,
-            cut,
-            layout: self.line.maker.layout(),
-            encoders: Arc::clone(&self.encoders),
-        };
-        self.tasks
-            .spawn(async move { job.run().await.map(Task::File) });
-    }
-
     async fn file_done(&mut self, done: FileDone) -> Result<(), LineError> {
         let FileDone {
             partition,
@@ -474,6 +438,7 @@ impl<M: RowMaker> Driver<M> {
     fn stop_reading(&mut self) {
         self.source.command(SourceCommand::StopReading);
         self.drain_until = Some(Instant::now() + self.line.settings.drain_timeout);
+        self.owned.values().for_each(Owned::ask_to_leave);
         // Whoever is killed because this takes too long did not die of a message.
         let lives = self.line.settings.lives.clone();
         tokio::spawn(async move { lives.end_all().await });
