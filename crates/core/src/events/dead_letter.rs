@@ -103,6 +103,7 @@ mod tests {
             header::SOURCE_TOPIC,
             header::SOURCE_PARTITION,
             header::SOURCE_OFFSET,
+            header::SOURCE_TIMESTAMP,
             header::VALUE_OMITTED,
             header::HEADERS_OMITTED,
             header::KEY_OMITTED,
