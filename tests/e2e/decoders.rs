@@ -1,8 +1,8 @@
 //! The stage and its decoding helpers: what hostile pictures do to good ones, and what is seen
 //! where no helper can be started.
 
-use crate::common::get;
 use crate::child::Launch;
+use crate::common::get;
 use crate::common::hostile::{all, png_of, tiff_of_jpeg_strips};
 use crate::harness::{STUCK, World};
 use std::os::unix::fs::symlink;

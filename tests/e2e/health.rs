@@ -1,7 +1,7 @@
 //! What a stage says of itself while something around it is broken: probes, signals, the port.
 
-use crate::common::get;
 use crate::child::{Launch, Stage};
+use crate::common::get;
 use crate::harness::{STUCK, World, is_real_broker, not_tested};
 use crate::pages::{page, wait_ready};
 use crate::relay::Relay;
