@@ -80,6 +80,7 @@ auto.create.topics.enable=false
 log.retention.check.interval.ms=1000
 log.initial.task.delay.ms=1000
 log.segment.delete.delay.ms=1000
+log.cleaner.backoff.ms=500
 num.network.threads=2
 num.io.threads=4
 PROPERTIES

@@ -12,6 +12,7 @@ mod images;
 mod labels;
 mod line;
 mod owned;
+mod repairs;
 mod run;
 mod status;
 
@@ -19,10 +20,11 @@ pub use engine_model::EngineModel;
 pub use images::{ImageModel, ImageRows, ImageSettings, PixelSlot, TagError, Tagged};
 pub use labels::{LABELS_BUDGET_MIB, run_labels};
 pub use line::{Line, LineSettings};
-pub use run::{BadSkip, LineContext, LineSpec, PipelineError, RunOptions, Skip, SkipTo, run};
+pub use run::{LineContext, LineSpec, PipelineError, RunOptions, run};
 pub use status::StageStatus;
 
 use super::row_maker::MakeError;
+use super::sink::chain::ChainError;
 use super::sink::files::SinkError;
 use super::sink::producer::ProduceError;
 use super::sink::walk::ResumeError;
@@ -83,6 +85,11 @@ impl LineError {
             | LineError::Resume(ResumeError::Footer(FooterError::Store(source))) => {
                 source.is_transient()
             }
+            // Read anew, they are of one log, or the next start says what was lost.
+            LineError::Sink(SinkError::Chain {
+                source: ChainError::OtherLog { .. },
+                ..
+            }) => true,
             LineError::Sink(SinkError::Injected(_))
             | LineError::Make(MakeError::Injected(_))
             | LineError::Injected(_)

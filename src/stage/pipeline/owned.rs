@@ -4,8 +4,7 @@ use crate::stage::ledger::{CutReason, Ledger};
 use crate::stage::sink::chain::{Chain, WriterId};
 use crate::stage::sink::files::Fence;
 use crate::stage::sink::table::TableRow;
-use crate::stage::sink::walk::CommitHint;
-use crate::stage::source::Generation;
+use crate::stage::source::{Generation, OffsetCommit};
 use tagstream_core::events::Offset;
 use tokio::time::Instant;
 
@@ -17,12 +16,15 @@ pub(super) struct Owned<R: TableRow> {
     pub chain: Option<Chain>,
     pub writer: WriterId,
     pub fence: Fence,
-    /// The log's end as of the start of a run that reads to the end, else as of the assignment.
+    /// Where its files end.
+    pub end: Offset,
+    /// The log's end as of the start of a run that reads to the end, and markers behind it; else as
+    /// of the assignment.
     pub log_end: Offset,
     /// Whether everything up to `log_end` was read.
     pub read_to_end: bool,
     /// What would be committed to Kafka now.
-    pub committed: Option<(Offset, CommitHint)>,
+    pub committed: Option<OffsetCommit>,
 }
 
 impl<R: TableRow> Owned<R> {
@@ -39,7 +41,7 @@ impl<R: TableRow> Owned<R> {
         self.ledger.due(now).or(flushed.then_some(CutReason::Flush))
     }
 
-    /// Notes that everything up to the end as of the assignment was read, if so.
+    /// Notes that everything up to `log_end` was read, if so.
     pub(super) fn note_progress(&mut self) {
         self.read_to_end |= self.ledger.next() >= self.log_end;
     }

@@ -68,6 +68,7 @@ mod tests {
         let original = SourceMessage {
             partition: PartitionId::new("images", 2),
             offset: Offset(7),
+            leader_epoch: None,
             key: Some("k".into()),
             payload: Some(bytes::Bytes::from_static(b"\xffnot json")),
             headers: vec![("trace".into(), Some("1".into())), ("empty".into(), None)],
@@ -102,6 +103,7 @@ mod tests {
         let of = |length: usize| SourceMessage {
             partition: PartitionId::new("images", 0),
             offset: Offset(0),
+            leader_epoch: None,
             key: None,
             payload: Some(vec![b'x'; length].into()),
             headers: Vec::new(),

@@ -1,9 +1,12 @@
 //! The exactly-once file sink: rows in, committed files out, one create-if-absent put each.
 
+use super::broken::Resumed;
 use super::chain::{
     Chain, ChainError, ChainOutcome, FileFacts, Proposal, PutAnswer, Seal, WriterId,
 };
 use super::footer::{FileFooter, FooterError, read_facts};
+use super::lineage::Lineage;
+use super::repair::RepairError;
 use super::table::TableRow;
 use super::walk::{LogFacts, ResumeError, Walk};
 use super::{arrow_ipc, parquet};
@@ -186,17 +189,17 @@ impl<R: TableRow> FileSink<R> {
         }
     }
 
-    /// Where `partition` goes on.
+    /// Where `partition` goes on, and whether the log can continue the files.
     ///
     /// # Errors
-    /// [`ResumeError`]; input that does not fit the files names the command that helps.
+    /// [`ResumeError`].
     pub async fn resume(
         &self,
         partition: &PartitionId,
         writer: &WriterId,
         log: &LogFacts,
         start: StartAt,
-    ) -> Result<Chain, ResumeError> {
+    ) -> Result<Resumed, ResumeError> {
         let folder = Folder::new(self.store.root(), &self.table, partition);
         self.store.sweep(folder.path()).await;
         let started = Instant::now();
@@ -229,8 +232,8 @@ impl<R: TableRow> FileSink<R> {
         self.walk(partition, &nobody).reached(log).await
     }
 
-    /// Encodes the file that continues `chain` with `range`. Takes the processor for a while: call
-    /// it where blocking is allowed.
+    /// Encodes the file that continues `chain` with `range`, whose messages are of the log that
+    /// `read` tells. Takes the processor for a while: call it where blocking is allowed.
     ///
     /// # Errors
     /// [`SinkError`].
@@ -238,13 +241,13 @@ impl<R: TableRow> FileSink<R> {
         &self,
         partition: &PartitionId,
         chain: &Chain,
-        range: OffsetRange,
+        (range, read): (OffsetRange, &Lineage),
         writer: &WriterId,
         layout: &R::Layout,
         rows: &[R],
     ) -> Result<EncodedFile, SinkError> {
         let proposal = chain
-            .propose(range, writer)
+            .propose(range, writer, read)
             .map_err(|source| SinkError::Chain {
                 partition: partition.clone(),
                 source,
@@ -253,6 +256,7 @@ impl<R: TableRow> FileSink<R> {
             range,
             writer: writer.clone(),
             seal: None,
+            lineage: proposal.lineage.clone(),
         };
         let bytes = self.encoded(partition, &proposal, facts, layout, rows)?;
         Ok(EncodedFile { proposal, bytes })
@@ -380,7 +384,8 @@ impl<R: TableRow> FileSink<R> {
     /// `seal.origin`, whoever still writes. Does nothing if that chain was ended before.
     ///
     /// # Errors
-    /// [`RepairError`] if the chain ends elsewhere, or the store fails.
+    /// [`RepairError`] if the chain ends elsewhere, if messages would be read twice or the log has
+    /// no such origin, or if the store fails.
     pub async fn seal(
         &self,
         partition: &PartitionId,
@@ -409,6 +414,8 @@ impl<R: TableRow> FileSink<R> {
                 found: chain.end,
             });
         }
+        walk.check_origin(log, chain.epoch, chain.end, &seal)
+            .await?;
         let range = OffsetRange {
             start: chain.end,
             end: chain.end,
@@ -417,11 +424,13 @@ impl<R: TableRow> FileSink<R> {
             epoch: chain.epoch,
             range,
             writer: writer.clone(),
+            lineage: chain.lineage.clone(),
         };
         let facts = FileFacts {
             range,
             writer: writer.clone(),
             seal: Some(seal.clone()),
+            lineage: chain.lineage.clone(),
         };
         let bytes = self.encoded(partition, &proposal, facts, layout, &[])?;
         let path = folder.file(chain.epoch, chain.end, self.format);
@@ -449,34 +458,4 @@ pub enum Sealed {
     Now,
     /// It had been ended before; nothing was changed.
     Before,
-}
-
-/// Why a chain was not ended.
-#[derive(Debug, thiserror::Error)]
-pub enum RepairError {
-    /// The chain could not be walked.
-    #[error(transparent)]
-    Resume(#[from] ResumeError),
-    /// The file could not be made.
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    /// The winner of the put could not be read.
-    #[error(transparent)]
-    Footer(#[from] FooterError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The chain does not end where the operator believes.
-    #[error(
-        "{partition}: the files end at offset {found}, not at {expected}; nothing was changed. \
-         Start without the flag and read what it says now"
-    )]
-    OtherEnd {
-        /// The partition.
-        partition: PartitionId,
-        /// The end named on the command line.
-        expected: Offset,
-        /// The end found.
-        found: Offset,
-    },
 }

@@ -2,15 +2,18 @@
 //! topic.
 
 pub mod arrow_ipc;
+pub mod broken;
 pub mod chain;
 #[cfg(test)]
 mod chain_model;
 pub mod dead_letter_topic;
 pub mod files;
 pub mod footer;
+pub mod lineage;
 pub mod parquet;
 pub mod predictions;
 pub mod predictions_topic;
 pub mod producer;
+pub mod repair;
 pub mod table;
 pub mod walk;

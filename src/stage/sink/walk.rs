@@ -1,5 +1,6 @@
 //! Where a partition goes on: its origin, its chain of files, and every reason not to believe them.
 
+use super::broken::{BrokenChain, Resumed};
 use super::chain::{
     Chain, ChainError, ChainOutcome, FileFacts, Seal, SealReason, TopicIdentity, WriterId,
 };
@@ -19,7 +20,9 @@ use tagstream_core::storage::store::{StoreError, TableStore};
 pub struct LogFacts {
     /// The oldest offset kept.
     pub low: Offset,
-    /// The offset after the newest message.
+    /// The last stable offset: where the oldest open transaction begins, else as `high`.
+    pub stable: Offset,
+    /// The offset after the newest record.
     pub high: Offset,
     /// The group's committed offset.
     pub committed: Option<CommittedOffset>,
@@ -79,37 +82,13 @@ pub struct ChainOrigin {
     /// Why it began, unless it is the partition's first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<SealReason>,
+    /// As the seal before it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated_at: Option<Offset>,
     /// When it was put.
     pub created: DateTime<Utc>,
     /// Who put it.
     pub writer: WriterId,
-}
-
-/// Why a partition cannot go on by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BrokenChain {
-    /// The chain lies ahead of the log: the topic was deleted and created again, or lost its end.
-    AheadOfLog {
-        /// The log's end.
-        high: Offset,
-    },
-    /// The topic or the cluster is not the one that the chain was read from.
-    Recreated {
-        /// What the chain says.
-        expected: TopicIdentity,
-        /// What Kafka says.
-        found: TopicIdentity,
-    },
-    /// Retention deleted messages before they were read.
-    Overtaken {
-        /// The log's beginning.
-        low: Offset,
-    },
-    /// The group's offset was moved by hand to where no file ends.
-    OffsetMoved {
-        /// The group's offset.
-        committed: Offset,
-    },
 }
 
 /// Why a partition was not resumed.
@@ -148,7 +127,10 @@ pub enum ResumeError {
         asked: String,
     },
     /// Input and output do not fit together, and only a person can say how to go on.
-    #[error("{}", broken_message(.partition, *.epoch, *.end, .broken))]
+    #[error(
+        "{partition}: the files of epoch {epoch} end at offset {end}, {}",
+        .broken.message(.partition, *.end)
+    )]
     BrokenChain {
         /// The partition.
         partition: PartitionId,
@@ -164,41 +146,6 @@ pub enum ResumeError {
 impl From<StoreError> for ResumeError {
     fn from(error: StoreError) -> Self {
         ResumeError::Footer(FooterError::Store(error))
-    }
-}
-
-fn broken_message(
-    partition: &PartitionId,
-    epoch: Epoch,
-    end: Offset,
-    broken: &BrokenChain,
-) -> String {
-    let chain = format!("{partition}: the files of epoch {epoch} end at offset {end}");
-    let at = format!("{partition}@{end}");
-    match broken {
-        BrokenChain::AheadOfLog { high } => format!(
-            "{chain}, but the log ends at {high}: the topic was deleted and created again, or \
-             lost its newest messages. \
-             To read the log from its beginning: tagstream run --new-epoch {at}=earliest"
-        ),
-        BrokenChain::Recreated { expected, found } => format!(
-            "{chain} and were read from another topic of that name (then {expected:?}, now \
-             {found:?}). \
-             To read the new one from its beginning: tagstream run --new-epoch {at}=earliest"
-        ),
-        BrokenChain::Overtaken { low } => format!(
-            "{chain}, but the log now begins at {low}: retention deleted {} offsets before they \
-             were read. \
-             To record the gap and go on: tagstream run --accept-gap {at}",
-            low.0 - end.0
-        ),
-        BrokenChain::OffsetMoved { committed } => format!(
-            "{chain}, but the group's offset was moved to {committed}, where no file ends. To \
-             skip to it: \
-             tagstream run --new-epoch {at}={committed}. To stay with the files: reset the \
-             group's offset to {end}. \
-             To read messages again, write to a new table"
-        ),
     }
 }
 
@@ -226,12 +173,23 @@ pub struct Walked {
     pub chain: Chain,
     /// Its origin.
     pub origin: ChainOrigin,
+    /// The start of its last file.
+    pub last_start: Option<Offset>,
     /// Whether the group's offset is explained by the chain.
     committed_on_chain: bool,
 }
 
+/// A chain followed to its last file.
+struct Followed {
+    /// What the last file is; `None` if there is none.
+    step: Option<ChainOutcome>,
+    chain: Chain,
+    last_start: Option<Offset>,
+    committed_on_chain: bool,
+}
+
 impl Walk<'_> {
-    fn folder(&self) -> Folder {
+    pub(super) fn folder(&self) -> Folder {
         Folder::new(self.store.root(), self.table, self.partition)
     }
 
@@ -245,25 +203,27 @@ impl Walk<'_> {
             epoch,
             offset: match start {
                 StartAt::Earliest => log.low,
-                StartAt::Latest => log.high,
+                StartAt::Latest => log.stable,
             },
             identity: log.identity.clone(),
             format: self.format,
             schema_version: self.schema_version,
             group_offset: log.committed.as_ref().map(|c| c.offset),
             reason: None,
+            truncated_at: None,
             created: Utc::now(),
             writer: self.writer.clone(),
         };
         let mut origin = self.origin(&first).await?;
         loop {
             self.check_table(&origin)?;
-            let (step, chain, committed_on_chain) = self.follow(&origin, log).await?;
-            let Some(ChainOutcome::Sealed(seal)) = step else {
+            let followed = self.follow(&origin, log).await?;
+            let Some(ChainOutcome::Sealed(seal)) = followed.step else {
                 return Ok(Walked {
-                    chain,
+                    chain: followed.chain,
                     origin,
-                    committed_on_chain,
+                    last_start: followed.last_start,
+                    committed_on_chain: followed.committed_on_chain,
                 });
             };
             epoch = epoch.next();
@@ -271,40 +231,47 @@ impl Walk<'_> {
         }
     }
 
-    /// As [`Walk::walk`], and checks that the log can continue the chain.
+    /// As [`Walk::walk`], and says whether the log can continue the chain, as far as `log` tells.
     ///
     /// # Errors
     /// [`ResumeError`].
-    pub async fn resume(&self, log: &LogFacts, start: StartAt) -> Result<Chain, ResumeError> {
+    pub async fn resume(&self, log: &LogFacts, start: StartAt) -> Result<Resumed, ResumeError> {
         let walked = self.walk(log, start).await?;
         if failpoint::is_on("sabotage.resume.trust") {
             let end = log
                 .committed
                 .as_ref()
                 .map_or(walked.origin.offset, |c| c.offset);
-            return Ok(Chain::new(walked.chain.epoch, end));
+            return Ok(Resumed {
+                chain: Chain::new(walked.chain.epoch, end),
+                last_start: None,
+                broken: None,
+            });
         }
         let end = walked.chain.end;
         let broken = if walked.origin.identity.contradicts(&log.identity) {
-            BrokenChain::Recreated {
+            Some(BrokenChain::Recreated {
                 expected: walked.origin.identity.clone(),
                 found: log.identity.clone(),
-            }
+            })
         } else if end > log.high {
-            BrokenChain::AheadOfLog { high: log.high }
+            Some(BrokenChain::AheadOfLog {
+                high: log.high,
+                same_topic: walked.origin.identity.is_surely(&log.identity),
+            })
         } else if end < log.low {
-            BrokenChain::Overtaken { low: log.low }
+            Some(BrokenChain::Overtaken { low: log.low })
         } else if let (false, Some(committed)) = (walked.committed_on_chain, &log.committed) {
-            BrokenChain::OffsetMoved {
+            Some(BrokenChain::OffsetMoved {
                 committed: committed.offset,
-            }
+                high: log.high,
+            })
         } else {
-            return Ok(walked.chain);
+            None
         };
-        Err(ResumeError::BrokenChain {
-            partition: self.partition.clone(),
-            epoch: walked.chain.epoch,
-            end,
+        Ok(Resumed {
+            chain: walked.chain,
+            last_start: walked.last_start,
             broken,
         })
     }
@@ -318,17 +285,13 @@ impl Walk<'_> {
         let Some(epoch) = self.newest_epoch().await? else {
             return Ok(None);
         };
-        let path = self.folder().origin(epoch);
-        let Some(bytes) = self.store.read(&path).await? else {
+        let Some(origin) = self.origin_of(epoch).await? else {
             return Ok(None);
         };
-        let origin = serde_json::from_slice(&bytes).map_err(|e| ResumeError::BadOrigin {
-            path: path.to_string(),
-            reason: e.to_string(),
-        })?;
         self.check_table(&origin)?;
-        let (step, chain, _) = self.follow(&origin, log).await?;
-        Ok((!matches!(step, Some(ChainOutcome::Sealed(_)))).then_some(chain.end))
+        let followed = self.follow(&origin, log).await?;
+        let sealed = matches!(followed.step, Some(ChainOutcome::Sealed(_)));
+        Ok((!sealed).then_some(followed.chain.end))
     }
 
     fn origin_after(&self, epoch: Epoch, seal: &Seal) -> ChainOrigin {
@@ -340,6 +303,7 @@ impl Walk<'_> {
             schema_version: self.schema_version,
             group_offset: seal.group_offset,
             reason: Some(seal.reason),
+            truncated_at: seal.truncated_at,
             created: Utc::now(),
             writer: self.writer.clone(),
         }
@@ -375,22 +339,30 @@ impl Walk<'_> {
 
     /// Puts `wanted` unless there is an origin already; whichever is there then counts.
     async fn origin(&self, wanted: &ChainOrigin) -> Result<ChainOrigin, ResumeError> {
-        let path = self.folder().origin(wanted.epoch);
-        let bad = |reason: String| ResumeError::BadOrigin {
-            path: path.to_string(),
-            reason,
-        };
-        if let Some(bytes) = self.store.read(&path).await? {
-            return serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()));
+        if let Some(origin) = self.origin_of(wanted.epoch).await? {
+            return Ok(origin);
         }
+        let path = self.folder().origin(wanted.epoch);
         let bytes = serde_json::to_vec_pretty(wanted).expect("an origin is plain data");
         self.store.put_if_absent(&path, bytes.into()).await?;
-        let bytes = self
-            .store
-            .read(&path)
-            .await?
-            .ok_or_else(|| bad("it vanished".into()))?;
-        serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))
+        let put = self.origin_of(wanted.epoch).await?;
+        put.ok_or_else(|| ResumeError::BadOrigin {
+            path: path.to_string(),
+            reason: "it vanished".into(),
+        })
+    }
+
+    /// The origin of `epoch`, if there is one.
+    pub(super) async fn origin_of(&self, epoch: Epoch) -> Result<Option<ChainOrigin>, ResumeError> {
+        let path = self.folder().origin(epoch);
+        let Some(bytes) = self.store.read(&path).await? else {
+            return Ok(None);
+        };
+        let origin = serde_json::from_slice(&bytes).map_err(|e| ResumeError::BadOrigin {
+            path: path.to_string(),
+            reason: e.to_string(),
+        })?;
+        Ok(Some(origin))
     }
 
     async fn facts(&self, epoch: Epoch, start: Offset) -> Result<Option<FileFacts>, ResumeError> {
@@ -401,11 +373,7 @@ impl Walk<'_> {
     /// Follows the chain of `origin` to its last file. The committed offset saves listing the whole
     /// folder if it is the end of the file that it names. Also says whether the committed offset is
     /// one that the chain explains.
-    async fn follow(
-        &self,
-        origin: &ChainOrigin,
-        log: &LogFacts,
-    ) -> Result<(Option<ChainOutcome>, Chain, bool), ResumeError> {
+    async fn follow(&self, origin: &ChainOrigin, log: &LogFacts) -> Result<Followed, ResumeError> {
         let epoch = origin.epoch;
         let hint = log
             .committed
@@ -423,7 +391,12 @@ impl Walk<'_> {
             if let Some(last) = starts.last() {
                 step = self.follow_last(&mut chain, *last).await?;
             }
-            return Ok((Some(step), chain, true));
+            return Ok(Followed {
+                step: Some(step),
+                chain,
+                last_start: starts.last().copied().or(Some(hint.start)),
+                committed_on_chain: true,
+            });
         }
         let starts = self.starts(epoch, None).await?;
         let mut chain = Chain::new(epoch, origin.offset);
@@ -440,7 +413,12 @@ impl Walk<'_> {
                 || starts.contains(&offset)
                 || offset == chain.end
         });
-        Ok((step, chain, explained))
+        Ok(Followed {
+            step,
+            chain,
+            last_start: starts.last().copied(),
+            committed_on_chain: explained,
+        })
     }
 
     async fn follow_last(
@@ -471,7 +449,7 @@ impl Walk<'_> {
     }
 
     /// The starts of an epoch's files, from `from` on.
-    async fn starts(
+    pub(super) async fn starts(
         &self,
         epoch: Epoch,
         from: Option<Offset>,

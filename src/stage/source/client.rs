@@ -1,5 +1,7 @@
 //! Clients of the broker: their configuration, and the questions asked before anything is read.
 
+use super::leader_epochs::{leader_epoch, set_leader_epoch};
+use super::log_ends::{LogEnd, log_ends};
 use super::{ClientSettings, Covering, SourceError, topic_identity};
 use crate::stage::sink::chain::TopicIdentity;
 use crate::stage::sink::walk::{CommitHint, CommittedOffset, LogFacts};
@@ -9,11 +11,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{ClientContext, Message as _, Offset as KafkaOffset, TopicPartitionList};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tagstream_core::config::KafkaConfig;
-use tagstream_core::events::{Offset, OffsetRange, PartitionId};
+use tagstream_core::events::{Offset, PartitionId};
 
 /// One question to the broker may take this long.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -30,16 +32,53 @@ pub trait Logs: Send + Sync + 'static {
     /// [`SourceError::Unreachable`] if it says nothing.
     fn facts(&self, partition: &PartitionId) -> Result<LogFacts, SourceError>;
 
-    /// Whether a message lies in `range` of `partition`. Its end may be transaction markers, or
-    /// compaction may have emptied it. Blocks.
+    /// The first message of `partition` at or behind `from`, which must be in the log; `None` if
+    /// there is none up to the log's (stable) end. Blocks.
     ///
     /// # Errors
-    /// [`SourceError::Unreachable`] if the log is silent.
-    fn has_messages(
+    /// [`SourceError::Unreachable`] if the brokers do not answer.
+    fn first_from(
         &self,
         partition: &PartitionId,
-        range: OffsetRange,
+        from: Offset,
+    ) -> Result<Option<LogRecord>, SourceError>;
+
+    /// Whether, as the partition's leader knows (OffsetsForLeaderEpoch), what leaders up to
+    /// `leader_epoch` took reaches to `end`. `true` where brokers do not know. Blocks.
+    ///
+    /// # Errors
+    /// [`SourceError::Unreachable`] if the brokers do not answer.
+    fn reaches(
+        &self,
+        partition: &PartitionId,
+        end: Offset,
+        leader_epoch: i32,
     ) -> Result<bool, SourceError>;
+
+    /// How far `partition` holds no message from `from` on, and will never hold one. Blocks.
+    ///
+    /// # Errors
+    /// [`SourceError::Unreachable`] if the brokers do not answer.
+    fn silence(&self, partition: &PartitionId, from: Offset) -> Result<Silence, SourceError>;
+}
+
+/// A message, as far as it tells one log from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRecord {
+    /// Its offset.
+    pub offset: Offset,
+    /// The epoch of the leader that took it.
+    pub leader_epoch: Option<i32>,
+}
+
+/// A stretch of a log without messages: markers of transactions, aborted messages, what compaction
+/// removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silence {
+    /// Where it ends. At most `stable`: what lies behind that may still become messages.
+    pub until: Offset,
+    /// The last stable offset.
+    pub stable: Offset,
 }
 
 /// A client that reads nothing, for questions about one topic. Its own connection: the polling
@@ -50,6 +89,8 @@ pub struct Broker {
     topic: Arc<str>,
     /// Whether the brokers have told the topic's id before.
     tells_topic_id: AtomicBool,
+    /// Held by who reads with the consumer: it has one assignment.
+    reading: Mutex<()>,
 }
 
 impl Broker {
@@ -63,12 +104,17 @@ impl Broker {
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "error")
+            // It reads single messages, and where the log ends it does not wait for more.
+            .set("fetch.wait.max.ms", "20")
+            .set("fetch.message.max.bytes", "65536")
+            .set("queued.min.messages", "1")
             .create()?;
         Ok(Broker {
             consumer,
             brokers: kafka.brokers.clone(),
             topic,
             tells_topic_id: AtomicBool::new(false),
+            reading: Mutex::default(),
         })
     }
 
@@ -162,8 +208,9 @@ impl Logs for Broker {
     fn facts(&self, partition: &PartitionId) -> Result<LogFacts, SourceError> {
         let identity = self.identity()?;
         let (topic, number) = (&*partition.topic, partition.partition);
-        let (low, high) = patiently(|| self.consumer.fetch_watermarks(topic, number, ANSWER))
+        let (low, stable) = patiently(|| self.consumer.fetch_watermarks(topic, number, ANSWER))
             .map_err(|e| self.unreachable(e))?;
+        let high = self.end(partition, LogEnd::High)?;
         let committed = patiently(|| {
             let mut asked = TopicPartitionList::new();
             asked.add_partition(topic, number);
@@ -182,44 +229,176 @@ impl Logs for Broker {
             });
         Ok(LogFacts {
             low: Offset(low),
-            high: Offset(high),
+            stable: Offset(stable),
+            // Asked for later: it may have moved, never backwards.
+            high: high.max(Offset(stable)),
             committed,
             identity,
         })
     }
 
+    fn silence(&self, partition: &PartitionId, from: Offset) -> Result<Silence, SourceError> {
+        let stable = self.end(partition, LogEnd::Stable)?;
+        let silent = stable > from && !self.has_messages(partition, from, stable)?;
+        let until = if silent { stable } else { from };
+        Ok(Silence { until, stable })
+    }
+
+    fn first_from(
+        &self,
+        partition: &PartitionId,
+        from: Offset,
+    ) -> Result<Option<LogRecord>, SourceError> {
+        let reading = Reading::begin(self, partition, from, None)?;
+        match reading.next()? {
+            Read::Message(record) => Ok(Some(record)),
+            Read::End => Ok(None),
+            Read::NotThere => {
+                Err(self.unreachable(format!("offset {from} of {partition} left the log")))
+            }
+        }
+    }
+
+    fn reaches(
+        &self,
+        partition: &PartitionId,
+        end: Offset,
+        leader_epoch: i32,
+    ) -> Result<bool, SourceError> {
+        let reading = Reading::begin(self, partition, end, Some(leader_epoch))?;
+        Ok(reading.next()? != Read::NotThere)
+    }
+}
+
+impl Broker {
+    fn end(&self, partition: &PartitionId, end: LogEnd) -> Result<Offset, SourceError> {
+        let (topic, number) = (&*partition.topic, partition.partition);
+        let ends = patiently(|| log_ends(&self.consumer, topic, &[number], end, ANSWER))
+            .map_err(|e| self.unreachable(e))?;
+        let known = ends.get(&number).copied();
+        known.ok_or_else(|| self.unreachable(format!("the end of {partition} is not told")))
+    }
+
+    /// Whether a message lies in `partition` from `from` on and before `end`, up to which the log
+    /// is stable.
     fn has_messages(
         &self,
         partition: &PartitionId,
-        range: OffsetRange,
+        from: Offset,
+        end: Offset,
     ) -> Result<bool, SourceError> {
-        let mut list = TopicPartitionList::new();
-        let start = KafkaOffset::Offset(range.start.0);
-        list.add_partition_offset(&partition.topic, partition.partition, start)
-            .and_then(|()| self.consumer.assign(&list))
-            .map_err(|e| self.unreachable(e))?;
+        let reading = Reading::begin(self, partition, from, None)?;
+        Ok(match reading.next()? {
+            Read::Message(record) => record.offset < end,
+            Read::End => false,
+            // Retention took the beginning: whoever owns the partition must be told by a person
+            // how to go on.
+            Read::NotThere => true,
+        })
+    }
+}
+
+/// What the broker's own consumer found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Message(LogRecord),
+    /// The log ends before a message came.
+    End,
+    /// The offset is not in the log, or belongs to another record than that of its leader's epoch.
+    NotThere,
+}
+
+/// The broker's own consumer at an offset. One at a time.
+struct Reading<'a> {
+    broker: &'a Broker,
+    partition: &'a PartitionId,
+    _alone: MutexGuard<'a, ()>,
+}
+
+impl<'a> Reading<'a> {
+    /// Goes to `from`; with a leader's epoch, librdkafka asks the leader about it (KIP-320).
+    fn begin(
+        broker: &'a Broker,
+        partition: &'a PartitionId,
+        from: Offset,
+        leader_epoch: Option<i32>,
+    ) -> Result<Self, SourceError> {
+        let _alone = broker.reading.lock().expect("no panic while locked");
+        let (topic, number) = (&*partition.topic, partition.partition);
+        let mut at = TopicPartitionList::new();
+        at.add_partition_offset(topic, number, KafkaOffset::Offset(from.0))
+            .map_err(|e| broker.unreachable(e))?;
+        set_leader_epoch(&mut at, topic, number, leader_epoch);
+        let assigned = broker.consumer.assign(&at);
+        assigned.map_err(|e| broker.unreachable(e))?;
+        let reading = Reading {
+            broker,
+            partition,
+            _alone,
+        };
+        if leader_epoch.is_some() {
+            reading.seek(&at)?;
+        }
+        Ok(reading)
+    }
+
+    /// An assignment is not validated, a seek is. It is refused until the assignment has begun.
+    fn seek(&self, at: &TopicPartitionList) -> Result<(), SourceError> {
         let started = Instant::now();
-        let answer = loop {
-            match self.consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => break Ok(message.offset() < range.end.0),
-                Some(Err(KafkaError::PartitionEOF(_))) => break Ok(false),
-                // Retention took the beginning: whoever owns the partition must be told by a person
-                // how to go on.
-                Some(Err(error))
-                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) =>
-                {
-                    break Ok(true);
+        loop {
+            let sought = self.broker.consumer.seek_partitions(at.clone(), ANSWER);
+            let refusal = match sought {
+                Ok(done) => done.elements().first().and_then(|e| e.error().err()),
+                Err(error) => Some(error),
+            };
+            match refusal {
+                None => return Ok(()),
+                Some(error) if started.elapsed() > PATIENCE => {
+                    return Err(self.broker.unreachable(error));
                 }
-                Some(Err(error)) if !passes(&error) => break Err(self.unreachable(error)),
+                Some(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    fn next(&self) -> Result<Read, SourceError> {
+        use RDKafkaErrorCode as Code;
+        let started = Instant::now();
+        loop {
+            match self.broker.consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    return Ok(Read::Message(LogRecord {
+                        offset: Offset(message.offset()),
+                        leader_epoch: leader_epoch(&message),
+                    }));
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(Read::End),
+                Some(Err(error))
+                    if matches!(
+                        error.rdkafka_error_code(),
+                        Some(Code::AutoOffsetReset | Code::LogTruncation)
+                    ) =>
+                {
+                    return Ok(Read::NotThere);
+                }
+                Some(Err(error)) if !passes(&error) => {
+                    return Err(self.broker.unreachable(error));
+                }
                 _ if started.elapsed() > PATIENCE => {
-                    break Err(self.unreachable(format!("no message of {partition} came")));
+                    let partition = self.partition;
+                    let silent = format!("no message of {partition} came");
+                    return Err(self.broker.unreachable(silent));
                 }
                 _ => {}
             }
-        };
+        }
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
         // Fails only for a client that is shutting down.
-        let _ = self.consumer.unassign();
-        answer
+        let _ = self.broker.consumer.unassign();
     }
 }
 

@@ -1,7 +1,9 @@
 //! What librdkafka calls back: assignments, revocations, commits, statistics. All of it on the
 //! polling thread.
 
+use super::leader_epochs::set_leader_epoch;
 use super::{Covering, Generation, OffsetCommit, SourceError, SourceEvent};
+use crate::stage::sink::walk::CommitHint;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{
     BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol, base_consumer,
@@ -96,13 +98,11 @@ impl Context {
             Err(RecvTimeoutError::Timeout) => return Err(gone()),
             Err(RecvTimeoutError::Disconnected) => return Err(SourceError::Dismissed),
         };
-        for (partition, offset) in &starts {
-            list.set_partition_offset(
-                &partition.topic,
-                partition.partition,
-                KafkaOffset::Offset(offset.0),
-            )
-            .map_err(|e| SourceError::Fatal(e.to_string()))?;
+        for start in &starts {
+            let (topic, number) = (&*start.partition.topic, start.partition.partition);
+            list.set_partition_offset(topic, number, KafkaOffset::Offset(start.offset.0))
+                .map_err(|e| SourceError::Fatal(e.to_string()))?;
+            set_leader_epoch(list, topic, number, start.leader_epoch);
         }
         let mut assigned = self.assigned.lock().expect("no panic while locked");
         assigned.extend(partitions.into_iter().map(|p| (p, generation)));
@@ -179,8 +179,13 @@ pub(super) fn offsets(commits: &[OffsetCommit]) -> Option<TopicPartitionList> {
             .set_offset(KafkaOffset::Offset(commit.offset.0))
             .is_ok()
         {
-            element.set_metadata(commit.hint.to_metadata());
+            element.set_metadata(
+                commit
+                    .hint
+                    .map_or_else(String::new, CommitHint::to_metadata),
+            );
         }
+        set_leader_epoch(&mut list, topic, partition, commit.leader_epoch);
     }
     (!commits.is_empty()).then_some(list)
 }

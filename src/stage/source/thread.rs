@@ -2,6 +2,8 @@
 
 use super::clients::ClientSettings;
 use super::context::{Context, Pulse, StageConsumer, offsets};
+use super::leader_epochs::leader_epoch;
+use super::log_ends::position;
 use super::{
     Admission, Generation, OffsetCommit, Short, SourceCommand, SourceError, SourceEvent,
     SourceMessage,
@@ -183,7 +185,7 @@ fn consumer_settings(kafka: &KafkaConfig, settings: &SourceSettings) -> ClientSe
 
 enum Waiting {
     Message(Generation, SourceMessage),
-    End(Generation, PartitionId),
+    End(Generation, PartitionId, Option<Offset>, Offset),
 }
 
 struct Poller {
@@ -286,9 +288,11 @@ impl Poller {
     fn admit_held(&mut self) {
         while let Some(held) = self.held.pop_front() {
             let event = match held {
-                Waiting::End(generation, partition) => SourceEvent::End {
+                Waiting::End(generation, partition, position, high) => SourceEvent::End {
                     generation,
                     partition,
+                    position,
+                    high,
                 },
                 Waiting::Message(generation, message) => {
                     match self.admission.admit(message.bytes()) {
@@ -370,8 +374,10 @@ impl Poller {
             }
             Some(Err(KafkaError::PartitionEOF(number))) => {
                 let partition = self.partition(number);
+                let at = position(&self.consumer, &partition.topic, number);
+                let (position, high) = (at.offset, at.high);
                 self.generation(&partition)
-                    .map(|generation| Waiting::End(generation, partition))
+                    .map(|generation| Waiting::End(generation, partition, position, high))
             }
             Some(Err(error)) => return self.judge(&error),
         };
@@ -401,7 +407,7 @@ impl Poller {
         let text = error.to_string();
         match (error, error.rdkafka_error_code()) {
             (_, Some(Code::PollExceeded)) => return Err(SourceError::PollExceeded),
-            (_, Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)) => {
+            (_, Some(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation)) => {
                 return Err(SourceError::OutOfRange {
                     topic: topic.to_string(),
                 });
@@ -441,6 +447,7 @@ fn owned(partition: PartitionId, message: &BorrowedMessage<'_>) -> SourceMessage
     SourceMessage {
         partition,
         offset: Offset(message.offset()),
+        leader_epoch: leader_epoch(message),
         key: message.key().map(Bytes::copy_from_slice),
         payload: message.payload().map(Bytes::copy_from_slice),
         headers,

@@ -4,6 +4,7 @@
 mod drained;
 mod partitions;
 mod rows;
+mod silence;
 
 use super::commit::{FileDone, FileJob};
 use super::owned::Owned;
@@ -11,12 +12,15 @@ use super::{Control, LineError, StageStatus};
 use crate::stage::budget::Budget;
 use crate::stage::ledger::{CutReason, CutRules, Finished};
 use crate::stage::row_maker::RowMaker;
-use crate::stage::sink::chain::{Chain, WriterId};
+use crate::stage::sink::broken::Resumed;
+use crate::stage::sink::chain::WriterId;
 use crate::stage::sink::files::{Committed, FileSink};
 use crate::stage::sink::producer::Topics;
 use crate::stage::sink::table::TableRow;
 use crate::stage::sink::walk::{CommitHint, LogFacts};
-use crate::stage::source::{Generation, Logs, OffsetCommit, Source, SourceCommand, SourceEvent};
+use crate::stage::source::{
+    Generation, Logs, OffsetCommit, Source, SourceCommand, SourceEvent, StartPosition,
+};
 use drained::Drained;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -55,6 +59,9 @@ pub struct LineSettings {
     pub revoke_timeout: Duration,
     /// End when every partition's files reach the log's end as named here; `None`: never.
     pub until: Option<BTreeMap<PartitionId, LogFacts>>,
+    /// Partitions whose group's offset an operator has put back to the end of their files, and that
+    /// end.
+    pub restored: BTreeMap<PartitionId, Offset>,
     /// This process, once; part of every writer id.
     pub process: Arc<str>,
 }
@@ -87,11 +94,19 @@ enum Task<R: TableRow> {
     File(FileDone),
     Resumed {
         generation: Generation,
-        chains: Vec<(PartitionId, LogFacts, Chain)>,
-        reply: SyncSender<Vec<(PartitionId, Offset)>>,
+        chains: Vec<(PartitionId, LogFacts, Resumed)>,
+        reply: SyncSender<Vec<StartPosition>>,
     },
     /// Partitions of others that are in files.
     Looked(BTreeSet<PartitionId>),
+    /// How far each partition holds no message, at the end of a run that reads to the end.
+    Ends(Vec<(PartitionId, Generation, Offset)>),
+    /// No message lies before `until` that was not read.
+    Silent {
+        partition: PartitionId,
+        generation: Generation,
+        until: Offset,
+    },
 }
 
 struct Revocation {
@@ -186,15 +201,9 @@ impl<M: RowMaker> Driver<M> {
             SourceEvent::End {
                 generation,
                 partition,
-            } => {
-                if let Some(owned) = self
-                    .owned
-                    .get_mut(&partition)
-                    .filter(|o| o.generation == generation)
-                {
-                    owned.read_to_end = true;
-                }
-            }
+                position,
+                high,
+            } => self.at_end(generation, partition, position, high),
             SourceEvent::MemoryShort => self.cut_largest_under_pressure(),
             SourceEvent::OffsetsCommitted => failpoint::pass("offset.commit.after").await?,
             SourceEvent::Failed(error) => return Err(error.into()),
@@ -229,6 +238,18 @@ impl<M: RowMaker> Driver<M> {
             Task::File(done) => self.file_done(done).await,
             Task::Looked(reached) => {
                 self.looked(reached);
+                Ok(())
+            }
+            Task::Ends(ends) => {
+                self.ends_told(ends);
+                Ok(())
+            }
+            Task::Silent {
+                partition,
+                generation,
+                until,
+            } => {
+                self.reached(&partition, generation, until);
                 Ok(())
             }
             Task::Resumed {
@@ -301,7 +322,7 @@ impl<M: RowMaker> Driver<M> {
         let free = self
             .owned
             .iter()
-            .filter(|(_, o)| o.chain.is_some() && o.ledger.has_ready());
+            .filter(|(_, o)| o.chain.is_some() && o.ledger.has_rows_ready());
         let largest = free
             .max_by_key(|(_, o)| o.ledger.ready_bytes())
             .map(|(p, _)| p.clone());
@@ -334,7 +355,8 @@ impl<M: RowMaker> Driver<M> {
             self.source.command(SourceCommand::Commit(OffsetCommit {
                 partition: partition.clone(),
                 offset: cut.range.end,
-                hint,
+                hint: Some(hint),
+                leader_epoch: None,
             }));
         }
         let job = FileJob {
@@ -389,6 +411,7 @@ impl<M: RowMaker> Driver<M> {
         else {
             return Ok(());
         };
+        owned.end = chain.end;
         owned.ledger.advance(chain.end);
         owned
             .ledger
@@ -402,9 +425,10 @@ impl<M: RowMaker> Driver<M> {
         let commit = OffsetCommit {
             partition,
             offset: chain.end,
-            hint,
+            hint: Some(hint),
+            leader_epoch: chain.lineage.leader_epoch(),
         };
-        owned.committed = Some((chain.end, hint));
+        owned.committed = Some(commit.clone());
         owned.chain = Some(chain);
         failpoint::pass("offset.commit.before").await?;
         self.source.command(SourceCommand::Commit(commit));

@@ -5,10 +5,12 @@ use crate::stage::ledger::Ledger;
 use crate::stage::pipeline::LineError;
 use crate::stage::pipeline::owned::Owned;
 use crate::stage::row_maker::RowMaker;
-use crate::stage::sink::chain::Chain;
+use crate::stage::sink::broken::{BrokenChain, Resumed};
 use crate::stage::sink::files::Fence;
 use crate::stage::sink::walk::LogFacts;
-use crate::stage::source::{Generation, OffsetCommit, SourceCommand, SourceEvent};
+use crate::stage::source;
+use crate::stage::source::{Generation, OffsetCommit, SourceCommand, SourceEvent, StartPosition};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
@@ -22,15 +24,17 @@ impl<M: RowMaker> Driver<M> {
         &mut self,
         generation: Generation,
         partitions: Vec<PartitionId>,
-        reply: SyncSender<Vec<(PartitionId, Offset)>>,
+        reply: SyncSender<Vec<StartPosition>>,
     ) {
+        let restored = self.line.settings.restored.clone();
         let (sink, start) = (self.line.sink.clone(), self.line.settings.start);
         let process = Arc::clone(&self.line.settings.process);
         let logs = Arc::clone(&self.line.logs);
         self.tasks.spawn(async move {
+            let asked_of = Arc::clone(&logs);
             let asked = blocking::run(move || {
                 let ask = |partition: PartitionId| {
-                    Ok::<_, LineError>((logs.facts(&partition)?, partition))
+                    Ok::<_, LineError>((asked_of.facts(&partition)?, partition))
                 };
                 partitions
                     .into_iter()
@@ -42,14 +46,22 @@ impl<M: RowMaker> Driver<M> {
                 let writer = writer(&process, generation);
                 let sink = &sink;
                 async move {
-                    let chain = sink.resume(&partition, &writer, &log, start).await?;
-                    Ok::<_, LineError>((partition, log, chain))
+                    let resumed = sink.resume(&partition, &writer, &log, start).await?;
+                    Ok::<_, LineError>((partition, log, resumed))
                 }
             });
             let chains = futures::future::try_join_all(chains).await?;
+            let compared = blocking::run(move || {
+                let compare = |(partition, log, resumed): (PartitionId, LogFacts, Resumed)| {
+                    let resumed = source::compared(&*logs, &partition, &log, resumed)?;
+                    let resumed = restore(&partition, resumed, &restored).unbroken(&partition)?;
+                    Ok::<_, LineError>((partition, log, resumed))
+                };
+                chains.into_iter().map(compare).collect::<Result<_, _>>()
+            });
             Ok(Task::Resumed {
                 generation,
-                chains,
+                chains: compared.await.map_err(LineError::Panicked)??,
                 reply,
             })
         });
@@ -58,31 +70,56 @@ impl<M: RowMaker> Driver<M> {
     pub(super) fn on_resumed(
         &mut self,
         generation: Generation,
-        chains: Vec<(PartitionId, LogFacts, Chain)>,
-        reply: &SyncSender<Vec<(PartitionId, Offset)>>,
+        chains: Vec<(PartitionId, LogFacts, Resumed)>,
+        reply: &SyncSender<Vec<StartPosition>>,
     ) {
         let mut starts = Vec::with_capacity(chains.len());
-        for (partition, log, chain) in chains {
+        for (partition, log, resumed) in chains {
+            let hint = resumed.hint();
+            let chain = resumed.chain;
             tracing::info!(
                 %partition, epoch = %chain.epoch, start = %chain.end, log_end = %log.high,
                 "partition assigned"
             );
-            starts.push((partition.clone(), chain.end));
+            let starts_at = chain.end;
+            let leader_epoch = chain.lineage.leader_epoch();
+            starts.push(StartPosition {
+                partition: partition.clone(),
+                offset: starts_at,
+                leader_epoch,
+            });
+            let committed = log.committed.as_ref().map(|c| c.offset);
+            // A commit that never left, or that somebody moved: lag tools must not show what is in
+            // files.
+            let due = match committed {
+                Some(committed) => committed != starts_at,
+                None => hint.is_some(),
+            };
+            let commit = due.then(|| OffsetCommit {
+                partition: partition.clone(),
+                offset: starts_at,
+                hint,
+                leader_epoch,
+            });
+            if let Some(commit) = &commit {
+                self.source.command(SourceCommand::Commit(commit.clone()));
+            }
             let until = self.line.settings.until.as_ref();
             // What is written while a run reads to the end is not waited for.
             let log_end = until
                 .and_then(|u| u.get(&partition))
                 .map_or(log.high, |start| start.high);
-            self.line.status.owns(&partition, chain.end);
+            self.line.status.owns(&partition, starts_at);
             let mut owned = Owned {
                 generation,
-                ledger: Ledger::new(chain.end, self.line.settings.rules),
+                ledger: Ledger::new(starts_at, self.line.settings.rules),
                 chain: Some(chain),
                 writer: writer(&self.line.settings.process, generation),
                 fence: Fence::default(),
+                end: starts_at,
                 log_end,
                 read_to_end: false,
-                committed: None,
+                committed: commit,
             };
             owned.note_progress();
             self.owned.insert(partition, owned);
@@ -122,14 +159,7 @@ impl<M: RowMaker> Driver<M> {
     }
 
     pub(super) fn commits(&self, partitions: &[PartitionId]) -> Vec<OffsetCommit> {
-        let of = |partition: &PartitionId| {
-            let (offset, hint) = self.owned.get(partition)?.committed?;
-            Some(OffsetCommit {
-                partition: partition.clone(),
-                offset,
-                hint,
-            })
-        };
+        let of = |partition: &PartitionId| self.owned.get(partition)?.committed.clone();
         partitions.iter().filter_map(of).collect()
     }
 
@@ -168,4 +198,20 @@ impl<M: RowMaker> Driver<M> {
             );
         }
     }
+}
+
+/// Goes on where the files end if an operator said so of this end, wherever the group's offset was
+/// moved to.
+fn restore(
+    partition: &PartitionId,
+    mut resumed: Resumed,
+    restored: &BTreeMap<PartitionId, Offset>,
+) -> Resumed {
+    let end = resumed.chain.end;
+    let moved = matches!(resumed.broken, Some(BrokenChain::OffsetMoved { .. }));
+    if moved && restored.get(partition) == Some(&end) {
+        tracing::warn!(%partition, %end, "the group's offset is put back to the end of the files");
+        resumed.broken = None;
+    }
+    resumed
 }

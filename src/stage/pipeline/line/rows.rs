@@ -1,6 +1,6 @@
 //! A message on its way to a row.
 
-use super::{Driver, Task};
+use super::{Driver, Owned, Task};
 use crate::stage::budget::Reservation;
 use crate::stage::ledger::Finished;
 use crate::stage::row_maker::{RowMaker, RowOutcome};
@@ -26,7 +26,8 @@ impl<M: RowMaker> Driver<M> {
         else {
             return;
         };
-        if self.drain_until.is_some() || !owned.ledger.admit(message.offset) {
+        let admitted = |o: &mut Owned<M::Row>| o.ledger.admit(message.offset, message.leader_epoch);
+        if self.drain_until.is_some() || !admitted(owned) {
             return;
         }
         owned.note_progress();
