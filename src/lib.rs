@@ -46,9 +46,10 @@
 //! | [`arrays`] | views of matrices with a shape | nothing |
 //! | [`chart`] | curves as SVG | nothing |
 //! | [`features`] | dense features of images, and their cache | `config`, `digest`, `image`, `model`, `trm` |
+//! | [`groups`] | which images are relatives, and the folds made of them | `config` |
 //! | [`images`] | images by id, in a folder or a tar | `features` |
 //! | [`trainer`] | what trains a head, and its checkpoints | `arrays`, `chart`, `features`, `kernels`, `model`, `multiversion`, `storage`, `trm` |
-//! | [`stage`] | the upper line, a folder per step | `address`, `build`, `config`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage` |
+//! | [`stage`] | the upper line, a folder per step | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage` |
 //! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `events`, `labels`, `model`, `stage`, `storage` |
 //! | [`retrain`] | the job: candidate, judge, decision, report | `arrays`, `build`, `chart`, `config`, `digest`, `eval`, `events`, `features`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
 //! | [`ops`] | health, metrics, telemetry, the page of tags | `build`, `config`, `events` |
@@ -72,4 +73,4 @@ pub use tagstream_core::{
 pub use tagstream_image as image;
 pub use tagstream_kernels as kernels;
 pub use tagstream_model as model;
-pub use tagstream_train::{arrays, chart, eval, features, images, labels, trainer, trm};
+pub use tagstream_train::{arrays, chart, eval, features, groups, images, labels, trainer, trm};

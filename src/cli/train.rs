@@ -2,7 +2,6 @@
 
 use super::dataset::{DataArgs, LabelledFeatures, bar, open_model};
 use anyhow::Context;
-use chrono::Utc;
 use clap::Args;
 use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
@@ -13,10 +12,8 @@ use tagstream_core::build;
 use tagstream_core::digest;
 use tagstream_core::error::{Exit, usage};
 use tagstream_model::OpenedModel;
-use tagstream_model::bundle::{
-    Bundle, BundleWriter, Calibration, Category, Draft, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE,
-    Lineage, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE,
-};
+use tagstream_model::bundle::{Bundle, Calibration, Category};
+use tagstream_model::new_head::{NewHead, Towers};
 use tagstream_model::text::ClipTextEncoder;
 use tagstream_train::arrays;
 use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
@@ -362,41 +359,6 @@ fn snapshot(labels: &LabelMatrix) -> String {
     digest::hex(hash.finalize())
 }
 
-/// Copies all but the head; says of which bundle, and of which source, the towers are.
-fn copy_towers(
-    writer: &mut BundleWriter,
-    model: &OpenedModel,
-) -> anyhow::Result<(Option<String>, String)> {
-    Ok(match model {
-        OpenedModel::Bundle(bundle) => {
-            let others = bundle
-                .manifest()
-                .files
-                .keys()
-                .filter(|name| *name != HEAD_FILE && *name != HEAD_WEIGHTS_FILE);
-            for name in others {
-                writer.add_copy(name, &bundle.root().join(name))?;
-            }
-            (
-                Some(bundle.id().to_owned()),
-                bundle.manifest().lineage.source.clone(),
-            )
-        }
-        OpenedModel::Encoder(folder) => {
-            let text = folder.text();
-            writer.add_copy(ENCODER_FILE, &folder.encoder())?;
-            writer.add_copy(TEXT_WEIGHTS_FILE, &text.weights)?;
-            writer.add_copy(TEXT_CONFIG_FILE, &text.config)?;
-            writer.add_copy(TOKENIZER_FILE, &text.tokenizer)?;
-            let name = model
-                .root()
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned());
-            (None, name.unwrap_or_else(|| "encoder folder".to_owned()))
-        }
-    })
-}
-
 fn write_bundle(
     args: &TrainArgs,
     model: &OpenedModel,
@@ -405,15 +367,7 @@ fn write_bundle(
     trained: &Trained,
     (temperature, thresholds): &(f32, Vec<f32>),
 ) -> anyhow::Result<Bundle> {
-    let dims = model.dims();
-    let head = trained.head.to_files(
-        Some(dims.grid_height * dims.grid_width),
-        &trained.trainable()?,
-    )?;
-    let mut writer = BundleWriter::new(&args.out)?;
-    let (parent, source) = copy_towers(&mut writer, model)?;
-    writer.add(HEAD_FILE, &head.onnx)?;
-    writer.add(HEAD_WEIGHTS_FILE, &head.safetensors)?;
+    let towers = Towers::from(model);
     let categories =
         names
             .iter()
@@ -435,25 +389,19 @@ fn write_bundle(
             losses.iter().map(|(_, value)| value).sum(),
         );
     }
-    Ok(writer.finish(Draft {
-        name: args.method.clone(),
-        parent,
-        created: Utc::now(),
+    let head = NewHead {
+        name: &args.method,
+        files: &trained.head_files(towers.positions())?,
         categories: categories.collect(),
-        dims,
-        preprocessing: model.preprocessing().clone(),
         calibration: Calibration {
             temperature: *temperature,
         },
         metrics,
-        lineage: Lineage {
-            method: args.method.clone(),
-            source,
-            label_snapshot: Some(snapshot(&data.labels)),
-            seed: Some(args.seed),
-            code_version: build::name().to_owned(),
-        },
-    })?)
+        method: args.method.clone(),
+        label_snapshot: Some(snapshot(&data.labels)),
+        seed: Some(args.seed),
+    };
+    Ok(towers.with_head(head, &args.out)?)
 }
 
 fn report(

@@ -1,7 +1,7 @@
 //! How a message becomes a row. The stage's source, ledger and sinks do not know what they carry:
 //! images go through fetch, decode and inference, label events through a parser.
 
-use super::sink::producer::Outgoing;
+use super::sink::outgoing::Outgoing;
 use super::sink::table::TableRow;
 use super::source::SourceMessage;
 use std::sync::Arc;

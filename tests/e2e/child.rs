@@ -92,6 +92,20 @@ impl Stage {
         }
     }
 
+    /// Waits until `holds`, which is asked while it runs.
+    pub(crate) fn until(&mut self, what: &str, holds: impl Fn() -> bool) {
+        let started = Instant::now();
+        while !holds() {
+            let ended = self.child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && started.elapsed() < STUCK,
+                "{ended:?}, and never: {what}:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Where its HTTP port is.
     pub(crate) fn address(&mut self) -> String {
         const LINE: &str = "health, metrics and information are served";

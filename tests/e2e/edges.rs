@@ -40,9 +40,13 @@ impl World {
     }
 
     /// Sends good images of these names and waits until the broker has them.
-    pub(crate) fn send(&self, producer: &BaseProducer, names: impl IntoIterator<Item = String>) {
+    pub(crate) fn send_images(
+        &self,
+        producer: &BaseProducer,
+        names: impl IntoIterator<Item = String>,
+    ) {
         for name in names {
-            let value = self.reference(&name);
+            let value = self.image_reference(&name);
             let topic = &self.config.source.images_topic;
             let record = BaseRecord::<str, str>::to(topic)
                 .partition(0)
@@ -52,7 +56,7 @@ impl World {
         producer.flush(ANSWER).unwrap();
     }
 
-    pub(crate) fn reference(&self, name: &str) -> String {
+    pub(crate) fn image_reference(&self, name: &str) -> String {
         let uri = format!("file://{}", self.picture(0).display());
         serde_json::json!({"image_id": name, "uri": uri}).to_string()
     }
@@ -140,7 +144,7 @@ async fn a_transactional_log_is_read_to_its_last_marker_and_retention_may_empty_
     let producer = world.transactions();
     for (prefix, commit) in [("a", true), ("x", false), ("b", true), ("y", false)] {
         producer.begin_transaction().unwrap();
-        world.send(&producer, named(prefix, 5));
+        world.send_images(&producer, named(prefix, 5));
         if commit {
             producer.commit_transaction(ANSWER).unwrap();
         } else {
@@ -160,7 +164,7 @@ async fn a_transactional_log_is_read_to_its_last_marker_and_retention_may_empty_
     world.drain().await.unwrap();
     // An aborted transaction alone: a file without rows, and again no lag.
     producer.begin_transaction().unwrap();
-    world.send(&producer, named("z", 3));
+    world.send_images(&producer, named("z", 3));
     producer.abort_transaction(ANSWER).unwrap();
     world.drain().await.unwrap();
     world.assert_exactly_once(&[end + 4], 10);
@@ -182,7 +186,7 @@ async fn a_stage_that_goes_on_covers_an_aborted_end_by_itself() {
     let mut stage = world.launch("stage", &launch);
     stage.says("partition assigned", 1);
     producer.begin_transaction().unwrap();
-    world.send(&producer, named("x", 3));
+    world.send_images(&producer, named("x", 3));
     producer.abort_transaction(ANSWER).unwrap();
     until("the aborted end is committed", || {
         assert!(stage.is_running(), "{}", stage.log());
@@ -204,11 +208,11 @@ async fn a_run_to_the_end_waits_for_open_transactions() {
     for commit in [true, false] {
         let world = World::new("open", 1);
         let plain = world.producer(&[]);
-        world.send(&plain, named("a", 5));
+        world.send_images(&plain, named("a", 5));
         let producer = world.transactions();
         producer.begin_transaction().unwrap();
-        world.send(&producer, named("b", 5));
-        world.send(&plain, named("c", 7));
+        world.send_images(&producer, named("b", 5));
+        world.send_images(&plain, named("c", 7));
         let drained = world.drain();
         let ended = async {
             until("what is stable is in files", || world.rows().len() == 5).await;
@@ -263,11 +267,14 @@ async fn a_compacted_log_is_read_over_its_holes() {
     };
     for i in 0..60 {
         let key = format!("key-{}", i % 3);
-        send(&key, Some(&world.reference(&format!("image-{i}"))));
+        send(&key, Some(&world.image_reference(&format!("image-{i}"))));
     }
     send("key-0", None);
     for i in 0..20 {
-        send("filler", Some(&world.reference(&format!("filler-{i}"))));
+        send(
+            "filler",
+            Some(&world.image_reference(&format!("filler-{i}"))),
+        );
     }
     let left = || {
         let reader = world.consumer(&unique("left"));
@@ -306,7 +313,9 @@ async fn every_codec_and_odd_messages_are_read() {
     let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
     for codec in codecs {
         let producer = world.producer(&[("compression.type", codec), ("linger.ms", "50")]);
-        let good: Vec<_> = named(codec, 20).map(|n| world.reference(&n)).collect();
+        let good: Vec<_> = named(codec, 20)
+            .map(|n| world.image_reference(&n))
+            .collect();
         let to = || BaseRecord::<[u8], [u8]>::to(&topic).partition(0);
         for value in &good {
             let record = to().payload(value.as_bytes()).timestamp(1);

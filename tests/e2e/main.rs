@@ -12,6 +12,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod acl;
 mod basics;
 mod child;
 mod crash;
@@ -21,6 +22,7 @@ mod garbage;
 mod harness;
 mod labels;
 mod memory;
+mod outgoing;
 mod pages;
 mod rebalance;
 mod refusals;

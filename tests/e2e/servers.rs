@@ -63,21 +63,26 @@ pub(crate) fn create_topic(name: &str, partitions: i32) {
         Broker::Embedded(broker) => broker
             .create_topic(name, partitions)
             .expect("the topic is created"),
-        Broker::Real(bootstrap) => {
-            let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-                .set("bootstrap.servers", bootstrap)
-                .create()
-                .unwrap();
-            // Large messages are let in, as an embedded broker does: what is too large is for the
-            // stage to say.
-            let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1))
-                .set("max.message.bytes", "8388608");
-            let made =
-                futures::executor::block_on(admin.create_topics([&topic], &AdminOptions::new()))
-                    .unwrap();
-            made[0].as_ref().expect("the topic is created");
-        }
+        // Large messages are let in, as an embedded broker does: what is too large is for the stage
+        // to say.
+        Broker::Real(_) => create_topic_with(name, partitions, &[("max.message.bytes", "8388608")]),
     }
+}
+
+pub(crate) fn admin() -> AdminClient<DefaultClientContext> {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", bootstrap())
+        .create()
+        .unwrap()
+}
+
+/// A topic of a real broker with settings of its own.
+pub(crate) fn create_topic_with(name: &str, partitions: i32, settings: &[(&str, &str)]) {
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let topic = settings.iter().fold(topic, |topic, (k, v)| topic.set(k, v));
+    let made = futures::executor::block_on(admin().create_topics([&topic], &AdminOptions::new()));
+    made.unwrap()[0].as_ref().expect("the topic is created");
 }
 
 /// A name that no other test of this or an earlier run uses.

@@ -121,7 +121,7 @@ async fn world(name: &str) -> (World, OwnBroker) {
 fn write(world: &World, prefix: &str, count: usize) {
     let producer = world.producer(&[]);
     for name in named(prefix, count) {
-        world.send(&producer, [name]);
+        world.send_images(&producer, [name]);
     }
 }
 

@@ -1,14 +1,12 @@
 //! A bundle that knows one category more, by its words alone: no training, no label.
 
-use super::bundle::{
-    Bundle, BundleError, BundleWriter, Category, Draft, HEAD_FILE, HEAD_WEIGHTS_FILE, Lineage,
-};
+use super::bundle::{Bundle, BundleError, Category};
 use super::head::HeadError;
 use super::init::PROMPT_TEMPLATE;
+use super::new_head::{NewHead, Towers};
 use super::text::{ClipTextEncoder, TextEncoderError};
 use std::collections::BTreeMap;
 use std::path::Path;
-use tagstream_core::build;
 
 /// Why a category cannot be added.
 #[derive(Debug, thiserror::Error)]
@@ -73,35 +71,20 @@ pub fn add_category(
         prompt: words,
         threshold: thresholds / manifest.categories.len() as f32,
     });
-    let mut writer = BundleWriter::new(out)?;
-    for file in manifest.files.keys() {
-        if file != HEAD_FILE && file != HEAD_WEIGHTS_FILE {
-            writer.add_copy(file, &bundle.root().join(file))?;
-        }
-    }
-    writer.add(HEAD_FILE, &files.onnx)?;
-    writer.add(HEAD_WEIGHTS_FILE, &files.safetensors)?;
-    Ok(writer.finish(Draft {
-        // The id is this name and a hash of the content.
-        name: bundle
-            .id()
-            .rsplit_once('-')
-            .map_or("model", |(n, _)| n)
-            .into(),
-        parent: Some(bundle.id().into()),
-        created: chrono::Utc::now(),
+    // The id is this name and a hash of the content.
+    let base = bundle.id().rsplit_once('-').map_or("model", |(n, _)| n);
+    let head = NewHead {
+        name: base,
+        files: &files,
         categories,
-        dims: manifest.dims,
-        preprocessing: manifest.preprocessing.clone(),
         calibration: manifest.calibration,
         // Figures of the parent are not this model's: it answers one question more.
         metrics: BTreeMap::new(),
-        lineage: Lineage {
-            method: format!("{} and a category by its words", manifest.lineage.method),
-            code_version: build::name().into(),
-            ..manifest.lineage.clone()
-        },
-    })?)
+        method: format!("{} and a category by its words", manifest.lineage.method),
+        label_snapshot: manifest.lineage.label_snapshot.clone(),
+        seed: manifest.lineage.seed,
+    };
+    Ok(Towers::from(bundle).with_head(head, out)?)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod clip;
 pub mod encoder_pool;
 pub mod head;
 pub mod init;
+pub mod new_head;
 pub mod onnx;
 pub mod parity;
 pub mod registry;

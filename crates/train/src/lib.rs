@@ -4,6 +4,7 @@ pub mod arrays;
 pub mod chart;
 pub mod eval;
 pub mod features;
+pub mod groups;
 pub mod images;
 pub mod labels;
 pub mod trainer;

@@ -3,13 +3,10 @@
 use super::{Inputs, Job, JobError, JobProgress};
 use crate::retrain::config::CalibrationTarget;
 use crate::retrain::report::EpochLosses;
-use chrono::Utc;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tagstream_core::build;
-use tagstream_model::bundle::{
-    Bundle, BundleWriter, Calibration, Draft, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE, Lineage,
-};
+use tagstream_model::bundle::{Bundle, Calibration};
+use tagstream_model::new_head::{NewHead, Towers};
 use tagstream_model::text::ClipTextEncoder;
 use tagstream_train::arrays::rows;
 use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
@@ -152,40 +149,19 @@ impl Job<'_> {
         for (category, threshold) in categories.iter_mut().zip(thresholds) {
             category.threshold = threshold;
         }
-        let manifest = champion.manifest();
-        let trainable = trained.trainable().map_err(JobError::work(failed))?;
-        let head = trained
-            .head
-            .to_files(Some(manifest.positions()), &trainable)
-            .map_err(JobError::work(failed))?;
-        let mut writer = BundleWriter::new(place)?;
-        for name in manifest.files.keys() {
-            if name == HEAD_FILE || name == HEAD_WEIGHTS_FILE {
-                continue;
-            }
-            writer.add_copy(name, &champion.root().join(name))?;
-        }
-        debug_assert!(manifest.files.contains_key(ENCODER_FILE));
-        writer.add(HEAD_FILE, &head.onnx)?;
-        writer.add(HEAD_WEIGHTS_FILE, &head.safetensors)?;
+        let towers = Towers::from(champion);
+        let files = trained.head_files(towers.positions());
         let method = self.config.train.method.name();
-        let bundle = writer.finish(Draft {
-            name: method.to_owned(),
-            parent: Some(champion.id().to_owned()),
-            created: Utc::now(),
+        let head = NewHead {
+            name: method,
+            files: &files.map_err(JobError::work(failed))?,
             categories,
-            dims: manifest.dims,
-            preprocessing: manifest.preprocessing.clone(),
             calibration: Calibration { temperature },
             metrics: BTreeMap::from([("epochs".to_owned(), trained.epochs as f64)]),
-            lineage: Lineage {
-                method: method.to_owned(),
-                source: manifest.lineage.source.clone(),
-                label_snapshot: Some(inputs.snapshot.clone()),
-                seed: Some(self.config.train.seed),
-                code_version: build::name().to_owned(),
-            },
-        })?;
-        Ok(bundle)
+            method: method.to_owned(),
+            label_snapshot: Some(inputs.snapshot.clone()),
+            seed: Some(self.config.train.seed),
+        };
+        Ok(towers.with_head(head, place)?)
     }
 }

@@ -7,7 +7,8 @@
 
 use super::budget::Reservation;
 use super::sink::lineage::Lineage;
-use super::sink::producer::{Ack, Outgoing};
+use super::sink::outgoing::Outgoing;
+use super::sink::producer::Ack;
 use super::sink::table::TableRow;
 use std::collections::VecDeque;
 use std::sync::Arc;

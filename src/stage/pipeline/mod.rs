@@ -93,8 +93,8 @@ impl LineError {
             LineError::Sink(SinkError::Injected(_))
             | LineError::Make(MakeError::Injected(_))
             | LineError::Injected(_)
-            | LineError::Sealed(_)
-            | LineError::Produce(_) => true,
+            | LineError::Sealed(_) => true,
+            LineError::Produce(error) => error.is_temporary(),
             _ => false,
         }
     }

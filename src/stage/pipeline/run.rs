@@ -121,15 +121,10 @@ impl<'a> LineContext<'a> {
         control: watch::Receiver<Control>,
     ) -> Result<Self, PipelineError> {
         let store = TableStore::open(&config.output.url, &config.object_store).await?;
-        let mut producer = ClientSettings::of(&config.kafka);
-        producer
-            .set("enable.idempotence", "true")
-            .set(
-                "message.timeout.ms",
-                config.kafka.message_timeout_ms.to_string(),
-            )
-            .set("linger.ms", "5");
-        let topics = KafkaTopics::start(&producer).map_err(PipelineError::Producer)?;
+        let producer = ClientSettings::producer(&config.kafka);
+        let patience = Duration::from_millis(config.kafka.message_timeout_ms);
+        let topics = KafkaTopics::start(producer, written_topics(config), patience)
+            .map_err(PipelineError::Producer)?;
         let process = format!("{:016x}-{}", rand::random::<u64>(), std::process::id());
         Ok(LineContext {
             config,

@@ -1,49 +1,98 @@
 //! One idempotent producer for both topics: messages leave in the order given, each with an
 //! acknowledgement that can be awaited.
+//!
+//! A message that is too large for its topic is made smaller before it is sent, and again if it is
+//! refused all the same. What is refused for a reason that passes is sent again; what is refused
+//! for good ends the stage with what has to be done. A message that was sent again may leave after
+//! its successors.
 
-use crate::stage::source::{ClientSettings, Covering, Refusal};
-use bytes::Bytes;
-use rdkafka::config::RDKafkaLogLevel;
+mod forwarder;
+
+use super::limits::Limits;
+use super::shortening::shortened;
+use super::verdict::{ProduceVerdict, Remedy, verdict};
+use crate::stage::source::{ClientSettings, Refusal};
+use forwarder::Forwarder;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Message as _, Statistics};
 use std::sync::Arc;
 use std::time::Duration;
-use tagstream_core::process::blocking;
 use tokio::sync::{mpsc, oneshot};
 
-/// Pause before a message is offered again to a full queue.
-const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(10);
-
-/// A message for a topic.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outgoing {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The key.
-    pub key: Option<Bytes>,
-    /// The value.
-    pub payload: Option<Bytes>,
-    /// Headers; a value may be missing.
-    pub headers: Vec<(String, Option<Bytes>)>,
-}
+pub use super::outgoing::{MessageForm, Outgoing};
 
 /// Why a message was not written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProduceError {
-    /// The broker, or librdkafka on its behalf, refused.
+    /// Refused for a reason that passes, for longer than was waited.
     #[error("cannot write to topic {topic}: {reason}")]
     Refused {
         /// The topic.
         topic: String,
-        /// What the broker said.
+        /// What the broker, or librdkafka on its behalf, said.
         reason: KafkaError,
+    },
+    /// Refused until somebody does something.
+    #[error("cannot write to topic {topic}: {reason}: {}", .remedy.words())]
+    ForGood {
+        /// The topic.
+        topic: String,
+        /// What the broker, or librdkafka on its behalf, said.
+        reason: KafkaError,
+        /// What has to be done.
+        remedy: Remedy,
+    },
+    /// The topic is not there, and was not created meanwhile.
+    #[error(
+        "cannot write to topic {topic}: the brokers do not have it ({reason}): create it, or name \
+         another, then start again"
+    )]
+    Missing {
+        /// The topic.
+        topic: String,
+        /// What the broker, or librdkafka on its behalf, said.
+        reason: KafkaError,
+    },
+    /// Not even the least form of the message fits.
+    #[error(
+        "topic {topic} takes messages of at most {limit} bytes, and the shortest form of one has \
+         {bytes}: raise the topic's `max.message.bytes` (or `message.max.bytes` under \
+         `kafka.properties`), then start again"
+    )]
+    NoRoom {
+        /// The topic.
+        topic: String,
+        /// What it takes.
+        limit: usize,
+        /// What would be needed.
+        bytes: usize,
     },
     /// The producer was stopped.
     #[error("the producer was stopped before the message was acknowledged")]
     Stopped,
+}
+
+impl ProduceError {
+    /// Whether starting again may help without anybody doing anything.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, ProduceError::Refused { .. } | ProduceError::Stopped)
+    }
+
+    fn of(topic: &str, reason: KafkaError) -> Self {
+        let topic = topic.to_owned();
+        match code(&reason).map(verdict) {
+            Some(ProduceVerdict::ForGood(remedy)) => ProduceError::ForGood {
+                topic,
+                reason,
+                remedy,
+            },
+            Some(ProduceVerdict::Missing) => ProduceError::Missing { topic, reason },
+            _ => ProduceError::Refused { topic, reason },
+        }
+    }
+}
+
+fn code(reason: &KafkaError) -> Option<RDKafkaErrorCode> {
+    reason.rdkafka_error_code()
 }
 
 /// The acknowledgement of one message, to be awaited.
@@ -73,56 +122,37 @@ type Answer = oneshot::Sender<Result<(), ProduceError>>;
 pub trait Topics: Send + Sync + 'static {
     /// Takes a message; messages of one partition key leave in the order of the calls.
     fn send(&self, message: Outgoing) -> Ack;
-}
 
-struct Context(Covering);
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.0.log(level, facility, line);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        self.0.stats(statistics);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        ClientContext::error(&self.0, error, reason);
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = Box<Answer>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, answer: Box<Answer>) {
-        let outcome = match result {
-            Ok(_) => Ok(()),
-            Err((reason, message)) => Err(ProduceError::Refused {
-                topic: message.topic().into(),
-                reason: reason.clone(),
-            }),
-        };
-        // Nobody waits any more if the partition was taken away.
-        let _ = answer.send(outcome);
+    /// The message as it will be sent, so that what its topic has no room for takes no memory until
+    /// then.
+    fn prepared(&self, message: Outgoing) -> Outgoing {
+        message
     }
 }
 
 /// The producer. Dropping it loses what is not acknowledged.
 pub struct KafkaTopics {
     queue: mpsc::UnboundedSender<(Outgoing, Answer)>,
+    limits: Arc<Limits>,
 }
 
 impl KafkaTopics {
-    /// Starts the producer; `settings` name the brokers.
+    /// Starts the producer; `settings` name the brokers. `topics` will be written to: how large
+    /// their messages may be is asked before the first is sent. `patience` is how long a message
+    /// is sent again for.
     ///
     /// # Errors
     /// What librdkafka says about the configuration.
-    pub fn start(settings: &ClientSettings) -> Result<Self, Refusal> {
-        let context = Context(settings.covering());
-        let producer: ThreadedProducer<Context> = settings.create_with(context)?;
+    pub fn start(
+        mut settings: ClientSettings,
+        topics: Vec<Arc<str>>,
+        patience: Duration,
+    ) -> Result<Self, Refusal> {
+        let limits = Arc::new(Limits::of(&mut settings));
         let (queue, messages) = mpsc::unbounded_channel();
-        tokio::spawn(forward(producer, messages));
-        Ok(KafkaTopics { queue })
+        let forwarder = Forwarder::start(settings, Arc::clone(&limits), patience)?;
+        tokio::spawn(forwarder.run(topics, messages));
+        Ok(KafkaTopics { queue, limits })
     }
 }
 
@@ -133,60 +163,44 @@ impl Topics for KafkaTopics {
         let _ = self.queue.send((message, answer));
         Ack(receiver)
     }
-}
 
-/// Gives messages to librdkafka, in order; waits where its queue is full. Memory is bounded by the
-/// reservations of the rows that wait for the acknowledgements.
-async fn forward(
-    producer: ThreadedProducer<Context>,
-    mut messages: mpsc::UnboundedReceiver<(Outgoing, Answer)>,
-) {
-    while let Some((message, answer)) = messages.recv().await {
-        let mut answer = Box::new(answer);
-        loop {
-            let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
-            for (key, value) in &message.headers {
-                headers = headers.insert(Header {
-                    key,
-                    value: value.as_deref(),
-                });
-            }
-            let mut record =
-                BaseRecord::<[u8], [u8], Box<Answer>>::with_opaque_to(&message.topic, answer)
-                    .headers(headers);
-            record.key = message.key.as_deref();
-            record.payload = message.payload.as_deref();
-            match producer.send(record) {
-                Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), record)) => {
-                    answer = record.delivery_opaque;
-                    metrics::counter!("tagstream_producer_queue_full_total").increment(1);
-                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
-                }
-                Err((reason, record)) => {
-                    let _ = record.delivery_opaque.send(Err(ProduceError::Refused {
-                        topic: message.topic.to_string(),
-                        reason,
-                    }));
-                    break;
-                }
-            }
-        }
+    fn prepared(&self, message: Outgoing) -> Outgoing {
+        // What may fit when it is compressed is tried as it is.
+        let fits = |m: &Outgoing| match self.limits.compresses {
+            true => self.limits.client_takes(m),
+            false => self.limits.fits(m),
+        };
+        // What cannot be made to fit is told of when it is sent.
+        shortened(&message, &fits).unwrap_or(message)
     }
-    // What was acknowledged counts; the rest is read and produced again by the next run.
-    let _ = blocking::run(move || producer.flush(Duration::from_secs(1))).await;
 }
 
-impl ProduceError {
-    /// Whether the message is too large for its topic.
-    pub fn is_too_large(&self) -> bool {
-        let too_large = |code: &RDKafkaErrorCode| {
-            matches!(code, RDKafkaErrorCode::MessageSizeTooLarge)
-                || *code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE.into()
-        };
-        let ProduceError::Refused { reason, .. } = self else {
-            return false;
-        };
-        matches!(reason, KafkaError::MessageProduction(code) if too_large(code))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: RDKafkaErrorCode) -> ProduceError {
+        ProduceError::of("dead-letters", KafkaError::MessageProduction(code))
+    }
+
+    #[test]
+    fn what_is_for_good_names_the_topic_and_the_remedy_and_is_not_temporary() {
+        for (code, word) in [
+            (RDKafkaErrorCode::TopicAuthorizationFailed, "grant Write"),
+            (RDKafkaErrorCode::InvalidRecord, "schema validation"),
+            (RDKafkaErrorCode::UnknownTopic, "create it"),
+            (RDKafkaErrorCode::UnsupportedCompressionType, "compression"),
+            (RDKafkaErrorCode::Authentication, "password"),
+        ] {
+            let error = refused(code);
+            let said = error.to_string();
+            assert!(
+                said.contains("dead-letters") && said.contains(word),
+                "{said}"
+            );
+            assert!(!error.is_temporary(), "{said}");
+        }
+        assert!(refused(RDKafkaErrorCode::MessageTimedOut).is_temporary());
+        assert!(ProduceError::Stopped.is_temporary());
     }
 }

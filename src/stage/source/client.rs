@@ -1,7 +1,7 @@
 //! Clients of the broker: their configuration, and the questions asked before anything is read.
 
-use super::leader_epochs::{leader_epoch, set_leader_epoch};
 use super::log_ends::{LogEnd, log_ends};
+use super::reading::{Read, Reading};
 use super::{ClientSettings, Covering, SourceError, topic_identity};
 use crate::stage::sink::chain::TopicIdentity;
 use crate::stage::sink::walk::{CommitHint, CommittedOffset, LogFacts};
@@ -10,17 +10,17 @@ use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
-use rdkafka::{ClientContext, Message as _, Offset as KafkaOffset, TopicPartitionList};
+use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tagstream_core::config::KafkaConfig;
 use tagstream_core::events::{Offset, PartitionId};
 
 /// One question to the broker may take this long.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
 /// Errors that only last while leaders move are asked again for this long.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// By then every broker knows of a topic that was created before the question.
 const SPREAD: Duration = Duration::from_secs(5);
 
@@ -84,13 +84,13 @@ pub struct Silence {
 /// A client that reads nothing, for questions about one topic. Its own connection: the polling
 /// thread is not kept waiting.
 pub struct Broker {
-    consumer: BaseConsumer<Covering>,
+    pub(super) consumer: BaseConsumer<Covering>,
     brokers: String,
     topic: Arc<str>,
     /// Whether the brokers have told the topic's id before.
     tells_topic_id: AtomicBool,
     /// Held by who reads with the consumer: it has one assignment.
-    reading: Mutex<()>,
+    pub(super) reading: Mutex<()>,
 }
 
 impl Broker {
@@ -118,7 +118,7 @@ impl Broker {
         })
     }
 
-    fn unreachable(&self, reason: impl ToString) -> SourceError {
+    pub(super) fn unreachable(&self, reason: impl ToString) -> SourceError {
         SourceError::Unreachable {
             brokers: self.brokers.clone(),
             reason: reason.to_string(),
@@ -130,7 +130,7 @@ impl Broker {
     /// # Errors
     /// [`SourceError`] if the brokers do not answer or the topic is not there.
     pub fn partitions(&self) -> Result<Vec<PartitionId>, SourceError> {
-        let partitions = partitions_of(self.consumer.client(), &self.brokers, &self.topic)?;
+        let partitions = partitions_of(self.consumer.client(), &self.brokers, &self.topic, "Read")?;
         let named = |partition| PartitionId::new(Arc::clone(&self.topic), partition);
         Ok(partitions.into_iter().map(named).collect())
     }
@@ -138,12 +138,8 @@ impl Broker {
     /// Topic ids are asked of the controller; where none is named (the embedded broker) the
     /// question would only time out.
     fn has_controller(&self) -> Result<bool, SourceError> {
-        let metadata = patiently(|| self.consumer.fetch_metadata(Some(&self.topic), ANSWER))
-            .map_err(|e| self.unreachable(e))?;
-        // SAFETY: the client lives as long as the borrow; the call only reads what the metadata
-        // brought.
-        let controller = unsafe { rd_kafka_controllerid(self.consumer.client().native_ptr(), 0) };
-        Ok(metadata.brokers().iter().any(|b| b.id() == controller))
+        patiently(|| names_controller(self.consumer.client(), Some(&self.topic), ANSWER))
+            .map_err(|e| self.unreachable(e))
     }
 
     /// The topic's id; `None` only where ids are not known, never because an answer was lost: what
@@ -183,6 +179,29 @@ impl Broker {
             topic_id,
         })
     }
+}
+
+/// Whether the brokers name a controller, who answers what administrators ask.
+///
+/// # Errors
+/// What librdkafka says if no broker answers.
+pub(in crate::stage) fn has_controller<C: ClientContext>(
+    client: &Client<C>,
+    timeout: Duration,
+) -> Result<bool, KafkaError> {
+    names_controller(client, None, timeout)
+}
+
+fn names_controller<C: ClientContext>(
+    client: &Client<C>,
+    topic: Option<&str>,
+    timeout: Duration,
+) -> Result<bool, KafkaError> {
+    let metadata = client.fetch_metadata(topic, timeout)?;
+    // SAFETY: the client lives as long as the borrow; the call only reads what the metadata
+    // brought.
+    let controller = unsafe { rd_kafka_controllerid(client.native_ptr(), 0) };
+    Ok(metadata.brokers().iter().any(|b| b.id() == controller))
 }
 
 /// Ends when the topic is no longer the one that it was when first asked. A consumer whose topic
@@ -298,119 +317,15 @@ impl Broker {
     }
 }
 
-/// What the broker's own consumer found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Read {
-    Message(LogRecord),
-    /// The log ends before a message came.
-    End,
-    /// The offset is not in the log, or belongs to another record than that of its leader's epoch.
-    NotThere,
-}
-
-/// The broker's own consumer at an offset. One at a time.
-struct Reading<'a> {
-    broker: &'a Broker,
-    partition: &'a PartitionId,
-    _alone: MutexGuard<'a, ()>,
-}
-
-impl<'a> Reading<'a> {
-    /// Goes to `from`; with a leader's epoch, librdkafka asks the leader about it (KIP-320).
-    fn begin(
-        broker: &'a Broker,
-        partition: &'a PartitionId,
-        from: Offset,
-        leader_epoch: Option<i32>,
-    ) -> Result<Self, SourceError> {
-        let _alone = broker.reading.lock().expect("no panic while locked");
-        let (topic, number) = (&*partition.topic, partition.partition);
-        let mut at = TopicPartitionList::new();
-        at.add_partition_offset(topic, number, KafkaOffset::Offset(from.0))
-            .map_err(|e| broker.unreachable(e))?;
-        set_leader_epoch(&mut at, topic, number, leader_epoch);
-        let assigned = broker.consumer.assign(&at);
-        assigned.map_err(|e| broker.unreachable(e))?;
-        let reading = Reading {
-            broker,
-            partition,
-            _alone,
-        };
-        if leader_epoch.is_some() {
-            reading.seek(&at)?;
-        }
-        Ok(reading)
-    }
-
-    /// An assignment is not validated, a seek is. It is refused until the assignment has begun.
-    fn seek(&self, at: &TopicPartitionList) -> Result<(), SourceError> {
-        let started = Instant::now();
-        loop {
-            let sought = self.broker.consumer.seek_partitions(at.clone(), ANSWER);
-            let refusal = match sought {
-                Ok(done) => done.elements().first().and_then(|e| e.error().err()),
-                Err(error) => Some(error),
-            };
-            match refusal {
-                None => return Ok(()),
-                Some(error) if started.elapsed() > PATIENCE => {
-                    return Err(self.broker.unreachable(error));
-                }
-                Some(_) => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
-    }
-
-    fn next(&self) -> Result<Read, SourceError> {
-        use RDKafkaErrorCode as Code;
-        let started = Instant::now();
-        loop {
-            match self.broker.consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => {
-                    return Ok(Read::Message(LogRecord {
-                        offset: Offset(message.offset()),
-                        leader_epoch: leader_epoch(&message),
-                    }));
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(Read::End),
-                Some(Err(error))
-                    if matches!(
-                        error.rdkafka_error_code(),
-                        Some(Code::AutoOffsetReset | Code::LogTruncation)
-                    ) =>
-                {
-                    return Ok(Read::NotThere);
-                }
-                Some(Err(error)) if !passes(&error) => {
-                    return Err(self.broker.unreachable(error));
-                }
-                _ if started.elapsed() > PATIENCE => {
-                    let partition = self.partition;
-                    let silent = format!("no message of {partition} came");
-                    return Err(self.broker.unreachable(silent));
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-impl Drop for Reading<'_> {
-    fn drop(&mut self) {
-        // Fails only for a client that is shutting down.
-        let _ = self.broker.consumer.unassign();
-    }
-}
-
 /// Checks that `topics` can be written to: they are there, or the brokers create what a producer
 /// asks for. Blocks.
 ///
 /// # Errors
 /// [`SourceError::NoTopic`] names the first that is missing.
 pub fn require_topics(kafka: &KafkaConfig, topics: &[Arc<str>]) -> Result<(), SourceError> {
-    let producer: BaseProducer<Covering> = ClientSettings::of(kafka).create()?;
+    let producer: BaseProducer<Covering> = ClientSettings::producer(kafka).create()?;
     for topic in topics {
-        partitions_of(producer.client(), &kafka.brokers, topic)?;
+        partitions_of(producer.client(), &kafka.brokers, topic, "Write")?;
     }
     Ok(())
 }
@@ -423,6 +338,7 @@ fn partitions_of<C: ClientContext>(
     client: &Client<C>,
     brokers: &str,
     topic: &str,
+    right: &'static str,
 ) -> Result<Vec<i32>, SourceError> {
     let unreachable = |reason: String| SourceError::Unreachable {
         brokers: brokers.into(),
@@ -445,6 +361,10 @@ fn partitions_of<C: ClientContext>(
             None | Some(RDKafkaErrorCode::UnknownTopicOrPartition) => SourceError::NoTopic {
                 brokers: brokers.into(),
                 topic: topic.into(),
+            },
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => SourceError::NoRight {
+                topic: topic.into(),
+                right,
             },
             Some(code) => unreachable(format!("topic {topic:?}: {code}")),
         };
@@ -482,7 +402,7 @@ fn patiently<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, Kaf
     }
 }
 
-fn passes(error: &KafkaError) -> bool {
+pub(super) fn passes(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(code_passes)
 }
 

@@ -1,6 +1,7 @@
 //! How every client of Kafka is made: its settings, and a context through which no value of a
 //! property is printed.
 
+use super::interdependent::Interdependent;
 use super::properties::{Hidden, Refusal, check_property, refusal};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
@@ -45,6 +46,25 @@ impl ClientSettings {
         for (key, value) in &kafka.properties {
             let shown = format!("kafka.properties.\"{key}\"");
             settings.set_users(key, value.expose(), shown);
+        }
+        settings
+    }
+
+    /// What the stage's producer is told.
+    pub fn producer(kafka: &KafkaConfig) -> Self {
+        let mut settings = Self::of(kafka);
+        settings.set("enable.idempotence", "true");
+        for (key, alias, value) in [
+            ("linger.ms", "queue.buffering.max.ms", 5),
+            (
+                "message.timeout.ms",
+                "delivery.timeout.ms",
+                kafka.message_timeout_ms,
+            ),
+        ] {
+            if settings.get(key).or(settings.get(alias)).is_none() {
+                settings.set(key, value.to_string());
+            }
         }
         settings
     }
@@ -97,11 +117,23 @@ impl ClientSettings {
         for (key, shown) in &self.properties {
             check_property(key, self.config.get(key).unwrap_or_default(), shown)?;
         }
+        if let Some(shown) = self.properties.get("transactional.id") {
+            return Err(Refusal::Unsupported {
+                property: shown.clone(),
+                reason: "messages are not written in transactions; remove it".into(),
+            });
+        }
         let shown = |key: &str| {
             let users = self.properties.get(key).cloned();
             users.unwrap_or_else(|| key.to_owned())
         };
-        let made = self.config.create_with_context(context);
+        let mut config = self.config.clone();
+        let mut followed = Interdependent {
+            config: &mut config,
+            users: &|key| self.properties.contains_key(key),
+        };
+        followed.follow();
+        let made = config.create_with_context(context);
         made.map_err(|error| refusal(&error, shown, &self.covering().0))
     }
 }

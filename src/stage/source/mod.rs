@@ -11,12 +11,15 @@ mod client;
 mod clients;
 mod context;
 mod continuity;
+mod interdependent;
 mod leader_epochs;
 mod log_ends;
 mod properties;
+mod reading;
 mod thread;
 mod topic_identity;
 
+pub(in crate::stage) use client::has_controller;
 pub use client::{Broker, LogRecord, Logs, Silence, recreated, require_topics};
 pub use clients::{ClientSettings, Covering};
 pub use continuity::compared;
@@ -30,6 +33,8 @@ use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use tagstream_core::events::{Offset, PartitionId};
+#[cfg(test)]
+use thread::consumer_settings;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A message as it was read.
@@ -222,6 +227,17 @@ pub enum SourceError {
         /// The topic.
         topic: String,
     },
+    /// We may not use the topic.
+    #[error(
+        "the brokers do not let this user use topic {topic:?}: grant {right} and Describe on it \
+         (kafka-acls.sh), then start again"
+    )]
+    NoRight {
+        /// The topic.
+        topic: String,
+        /// What is needed.
+        right: &'static str,
+    },
     /// The consumer did not poll for too long and was thrown out of the group.
     #[error(
         "thrown out of the consumer group: no poll within kafka.max_poll_interval_ms; the process \
@@ -270,7 +286,6 @@ impl SourceError {
         matches!(
             self,
             SourceError::Unreachable { .. }
-                | SourceError::NoTopic { .. }
                 | SourceError::PollExceeded
                 | SourceError::NoStart { .. }
         )

@@ -133,6 +133,16 @@ pub fn known_properties() -> impl Iterator<Item = &'static str> {
     known().iter().map(|known| known.name.as_str())
 }
 
+/// Every property that takes a number, with the least and the largest.
+#[cfg(test)]
+pub(super) fn ranges() -> Vec<(String, i64, i64)> {
+    let range = |known: &Known| {
+        let (least, most) = known.range.split_once(" .. ")?;
+        Some((known.name.clone(), least.parse().ok()?, most.parse().ok()?))
+    };
+    known().iter().filter_map(range).collect()
+}
+
 fn known() -> &'static [Known] {
     static KNOWN: OnceLock<Vec<Known>> = OnceLock::new();
     KNOWN.get_or_init(|| {

@@ -143,7 +143,7 @@ impl Source {
 }
 
 /// What the consumer is told, beside what the configuration says of both clients.
-fn consumer_settings(kafka: &KafkaConfig, settings: &SourceSettings) -> ClientSettings {
+pub(super) fn consumer_settings(kafka: &KafkaConfig, settings: &SourceSettings) -> ClientSettings {
     let mut config = ClientSettings::of(kafka);
     // Part of the constant above the memory budget (docs/runbook.md).
     for (key, most) in [

@@ -17,6 +17,12 @@ pub mod header {
     pub const SOURCE_PARTITION: &str = "source.partition";
     /// The message's offset.
     pub const SOURCE_OFFSET: &str = "source.offset";
+    /// Stands in place of a value that the topic has no room for: its length.
+    pub const VALUE_OMITTED: &str = "error.value_omitted_bytes";
+    /// Stands in place of the original's headers: their number.
+    pub const HEADERS_OMITTED: &str = "error.headers_omitted";
+    /// Stands in place of a key: its length.
+    pub const KEY_OMITTED: &str = "error.key_omitted_bytes";
 }
 
 macro_rules! kinds {

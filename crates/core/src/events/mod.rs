@@ -16,4 +16,4 @@ pub use image_reference::{ImageReference, MessageError};
 pub use label_event::{LabelEvent, LabelState};
 pub use label_question::{Asked, LabelQuestion};
 pub use offset::{Offset, OffsetRange, PartitionId, RangeError, SourcePosition};
-pub use prediction::{BoundingBox, Prediction, Tag};
+pub use prediction::{BoundingBox, Prediction, ShortenedField, Tag};

@@ -29,6 +29,20 @@ pub struct Tag {
     pub bounding_box: BoundingBox,
 }
 
+/// A field of a prediction that its topic had no room for. The table's row has it whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShortenedField {
+    /// Left out.
+    Embedding,
+    /// Its beginning, then `…`.
+    Uri,
+    /// Its beginning, then `…sha256:` and the hash of the whole; so is the message's key.
+    ImageId,
+    /// The best of them.
+    Tags,
+}
+
 /// The value of a message of the predictions topic (JSON); the message key is `image_id`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
@@ -48,4 +62,62 @@ pub struct Prediction {
     /// The image's embedding, L2-normalised; only if configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embedding: Option<Vec<f32>>,
+    /// Fields that were shortened because the topic has no room for them; absent if none was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shortened: Vec<ShortenedField>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::Offset;
+
+    fn schema() -> serde_json::Value {
+        serde_json::from_str(include_str!("../../../../schemas/prediction.schema.json")).unwrap()
+    }
+
+    #[test]
+    fn the_published_schema_lists_the_fields_that_are_written() {
+        let prediction = Prediction {
+            image_id: "a".into(),
+            uri: "file:///a.jpg".into(),
+            event_time: DateTime::UNIX_EPOCH,
+            model_version: "m".into(),
+            source: SourcePosition {
+                topic: "images".into(),
+                partition: 0,
+                offset: Offset(1),
+            },
+            tags: Vec::new(),
+            embedding: Some(vec![0.5]),
+            shortened: vec![
+                ShortenedField::Embedding,
+                ShortenedField::Uri,
+                ShortenedField::ImageId,
+                ShortenedField::Tags,
+            ],
+        };
+        let written = serde_json::to_value(&prediction).unwrap();
+        let published = schema();
+        let names = |value: &serde_json::Value| -> Vec<String> {
+            let mut names: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&written), names(&published["properties"]));
+        let fields = &published["properties"]["shortened"]["items"]["enum"];
+        assert_eq!(fields, &written["shortened"]);
+    }
+
+    /// What builds before this field wrote.
+    #[test]
+    fn a_prediction_without_the_list_is_whole() {
+        let old = r#"{"image_id": "a", "uri": "u", "event_time": "2026-01-01T00:00:00Z",
+            "model_version": "m", "source": {"topic": "t", "partition": 0, "offset": 1},
+            "tags": []}"#;
+        let read: Prediction = serde_json::from_str(old).unwrap();
+        assert!(read.shortened.is_empty());
+        let written = serde_json::to_string(&read).unwrap();
+        assert!(!written.contains("shortened"), "{written}");
+    }
 }

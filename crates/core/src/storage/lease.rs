@@ -245,8 +245,8 @@ impl Lease {
             return Err(held(winner, token));
         }
         lease.beat = 1;
-        // What we listed may be old: others may have come since, and tidied our token's first object
-        // away. Then the lease is theirs, and ours was never one.
+        // What we listed may be old: others may have come since, and tidied our token's first
+        // object away. Then the lease is theirs, and ours was never one.
         if let Some(held) = lease.held_by_newer().await? {
             let stray = lease.beats.path(token, 0);
             let _ = lease.beats.objects.delete(&stray).await;

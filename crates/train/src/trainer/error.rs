@@ -3,6 +3,7 @@
 use super::checkpoint::CheckpointError;
 use crate::arrays::RaggedError;
 use crate::trm::features::FeatureFailure;
+use tagstream_model::head::HeadError;
 
 /// Why a training failed.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,9 @@ pub enum TrainError {
         /// The step, from 1.
         step: usize,
     },
+    /// The trained head cannot be written.
+    #[error("the trained head: {0}")]
+    Head(#[from] HeadError),
     /// A tensor operation failed.
     #[error("training: {0}")]
     Tensor(#[from] candle_core::Error),

@@ -28,7 +28,7 @@ use checkpoint::Checkpoint;
 use data::TrainingSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tagstream_model::head::{ExportedHead, NamedTensor, TRAINABLE_PREFIX};
+use tagstream_model::head::{ExportedHead, HeadFiles, NamedTensor, TRAINABLE_PREFIX};
 
 /// Where a training stands, after every step.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,6 +99,15 @@ impl Trained {
             })
         });
         tensors.collect()
+    }
+
+    /// The head's two files, for a dense map of `positions`, with the weights that the next
+    /// training starts from.
+    ///
+    /// # Errors
+    /// If the head's sizes do not fit each other, or a weight cannot be read.
+    pub fn head_files(&self, positions: usize) -> Result<HeadFiles, TrainError> {
+        Ok(self.head.to_files(Some(positions), &self.trainable()?)?)
     }
 }
 

@@ -37,6 +37,7 @@ impl<M: RowMaker> Driver<M> {
         let maker = Arc::clone(&self.line.maker);
         let status = Arc::clone(&self.line.status);
         let dead_letters = Arc::clone(&self.line.settings.dead_letter_topic);
+        let topics = Arc::clone(&self.line.topics);
         self.tasks.spawn(async move {
             let made = maker.make(&message).await?;
             let mut finished = Finished {
@@ -48,6 +49,7 @@ impl<M: RowMaker> Driver<M> {
             let mut held = 0;
             match made {
                 RowOutcome::Row { row, prediction } => {
+                    let prediction = prediction.map(|message| topics.prepared(message));
                     let payload = prediction.as_ref().and_then(|p| p.payload.as_ref());
                     held = row.bytes() + payload.map_or(0, |bytes| bytes.len() as u64);
                     (finished.row, finished.prediction) = (Some(row), prediction);
@@ -63,7 +65,7 @@ impl<M: RowMaker> Driver<M> {
                     let (partition, offset) = (&message.partition, message.offset);
                     tracing::debug!(%partition, %offset, %kind, reason, "dead letter");
                     let letter = dead_letter_topic::message(&dead_letters, &message, kind, &reason);
-                    finished.dead_letter = Some(letter);
+                    finished.dead_letter = Some(topics.prepared(letter));
                 }
                 RowOutcome::Nothing => {}
             }
