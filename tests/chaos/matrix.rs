@@ -152,13 +152,13 @@ impl Arena {
 
     /// Reads the rest with a process that nothing happens to, and checks everything.
     async fn finish(&mut self, mut verdict: Verdict) -> Result<Verdict> {
-        let log = self.launcher.once("finish", &["--until-drained".into()])?;
+        let (_, log) = self.launcher.once("finish", &["--until-drained".into()])?;
         let drained = self.drain(&mut verdict).await;
         self.dead.catch_up()?;
         self.checker
             .check(&self.producer.produced, &self.dead.letters, &mut verdict);
         if verdict.is_clean() {
-            drained.with_context(|| format!("see {}", log.display()))?;
+            drained.with_context(|| log)?;
         }
         Ok(verdict)
     }

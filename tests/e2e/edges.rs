@@ -93,7 +93,15 @@ impl World {
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.config.source.images_topic, 0);
         let consumer = self.consumer(&self.config.kafka.group_id);
-        let committed = consumer.committed_offsets(list, ANSWER).unwrap();
+        // A fresh broker may not coordinate groups at once.
+        let started = Instant::now();
+        let committed = loop {
+            match consumer.committed_offsets(list.clone(), ANSWER) {
+                Ok(committed) => break committed,
+                Err(error) => assert!(started.elapsed() < STUCK, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        };
         match committed.elements()[0].offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,
@@ -112,7 +120,7 @@ impl World {
         batches.flat_map(times).collect()
     }
 
-    pub(crate) fn names(&self) -> Vec<String> {
+    pub(crate) fn image_names(&self) -> Vec<String> {
         let mut names: Vec<_> = self.rows().into_iter().map(|r| r.image_id).collect();
         names.sort();
         names
@@ -153,7 +161,7 @@ async fn a_transactional_log_is_read_to_its_last_marker_and_retention_may_empty_
     }
     world.drain().await.unwrap();
     let seen: Vec<_> = named("a", 5).chain(named("b", 5)).collect();
-    assert_eq!(world.names(), seen);
+    assert_eq!(world.image_names(), seen);
     let (_, end) = world.watermarks();
     assert_eq!(end, 24);
     world.assert_exactly_once(&[end], 10);
@@ -349,7 +357,7 @@ async fn every_codec_and_odd_messages_are_read() {
     world.assert_exactly_once(&[24 * count], 20 * codecs.len());
     for codec in codecs {
         let all = world
-            .names()
+            .image_names()
             .iter()
             .filter(|n| n.starts_with(codec))
             .count();

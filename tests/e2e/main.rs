@@ -21,6 +21,7 @@ mod examples;
 mod garbage;
 mod harness;
 mod labels;
+mod latest;
 mod memory;
 mod outgoing;
 mod pages;

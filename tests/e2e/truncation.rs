@@ -12,12 +12,13 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tagstream::stage::pipeline::RunOptions;
+use tagstream::stage::sink::begun::FirstOffset;
 use tagstream::stage::sink::files::{Committed, Fence, FileSink};
 use tagstream::stage::sink::lineage::Lineage;
 use tagstream::stage::sink::predictions::PredictionRow;
 use tagstream::stage::sink::repair::Repair;
 use tagstream::stage::sink::walk::LogFacts;
-use tagstream_core::config::{FileFormat, StartAt};
+use tagstream_core::config::FileFormat;
 use tagstream_core::events::{Offset, OffsetRange, PartitionId};
 use tagstream_core::storage::store::TableStore;
 
@@ -129,7 +130,7 @@ fn write(world: &World, prefix: &str, count: usize) {
 fn assert_rows(world: &World, of: &[(&str, usize)]) {
     let mut wanted: Vec<_> = of.iter().flat_map(|(p, count)| named(p, *count)).collect();
     wanted.sort();
-    assert_eq!(world.names(), wanted);
+    assert_eq!(world.image_names(), wanted);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,6 +234,7 @@ async fn files_without_leader_epochs_are_read_and_guess_nothing() {
         low: Offset(0),
         stable: Offset(20),
         high: Offset(20),
+        leader_epoch: None,
         committed: None,
         identity: identity.await.unwrap(),
     };
@@ -241,7 +243,7 @@ async fn files_without_leader_epochs_are_read_and_guess_nothing() {
     let sink = FileSink::<PredictionRow>::new(store.unwrap(), table, FileFormat::Parquet);
     let partition = PartitionId::new(topic.as_str(), 0);
     let writer = tagstream::stage::sink::chain::WriterId("older".into());
-    let start = StartAt::Earliest;
+    let start = &FirstOffset::Earliest;
     let resumed = sink.resume(&partition, &writer, &log, start).await.unwrap();
     let mut chain = resumed.chain;
     let layout = crate::zombie::layout();
@@ -274,7 +276,7 @@ async fn files_without_leader_epochs_are_read_and_guess_nothing() {
     write(&world, "new", 3);
     world.drain().await.unwrap();
     let new = world
-        .names()
+        .image_names()
         .iter()
         .filter(|n| n.starts_with("new"))
         .count();

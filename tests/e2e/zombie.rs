@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tagstream::stage::pipeline::RunOptions;
+use tagstream::stage::sink::begun::FirstOffset;
 use tagstream::stage::sink::chain::{Chain, TopicIdentity, WriterId};
 use tagstream::stage::sink::files::{Committed, Fence, FileSink};
 use tagstream::stage::sink::lineage::Lineage;
@@ -84,16 +85,12 @@ impl Owner {
             low: Offset(0),
             stable: Offset(1000),
             high: Offset(1000),
+            leader_epoch: None,
             committed: None,
             identity: TopicIdentity::default(),
         };
         let resumed = sink
-            .resume(
-                &partition(),
-                &writer,
-                &log,
-                tagstream_core::config::StartAt::Earliest,
-            )
+            .resume(&partition(), &writer, &log, &FirstOffset::Earliest)
             .await
             .unwrap();
         Owner {
@@ -172,10 +169,11 @@ async fn two_first_owners_that_see_different_logs_agree_on_the_origin() {
         low: Offset(low),
         stable: Offset(100),
         high: Offset(100),
+        leader_epoch: None,
         committed: None,
         identity: TopicIdentity::default(),
     };
-    let start = tagstream_core::config::StartAt::Earliest;
+    let start = &FirstOffset::Earliest;
     let resume = async |name: &str, low| {
         let writer = WriterId(name.into());
         sink.resume(&partition(), &writer, &log(low), start)

@@ -388,6 +388,12 @@ impl<R: TableRow> Ledger<R> {
         Some(cut)
     }
 
+    /// Whether a message before `to` was read from another log than `read` tells.
+    pub fn disagrees(&self, read: &Lineage, to: Offset) -> bool {
+        let mut covered = self.entries.iter().take_while(|e| e.offset < to);
+        covered.any(|e| read.is_of_another_log(e.offset, e.leader_epoch))
+    }
+
     /// Everything before `to` is committed (by us or by another): what lies before it is dropped,
     /// finished or not.
     pub fn advance(&mut self, to: Offset) {

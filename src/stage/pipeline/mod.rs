@@ -66,6 +66,12 @@ pub enum LineError {
          goes on with the next epoch"
     )]
     Sealed(PartitionId),
+    /// Another writer read before brokers lost the log's end, and was first with a file.
+    #[error(
+        "{0}: another writer's file was read from a log that brokers have truncated since; start \
+         again to see what was lost, and the command that helps"
+    )]
+    OtherLog(PartitionId),
     /// A bug.
     #[error("a task of the stage panicked: {0}")]
     Panicked(NoResult),
@@ -91,6 +97,7 @@ impl LineError {
                 ..
             }) => true,
             LineError::Sink(SinkError::Injected(_))
+            | LineError::OtherLog(_)
             | LineError::Make(MakeError::Injected(_))
             | LineError::Injected(_)
             | LineError::Sealed(_) => true,

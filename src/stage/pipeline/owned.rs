@@ -3,6 +3,7 @@
 use crate::stage::ledger::{CutReason, Ledger};
 use crate::stage::sink::chain::{Chain, WriterId};
 use crate::stage::sink::files::Fence;
+use crate::stage::sink::lineage::Lineage;
 use crate::stage::sink::table::TableRow;
 use crate::stage::source::{Generation, OffsetCommit};
 use tagstream_core::events::Offset;
@@ -18,6 +19,8 @@ pub(super) struct Owned<R: TableRow> {
     pub fence: Fence,
     /// Where its files end.
     pub end: Offset,
+    /// Which log they were read from.
+    pub lineage: Lineage,
     /// The log's end as of the start of a run that reads to the end, and markers behind it; else as
     /// of the assignment.
     pub log_end: Offset,

@@ -2,6 +2,7 @@
 //! anything is read.
 
 use super::{LineError, PipelineError};
+use crate::stage::sink::begun::FirstOffset;
 use crate::stage::sink::broken::BrokenChain;
 use crate::stage::sink::chain::{Seal, WriterId};
 use crate::stage::sink::files::{FileSink, Sealed};
@@ -11,7 +12,6 @@ use crate::stage::sink::walk::LogFacts;
 use crate::stage::source;
 use crate::stage::source::{Broker, Logs};
 use std::sync::Arc;
-use tagstream_core::config::StartAt;
 use tagstream_core::events::Offset;
 use tagstream_core::process::blocking;
 
@@ -20,7 +20,7 @@ pub(super) async fn carry_out<R: TableRow>(
     repairs: &[Repair],
     broker: &Arc<Broker>,
     sink: &FileSink<R>,
-    writer: &WriterId,
+    (writer, start): (&WriterId, &FirstOffset),
     layout: &R::Layout,
 ) -> Result<(), PipelineError> {
     let (asked, of) = (Arc::clone(broker), repairs.to_vec());
@@ -51,7 +51,7 @@ pub(super) async fn carry_out<R: TableRow>(
             reason,
             identity: log.identity.clone(),
             group_offset: log.committed.as_ref().map(|c| c.offset),
-            truncated_at: truncated_at(&repair, broker, sink, writer, &log).await?,
+            truncated_at: truncated_at(&repair, broker, sink, (writer, start), &log).await?,
         };
         match sink
             .seal(partition, writer, &log, end, seal, layout)
@@ -73,13 +73,11 @@ async fn truncated_at<R: TableRow>(
     repair: &Repair,
     broker: &Arc<Broker>,
     sink: &FileSink<R>,
-    writer: &WriterId,
+    (writer, start): (&WriterId, &FirstOffset),
     log: &LogFacts,
 ) -> Result<Option<Offset>, PipelineError> {
     let partition = repair.partition.clone();
-    let resumed = sink
-        .resume(&partition, writer, log, StartAt::Earliest)
-        .await;
+    let resumed = sink.resume(&partition, writer, log, start).await;
     let resumed = resumed.map_err(LineError::from)?;
     if resumed.chain.end != repair.end {
         return Ok(None);

@@ -7,6 +7,7 @@ use crate::stage::budget::Budget;
 use crate::stage::fetch::Fetcher;
 use crate::stage::ledger::CutRules;
 use crate::stage::row_maker::RowMaker;
+use crate::stage::sink::begun::{BegunError, FirstOffset, TableBegun};
 use crate::stage::sink::chain::WriterId;
 use crate::stage::sink::files::FileSink;
 use crate::stage::sink::producer::{KafkaTopics, Topics};
@@ -21,7 +22,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tagstream_core::config::{ConfigError, StageConfig};
+use tagstream_core::config::{ConfigError, StageConfig, StartAt};
 use tagstream_core::events::PartitionId;
 use tagstream_core::process::blocking;
 use tagstream_core::storage::store::{StoreError, TableStore};
@@ -44,6 +45,9 @@ pub enum PipelineError {
     /// The brokers.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// How the table began.
+    #[error(transparent)]
+    Begun(#[from] BegunError),
     /// A chain that was to be ended.
     #[error(transparent)]
     Repair(#[from] RepairError),
@@ -62,7 +66,9 @@ impl PipelineError {
     /// Whether starting again may help without anybody doing anything.
     pub fn is_temporary(&self) -> bool {
         match self {
-            PipelineError::Store(error) => error.is_transient(),
+            PipelineError::Store(error) | PipelineError::Begun(BegunError::Store(error)) => {
+                error.is_transient()
+            }
             PipelineError::Source(error) => error.is_temporary(),
             PipelineError::Line(error) => error.is_temporary(),
             _ => false,
@@ -161,13 +167,21 @@ impl<'a> LineContext<'a> {
             .cloned()
             .collect();
         let writer = WriterId(format!("{}-0", self.process));
-        repairs::carry_out(&repairs, &broker, &sink, &writer, &*maker.layout()).await?;
+        let start = self.first_offset(spec, &broker, &writer).await?;
+        repairs::carry_out(
+            &repairs,
+            &broker,
+            &sink,
+            (&writer, &start),
+            &*maker.layout(),
+        )
+        .await?;
         let until = if self.options.until_drained {
             Some(ends(&broker).await?)
         } else {
             None
         };
-        let settings = self.line_settings(until, &repairs);
+        let settings = self.line_settings(start, until, &repairs);
         let source_settings = SourceSettings {
             topic: Arc::clone(&spec.topic),
             group: spec.group.clone(),
@@ -206,8 +220,39 @@ impl<'a> LineContext<'a> {
         }
     }
 
+    /// Where partitions without any file start; puts down how the table began.
+    async fn first_offset(
+        &self,
+        spec: &LineSpec,
+        broker: &Arc<Broker>,
+        writer: &WriterId,
+    ) -> Result<FirstOffset, PipelineError> {
+        if self.config.source.start == StartAt::Earliest {
+            return Ok(FirstOffset::Earliest);
+        }
+        let (store, table, topic) = (&self.store, &spec.table, &spec.topic);
+        let begun = match TableBegun::read(store, table, topic).await? {
+            Some(begun) => begun,
+            None => {
+                let broker = Arc::clone(broker);
+                let ask = move || Ok::<_, SourceError>((broker.identity()?, broker.ends()?));
+                let asked = blocking::run(ask).await.map_err(LineError::Panicked)?;
+                let (identity, ends) = asked?;
+                let begun = TableBegun {
+                    identity,
+                    ends,
+                    created: chrono::Utc::now(),
+                    writer: writer.clone(),
+                };
+                begun.put(store, table, topic).await?
+            }
+        };
+        Ok(FirstOffset::Latest(Arc::new(begun)))
+    }
+
     fn line_settings(
         &self,
+        start: FirstOffset,
         until: Option<BTreeMap<PartitionId, LogFacts>>,
         repairs: &[Repair],
     ) -> LineSettings {
@@ -217,7 +262,7 @@ impl<'a> LineContext<'a> {
             .filter(|r| r.kind == RepairKind::RestoreOffset)
             .map(|r| (r.partition.clone(), r.end));
         LineSettings {
-            start: config.source.start,
+            start,
             rules: CutRules {
                 max_bytes: config.output.max_file_mib << 20,
                 max_age: Duration::from_millis(config.output.max_file_age_ms),

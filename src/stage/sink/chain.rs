@@ -105,6 +105,21 @@ pub struct Proposal {
     pub lineage: Lineage,
 }
 
+impl Proposal {
+    /// Whether a file with the same start was read from the same log, as far as that is known.
+    fn agrees_with(&self, facts: &FileFacts) -> bool {
+        let (Some((ours, _)), Some((theirs, _))) = (self.lineage.last(), facts.lineage.last())
+        else {
+            return true;
+        };
+        let both = self.range.end.min(facts.range.end);
+        let earlier = ours.min(theirs);
+        // Up to where both have read, they have read the same messages.
+        (ours == theirs || ours.max(theirs) >= both)
+            && self.lineage.leader_epoch_at(earlier) == facts.lineage.leader_epoch_at(earlier)
+    }
+}
+
 /// What the store answered to a create-if-absent put.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PutAnswer {
@@ -266,7 +281,15 @@ impl Chain {
                 self.landed(proposal);
                 Ok(ChainOutcome::Landed)
             }
-            PutAnswer::Exists(facts) => self.follow(&facts),
+            PutAnswer::Exists(facts) => {
+                // A writer that read before the log was cut may be first, and cover what came anew.
+                if facts.seal.is_none() && !proposal.agrees_with(&facts) {
+                    return Err(ChainError::OtherLog {
+                        range: proposal.range,
+                    });
+                }
+                self.follow(&facts)
+            }
         }
     }
 
@@ -357,6 +380,38 @@ mod tests {
         assert_eq!(late, Err(ChainError::OtherLog { range }));
         let next = chain.propose(range, &writer("a"), &read(12, 6)).unwrap();
         assert_eq!(next.lineage.leader_epoch(), Some(6));
+    }
+
+    #[test]
+    fn a_winner_that_read_another_log_is_not_followed() {
+        let read = |offsets: std::ops::Range<i64>, leader_epoch| {
+            let mut lineage = Lineage::default();
+            offsets.for_each(|offset| lineage.read(Offset(offset), Some(leader_epoch)));
+            lineage
+        };
+        let chain = Chain::new(Epoch(0), Offset(10));
+        let ours = read(10..20, 5);
+        let proposal = chain.propose(range(10, 20), &writer("a"), &ours).unwrap();
+        for (end, lineage, agrees) in [
+            (15, read(10..15, 5), true),
+            (30, read(10..30, 5), true),
+            (15, Lineage::default(), true),
+            // It found no messages where we did.
+            (20, read(10..18, 5), false),
+            (15, read(10..15, 4), false),
+            (30, read(10..30, 4), false),
+        ] {
+            let won = FileFacts {
+                lineage,
+                ..facts(10, end, "b")
+            };
+            let answer = chain.clone().answer(&proposal, PutAnswer::Exists(won));
+            let range = range(10, 20);
+            match agrees {
+                true => assert_eq!(answer, Ok(ChainOutcome::Covered { to: Offset(end) })),
+                false => assert_eq!(answer, Err(ChainError::OtherLog { range })),
+            }
+        }
     }
 
     #[test]

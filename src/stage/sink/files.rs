@@ -1,5 +1,6 @@
 //! The exactly-once file sink: rows in, committed files out, one create-if-absent put each.
 
+use super::begun::FirstOffset;
 use super::broken::Resumed;
 use super::chain::{
     Chain, ChainError, ChainOutcome, FileFacts, Proposal, PutAnswer, Seal, WriterId,
@@ -16,7 +17,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tagstream_core::config::{FileFormat, StartAt};
+use tagstream_core::config::FileFormat;
 use tagstream_core::events::{Offset, OffsetRange, PartitionId};
 use tagstream_core::failpoint;
 use tagstream_core::failpoint::Injected;
@@ -198,7 +199,7 @@ impl<R: TableRow> FileSink<R> {
         partition: &PartitionId,
         writer: &WriterId,
         log: &LogFacts,
-        start: StartAt,
+        start: &FirstOffset,
     ) -> Result<Resumed, ResumeError> {
         let folder = Folder::new(self.store.root(), &self.table, partition);
         self.store.sweep(folder.path()).await;
@@ -396,7 +397,7 @@ impl<R: TableRow> FileSink<R> {
         layout: &R::Layout,
     ) -> Result<Sealed, RepairError> {
         let walk = self.walk(partition, writer);
-        let walked = walk.walk(log, StartAt::Earliest).await?;
+        let walked = walk.walk(log, &FirstOffset::Earliest).await?;
         let chain = walked.chain;
         let folder = Folder::new(self.store.root(), &self.table, partition);
         // The flag may still stand on the command line after it has done its work.
@@ -436,7 +437,7 @@ impl<R: TableRow> FileSink<R> {
         let path = folder.file(chain.epoch, chain.end, self.format);
         match self.store.put_if_absent(&path, bytes).await? {
             Put::Created => {
-                walk.walk(log, StartAt::Earliest).await?;
+                walk.walk(log, &FirstOffset::Earliest).await?;
                 Ok(Sealed::Now)
             }
             Put::Exists => match read_facts(&self.store, &path, self.format).await? {

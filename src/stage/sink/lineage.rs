@@ -83,6 +83,14 @@ impl Lineage {
         before.map(|(epoch, _)| *epoch)
     }
 
+    /// Whether the record at `offset` is known to be another one than that which was read.
+    pub fn is_of_another_log(&self, offset: Offset, leader_epoch: Option<i32>) -> bool {
+        matches!(
+            (self.leader_epoch_at(offset), leader_epoch),
+            (Some(read), Some(now)) if read != now
+        )
+    }
+
     /// The last message read, and its leader's epoch.
     pub fn last(&self) -> Option<(Offset, i32)> {
         let last = self.last?;

@@ -2,11 +2,14 @@
 //! topic.
 
 pub mod arrow_ipc;
+pub mod begun;
 pub mod broken;
 pub mod chain;
 #[cfg(test)]
 mod chain_model;
 pub mod dead_letter_topic;
+#[cfg(test)]
+mod epoch_model;
 pub mod files;
 pub mod footer;
 mod limits;

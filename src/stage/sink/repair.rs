@@ -116,7 +116,7 @@ impl Walk<'_> {
                 high: log.high,
             });
         }
-        let mut unread = Offset(0);
+        let mut epochs = Vec::new();
         for earlier in (0..=epoch.0).map(Epoch) {
             let Some(begun) = self.origin_of(earlier).await? else {
                 continue;
@@ -136,14 +136,9 @@ impl Walk<'_> {
             if ends > log.high && !begun.identity.is_surely(&log.identity) {
                 continue;
             }
-            unread = begun
-                .truncated_at
-                .map_or(unread, |at| unread.min(at))
-                .max(ends);
+            epochs.push((begun.truncated_at, ends));
         }
-        // What the log lost is no longer in it, and what it has not got yet is in no file.
-        unread = seal.truncated_at.map_or(unread, |at| unread.min(at));
-        unread = unread.min(log.high);
+        let unread = unread(epochs, seal.truncated_at, log.high);
         if origin < unread {
             return Err(RepairError::Twice {
                 partition,
@@ -153,6 +148,22 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+/// The first offset of a log that is in no file of its `epochs`: each with the offset from which on
+/// the log had been cut when it began, and its end. `cut` is where it was cut since, `high` where it
+/// ends.
+pub(super) fn unread(
+    epochs: impl IntoIterator<Item = (Option<Offset>, Offset)>,
+    cut: Option<Offset>,
+    high: Offset,
+) -> Offset {
+    // What a log lost is no longer in it, and what it has not got yet is in no file.
+    let after = |unread: Offset, cut: Option<Offset>| cut.map_or(unread, |at| unread.min(at));
+    let read = epochs
+        .into_iter()
+        .fold(Offset(0), |unread, (cut, end)| after(unread, cut).max(end));
+    after(read, cut).min(high)
 }
 
 /// What is to be done.

@@ -1,5 +1,6 @@
 //! Where a partition goes on: its origin, its chain of files, and every reason not to believe them.
 
+use super::begun::FirstOffset;
 use super::broken::{BrokenChain, Resumed};
 use super::chain::{
     Chain, ChainError, ChainOutcome, FileFacts, Seal, SealReason, TopicIdentity, WriterId,
@@ -8,7 +9,7 @@ use super::footer::{FooterError, read_facts};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use tagstream_core::config::{FileFormat, StartAt};
+use tagstream_core::config::FileFormat;
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::failpoint;
 use tagstream_core::storage::names;
@@ -24,6 +25,8 @@ pub struct LogFacts {
     pub stable: Offset,
     /// The offset after the newest record.
     pub high: Offset,
+    /// The epoch of the partition's leader; `None` where the broker does not tell.
+    pub leader_epoch: Option<i32>,
     /// The group's committed offset.
     pub committed: Option<CommittedOffset>,
     /// Which topic of which cluster this is.
@@ -197,14 +200,11 @@ impl Walk<'_> {
     ///
     /// # Errors
     /// [`ResumeError`]; input that does not fit the chain is *not* one here (see [`Walk::resume`]).
-    pub async fn walk(&self, log: &LogFacts, start: StartAt) -> Result<Walked, ResumeError> {
+    pub async fn walk(&self, log: &LogFacts, start: &FirstOffset) -> Result<Walked, ResumeError> {
         let mut epoch = self.newest_epoch().await?.unwrap_or_default();
         let first = ChainOrigin {
             epoch,
-            offset: match start {
-                StartAt::Earliest => log.low,
-                StartAt::Latest => log.stable,
-            },
+            offset: start.of(self.partition, log),
             identity: log.identity.clone(),
             format: self.format,
             schema_version: self.schema_version,
@@ -235,7 +235,11 @@ impl Walk<'_> {
     ///
     /// # Errors
     /// [`ResumeError`].
-    pub async fn resume(&self, log: &LogFacts, start: StartAt) -> Result<Resumed, ResumeError> {
+    pub async fn resume(
+        &self,
+        log: &LogFacts,
+        start: &FirstOffset,
+    ) -> Result<Resumed, ResumeError> {
         let walked = self.walk(log, start).await?;
         if failpoint::is_on("sabotage.resume.trust") {
             let end = log

@@ -1,6 +1,6 @@
 //! Clients of the broker: their configuration, and the questions asked before anything is read.
 
-use super::log_ends::{LogEnd, log_ends};
+use super::log_ends::{EndOfLog, LogEnd, log_ends};
 use super::reading::{Read, Reading};
 use super::{ClientSettings, Covering, SourceError, topic_identity};
 use crate::stage::sink::chain::TopicIdentity;
@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -135,6 +136,20 @@ impl Broker {
         Ok(partitions.into_iter().map(named).collect())
     }
 
+    /// The (stable) ends of all partitions. Blocks.
+    ///
+    /// # Errors
+    /// As [`Broker::partitions`].
+    pub fn ends(&self) -> Result<BTreeMap<i32, Offset>, SourceError> {
+        let partitions = partitions_of(self.consumer.client(), &self.brokers, &self.topic, "Read")?;
+        let ask = || {
+            let stable = LogEnd::Stable;
+            log_ends(&self.consumer, &self.topic, &partitions, stable, ANSWER)
+        };
+        let ends = patiently(ask).map_err(|e| self.unreachable(e))?;
+        Ok(ends.into_iter().map(|(p, end)| (p, end.offset)).collect())
+    }
+
     /// Topic ids are asked of the controller; where none is named (the embedded broker) the
     /// question would only time out.
     fn has_controller(&self) -> Result<bool, SourceError> {
@@ -250,14 +265,15 @@ impl Logs for Broker {
             low: Offset(low),
             stable: Offset(stable),
             // Asked for later: it may have moved, never backwards.
-            high: high.max(Offset(stable)),
+            high: high.offset.max(Offset(stable)),
+            leader_epoch: high.leader_epoch,
             committed,
             identity,
         })
     }
 
     fn silence(&self, partition: &PartitionId, from: Offset) -> Result<Silence, SourceError> {
-        let stable = self.end(partition, LogEnd::Stable)?;
+        let stable = self.end(partition, LogEnd::Stable)?.offset;
         let silent = stable > from && !self.has_messages(partition, from, stable)?;
         let until = if silent { stable } else { from };
         Ok(Silence { until, stable })
@@ -290,7 +306,7 @@ impl Logs for Broker {
 }
 
 impl Broker {
-    fn end(&self, partition: &PartitionId, end: LogEnd) -> Result<Offset, SourceError> {
+    fn end(&self, partition: &PartitionId, end: LogEnd) -> Result<EndOfLog, SourceError> {
         let (topic, number) = (&*partition.topic, partition.partition);
         let ends = patiently(|| log_ends(&self.consumer, topic, &[number], end, ANSWER))
             .map_err(|e| self.unreachable(e))?;

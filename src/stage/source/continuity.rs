@@ -97,6 +97,10 @@ fn is_whole(
     if end > log.high {
         return Ok(false);
     }
+    // Nobody else has led since: a leader does not cut its own log.
+    if log.leader_epoch == Some(newest) {
+        return Ok(true);
+    }
     if last >= log.low
         && let Some(record) = logs.first_from(partition, last)?
     {
@@ -160,6 +164,7 @@ mod tests {
             low: Offset(low),
             stable: high,
             high,
+            leader_epoch: None,
             committed: None,
             identity: Default::default(),
         };

@@ -32,6 +32,15 @@ pub(super) struct Position {
     pub high: Offset,
 }
 
+/// Where a log ends, and under which leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EndOfLog {
+    /// The offset.
+    pub offset: Offset,
+    /// The epoch of the partition's leader now; `None` where the broker does not tell.
+    pub leader_epoch: Option<i32>,
+}
+
 fn failed(code: RDKafkaErrorCode) -> KafkaError {
     KafkaError::MetadataFetch(code)
 }
@@ -46,7 +55,7 @@ pub(super) fn log_ends<C: ConsumerContext>(
     partitions: &[i32],
     end: LogEnd,
     timeout: Duration,
-) -> Result<BTreeMap<i32, Offset>, KafkaError> {
+) -> Result<BTreeMap<i32, EndOfLog>, KafkaError> {
     let mut asked = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
         asked.add_partition_offset(topic, *partition, KafkaOffset::End)?;
@@ -95,7 +104,7 @@ pub(super) fn log_ends<C: ConsumerContext>(
 /// `event` must be a live event.
 unsafe fn listed(
     event: *mut rd::rd_kafka_event_t,
-) -> Result<BTreeMap<i32, Offset>, RDKafkaErrorCode> {
+) -> Result<BTreeMap<i32, EndOfLog>, RDKafkaErrorCode> {
     let none = rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
     // SAFETY: `event` is live; the result and what it lists belong to it and are copied before it
     // is destroyed.
@@ -116,7 +125,12 @@ unsafe fn listed(
             if (*partition).err != none {
                 return Err((*partition).err.into());
             }
-            ends.insert((*partition).partition, Offset((*partition).offset));
+            let leader_epoch = rd::rd_kafka_topic_partition_get_leader_epoch(partition);
+            let end = EndOfLog {
+                offset: Offset((*partition).offset),
+                leader_epoch: (leader_epoch >= 0).then_some(leader_epoch),
+            };
+            ends.insert((*partition).partition, end);
         }
         Ok(ends)
     }

@@ -3,6 +3,8 @@
 //! ```text
 //! <table>/<topic>/<partition>/_<epoch>-origin.json
 //!     the first start, put once
+//! <table>/<topic>/_begun.json
+//!     the ends of partitions when the table began, put once (only for `latest`)
 //! <table>/<topic>/<partition>/<epoch>-<start, 20 digits>.<extension>
 //!     one committed file; the name depends on the start only
 //! ```
@@ -112,6 +114,11 @@ impl Folder {
     pub fn origin(&self, epoch: Epoch) -> Path {
         self.path.clone().join(format!("_{epoch}-origin.json"))
     }
+}
+
+/// What a topic was when its table began, beside the partitions' folders.
+pub fn begun(root: &Path, table: &str, topic: &str) -> Path {
+    root.clone().join(table).join(topic).join("_begun.json")
 }
 
 fn stem(epoch: Epoch, start: Offset) -> String {

@@ -12,6 +12,7 @@ use super::{Control, LineError, StageStatus};
 use crate::stage::budget::Budget;
 use crate::stage::ledger::{CutReason, CutRules, Finished};
 use crate::stage::row_maker::RowMaker;
+use crate::stage::sink::begun::FirstOffset;
 use crate::stage::sink::broken::Resumed;
 use crate::stage::sink::chain::WriterId;
 use crate::stage::sink::files::{Committed, FileSink};
@@ -27,7 +28,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
-use tagstream_core::config::StartAt;
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::failpoint;
 use tokio::sync::{Semaphore, watch};
@@ -47,7 +47,7 @@ const LEAVE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct LineSettings {
     /// Where a partition without files starts.
-    pub start: StartAt,
+    pub start: FirstOffset,
     /// When files end.
     pub rules: CutRules,
     /// The topic of dead letters.
@@ -197,7 +197,7 @@ impl<M: RowMaker> Driver<M> {
                 message,
                 reservation,
                 place,
-            } => self.start_row(generation, message, reservation, place),
+            } => self.start_row(generation, message, reservation, place)?,
             SourceEvent::End {
                 generation,
                 partition,
@@ -411,7 +411,11 @@ impl<M: RowMaker> Driver<M> {
         else {
             return Ok(());
         };
+        if owned.ledger.disagrees(&chain.lineage, chain.end) {
+            return Err(LineError::OtherLog(partition));
+        }
         owned.end = chain.end;
+        owned.lineage = chain.lineage.clone();
         owned.ledger.advance(chain.end);
         owned
             .ledger

@@ -27,7 +27,7 @@ impl<M: RowMaker> Driver<M> {
         reply: SyncSender<Vec<StartPosition>>,
     ) {
         let restored = self.line.settings.restored.clone();
-        let (sink, start) = (self.line.sink.clone(), self.line.settings.start);
+        let (sink, start) = (self.line.sink.clone(), self.line.settings.start.clone());
         let process = Arc::clone(&self.line.settings.process);
         let logs = Arc::clone(&self.line.logs);
         self.tasks.spawn(async move {
@@ -44,7 +44,7 @@ impl<M: RowMaker> Driver<M> {
             let facts = asked.await.map_err(LineError::Panicked)??;
             let chains = facts.into_iter().map(|(log, partition)| {
                 let writer = writer(&process, generation);
-                let sink = &sink;
+                let (sink, start) = (&sink, &start);
                 async move {
                     let resumed = sink.resume(&partition, &writer, &log, start).await?;
                     Ok::<_, LineError>((partition, log, resumed))
@@ -112,6 +112,7 @@ impl<M: RowMaker> Driver<M> {
             self.line.status.owns(&partition, starts_at);
             let mut owned = Owned {
                 generation,
+                lineage: chain.lineage.clone(),
                 ledger: Ledger::new(starts_at, self.line.settings.rules),
                 chain: Some(chain),
                 writer: writer(&self.line.settings.process, generation),

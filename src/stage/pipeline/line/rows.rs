@@ -1,6 +1,6 @@
 //! A message on its way to a row.
 
-use super::{Driver, Owned, Task};
+use super::{Driver, LineError, Owned, Task};
 use crate::stage::budget::Reservation;
 use crate::stage::ledger::Finished;
 use crate::stage::row_maker::{RowMaker, RowOutcome};
@@ -18,17 +18,26 @@ impl<M: RowMaker> Driver<M> {
         message: SourceMessage,
         reservation: Reservation,
         place: OwnedSemaphorePermit,
-    ) {
+    ) -> Result<(), LineError> {
         let Some(owned) = self
             .owned
             .get_mut(&message.partition)
             .filter(|o| o.generation == generation)
         else {
-            return;
+            return Ok(());
         };
+        // Another writer's file covers it: if that is of the same log.
+        let covered = message.offset < owned.end;
+        if covered
+            && owned
+                .lineage
+                .is_of_another_log(message.offset, message.leader_epoch)
+        {
+            return Err(LineError::OtherLog(message.partition));
+        }
         let admitted = |o: &mut Owned<M::Row>| o.ledger.admit(message.offset, message.leader_epoch);
         if self.drain_until.is_some() || !admitted(owned) {
-            return;
+            return Ok(());
         }
         owned.note_progress();
         self.line.status.messages.fetch_add(1, Ordering::Relaxed);
@@ -80,5 +89,6 @@ impl<M: RowMaker> Driver<M> {
                 finished,
             })
         });
+        Ok(())
     }
 }
