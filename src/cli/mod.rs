@@ -137,10 +137,15 @@ pub(crate) fn main() -> Exit {
         Ok(exit) => exit,
         Err(error) => {
             eprintln!("error: {error:#}");
-            error
-                .chain()
-                .find_map(|cause| cause.downcast_ref::<WithExit>())
-                .map_or(Exit::Failure, |with| with.exit)
+            exit_of(&error)
         }
     }
+}
+
+/// The exit code that an error asks for.
+fn exit_of(error: &anyhow::Error) -> Exit {
+    error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<WithExit>())
+        .map_or(Exit::Failure, |with| with.exit)
 }

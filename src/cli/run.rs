@@ -5,6 +5,7 @@ mod serve;
 use super::config::{checks, refused};
 use anyhow::Context;
 use clap::Args;
+use serve::Shown;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tagstream::ops;
 use tagstream::stage::infer::Engine;
 use tagstream::stage::pipeline;
 use tagstream::stage::pipeline::{
-    Control, EngineModel, LABELS_BUDGET_MIB, PipelineError, RunOptions, StageStatus,
+    Control, EngineModel, LABELS_BUDGET_MIB, LineError, PipelineError, RunOptions, StageStatus,
 };
 use tagstream::stage::sink::repair::Repair;
 use tagstream::stage::source::SourceError;
@@ -91,6 +92,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let options = RunOptions {
         until_drained: args.until_drained,
         repairs,
+        ..RunOptions::default()
     };
     // The model takes seconds to load: what would be refused after it is refused before.
     let flaws = checks::properties(&config.kafka.properties);
@@ -109,7 +111,14 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
     // Tasks that hang in a system call must not keep a stage from ending that has committed all it
     // could.
     runtime.shutdown_background();
-    outcome
+    match outcome {
+        // Once, and where the rest of the log is, unless the log is silent.
+        Err(error) if tracing::enabled!(tracing::Level::ERROR) => {
+            tracing::error!("the stage ended: {error:#}");
+            Ok(super::exit_of(&error))
+        }
+        outcome => outcome,
+    }
 }
 
 /// Threads for tasks: what is fetched, parsed and sent. Decoding, inference and encoding files have
@@ -150,20 +159,26 @@ async fn stage(
             .collect(),
         ..options.clone()
     };
+    let shown = Shown {
+        images: images.then(Arc::default),
+        labels: labels.then(Arc::default),
+        engine: Arc::default(),
+        control: control.clone(),
+    };
+    let _port = serve::start(config, &shown).await?;
     let label_line = async {
-        if !labels {
+        let Some(status) = shown.labels.clone() else {
             return Ok(());
-        }
+        };
         let options = of_topic(&config.labels.topic);
-        let status = Arc::new(StageStatus::default());
-        pipeline::run_labels(config, &options, status, control.clone())
-            .await
-            .map_err(ended)
+        let line = pipeline::run_labels(config, &options, Arc::clone(&status), control.clone());
+        let line = async { line.await.map_err(ended) };
+        unless_told_to_end(&control, &status, line).await
     };
     let image_line = async {
-        if !images {
+        let Some(status) = shown.images.clone() else {
             return Ok(());
-        }
+        };
         let mut config = config.clone();
         if labels {
             // One bound for the process.
@@ -171,16 +186,44 @@ async fn stage(
             config.memory.budget_mib = rest;
         }
         let options = of_topic(&config.source.images_topic);
-        image_line(&config, &options, control.clone()).await
+        let line = image_line(&config, &options, &status, &shown);
+        unless_told_to_end(&control, &status, line).await
     };
-    tokio::try_join!(image_line, label_line)?;
+    let outcome = tokio::try_join!(image_line, label_line);
+    // A line that ended because the other did said nothing.
+    options.lives.end_all().await;
+    outcome?;
     Ok(Exit::Success)
+}
+
+/// Runs a line. One that is told to end before it has begun, because a store, a registry or a
+/// broker keeps it waiting, has nothing to finish and ends at once.
+async fn unless_told_to_end(
+    control: &watch::Receiver<Control>,
+    status: &StageStatus,
+    line: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let mut control = control.clone();
+    let told = async {
+        let heard = control.wait_for(|told| *told == Control::Drain).await;
+        if heard.is_err() || status.has_begun() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        outcome = line => outcome,
+        () = told => {
+            tracing::info!("told to end before anything was read");
+            Ok(())
+        }
+    }
 }
 
 async fn image_line(
     config: &StageConfig,
     options: &RunOptions,
-    control: watch::Receiver<Control>,
+    status: &Arc<StageStatus>,
+    shown: &Shown,
 ) -> anyhow::Result<()> {
     let opened = model::open(&config.model.path, &config.object_store).await?;
     let bundle = opened.into_bundle()?;
@@ -189,9 +232,10 @@ async fn image_line(
         .await
         .context("starting the model")??;
     let following = follow_registry(config, engine.clone()).await?;
-    let status = Arc::new(StageStatus::default());
-    let _server = serve::start(config, &engine, &status, control.clone()).await?;
+    // Set nowhere else.
+    let _ = shown.engine.set(engine.clone());
     let model = Arc::new(EngineModel::new(engine, regions));
+    let (status, control) = (Arc::clone(status), shown.control.clone());
     let line = pipeline::run(config, model, options, status, control);
     let outcome = tokio::select! {
         outcome = line => outcome,
@@ -228,12 +272,16 @@ async fn follow_registry(
 }
 
 fn ended(error: PipelineError) -> anyhow::Error {
-    tracing::error!(%error, "the stage ended");
+    let of_source = match &error {
+        PipelineError::Source(error) | PipelineError::Line(LineError::Source(error)) => Some(error),
+        _ => None,
+    };
     let exit = match &error {
         _ if error.is_temporary() => Exit::Temporary,
         PipelineError::Config(_) | PipelineError::NoPartition(_) => Exit::Usage,
-        PipelineError::Producer(_) | PipelineError::Source(SourceError::Config(_)) => Exit::Usage,
+        PipelineError::Producer(_) => Exit::Usage,
         PipelineError::Store(error) if error.is_usage() => Exit::Usage,
+        _ if of_source.is_some_and(SourceError::is_usage) => Exit::Usage,
         _ => Exit::Failure,
     };
     let message = error.to_string();

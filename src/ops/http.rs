@@ -3,7 +3,7 @@
 //! | path | answers |
 //! |---|---|
 //! | `/health/livez` | 200 while every loop moved within its limit, else 503; the body names the loops |
-//! | `/health/readyz` | 200 while every condition holds (assigned, model warm, sink reachable) and the process is not shutting down |
+//! | `/health/readyz` | 200 while every condition holds (assigned, model warm, broker and sink reachable, ...) and the process is not shutting down; the body says why one does not |
 //! | `/metrics` | Prometheus text |
 //! | `/info` | version, model, provider in use, assignment, configuration hash |
 
@@ -14,6 +14,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use tokio::task::JoinHandle;
 
 /// How long ago each loop moved.
 pub type Ages = BTreeMap<String, Duration>;
-/// What must hold before work is sent here, and whether it does.
-pub type Conditions = BTreeMap<&'static str, bool>;
+/// What must hold before work is sent here; `Some` says why it does not.
+pub type Conditions = BTreeMap<Cow<'static, str>, Option<String>>;
 
 /// What the port shows; the functions are asked at every request.
 #[derive(Clone)]
@@ -54,6 +55,13 @@ pub struct Server {
 pub struct BindError {
     bind: String,
     source: std::io::Error,
+}
+
+impl BindError {
+    /// Whether another process, or another part of this one, has the port.
+    pub fn is_taken(&self) -> bool {
+        self.source.kind() == std::io::ErrorKind::AddrInUse
+    }
 }
 
 impl Server {
@@ -122,8 +130,19 @@ async fn livez(State(view): State<View>) -> impl IntoResponse {
 
 async fn readyz(State(view): State<View>) -> impl IntoResponse {
     let conditions = (view.conditions)();
-    let ready = conditions.values().all(|holds| *holds);
-    verdict(ready, json!({"ready": ready, "conditions": conditions}))
+    let ready = conditions.values().all(Option::is_none);
+    let holds: BTreeMap<_, _> = conditions
+        .iter()
+        .map(|(n, why)| (n, why.is_none()))
+        .collect();
+    let details: BTreeMap<_, _> = conditions
+        .iter()
+        .filter_map(|(name, why)| Some((name, why.as_ref()?)))
+        .collect();
+    verdict(
+        ready,
+        json!({"ready": ready, "conditions": holds, "details": details}),
+    )
 }
 
 async fn metrics(State(view): State<View>) -> impl IntoResponse {
@@ -166,7 +185,10 @@ mod tests {
             liveness_limit: Duration::from_secs(60),
             conditions: Arc::new({
                 let ready = Arc::clone(&ready);
-                move || [("assigned", ready.load(SeqCst)), ("model_warm", true)].into()
+                move || {
+                    let waits = (!ready.load(SeqCst)).then(|| "it waits for the group".into());
+                    [("assigned".into(), waits), ("model_warm".into(), None)].into()
+                }
             }),
             metrics: recorder.handle(),
             info: Arc::new(|| json!({"provider": "cpu"})),
@@ -183,6 +205,8 @@ mod tests {
         let (status, body) = get(&server, "/health/readyz").await;
         assert_eq!(status, 503);
         assert!(body.contains("\"assigned\":false"), "{body}");
+        let detail = "\"details\":{\"assigned\":\"it waits for the group\"}";
+        assert!(body.contains(detail), "{body}");
         ready.store(true, SeqCst);
         assert_eq!(get(&server, "/health/readyz").await.0, 200);
 
@@ -209,7 +233,9 @@ mod tests {
             metrics: recorder().handle(),
             info: Arc::new(|| Value::Null),
         };
-        let error = Server::start(&bind, view).await.unwrap_err().to_string();
+        let error = Server::start(&bind, view).await.unwrap_err();
+        assert!(error.is_taken());
+        let error = error.to_string();
         assert!(
             error.contains(&bind) && error.contains("http.bind"),
             "{error}"

@@ -92,6 +92,8 @@ pub const METRICS: &[Metric] = {
             had written first.";
         "tagstream_store_retries_total" Counter, ["table"] "Puts of files that were repeated \
             because the store failed.";
+        "tagstream_partitions_taken_alone" Gauge, ["table"] "Partitions whose messages are taken \
+            one at a time, because processes died where they lie.";
         "tagstream_messages_shortened_total" Counter, ["topic"] "Predictions and dead letters sent \
             shortened, because their topic does not take them whole.";
         "tagstream_producer_queue_full_total" Counter, [""] "Waits for room in the producer's \

@@ -6,6 +6,7 @@ pub mod budget;
 pub mod decoding;
 pub use tagstream_core::failpoint;
 pub mod fetch;
+pub mod guard;
 pub mod infer;
 pub mod label_rows;
 pub mod ledger;

@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+use tagstream_core::config::HttpConfig;
 
 /// A running `tagstream run`.
 pub(crate) struct Stage {
@@ -22,6 +23,10 @@ pub(crate) struct Launch<'a> {
     pub for_ever: bool,
     /// Whether it opens an HTTP port.
     pub http: bool,
+    /// Private memory that it may have, KiB (`ulimit -d`); 0: all there is.
+    pub memory_kib: u64,
+    /// A control group that it runs in.
+    pub group: Option<&'a Path>,
 }
 
 impl World {
@@ -33,6 +38,16 @@ impl World {
             ..Launch::default()
         };
         self.launch(name, &launch)
+    }
+
+    /// Any free port, unless the world has one of its own.
+    fn bind(&self, http: bool) -> &str {
+        let own = self.config.http.bind.as_str();
+        match (http, own == HttpConfig::default().bind) {
+            (true, true) => "127.0.0.1:0",
+            (true, false) => own,
+            (false, _) => "",
+        }
     }
 
     /// Starts `tagstream run` with this world's configuration. `name` names its log.
@@ -51,7 +66,17 @@ impl World {
         std::fs::write(&path, text).unwrap();
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-model");
         let log = self.folder.path().join(format!("{name}.log"));
-        let child = Command::new(env!("CARGO_BIN_EXE_tagstream"))
+        let limit = match launch.memory_kib {
+            0 => String::new(),
+            kib => format!("ulimit -d {kib}; "),
+        };
+        let group = launch.group.map_or_else(String::new, |group| {
+            format!("echo $$ > '{}/cgroup.procs'; ", group.display())
+        });
+        let child = Command::new("sh")
+            .arg("-c")
+            .arg(format!("{group}{limit}ulimit -c 0; exec \"$0\" \"$@\""))
+            .arg(env!("CARGO_BIN_EXE_tagstream"))
             .arg("run")
             .args((!launch.for_ever).then_some("--until-drained"))
             .arg("--config")
@@ -61,10 +86,7 @@ impl World {
             .envs(self.credentials())
             .env("TAGSTREAM_FAILPOINTS", launch.failpoints)
             .env("TAGSTREAM_MODEL__WORKERS", "1")
-            .env(
-                "TAGSTREAM_HTTP__BIND",
-                if launch.http { "127.0.0.1:0" } else { "" },
-            )
+            .env("TAGSTREAM_HTTP__BIND", self.bind(launch.http))
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
@@ -128,6 +150,11 @@ impl Stage {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
         Some(line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10)
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Whether it still runs.

@@ -5,7 +5,7 @@ use crate::harness::{STUCK, World};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-async fn page(address: &str, path: &str) -> (u16, String) {
+pub(crate) async fn page(address: &str, path: &str) -> (u16, String) {
     let answer = reqwest::get(format!("http://{address}{path}"))
         .await
         .unwrap();
@@ -13,7 +13,13 @@ async fn page(address: &str, path: &str) -> (u16, String) {
 }
 
 /// Waits until `/health/readyz` answers `status` and says that `condition` is `holds`.
-async fn wait_ready(stage: &mut Stage, address: &str, status: u16, condition: &str, holds: bool) {
+pub(crate) async fn wait_ready(
+    stage: &mut Stage,
+    address: &str,
+    status: u16,
+    condition: &str,
+    holds: bool,
+) {
     let started = Instant::now();
     loop {
         let (found, text) = page(address, "/health/readyz").await;
@@ -42,9 +48,9 @@ async fn pages_tell_how_it_is() {
     world.config.source.statistics_interval_ms = 100;
     let broken = world.produce(0, 100);
     let launch = Launch {
-        failpoints: "",
         for_ever: true,
         http: true,
+        ..Launch::default()
     };
     let mut stage = world.launch("pages", &launch);
     let address = stage.address();
@@ -136,9 +142,9 @@ async fn no_page_and_no_log_holds_a_secret() {
     });
     world.produce_raw(values);
     let launch = Launch {
-        failpoints: "",
         for_ever: true,
         http: true,
+        ..Launch::default()
     };
     let mut stage = world.launch("secrets", &launch);
     let address = stage.address();

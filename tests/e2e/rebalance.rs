@@ -9,6 +9,8 @@ const FOR_EVER: Launch<'_> = Launch {
     failpoints: "",
     for_ever: true,
     http: false,
+    memory_kib: 0,
+    group: None,
 };
 
 /// Waits until the table has `rows` rows.

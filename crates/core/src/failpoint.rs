@@ -9,13 +9,16 @@
 //! | `stop` | SIGSTOP to this process: it freezes until it gets SIGCONT (a zombie, if its partitions move meanwhile) |
 //! | `term` | SIGTERM to this process, which goes on: it drains, commits and leaves |
 //! | `error` | the step fails with [`Injected`] |
+//! | `abort` | the process aborts, as a native library makes it |
+//! | `hoard` | memory is taken until somebody ends the process |
 //! | `hang` | the step never ends |
 //! | `delayN` | the step takes N milliseconds longer |
 //! | `on` | a sabotage is in force, see below |
 //!
 //! `@N` arms the N-th pass only (the first is 1); without it every pass. Places are a step of
-//! [`MESSAGE_STEPS`] or [`OTHER_STEPS`] with `.before` or `.after`, and `source.poll` (`delayN`
-//! only). A name that is none of these is refused.
+//! [`MESSAGE_STEPS`] or [`OTHER_STEPS`] with `.before` or `.after`, `source.poll` (`delayN` only),
+//! and `marked`: the decoding of an image whose id begins with [`MARK`]. A name that is none of
+//! these is refused.
 //!
 //! A sabotage breaks a rule of the protocol on purpose, so that it can be seen that the chaos
 //! checker finds it:
@@ -42,6 +45,9 @@ pub const MESSAGE_STEPS: [&str; 6] = [
 /// The other steps: a swap of the model, a move of the registry's pointer, the taking of the
 /// retraining job's lease.
 pub const OTHER_STEPS: [&str; 3] = ["swap", "pointer", "lease"];
+
+/// Begins the ids of images that pass the place `marked`.
+pub const MARK: &str = "marked";
 
 /// The places before and after each of `steps`.
 pub fn places(steps: &[&str]) -> Vec<String> {
@@ -101,6 +107,8 @@ pub async fn pass(name: &'static str) -> Result<(), Injected> {
             tokio::time::sleep(delay).await;
             Ok(())
         }
+        Some(armed::Action::Abort) => std::process::abort(),
+        Some(armed::Action::Hoard) => armed::hoard(),
         Some(armed::Action::Signal(signal)) => {
             tracing::warn!(name, signal, "failpoint: signal");
             armed::signal_self(signal);
@@ -141,7 +149,8 @@ mod armed {
     use std::time::Duration;
 
     /// Names beside those of steps.
-    const OTHER_NAMES: [&str; 4] = [
+    const OTHER_NAMES: [&str; 5] = [
+        "marked",
         "source.poll",
         "sabotage.put.overwrite",
         "sabotage.commit.early",
@@ -159,6 +168,8 @@ mod armed {
         Error,
         Hang,
         Delay(Duration),
+        Abort,
+        Hoard,
         Signal(&'static str),
     }
 
@@ -189,6 +200,8 @@ mod armed {
                     "on" => Action::On,
                     "error" => Action::Error,
                     "hang" => Action::Hang,
+                    "abort" => Action::Abort,
+                    "hoard" => Action::Hoard,
                     _ => {
                         let delay = action.strip_prefix("delay").and_then(|n| n.parse().ok());
                         Action::Delay(Duration::from_millis(delay.ok_or_else(bad)?))
@@ -211,6 +224,14 @@ mod armed {
         let point = POINTS.get(name)?;
         let pass = point.passes.fetch_add(1, Ordering::SeqCst) + 1;
         point.at.is_none_or(|at| at == pass).then_some(point.action)
+    }
+
+    /// Takes memory, and writes to it, until the system ends the process.
+    pub(super) fn hoard() -> ! {
+        let mut hoard = Vec::new();
+        loop {
+            hoard.push(std::hint::black_box(vec![1_u8; 16 << 20]));
+        }
     }
 
     /// Sends a signal to this process through `kill(1)`, which needs no unsafe code; waits until it

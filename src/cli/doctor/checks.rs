@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
-use tagstream::stage::source::{ClientSettings, Covering};
+use tagstream::stage::source::{Broker, ClientSettings, Covering, SourceError};
 use tagstream_core::config::{Provider, StageConfig};
 use tagstream_core::process::blocking;
 use tagstream_core::storage::store::TableStore;
@@ -16,6 +16,9 @@ use tagstream_model::bundle::Bundle;
 use tagstream_model::init::{CategoryList, ClipFolder, Init};
 use tagstream_model::runtime::Runtime;
 use tagstream_model::tagger::{Tagger, TaggerOptions};
+
+/// The brokers may take this long to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -286,35 +289,35 @@ async fn broker(config: &StageConfig) -> Finding {
         others.push(("labels.topic", config.labels.topic.clone()));
     }
     others.retain(|(_, name)| !name.is_empty());
+    let group = config.kafka.group_id.clone();
     let ask = move || -> Result<String, String> {
+        let text = |e: SourceError| e.to_string();
+        let broker = Broker::new(&kafka, &group, topic.as_str().into()).map_err(text)?;
+        let reached = broker
+            .with_patience(ANSWER)
+            .reach()
+            .map_err(|error| match error {
+                SourceError::NoTopic { .. } => {
+                    format!("{error}; it is `source.images_topic`")
+                }
+                other => other.to_string(),
+            })?;
         let settings = ClientSettings::of(&kafka);
         let consumer: BaseConsumer<Covering> = settings.create().map_err(|e| e.to_string())?;
-        let metadata = consumer
-            .fetch_metadata(None, Duration::from_secs(5))
-            .map_err(|e| {
-                format!("{brokers} does not answer ({e}): check `kafka.brokers` and the network")
-            })?;
+        let metadata = consumer.fetch_metadata(None, ANSWER);
+        let metadata = metadata.map_err(|e| format!("{brokers} does not answer any more: {e}"))?;
         let missing = others
             .iter()
             .find(|(_, name)| !metadata.topics().iter().any(|t| t.name() == name));
-        let partitions = metadata
-            .topics()
-            .iter()
-            .find(|t| t.name() == topic)
-            .map(|t| t.partitions().len());
-        if let (Some(_), Some((key, name))) = (partitions, missing) {
-            return Err(format!(
+        match missing {
+            Some((key, name)) => Err(format!(
                 "{brokers} answers but has no topic `{name}` ({key}): create it, unless the \
                  brokers create topics by themselves"
-            ));
-        }
-        match partitions {
-            Some(n) => Ok(format!(
-                "{} brokers at {brokers}, topic {topic} has {n} partitions",
-                metadata.brokers().len()
             )),
-            None => Err(format!(
-                "{brokers} answers but has no topic `{topic}` (source.images_topic): create it"
+            None => Ok(format!(
+                "{} brokers at {brokers}, topic {topic} has {} partitions; its leaders and the \
+                 group's coordinator answer",
+                reached.brokers, reached.partitions
             )),
         }
     };

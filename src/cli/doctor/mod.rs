@@ -44,7 +44,7 @@ pub(super) fn run(args: DoctorArgs) -> anyhow::Result<Exit> {
                 Verdict::Unused => "-      ",
                 Verdict::Bad => "MISSING",
             };
-            eprintln!("{mark}  {:17}  {}", finding.subject, finding.detail);
+            println!("{mark}  {:17}  {}", finding.subject, finding.detail);
         }
     }
     let bad = findings.iter().any(|f| f.verdict == Verdict::Bad);

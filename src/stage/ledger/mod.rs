@@ -184,6 +184,11 @@ impl<R: TableRow> Ledger<R> {
         }
     }
 
+    /// Files end by this age from now on.
+    pub fn set_max_age(&mut self, max_age: Duration) {
+        self.rules.max_age = max_age;
+    }
+
     /// First offset of the next file.
     pub fn start(&self) -> Offset {
         self.start

@@ -2,6 +2,8 @@
 
 use crate::stage::budget::Budget;
 use crate::stage::fetch::{Body, FetchError, Fetcher, is_local};
+use crate::stage::guard;
+use crate::stage::guard::record::TrialStep;
 use crate::stage::row_maker::{MakeError, RowMaker, RowOutcome};
 use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, PredictionRow, RowTag};
 use crate::stage::sink::predictions_topic;
@@ -213,12 +215,17 @@ impl<T: ImageModel> ImageRows<T> {
             .await
             .map_err(|error| NoRow::DeadLetter(error.kind(), error.to_string()))?;
         failpoint::pass("fetch.after").await?;
+        guard::reached(TrialStep::Decode).await;
+        if reference.image_id.starts_with(failpoint::MARK) {
+            failpoint::pass("marked").await?;
+        }
         let place = self.decode_places.acquire().await.expect("never closed");
         let slot = self.tagger.slot().await?;
         drop(ahead);
         let (slot, size) = self.decode(&reference.uri, fetched.body, slot).await?;
         drop(place);
         drop(fetched.reservation);
+        guard::reached(TrialStep::Infer).await;
         failpoint::pass("infer.before").await?;
         let tagged = slot.infer().await?;
         failpoint::pass("infer.after").await?;

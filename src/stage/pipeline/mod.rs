@@ -11,6 +11,7 @@ mod engine_model;
 mod images;
 mod labels;
 mod line;
+mod lives;
 mod owned;
 mod repairs;
 mod run;
@@ -81,6 +82,15 @@ pub enum LineError {
 }
 
 impl LineError {
+    /// Whether a message may be what ended the line: a bug that it meets, a model that it ends.
+    /// Such an end is a death, as that of a process is.
+    pub fn may_be_a_message_s_fault(&self) -> bool {
+        matches!(
+            self,
+            LineError::Panicked(_) | LineError::Make(MakeError::Model(_))
+        )
+    }
+
     /// Whether starting again may help without anybody doing anything.
     pub fn is_temporary(&self) -> bool {
         use super::sink::footer::FooterError;

@@ -1,5 +1,6 @@
 //! A partition that is ours for now.
 
+use super::lives::PartitionWatch;
 use crate::stage::ledger::{CutReason, Ledger};
 use crate::stage::sink::chain::{Chain, WriterId};
 use crate::stage::sink::files::Fence;
@@ -17,6 +18,8 @@ pub(super) struct Owned<R: TableRow> {
     pub chain: Option<Chain>,
     pub writer: WriterId,
     pub fence: Fence,
+    /// What the guard says of it; `None` where no record of its lives can be kept.
+    pub watch: Option<PartitionWatch>,
     /// Where its files end.
     pub end: Offset,
     /// Which log they were read from.

@@ -26,6 +26,7 @@ pub(super) async fn carry_out<R: TableRow>(
     let (asked, of) = (Arc::clone(broker), repairs.to_vec());
     // librdkafka blocks: not on the runtime's threads.
     let facts = blocking::run(move || {
+        asked.reach()?;
         let partitions = asked.partitions()?;
         let ask = |repair: Repair| {
             if !partitions.contains(&repair.partition) {

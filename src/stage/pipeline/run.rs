@@ -5,6 +5,7 @@ use super::repairs;
 use super::{Control, ImageRows, Line, LineError, LineSettings, StageStatus};
 use crate::stage::budget::Budget;
 use crate::stage::fetch::Fetcher;
+use crate::stage::guard::OpenLives;
 use crate::stage::ledger::CutRules;
 use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::begun::{BegunError, FirstOffset, TableBegun};
@@ -20,7 +21,6 @@ use crate::stage::source::{
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tagstream_core::config::{ConfigError, StageConfig, StartAt};
 use tagstream_core::events::PartitionId;
@@ -32,6 +32,9 @@ use tokio::sync::watch;
 const IDENTITY_EVERY: Duration = Duration::from_secs(10);
 /// A store that takes longer to answer is not reachable.
 const STORE_ANSWER: Duration = Duration::from_secs(10);
+
+/// Brokers that take longer to answer are not reachable.
+const BROKER_ANSWER: Duration = Duration::from_secs(5);
 
 /// Why the stage did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +87,9 @@ pub struct RunOptions {
     pub until_drained: bool,
     /// What an operator orders for partitions that cannot go on by themselves.
     pub repairs: Vec<Repair>,
+    /// The lives of partitions in this process; whoever ends the lines from outside says that they
+    /// end in order.
+    pub lives: OpenLives,
 }
 
 /// A line's place in the world.
@@ -213,10 +219,67 @@ impl<'a> LineContext<'a> {
             settings,
             status: Arc::clone(&self.status),
         };
+        let probe = Broker::new(&config.kafka, &spec.group, Arc::clone(&spec.topic))?
+            .with_patience(BROKER_ANSWER);
         tokio::select! {
             outcome = line.run(source, self.control.clone()) => Ok(outcome?),
+            never = self.watch_store() => match never {},
+            never = self.watch_broker(probe) => match never {},
             // What is not in a file is read again by the next run, if it is still there.
-            () = recreated => Err(SourceError::Recreated { topic: spec.topic.to_string() }.into()),
+            () = recreated => {
+                self.options.lives.end_all().await;
+                Err(SourceError::Recreated { topic: spec.topic.to_string() }.into())
+            }
+        }
+    }
+
+    /// Tries the store every so often, for `/health/readyz`: a put of what is there already, which
+    /// needs all that a file's put needs.
+    async fn watch_store(&self) -> Infallible {
+        let every = Duration::from_millis(self.config.http.sink_check_ms);
+        let (store, status) = (&self.store, &self.status);
+        loop {
+            let tried = tokio::time::timeout(STORE_ANSWER, store.prove_conditional_put()).await;
+            let broken = match tried {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(format!("the store cannot be written to: {error}")),
+                Err(_) => Some(format!(
+                    "the store does not answer within {} s",
+                    STORE_ANSWER.as_secs()
+                )),
+            };
+            if status.report(StageStatus::SINK_REACHABLE, broken.clone()) {
+                match broken {
+                    None => tracing::info!(url = store.url(), "the store can be written to"),
+                    Some(why) => tracing::warn!(url = store.url(), "{why}"),
+                }
+            }
+            tokio::time::sleep(every).await;
+        }
+    }
+
+    /// Asks the brokers every so often, for `/health/readyz`. librdkafka goes on trying whatever
+    /// happens, so nobody else would tell of an outage.
+    async fn watch_broker(&self, probe: Broker) -> Infallible {
+        let every = Duration::from_millis(self.config.http.broker_check_ms);
+        let probe = Arc::new(probe);
+        loop {
+            let asked = Arc::clone(&probe);
+            let broken = match blocking::run(move || asked.reach()).await {
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            if self
+                .status
+                .report(StageStatus::BROKER_REACHABLE, broken.clone())
+            {
+                match broken {
+                    None => tracing::info!("the brokers answer"),
+                    Some(why) => tracing::warn!("{why}; the stage waits for them"),
+                }
+            }
+            tokio::time::sleep(every).await;
         }
     }
 
@@ -235,7 +298,10 @@ impl<'a> LineContext<'a> {
             Some(begun) => begun,
             None => {
                 let broker = Arc::clone(broker);
-                let ask = move || Ok::<_, SourceError>((broker.identity()?, broker.ends()?));
+                let ask = move || {
+                    broker.reach()?;
+                    Ok::<_, SourceError>((broker.identity()?, broker.ends()?))
+                };
                 let asked = blocking::run(ask).await.map_err(LineError::Panicked)?;
                 let (identity, ends) = asked?;
                 let begun = TableBegun {
@@ -277,7 +343,9 @@ impl<'a> LineContext<'a> {
             ),
             until,
             restored: restored.collect(),
+            session: Duration::from_millis(config.kafka.session_timeout_ms),
             process: Arc::clone(&self.process),
+            lives: self.options.lives.clone(),
         }
     }
 }
@@ -341,28 +409,5 @@ pub async fn run<T: ImageModel>(
         group: config.kafka.group_id.clone(),
         table: config.output.table.clone(),
     };
-    let every = Duration::from_millis(config.http.sink_check_ms);
-    tokio::select! {
-        outcome = shared.run_line(&spec, maker, rows) => outcome,
-        never = watch_store(&shared.store, every, &shared.status) => match never {},
-    }
-}
-
-/// Tries the store every so often, for `/health/readyz`: a put of what is there already, which
-/// needs all that a file's put needs.
-async fn watch_store(store: &TableStore, every: Duration, status: &StageStatus) -> Infallible {
-    loop {
-        let tried = tokio::time::timeout(STORE_ANSWER, store.prove_conditional_put()).await;
-        let reachable = matches!(tried, Ok(Ok(())));
-        if status.sink_reachable.swap(reachable, Ordering::Relaxed) != reachable {
-            match tried {
-                Ok(Ok(())) => tracing::info!(url = store.url(), "the store can be written to"),
-                Ok(Err(error)) => {
-                    tracing::warn!(url = store.url(), %error, "the store cannot be written to")
-                }
-                Err(_) => tracing::warn!(url = store.url(), "the store does not answer"),
-            }
-        }
-        tokio::time::sleep(every).await;
-    }
+    shared.run_line(&spec, maker, rows).await
 }

@@ -5,6 +5,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use tagstream_core::events::{DeadLetterKind, Offset, PartitionId};
 
+/// What must hold before work is sent here. Whatever else a part reports comes on top.
+const MUST_HOLD: [&str; 3] = [
+    StageStatus::ASSIGNED,
+    StageStatus::BROKER_REACHABLE,
+    StageStatus::SINK_REACHABLE,
+];
+
 /// Counters and heartbeats of a running stage.
 #[derive(Debug, Default)]
 pub struct StageStatus {
@@ -16,21 +23,56 @@ pub struct StageStatus {
     pub files: AtomicU64,
     /// Bytes of committed files.
     pub file_bytes: AtomicU64,
-    /// Whether partitions were assigned at least once.
-    pub assigned: AtomicBool,
-    /// Unix milliseconds when the stage's loop last moved.
+    /// Unix milliseconds when the stage's loop last moved; 0 before it has begun.
     pub beat_ms: AtomicI64,
     /// Unix milliseconds when the polling thread last moved; 0 before it has started.
     pub source_beat_ms: AtomicI64,
-    /// Whether the store took the last request that tried it.
-    pub sink_reachable: AtomicBool,
     /// Unix milliseconds of the last commit.
     pub last_commit_ms: AtomicI64,
+    begun: AtomicBool,
+    conditions: Mutex<BTreeMap<&'static str, Option<String>>>,
     dead_letters: Mutex<BTreeMap<DeadLetterKind, u64>>,
     partitions: Mutex<BTreeMap<PartitionId, Offset>>,
 }
 
 impl StageStatus {
+    /// The condition that partitions were assigned at least once.
+    pub const ASSIGNED: &'static str = "assigned";
+    /// The condition that the brokers answer, leaders and coordinator included.
+    pub const BROKER_REACHABLE: &'static str = "broker_reachable";
+    /// The condition that the store took the last request that tried it.
+    pub const SINK_REACHABLE: &'static str = "sink_reachable";
+
+    /// Says that a condition holds (`None`), or why it does not. Returns whether that is news.
+    pub fn report(&self, condition: &'static str, broken: Option<String>) -> bool {
+        let mut conditions = self.conditions.lock().expect("no panic while locked");
+        let before = conditions.insert(condition, broken.clone());
+        before.is_none_or(|before| before.is_some() != broken.is_some())
+    }
+
+    /// Every condition, with the reason of those that do not hold.
+    pub fn conditions(&self) -> BTreeMap<&'static str, Option<String>> {
+        let reported = self.conditions.lock().expect("no panic while locked");
+        let unseen = |name| (name, Some("not known yet".to_owned()));
+        let mut conditions = BTreeMap::from(MUST_HOLD.map(unseen));
+        conditions.extend(
+            reported
+                .iter()
+                .map(|(name, broken)| (*name, broken.clone())),
+        );
+        conditions
+    }
+
+    /// Whether the line reads, or has read: until then there is nothing to finish.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn begin(&self) {
+        self.begun.store(true, Ordering::SeqCst);
+        self.beat();
+    }
+
     pub(super) fn beat(&self) {
         self.beat_ms
             .store(chrono::Utc::now().timestamp_millis(), Ordering::Relaxed);
@@ -73,5 +115,26 @@ impl StageStatus {
             .lock()
             .expect("no panic while locked")
             .clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_has_looked_at_does_not_hold_and_only_changes_are_news() {
+        let status = StageStatus::default();
+        assert!(status.conditions().values().all(Option::is_some));
+        assert!(status.report("fetching", Some("a host is away".into())));
+        assert!(!status.report("fetching", Some("two hosts are away".into())));
+        for name in MUST_HOLD {
+            assert!(status.report(name, None));
+        }
+        let broken: Vec<_> = status.conditions().into_iter().collect();
+        let away = Some("two hosts are away".to_owned());
+        assert_eq!(broken.iter().filter(|(_, why)| why.is_some()).count(), 1);
+        assert!(broken.contains(&("fetching", away)));
+        assert!(status.report("fetching", None));
     }
 }

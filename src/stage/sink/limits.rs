@@ -1,8 +1,9 @@
 //! How large a message each topic takes, as its brokers say, and as refusals have taught.
 
 use super::outgoing::Outgoing;
-use crate::stage::source::{ClientSettings, Covering, has_controller};
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
+use super::topic_settings::topic_settings;
+use crate::stage::source::{ClientSettings, has_controller};
+use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -131,7 +132,11 @@ impl Limits {
 
     /// Asks the brokers about `topics`, but not more often than every half minute. What they do not
     /// tell (an old or an embedded broker, a user who may not ask) is learned from refusals.
-    pub(super) async fn ask(&self, settings: &ClientSettings, topics: &[Arc<str>]) {
+    pub(super) async fn ask<C: ProducerContext + 'static>(
+        &self,
+        client: &Arc<ThreadedProducer<C>>,
+        topics: &[Arc<str>],
+    ) {
         let due = |topic: &&Arc<str>| {
             let asked = self.topic(topic).asked;
             asked.is_none_or(|at| at.elapsed() > ASK_EVERY)
@@ -143,33 +148,27 @@ impl Limits {
         for topic in &due {
             self.change(topic, |limit| limit.asked = Some(Instant::now()));
         }
-        let told = match described(settings, &due).await {
-            Ok(told) => told,
-            Err(reason) => {
-                tracing::info!(
-                    reason,
-                    "the brokers do not tell how large messages may be; it is \
-                    learned from what they refuse"
-                );
-                return;
-            }
-        };
-        for (topic, resource) in due.iter().zip(told) {
-            match resource {
-                Ok(resource) => self.told(topic, &resource),
-                Err(code) => tracing::info!(%topic, %code, "the brokers do not tell how large a \
-                    message this topic takes (it needs the right DescribeConfigs); it is learned \
-                    from what they refuse"),
+        let client = Arc::clone(client);
+        let asked = blocking::run(move || {
+            let told = |topic: Arc<str>| (told_of(&client, &topic), topic);
+            due.into_iter().map(told).collect::<Vec<_>>()
+        });
+        for (told, topic) in asked.await.unwrap_or_default() {
+            match told {
+                Ok(settings) => self.told(&topic, &settings),
+                Err(reason) => tracing::info!(%topic, reason, "the brokers do not tell how large \
+                    a message this topic takes (it needs the right DescribeConfigs); it is \
+                    learned from what they refuse"),
             }
         }
     }
 
-    fn told(&self, topic: &str, resource: &ConfigResource) {
-        let value = |name: &str| resource.get(name)?.value.clone();
-        let bytes = |name: &str| value(name)?.parse::<usize>().ok();
+    fn told(&self, topic: &str, settings: &BTreeMap<String, String>) {
+        let bytes = |name: &str| settings.get(name)?.parse::<usize>().ok();
         let sizes = [bytes("max.message.bytes"), bytes("segment.bytes")];
         let told = sizes.into_iter().flatten().min();
-        let compacted = value("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
+        let policy = settings.get("cleanup.policy");
+        let compacted = policy.is_some_and(|policy| policy.contains("compact"));
         tracing::debug!(topic, ?told, compacted, "limits of a topic");
         self.change(topic, |limit| {
             if limit.told != told {
@@ -181,33 +180,18 @@ impl Limits {
     }
 }
 
-type Described = Vec<Result<ConfigResource, rdkafka::error::RDKafkaErrorCode>>;
-
-async fn described(settings: &ClientSettings, topics: &[Arc<str>]) -> Result<Described, String> {
-    let settings = settings.clone();
-    let client = blocking::run(move || {
-        let client: AdminClient<Covering> = settings.create().map_err(|e| e.to_string())?;
-        match has_controller(client.inner(), ANSWER) {
-            Ok(true) => Ok(client),
-            Ok(false) => Err("they name no controller".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
-    })
-    .await
-    .map_err(|e| e.to_string())??;
-    let resources: Vec<_> = topics.iter().map(|t| ResourceSpecifier::Topic(t)).collect();
-    let options = AdminOptions::new().request_timeout(Some(ANSWER));
-    let told = client.describe_configs(&resources, &options).await;
-    // Its thread is joined.
-    let _ = blocking::run(move || drop(client)).await;
-    let told = told.map_err(|e| e.to_string())?;
-    match told.len() == topics.len() {
-        true => Ok(told),
-        false => Err(format!(
-            "{} answers for {} topics",
-            told.len(),
-            topics.len()
-        )),
+/// What the brokers tell of `topic`. Blocks.
+fn told_of<C: ProducerContext + 'static>(
+    client: &ThreadedProducer<C>,
+    topic: &str,
+) -> Result<BTreeMap<String, String>, String> {
+    let client = client.client();
+    match has_controller(client, ANSWER) {
+        // SAFETY: the client lives as long as the borrow.
+        Ok(true) => unsafe { topic_settings(client.native_ptr(), topic, ANSWER) }
+            .map_err(|untold| untold.to_string()),
+        Ok(false) => Err("they name no controller".into()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

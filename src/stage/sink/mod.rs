@@ -22,5 +22,6 @@ pub mod producer;
 pub mod repair;
 mod shortening;
 pub mod table;
+mod topic_settings;
 pub mod verdict;
 pub mod walk;

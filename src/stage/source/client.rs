@@ -1,5 +1,6 @@
 //! Clients of the broker: their configuration, and the questions asked before anything is read.
 
+use super::asking::{ANSWER, Asker, code_passes, leaders};
 use super::log_ends::{EndOfLog, LogEnd, log_ends};
 use super::reading::{Read, Reading};
 use super::{ClientSettings, Covering, SourceError, topic_identity};
@@ -9,6 +10,7 @@ use rdkafka::bindings::rd_kafka_controllerid;
 use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 use std::collections::BTreeMap;
@@ -18,8 +20,6 @@ use std::time::{Duration, Instant};
 use tagstream_core::config::KafkaConfig;
 use tagstream_core::events::{Offset, PartitionId};
 
-/// One question to the broker may take this long.
-pub(super) const ANSWER: Duration = Duration::from_secs(10);
 /// Errors that only last while leaders move are asked again for this long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// By then every broker knows of a topic that was created before the question.
@@ -82,6 +82,15 @@ pub struct Silence {
     pub stable: Offset,
 }
 
+/// What is there when everything answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// Brokers of the cluster.
+    pub brokers: usize,
+    /// Partitions of the topic.
+    pub partitions: usize,
+}
+
 /// A client that reads nothing, for questions about one topic. Its own connection: the polling
 /// thread is not kept waiting.
 pub struct Broker {
@@ -92,6 +101,7 @@ pub struct Broker {
     tells_topic_id: AtomicBool,
     /// Held by who reads with the consumer: it has one assignment.
     pub(super) reading: Mutex<()>,
+    patience: Duration,
 }
 
 impl Broker {
@@ -116,6 +126,63 @@ impl Broker {
             topic,
             tells_topic_id: AtomicBool::new(false),
             reading: Mutex::default(),
+            patience: PATIENCE,
+        })
+    }
+
+    /// The same with less patience, or more.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Hears what librdkafka says of the connections. What nobody hears is kept, and would pile
+    /// up.
+    fn listen(&self) {
+        if let Ok(_reading) = self.reading.try_lock() {
+            while self.consumer.poll(Duration::ZERO).is_some() {}
+        }
+    }
+
+    fn asking<T>(&self, work: impl FnOnce(&Asker<'_>) -> T) -> T {
+        work(&Asker {
+            brokers: &self.brokers,
+            troubles: self.consumer.context().troubles(),
+            listen: &|| self.listen(),
+            patience: self.patience,
+        })
+    }
+
+    /// Asks the leaders of the topic's partitions and the group's coordinator: all brokers that
+    /// this process needs. The first brokers may answer although the addresses that they give for
+    /// these are no good here. Blocks.
+    ///
+    /// # Errors
+    /// [`SourceError`] names the address that does not answer.
+    pub fn reach(&self) -> Result<Reached, SourceError> {
+        self.asking(|asker| {
+            let metadata = metadata_of(self.consumer.client(), asker, &self.topic, "Read")?;
+            for (broker, partition) in leaders(&metadata, &self.topic) {
+                let ask = |within| {
+                    self.consumer
+                        .fetch_watermarks(&self.topic, partition, within)
+                };
+                asker
+                    .ask(ask)
+                    .map_err(|e| asker.at_its_address(e, broker))?;
+            }
+            let ask = |within| {
+                let mut asked = TopicPartitionList::new();
+                asked.add_partition(&self.topic, 0);
+                self.consumer.committed_offsets(asked, within)
+            };
+            asker.ask(ask).map_err(|e| asker.at_its_address(e, None))?;
+            asker.troubles.clear();
+            Ok(Reached {
+                brokers: metadata.brokers().len(),
+                partitions: partitions_in(&metadata, &self.topic).len(),
+            })
         })
     }
 
@@ -131,9 +198,13 @@ impl Broker {
     /// # Errors
     /// [`SourceError`] if the brokers do not answer or the topic is not there.
     pub fn partitions(&self) -> Result<Vec<PartitionId>, SourceError> {
-        let partitions = partitions_of(self.consumer.client(), &self.brokers, &self.topic, "Read")?;
+        let metadata =
+            self.asking(|asker| metadata_of(self.consumer.client(), asker, &self.topic, "Read"))?;
         let named = |partition| PartitionId::new(Arc::clone(&self.topic), partition);
-        Ok(partitions.into_iter().map(named).collect())
+        Ok(partitions_in(&metadata, &self.topic)
+            .into_iter()
+            .map(named)
+            .collect())
     }
 
     /// The (stable) ends of all partitions. Blocks.
@@ -141,7 +212,9 @@ impl Broker {
     /// # Errors
     /// As [`Broker::partitions`].
     pub fn ends(&self) -> Result<BTreeMap<i32, Offset>, SourceError> {
-        let partitions = partitions_of(self.consumer.client(), &self.brokers, &self.topic, "Read")?;
+        let metadata =
+            self.asking(|asker| metadata_of(self.consumer.client(), asker, &self.topic, "Read"))?;
+        let partitions = partitions_in(&metadata, &self.topic);
         let ask = || {
             let stable = LogEnd::Stable;
             log_ends(&self.consumer, &self.topic, &partitions, stable, ANSWER)
@@ -187,6 +260,7 @@ impl Broker {
     /// # Errors
     /// [`SourceError::Unreachable`] if the brokers do not tell, though they could.
     pub fn identity(&self) -> Result<TopicIdentity, SourceError> {
+        self.listen();
         let topic_id = self.topic_id()?;
         let cluster_id = self.consumer.client().fetch_cluster_id(ANSWER);
         Ok(TopicIdentity {
@@ -217,25 +291,6 @@ fn names_controller<C: ClientContext>(
     // brought.
     let controller = unsafe { rd_kafka_controllerid(client.native_ptr(), 0) };
     Ok(metadata.brokers().iter().any(|b| b.id() == controller))
-}
-
-/// Ends when the topic is no longer the one that it was when first asked. A consumer whose topic
-/// was created again may get neither messages nor an error (its knowledge of the leaders is newer
-/// than the new topic's), and would be silent for ever.
-pub async fn recreated<A>(ask: impl Fn() -> A, every: Duration)
-where
-    A: Future<Output = Option<TopicIdentity>>,
-{
-    let mut first: Option<TopicIdentity> = None;
-    loop {
-        if let Some(now) = ask().await {
-            let first = first.get_or_insert_with(|| now.clone());
-            if first.contradicts(&now) {
-                return;
-            }
-        }
-        tokio::time::sleep(every).await;
-    }
 }
 
 impl Logs for Broker {
@@ -339,50 +394,56 @@ impl Broker {
 /// # Errors
 /// [`SourceError::NoTopic`] names the first that is missing.
 pub fn require_topics(kafka: &KafkaConfig, topics: &[Arc<str>]) -> Result<(), SourceError> {
-    let producer: BaseProducer<Covering> = ClientSettings::producer(kafka).create()?;
+    // It lives for a moment: without the id that an idempotent one would ask for, and what needs
+    // it.
+    let mut settings = ClientSettings::of(kafka);
+    settings.set("enable.gapless.guarantee", "false");
+    let producer: BaseProducer<Covering> = settings.create()?;
+    let asker = Asker {
+        brokers: &kafka.brokers,
+        troubles: producer.context().troubles(),
+        listen: &|| _ = producer.poll(Duration::ZERO),
+        patience: PATIENCE,
+    };
     for topic in topics {
-        partitions_of(producer.client(), &kafka.brokers, topic, "Write")?;
+        metadata_of(producer.client(), &asker, topic, "Write")?;
     }
     Ok(())
 }
 
-/// The partitions of `topic`, never empty. Blocks.
+/// What the brokers say of `topic`, which has at least one partition. Blocks.
 ///
 /// A broker may not know of a topic that another has created a moment ago, nor its leaders, so the
 /// question is put again for a while.
-fn partitions_of<C: ClientContext>(
+fn metadata_of<C: ClientContext>(
     client: &Client<C>,
-    brokers: &str,
+    asker: &Asker<'_>,
     topic: &str,
     right: &'static str,
-) -> Result<Vec<i32>, SourceError> {
-    let unreachable = |reason: String| SourceError::Unreachable {
-        brokers: brokers.into(),
-        reason,
-    };
+) -> Result<Metadata, SourceError> {
     let started = Instant::now();
     let mut said = false;
     loop {
-        let metadata = patiently(|| client.fetch_metadata(Some(topic), ANSWER))
-            .map_err(|e| unreachable(e.to_string()))?;
+        let metadata = asker.ask(|within| client.fetch_metadata(Some(topic), within))?;
         let of_topic = metadata.topics().iter().find(|t| t.name() == topic);
         let error = of_topic.map_or(Some(RDKafkaErrorCode::UnknownTopicOrPartition), |t| {
             t.error().map(RDKafkaErrorCode::from)
         });
-        let partitions = of_topic.map_or(&[][..], |t| t.partitions());
+        let brokers = asker.brokers.to_owned();
         let refusal = match error {
-            None if !partitions.is_empty() => {
-                return Ok(partitions.iter().map(|p| p.id()).collect());
-            }
+            None if of_topic.is_some_and(|t| !t.partitions().is_empty()) => return Ok(metadata),
             None | Some(RDKafkaErrorCode::UnknownTopicOrPartition) => SourceError::NoTopic {
-                brokers: brokers.into(),
+                brokers,
                 topic: topic.into(),
             },
             Some(RDKafkaErrorCode::TopicAuthorizationFailed) => SourceError::NoRight {
                 topic: topic.into(),
                 right,
             },
-            Some(code) => unreachable(format!("topic {topic:?}: {code}")),
+            Some(code) => SourceError::Unreachable {
+                brokers,
+                reason: format!("topic {topic:?}: {code}"),
+            },
         };
         let patience = match error {
             Some(code) if code_passes(code) => PATIENCE,
@@ -404,6 +465,12 @@ fn partitions_of<C: ClientContext>(
     }
 }
 
+fn partitions_in(metadata: &Metadata, topic: &str) -> Vec<i32> {
+    let of_topic = metadata.topics().iter().find(|t| t.name() == topic);
+    let partitions = of_topic.map_or(&[][..], |t| t.partitions());
+    partitions.iter().map(|p| p.id()).collect()
+}
+
 /// Asks again while the answer is an error that passes by itself.
 fn patiently<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
     let started = Instant::now();
@@ -420,69 +487,4 @@ fn patiently<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, Kaf
 
 pub(super) fn passes(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(code_passes)
-}
-
-fn code_passes(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode as Code;
-    matches!(
-        code,
-        Code::LeaderNotAvailable
-            | Code::NotLeaderForPartition
-            | Code::BrokerTransportFailure
-            | Code::AllBrokersDown
-            | Code::RequestTimedOut
-            | Code::OperationTimedOut
-            | Code::CoordinatorNotAvailable
-            | Code::CoordinatorLoadInProgress
-            | Code::NotCoordinator
-            | Code::RebalanceInProgress
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::AtomicUsize;
-
-    fn identity(topic: Option<&str>) -> Option<TopicIdentity> {
-        Some(TopicIdentity {
-            cluster_id: Some("cluster".into()),
-            topic_id: topic.map(Into::into),
-        })
-    }
-
-    #[tokio::test]
-    async fn a_topic_created_again_while_nothing_arrives_is_noticed() {
-        let answers = [
-            identity(Some("a")),
-            None,
-            identity(Some("a")),
-            identity(Some("b")),
-        ];
-        let next = AtomicUsize::new(0);
-        let ask = || {
-            let answer = answers[next.fetch_add(1, Ordering::SeqCst)].clone();
-            async move { answer }
-        };
-        recreated(ask, Duration::ZERO).await;
-        assert_eq!(next.load(Ordering::SeqCst), answers.len());
-    }
-
-    #[tokio::test]
-    async fn brokers_that_do_not_answer_or_know_no_ids_are_no_new_topic() {
-        let next = AtomicUsize::new(0);
-        let ask = || {
-            let n = next.fetch_add(1, Ordering::SeqCst);
-            async move { [identity(Some("a")), None, identity(None)][n % 3].clone() }
-        };
-        let asked_often = async {
-            while next.load(Ordering::SeqCst) < 100 {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::select! {
-            () = recreated(ask, Duration::ZERO) => panic!("taken for a new topic"),
-            () = asked_often => {}
-        }
-    }
 }

@@ -3,14 +3,16 @@
 
 use super::interdependent::Interdependent;
 use super::properties::{Hidden, Refusal, check_property, refusal};
+use super::trouble::{Troubles, is_news};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 use rdkafka::{ClientConfig, ClientContext, Statistics};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 use tagstream_core::config::KafkaConfig;
 
 /// A client in the making: what the program sets, and the user's own properties, whose values stay
@@ -91,7 +93,10 @@ impl ClientSettings {
     pub fn covering(&self) -> Covering {
         let users = self.properties.keys();
         let values = users.filter_map(|key| Some((key.as_str(), self.config.get(key)?)));
-        Covering(Arc::new(Hidden::of(values)))
+        Covering {
+            hidden: Arc::new(Hidden::of(values)),
+            troubles: Troubles::default(),
+        }
     }
 
     /// Makes the client.
@@ -134,19 +139,28 @@ impl ClientSettings {
         };
         followed.follow();
         let made = config.create_with_context(context);
-        made.map_err(|error| refusal(&error, shown, &self.covering().0))
+        made.map_err(|error| refusal(&error, shown, &self.covering().hidden))
     }
 }
 
 /// The context of a client that needs none: it logs what librdkafka says, without the values of
 /// properties.
 #[derive(Clone)]
-pub struct Covering(Arc<Hidden>);
+pub struct Covering {
+    hidden: Arc<Hidden>,
+    troubles: Troubles,
+}
 
 impl Covering {
-    /// Logs a line of librdkafka.
+    /// Logs a line of librdkafka. What it says of connections is kept, and told once in words that
+    /// help.
     pub fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         let line = self.line(facility, line);
+        let of_connection = matches!(facility, "FAIL" | "ERROR");
+        let level = match of_connection && self.troubles.note(&line) {
+            true => RDKafkaLogLevel::Debug,
+            false => level,
+        };
         match level {
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
@@ -162,14 +176,29 @@ impl Covering {
 
     /// `text` with `***` for every value of the user's properties.
     pub fn cover(&self, text: &str) -> String {
-        self.0.cover(text)
+        self.hidden.cover(text)
+    }
+
+    /// Takes an error that librdkafka reports beside the answers to questions.
+    pub fn report(&self, error: &KafkaError, reason: &str) {
+        let reason = self.cover(reason);
+        let known = self.troubles.note(&reason)
+            || error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        if !known && is_news(&format!("{error}: {reason}"), Instant::now()) {
+            tracing::warn!(target: "librdkafka", %error, reason, "librdkafka has trouble");
+        }
+    }
+
+    /// What is wrong with the client's connections.
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
     }
 
     fn line(&self, facility: &str, line: &str) -> String {
         // `debug = "conf"` lists every property that is set.
         match line.split_once(" = ") {
             Some((key, _)) if facility == "CONF" => format!("{key} = ***"),
-            _ => self.0.cover(line),
+            _ => self.hidden.cover(line),
         }
     }
 }
@@ -183,8 +212,7 @@ impl ClientContext for Covering {
     fn stats(&self, _: Statistics) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let reason = self.cover(reason);
-        tracing::error!(target: "librdkafka", %error, reason, "librdkafka has trouble");
+        self.report(&error, reason);
     }
 }
 

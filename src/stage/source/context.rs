@@ -1,12 +1,13 @@
 //! What librdkafka calls back: assignments, revocations, commits, statistics. All of it on the
 //! polling thread.
 
+use super::commits::commit_within;
 use super::leader_epochs::set_leader_epoch;
 use super::{Covering, Generation, OffsetCommit, SourceError, SourceEvent};
 use crate::stage::sink::walk::CommitHint;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{
-    BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol, base_consumer,
+    BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol, base_consumer,
 };
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
@@ -16,8 +17,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tagstream_core::events::PartitionId;
+use tagstream_core::events::{Offset, PartitionId};
 use tokio::sync::mpsc::UnboundedSender;
+
+/// The last commit before partitions are given up may take this long: it is a hint, and the group
+/// waits for us.
+pub(super) const LAST_COMMIT: Duration = Duration::from_secs(5);
 
 /// The consumer's context.
 pub(super) struct Context {
@@ -28,6 +33,8 @@ pub(super) struct Context {
     pub answer_within: Duration,
     pub pulse: Arc<Pulse>,
     pub assigned: Mutex<BTreeMap<PartitionId, Generation>>,
+    /// Where the files of the partitions end, for their lag.
+    pub ends: Mutex<BTreeMap<PartitionId, Offset>>,
     /// Counts changes of the assignment.
     pub changes: AtomicU64,
     /// Set once nobody answers any more.
@@ -104,9 +111,19 @@ impl Context {
                 .map_err(|e| SourceError::Fatal(e.to_string()))?;
             set_leader_epoch(list, topic, number, start.leader_epoch);
         }
+        self.ends
+            .lock()
+            .expect("no panic while locked")
+            .extend(starts.into_iter().map(|s| (s.partition, s.offset)));
         let mut assigned = self.assigned.lock().expect("no panic while locked");
         assigned.extend(partitions.into_iter().map(|p| (p, generation)));
         Ok(())
+    }
+
+    /// Takes note of where the files of a partition end.
+    pub(super) fn reached(&self, partition: &PartitionId, end: Offset) {
+        let mut ends = self.ends.lock().expect("no panic while locked");
+        ends.insert(partition.clone(), end);
     }
 
     fn show_lag(&self, partition: &PartitionId, messages: i64) {
@@ -145,7 +162,7 @@ impl Context {
         self.pulse.waits_for_the_stage();
         let commits = commits.recv_timeout(self.answer_within).unwrap_or_default();
         if !lost && let Some(list) = offsets(&commits) {
-            self.committed(consumer.commit(&list, CommitMode::Sync));
+            self.committed(commit_within(consumer, &list, LAST_COMMIT));
         }
     }
 
@@ -200,18 +217,26 @@ impl ClientContext for Context {
             return;
         };
         let assigned = self.assigned.lock().expect("no panic while locked");
+        let ends = self.ends.lock().expect("no panic while locked");
         for partition in assigned.keys() {
-            if let Some(of) = topic.partitions.get(&partition.partition)
-                && of.consumer_lag >= 0
-            {
-                self.show_lag(partition, of.consumer_lag);
+            let Some(of) = topic.partitions.get(&partition.partition) else {
+                continue;
+            };
+            // librdkafka's own figure is missing until something is read or committed: after a
+            // restart on an idle topic, for ever.
+            let log_end = if of.ls_offset >= 0 {
+                of.ls_offset
+            } else {
+                of.hi_offset
+            };
+            if let Some(end) = ends.get(partition).filter(|_| log_end >= 0) {
+                self.show_lag(partition, (log_end - end.0).max(0));
             }
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let reason = self.covering.cover(reason);
-        tracing::debug!(%error, reason, "librdkafka");
+        self.covering.report(&error, reason);
     }
 }
 

@@ -7,8 +7,10 @@
 //! message goes on only with a reservation on the budget; if none is free for a second, partitions
 //! are paused (and the consumer is polled on, so that the group keeps us).
 
+mod asking;
 mod client;
 mod clients;
+mod commits;
 mod context;
 mod continuity;
 mod interdependent;
@@ -16,15 +18,19 @@ mod leader_epochs;
 mod log_ends;
 mod properties;
 mod reading;
+mod recreated;
 mod thread;
 mod topic_identity;
+mod trouble;
 
 pub(in crate::stage) use client::has_controller;
-pub use client::{Broker, LogRecord, Logs, Silence, recreated, require_topics};
+pub use client::{Broker, LogRecord, Logs, Reached, Silence, require_topics};
 pub use clients::{ClientSettings, Covering};
 pub use continuity::compared;
 pub use properties::{Refusal, check_properties, known_properties};
+pub use recreated::recreated;
 pub use thread::{Source, SourceSettings};
+pub use trouble::{Cause, Trouble, Troubles};
 
 use super::budget::{Budget, Reservation};
 use super::sink::walk::CommitHint;
@@ -219,6 +225,27 @@ pub enum SourceError {
         /// What librdkafka says.
         reason: String,
     },
+    /// The brokers answer, and send their clients to an address that is no good here.
+    #[error(
+        "the brokers at {brokers} answer, but send clients on to {address} (their \
+         `advertised.listeners`), and from here {cause}"
+    )]
+    Advertised {
+        /// The brokers asked.
+        brokers: String,
+        /// Where they send clients.
+        address: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The brokers are there, but this configuration does not fit them.
+    #[error("the brokers at {brokers} cannot be used as configured: {trouble}")]
+    Unfit {
+        /// The brokers asked.
+        brokers: String,
+        /// What is wrong.
+        trouble: Trouble,
+    },
     /// The topic is not there.
     #[error("the brokers at {brokers} have no topic {topic:?}: create it, then start again")]
     NoTopic {
@@ -286,8 +313,14 @@ impl SourceError {
         matches!(
             self,
             SourceError::Unreachable { .. }
+                | SourceError::Advertised { .. }
                 | SourceError::PollExceeded
                 | SourceError::NoStart { .. }
-        )
+        ) || matches!(self, SourceError::Unfit { trouble, .. } if trouble.cause.is_guessed())
+    }
+
+    /// Whether somebody has to change the configuration.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, SourceError::Config(_) | SourceError::Unfit { .. }) && !self.is_temporary()
     }
 }

@@ -1,6 +1,7 @@
 //! Single looks into a log, by a consumer that belongs to no assignment of the group.
 
-use super::client::{ANSWER, Broker, PATIENCE, passes};
+use super::asking::ANSWER;
+use super::client::{Broker, PATIENCE, passes};
 use super::leader_epochs::{leader_epoch, set_leader_epoch};
 use super::{LogRecord, SourceError};
 use rdkafka::consumer::Consumer;

@@ -1,7 +1,8 @@
 //! The polling thread.
 
 use super::clients::ClientSettings;
-use super::context::{Context, Pulse, StageConsumer, offsets};
+use super::commits::{Commits, commit_within};
+use super::context::{Context, LAST_COMMIT, Pulse, StageConsumer, offsets};
 use super::leader_epochs::leader_epoch;
 use super::log_ends::position;
 use super::{
@@ -10,7 +11,7 @@ use super::{
 };
 use bytes::Bytes;
 use chrono::DateTime;
-use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::{Message as _, TopicPartitionList};
@@ -90,6 +91,7 @@ impl Source {
             answer_within,
             pulse: Arc::clone(&pulse),
             assigned: Default::default(),
+            ends: Default::default(),
             changes: Default::default(),
             closing: Default::default(),
             failed: Default::default(),
@@ -100,8 +102,11 @@ impl Source {
         consumer
             .subscribe(&[&settings.topic])
             .map_err(|e| SourceError::Fatal(e.to_string()))?;
+        // SAFETY: the poller drops it before the consumer.
+        let commits = unsafe { Commits::of(&consumer) };
         let poller = Poller {
             consumer,
+            commits,
             events,
             orders,
             admission,
@@ -189,6 +194,8 @@ enum Waiting {
 }
 
 struct Poller {
+    /// Before the consumer: fields are dropped in their order.
+    commits: Commits,
     consumer: StageConsumer,
     events: UnboundedSender<SourceEvent>,
     orders: Receiver<SourceCommand>,
@@ -215,6 +222,7 @@ impl Poller {
         {
             let _ = self.events.send(SourceEvent::Failed(error));
         }
+        drop(self.commits);
         // Leaves the group; its callbacks find `closing` set and answer themselves.
         drop(self.consumer);
         let _ = self.events.send(SourceEvent::Stopped);
@@ -228,6 +236,8 @@ impl Poller {
             while let Ok(order) = self.orders.try_recv() {
                 match order {
                     SourceCommand::Commit(commit) => {
+                        let context = self.consumer.context();
+                        context.reached(&commit.partition, commit.offset);
                         self.to_commit.insert(commit.partition.clone(), commit);
                     }
                     SourceCommand::StopReading => {
@@ -235,12 +245,18 @@ impl Poller {
                         self.held.clear();
                     }
                     SourceCommand::Stop(commits) => {
-                        self.commit(&commits);
+                        if let Some(list) = offsets(&commits) {
+                            let result = commit_within(&self.consumer, &list, LAST_COMMIT);
+                            self.consumer.context().committed(result);
+                        }
                         return Ok(());
                     }
                 }
             }
-            if self.last_commit.elapsed() > COMMIT_EVERY {
+            if let Some(result) = self.commits.answer(Duration::ZERO) {
+                self.consumer.context().committed(result);
+            }
+            if self.last_commit.elapsed() > COMMIT_EVERY && !self.commits.is_busy() {
                 self.commit_due();
             }
             if self.events.is_closed() {
@@ -266,21 +282,18 @@ impl Poller {
         }
     }
 
-    /// Commits what is still ours. What was given up was committed then.
+    /// Commits what is still ours. What was given up was committed then. Nobody waits for the
+    /// answer: it is heard on a later round.
     fn commit_due(&mut self) {
+        self.last_commit = Instant::now();
         let due: Vec<OffsetCommit> = std::mem::take(&mut self.to_commit)
             .into_values()
             .filter(|c| self.generation(&c.partition).is_some())
             .collect();
-        self.commit(&due);
-    }
-
-    /// Waits for the answer: librdkafka reports none for a commit that nobody waits for.
-    fn commit(&mut self, commits: &[OffsetCommit]) {
-        self.last_commit = Instant::now();
-        if let Some(list) = offsets(commits) {
-            let result = self.consumer.commit(&list, CommitMode::Sync);
-            self.consumer.context().committed(result);
+        if let Some(list) = offsets(&due)
+            && let Err(error) = self.commits.send(&self.consumer, &list)
+        {
+            self.consumer.context().committed(Err(error));
         }
     }
 
@@ -429,12 +442,24 @@ impl Poller {
         }
         metrics::counter!("tagstream_source_errors_total", "topic" => topic.to_string())
             .increment(1);
+        // What is wrong with a connection was told by its cause.
+        if error.rdkafka_error_code().is_some_and(is_of_connection) {
+            return Ok(());
+        }
         if self.last_warning.is_none_or(|at| at.elapsed() > LOG_EVERY) {
             self.last_warning = Some(Instant::now());
             tracing::warn!(%topic, %error, "the consumer has trouble; librdkafka goes on trying");
         }
         Ok(())
     }
+}
+
+fn is_of_connection(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::SSL
+    )
 }
 
 fn owned(partition: PartitionId, message: &BorrowedMessage<'_>) -> SourceMessage {

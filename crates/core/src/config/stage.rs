@@ -241,6 +241,8 @@ settings! {
         liveness_limit_ms: u64 = 60_000,
         /// How often the output is tried for `/health/readyz`.
         sink_check_ms: u64 = 10_000,
+        /// How often the brokers are asked for `/health/readyz`.
+        broker_check_ms: u64 = 5_000,
     }
 }
 
@@ -351,6 +353,11 @@ impl Configuration for StageConfig {
         refuse(
             self.http.sink_check_ms == 0,
             "http.sink_check_ms",
+            at_least_1,
+        );
+        refuse(
+            self.http.broker_check_ms == 0,
+            "http.broker_check_ms",
             at_least_1,
         );
         let mut steps = self.output.table.split('/');

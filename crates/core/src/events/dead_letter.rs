@@ -69,6 +69,8 @@ kinds! {
     BadImage = "bad_image",
     /// The model failed on this image.
     Inference = "inference",
+    /// Processes died while they worked on this message and no other.
+    Poison = "poison",
 }
 
 impl fmt::Display for DeadLetterKind {

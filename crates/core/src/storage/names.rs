@@ -5,6 +5,8 @@
 //!     the first start, put once
 //! <table>/<topic>/_begun.json
 //!     the ends of partitions when the table began, put once (only for `latest`)
+//! <table>/<topic>/<partition>/_<epoch>-lives.json
+//!     what is remembered of the processes that wrote the chain
 //! <table>/<topic>/<partition>/<epoch>-<start, 20 digits>.<extension>
 //!     one committed file; the name depends on the start only
 //! ```
@@ -108,6 +110,11 @@ impl Folder {
     /// A name that sorts just before every file of `epoch` that starts at `start` or later.
     pub fn before(&self, epoch: Epoch, start: Offset) -> Path {
         self.path.clone().join(stem(epoch, start))
+    }
+
+    /// What is remembered of the lives of `epoch`'s chain.
+    pub fn lives(&self, epoch: Epoch) -> Path {
+        self.path.clone().join(format!("_{epoch}-lives.json"))
     }
 
     /// The origin of `epoch`.

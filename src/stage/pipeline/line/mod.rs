@@ -1,27 +1,32 @@
 //! One line: the events of a source, the rows of a maker, the files of a table. One task owns all
 //! ledgers.
 
+mod alone;
 mod drained;
+mod files;
 mod partitions;
 mod rows;
 mod silence;
 
 use super::commit::{FileDone, FileJob};
+use super::lives::PartitionWatch;
 use super::owned::Owned;
 use super::{Control, LineError, StageStatus};
 use crate::stage::budget::Budget;
+use crate::stage::guard::OpenLives;
 use crate::stage::ledger::{CutReason, CutRules, Finished};
 use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::begun::FirstOffset;
 use crate::stage::sink::broken::Resumed;
 use crate::stage::sink::chain::WriterId;
-use crate::stage::sink::files::{Committed, FileSink};
+use crate::stage::sink::files::FileSink;
 use crate::stage::sink::producer::Topics;
 use crate::stage::sink::table::TableRow;
-use crate::stage::sink::walk::{CommitHint, LogFacts};
+use crate::stage::sink::walk::LogFacts;
 use crate::stage::source::{
     Generation, Logs, OffsetCommit, Source, SourceCommand, SourceEvent, StartPosition,
 };
+use alone::{Pending, Queues};
 use drained::Drained;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,6 +45,8 @@ const TICK: Duration = Duration::from_millis(50);
 const ENCODERS: usize = 2;
 /// Above this share of the budget the largest file is cut early.
 const PRESSURE: f64 = 0.75;
+/// A group that gives out no partitions for this long is told of.
+const TELL_WAITING: Duration = Duration::from_secs(5);
 /// How long the consumer may take to leave the group.
 const LEAVE: Duration = Duration::from_secs(10);
 
@@ -62,8 +69,12 @@ pub struct LineSettings {
     /// Partitions whose group's offset an operator has put back to the end of their files, and that
     /// end.
     pub restored: BTreeMap<PartitionId, Offset>,
+    /// The silence after which the group gives a member's partitions to others.
+    pub session: Duration,
     /// This process, once; part of every writer id.
     pub process: Arc<str>,
+    /// The lives of partitions in this process.
+    pub lives: OpenLives,
 }
 
 /// One line, ready to run.
@@ -90,11 +101,13 @@ enum Task<R: TableRow> {
         generation: Generation,
         offset: Offset,
         finished: Finished<R>,
+        /// Whether it was worked on alone.
+        alone: bool,
     },
     File(FileDone),
     Resumed {
         generation: Generation,
-        chains: Vec<(PartitionId, LogFacts, Resumed)>,
+        chains: Vec<(PartitionId, LogFacts, Resumed, Option<PartitionWatch>)>,
         reply: SyncSender<Vec<StartPosition>>,
     },
     /// Partitions of others that are in files.
@@ -125,7 +138,10 @@ struct Driver<M: RowMaker> {
     /// Set once the line reads no more: until then everything must be in files.
     drain_until: Option<Instant>,
     assigned_once: bool,
+    began: Instant,
+    told_waiting: bool,
     drained: Drained,
+    queues: Queues,
 }
 
 impl<M: RowMaker> Line<M> {
@@ -147,7 +163,10 @@ impl<M: RowMaker> Line<M> {
             encoders: Arc::new(Semaphore::new(ENCODERS)),
             drain_until: None,
             assigned_once: false,
+            began: Instant::now(),
+            told_waiting: false,
             drained: Drained::default(),
+            queues: Queues::default(),
         };
         driver.run(control).await
     }
@@ -155,6 +174,7 @@ impl<M: RowMaker> Line<M> {
 
 impl<M: RowMaker> Driver<M> {
     async fn run(mut self, mut control: watch::Receiver<Control>) -> Result<(), LineError> {
+        self.line.status.begin();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let outcome = loop {
@@ -176,6 +196,7 @@ impl<M: RowMaker> Driver<M> {
                 break Ok(());
             }
         };
+        self.note_fault(&outcome);
         self.shut_down(outcome.is_ok()).await;
         outcome
     }
@@ -197,7 +218,12 @@ impl<M: RowMaker> Driver<M> {
                 message,
                 reservation,
                 place,
-            } => self.start_row(generation, message, reservation, place)?,
+            } => self.start_row(Pending {
+                generation,
+                message,
+                reservation,
+                place,
+            })?,
             SourceEvent::End {
                 generation,
                 partition,
@@ -222,7 +248,9 @@ impl<M: RowMaker> Driver<M> {
                 generation,
                 offset,
                 finished,
+                alone,
             } => {
+                self.made(&partition, alone);
                 if let Some(owned) = self
                     .owned
                     .get_mut(&partition)
@@ -283,6 +311,27 @@ impl<M: RowMaker> Driver<M> {
         self.owned.iter().filter_map(due).collect()
     }
 
+    /// Says what a line without partitions waits for. Silence would look like a hang: a member of
+    /// the group that was killed holds its place until its session ends.
+    fn tell_waiting(&mut self, now: Instant) {
+        if self.assigned_once || now - self.began < TELL_WAITING {
+            return;
+        }
+        let session = self.line.settings.session.as_secs_f64();
+        let waiting = format!(
+            "the group has given this process no partitions yet. A member that was killed, or \
+             has not left, keeps its place until its session ends, {session} s after it was last \
+             heard (kafka.session_timeout_ms)"
+        );
+        let told = std::mem::replace(&mut self.told_waiting, true);
+        self.line
+            .status
+            .report(StageStatus::ASSIGNED, Some(waiting.clone()));
+        if !told {
+            tracing::info!("{waiting}");
+        }
+    }
+
     /// After every event: files that are due, revocations that are done, pressure.
     fn on_tick(&mut self) -> Result<(), LineError> {
         let now = Instant::now();
@@ -292,6 +341,8 @@ impl<M: RowMaker> Driver<M> {
             .status
             .source_beat_ms
             .store(moved, Ordering::Relaxed);
+        self.pump();
+        self.tell_waiting(now);
         for (partition, reason) in self.due(now) {
             self.cut(&partition, reason);
         }
@@ -308,134 +359,17 @@ impl<M: RowMaker> Driver<M> {
             .take_if(|r| now >= r.deadline || r.partitions.iter().all(settled))
         {
             let commits = self.commits(&revocation.partitions);
+            let guards = self.guards(&revocation.partitions);
             for partition in &revocation.partitions {
                 self.give_up(partition);
             }
-            let _ = revocation.reply.send(commits);
+            let lives = self.line.settings.lives.clone();
+            // The next owner is to find that these lives ended in order.
+            tokio::spawn(async move {
+                lives.end(&guards).await;
+                let _ = revocation.reply.send(commits);
+            });
         }
-        Ok(())
-    }
-
-    /// Cuts the largest file early: rows are the only memory that waits for something other than
-    /// work.
-    fn cut_largest_under_pressure(&mut self) {
-        let free = self
-            .owned
-            .iter()
-            .filter(|(_, o)| o.chain.is_some() && o.ledger.has_rows_ready());
-        let largest = free
-            .max_by_key(|(_, o)| o.ledger.ready_bytes())
-            .map(|(p, _)| p.clone());
-        if let Some(partition) = largest {
-            self.cut(&partition, CutReason::Pressure);
-        }
-    }
-
-    fn cut(&mut self, partition: &PartitionId, reason: CutReason) {
-        let Some(owned) = self.owned.get_mut(partition) else {
-            return;
-        };
-        let Some(chain) = owned.chain.take() else {
-            return;
-        };
-        let Some(cut) = owned.ledger.cut(reason) else {
-            owned.chain = Some(chain);
-            return;
-        };
-        let table = self.line.sink.table().to_owned();
-        metrics::counter!(
-            "tagstream_files_cut_total", "table" => table, "reason" => reason.as_str()
-        )
-        .increment(1);
-        if failpoint::is_on("sabotage.commit.early") {
-            let hint = CommitHint {
-                epoch: chain.epoch,
-                start: chain.end,
-            };
-            self.source.command(SourceCommand::Commit(OffsetCommit {
-                partition: partition.clone(),
-                offset: cut.range.end,
-                hint: Some(hint),
-                leader_epoch: None,
-            }));
-        }
-        let job = FileJob {
-            sink: self.line.sink.clone(),
-            partition: partition.clone(),
-            generation: owned.generation,
-            writer: owned.writer.clone(),
-            fence: owned.fence.clone(),
-            chain,
-            cut,
-            layout: self.line.maker.layout(),
-            encoders: Arc::clone(&self.encoders),
-        };
-        self.tasks
-            .spawn(async move { job.run().await.map(Task::File) });
-    }
-
-    async fn file_done(&mut self, done: FileDone) -> Result<(), LineError> {
-        let FileDone {
-            partition,
-            generation,
-            chain,
-            last_start,
-            outcome,
-            rows,
-            bytes,
-        } = done;
-        if outcome == Committed::Landed {
-            let status = &self.line.status;
-            status.files.fetch_add(1, Ordering::Relaxed);
-            status.rows.fetch_add(rows, Ordering::Relaxed);
-            status.file_bytes.fetch_add(bytes, Ordering::Relaxed);
-            status
-                .last_commit_ms
-                .store(chrono::Utc::now().timestamp_millis(), Ordering::Relaxed);
-            let table = || self.table();
-            metrics::counter!("tagstream_rows_total", "table" => table()).increment(rows);
-            metrics::counter!("tagstream_files_total", "table" => table()).increment(1);
-            metrics::counter!("tagstream_file_bytes_total", "table" => table()).increment(bytes);
-            metrics::gauge!("tagstream_last_commit_timestamp_seconds", "table" => table())
-                .set(chrono::Utc::now().timestamp() as f64);
-            tracing::info!(%partition, start = %last_start, end = %chain.end, rows, bytes, "file \
-                committed");
-        }
-        if let Committed::Sealed(_) = outcome {
-            return Err(LineError::Sealed(partition));
-        }
-        let Some(owned) = self
-            .owned
-            .get_mut(&partition)
-            .filter(|o| o.generation == generation)
-        else {
-            return Ok(());
-        };
-        if owned.ledger.disagrees(&chain.lineage, chain.end) {
-            return Err(LineError::OtherLog(partition));
-        }
-        owned.end = chain.end;
-        owned.lineage = chain.lineage.clone();
-        owned.ledger.advance(chain.end);
-        owned
-            .ledger
-            .publish(Instant::now(), |message| self.line.topics.send(message));
-        owned.note_progress();
-        self.line.status.owns(&partition, chain.end);
-        let hint = CommitHint {
-            epoch: chain.epoch,
-            start: last_start,
-        };
-        let commit = OffsetCommit {
-            partition,
-            offset: chain.end,
-            hint: Some(hint),
-            leader_epoch: chain.lineage.leader_epoch(),
-        };
-        owned.committed = Some(commit.clone());
-        owned.chain = Some(chain);
-        failpoint::pass("offset.commit.before").await?;
-        self.source.command(SourceCommand::Commit(commit));
         Ok(())
     }
 
@@ -446,6 +380,9 @@ impl<M: RowMaker> Driver<M> {
     fn stop_reading(&mut self) {
         self.source.command(SourceCommand::StopReading);
         self.drain_until = Some(Instant::now() + self.line.settings.drain_timeout);
+        // Whoever is killed because this takes too long did not die of a message.
+        let lives = self.line.settings.lives.clone();
+        tokio::spawn(async move { lives.end_all().await });
         let making: usize = self.owned.values().map(|o| o.ledger.making()).sum();
         tracing::info!(making, "stopping: finishing what was read");
     }

@@ -2,8 +2,9 @@
 
 use super::{Driver, LEAVE, Revocation, Task, writer};
 use crate::stage::ledger::Ledger;
-use crate::stage::pipeline::LineError;
+use crate::stage::pipeline::lives::{PartitionWatch, Watching};
 use crate::stage::pipeline::owned::Owned;
+use crate::stage::pipeline::{LineError, StageStatus};
 use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::broken::{BrokenChain, Resumed};
 use crate::stage::sink::files::Fence;
@@ -12,7 +13,6 @@ use crate::stage::source;
 use crate::stage::source::{Generation, OffsetCommit, SourceCommand, SourceEvent, StartPosition};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::failpoint;
@@ -30,6 +30,11 @@ impl<M: RowMaker> Driver<M> {
         let (sink, start) = (self.line.sink.clone(), self.line.settings.start.clone());
         let process = Arc::clone(&self.line.settings.process);
         let logs = Arc::clone(&self.line.logs);
+        let watching = Watching {
+            lives: self.line.settings.lives.clone(),
+            places: 2 * self.line.maker.places() as i64,
+            max_age: self.line.settings.rules.max_age,
+        };
         self.tasks.spawn(async move {
             let asked_of = Arc::clone(&logs);
             let asked = blocking::run(move || {
@@ -59,9 +64,20 @@ impl<M: RowMaker> Driver<M> {
                 };
                 chains.into_iter().map(compare).collect::<Result<_, _>>()
             });
+            let chains: Vec<_> = compared.await.map_err(LineError::Panicked)??;
+            let watched = chains.into_iter().map(|(partition, log, resumed)| {
+                let writer = writer(&process, generation);
+                let (sink, watching) = (&sink, &watching);
+                async move {
+                    let chain = &resumed.chain;
+                    let watch = watching.begin(sink, &partition, chain, &writer, log.high);
+                    let watch = watch.await;
+                    (partition, log, resumed, watch)
+                }
+            });
             Ok(Task::Resumed {
                 generation,
-                chains: compared.await.map_err(LineError::Panicked)??,
+                chains: futures::future::join_all(watched).await,
                 reply,
             })
         });
@@ -70,11 +86,11 @@ impl<M: RowMaker> Driver<M> {
     pub(super) fn on_resumed(
         &mut self,
         generation: Generation,
-        chains: Vec<(PartitionId, LogFacts, Resumed)>,
+        chains: Vec<(PartitionId, LogFacts, Resumed, Option<PartitionWatch>)>,
         reply: &SyncSender<Vec<StartPosition>>,
     ) {
         let mut starts = Vec::with_capacity(chains.len());
-        for (partition, log, resumed) in chains {
+        for (partition, log, resumed, watch) in chains {
             let hint = resumed.hint();
             let chain = resumed.chain;
             tracing::info!(
@@ -110,13 +126,18 @@ impl<M: RowMaker> Driver<M> {
                 .and_then(|u| u.get(&partition))
                 .map_or(log.high, |start| start.high);
             self.line.status.owns(&partition, starts_at);
+            let mut rules = self.line.settings.rules;
+            if let Some(watch) = &watch {
+                rules.max_age = watch.max_age(rules.max_age);
+            }
             let mut owned = Owned {
                 generation,
                 lineage: chain.lineage.clone(),
-                ledger: Ledger::new(starts_at, self.line.settings.rules),
+                ledger: Ledger::new(starts_at, rules),
                 chain: Some(chain),
                 writer: writer(&self.line.settings.process, generation),
                 fence: Fence::default(),
+                watch,
                 end: starts_at,
                 log_end,
                 read_to_end: false,
@@ -126,7 +147,7 @@ impl<M: RowMaker> Driver<M> {
             self.owned.insert(partition, owned);
         }
         self.assigned_once = true;
-        self.line.status.assigned.store(true, Ordering::Relaxed);
+        self.line.status.report(StageStatus::ASSIGNED, None);
         // A consumer that waits no longer has said why.
         let _ = reply.send(starts);
     }
@@ -139,6 +160,8 @@ impl<M: RowMaker> Driver<M> {
     ) {
         tracing::info!(?partitions, lost, "partitions revoked");
         if lost {
+            let (guards, lives) = (self.guards(&partitions), self.line.settings.lives.clone());
+            tokio::spawn(async move { lives.end(&guards).await });
             for partition in &partitions {
                 self.give_up(partition);
             }
@@ -156,6 +179,7 @@ impl<M: RowMaker> Driver<M> {
         if let Some(owned) = self.owned.remove(partition) {
             owned.fence.kill();
         }
+        self.drop_pending(partition);
         self.line.status.gave_up(partition);
     }
 
@@ -175,8 +199,11 @@ impl<M: RowMaker> Driver<M> {
         for partition in &partitions {
             self.give_up(partition);
         }
-        // A revocation that waits for us must not keep the consumer from leaving.
+        self.line.settings.lives.end_all().await;
+        // A revocation that waits for us must not keep the consumer from leaving, nor an
+        // assignment whose partitions a store that hangs keeps from starting.
         self.revocation = None;
+        self.tasks.abort_all();
         self.source.command(SourceCommand::Stop(commits));
         let left = async {
             while let Some(event) = self.source.events.recv().await {

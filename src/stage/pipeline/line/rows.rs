@@ -1,28 +1,23 @@
 //! A message on its way to a row.
 
-use super::{Driver, LineError, Owned, Task};
-use crate::stage::budget::Reservation;
+use super::{Driver, LineError, Owned, Pending, Task};
+use crate::stage::guard::LifeGuard;
 use crate::stage::ledger::Finished;
 use crate::stage::row_maker::{RowMaker, RowOutcome};
 use crate::stage::sink::dead_letter_topic;
 use crate::stage::sink::table::TableRow;
-use crate::stage::source::{Generation, SourceMessage};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::OwnedSemaphorePermit;
+use tagstream_core::events::DeadLetterKind;
 
 impl<M: RowMaker> Driver<M> {
-    pub(super) fn start_row(
-        &mut self,
-        generation: Generation,
-        message: SourceMessage,
-        reservation: Reservation,
-        place: OwnedSemaphorePermit,
-    ) -> Result<(), LineError> {
+    /// Takes note of a message that was read.
+    pub(super) fn start_row(&mut self, pending: Pending) -> Result<(), LineError> {
+        let message = &pending.message;
         let Some(owned) = self
             .owned
             .get_mut(&message.partition)
-            .filter(|o| o.generation == generation)
+            .filter(|o| o.generation == pending.generation)
         else {
             return Ok(());
         };
@@ -33,7 +28,7 @@ impl<M: RowMaker> Driver<M> {
                 .lineage
                 .is_of_another_log(message.offset, message.leader_epoch)
         {
-            return Err(LineError::OtherLog(message.partition));
+            return Err(LineError::OtherLog(message.partition.clone()));
         }
         let admitted = |o: &mut Owned<M::Row>| o.ledger.admit(message.offset, message.leader_epoch);
         if self.drain_until.is_some() || !admitted(owned) {
@@ -43,12 +38,39 @@ impl<M: RowMaker> Driver<M> {
         self.line.status.messages.fetch_add(1, Ordering::Relaxed);
         let topic = message.partition.topic.to_string();
         metrics::counter!("tagstream_messages_total", "topic" => topic).increment(1);
+        self.take(pending);
+        Ok(())
+    }
+
+    /// Starts the making of a message's row; with a `guard` it is the only one.
+    pub(super) fn make(&mut self, pending: Pending, guard: Option<Arc<LifeGuard>>) {
+        let Pending {
+            generation,
+            message,
+            reservation,
+            place,
+        } = pending;
+        let owned = self.owned.get(&message.partition);
+        let watch = owned.and_then(|owned| owned.watch.as_ref());
+        let poison = watch.and_then(|watch| watch.verdict(message.offset));
+        let is_suspect = watch.is_some_and(|watch| watch.is_suspect(message.offset));
+        let alone = guard.is_some();
         let maker = Arc::clone(&self.line.maker);
         let status = Arc::clone(&self.line.status);
         let dead_letters = Arc::clone(&self.line.settings.dead_letter_topic);
         let topics = Arc::clone(&self.line.topics);
         self.tasks.spawn(async move {
-            let made = maker.make(&message).await?;
+            let made = match (poison, guard) {
+                (Some(reason), _) => RowOutcome::DeadLetter {
+                    kind: DeadLetterKind::Poison,
+                    reason,
+                },
+                (None, Some(guard)) => {
+                    let work = maker.make(&message);
+                    guard.alone(message.offset, is_suspect, work).await?
+                }
+                (None, None) => maker.make(&message).await?,
+            };
             let mut finished = Finished {
                 row: None,
                 prediction: None,
@@ -87,8 +109,8 @@ impl<M: RowMaker> Driver<M> {
                 generation,
                 offset: message.offset,
                 finished,
+                alone,
             })
         });
-        Ok(())
     }
 }

@@ -129,7 +129,7 @@ pub(super) struct Forwarder {
     settings: ClientSettings,
     limits: Arc<Limits>,
     patience: Duration,
-    client: Client,
+    client: Arc<Client>,
     /// As `client` was made with.
     batch_size: usize,
     /// What refusals of batches have taught, where no broker tells.
@@ -169,7 +169,7 @@ impl Forwarder {
         topics: Vec<Arc<str>>,
         mut messages: UnboundedReceiver<(Outgoing, Answer)>,
     ) {
-        self.limits.ask(&self.settings, &topics).await;
+        self.limits.ask(&self.client, &topics).await;
         self.follow_limits().await;
         loop {
             tokio::select! {
@@ -195,7 +195,7 @@ impl Forwarder {
         }
         // The limit may have been raised since it was asked for.
         let topics = [Arc::clone(&parcel.message.topic)];
-        self.limits.ask(&self.settings, &topics).await;
+        self.limits.ask(&self.client, &topics).await;
         let tried_compressed = self.limits.compresses && self.limits.client_takes(&parcel.message);
         if self.limits.fits(&parcel.message) {
             self.produce(parcel).await;
@@ -341,7 +341,7 @@ impl Forwarder {
         let topics = [Arc::clone(&parcel.message.topic)];
         let bytes = parcel.message.batch_bytes();
         let was_alone = std::mem::replace(&mut parcel.fate.alone, true);
-        self.limits.ask(&self.settings, &topics).await;
+        self.limits.ask(&self.client, &topics).await;
         let mut most = usize::MAX;
         if was_alone && self.limits.fits(&parcel.message) {
             // It fits as far as anybody says, and was refused: half of it is a guess that ends.
@@ -386,12 +386,12 @@ fn client(
     settings: &ClientSettings,
     returns: &UnboundedSender<Returned>,
     batch_size: usize,
-) -> Result<Client, Refusal> {
+) -> Result<Arc<Client>, Refusal> {
     let context = Context {
         covering: settings.covering(),
         returns: returns.clone(),
     };
     let mut settings = settings.clone();
     settings.set("batch.size", batch_size.to_string());
-    settings.create_with(context)
+    settings.create_with(context).map(Arc::new)
 }

@@ -11,6 +11,7 @@ pub use error::StoreError;
 use super::conformance::{Nonconformance, proves_create};
 use super::open::{Missing, Purpose, Storage, open};
 use super::staging;
+use super::swap::{SwapError, SwapOutcome, VersionedObject};
 use crate::config::ObjectStoreConfig;
 use crate::process::blocking;
 use bytes::Bytes;
@@ -134,6 +135,31 @@ impl TableStore {
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::Exists),
             Err(error) => Err(classified("put", path, error)),
         }
+    }
+
+    /// A file that is replaced now and then, with what proves that it is still the same; `None` if
+    /// it is not there.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub async fn read_to_swap(
+        &self,
+        path: &Path,
+    ) -> Result<Option<VersionedObject>, object_store::Error> {
+        self.0.read_to_swap(path).await
+    }
+
+    /// Replaces such a file if it still is as it was read.
+    ///
+    /// # Errors
+    /// [`SwapError`].
+    pub async fn compare_and_set(
+        &self,
+        path: &Path,
+        read: Option<VersionedObject>,
+        next: Bytes,
+    ) -> Result<SwapOutcome, SwapError> {
+        self.0.compare_and_set(path, read, next).await
     }
 
     /// The whole of `path`; `None` if it is not there.
