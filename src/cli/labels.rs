@@ -14,6 +14,7 @@ use tagstream_core::events::LabelEvent;
 use tagstream_core::redact::redact_place;
 use tagstream_core::storage::atomic::AtomicFile;
 use tagstream_core::storage::store::TableStore;
+use tagstream_train::labels::cells::guarded;
 use tagstream_train::labels::layouts::DatasetLayout;
 use tagstream_train::labels::{
     Form, ImportOptions, LabelTable, export, import, layouts, open, read_class_names,
@@ -374,7 +375,9 @@ async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
         for (rank, s) in suggestions.iter().enumerate() {
             let ask: Vec<String> = s.ask.iter().map(|(c, p)| format!("{c}={p:.2}")).collect();
             let (rank, value) = ((rank + 1).to_string(), format!("{:.4}", s.value));
-            writer.write_record([&rank, &s.image_id, &s.uri, &value, &ask.join(" ")])?;
+            let ask = ask.join(" ");
+            let [id, uri, ask] = [&*s.image_id, &*s.uri, &*ask].map(guarded);
+            writer.write_record([&*rank, &*id, &*uri, &*value, &*ask])?;
         }
         writer.flush()?;
         Ok(())

@@ -269,6 +269,7 @@ impl Sources {
             allow_schemes: ["s3", "gs", "az", "http", "https", "data"]
                 .map(String::from)
                 .to_vec(),
+            allow_buckets: vec!["*".into()],
             allow_private_addresses: true,
             ..FetchConfig::default()
         };

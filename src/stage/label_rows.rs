@@ -12,7 +12,7 @@ use arrow_schema::ArrowError;
 use arrow_schema::{DataType, Field};
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
-use tagstream_core::events::{DeadLetterKind, LabelEvent, Offset, PartitionId};
+use tagstream_core::events::{DeadLetterKind, LabelEvent, Offset, PartitionId, not_ahead};
 
 /// A row of the label table: one label event. `schemas/labels.table.json` states the same columns.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,6 +128,16 @@ impl RowMaker for LabelRows {
         };
         let now = Utc::now();
         let event_time = event.event_time.or(message.timestamp).unwrap_or(now);
+        if let Err(ahead) = not_ahead(event_time, now) {
+            let whose = match event.event_time {
+                Some(_) => "the message's `event_time`",
+                None => "the message has no `event_time`, and its timestamp",
+            };
+            return Ok(RowOutcome::DeadLetter {
+                kind: DeadLetterKind::BadMessage,
+                reason: format!("{whose} {ahead}"),
+            });
+        }
         let row = LabelRow {
             event,
             event_time,
@@ -186,6 +196,27 @@ mod tests {
         let batch = LabelRow::batch(&(), &[row]).unwrap();
         assert_eq!(batch.num_rows(), 1);
         assert_eq!(batch.schema(), LabelRow::schema(&()).unwrap());
+    }
+
+    /// A label of the year 9999 would win for ever, whoever says so: the event or the producer's
+    /// clock.
+    #[tokio::test]
+    async fn a_label_from_the_future_is_a_dead_letter() {
+        let maker = LabelRows::default();
+        let in_hours = |hours| Utc::now() + chrono::TimeDelta::hours(hours);
+        let said = |time: DateTime<Utc>| {
+            format!(r#"{{"image_id":"a","event_time":"{}"}}"#, time.to_rfc3339())
+        };
+        let late = "9999-12-31T23:59:59Z".parse().unwrap();
+        for (time, good) in [(in_hours(23), true), (in_hours(25), false), (late, false)] {
+            let text = said(time);
+            let mut without = message(8, Some(r#"{"image_id":"a"}"#));
+            without.timestamp = Some(time);
+            for message in [message(7, Some(&text)), without] {
+                let made = maker.make(&message).await.unwrap();
+                assert_eq!(matches!(made, RowOutcome::Row { .. }), good, "{made:?}");
+            }
+        }
     }
 
     #[tokio::test]

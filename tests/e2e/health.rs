@@ -289,3 +289,23 @@ async fn lag_is_shown_after_a_restart_on_an_idle_topic() {
     stage.signal("TERM");
     assert!(stage.wait().success(), "{}", stage.log());
 }
+
+/// An embedded broker lets a group's next member wait for a session after the last one has left.
+#[test]
+fn a_second_run_on_an_embedded_broker_starts_soon_after_the_first() {
+    if is_real_broker() {
+        return not_tested("two runs after each other on an embedded broker");
+    }
+    let mut world = World::new("again", 1);
+    world.config.kafka.session_timeout_ms = 45_000;
+    for (name, first) in [("once", 0), ("again", 10)] {
+        world.produce(first, 10);
+        let mut stage = world.launch(name, &Launch::default());
+        assert!(stage.wait().success(), "{}", stage.log());
+        assert!(
+            !stage.log().contains("no partitions yet"),
+            "{}",
+            stage.log()
+        );
+    }
+}

@@ -113,6 +113,7 @@ async fn no_page_and_no_log_holds_a_secret() {
         .map(String::from)
         .to_vec();
     world.config.fetch.allow_private_addresses = true;
+    world.config.fetch.allow_buckets = vec!["*".into()];
     world.config.fetch.retries = 1;
     let password = ("sasl.password".to_string(), SECRET.to_string().into());
     world.config.kafka.properties = [password].into();

@@ -112,6 +112,25 @@ fn a_refused_property_is_named_and_its_value_is_not_shown() {
     let produce = ["produce", "--brokers", &brokers, "--topic", "nowhere"];
     let (code, text) = said(tagstream(&produce).args(["--property", MARK]).arg(&list));
     assert_eq!(code, Some(2), "{text}");
+    // In the list of brokers.
+    let place = format!("kafka://u:{MARK}@h.invalid:9092");
+    let (code, text) =
+        said(tagstream(&["produce", "--brokers", &place, "--topic", "nowhere"]).arg(&list));
+    assert_eq!(code, Some(2), "{text}");
+    let run = ["run", "--model", &model];
+    let (code, text) = said(tagstream(&run).env("TAGSTREAM_KAFKA__BROKERS", &place));
+    assert_eq!(code, Some(2), "{text}");
+    let labels = folder.path().join("labels.csv");
+    std::fs::write(&labels, "image_id,label,state\na,cat,present\n").unwrap();
+    let import = [
+        "labels",
+        "import",
+        "--topic",
+        "nowhere",
+        "--brokers",
+        &place,
+    ];
+    said(tagstream(&import).arg(&labels));
     // From the environment.
     let run = ["run", "--model", &model];
     let variable = "TAGSTREAM_KAFKA__PROPERTIES__SASL_PASWORD";
@@ -179,6 +198,19 @@ fn the_credentials_in_a_place_are_not_shown() {
             &["tag", "--model", &model, &format!(" data:image/png,{MARK}")],
         ),
         (1, &["tag", "--model", &place, &signed]),
+        (
+            1,
+            &["tag", "--model", &model, "data:text/plain,MARKMARKMARK"],
+        ),
+        (
+            2,
+            &[
+                "labels",
+                "stats",
+                "--store",
+                &format!("az://{MARK}@account.h/p?sig={MARK}"),
+            ],
+        ),
     ] {
         let (found, text) = said(&mut tagstream(arguments));
         assert_eq!(found, Some(code), "{text}");
@@ -206,6 +238,7 @@ async fn dead_letters_say_nothing_that_an_address_hides() {
     world.config.output.url = world.folder.path().join("tables").to_str().unwrap().into();
     let schemes = ["file", "s3", "gs", "az", "http", "https", "data"];
     world.config.fetch.allow_schemes = schemes.map(String::from).into();
+    world.config.fetch.allow_buckets = vec!["*".into()];
     world.config.fetch.retries = 0;
     world.config.fetch.timeout_ms = 500;
     let forms = [
@@ -230,6 +263,26 @@ async fn dead_letters_say_nothing_that_an_address_hides() {
         "https:\\\\u:MARK@h.invalid\\x?sig=MARK",
         "s3://AKIA/MARK:MARK@bucket//x",
         "MARK",
+        "data:,MARKMARK",
+        "DATA:image/png;base64,TUFSS01BUks=",
+        "data:text/plain;charset=MARK,hello",
+        "blob:https://u:MARK@h.invalid/x",
+        "jar:file:///MARK!/x?sig=MARK",
+        "git+ssh://u:MARK@h.invalid/x",
+        "kafka://u:MARK@h.invalid:9092/x",
+        "s3://bucket?X-Amz-Security-Token=MARK",
+        "abfss://container@account.invalid/x?sig=MARK",
+        "az://MARK@account/x?sv=1&sig=MARK",
+        "gs://bucket/x#MARK",
+        "file:///nowhere/x?token=MARK",
+        "file://u:MARK@localhost/x",
+        "<https://u:MARK@h.invalid/x>",
+        "https://h.invalid\u{2044}x?sig=MARK",
+        "https://h.invalid/x\u{0000}?sig=MARK",
+        "\u{202e}https://u:MARK@h.invalid/x",
+        "mailto:MARK@h.invalid",
+        "javascript:MARK",
+        "urn:MARK",
     ];
     let message = |value: serde_json::Value| (0, Some(value.to_string()));
     let of_address = |uri: &str| message(serde_json::json!({"image_id": "a", "uri": uri}));

@@ -405,6 +405,7 @@ async fn objects_come_from_the_configured_endpoint() {
     .unwrap();
     let config = FetchConfig {
         allow_schemes: vec!["s3".into()],
+        allow_buckets: vec!["s3://photos".into()],
         ..config()
     };
     let fetcher = Fetcher::new(&config, &stores).unwrap();

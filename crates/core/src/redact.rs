@@ -63,10 +63,8 @@ pub fn redact_place(place: &str) -> String {
 pub fn endpoint_with_user<'a>(
     options: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Option<&'a str> {
-    let has_user = |value: &str| {
-        let url = Url::parse(value);
-        url.is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
-    };
+    // Also where no URL can be read: nobody knows which part is the password.
+    let has_user = |value: &str| value.contains('@') || decoded(value).contains('@');
     let mut options = options.into_iter();
     options
         .find(|(key, value)| key.contains("endpoint") && has_user(value))

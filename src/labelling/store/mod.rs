@@ -9,13 +9,13 @@ use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::ArrowError;
 use bytes::Bytes;
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use object_store::path::Path as ObjectPath;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::collections::{HashMap, HashSet};
 use std::io::Cursor;
-use tagstream_core::events::LabelEvent;
+use tagstream_core::events::{LabelEvent, not_ahead};
 use tagstream_core::storage::store::{StoreError, TableStore};
 use tagstream_train::labels::{LabelTable, Stamp};
 
@@ -149,10 +149,11 @@ fn list(batch: &RecordBatch, name: &str, row: usize) -> Result<Vec<String>, Stri
     Ok(values.iter().flatten().map(Into::into).collect())
 }
 
-const COLUMNS: [&str; 10] = [
+const COLUMNS: [&str; 11] = [
     "image_id",
     "uri",
     "event_time",
+    "processed_time",
     "topic",
     "partition",
     "offset",
@@ -166,6 +167,9 @@ fn apply(table: &mut LabelTable, batch: &RecordBatch) -> Result<(), String> {
     let wrong = |name: &str| format!("its column `{name}` has another type");
     let times = column(batch, "event_time")?.as_primitive_opt::<TimestampMicrosecondType>();
     let times = times.ok_or_else(|| wrong("event_time"))?;
+    let processed = column(batch, "processed_time")?.as_primitive_opt::<TimestampMicrosecondType>();
+    let processed = processed.ok_or_else(|| wrong("processed_time"))?;
+    let now = Utc::now();
     let partitions = column(batch, "partition")?.as_primitive_opt::<Int32Type>();
     let partitions = partitions.ok_or_else(|| wrong("partition"))?;
     let offsets = column(batch, "offset")?.as_primitive_opt::<Int64Type>();
@@ -175,6 +179,14 @@ fn apply(table: &mut LabelTable, batch: &RecordBatch) -> Result<(), String> {
     for row in 0..batch.num_rows() {
         let time = DateTime::from_timestamp_micros(times.value(row))
             .ok_or_else(|| format!("row {row} has an impossible `event_time`"))?;
+        // Older builds let labels of any future year into the table, where they would win for
+        // ever. They count as said when they came.
+        let time = match not_ahead(time, now) {
+            Ok(()) => time,
+            Err(_) => DateTime::from_timestamp_micros(processed.value(row))
+                .unwrap_or(now)
+                .min(time),
+        };
         let event = LabelEvent {
             image_id: ids.value(row).into(),
             uri: uris.value(row).into(),

@@ -181,3 +181,19 @@ async fn a_damaged_file_is_named() {
         "{error}"
     );
 }
+
+/// Builds before this one let such labels into the table.
+#[tokio::test]
+async fn a_label_of_the_year_9999_counts_as_said_when_it_came() {
+    let store = TableStore::in_memory();
+    let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+    let mut early = row(0, 0, r#"{"image_id":"a","present":["cat"]}"#).await;
+    early.event_time = at("9999-12-31T23:59:59Z");
+    early.processed_time = at("2026-01-01T00:00:00Z");
+    let later = r#"{"image_id":"a","absent":["cat"],"event_time":"2026-02-01T00:00:00Z"}"#;
+    let rows = [early, row(0, 1, later).await];
+    put(&store, "labels/labels/0/0-00.parquet", parquet_file(&rows)).await;
+    let table = read_labels(&store, "labels").await.unwrap();
+    let known: Vec<_> = table.known().collect();
+    assert_eq!(known, [("a", "cat", LabelState::Absent)]);
+}

@@ -6,6 +6,7 @@
 //! only wait for images, rows are only freed by files, and a file is cut early when memory is
 //! short: nothing waits for what only its own progress could free.
 
+mod around;
 mod commit;
 mod engine_model;
 mod images;

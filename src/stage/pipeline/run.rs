@@ -1,5 +1,6 @@
 //! The lines of a process, from a configuration.
 
+use super::around::{Watched, kafka_of};
 use super::images::{ImageModel, ImageSettings};
 use super::repairs;
 use super::{Control, ImageRows, Line, LineError, LineSettings, StageStatus};
@@ -19,7 +20,6 @@ use crate::stage::source::{
     Admission, Broker, ClientSettings, Logs, Refusal, Source, SourceError, SourceSettings,
 };
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tagstream_core::config::{ConfigError, StageConfig, StartAt};
@@ -30,11 +30,6 @@ use tokio::sync::watch;
 
 /// How often the topic is asked whether it is still the same.
 const IDENTITY_EVERY: Duration = Duration::from_secs(10);
-/// A store that takes longer to answer is not reachable.
-const STORE_ANSWER: Duration = Duration::from_secs(10);
-
-/// Brokers that take longer to answer are not reachable.
-const BROKER_ANSWER: Duration = Duration::from_secs(5);
 
 /// Why the stage did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -196,7 +191,11 @@ impl<'a> LineContext<'a> {
         metrics::gauge!("tagstream_row_budget_bytes", "table" => spec.table.clone())
             .set(budget.bytes() as f64);
         let admission = Admission::new(budget.clone(), maker.places(), maker.row_bytes());
-        let source = Source::start(&config.kafka, &source_settings, admission)?;
+        let source = Source::start(
+            &kafka_of(config, &broker).await?,
+            &source_settings,
+            admission,
+        )?;
         let asked = Arc::clone(&broker);
         let recreated = source::recreated(
             move || {
@@ -219,67 +218,21 @@ impl<'a> LineContext<'a> {
             settings,
             status: Arc::clone(&self.status),
         };
-        let probe = Broker::new(&config.kafka, &spec.group, Arc::clone(&spec.topic))?
-            .with_patience(BROKER_ANSWER);
+        let probe = Broker::new(&config.kafka, &spec.group, Arc::clone(&spec.topic))?;
+        let watched = Watched {
+            config,
+            store: &self.store,
+            status: &self.status,
+        };
         tokio::select! {
             outcome = line.run(source, self.control.clone()) => Ok(outcome?),
-            never = self.watch_store() => match never {},
-            never = self.watch_broker(probe) => match never {},
+            never = watched.watch_store() => match never {},
+            never = watched.watch_broker(probe) => match never {},
             // What is not in a file is read again by the next run, if it is still there.
             () = recreated => {
                 self.options.lives.end_all().await;
                 Err(SourceError::Recreated { topic: spec.topic.to_string() }.into())
             }
-        }
-    }
-
-    /// Tries the store every so often, for `/health/readyz`: a put of what is there already, which
-    /// needs all that a file's put needs.
-    async fn watch_store(&self) -> Infallible {
-        let every = Duration::from_millis(self.config.http.sink_check_ms);
-        let (store, status) = (&self.store, &self.status);
-        loop {
-            let tried = tokio::time::timeout(STORE_ANSWER, store.prove_conditional_put()).await;
-            let broken = match tried {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(format!("the store cannot be written to: {error}")),
-                Err(_) => Some(format!(
-                    "the store does not answer within {} s",
-                    STORE_ANSWER.as_secs()
-                )),
-            };
-            if status.report(StageStatus::SINK_REACHABLE, broken.clone()) {
-                match broken {
-                    None => tracing::info!(url = store.url(), "the store can be written to"),
-                    Some(why) => tracing::warn!(url = store.url(), "{why}"),
-                }
-            }
-            tokio::time::sleep(every).await;
-        }
-    }
-
-    /// Asks the brokers every so often, for `/health/readyz`. librdkafka goes on trying whatever
-    /// happens, so nobody else would tell of an outage.
-    async fn watch_broker(&self, probe: Broker) -> Infallible {
-        let every = Duration::from_millis(self.config.http.broker_check_ms);
-        let probe = Arc::new(probe);
-        loop {
-            let asked = Arc::clone(&probe);
-            let broken = match blocking::run(move || asked.reach()).await {
-                Ok(Ok(_)) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(error) => Some(error.to_string()),
-            };
-            if self
-                .status
-                .report(StageStatus::BROKER_REACHABLE, broken.clone())
-            {
-                match broken {
-                    None => tracing::info!("the brokers answer"),
-                    Some(why) => tracing::warn!("{why}; the stage waits for them"),
-                }
-            }
-            tokio::time::sleep(every).await;
         }
     }
 

@@ -151,8 +151,8 @@ impl Walk<'_> {
 }
 
 /// The first offset of a log that is in no file of its `epochs`: each with the offset from which on
-/// the log had been cut when it began, and its end. `cut` is where it was cut since, `high` where it
-/// ends.
+/// the log had been cut when it began, and its end. `cut` is where it was cut since, `high` where
+/// it ends.
 pub(super) fn unread(
     epochs: impl IntoIterator<Item = (Option<Offset>, Offset)>,
     cut: Option<Offset>,

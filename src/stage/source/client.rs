@@ -154,6 +154,13 @@ impl Broker {
         })
     }
 
+    /// Whether this is librdkafka's mock cluster, as `tagstream broker` and the demonstration have
+    /// it. Blocks until the brokers have answered once.
+    pub fn is_embedded(&self) -> bool {
+        let id = self.consumer.client().fetch_cluster_id(ANSWER);
+        id.is_some_and(|id| id.starts_with("mockCluster"))
+    }
+
     /// Asks the leaders of the topic's partitions and the group's coordinator: all brokers that
     /// this process needs. The first brokers may answer although the addresses that they give for
     /// these are no good here. Blocks.

@@ -117,6 +117,18 @@ impl ClientSettings {
         C: ClientContext,
         T: FromClientConfigAndContext<C>,
     {
+        // Errors name the brokers.
+        if self
+            .config
+            .get("bootstrap.servers")
+            .is_some_and(|brokers| brokers.contains('@'))
+        {
+            return Err(Refusal::Client(
+                "the list of brokers holds a user name or a password; they belong into \
+                 `sasl.username` and `sasl.password`"
+                    .into(),
+            ));
+        }
         // One by one first: librdkafka would tell of any of those that are wrong, another one at
         // each start.
         for (key, shown) in &self.properties {
@@ -318,6 +330,19 @@ mod tests {
             }
         }
         assert!(made > 20, "{made} clients");
+    }
+
+    /// Errors name the brokers.
+    #[test]
+    fn brokers_with_a_password_are_refused_and_not_shown() {
+        for brokers in ["u:MARK@h:9092", "h:9092,kafka://u:MARK@h:9093"] {
+            let made = ClientSettings::new(brokers).create::<BaseConsumer<Covering>>();
+            let said = made.err().expect("a client was made").to_string();
+            assert!(
+                said.contains("sasl.password") && !said.contains("MARK"),
+                "{said}"
+            );
+        }
     }
 
     #[test]

@@ -289,86 +289,88 @@ pub(super) fn is_news(what: &str, now: Instant) -> bool {
 mod tests {
     use super::*;
 
-    /// Lines as librdkafka 2.12 writes them.
-    #[test]
-    fn lines_of_librdkafka_become_causes() {
-        for (line, address, said) in [
-            (
-                "[thrd:127.0.0.1:1/bootstrap]: 127.0.0.1:1/bootstrap: Connect to \
+    /// Lines as librdkafka 2.12 writes them, the address, and what is said.
+    const LINES: [(&str, &str, &str); 11] = [
+        (
+            "[thrd:127.0.0.1:1/bootstrap]: 127.0.0.1:1/bootstrap: Connect to \
                  ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT, 1 \
                  identical error(s) suppressed)",
-                "127.0.0.1:1",
-                "refuses connections",
-            ),
-            (
-                "kafka-internal:9092/1: Failed to resolve 'kafka-internal:9092': Name or service \
+            "127.0.0.1:1",
+            "refuses connections",
+        ),
+        (
+            "kafka-internal:9092/1: Failed to resolve 'kafka-internal:9092': Name or service \
                  not known (after 3ms in state CONNECT)",
-                "kafka-internal:9092",
-                "cannot be resolved",
-            ),
-            (
-                "GroupCoordinator: 10.9.8.7:9092: Connection setup timed out in state CONNECT \
+            "kafka-internal:9092",
+            "cannot be resolved",
+        ),
+        (
+            "GroupCoordinator: 10.9.8.7:9092: Connection setup timed out in state CONNECT \
                  (after 30030ms in state CONNECT)",
-                "10.9.8.7:9092",
-                "does not answer",
-            ),
-            (
-                "ssl://localhost:9092/bootstrap: SSL handshake failed: Disconnected: connecting \
+            "10.9.8.7:9092",
+            "does not answer",
+        ),
+        (
+            "ssl://localhost:9092/bootstrap: SSL handshake failed: Disconnected: connecting \
                  to a PLAINTEXT broker listener? (after 2ms in state SSL_HANDSHAKE)",
-                "localhost:9092",
-                "plaintext one",
-            ),
-            (
-                "localhost:9093/bootstrap: Disconnected while requesting ApiVersion: might be \
+            "localhost:9092",
+            "plaintext one",
+        ),
+        (
+            "localhost:9093/bootstrap: Disconnected while requesting ApiVersion: might be \
                  caused by incorrect security.protocol configuration (connecting to a SSL \
                  listener?) or broker version is < 0.10 (see api.version.request) (after 8ms in \
                  state APIVERSION_QUERY)",
-                "localhost:9093",
-                "wants TLS",
-            ),
-            (
-                "localhost:9093/bootstrap: Receive failed: Invalid response size 352518912 \
+            "localhost:9093",
+            "wants TLS",
+        ),
+        (
+            "localhost:9093/bootstrap: Receive failed: Invalid response size 352518912 \
                  (0..100000000): increase receive.message.max.bytes (after 8ms in state \
                  APIVERSION_QUERY)",
-                "localhost:9093",
-                "wants TLS",
-            ),
-            (
-                "localhost:9093/bootstrap: Receive failed: Connection reset by peer (after 8ms \
+            "localhost:9093",
+            "wants TLS",
+        ),
+        (
+            "localhost:9093/bootstrap: Receive failed: Connection reset by peer (after 8ms \
                  in state APIVERSION_QUERY)",
-                "localhost:9093",
-                "wants TLS",
-            ),
-            (
-                "ssl://localhost:9093/bootstrap: SSL handshake failed: error:0A000086:SSL \
+            "localhost:9093",
+            "wants TLS",
+        ),
+        (
+            "ssl://localhost:9093/bootstrap: SSL handshake failed: error:0A000086:SSL \
                  routines:tls_post_process_server_certificate:certificate verify failed: broker \
                  certificate could not be verified, verify that ssl.ca.location is correctly \
                  configured (after 9ms in state SSL_HANDSHAKE)",
-                "localhost:9093",
-                "certificate is not accepted",
-            ),
-            (
-                "localhost:9094/bootstrap: Disconnected: verify that security.protocol is \
+            "localhost:9093",
+            "certificate is not accepted",
+        ),
+        (
+            "localhost:9094/bootstrap: Disconnected: verify that security.protocol is \
                  correctly configured, broker might require SASL authentication (after 3ms in \
                  state UP)",
-                "localhost:9094",
-                "wants a login",
-            ),
-            (
-                "sasl_plaintext://localhost:9094/bootstrap: SASL SCRAM-SHA-512 mechanism \
+            "localhost:9094",
+            "wants a login",
+        ),
+        (
+            "sasl_plaintext://localhost:9094/bootstrap: SASL SCRAM-SHA-512 mechanism \
                  handshake failed: Broker: Unsupported SASL mechanism: broker's supported \
                  mechanisms: PLAIN (after 3ms in state AUTH_HANDSHAKE)",
-                "localhost:9094",
-                "supported mechanisms: PLAIN",
-            ),
-            (
-                "sasl_plaintext://localhost:9094/bootstrap: SASL authentication error: \
+            "localhost:9094",
+            "supported mechanisms: PLAIN",
+        ),
+        (
+            "sasl_plaintext://localhost:9094/bootstrap: SASL authentication error: \
                  Authentication failed: Invalid username or password (after 3ms in state \
                  AUTH_REQ)",
-                "localhost:9094",
-                "refuses the login",
-            ),
-        ] {
+            "localhost:9094",
+            "refuses the login",
+        ),
+    ];
+
+    #[test]
+    fn lines_of_librdkafka_become_causes() {
+        for (line, address, said) in LINES {
             let trouble = Trouble::parse(line).unwrap();
             assert_eq!(trouble.address, address, "{line}");
             let told = trouble.to_string();

@@ -9,6 +9,9 @@ use tagstream_core::process::blocking;
 use tagstream_model::bundle::{Bundle, BundleError};
 use tagstream_model::registry::{Cache, Pointer, Registry, RegistryError};
 
+/// A version that this machine cannot take is tried again after at most this long.
+const MOST_PAUSE: Duration = Duration::from_secs(60);
+
 /// Why a version was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum RefusedVersion {
@@ -39,6 +42,13 @@ pub enum Look {
     },
     /// The registry could not be read; asked again at the next look.
     Unreachable(RegistryError),
+    /// This machine cannot take the version now, for want of room or rights; tried again.
+    Postponed {
+        /// The version.
+        version: u64,
+        /// What is lacking.
+        reason: RefusedVersion,
+    },
 }
 
 /// What is asked to serve another model.
@@ -47,6 +57,45 @@ pub trait Swappable: Send + Sync {
     fn serving(&self) -> String;
     /// Loads, tries and takes a model; on an error the old one goes on.
     fn swap(&self, bundle: Bundle) -> impl Future<Output = Result<Swap, InferError>> + Send;
+}
+
+impl RefusedVersion {
+    /// Whether this machine, or the way to the registry, is at fault and not the version: a full
+    /// disk, no memory, no descriptors, no rights. Then it is tried again.
+    fn is_ours(&self) -> bool {
+        match self {
+            RefusedVersion::Registry(error) => {
+                let missing = |source: &object_store::Error| {
+                    matches!(source, object_store::Error::NotFound { .. })
+                };
+                match error {
+                    RegistryError::Io { .. } => true,
+                    RegistryError::Store { source, .. } => !missing(source),
+                    other => other.is_temporary(),
+                }
+            }
+            RefusedVersion::Bundle(error) => matches!(error, BundleError::Io { .. }),
+            RefusedVersion::Model(error) => is_shortage(&error.to_string()),
+        }
+    }
+}
+
+/// Whether a library's words are about what this machine lacks now.
+fn is_shortage(words: &str) -> bool {
+    const SHORTAGES: [&str; 10] = [
+        "no space left",
+        "disk quota",
+        "too many open files",
+        "cannot allocate memory",
+        "failed to allocate",
+        "out of memory",
+        "bad_alloc",
+        "bad allocation",
+        "resource temporarily unavailable",
+        "input/output error",
+    ];
+    let words = words.to_ascii_lowercase();
+    SHORTAGES.iter().any(|shortage| words.contains(shortage))
 }
 
 impl Swappable for Engine {
@@ -82,17 +131,39 @@ impl<E: Swappable> Watch<E> {
     /// Looks every `interval`, for ever. Dropping the future ends it; a swap that has begun ends by
     /// itself.
     pub async fn run(mut self, interval: Duration) {
-        let mut reachable = true;
+        let (mut reachable, mut pause, mut said) = (true, interval, String::new());
         loop {
-            tokio::time::sleep(interval).await;
-            match self.look().await {
+            tokio::time::sleep(pause).await;
+            let look = self.look().await;
+            pause = match &look {
+                Look::Postponed { version, reason } => {
+                    let reason = reason.to_string();
+                    if said != reason {
+                        tracing::warn!(
+                            version,
+                            reason,
+                            "the registry's version cannot be taken now, and that is not its \
+                             fault; tried again, the model in use goes on"
+                        );
+                        said = reason;
+                    }
+                    // Loading a model is work.
+                    (2 * pause).min(MOST_PAUSE).max(interval)
+                }
+                _ => interval,
+            };
+            match look {
                 // Said once, not at every look.
                 Look::Unreachable(error) if reachable => {
                     tracing::warn!(%error, "the registry cannot be read; the model in use goes on");
                     reachable = false;
                 }
                 Look::Unreachable(_) => {}
-                _ => reachable = true,
+                Look::Postponed { .. } => reachable = true,
+                _ => {
+                    said.clear();
+                    reachable = true;
+                }
             }
         }
     }
@@ -119,6 +190,7 @@ impl<E: Swappable> Watch<E> {
             Err(RefusedVersion::Registry(error)) if error.is_temporary() => {
                 Look::Unreachable(error)
             }
+            Err(reason) if reason.is_ours() => Look::Postponed { version, reason },
             Err(reason) => {
                 self.refuse(&pointer, version, &reason);
                 Look::Refused { version, reason }

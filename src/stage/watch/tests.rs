@@ -70,6 +70,12 @@ impl Swappable for Pretender {
     async fn swap(&self, bundle: Bundle) -> Result<Swap, InferError> {
         let mut state = self.0.lock().unwrap();
         state.1 += 1;
+        if bundle.id().starts_with("greedy") && state.1 == 1 {
+            return Err(InferError::Model {
+                model: bundle.id().into(),
+                reason: "Failed to allocate memory for requested buffer of size 1".into(),
+            });
+        }
         if bundle.id().starts_with("incompatible") {
             return Err(InferError::Model {
                 model: bundle.id().into(),
@@ -191,4 +197,31 @@ async fn a_damaged_version_is_refused_before_anything_is_loaded() {
     w.point_at(version).await;
     assert!(matches!(w.watch.look().await, Look::Refused { .. }));
     assert_eq!(w.engine.0.lock().unwrap().clone(), ("first".into(), 0));
+}
+
+/// A full disk, no rights, no memory: the version is as good as before, and taken as soon as there
+/// is room.
+#[tokio::test]
+async fn what_this_machine_lacks_refuses_no_version_for_good() {
+    let mut w = World::new().await;
+    // The cache cannot be written to: a file stands where its folder would be.
+    let in_the_way = w.scratch.path().join("cache");
+    std::fs::write(&in_the_way, "").unwrap();
+    let version = w.add("second").await;
+    w.point_at(version).await;
+    for _ in 0..2 {
+        let look = w.watch.look().await;
+        assert!(
+            matches!(look, Look::Postponed { version: v, .. } if v == version),
+            "{look:?}"
+        );
+    }
+    std::fs::remove_file(&in_the_way).unwrap();
+    assert!(matches!(w.watch.look().await, Look::Swapped(_)));
+
+    w.engine.0.lock().unwrap().1 = 0;
+    let greedy = w.add("greedy").await;
+    w.point_at(greedy).await;
+    assert!(matches!(w.watch.look().await, Look::Postponed { .. }));
+    assert!(matches!(w.watch.look().await, Look::Swapped(_)));
 }

@@ -110,8 +110,14 @@ settings! {
         /// Schemes allowed: `file`, `s3`, `gs`, `az`, `http`, `https`, `data`.
         allow_schemes: Vec<String> =
             ["s3", "gs", "az", "https", "data"].map(String::from).to_vec(),
-        /// Hosts (or buckets) allowed, `*.example.org` for all hosts below a domain; empty: all.
+        /// Hosts (or buckets) allowed, `*.example.org` for all hosts below a domain; empty: all
+        /// hosts.
         allow_hosts: Vec<String> = Vec::new(),
+        /// Buckets and containers that images may be fetched from: `photos`, or `s3://photos` for
+        /// one store's alone; `*` for all that the credentials reach. Those named in `allow_hosts`
+        /// are allowed, too; empty: no others. A message must not choose whom this machine asks
+        /// for credentials.
+        allow_buckets: Vec<String> = Vec::new(),
         /// Folders that `file` URIs may lie in; empty: none.
         allow_path_prefixes: Vec<String> = Vec::new(),
         /// Whether private, loopback, link-local and other special addresses may be fetched from
@@ -321,12 +327,17 @@ impl Configuration for StageConfig {
                 flaws.push(Flaw::new(key, reason));
             }
         };
-        let at_least_1 = "must be at least 1";
         let empty_brokers = "is empty: name at least one host:port";
         refuse(
             self.kafka.brokers.is_empty(),
             "kafka.brokers",
             empty_brokers,
+        );
+        refuse(
+            self.kafka.brokers.contains('@'),
+            "kafka.brokers",
+            "holds a user name or a password; they belong into `kafka.properties` \
+             (`sasl.username`, `sasl.password`)",
         );
         refuse(
             self.kafka.group_id.is_empty(),
@@ -338,28 +349,17 @@ impl Configuration for StageConfig {
             "memory.budget_mib",
             "must be larger than `fetch.max_mib`, or the largest image could never be read",
         );
-        refuse(self.model.max_batch == 0, "model.max_batch", at_least_1);
-        refuse(self.model.max_tags == 0, "model.max_tags", at_least_1);
-        refuse(
-            self.model.max_batch_mib == 0,
-            "model.max_batch_mib",
-            at_least_1,
-        );
-        refuse(
-            self.output.max_file_age_ms == 0,
-            "output.max_file_age_ms",
-            at_least_1,
-        );
-        refuse(
-            self.http.sink_check_ms == 0,
-            "http.sink_check_ms",
-            at_least_1,
-        );
-        refuse(
-            self.http.broker_check_ms == 0,
-            "http.broker_check_ms",
-            at_least_1,
-        );
+        let counts = [
+            (self.model.max_batch as u64, "model.max_batch"),
+            (self.model.max_tags as u64, "model.max_tags"),
+            (self.model.max_batch_mib, "model.max_batch_mib"),
+            (self.output.max_file_age_ms, "output.max_file_age_ms"),
+            (self.http.sink_check_ms, "http.sink_check_ms"),
+            (self.http.broker_check_ms, "http.broker_check_ms"),
+        ];
+        for (count, key) in counts {
+            refuse(count == 0, key, "must be at least 1");
+        }
         let mut steps = self.output.table.split('/');
         refuse(
             steps.any(|step| matches!(step, "" | "." | "..")),

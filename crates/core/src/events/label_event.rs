@@ -1,7 +1,7 @@
 //! The message by which an annotator says what is, or is not, in an image.
 
 use super::image_reference::{MessageError, parse_json};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 /// What is known about one category in one image. What nobody mentioned is unknown and has no
@@ -54,6 +54,30 @@ pub struct LabelEvent {
     /// When it was said; the Kafka timestamp if missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_time: Option<DateTime<Utc>>,
+}
+
+/// How far ahead of this machine's clock a label may have been said: clocks differ.
+const MOST_AHEAD: TimeDelta = TimeDelta::days(1);
+
+/// A label that was said in the future would win over every later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{time} lies more than a day ahead of {now}: no later label could take it back")]
+pub struct AheadOfTime {
+    /// When it claims to be said.
+    pub time: DateTime<Utc>,
+    /// What is known to be later, or the clock.
+    pub now: DateTime<Utc>,
+}
+
+/// Refuses a label's time that lies further ahead of `now` than clocks differ.
+///
+/// # Errors
+/// [`AheadOfTime`] names both.
+pub fn not_ahead(time: DateTime<Utc>, now: DateTime<Utc>) -> Result<(), AheadOfTime> {
+    match time.signed_duration_since(now) > MOST_AHEAD {
+        true => Err(AheadOfTime { time, now }),
+        false => Ok(()),
+    }
 }
 
 impl AsRef<LabelEvent> for LabelEvent {

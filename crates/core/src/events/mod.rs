@@ -13,7 +13,7 @@ mod prediction;
 
 pub use dead_letter::{DeadLetterKind, header};
 pub use image_reference::{ImageReference, MessageError};
-pub use label_event::{LabelEvent, LabelState};
+pub use label_event::{AheadOfTime, LabelEvent, LabelState, not_ahead};
 pub use label_question::{Asked, LabelQuestion};
 pub use offset::{Offset, OffsetRange, PartitionId, RangeError, SourcePosition};
 pub use prediction::{BoundingBox, Prediction, ShortenedField, Tag};

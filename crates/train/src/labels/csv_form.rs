@@ -1,6 +1,7 @@
 //! Plain CSV: `image_id,label,state`, and optionally `annotator`, `event_time` (RFC 3339) and
 //! `uri`, in any order.
 
+use super::cells::{guarded, unguarded};
 use super::error::{LabelsError, line};
 use super::file;
 use super::table::{LabelTable, Stamp};
@@ -9,7 +10,7 @@ use chrono::{DateTime, Utc};
 use csv::Trim;
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use tagstream_core::events::{LabelEvent, LabelState};
+use tagstream_core::events::{LabelEvent, LabelState, not_ahead};
 
 /// The columns that must be there.
 const COLUMNS: [&str; 3] = ["image_id", "label", "state"];
@@ -61,8 +62,9 @@ pub(super) fn rows(
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record)? {
         let cell = |column: usize| record.get(column).unwrap_or_default();
-        let [image_id, category, state] = must.map(cell);
-        let [annotator, event_time, uri] = may.map(|column| column.map_or("", cell));
+        let [image_id, category, state] = must.map(|column| unguarded(cell(column)));
+        let [annotator, event_time, uri] =
+            may.map(|column| column.map_or("", |column| unguarded(cell(column))));
         let number = record.position().map_or(0, csv::Position::line);
         if image_id.is_empty() || category.is_empty() {
             return Err(line(number, "`image_id` and `label` must not be empty"));
@@ -134,13 +136,16 @@ fn time(row: &CsvRow<'_>) -> Result<Option<DateTime<Utc>>, LabelsError> {
     if text.is_empty() {
         return Ok(None);
     }
-    let time = text.parse();
-    time.map(Some).map_err(|e: chrono::ParseError| {
+    let time = text.parse().map_err(|e: chrono::ParseError| {
         line(
             row.line,
             format!("`event_time` {text:?} is not RFC 3339: {e}"),
         )
-    })
+    })?;
+    match not_ahead(time, Utc::now()) {
+        Ok(()) => Ok(Some(time)),
+        Err(ahead) => Err(line(row.line, format!("`event_time` {ahead}"))),
+    }
 }
 
 fn name(state: LabelState) -> &'static str {
@@ -158,7 +163,8 @@ pub(super) fn write(table: &LabelTable, output: &mut impl Write) -> Result<(), L
         for (category, state, label) in image.known() {
             let time = label.stamp.time.to_rfc3339();
             let (who, uri) = (&label.annotator, &image.uri);
-            writer.write_record([id, category, name(state), who, &time, uri])?;
+            let [id, category, who, uri] = [id, category, who, uri].map(|text| guarded(text));
+            writer.write_record([&*id, &*category, name(state), &*who, &time, &*uri])?;
         }
     }
     writer.flush()?;
@@ -176,7 +182,7 @@ pub fn write_states<'a>(
     let mut writer = csv::Writer::from_writer(output);
     writer.write_record(COLUMNS)?;
     for (image, category, state) in entries {
-        writer.write_record([image, category, name(state)])?;
+        writer.write_record([&*guarded(image), &*guarded(category), name(state)])?;
     }
     writer.flush()?;
     Ok(())

@@ -32,6 +32,7 @@
 //! Files may be compressed (`.gz`) where they are read by name; text may begin with a byte-order
 //! mark or be UTF-16 that begins with one; fields of a table may be set apart by `,`, `;` or tab.
 
+pub mod cells;
 mod coco;
 mod csv_form;
 mod error;
@@ -53,9 +54,10 @@ pub use lists::{read_categories, read_class_names, read_split};
 pub use matrix::LabelMatrix;
 pub use table::{CategoryCount, ImageLabels, Label, LabelTable, Stamp};
 
+use chrono::Utc;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use tagstream_core::events::LabelEvent;
+use tagstream_core::events::{LabelEvent, not_ahead};
 
 /// A form of label files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,13 +132,22 @@ pub fn import(
     input: impl Read,
     options: &ImportOptions,
 ) -> Result<Imported, LabelsError> {
-    match form {
+    let imported = match form {
         Form::Events => events_form::read(input),
         Form::Csv => csv_form::read(input, options),
         Form::OpenImages => open_images::read(input, options),
         Form::Coco => coco::read(input, options),
         Form::LabelStudio => label_studio::read(input, options),
+    }?;
+    let now = Utc::now();
+    for event in &imported.events {
+        let ahead = event.event_time.map_or(Ok(()), |time| not_ahead(time, now));
+        ahead.map_err(|e| {
+            let place = format!("the labels of {:?}", event.image_id);
+            error::record(place, format!("`event_time` {e}"))
+        })?;
     }
+    Ok(imported)
 }
 
 /// Writes the present state of all labels as a label file, images and categories in order.

@@ -3,6 +3,7 @@
 //! Confidence 1 is a verified presence, 0 a verified absence; everything else in between is machine
 //! made and no label.
 
+use super::cells::{guarded, unguarded};
 use super::error::{LabelsError, record};
 use super::{ImportOptions, Imported, LabelTable, file};
 use csv::Trim;
@@ -28,7 +29,10 @@ pub(super) fn read(input: impl Read, options: &ImportOptions) -> Result<Imported
     let mut images: BTreeMap<(String, String), LabelEvent> = BTreeMap::new();
     let mut reader = file::table(input, "ImageID", Trim::None)?;
     for (row, number) in reader.deserialize::<Row>().zip(1..) {
-        let row = row?;
+        let mut row = row?;
+        for text in [&mut row.image_id, &mut row.source, &mut row.label_name] {
+            *text = unguarded(text).to_owned();
+        }
         if row.image_id.is_empty() || row.label_name.is_empty() {
             let place = format!("record {number}");
             return Err(record(place, "`ImageID` and `LabelName` must not be empty"));
@@ -91,7 +95,8 @@ pub(super) fn write(table: &LabelTable, output: &mut impl Write) -> Result<(), L
                 LabelState::Present => "1",
                 LabelState::Absent => "0",
             };
-            writer.write_record([id, &label.annotator, category, confidence])?;
+            let [id, who, category] = [id, &*label.annotator, category].map(guarded);
+            writer.write_record([&*id, &*who, &*category, confidence])?;
         }
     }
     writer.flush()?;

@@ -256,3 +256,49 @@ fn kept_states_keep_every_name_as_it_is() {
     assert_eq!(again.state("x ", " cat"), Some(Present));
     assert_eq!(again.state("x ", "cat"), None);
 }
+
+#[test]
+fn no_cell_of_an_export_is_computed_and_every_name_comes_back() {
+    let mut event = LabelEvent::about("=IMAGE(1)", "+uri");
+    event.annotator = "@who".into();
+    event.present = ["=HYPERLINK(1)", "-cat", "'=dog", "o'clock", "\r=x"]
+        .map(String::from)
+        .into();
+    event.absent = vec!["\t=1".into()];
+    for form in [Form::Csv, Form::OpenImages] {
+        let mut file = Vec::new();
+        export(form, &LabelTable::of_events(&[event.clone()]), &mut file).unwrap();
+        let mut reader = csv::Reader::from_reader(&*file);
+        for cell in reader
+            .records()
+            .flat_map(|r| r.unwrap().iter().map(String::from).collect::<Vec<_>>())
+        {
+            assert!(
+                !cell.starts_with(['=', '+', '-', '@', '\t', '\r']),
+                "{cell:?}"
+            );
+        }
+        let back = import(form, &*file, &ImportOptions::default()).unwrap();
+        assert_eq!(known(&back.events), known(&[event.clone()]), "{form:?}");
+    }
+}
+
+/// It would win over every later label.
+#[test]
+fn a_label_from_the_future_is_refused_in_every_form_that_has_times() {
+    let ahead = (Utc::now() + chrono::TimeDelta::days(2)).to_rfc3339();
+    let csv = format!("image_id,label,state,event_time\na,cat,present,{ahead}\n");
+    let events = format!("{{\"image_id\":\"a\",\"event_time\":\"{ahead}\"}}\n");
+    let studio = LABEL_STUDIO.replace("2026-01-01T00:00:00Z", &ahead);
+    for (form, text) in [
+        (Form::Csv, csv),
+        (Form::Events, events),
+        (Form::LabelStudio, studio),
+    ] {
+        let refused = import(form, text.as_bytes(), &ImportOptions::default()).unwrap_err();
+        assert!(
+            refused.to_string().contains("more than a day ahead"),
+            "{refused}"
+        );
+    }
+}

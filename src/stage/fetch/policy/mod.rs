@@ -3,6 +3,7 @@
 use super::address::AddressRule;
 use super::error::Failure;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tagstream_core::address::Store;
 use tagstream_core::config::{ConfigError, FetchConfig};
 use tagstream_core::redact::trimmed;
@@ -47,6 +48,7 @@ pub(super) enum CheckedUri {
 pub struct UriPolicy {
     schemes: Vec<&'static str>,
     hosts: Vec<HostRule>,
+    buckets: Vec<BucketRule>,
     folders: Vec<Folder>,
     pub(super) addresses: AddressRule,
 }
@@ -56,6 +58,14 @@ enum HostRule {
     Exact(String),
     /// Hosts below a domain, without the domain itself; begins with a dot.
     Below(String),
+}
+
+/// Allowed buckets: of one store or of any, one or all.
+#[derive(Debug, Clone, PartialEq)]
+struct BucketRule {
+    store: Option<Store>,
+    /// `None`: all.
+    name: Option<String>,
 }
 
 /// An allowed folder, as configured and as it really is.
@@ -101,6 +111,16 @@ impl UriPolicy {
                 })
             })
             .collect::<Result<_, _>>()?;
+        let buckets = config
+            .allow_buckets
+            .iter()
+            .map(|rule| {
+                BucketRule::parse(rule).ok_or_else(|| {
+                    let reason = "which is neither a bucket, nor `s3://bucket` (gs, az), nor `*`";
+                    bad("fetch.allow_buckets", format!("has {rule:?}, {reason}"))
+                })
+            })
+            .collect::<Result<_, _>>()?;
         let folders = config
             .allow_path_prefixes
             .iter()
@@ -121,6 +141,7 @@ impl UriPolicy {
         Ok(UriPolicy {
             schemes,
             hosts,
+            buckets,
             folders,
             addresses: AddressRule::new(config)?,
         })
@@ -213,11 +234,31 @@ impl UriPolicy {
         ))
     }
 
+    /// A bucket has to be named by somebody who configures: asking for one that a message names
+    /// sends this machine to whoever gives out its credentials.
+    fn check_bucket(&self, store: Store, bucket: &str) -> Result<(), Failure> {
+        let listed = self.buckets.iter().any(|rule| rule.matches(store, bucket))
+            || self.hosts.iter().any(|rule| rule.matches(bucket));
+        if listed {
+            return Ok(());
+        }
+        static TOLD: AtomicBool = AtomicBool::new(false);
+        if !TOLD.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                store = store.scheme(),
+                bucket,
+                "a message names a bucket that is not in `fetch.allow_buckets`; such messages are \
+                 dead letters"
+            );
+        }
+        Err(Failure::Forbidden(
+            "the bucket is not in `fetch.allow_buckets`".into(),
+        ))
+    }
+
     fn object(&self, store: Store, url: &Url) -> Result<CheckedUri, Failure> {
         let bucket = url.host_str().unwrap_or_default();
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if !(1..=222).contains(&bucket.len()) || !bucket.chars().all(plain) || bucket.contains("..")
-        {
+        if !is_bucket(bucket) {
             return Err(Failure::BadUri("it has no proper bucket name".into()));
         }
         if url.port().is_some() || url.query().is_some() || url.fragment().is_some() {
@@ -227,7 +268,7 @@ impl UriPolicy {
                     .into(),
             ));
         }
-        self.check_host(bucket)?;
+        self.check_bucket(store, bucket)?;
         let key = percent_encoding::percent_decode_str(url.path().trim_start_matches('/'))
             .decode_utf8()
             .map_err(|_| Failure::BadUri("the key is not UTF-8".into()))?;
@@ -271,6 +312,35 @@ impl UriPolicy {
         self.folders
             .iter()
             .any(|folder| real.starts_with(&folder.real))
+    }
+}
+
+fn is_bucket(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=222).contains(&name.len()) && name.chars().all(plain) && !name.contains("..")
+}
+
+impl BucketRule {
+    fn parse(rule: &str) -> Option<Self> {
+        let (store, name) = match rule.split_once("://") {
+            Some((scheme, name)) => (Some(Store::of_scheme(scheme)?), name),
+            None => (None, rule),
+        };
+        match name {
+            "*" => Some(BucketRule { store, name: None }),
+            name => is_bucket(name).then(|| BucketRule {
+                store,
+                name: Some(name.into()),
+            }),
+        }
+    }
+
+    fn matches(&self, store: Store, bucket: &str) -> bool {
+        self.store.is_none_or(|own| own == store)
+            && self
+                .name
+                .as_ref()
+                .is_none_or(|name| name.eq_ignore_ascii_case(bucket))
     }
 }
 

@@ -4,6 +4,7 @@ use tagstream_core::events::DeadLetterKind::{BadUri, ForbiddenUri};
 fn policy(change: impl FnOnce(&mut FetchConfig)) -> UriPolicy {
     let mut config = FetchConfig {
         allow_schemes: SCHEMES.map(String::from).to_vec(),
+        allow_buckets: vec!["*".into()],
         ..FetchConfig::default()
     };
     change(&mut config);
@@ -61,6 +62,7 @@ fn hosts_match_whole_names_only() {
             "My_Bucket".into(),
             "bücher.de".into(),
         ];
+        c.allow_buckets.clear();
     });
     for uri in [
         "https://example.org/a",
@@ -223,4 +225,50 @@ fn all_names_of_a_store_are_one_store_and_allowed_as_one() {
     let uri = "abfss://container@account.dfs.core.windows.net/a.jpg";
     assert_eq!(check(&all, uri), Err(ForbiddenUri));
     assert!(of(&all, uri).unwrap_err().contains("account_name"));
+}
+
+/// Asking a store makes this machine ask for credentials: nobody but who configures decides that.
+#[test]
+fn object_stores_are_asked_for_listed_buckets_only() {
+    let listed = |buckets: &[&str], hosts: &[&str], uri: &str| {
+        let own = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        let policy = policy(|c| {
+            c.allow_buckets = own(buckets);
+            c.allow_hosts = own(hosts);
+        });
+        check(&policy, uri)
+    };
+    for uri in [
+        "s3://photos/a",
+        "s3a://photos/a",
+        "gs://photos/a",
+        "az://photos/a",
+    ] {
+        assert_eq!(listed(&[], &[], uri), Err(ForbiddenUri), "{uri}");
+        assert_eq!(
+            listed(&["photo", "s3://other"], &[], uri),
+            Err(ForbiddenUri),
+            "{uri}"
+        );
+        assert_eq!(listed(&["photos"], &[], uri), Ok(()), "{uri}");
+        assert_eq!(listed(&["*"], &[], uri), Ok(()), "{uri}");
+        assert_eq!(listed(&[], &["photos"], uri), Ok(()), "{uri}");
+        assert_eq!(listed(&["photos"], &["example.org"], uri), Ok(()), "{uri}");
+    }
+    assert_eq!(
+        listed(&["gs://photos"], &[], "s3://photos/a"),
+        Err(ForbiddenUri)
+    );
+    assert_eq!(listed(&["s3a://photos"], &[], "s3://photos/a"), Ok(()));
+    assert_eq!(listed(&["gcs://*"], &[], "gs://photos/a"), Ok(()));
+    let defaults = UriPolicy::new(&FetchConfig::default()).unwrap();
+    assert_eq!(check(&defaults, "s3://photos/a"), Err(ForbiddenUri));
+    for rule in ["", "s3://", "ftp://photos", "a/b", "*.photos", "u:p@photos"] {
+        let config = FetchConfig {
+            allow_buckets: vec![rule.into()],
+            ..FetchConfig::default()
+        };
+        let refused = UriPolicy::new(&config).unwrap_err().to_string();
+        assert!(refused.contains("fetch.allow_buckets"), "{refused}");
+    }
 }

@@ -12,7 +12,7 @@ use super::http::Connector;
 use super::options;
 use crate::address::{Address, AddressError, Store};
 use crate::config::{Flaw, ObjectStoreConfig, Secret};
-use crate::redact::{cover_options, redact_place};
+use crate::redact::{cover_options, endpoint_with_user, redact_place};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
@@ -158,6 +158,7 @@ fn open_with(
             .collect(),
         purpose,
     };
+    client.check_environment(store)?;
     let objects = client.build(store).map_err(|e| failed(e.to_string()))?;
     let prefix = ObjectPath::from_url_path(url.path()).map_err(|e| failed(e.to_string()))?;
     Ok(Storage::from_parts(address, objects, prefix))
@@ -253,6 +254,31 @@ impl Client<'_> {
             Store::Gs => build!(GoogleCloudStorageBuilder, GoogleConfigKey, superseded_gs),
             Store::Az => build!(MicrosoftAzureBuilder, AzureConfigKey, superseded_az),
         })
+    }
+
+    /// Refuses a server with user info that the environment names, which every error of a request
+    /// would repeat. Where the configuration names one, the environment's is not used.
+    fn check_environment(&self, store: Store) -> Result<(), StoreOpenError> {
+        if self
+            .configured
+            .iter()
+            .any(|(name, _)| name.contains("endpoint"))
+        {
+            return Ok(());
+        }
+        let used = self.environment.iter();
+        let pairs = used.map(|(name, value)| (name.as_str(), value.as_str()));
+        match endpoint_with_user(pairs) {
+            None => Ok(()),
+            Some(name) => Err(StoreOpenError::Option(Flaw::new(
+                name.to_ascii_uppercase(),
+                format!(
+                    "(a variable) holds a user name or a password; credentials belong into other \
+                     {}* variables",
+                    store.variables()
+                ),
+            ))),
+        }
     }
 
     fn retry(&self) -> RetryConfig {

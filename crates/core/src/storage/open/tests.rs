@@ -306,3 +306,23 @@ fn every_store_opens_by_its_usual_names() {
         assert_eq!(opened.unwrap().prefix.as_ref(), prefix, "{address}");
     }
 }
+
+#[test]
+fn a_server_with_a_password_in_the_environment_is_refused_and_not_shown() {
+    for (address, variable, value) in [
+        ("s3://bucket/p", "AWS_ENDPOINT_URL", "https://u:MARK@h:9000"),
+        ("s3://bucket/p", "AWS_ENDPOINT_URL_S3", "u:MARK@h:9000"),
+        ("s3://bucket/p", "AWS_ENDPOINT", "https://MARK@h"),
+        ("s3://bucket/p", "AWS_ENDPOINT", "https://u%3AMARK%40h"),
+        ("az://container/p", "AZURE_ENDPOINT", "https://u:MARK@h"),
+    ] {
+        let variables = [
+            (variable.into(), value.into()),
+            ("AWS_REGION".into(), "r".into()),
+        ];
+        let none = ObjectStoreConfig::default();
+        let opened = open_with(address, &none, Purpose::Tables, Missing::Refuse, variables);
+        let said = opened.expect_err(variable).to_string();
+        assert!(said.contains(variable) && !said.contains("MARK"), "{said}");
+    }
+}
