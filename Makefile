@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall demo test figures lint chaos chaos-matrix chaos-sabotage bench bench-scale bench-steps
+.PHONY: help build install uninstall demo test figures lint fuzz chaos chaos-matrix chaos-sabotage bench bench-scale bench-steps
 
 ROUNDS ?= 20
 SEED ?= 1
@@ -10,6 +10,7 @@ BROKERS ?= 3
 MATRIX ?= full
 PREFIX ?= /usr/local
 IMAGES ?= 8000
+FUZZ_SECONDS ?= 7200
 
 chaos = @setup=$$(scripts/setup.sh test); eval "$$setup"; cargo test --release --locked --features failpoints --test chaos --
 
@@ -38,6 +39,9 @@ figures: ## Write the documents' figures, tables and plot from benches/
 
 lint: ## Formatting, clippy, rustdoc, licences, sources, and what the documents say
 	@scripts/lint.sh
+
+fuzz: ## FUZZ_SECONDS=7200 for each target: libFuzzer, with caps on memory and time
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
 chaos: ## ROUNDS=n SEED=s BROKERS=1|3: faults on real servers, and an independent checker
 	$(chaos) --rounds $(ROUNDS) --seed $(SEED) --brokers $(BROKERS) --log benches/runs/chaos.jsonl

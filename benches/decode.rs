@@ -5,6 +5,11 @@
 //! stage's way stand libjpeg-turbo at the same reduced size, and the plain ones: everything decoded
 //! by libjpeg-turbo or by the `image` crate, then resized.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "what the decoders are, without the helper's process around them"
+)]
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};

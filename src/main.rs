@@ -3,6 +3,7 @@
 mod cli;
 
 fn main() {
+    tagstream_image::helper::run_if_asked();
     keep_candle_on_one_thread();
     keep_training_memory();
     tagstream_core::build::announce(env!("TAGSTREAM_BUILD"));

@@ -3,7 +3,7 @@
 
 mod image;
 
-use image::image;
+use self::image::{decoders, image, plain};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use tagstream::stage::fetch::{UriPolicy, check};
@@ -20,14 +20,21 @@ use tagstream_train::labels::{Form, ImportOptions, LabelMatrix, LabelTable, expo
 pub(super) type Body = fn(&[u8]);
 
 /// Every target.
-pub(super) const ALL: [(&str, Body); 6] = [
+pub(super) const ALL: [(&str, Body); 7] = [
     ("message", message),
     ("uri", uri),
-    ("image", image),
+    ("image", whole_image),
+    ("decoders", decoders),
     ("bundle", bundle),
     ("registry", registry),
     ("labels", labels),
 ];
+
+/// Images, by what the stage decodes itself and by all decoders.
+pub(super) fn whole_image(bytes: &[u8]) {
+    plain(bytes);
+    image(bytes);
+}
 
 /// Kafka values: any bytes give a message or an error, and what was read can be written and read
 /// again.

@@ -3,5 +3,9 @@
 #[path = "../bodies/mod.rs"]
 #[allow(dead_code)]
 mod bodies;
+#[path = "../bodies/oracle.rs"]
+mod oracle;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bodies::labels(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    oracle::within(64 << 20, oracle::TIME, || bodies::labels(bytes));
+});

@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::io::{BufWriter, Write};
 use tagstream_core::config::{ObjectStoreConfig, Provider};
 use tagstream_core::error::{Exit, usage};
-use tagstream_image::decode::{DecodeLimits, decode_into};
+use tagstream_image::decoders::Decoders;
 use tagstream_model::OpenedModel;
 use tagstream_model::session::EncoderSession;
 use tagstream_model::text::ClipTextEncoder;
@@ -87,13 +87,14 @@ fn encode_images(
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let mut session = EncoderSession::open(&model.encoder(), args.provider, threads)?;
     let preprocessing = model.preprocessing();
-    let limits = DecodeLimits::default();
+    let decoders = Decoders::default();
     let size = preprocessing.height * preprocessing.width * 3;
     for images in args.images.chunks(BATCH) {
         let mut pixels = vec![0; images.len() * size];
         for (image, pixels) in images.iter().zip(pixels.chunks_exact_mut(size)) {
             let bytes = std::fs::read(image).with_context(|| format!("reading {image}"))?;
-            decode_into(&bytes, preprocessing, &limits, pixels)
+            decoders
+                .decode_into(&bytes, preprocessing, pixels)
                 .with_context(|| format!("decoding {image}"))?;
         }
         let encoded = session.encode(&pixels, images.len())?;

@@ -12,7 +12,8 @@ use tagstream_core::config::{FetchConfig, ObjectStoreConfig};
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::{BoundingBox, Tag};
 use tagstream_core::redact::redact_place;
-use tagstream_image::decode::{DecodeLimits, decode_rgb, fit_rgb};
+use tagstream_image::decode::ImageSize;
+use tagstream_image::decoders::Decoders;
 use tagstream_model::runtime::{Device, Runtime};
 use tagstream_model::saliency::visible_part;
 use tagstream_model::session::SessionError;
@@ -64,12 +65,16 @@ pub(super) fn run(args: TagArgs) -> anyhow::Result<Exit> {
     let tagger = Tagger::open(&runtime, &bundle, TaggerOptions::on(Device::Cpu), None)?;
     let model = tagger.model().clone();
     let sources = Sources::new()?;
-    let limits = DecodeLimits::default();
+    let decoders = Decoders::default();
+    let outcomes = tag_all(&tagger, inputs.len(), |index, pixels| {
+        let bytes = sources.read(&inputs[index])?;
+        let size = decoders.decode_into(&bytes, tagger.model().preprocessing(), pixels);
+        size.map_err(|e| e.to_string())
+    })?;
     let load = |index: usize| -> Result<image::RgbImage, String> {
         let bytes = sources.read(&inputs[index])?;
-        decode_rgb(&bytes, &limits).map_err(|e| e.to_string())
+        decoders.decode_rgb(&bytes).map_err(|e| e.to_string())
     };
-    let outcomes = tag_all(&tagger, inputs.len(), load)?;
 
     let mut out = std::io::stdout().lock();
     let mut page = Vec::new();
@@ -117,16 +122,15 @@ pub(super) fn run(args: TagArgs) -> anyhow::Result<Exit> {
 fn tag_all(
     tagger: &Tagger,
     count: usize,
-    load: impl Fn(usize) -> Result<image::RgbImage, String> + Sync,
+    load: impl Fn(usize, &mut [u8]) -> Result<ImageSize, String> + Sync,
 ) -> Result<Vec<Option<Outcome>>, SessionError> {
     let mut outcomes: Vec<Option<Outcome>> = (0..count).map(|_| None).collect();
     tagger.tag_each(
         count,
         false,
         |index, pixels| {
-            let rgb = load(index)?;
-            fit_rgb(&rgb, tagger.model().preprocessing(), pixels);
-            Ok(rgb.dimensions())
+            let size = load(index, pixels)?;
+            Ok((size.width, size.height))
         },
         |index, result: Result<_, String>| {
             outcomes[index] = Some(match result {

@@ -172,6 +172,7 @@ impl Configuration for RetrainConfig {
                 address => flaws.extend(address_flaw(key, address)),
             }
         }
+        flaws.extend(self.decode.flaws());
         let mut refuse = |wrong: bool, key: &str, reason: &str| {
             if wrong {
                 flaws.push(Flaw::new(key, reason));

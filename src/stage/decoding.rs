@@ -1,24 +1,51 @@
 //! What the configuration allows a picture to cost, and which dead letter a picture makes that is
 //! not decoded.
 
+use std::time::Duration;
 use tagstream_core::config::DecodeConfig;
 use tagstream_core::events::DeadLetterKind;
-use tagstream_image::decode::{DecodeFault, DecodeLimits};
+use tagstream_core::process::blocking;
+use tagstream_image::decode::{DecodeError, DecodeFault, DecodeLimits};
+use tagstream_image::decoders::{DecoderSettings, Decoders};
 
-/// The limits that `config` sets.
-pub fn decode_limits(config: &DecodeConfig) -> DecodeLimits {
-    DecodeLimits {
-        max_pixels: config.max_megapixels * 1_000_000,
-        max_alloc_bytes: config.max_alloc_mib << 20,
+/// The decoders that `config` sets, for pictures from anywhere. No helper is running yet.
+pub fn decoders(config: &DecodeConfig) -> Decoders {
+    Decoders::new(DecoderSettings {
+        limits: DecodeLimits {
+            max_pixels: config.max_megapixels.saturating_mul(1_000_000),
+            max_alloc_bytes: config.max_alloc_mib.saturating_mul(1 << 20),
+        },
+        timeout: Duration::from_millis(config.timeout_ms),
+        helpers: config.threads,
+        program: (!config.helper.is_empty()).then(|| config.helper.clone().into()),
+    })
+}
+
+/// As [`decoders`], with the proof that helpers can be started.
+///
+/// # Errors
+/// [`DecodeError::Unavailable`], with what to do.
+pub async fn started(config: &DecodeConfig) -> Result<Decoders, DecodeError> {
+    let decoders = decoders(config);
+    let proved = {
+        let decoders = decoders.clone();
+        blocking::run(move || decoders.prove()).await
+    };
+    match proved {
+        Ok(proved) => proved.map(|()| decoders),
+        Err(error) => Err(DecodeError::Unavailable {
+            reason: error.to_string(),
+        }),
     }
 }
 
-/// The kind of dead letter that `fault` makes.
-pub fn dead_letter_kind(fault: DecodeFault) -> DeadLetterKind {
+/// The kind of dead letter that `fault` makes; none if it is not the picture's.
+pub fn dead_letter_kind(fault: DecodeFault) -> Option<DeadLetterKind> {
     match fault {
-        DecodeFault::Unsupported => DeadLetterKind::UnsupportedImage,
-        DecodeFault::Damaged => DeadLetterKind::BadImage,
-        DecodeFault::TooLarge => DeadLetterKind::TooLarge,
+        DecodeFault::Unsupported => Some(DeadLetterKind::UnsupportedImage),
+        DecodeFault::Damaged => Some(DeadLetterKind::BadImage),
+        DecodeFault::TooLarge => Some(DeadLetterKind::TooLarge),
+        DecodeFault::NoDecoder => None,
     }
 }
 
@@ -27,10 +54,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limits_of_a_configuration_without_keys_are_those_of_the_library() {
+    fn the_settings_of_a_configuration_without_keys_are_those_of_the_library() {
         assert_eq!(
-            decode_limits(&DecodeConfig::default()),
-            DecodeLimits::default()
+            *decoders(&DecodeConfig::default()).settings(),
+            DecoderSettings::default()
         );
     }
 }

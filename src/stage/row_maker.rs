@@ -7,6 +7,7 @@ use super::source::SourceMessage;
 use std::sync::Arc;
 use tagstream_core::events::DeadLetterKind;
 use tagstream_core::failpoint::Injected;
+use tagstream_image::decode::DecodeError;
 
 /// What a message came to.
 #[derive(Debug)]
@@ -35,6 +36,9 @@ pub enum MakeError {
     /// The model is gone.
     #[error("inference stopped: {0}")]
     Model(String),
+    /// Images cannot be decoded any more, whatever they are.
+    #[error(transparent)]
+    Decoder(DecodeError),
     /// A test made it fail.
     #[error(transparent)]
     Injected(#[from] Injected),

@@ -79,6 +79,7 @@ impl Yard {
     pub(crate) fn decode_config(&self) -> DecodeConfig {
         DecodeConfig {
             max_megapixels: 4,
+            helper: env!("CARGO_BIN_EXE_tagstream").into(),
             ..DecodeConfig::default()
         }
     }

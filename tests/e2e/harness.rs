@@ -73,6 +73,7 @@ impl World {
             None => config.output.url = folder.path().join("tables").to_str().unwrap().into(),
         }
         config.output.max_file_age_ms = 500;
+        config.decode.helper = env!("CARGO_BIN_EXE_tagstream").into();
         config.fetch.allow_schemes = vec!["file".into()];
         config.fetch.allow_path_prefixes = vec![folder.path().to_str().unwrap().into()];
         config.shutdown.drain_timeout_ms = 5_000;

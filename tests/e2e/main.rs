@@ -16,6 +16,7 @@ mod acl;
 mod basics;
 mod child;
 mod crash;
+mod decoders;
 mod edges;
 mod examples;
 mod garbage;

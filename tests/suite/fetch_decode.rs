@@ -7,13 +7,13 @@ use tagstream::stage::budget::Budget;
 use tagstream::stage::fetch::Fetcher;
 use tagstream_core::config::ObjectStoreConfig;
 use tagstream_core::events::{DeadLetterKind, ImageReference};
-use tagstream_image::decode::{DecodeLimits, decode_into};
+use tagstream_image::decoders::Decoders;
 use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 
 async fn outcome(
     message: &[u8],
     fetcher: &Fetcher,
-    limits: DecodeLimits,
+    decoders: &Decoders,
     budget: &Budget,
 ) -> Result<(), (DeadLetterKind, String)> {
     let reference = ImageReference::from_json(message)
@@ -29,18 +29,13 @@ async fn outcome(
         filter: Filter::Bicubic,
     };
     let mut pixels = vec![0; 32 * 32 * 3];
-    decode_into(
-        &fetched.body.load().unwrap(),
-        &preprocessing,
-        &limits,
-        &mut pixels,
-    )
-    .map(drop)
-    .map_err(|e| {
-        (
-            tagstream::stage::decoding::dead_letter_kind(e.fault()),
-            e.to_string(),
-        )
+    let bytes = fetched.body.load().unwrap();
+    // As the stage does it, whose task is not held up meanwhile.
+    let decoded =
+        tokio::task::block_in_place(|| decoders.decode_into(&bytes, &preprocessing, &mut pixels));
+    decoded.map(drop).map_err(|e| {
+        let kind = tagstream::stage::decoding::dead_letter_kind(e.fault());
+        (kind.expect("there is a decoder"), e.to_string())
     })
 }
 
@@ -48,7 +43,7 @@ async fn outcome(
 async fn every_flaw_ends_under_its_own_kind() {
     let yard = Yard::start().await;
     let fetcher = Fetcher::new(&yard.fetch_config(), &ObjectStoreConfig::default()).unwrap();
-    let limits = tagstream::stage::decoding::decode_limits(&yard.decode_config());
+    let decoders = tagstream::stage::decoding::decoders(&yard.decode_config());
     let budget = Budget::new(16 << 20);
     let items = yard.items();
     let names: BTreeSet<&str> = items.iter().map(|item| item.name.as_str()).collect();
@@ -57,7 +52,7 @@ async fn every_flaw_ends_under_its_own_kind() {
     let outcomes = futures::future::join_all(
         items
             .iter()
-            .map(|item| outcome(&item.message, &fetcher, limits, &budget)),
+            .map(|item| outcome(&item.message, &fetcher, &decoders, &budget)),
     )
     .await;
     let mut failures = Vec::new();
@@ -90,11 +85,11 @@ async fn every_flaw_ends_under_its_own_kind() {
 async fn what_is_good_passes_the_same_rules() {
     let yard = Yard::start().await;
     let fetcher = Fetcher::new(&yard.fetch_config(), &ObjectStoreConfig::default()).unwrap();
-    let limits = tagstream::stage::decoding::decode_limits(&yard.decode_config());
+    let decoders = tagstream::stage::decoding::decoders(&yard.decode_config());
     let budget = Budget::new(16 << 20);
     for (name, message) in yard.good() {
         assert_eq!(
-            outcome(&message, &fetcher, limits, &budget).await,
+            outcome(&message, &fetcher, &decoders, &budget).await,
             Ok(()),
             "{name}"
         );

@@ -3,6 +3,11 @@
 //! (`scripts/gpu_check.sh` sets it). With `cpu` the processor stands in for the GPU: the tests then
 //! prove nothing but themselves.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "what the decoders are, without the helper's process around them"
+)]
+
 use crate::common::not_tested;
 use std::path::PathBuf;
 use std::sync::LazyLock;

@@ -5,12 +5,14 @@ mod common;
 
 mod build_name;
 mod config_command;
+mod decoders;
 mod demonstration;
 mod documents;
 mod fetch_decode;
 mod fetching;
 mod fuzz_replay;
 mod gpu;
+mod hostile_pictures;
 mod label_tables;
 mod map;
 mod names;

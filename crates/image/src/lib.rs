@@ -4,4 +4,7 @@
 //! Knows neither Kafka nor tensors: bytes come in, RGB bytes go out.
 
 pub mod decode;
+pub mod decoders;
+pub mod helper;
 pub mod preprocessing;
+mod wire;

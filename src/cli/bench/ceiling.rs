@@ -7,7 +7,8 @@ use serde::Serialize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use tagstream_image::decode::{DecodeLimits, decode_into, decode_work};
+use tagstream_image::decode::{DecodeLimits, decode_work};
+use tagstream_image::decoders::Decoders;
 use tagstream_model::session::PixelBuffer;
 use tagstream_model::tagger::Tagger;
 
@@ -89,15 +90,12 @@ impl<'a> Bench<'a> {
         let image = tagger.model().shape.image_bytes();
         let count = tagger.workers() * BATCHES[BATCHES.len() - 1];
         let mut tensors = tagger.buffer(image * count);
+        let decoders = Decoders::default();
         for (i, pixels) in tensors.chunks_exact_mut(image).enumerate() {
             let picture = &pictures.all[i % pictures.all.len()];
-            decode_into(
-                &picture.bytes,
-                tagger.model().preprocessing(),
-                &DecodeLimits::default(),
-                pixels,
-            )
-            .with_context(|| picture.uri.clone())?;
+            decoders
+                .decode_into(&picture.bytes, tagger.model().preprocessing(), pixels)
+                .with_context(|| picture.uri.clone())?;
         }
         Ok(Bench {
             tagger,
@@ -166,7 +164,7 @@ impl<'a> Bench<'a> {
     /// Images a second of a decoding thread on every core.
     fn decode(&self, time: Duration) -> anyhow::Result<f64> {
         let model = self.tagger.model();
-        let limits = DecodeLimits::default();
+        let decoders = Decoders::default();
         let next = AtomicUsize::new(0);
         let work = |_| -> anyhow::Result<f64> {
             let mut pixels = vec![0u8; model.shape.image_bytes()];
@@ -174,7 +172,8 @@ impl<'a> Bench<'a> {
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed) % self.pictures.all.len();
                 let picture = &self.pictures.all[i];
-                decode_into(&picture.bytes, model.preprocessing(), &limits, &mut pixels)
+                decoders
+                    .decode_into(&picture.bytes, model.preprocessing(), &mut pixels)
                     .with_context(|| picture.uri.clone())?;
                 images += 1;
                 let spent = started.elapsed();

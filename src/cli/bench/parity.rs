@@ -4,7 +4,7 @@ use super::pictures::Pictures;
 use anyhow::Context;
 use serde::Serialize;
 use tagstream_core::config::ObjectStoreConfig;
-use tagstream_image::decode::{DecodeLimits, decode_into};
+use tagstream_image::decoders::Decoders;
 use tagstream_model::bundle::Bundle;
 use tagstream_model::parity::Parity;
 use tagstream_model::runtime::{Device, Runtime};
@@ -50,13 +50,14 @@ impl Comparison {
         };
         let (here, there) = (open(&reference, processor)?, open(bundle, session.clone())?);
         let model = here.model();
+        let decoders = Decoders::default();
         let mut pixels = Vec::new();
         for picture in pictures.all.iter().take(PICTURES) {
             let start = pixels.len();
             pixels.resize(start + model.shape.image_bytes(), 0);
-            let limits = DecodeLimits::default();
             let image = &mut pixels[start..];
-            decode_into(&picture.bytes, model.preprocessing(), &limits, image)
+            decoders
+                .decode_into(&picture.bytes, model.preprocessing(), image)
                 .with_context(|| picture.uri.clone())?;
         }
         let found = Parity::between(&here, &there, &pixels)?;

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 use tagstream::demo::photograph::photograph_jpeg;
 use tagstream_core::error::usage;
-use tagstream_image::decode::{DecodeLimits, probe};
+use tagstream_image::decoders::Decoders;
 
 /// Width over height of generated pictures.
 const ASPECT: f64 = 4.0 / 3.0;
@@ -50,9 +50,10 @@ impl Pictures {
         paths.retain(|path| path.is_file());
         paths.sort();
         paths.truncate(args.pictures);
+        let decoders = Decoders::default();
         let all = paths
             .par_iter()
-            .map(|path| picture(path))
+            .map(|path| picture(path, &decoders))
             .collect::<anyhow::Result<Vec<_>>>()?;
         ensure!(
             !all.is_empty(),
@@ -76,9 +77,10 @@ impl Pictures {
     }
 }
 
-fn picture(path: &Path) -> anyhow::Result<Picture> {
+fn picture(path: &Path, decoders: &Decoders) -> anyhow::Result<Picture> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    let info = probe(&bytes, &DecodeLimits::default())
+    let info = decoders
+        .probe(&bytes)
         .with_context(|| format!("{} is not a picture that can be measured", path.display()))?;
     let uri = url::Url::from_file_path(path)
         .map_err(|()| anyhow::anyhow!("{} cannot be written as a URI", path.display()))?;

@@ -10,7 +10,7 @@ use tagstream::stage::source::{Broker, ClientSettings, Covering, SourceError};
 use tagstream_core::config::{Provider, StageConfig};
 use tagstream_core::process::blocking;
 use tagstream_core::storage::store::TableStore;
-use tagstream_image::decode;
+use tagstream_image::decoders::Decoders;
 use tagstream_model as model;
 use tagstream_model::bundle::Bundle;
 use tagstream_model::init::{CategoryList, ClipFolder, Init};
@@ -239,8 +239,8 @@ fn found_of_present(
     folder: &Path,
     expected: &Expected,
 ) -> Result<(usize, usize), String> {
-    let limits =
-        tagstream::stage::decoding::decode_limits(&tagstream_core::config::DecodeConfig::default());
+    let decoders = Decoders::default();
+    decoders.prove().map_err(|e| e.to_string())?;
     let tally = Mutex::new((0usize, 0usize));
     let mut failure = None;
     tagger
@@ -250,7 +250,8 @@ fn found_of_present(
             |i, pixels| {
                 let name = format!("sanity/{}.jpg", expected.scenes[i].image_id);
                 let bytes = fs::read(folder.join(&name)).map_err(|e| format!("{name}: {e}"))?;
-                decode::decode_into(&bytes, tagger.model().preprocessing(), &limits, pixels)
+                decoders
+                    .decode_into(&bytes, tagger.model().preprocessing(), pixels)
                     .map(|size| (size.width, size.height))
                     .map_err(|e| format!("{name}: {e}"))
             },

@@ -127,6 +127,9 @@ fn loops(shown: &Shown) -> Ages {
                 ages.insert(format!("{line}{name}"), Duration::from_millis(age as u64));
             }
         }
+        if let Some(decoders) = status.decoders.get() {
+            ages.insert(format!("{line}decoders"), decoders.stuck_for());
+        }
     }
     ages
 }

@@ -4,6 +4,7 @@ use crate::labelling::store::TableError;
 use std::path::PathBuf;
 use tagstream_core::config::ConfigError;
 use tagstream_core::storage::lease::LeaseError;
+use tagstream_image::decode::DecodeError;
 use tagstream_model::bundle::BundleError;
 use tagstream_model::registry::RegistryError;
 
@@ -28,6 +29,9 @@ pub enum JobError {
     /// The champion cannot be retrained.
     #[error("{0}")]
     Unsuitable(String),
+    /// Nothing but plain JPEGs could be decoded.
+    #[error(transparent)]
+    Decoders(#[from] DecodeError),
     /// Training, features, scoring.
     #[error("{doing}: {source}")]
     Work {

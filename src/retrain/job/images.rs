@@ -8,6 +8,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::PathBuf;
+use tagstream_image::decoders::Decoders;
 use tagstream_model::bundle::Bundle;
 use tagstream_train::features::{
     Encoder, Extraction, ExtractionProgress, FeatureStore, Identity, ImageBytes, ImageError,
@@ -19,6 +20,7 @@ use tokio::runtime::{Handle, Runtime};
 pub(super) struct UriImages {
     fetcher: Fetcher,
     budget: Budget,
+    decoders: Decoders,
     runtime: Handle,
     uris: HashMap<String, String>,
 }
@@ -30,13 +32,21 @@ impl UriImages {
         runtime: &Runtime,
     ) -> Result<Self, JobError> {
         // As many images at once as the cap on memory has room for.
+        let decoders = crate::stage::decoding::decoders(&config.decode);
+        decoders.prove()?;
         let room = config.fetch.max_mib.saturating_mul(8).max(64);
         Ok(UriImages {
             fetcher: Fetcher::new(&config.fetch, &config.object_store)?,
             budget: Budget::new(room << 20),
+            decoders,
             runtime: runtime.handle().clone(),
             uris: inputs.uris(),
         })
+    }
+
+    /// What decodes the images.
+    pub(super) fn decoders(&self) -> &Decoders {
+        &self.decoders
     }
 
     fn uri(&self, id: &str) -> Result<&str, ImageError> {
@@ -113,7 +123,7 @@ impl Job<'_> {
             cache_limit: config.cache_limit_gib << 30,
             memory_limit: config.memory_mib << 20,
             skip_bad: true,
-            limits: crate::stage::decoding::decode_limits(&self.config.decode),
+            decoders: images.decoders.clone(),
             progress: &on_progress,
             ..Extraction::default()
         };

@@ -7,7 +7,7 @@ use super::{Inputs, Job, JobError};
 use crate::retrain::judge::{Check, Judgement, Trial, judge};
 use crate::retrain::report::{Confidence, Example, ExampleTag};
 use ndarray::{Array2, s};
-use tagstream_image::decode::{DecodeLimits, decode_into, decode_rgb};
+use tagstream_image::decoders::Decoders;
 use tagstream_model::bundle::Bundle;
 use tagstream_model::runtime::{Device, Runtime};
 use tagstream_model::tagger::{Tagger, TaggerOptions};
@@ -169,7 +169,7 @@ pub(super) fn examples(
             let row = i * held_out.images().len() / wanted;
             let id = &held_out.images()[row];
             let bytes = images.read(id).ok()?;
-            let limits = crate::stage::decoding::decode_limits(&job.config.decode);
+            let decoders = images.decoders();
             let labels = held_out.states().slice_move(s![row, ..]);
             let of = |state: i8| -> Vec<String> {
                 let named = labels.iter().zip(held_out.categories());
@@ -178,20 +178,22 @@ pub(super) fn examples(
             };
             Some(Example {
                 image_id: id.clone(),
-                picture: thumbnail(&bytes, &limits)?,
+                picture: thumbnail(&bytes, decoders)?,
                 present: of(1),
                 absent: of(-1),
-                before: tags(&champion, &bytes, &limits)?,
-                after: tags(&candidate, &bytes, &limits)?,
+                before: tags(&champion, &bytes, decoders)?,
+                after: tags(&candidate, &bytes, decoders)?,
             })
         })
         .collect()
 }
 
-fn tags(tagger: &Tagger, bytes: &[u8], limits: &DecodeLimits) -> Option<Vec<ExampleTag>> {
+fn tags(tagger: &Tagger, bytes: &[u8], decoders: &Decoders) -> Option<Vec<ExampleTag>> {
     let model = tagger.model();
     let mut pixels = vec![0; model.shape.image_bytes()];
-    let size = decode_into(bytes, model.preprocessing(), limits, &mut pixels).ok()?;
+    let size = decoders
+        .decode_into(bytes, model.preprocessing(), &mut pixels)
+        .ok()?;
     let outputs = tagger.run(0, &pixels, 1, false).ok()?;
     let inference = model
         .interpret(&outputs, 0, Some((size.width, size.height)))
@@ -206,8 +208,8 @@ fn tags(tagger: &Tagger, bytes: &[u8], limits: &DecodeLimits) -> Option<Vec<Exam
 }
 
 /// A small JPEG.
-fn thumbnail(bytes: &[u8], limits: &DecodeLimits) -> Option<Vec<u8>> {
-    let picture = decode_rgb(bytes, limits).ok()?;
+fn thumbnail(bytes: &[u8], decoders: &Decoders) -> Option<Vec<u8>> {
+    let picture = decoders.decode_rgb(bytes).ok()?;
     let longest = picture.width().max(picture.height());
     let scale = f64::from(THUMBNAIL) / f64::from(longest.max(1));
     let side = |x: u32| ((f64::from(x) * scale).round() as u32).max(1);

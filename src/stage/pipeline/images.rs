@@ -1,6 +1,8 @@
 //! Images to rows: parse, fetch, decode straight into the model's batch, infer.
 
+use super::StageStatus;
 use crate::stage::budget::Budget;
+use crate::stage::decoding::dead_letter_kind;
 use crate::stage::fetch::{Body, FetchError, Fetcher, is_local};
 use crate::stage::guard;
 use crate::stage::guard::record::TrialStep;
@@ -8,11 +10,15 @@ use crate::stage::row_maker::{MakeError, RowMaker, RowOutcome};
 use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, PredictionRow, RowTag};
 use crate::stage::sink::predictions_topic;
 use crate::stage::source::SourceMessage;
+use bytes::Bytes;
 use chrono::Utc;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tagstream_core::events::{DeadLetterKind, ImageReference, Offset, PartitionId};
 use tagstream_core::failpoint;
-use tagstream_image::decode::{DecodeLimits, ImageSize, decode_into};
+use tagstream_image::decode::{DecodeError, ImageSize};
+use tagstream_image::decoders::Decoders;
 use tagstream_image::preprocessing::Preprocessing;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -23,6 +29,11 @@ const TAGS_PER_ROW: u64 = 8;
 
 /// Images on this machine that are read ahead of each decoding thread.
 const LOCAL_AHEAD: usize = 3;
+
+/// How often an image is tried for which there is no decoder, and the time before the first of
+/// these tries, which doubles: two minutes in all, within which the health check says so.
+const DECODER_TRIES: u32 = 7;
+const DECODER_WAIT: Duration = Duration::from_secs(1);
 
 /// What a model says about one image, in the table's terms.
 #[derive(Debug, Clone)]
@@ -75,8 +86,10 @@ pub trait ImageModel: Send + Sync + 'static {
 /// What [`ImageRows`] is told at its start.
 #[derive(Debug, Clone)]
 pub struct ImageSettings {
-    /// Caps on what is decoded.
-    pub limits: DecodeLimits,
+    /// What decodes images.
+    pub decoders: Decoders,
+    /// Where it is said that nothing can be decoded.
+    pub status: Arc<StageStatus>,
     /// The predictions topic; `None`: no messages.
     pub predictions_topic: Option<Arc<str>>,
     /// Whether messages carry the embedding.
@@ -106,6 +119,16 @@ pub struct ImageRows<T> {
     /// for tasks that want the same cores.
     decode_places: Semaphore,
     settings: ImageSettings,
+}
+
+/// Reads an image's bytes, on the thread that decodes them.
+type Load = Box<dyn FnOnce() -> io::Result<Bytes> + Send>;
+
+/// What a decoding thread gives back.
+struct Decoded<S> {
+    bytes: io::Result<Bytes>,
+    slot: S,
+    size: Result<ImageSize, DecodeError>,
 }
 
 enum NoRow {
@@ -158,42 +181,74 @@ impl<T: ImageModel> ImageRows<T> {
         })
     }
 
-    /// Decodes on a decoding thread, straight into the batch; a file that lies in the system's
-    /// memory is read there too.
+    /// Decodes straight into the batch. That there is no decoder is not the image's fault: it waits
+    /// for one, and in the end the stage stops rather than give it up.
     async fn decode(
         &self,
         uri: &str,
         body: Body,
-        mut slot: T::Slot,
+        slot: T::Slot,
     ) -> Result<(T::Slot, ImageSize), NoRow> {
+        let mut load: Load = Box::new(|| body.load());
+        let mut slot = slot;
+        let mut tries = 0;
+        loop {
+            let Some(done) = self.decode_once(load, slot).await else {
+                return Err(NoRow::DeadLetter(
+                    DeadLetterKind::BadImage,
+                    "the decoder gave up on this image".into(),
+                ));
+            };
+            let unreadable = |error| {
+                let error = FetchError::unreadable(uri, &error);
+                NoRow::DeadLetter(error.kind(), error.to_string())
+            };
+            let bytes = done.bytes.map_err(unreadable)?;
+            let status = &self.settings.status;
+            let error = match done.size {
+                Ok(size) => {
+                    if tries > 0 {
+                        status.report(StageStatus::DECODERS_START, None);
+                    }
+                    return Ok((done.slot, size));
+                }
+                Err(error) => error,
+            };
+            if let Some(kind) = dead_letter_kind(error.fault()) {
+                return Err(NoRow::DeadLetter(kind, error.to_string()));
+            }
+            if tries == DECODER_TRIES {
+                return Err(NoRow::Fatal(MakeError::Decoder(error)));
+            }
+            let wait = DECODER_WAIT * 2u32.pow(tries);
+            if status.report(StageStatus::DECODERS_START, Some(error.to_string())) {
+                tracing::warn!(%error, "images wait for a decoder");
+            }
+            tokio::time::sleep(wait).await;
+            tries += 1;
+            load = Box::new(|| Ok(bytes));
+            slot = done.slot;
+        }
+    }
+
+    /// Decodes on a decoding thread; a file that lies in the system's memory is read there too.
+    async fn decode_once(&self, load: Load, mut slot: T::Slot) -> Option<Decoded<T::Slot>> {
         let (sender, decoded) = oneshot::channel();
-        let limits = self.settings.limits;
+        let decoders = self.settings.decoders.clone();
         self.decoders.spawn(move || {
             let preprocessing = slot.preprocessing().clone();
-            let size = body
-                .load()
-                .map(|bytes| decode_into(&bytes, &preprocessing, &limits, slot.pixels_mut()));
-            if let Ok(Ok(size)) = size {
+            let bytes = load();
+            let size = match &bytes {
+                Ok(bytes) => decoders.decode_into(bytes, &preprocessing, slot.pixels_mut()),
+                Err(_) => Err(DecodeError::Empty),
+            };
+            if let Ok(size) = size {
                 slot.set_image_size(size);
             }
             // Nobody waits if the stage is stopping.
-            let _ = sender.send(size.map(|size| size.map(|size| (slot, size))));
+            let _ = sender.send(Decoded { bytes, slot, size });
         });
-        match decoded.await {
-            Ok(Ok(Ok(done))) => Ok(done),
-            Ok(Ok(Err(error))) => Err(NoRow::DeadLetter(
-                crate::stage::decoding::dead_letter_kind(error.fault()),
-                error.to_string(),
-            )),
-            Ok(Err(error)) => {
-                let error = FetchError::unreadable(uri, &error);
-                Err(NoRow::DeadLetter(error.kind(), error.to_string()))
-            }
-            Err(_) => Err(NoRow::DeadLetter(
-                DeadLetterKind::BadImage,
-                "the decoder gave up on this image".into(),
-            )),
-        }
+        decoded.await.ok()
     }
 
     async fn row(

@@ -109,7 +109,7 @@ impl LineError {
             }) => true,
             LineError::Sink(SinkError::Injected(_))
             | LineError::OtherLog(_)
-            | LineError::Make(MakeError::Injected(_))
+            | LineError::Make(MakeError::Decoder(_) | MakeError::Injected(_))
             | LineError::Injected(_)
             | LineError::Sealed(_) => true,
             LineError::Produce(error) => error.is_temporary(),

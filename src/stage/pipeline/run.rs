@@ -5,6 +5,7 @@ use super::images::{ImageModel, ImageSettings};
 use super::repairs;
 use super::{Control, ImageRows, Line, LineError, LineSettings, StageStatus};
 use crate::stage::budget::Budget;
+use crate::stage::decoding;
 use crate::stage::fetch::Fetcher;
 use crate::stage::guard::OpenLives;
 use crate::stage::ledger::CutRules;
@@ -26,6 +27,7 @@ use tagstream_core::config::{ConfigError, StageConfig, StartAt};
 use tagstream_core::events::PartitionId;
 use tagstream_core::process::blocking;
 use tagstream_core::storage::store::{StoreError, TableStore};
+use tagstream_image::decode::DecodeError;
 use tokio::sync::watch;
 
 /// How often the topic is asked whether it is still the same.
@@ -55,6 +57,9 @@ pub enum PipelineError {
     /// A line.
     #[error(transparent)]
     Line(#[from] LineError),
+    /// Nothing but plain JPEGs could be decoded.
+    #[error(transparent)]
+    Decoders(#[from] DecodeError),
     /// librdkafka refused the producer's configuration.
     #[error("configuration of the producer: {0}")]
     Producer(Refusal),
@@ -348,8 +353,12 @@ pub async fn run<T: ImageModel>(
     let (rows, images) = (Budget::new(total / 2), Budget::new(total / 2));
     let fetcher = Fetcher::new(&config.fetch, &config.object_store)?;
     let topic = &config.output.predictions_topic;
+    let decoders = decoding::started(&config.decode).await?;
+    // A process has one line of images.
+    let _ = shared.status.decoders.set(decoders.clone());
     let settings = ImageSettings {
-        limits: crate::stage::decoding::decode_limits(&config.decode),
+        decoders,
+        status: Arc::clone(&shared.status),
         predictions_topic: (!topic.is_empty()).then(|| topic.as_str().into()),
         embedding_in_topic: config.output.embedding_in_topic,
         places: 2 * config.fetch.concurrency + 8 * config.model.max_batch,

@@ -1,9 +1,10 @@
 //! What the stage shows of itself while it runs: for health checks, pages and progress bars.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use tagstream_core::events::{DeadLetterKind, Offset, PartitionId};
+use tagstream_image::decoders::Decoders;
 
 /// What must hold before work is sent here. Whatever else a part reports comes on top.
 const MUST_HOLD: [&str; 3] = [
@@ -29,6 +30,8 @@ pub struct StageStatus {
     pub source_beat_ms: AtomicI64,
     /// Unix milliseconds of the last commit.
     pub last_commit_ms: AtomicI64,
+    /// What decodes images, once it is there.
+    pub decoders: OnceLock<Decoders>,
     begun: AtomicBool,
     conditions: Mutex<BTreeMap<&'static str, Option<String>>>,
     dead_letters: Mutex<BTreeMap<DeadLetterKind, u64>>,
@@ -42,6 +45,8 @@ impl StageStatus {
     pub const BROKER_REACHABLE: &'static str = "broker_reachable";
     /// The condition that the store took the last request that tried it.
     pub const SINK_REACHABLE: &'static str = "sink_reachable";
+    /// The condition that images can be decoded; said only where it was found broken.
+    pub const DECODERS_START: &'static str = "decoders_start";
 
     /// Says that a condition holds (`None`), or why it does not. Returns whether that is news.
     pub fn report(&self, condition: &'static str, broken: Option<String>) -> bool {

@@ -135,8 +135,14 @@ settings! {
         threads: usize = 0,
         /// Largest image in pixels, megapixels, checked before decoding.
         max_megapixels: u64 = 64,
-        /// Largest memory of one image while it is decoded, MiB, checked before decoding.
+        /// Largest memory of one image while it is decoded, MiB; whatever a decoder asks for, it
+        /// gets no more than this and 16 MiB.
         max_alloc_mib: u64 = 512,
+        /// How long one image may take; whatever is decoded in a helper process is ended then.
+        timeout_ms: u64 = 20_000,
+        /// The program that decodes what is no plain JPEG, in processes of its own: `tagstream` of
+        /// the same version; empty: the program that runs.
+        helper: String = String::new(),
     }
 }
 
@@ -381,6 +387,35 @@ impl Configuration for StageConfig {
             flaws.extend(address_flaw("output.url", &self.output.url));
         }
         flaws.extend(self.fetch.flaws());
+        flaws.extend(self.decode.flaws());
+        flaws
+    }
+}
+
+impl DecodeConfig {
+    /// What cannot be although every type is right.
+    pub fn flaws(&self) -> Vec<Flaw> {
+        let mut flaws = Vec::new();
+        let mut refuse = |wrong: bool, key: &str, reason: &str| {
+            if wrong {
+                flaws.push(Flaw::new(key, reason));
+            }
+        };
+        refuse(
+            self.max_megapixels == 0,
+            "decode.max_megapixels",
+            "must be at least 1",
+        );
+        refuse(
+            self.max_alloc_mib == 0,
+            "decode.max_alloc_mib",
+            "must be at least 1",
+        );
+        refuse(
+            self.timeout_ms < 1_000,
+            "decode.timeout_ms",
+            "must be at least 1000: the largest pictures take about a second",
+        );
         flaws
     }
 }

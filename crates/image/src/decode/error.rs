@@ -52,6 +52,24 @@ pub enum DecodeError {
         /// The limit.
         max_alloc_bytes: u64,
     },
+    /// Decoding took longer than allowed.
+    #[error("decoding the image takes longer than `decode.timeout_ms` allows ({timeout_ms} ms)")]
+    TooMuchTime {
+        /// The limit.
+        timeout_ms: u64,
+    },
+    /// The process that decoded it died of it.
+    #[error("the decoder died of the image: {cause}")]
+    Died {
+        /// What ended the process.
+        cause: String,
+    },
+    /// There is no process to decode it in, which says nothing about the image.
+    #[error("the image cannot be decoded now: {reason}")]
+    Unavailable {
+        /// Why there is none, and what to do.
+        reason: String,
+    },
 }
 
 /// The kinds of reasons why a picture is not decoded.
@@ -63,6 +81,8 @@ pub enum DecodeFault {
     Damaged,
     /// It would cost more than its limits.
     TooLarge,
+    /// None of the picture's: the decoder is not there.
+    NoDecoder,
 }
 
 impl DecodeError {
@@ -72,10 +92,13 @@ impl DecodeError {
             DecodeError::UnknownFormat { .. } | DecodeError::UnsupportedFeature { .. } => {
                 DecodeFault::Unsupported
             }
-            DecodeError::Empty | DecodeError::Damaged { .. } => DecodeFault::Damaged,
-            DecodeError::TooManyPixels { .. } | DecodeError::TooMuchMemory { .. } => {
-                DecodeFault::TooLarge
+            DecodeError::Empty | DecodeError::Damaged { .. } | DecodeError::Died { .. } => {
+                DecodeFault::Damaged
             }
+            DecodeError::TooManyPixels { .. }
+            | DecodeError::TooMuchMemory { .. }
+            | DecodeError::TooMuchTime { .. } => DecodeFault::TooLarge,
+            DecodeError::Unavailable { .. } => DecodeFault::NoDecoder,
         }
     }
 }

@@ -14,14 +14,7 @@ pub(super) fn sniff(bytes: &[u8]) -> Result<ImageFormat, DecodeError> {
         })
     };
     match image::guess_format(bytes) {
-        Ok(
-            format @ (ImageFormat::Jpeg
-            | ImageFormat::Png
-            | ImageFormat::WebP
-            | ImageFormat::Gif
-            | ImageFormat::Bmp
-            | ImageFormat::Tiff),
-        ) => Ok(format),
+        Ok(format) if NAMES.iter().any(|(known, _)| *known == format) => Ok(format),
         Ok(other) => unknown(&format!("it looks like {other:?}")),
         Err(_) => {
             let head = &bytes[..bytes.len().min(256)];
@@ -44,15 +37,35 @@ pub(super) fn sniff(bytes: &[u8]) -> Result<ImageFormat, DecodeError> {
     }
 }
 
+/// The formats that are decoded here, with their names in lower case. Their order is that of the
+/// exchange with helpers.
+const NAMES: [(ImageFormat, &str); 6] = [
+    (ImageFormat::Jpeg, "jpeg"),
+    (ImageFormat::Png, "png"),
+    (ImageFormat::WebP, "webp"),
+    (ImageFormat::Gif, "gif"),
+    (ImageFormat::Bmp, "bmp"),
+    (ImageFormat::Tiff, "tiff"),
+];
+
+/// Of what is none of them.
+const UNKNOWN: &str = "unknown";
+
 /// Its name in lower case.
 pub(super) fn name(format: ImageFormat) -> &'static str {
-    match format {
-        ImageFormat::Jpeg => "jpeg",
-        ImageFormat::Png => "png",
-        ImageFormat::WebP => "webp",
-        ImageFormat::Gif => "gif",
-        ImageFormat::Bmp => "bmp",
-        ImageFormat::Tiff => "tiff",
-        _ => "unknown",
-    }
+    let known = NAMES.iter().find(|(known, _)| *known == format);
+    known.map_or(UNKNOWN, |(_, name)| name)
+}
+
+/// A name as a number.
+pub(crate) fn index_of_name(name: &str) -> u8 {
+    let known = NAMES.iter().position(|(_, known)| *known == name);
+    known.map_or(u8::MAX, |index| index as u8)
+}
+
+/// The name that a number stands for.
+pub(crate) fn name_at(index: u8) -> &'static str {
+    NAMES
+        .get(usize::from(index))
+        .map_or(UNKNOWN, |(_, name)| name)
 }

@@ -23,7 +23,7 @@ impl Default for DecodeLimits {
 }
 
 impl DecodeLimits {
-    pub(super) fn check_pixels(&self, stored: ImageSize) -> Result<(), DecodeError> {
+    pub(crate) fn check_pixels(&self, stored: ImageSize) -> Result<(), DecodeError> {
         let pixels = u64::from(stored.width) * u64::from(stored.height);
         if pixels > self.max_pixels {
             return Err(DecodeError::TooManyPixels {
@@ -35,7 +35,7 @@ impl DecodeLimits {
         Ok(())
     }
 
-    pub(super) fn check_alloc(&self, bytes: u64) -> Result<(), DecodeError> {
+    pub(crate) fn check_alloc(&self, bytes: u64) -> Result<(), DecodeError> {
         if bytes > self.max_alloc_bytes {
             return Err(DecodeError::TooMuchMemory {
                 max_alloc_bytes: self.max_alloc_bytes,

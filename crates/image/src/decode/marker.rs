@@ -38,6 +38,8 @@ pub(super) const DRI: u8 = 0xdd;
 pub(super) const APP0: u8 = 0xe0;
 /// The application segment that EXIF is in.
 pub(super) const APP1: u8 = 0xe1;
+/// The application segment that says which colours Adobe's programs wrote.
+pub(super) const APP14: u8 = 0xee;
 /// The last of the application segments.
 pub(super) const APP15: u8 = 0xef;
 /// Comment.

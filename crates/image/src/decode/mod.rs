@@ -12,13 +12,24 @@
 //! declared sizes are checked before anything is allocated; a file that ends early is an error, not
 //! half a picture; and a decoder that panics loses its picture, not the process.
 //!
+//! What a header does not declare, these checks do not see, and what a library does is its own: so
+//! the functions here are for the helper process, for fuzzers and for benches. Whoever decodes what
+//! others wrote asks [`crate::decoders::Decoders`], which decodes plain JPEGs itself (`jpeg::plain`
+//! says which and why) and has a helper do the rest under limits of the operating system.
+//!
+//! # One more format
+//!
+//! Its name and content go into `format`, its decoder beside `raster` and into `decode` below, a
+//! small picture of it into the helper's warm-up. It then runs in helpers only, under their limits,
+//! without anything further: inside is what `jpeg::plain` lets in, and nothing else.
+//!
 //! # The road from bytes to pixels, file by file
 //!
 //! | file | what happens there |
 //! |---|---|
 //! | `mod` | the entry points: [`decode_into`], [`decode_rgb`], [`fit_rgb`], [`probe`] |
 //! | `format` | the first bytes say which format it is, or what it looks like instead |
-//! | `jpeg` | a JPEG's header is read, and one of the two ways below is chosen |
+//! | `jpeg` | a JPEG's header is read, and one of the two ways below is chosen; `jpeg::plain` for files that need no helper |
 //! | `sequential` | plain JPEGs much larger than needed: coefficients straight to the wanted size |
 //! | `jpeg` again | all other JPEGs: libjpeg-turbo, at a reduced size where that is enough |
 //! | `raster` | PNG, WebP, GIF, BMP and TIFF by the `image` crate |
@@ -43,6 +54,7 @@ mod sequential;
 mod size;
 
 pub use error::{DecodeError, DecodeFault};
+pub(crate) use format::{index_of_name, name_at};
 pub use limits::DecodeLimits;
 pub use orientation::Orientation;
 pub use picture::ImageInfo;
@@ -144,17 +156,100 @@ pub fn decode_rgb(bytes: &[u8], limits: &DecodeLimits) -> Result<image::RgbImage
             Decoded::Stored(picture) => picture,
             Decoded::Fitted(_) => unreachable!("there is nothing to fit it into"),
         };
-        let size = picture.upright_size();
-        let mut upright = vec![0; size.width as usize * size.height as usize * 3];
+        upright(&picture, limits, scratch)
+    })
+}
+
+/// The picture in the scratch memory, all of it, upright.
+fn upright(
+    picture: &Stored,
+    limits: &DecodeLimits,
+    scratch: &mut Scratch,
+) -> Result<image::RgbImage, DecodeError> {
+    let size = picture.upright_size();
+    let length = size.width as usize * size.height as usize * 3;
+    let pixels = if picture.orientation == Orientation::Upright {
+        let mut pixels = std::mem::take(&mut scratch.rgb);
+        pixels.truncate(length);
+        pixels
+    } else {
+        limits.check_alloc(2 * length as u64)?;
+        let mut pixels = vec![0; length];
         orientation::turn(
             picture.orientation,
-            &scratch.rgb[..upright.len()],
+            &scratch.rgb[..length],
             size,
-            &mut upright,
+            &mut pixels,
         );
-        Ok(image::RgbImage::from_raw(size.width, size.height, upright)
-            .expect("the buffer was made for this size"))
+        pixels
+    };
+    let picture = image::RgbImage::from_raw(size.width, size.height, pixels);
+    Ok(picture.expect("the buffer was made for this size"))
+}
+
+/// As [`decode_into`], if the picture is one that may be decoded anywhere (`jpeg::plain`); `None`
+/// if it is not, or if only a helper can say what is wrong with it.
+pub(crate) fn decode_plain_into(
+    bytes: &[u8],
+    preprocessing: &Preprocessing,
+    limits: &DecodeLimits,
+    pixels: &mut [u8],
+) -> Option<Result<ImageSize, DecodeError>> {
+    if !is_jpeg(bytes) {
+        return None;
+    }
+    contained_plain(|scratch| {
+        let fit = Some((preprocessing, &mut *pixels));
+        Some(match jpeg::decode_plain(bytes, limits, fit, scratch)? {
+            Ok(Decoded::Fitted(size)) => Ok(size),
+            Ok(Decoded::Stored(picture)) => {
+                resize::fit(&picture, preprocessing, scratch, pixels);
+                Ok(picture.upright_size())
+            }
+            Err(error) => Err(error),
+        })
     })
+}
+
+/// As [`decode_rgb`], under the same condition as [`decode_plain_into`].
+pub(crate) fn decode_plain_rgb(
+    bytes: &[u8],
+    limits: &DecodeLimits,
+) -> Option<Result<image::RgbImage, DecodeError>> {
+    if !is_jpeg(bytes) {
+        return None;
+    }
+    contained_plain(|scratch| {
+        Some(match jpeg::decode_plain(bytes, limits, None, scratch)? {
+            Ok(Decoded::Stored(picture)) => upright(&picture, limits, scratch),
+            Ok(Decoded::Fitted(_)) => return None,
+            Err(error) => Err(error),
+        })
+    })
+}
+
+fn is_jpeg(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0xff, marker::SOI, 0xff])
+}
+
+/// A panic, too, is for a helper to look at.
+fn contained_plain<T>(work: impl FnOnce(&mut Scratch) -> Option<T>) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(|| scratch::with(work))).unwrap_or(None)
+}
+
+/// Gives back what this thread keeps from one picture to the next.
+pub(crate) fn forget_scratch() {
+    scratch::forget();
+}
+
+/// The name of the format that the bytes have.
+pub(crate) fn format_of(bytes: &[u8]) -> &'static str {
+    format::sniff(bytes).map_or("unknown", format::name)
+}
+
+/// Why no decoder looks at these bytes at all.
+pub(crate) fn refusal_by_first_bytes(bytes: &[u8]) -> Option<DecodeError> {
+    format::sniff(bytes).err()
 }
 
 /// Bytes that decoding one picture writes between the file and the result: for the bench's
@@ -268,7 +363,10 @@ fn decode(
 ) -> Result<Decoded, DecodeError> {
     match format {
         ImageFormat::Jpeg => jpeg::decode(bytes, limits, fit, scratch),
-        _ => raster::decode(bytes, format, limits, scratch).map(Decoded::Stored),
+        _ => {
+            let fit = fit.map(|(preprocessing, _)| preprocessing);
+            raster::decode(bytes, format, limits, fit, scratch).map(Decoded::Stored)
+        }
     }
 }
 

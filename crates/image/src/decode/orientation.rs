@@ -45,6 +45,20 @@ impl Orientation {
         }
     }
 
+    /// The value that EXIF gives it.
+    pub(crate) fn to_exif(self) -> u8 {
+        match self {
+            Orientation::Upright => 1,
+            Orientation::MirrorHorizontal => 2,
+            Orientation::Turn180 => 3,
+            Orientation::MirrorVertical => 4,
+            Orientation::Transpose => 5,
+            Orientation::Turn90 => 6,
+            Orientation::Transverse => 7,
+            Orientation::Turn270 => 8,
+        }
+    }
+
     /// Whether width and height change places.
     pub fn swaps_sides(self) -> bool {
         self.swap_and_mirrors().0
@@ -138,6 +152,13 @@ mod tests {
             turn(orientation, &stored, size, &mut upright);
             let got: String = upright.chunks(3).map(|p| p[0] as char).collect();
             assert_eq!(got, "abcdef", "orientation {exif}");
+        }
+    }
+
+    #[test]
+    fn every_value_comes_back_as_it_was() {
+        for value in 1..=8 {
+            assert_eq!(Orientation::from_exif(value).to_exif(), value);
         }
     }
 

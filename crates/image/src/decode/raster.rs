@@ -5,20 +5,24 @@ use super::format::name;
 use super::limits::DecodeLimits;
 use super::orientation::Orientation;
 use super::picture::Stored;
+use super::resize;
+use super::resize::Window;
 use super::scratch;
 use super::scratch::Scratch;
 use super::size::ImageSize;
+use crate::preprocessing::Preprocessing;
 use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
 
 /// Memory a decoder may take besides the picture itself (tables, rows, metadata).
 const OVERHEAD_BYTES: u64 = 16 << 20;
 
-/// Decodes into `scratch.rgb`.
+/// Decodes into `scratch.rgb`, from where `fit` says how it goes on.
 pub(super) fn decode(
     bytes: &[u8],
     format: ImageFormat,
     limits: &DecodeLimits,
+    fit: Option<&Preprocessing>,
     scratch: &mut Scratch,
 ) -> Result<Stored, DecodeError> {
     if format == ImageFormat::Png {
@@ -33,8 +37,13 @@ pub(super) fn decode(
     // The samples as read, once more inside some decoders, and as RGB.
     let rgb_len = pixels * 3;
     let direct = color == ColorType::Rgb8;
-    limits.check_alloc(len * 2 + if direct { 0 } else { rgb_len as u64 })?;
     let orientation = orientation_of(&mut decoder);
+    let resampled = fit.map_or(0, |preprocessing| {
+        let window = Window::of(size, orientation, preprocessing);
+        resize::working_bytes(size, window.target)
+    });
+    let decoded = len.saturating_mul(2) + if direct { 0 } else { rgb_len as u64 };
+    limits.check_alloc(decoded.saturating_add(resampled))?;
     let refused = |e| refusal(e, format, limits);
     if direct {
         decoder

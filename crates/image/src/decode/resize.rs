@@ -151,6 +151,17 @@ pub(super) fn fit_sequential(
     true
 }
 
+/// Bytes that resampling a picture of size `decoded` takes, beside it and the result: the picture
+/// between the two passes, and the weights of every row and column, which are eight-byte numbers,
+/// four a pixel, and once more as whole numbers. A picture of one column and 60 million rows takes
+/// more here than for its pixels.
+pub(super) fn working_bytes(decoded: ImageSize, target: ImageSize) -> u64 {
+    let (width, height) = (u64::from(decoded.width), u64::from(decoded.height));
+    let (columns, rows) = (u64::from(target.width), u64::from(target.height));
+    let between = (columns * height).max(width * rows) * 3;
+    between + 48 * (width + height)
+}
+
 /// Resamples the picture in `scratch.rgb` and turns it upright into `pixels`.
 pub(super) fn fit(
     picture: &Stored,

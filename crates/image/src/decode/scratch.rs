@@ -33,7 +33,14 @@ thread_local! {
 pub(super) fn with<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     SCRATCH.with_borrow_mut(|scratch| {
         let result = work(scratch);
-        for buffer in [&mut scratch.rgb, &mut scratch.samples, &mut scratch.turned] {
+        let Scratch {
+            rgb,
+            samples,
+            turned,
+            narrow,
+            ..
+        } = scratch;
+        for buffer in [rgb, samples, turned, narrow] {
             if buffer.capacity() > KEPT_BYTES {
                 *buffer = Vec::new();
             }
@@ -43,6 +50,11 @@ pub(super) fn with<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
         }
         result
     })
+}
+
+/// Gives back all of this thread's buffers.
+pub(super) fn forget() {
+    SCRATCH.with_borrow_mut(|scratch| *scratch = Scratch::default());
 }
 
 /// The first `len` bytes of `buffer`, grown if need be. What they hold is left over from earlier

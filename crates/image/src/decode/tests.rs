@@ -1,3 +1,8 @@
+#![allow(
+    clippy::disallowed_methods,
+    reason = "what the decoders are, without the helper's process around them"
+)]
+
 use super::*;
 use crate::preprocessing::{Filter, Fit};
 
@@ -366,4 +371,95 @@ fn a_palette_that_is_no_whole_colours_is_refused_without_a_panic() {
             "{text}"
         );
     }
+}
+
+/// What a process decodes itself is decoded as the helper would; what is not plain is left to it.
+#[test]
+fn plain_jpegs_alone_are_decoded_without_a_helper() {
+    let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .join("tests/fixtures/decode");
+    let limits = DecodeLimits::default();
+    let (mut inside, mut outside) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if name.ends_with(".npy") || name.ends_with(".json") {
+            continue;
+        }
+        let file = std::fs::read(&path).unwrap();
+        for side in [8, 64, 224] {
+            let preprocessing = preprocessing(side);
+            let mut pixels = vec![0; side * side * 3];
+            let mut reference = pixels.clone();
+            let here = decode_plain_into(&file, &preprocessing, &limits, &mut pixels);
+            let whole = decode_plain_rgb(&file, &limits);
+            assert_eq!(here.is_some(), whole.is_some(), "{name}");
+            let Some(here) = here else {
+                outside.push(name.clone());
+                continue;
+            };
+            inside.push(name.clone());
+            let there = decode_into(&file, &preprocessing, &limits, &mut reference);
+            assert_eq!((here, &pixels), (there, &reference), "{name} to {side}");
+            assert_eq!(whole.unwrap(), decode_rgb(&file, &limits), "{name}");
+        }
+    }
+    let has = |list: &[String], part: &str| list.iter().any(|name| name.contains(part));
+    assert!(
+        inside.iter().all(|name| name.ends_with(".jpg")),
+        "{inside:?}"
+    );
+    for part in [
+        "progressive",
+        "cmyk",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tiff",
+    ] {
+        assert!(
+            has(&outside, part) && !has(&inside, part),
+            "{part}: {outside:?}"
+        );
+    }
+    for part in ["grey", "restarts", "orientation", "422"] {
+        assert!(has(&inside, part), "{part}: {inside:?}");
+    }
+}
+
+/// One column of 60 million rows: the pixels are few, resampling them is not.
+#[test]
+fn what_resampling_takes_is_checked_too() {
+    let thin = ImageSize {
+        width: 1,
+        height: 60_000_000,
+    };
+    let target = ImageSize {
+        width: 224,
+        height: 224,
+    };
+    let limits = DecodeLimits::default();
+    assert!(limits.check_pixels(thin).is_ok());
+    assert!(
+        limits
+            .check_alloc(resize::working_bytes(thin, target))
+            .is_err()
+    );
+    let usual = ImageSize {
+        width: 9_000,
+        height: 7_000,
+    };
+    assert!(resize::working_bytes(usual, target) < 16 << 20);
+    // In a file: a PNG of 1 x 100,000 pixels under a cap that its pixels do not reach.
+    let file = encoded(1, 100_000, ImageFormat::Png);
+    let small = DecodeLimits {
+        max_alloc_bytes: 2 << 20,
+        ..limits
+    };
+    assert!(matches!(
+        decoded(&file, &small),
+        Err(DecodeError::TooMuchMemory { .. })
+    ));
+    assert!(decoded(&file, &limits).is_ok());
 }

@@ -93,6 +93,9 @@ pub enum FeatureError {
     /// The library is missing.
     #[error(transparent)]
     Runtime(#[from] tagstream_model::runtime::RuntimeError),
+    /// Nothing but plain JPEGs could be decoded.
+    #[error(transparent)]
+    Decoders(#[from] tagstream_image::decode::DecodeError),
     /// The encoder's input has another size than the preprocessing makes.
     #[error(
         "the encoder takes {encoder}, the preprocessing makes {preprocessing} (height x width)"

@@ -7,7 +7,8 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
-use tagstream_image::decode::{DecodeLimits, decode_into};
+use tagstream_image::decode::DecodeError;
+use tagstream_image::decoders::Decoders;
 use tagstream_model::session::EncoderSession;
 
 /// A batch that a worker has encoded: rows with their keys and features, and why others have none.
@@ -21,7 +22,7 @@ pub(super) struct Encoded {
 /// What the workers share.
 pub(super) struct Work<'a> {
     pub(super) encoder: &'a Encoder,
-    pub(super) limits: DecodeLimits,
+    pub(super) decoders: &'a Decoders,
     /// Mirror every image left to right.
     pub(super) mirror: bool,
     pub(super) images: &'a dyn ImageBytes,
@@ -77,7 +78,7 @@ impl Work<'_> {
         for &(row, key) in batch {
             let start = pixels.len();
             pixels.resize(start + bytes_each, 0);
-            match self.decode(&self.ids[row], &mut pixels[start..]) {
+            match self.decode(&self.ids[row], &mut pixels[start..])? {
                 Ok(()) => encoded.rows.push((row, key)),
                 Err(error) => {
                     pixels.truncate(start);
@@ -94,20 +95,27 @@ impl Work<'_> {
         Ok(encoded)
     }
 
-    fn decode(&self, id: &str, pixels: &mut [u8]) -> Result<(), ImageError> {
-        let bytes = self.images.read(id)?;
+    /// What is wrong with one image is the inner error.
+    fn decode(&self, id: &str, pixels: &mut [u8]) -> Result<Result<(), ImageError>, FeatureError> {
+        let bytes = match self.images.read(id) {
+            Ok(bytes) => bytes,
+            Err(error) => return Ok(Err(error)),
+        };
         let preprocessing = &self.encoder.preprocessing;
-        decode_into(&bytes, preprocessing, &self.limits, pixels).map_err(|error| {
-            ImageError::Undecodable {
-                reason: error.to_string(),
+        match self.decoders.decode_into(&bytes, preprocessing, pixels) {
+            Ok(_) => (),
+            Err(error @ DecodeError::Unavailable { .. }) => return Err(error.into()),
+            Err(error) => {
+                let reason = error.to_string();
+                return Ok(Err(ImageError::Undecodable { reason }));
             }
-        })?;
+        }
         if self.mirror {
             for line in pixels.chunks_exact_mut(preprocessing.width * 3) {
                 mirror(line);
             }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 }
 

@@ -6,7 +6,8 @@ use super::huffman::TableSpec;
 /// One component, as the frame header and the scan header have it (T.81, B.2.2 and B.2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Component {
-    identifier: u8,
+    /// By which the scan header names it.
+    pub identifier: u8,
     /// Horizontal sampling factor: columns of blocks in an MCU.
     pub horizontal_sampling: usize,
     /// Vertical sampling factor: rows of blocks in an MCU.

@@ -67,6 +67,29 @@ use resample::Sums;
 use scan::Scan;
 use tables::Tables;
 
+/// What the headers of a plain file say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Outline {
+    /// Pixels a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// The identifier of each component: one, or three.
+    pub components: Vec<u8>,
+}
+
+impl Outline {
+    /// `None` if the file is not plain as far as its headers go.
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        let frame = Frame::parse(bytes)?;
+        Some(Outline {
+            width: frame.width,
+            height: frame.height,
+            components: frame.components().map(|c| c.identifier).collect(),
+        })
+    }
+}
+
 /// Reads pictures; keeps tables, plans and memory from one to the next.
 #[derive(Default)]
 pub(super) struct Reader {

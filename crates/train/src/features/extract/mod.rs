@@ -11,7 +11,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::sync_channel;
-use tagstream_image::decode::DecodeLimits;
+use tagstream_image::decoders::Decoders;
 use tagstream_model::session::{EncoderSession, EncoderShape};
 
 /// How far an extraction has come.
@@ -49,8 +49,8 @@ pub struct Extraction<'a> {
     pub mirror: bool,
     /// Leave missing and broken images out instead of failing.
     pub skip_bad: bool,
-    /// Limits on the size of a picture.
-    pub limits: DecodeLimits,
+    /// What decodes the images.
+    pub decoders: Decoders,
     /// Called after every batch.
     pub progress: &'a (dyn Fn(ExtractionProgress) + Sync),
 }
@@ -63,7 +63,7 @@ impl Default for Extraction<'_> {
             memory_limit: 4 << 30,
             mirror: false,
             skip_bad: false,
-            limits: DecodeLimits::default(),
+            decoders: Decoders::default(),
             progress: &|_| (),
         }
     }
@@ -117,7 +117,7 @@ impl Extraction<'_> {
         (self.progress)(progress);
         let work = Work {
             encoder,
-            limits: self.limits,
+            decoders: &self.decoders,
             mirror: self.mirror,
             images,
             ids,

@@ -1,5 +1,10 @@
 //! Features by the tiny model of `tests/fixtures/tiny-model`, with and without the cache.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "what the decoders are, without the helper's process around them"
+)]
+
 use super::super::worker::mirror;
 use super::*;
 use bytes::Bytes;
@@ -7,18 +12,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 use tagstream_core::config::Provider;
-use tagstream_image::decode::decode_into;
+use tagstream_image::decode::{DecodeLimits, decode_into};
 use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 
 /// Pictures in memory, counting how often each is read.
 struct Pictures {
-    png: BTreeMap<String, Vec<u8>>,
+    files: BTreeMap<String, Vec<u8>>,
     reads: Mutex<usize>,
 }
 
 impl Pictures {
     fn new(count: u32) -> Self {
-        let png = (0..count).map(|n| {
+        let files = (0..count).map(|n| {
             // No 255: the tiny model refuses it, on purpose.
             let picture = image::RgbImage::from_fn(40, 30, |x, y| {
                 image::Rgb([
@@ -29,25 +34,25 @@ impl Pictures {
             });
             let mut bytes = std::io::Cursor::new(Vec::new());
             picture
-                .write_to(&mut bytes, image::ImageFormat::Png)
+                .write_to(&mut bytes, image::ImageFormat::Jpeg)
                 .unwrap();
             (format!("p{n}"), bytes.into_inner())
         });
         Self {
-            png: png.collect(),
+            files: files.collect(),
             reads: Mutex::new(0),
         }
     }
 
     fn ids(&self) -> Vec<String> {
-        self.png.keys().cloned().collect()
+        self.files.keys().cloned().collect()
     }
 }
 
 impl ImageBytes for Pictures {
     fn read(&self, id: &str) -> Result<Bytes, ImageError> {
         *self.reads.lock().unwrap() += 1;
-        match self.png.get(id) {
+        match self.files.get(id) {
             Some(bytes) => Ok(bytes.clone().into()),
             None => Err(ImageError::NotFound {
                 container: "memory".into(),
@@ -57,7 +62,7 @@ impl ImageBytes for Pictures {
 
     /// The id is as good as the content here, and need not be read.
     fn identity(&self, id: &str) -> Result<super::super::Identity, ImageError> {
-        match self.png.get(id) {
+        match self.files.get(id) {
             Some(bytes) => Ok(super::super::Identity {
                 key: Sha256::digest(bytes).into(),
                 bytes: None,
@@ -160,7 +165,7 @@ fn features_equal_the_session_s_own_up_to_half_precision() {
     for (row, id) in pictures.ids().iter().enumerate() {
         let mut pixels = vec![0; 32 * 32 * 3];
         decode_into(
-            &pictures.png[id],
+            &pictures.files[id],
             &preprocessing(32),
             &DecodeLimits::default(),
             &mut pixels,
@@ -203,7 +208,7 @@ fn a_mirrored_image_is_another_one() {
 #[test]
 fn bad_images_are_named_or_left_out() {
     let mut pictures = Pictures::new(4);
-    pictures.png.insert("p2".into(), b"no picture".to_vec());
+    pictures.files.insert("p2".into(), b"no picture".to_vec());
     let mut ids = pictures.ids();
     ids.push("gone".into());
     let strict = Extraction {

@@ -1,6 +1,11 @@
 //! JPEG: plain files that are much larger than the model's input by `sequential`, straight to that
 //! size; all others by libjpeg-turbo, at a reduced size where the model needs fewer pixels.
 
+mod markers;
+mod plain;
+
+pub(super) use plain::decode as decode_plain;
+
 use super::error::DecodeError;
 use super::limits::DecodeLimits;
 use super::orientation::Orientation;
@@ -11,10 +16,29 @@ use super::size::ImageSize;
 use super::{marker, raster, resize, scratch};
 use crate::preprocessing::Preprocessing;
 use image::ImageFormat;
+use markers::Markers;
 use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor};
 
 /// Sizes, in eighths, at which libjpeg-turbo's inverse cosine transform is vectorised.
 const EIGHTHS: [u32; 4] = [1, 2, 4, 8];
+
+/// What matters of a JPEG for how it is asked for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kind {
+    /// CMYK, in one form or the other.
+    ink: bool,
+    /// Cannot be reduced.
+    lossless: bool,
+}
+
+impl Kind {
+    fn of(header: &DecompressHeader) -> Self {
+        Kind {
+            ink: matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK),
+            lossless: header.is_lossless,
+        }
+    }
+}
 
 /// What libjpeg-turbo is asked for.
 struct Request {
@@ -31,21 +55,20 @@ struct Request {
 
 impl Request {
     /// For the window of the original that is wanted, or for all of it at its own size.
-    fn new(header: &DecompressHeader, window: Option<&Window>) -> Self {
+    fn new(original: ImageSize, window: Option<&Window>, kind: Kind) -> Self {
         let eighths = match window {
-            Some(window) if !header.is_lossless => eighths_for(window),
+            Some(window) if !kind.lossless => eighths_for(window),
             _ => 8,
         };
         let factor = ScalingFactor::new(eighths as usize, 8);
-        let cmyk = matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK);
         Request {
             eighths,
             factor,
             decoded: ImageSize {
-                width: factor.scale(header.width) as u32,
-                height: factor.scale(header.height) as u32,
+                width: factor.scale(original.width as usize) as u32,
+                height: factor.scale(original.height as usize) as u32,
             },
-            format: if cmyk {
+            format: if kind.ink {
                 PixelFormat::CMYK
             } else {
                 PixelFormat::RGB
@@ -82,7 +105,9 @@ pub(super) fn decode(
                 .any(|w| error.to_string().contains(w)) =>
         {
             require_end(bytes)?;
-            return raster::decode(bytes, ImageFormat::Jpeg, limits, scratch).map(Decoded::Stored);
+            let fit = fit.map(|(preprocessing, _)| preprocessing);
+            let stored = raster::decode(bytes, ImageFormat::Jpeg, limits, fit, scratch)?;
+            return Ok(Decoded::Stored(stored));
         }
         Err(error) => return Err(damaged(&error.to_string())),
     };
@@ -92,9 +117,12 @@ pub(super) fn decode(
     let window = fit
         .as_ref()
         .map(|(preprocessing, _)| Window::of(original, markers.orientation, preprocessing));
-    let request = Request::new(&header, window.as_ref());
+    let request = Request::new(original, window.as_ref(), Kind::of(&header));
     let pixels = u64::from(original.width) * u64::from(original.height);
-    limits.check_alloc(request.len() as u64 + markers.coefficient_bytes(pixels))?;
+    let resampled = window.as_ref().map_or(0, |window| {
+        resize::working_bytes(request.decoded, window.target)
+    });
+    limits.check_alloc(request.len() as u64 + markers.coefficient_bytes(pixels) + resampled)?;
 
     let stored = Stored {
         original,
@@ -276,109 +304,6 @@ fn inverted_cmyk_to_rgb(cmyk: &[u8], rgb: &mut [u8]) {
     }
 }
 
-/// What the marker segments before the first scan say that libjpeg-turbo's interface does not pass
-/// on (T.81, B.1.1.4).
-#[derive(Debug, Default, PartialEq)]
-struct Markers {
-    orientation: Orientation,
-    /// The frame header's size.
-    size: Option<ImageSize>,
-    /// Coefficients for every 8 pixels (8 for grey, 24 for 4:4:4, 12 for 4:2:0), rounded up.
-    coefficients_per_8_pixels: u64,
-    /// Whether libjpeg keeps all coefficients until the last scan.
-    buffers_coefficients: bool,
-}
-
-impl Markers {
-    /// Memory libjpeg keeps for coefficients while it reads the scans.
-    fn coefficient_bytes(&self, pixels: u64) -> u64 {
-        if self.buffers_coefficients {
-            pixels.div_ceil(8) * self.coefficients_per_8_pixels * 2
-        } else {
-            0
-        }
-    }
-
-    /// Walks the segments; stops at the first scan or at the first thing that makes no sense, about
-    /// which libjpeg will complain.
-    fn of(bytes: &[u8]) -> Self {
-        let mut markers = Markers::default();
-        let mut components = 0;
-        let mut oriented = false;
-        let mut at = 2;
-        while let Some(&[0xff, code]) = bytes.get(at..at + 2) {
-            match code {
-                // A fill byte (T.81, B.1.1.2).
-                0xff => {
-                    at += 1;
-                    continue;
-                }
-                marker::TEM | marker::RST0..=marker::SOI => {
-                    at += 2;
-                    continue;
-                }
-                marker::EOI => break,
-                _ => {}
-            }
-            let Some(&[high, low]) = bytes.get(at + 2..at + 4) else {
-                break;
-            };
-            let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
-            let Some(body) = bytes.get(at + 4..end) else {
-                break;
-            };
-            match code {
-                marker::APP1 if !oriented => {
-                    if let Some(exif) = body.strip_prefix(b"Exif\0\0") {
-                        oriented = true;
-                        markers.orientation = image::metadata::Orientation::from_exif_chunk(exif)
-                            .map(Orientation::from)
-                            .unwrap_or_default();
-                    }
-                }
-                marker::SOF0..=marker::SOF15
-                    if ![marker::DHT, marker::JPG, marker::DAC].contains(&code)
-                        && body.len() > 5 =>
-                {
-                    let side = |at| u32::from(u16::from_be_bytes([body[at], body[at + 1]]));
-                    markers.size = Some(ImageSize {
-                        width: side(3),
-                        height: side(1),
-                    });
-                    components = body[5];
-                    markers.coefficients_per_8_pixels = coefficients_per_8_pixels(&body[6..]);
-                    markers.buffers_coefficients = matches!(
-                        code,
-                        marker::SOF2 | marker::SOF6 | marker::SOF10 | marker::SOF14
-                    );
-                }
-                marker::SOS => {
-                    // A sequential file in several scans is buffered like a progressive one.
-                    markers.buffers_coefficients |= body.first().is_some_and(|&n| n < components);
-                    break;
-                }
-                _ => {}
-            }
-            at = end;
-        }
-        markers
-    }
-}
-
-/// From the components of a frame header, three bytes each: identifier, sampling factors,
-/// quantization table (T.81, B.2.2).
-fn coefficients_per_8_pixels(components: &[u8]) -> u64 {
-    let factors = || {
-        components
-            .chunks_exact(3)
-            .map(|c| (u64::from(c[1] >> 4), u64::from(c[1] & 15)))
-    };
-    let sum: u64 = factors().map(|(h, v)| h * v).sum();
-    let most_h = factors().map(|(h, _)| h).max().unwrap_or(1).max(1);
-    let most_v = factors().map(|(_, v)| v).max().unwrap_or(1).max(1);
-    (8 * sum).div_ceil(most_h * most_v)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -421,20 +346,6 @@ mod tests {
         assert_eq!(scan_limit(64_000_000, &limits), 16);
         assert_eq!(scan_limit(16_000_000, &limits), 64);
         assert_eq!(scan_limit(10_000, &limits), 256);
-    }
-
-    #[test]
-    fn coefficients_are_counted_by_sampling() {
-        assert_eq!(coefficients_per_8_pixels(&[1, 0x11, 0]), 8);
-        assert_eq!(
-            coefficients_per_8_pixels(&[1, 0x22, 0, 2, 0x11, 1, 3, 0x11, 1]),
-            12
-        );
-        assert_eq!(
-            coefficients_per_8_pixels(&[1, 0x11, 0, 2, 0x11, 1, 3, 0x11, 1]),
-            24
-        );
-        assert_eq!(coefficients_per_8_pixels(&[1, 0x00, 0]), 0);
     }
 
     #[test]

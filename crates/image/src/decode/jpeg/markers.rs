@@ -1,0 +1,179 @@
+//! What a JPEG's marker segments say, read by own code.
+
+use super::super::marker;
+use super::super::orientation::Orientation;
+use super::super::size::ImageSize;
+
+/// What the components of a colour picture are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Colours {
+    YCbCr,
+    Rgb,
+}
+
+/// What the marker segments before the first scan say that libjpeg-turbo's interface does not pass
+/// on (T.81, B.1.1.4).
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Markers {
+    pub orientation: Orientation,
+    /// The frame header's size.
+    pub size: Option<ImageSize>,
+    /// Coefficients for every 8 pixels (8 for grey, 24 for 4:4:4, 12 for 4:2:0), rounded up.
+    coefficients_per_8_pixels: u64,
+    /// Whether libjpeg keeps all coefficients until the last scan.
+    pub buffers_coefficients: bool,
+    /// Whether there is a JFIF segment, and whether it is of the version that readers know.
+    jfif: Option<bool>,
+    /// The colour transform that an Adobe segment names.
+    adobe: Option<u8>,
+}
+
+impl Markers {
+    /// Memory libjpeg keeps for coefficients while it reads the scans.
+    pub(super) fn coefficient_bytes(&self, pixels: u64) -> u64 {
+        if self.buffers_coefficients {
+            pixels.div_ceil(8) * self.coefficients_per_8_pixels * 2
+        } else {
+            0
+        }
+    }
+
+    /// What the three components of a colour picture are, as libjpeg tells it; `None` where it
+    /// warns.
+    pub(super) fn colours(&self, identifiers: [u8; 3]) -> Option<Colours> {
+        match (self.jfif, self.adobe) {
+            (Some(true), _) => Some(Colours::YCbCr),
+            (Some(false), _) => None,
+            (None, Some(0)) => Some(Colours::Rgb),
+            (None, Some(1)) => Some(Colours::YCbCr),
+            (None, Some(_)) => None,
+            (None, None) if identifiers == *b"RGB" => Some(Colours::Rgb),
+            (None, None) => Some(Colours::YCbCr),
+        }
+    }
+
+    /// Walks the segments; stops at the first scan or at the first thing that makes no sense, about
+    /// which libjpeg will complain.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let mut markers = Markers::default();
+        let mut components = 0;
+        let mut oriented = false;
+        let mut at = 2;
+        while let Some(&[0xff, code]) = bytes.get(at..at + 2) {
+            match code {
+                // A fill byte (T.81, B.1.1.2).
+                0xff => {
+                    at += 1;
+                    continue;
+                }
+                marker::TEM | marker::RST0..=marker::SOI => {
+                    at += 2;
+                    continue;
+                }
+                marker::EOI => break,
+                _ => {}
+            }
+            let Some(&[high, low]) = bytes.get(at + 2..at + 4) else {
+                break;
+            };
+            let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
+            let Some(body) = bytes.get(at + 4..end) else {
+                break;
+            };
+            match code {
+                marker::APP1 if !oriented => {
+                    if let Some(exif) = body.strip_prefix(b"Exif\0\0") {
+                        oriented = true;
+                        markers.orientation = image::metadata::Orientation::from_exif_chunk(exif)
+                            .map(Orientation::from)
+                            .unwrap_or_default();
+                    }
+                }
+                marker::APP0 if body.len() >= 14 && body.starts_with(b"JFIF\0") => {
+                    markers.jfif = Some(body[5] == 1);
+                }
+                marker::APP14 if body.len() >= 12 && body.starts_with(b"Adobe") => {
+                    markers.adobe = Some(body[11]);
+                }
+                marker::SOF0..=marker::SOF15
+                    if ![marker::DHT, marker::JPG, marker::DAC].contains(&code)
+                        && body.len() > 5 =>
+                {
+                    let side = |at| u32::from(u16::from_be_bytes([body[at], body[at + 1]]));
+                    markers.size = Some(ImageSize {
+                        width: side(3),
+                        height: side(1),
+                    });
+                    components = body[5];
+                    markers.coefficients_per_8_pixels = coefficients_per_8_pixels(&body[6..]);
+                    markers.buffers_coefficients = matches!(
+                        code,
+                        marker::SOF2 | marker::SOF6 | marker::SOF10 | marker::SOF14
+                    );
+                }
+                marker::SOS => {
+                    // A sequential file in several scans is buffered like a progressive one.
+                    markers.buffers_coefficients |= body.first().is_some_and(|&n| n < components);
+                    break;
+                }
+                _ => {}
+            }
+            at = end;
+        }
+        markers
+    }
+}
+
+/// From the components of a frame header, three bytes each: identifier, sampling factors,
+/// quantization table (T.81, B.2.2).
+fn coefficients_per_8_pixels(components: &[u8]) -> u64 {
+    let factors = || {
+        components
+            .chunks_exact(3)
+            .map(|c| (u64::from(c[1] >> 4), u64::from(c[1] & 15)))
+    };
+    let sum: u64 = factors().map(|(h, v)| h * v).sum();
+    let most_h = factors().map(|(h, _)| h).max().unwrap_or(1).max(1);
+    let most_v = factors().map(|(_, v)| v).max().unwrap_or(1).max(1);
+    (8 * sum).div_ceil(most_h * most_v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coefficients_are_counted_by_sampling() {
+        assert_eq!(coefficients_per_8_pixels(&[1, 0x11, 0]), 8);
+        assert_eq!(
+            coefficients_per_8_pixels(&[1, 0x22, 0, 2, 0x11, 1, 3, 0x11, 1]),
+            12
+        );
+        assert_eq!(
+            coefficients_per_8_pixels(&[1, 0x11, 0, 2, 0x11, 1, 3, 0x11, 1]),
+            24
+        );
+        assert_eq!(coefficients_per_8_pixels(&[1, 0x00, 0]), 0);
+    }
+
+    #[test]
+    fn colours_are_told_as_libjpeg_tells_them() {
+        let told = |jfif, adobe, identifiers: &[u8; 3]| {
+            let markers = Markers {
+                jfif,
+                adobe,
+                ..Markers::default()
+            };
+            markers.colours(*identifiers)
+        };
+        // JFIF's word counts more than Adobe's, and a version that is warned of is not plain.
+        assert_eq!(told(Some(true), Some(0), b"RGB"), Some(Colours::YCbCr));
+        assert_eq!(told(Some(false), Some(1), &[1, 2, 3]), None);
+        assert_eq!(told(None, Some(0), &[1, 2, 3]), Some(Colours::Rgb));
+        assert_eq!(told(None, Some(1), b"RGB"), Some(Colours::YCbCr));
+        assert_eq!(told(None, Some(2), &[1, 2, 3]), None);
+        assert_eq!(told(None, None, &[1, 2, 3]), Some(Colours::YCbCr));
+        assert_eq!(told(None, None, b"RGB"), Some(Colours::Rgb));
+        assert_eq!(told(None, None, &[0, 1, 2]), Some(Colours::YCbCr));
+    }
+}

@@ -1,0 +1,177 @@
+//! The process in which pictures are decoded that this program does not trust itself with.
+//!
+//! It is this program once more, started by [`crate::decoders::Decoders`]. Before it reads the
+//! first byte it gives up what a decoder does not need: files, network, other processes, memory
+//! beyond the cap ([`limits`]). Then it takes one picture after the other. Whatever a picture makes
+//! of it, a loop, a flood of memory, a crash in a native library, or code of the attacker's, costs
+//! that picture and this process.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this is the process that everybody else has decode"
+)]
+
+#[cfg(target_os = "linux")]
+mod limits;
+#[cfg(not(target_os = "linux"))]
+mod no_limits;
+mod settings;
+#[cfg(target_os = "linux")]
+mod system_calls;
+
+pub(crate) use settings::{HelperSettings, SUBCOMMAND};
+
+use crate::decode::{DecodeError, DecodeLimits, ImageInfo, Orientation};
+use crate::wire::{self, Answer, Task};
+#[cfg(target_os = "linux")]
+use limits::Cage;
+#[cfg(not(target_os = "linux"))]
+use no_limits::Cage;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether this program began with [`run_if_asked`], so that it can be started as a helper.
+static SERVES: AtomicBool = AtomicBool::new(false);
+
+/// Exit code of a helper that was called wrongly or could not set its limits.
+const REFUSED: i32 = 2;
+
+/// Serves as a decoding helper, and never returns, if this process was started to be one; else
+/// returns at once. To be called first in `main` by every program that decodes pictures with
+/// [`crate::decoders::Decoders`] and does not name another program to do so.
+pub fn run_if_asked() {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() != Some(SUBCOMMAND) {
+        SERVES.store(true, Ordering::Relaxed);
+        return;
+    }
+    let code = match HelperSettings::parse(arguments) {
+        None => {
+            eprintln!("`{SUBCOMMAND}` is started by the program itself, not by hand");
+            REFUSED
+        }
+        Some(settings) => match serve(&settings) {
+            Ok(()) => 0,
+            Err(reason) => {
+                eprintln!("{reason}");
+                REFUSED
+            }
+        },
+    };
+    std::process::exit(code);
+}
+
+/// Whether this process's own program can be started as a helper.
+pub(crate) fn own_program_serves() -> bool {
+    SERVES.load(Ordering::Relaxed)
+}
+
+/// Answers until nobody asks any more, or until the memory that pictures left behind would be
+/// missing to the next one.
+fn serve(settings: &HelperSettings) -> Result<(), String> {
+    // A panic is told by the answer.
+    std::panic::set_hook(Box::new(|_| ()));
+    let mut cage = Cage::enter(settings)?;
+    warm_up()?;
+    cage.close(settings)?;
+    let mut door = cage.door();
+    let lost = |error: io::Error| format!("the socket: {error}");
+    door.write_all(&wire::GREETING).map_err(lost)?;
+    while let Some((task, length)) = wire::read_request(&mut door).map_err(lost)? {
+        cage.allow_time(settings)?;
+        let (answer, pixels) = take_one(&mut door, &task, length, settings).map_err(lost)?;
+        wire::write_answer(&mut door, &answer, &pixels).map_err(lost)?;
+        drop(pixels);
+        crate::decode::forget_scratch();
+        if cage.is_worn() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Reads one picture and decodes it.
+fn take_one(
+    door: &mut impl io::Read,
+    task: &Task,
+    length: usize,
+    settings: &HelperSettings,
+) -> io::Result<(Answer, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(length)
+        .map_err(|_| io::ErrorKind::OutOfMemory)?;
+    io::Read::read_to_end(&mut io::Read::take(door, length as u64), &mut bytes)?;
+    if bytes.len() < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    // The file lies in this process's memory, too.
+    let limits = DecodeLimits {
+        max_alloc_bytes: settings
+            .limits
+            .max_alloc_bytes
+            .saturating_sub(length as u64),
+        ..settings.limits
+    };
+    Ok(decode(&bytes, task, &limits))
+}
+
+fn decode(bytes: &[u8], task: &Task, limits: &DecodeLimits) -> (Answer, Vec<u8>) {
+    let mut pixels = Vec::new();
+    let answer = match task {
+        Task::Probe => crate::decode::probe(bytes, limits),
+        Task::Whole => crate::decode::decode_rgb(bytes, limits).map(|picture| {
+            let (width, height) = picture.dimensions();
+            pixels = picture.into_raw();
+            info(bytes, width, height)
+        }),
+        Task::Fit(preprocessing) => {
+            let side = |side: usize| side as u64;
+            let wanted = 3 * side(preprocessing.height) * side(preprocessing.width);
+            let fits = limits.check_alloc(wanted).and_then(|()| {
+                pixels.resize(wanted as usize, 0);
+                crate::decode::decode_into(bytes, preprocessing, limits, &mut pixels)
+            });
+            fits.map(|size| info(bytes, size.width, size.height))
+        }
+    };
+    if answer.is_err() {
+        pixels = Vec::new();
+    }
+    (answer, pixels)
+}
+
+/// Of a picture that is upright by now.
+fn info(bytes: &[u8], width: u32, height: u32) -> ImageInfo {
+    ImageInfo {
+        format: crate::decode::format_of(bytes),
+        size: crate::decode::ImageSize { width, height },
+        orientation: Orientation::Upright,
+    }
+}
+
+/// Decodes a small picture of every format: what decoders need once (pages of the program, tables)
+/// is there before memory is measured and capped, and a system call that one of them needs and does
+/// not get shows now.
+fn warm_up() -> Result<(), String> {
+    use image::ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
+    let preprocessing = crate::preprocessing::Preprocessing {
+        height: 8,
+        width: 8,
+        fit: crate::preprocessing::Fit::CenterCrop,
+        filter: crate::preprocessing::Filter::Bicubic,
+    };
+    let picture = image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([(x * 6) as u8, y as u8, 9]));
+    for format in [Jpeg, Png, WebP, Gif, Bmp, Tiff] {
+        let failed = |reason: String| format!("{format:?} cannot be decoded here: {reason}");
+        let mut file = io::Cursor::new(Vec::new());
+        picture
+            .write_to(&mut file, format)
+            .map_err(|e| failed(e.to_string()))?;
+        let task = Task::Fit(preprocessing.clone());
+        let (answer, _) = decode(file.get_ref(), &task, &DecodeLimits::default());
+        answer.map_err(|e: DecodeError| failed(e.to_string()))?;
+    }
+    crate::decode::forget_scratch();
+    Ok(())
+}
