@@ -14,10 +14,10 @@ use std::process::Command;
 use tagstream::stage::pipeline::RunOptions;
 use tagstream::stage::sink::begun::FirstOffset;
 use tagstream::stage::sink::files::{Committed, Fence, FileSink};
-use tagstream::stage::sink::lineage::Lineage;
+use tagstream::stage::sink::lineage::LogLineage;
+use tagstream::stage::sink::log_facts::LogFacts;
 use tagstream::stage::sink::predictions::PredictionRow;
 use tagstream::stage::sink::repair::Repair;
-use tagstream::stage::sink::walk::LogFacts;
 use tagstream_core::config::FileFormat;
 use tagstream_core::events::{Offset, OffsetRange, PartitionId};
 use tagstream_core::storage::store::TableStore;
@@ -250,7 +250,7 @@ async fn files_without_leader_epochs_are_read_and_guess_nothing() {
     let rows: Vec<_> = (0..20).map(|o| crate::zombie::row(o, &layout)).collect();
     let range = (
         OffsetRange::new(Offset(0), Offset(20)).unwrap(),
-        &Lineage::default(),
+        &LogLineage::default(),
     );
     let file = sink.encode(&partition, &chain, range, &writer, &layout, &rows);
     let file = file.unwrap();

@@ -9,9 +9,9 @@ use tagstream::stage::pipeline::RunOptions;
 use tagstream::stage::sink::begun::FirstOffset;
 use tagstream::stage::sink::chain::{Chain, TopicIdentity, WriterId};
 use tagstream::stage::sink::files::{Committed, Fence, FileSink};
-use tagstream::stage::sink::lineage::Lineage;
+use tagstream::stage::sink::lineage::LogLineage;
+use tagstream::stage::sink::log_facts::LogFacts;
 use tagstream::stage::sink::predictions::{PredictionLayout, PredictionRow};
-use tagstream::stage::sink::walk::LogFacts;
 use tagstream_core::config::{FileFormat, ObjectStoreConfig};
 use tagstream_core::events::{Offset, OffsetRange, PartitionId};
 use tagstream_core::storage::store::TableStore;
@@ -110,7 +110,7 @@ impl Owner {
             .encode(
                 &partition(),
                 &self.chain,
-                (range, &Lineage::default()),
+                (range, &LogLineage::default()),
                 &self.writer,
                 &layout,
                 &rows,

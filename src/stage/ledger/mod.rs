@@ -6,7 +6,7 @@
 //! change of the columns' layout, or early when memory is short.
 
 use super::budget::Reservation;
-use super::sink::lineage::Lineage;
+use super::sink::lineage::LogLineage;
 use super::sink::outgoing::Outgoing;
 use super::sink::producer::Ack;
 use super::sink::table::TableRow;
@@ -99,7 +99,7 @@ pub struct Cut<R: TableRow> {
     /// Why it ended.
     pub reason: CutReason,
     /// Which log its messages were read from.
-    pub lineage: Lineage,
+    pub lineage: LogLineage,
     /// Its rows, by offset; may be empty.
     pub rows: Vec<R>,
     /// The rows' layout; `None` without rows.
@@ -366,7 +366,7 @@ impl<R: TableRow> Ledger<R> {
                 end,
             },
             reason,
-            lineage: Lineage::default(),
+            lineage: LogLineage::default(),
             rows: Vec::with_capacity(count),
             layout: None,
             predictions: Vec::new(),
@@ -394,7 +394,7 @@ impl<R: TableRow> Ledger<R> {
     }
 
     /// Whether a message before `to` was read from another log than `read` tells.
-    pub fn disagrees(&self, read: &Lineage, to: Offset) -> bool {
+    pub fn disagrees(&self, read: &LogLineage, to: Offset) -> bool {
         let mut covered = self.entries.iter().take_while(|e| e.offset < to);
         covered.any(|e| read.is_of_another_log(e.offset, e.leader_epoch))
     }

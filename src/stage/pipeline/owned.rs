@@ -4,7 +4,7 @@ use super::lives::PartitionWatch;
 use crate::stage::ledger::{CutReason, Ledger};
 use crate::stage::sink::chain::{Chain, WriterId};
 use crate::stage::sink::files::Fence;
-use crate::stage::sink::lineage::Lineage;
+use crate::stage::sink::lineage::LogLineage;
 use crate::stage::sink::table::TableRow;
 use crate::stage::source::{Generation, OffsetCommit};
 use tagstream_core::events::Offset;
@@ -23,7 +23,7 @@ pub(super) struct Owned<R: TableRow> {
     /// Where its files end.
     pub end: Offset,
     /// Which log they were read from.
-    pub lineage: Lineage,
+    pub lineage: LogLineage,
     /// The log's end as of the start of a run that reads to the end, and markers behind it; else as
     /// of the assignment.
     pub log_end: Offset,

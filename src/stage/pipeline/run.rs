@@ -13,9 +13,10 @@ use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::begun::{BegunError, FirstOffset, TableBegun};
 use crate::stage::sink::chain::WriterId;
 use crate::stage::sink::files::FileSink;
+use crate::stage::sink::log_facts::LogFacts;
 use crate::stage::sink::producer::{KafkaTopics, Topics};
-use crate::stage::sink::repair::{Repair, RepairError, RepairKind};
-use crate::stage::sink::walk::LogFacts;
+use crate::stage::sink::repair::{Repair, RepairKind};
+use crate::stage::sink::sealing::RepairError;
 use crate::stage::source;
 use crate::stage::source::{
     Admission, Broker, ClientSettings, Logs, Refusal, Source, SourceError, SourceSettings,

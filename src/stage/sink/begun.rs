@@ -3,7 +3,7 @@
 //! that came after it, and is read from its beginning, however late a stage hears of it.
 
 use super::chain::{TopicIdentity, WriterId};
-use super::walk::LogFacts;
+use super::log_facts::LogFacts;
 use chrono::{DateTime, Utc};
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};

@@ -2,8 +2,8 @@
 //! refusal prints is made here.
 
 use super::chain::{Chain, TopicIdentity};
+use super::log_facts::CommitHint;
 use super::repair::{Repair, RepairKind, SkipTo};
-use super::walk::{CommitHint, ResumeError};
 use tagstream_core::events::{Offset, PartitionId};
 
 /// Why a partition cannot go on by itself.
@@ -150,21 +150,5 @@ impl Resumed {
     pub fn hint(&self) -> Option<CommitHint> {
         let epoch = self.chain.epoch;
         self.last_start.map(|start| CommitHint { epoch, start })
-    }
-
-    /// The chain, if the log can continue it.
-    ///
-    /// # Errors
-    /// [`ResumeError::BrokenChain`] says what does not fit, and what to do.
-    pub fn unbroken(self, partition: &PartitionId) -> Result<Self, ResumeError> {
-        match self.broken {
-            None => Ok(self),
-            Some(broken) => Err(ResumeError::BrokenChain {
-                partition: partition.clone(),
-                epoch: self.chain.epoch,
-                end: self.chain.end,
-                broken,
-            }),
-        }
     }
 }

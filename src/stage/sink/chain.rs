@@ -6,7 +6,7 @@
 //! them and however late. The model checker in `chain_model.rs` walks every interleaving of two
 //! writers with lost answers and crashes.
 
-use super::lineage::Lineage;
+use super::lineage::LogLineage;
 use serde::{Deserialize, Serialize};
 use tagstream_core::events::{Offset, OffsetRange};
 use tagstream_core::storage::names::Epoch;
@@ -78,7 +78,7 @@ pub struct FileFacts {
     /// Set on the file that ends a chain for good.
     pub seal: Option<Seal>,
     /// Which log it and the files before it were read from.
-    pub lineage: Lineage,
+    pub lineage: LogLineage,
 }
 
 /// Where a partition's next file starts.
@@ -89,7 +89,7 @@ pub struct Chain {
     /// The end so far: the next file's start.
     pub end: Offset,
     /// Which log the files were read from.
-    pub lineage: Lineage,
+    pub lineage: LogLineage,
 }
 
 /// A file about to be put.
@@ -102,7 +102,7 @@ pub struct Proposal {
     /// Who writes it.
     pub writer: WriterId,
     /// Which log it and the files before it were read from.
-    pub lineage: Lineage,
+    pub lineage: LogLineage,
 }
 
 impl Proposal {
@@ -193,7 +193,7 @@ pub enum ChainError {
 impl Chain {
     /// A chain that ends at `end`.
     pub fn new(epoch: Epoch, end: Offset) -> Self {
-        let lineage = Lineage::default();
+        let lineage = LogLineage::default();
         Chain {
             epoch,
             end,
@@ -211,7 +211,7 @@ impl Chain {
         &self,
         range: OffsetRange,
         writer: &WriterId,
-        read: &Lineage,
+        read: &LogLineage,
     ) -> Result<Proposal, ChainError> {
         if range.start != self.end {
             return Err(ChainError::NotContiguous {
@@ -314,12 +314,12 @@ mod tests {
             range: range(start, end),
             writer: writer(by),
             seal: None,
-            lineage: Lineage::default(),
+            lineage: LogLineage::default(),
         }
     }
     fn started() -> (Chain, Proposal) {
         let chain = Chain::new(Epoch(0), Offset(10));
-        let read = Lineage::default();
+        let read = LogLineage::default();
         let proposal = chain.propose(range(10, 20), &writer("a"), &read).unwrap();
         (chain, proposal)
     }
@@ -328,7 +328,7 @@ mod tests {
     fn only_the_exact_continuation_can_be_proposed() {
         let (chain, _) = started();
         for bad in [range(9, 20), range(11, 20), range(10, 10)] {
-            let read = Lineage::default();
+            let read = LogLineage::default();
             assert!(chain.propose(bad, &writer("a"), &read).is_err(), "{bad}");
         }
     }
@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn rows_of_a_log_that_was_truncated_meanwhile_are_not_proposed() {
         let read = |offset, leader_epoch| {
-            let mut lineage = Lineage::default();
+            let mut lineage = LogLineage::default();
             lineage.read(Offset(offset), Some(leader_epoch));
             lineage
         };
@@ -385,7 +385,7 @@ mod tests {
     #[test]
     fn a_winner_that_read_another_log_is_not_followed() {
         let read = |offsets: std::ops::Range<i64>, leader_epoch| {
-            let mut lineage = Lineage::default();
+            let mut lineage = LogLineage::default();
             offsets.for_each(|offset| lineage.read(Offset(offset), Some(leader_epoch)));
             lineage
         };
@@ -395,7 +395,7 @@ mod tests {
         for (end, lineage, agrees) in [
             (15, read(10..15, 5), true),
             (30, read(10..30, 5), true),
-            (15, Lineage::default(), true),
+            (15, LogLineage::default(), true),
             // It found no messages where we did.
             (20, read(10..18, 5), false),
             (15, read(10..15, 4), false),

@@ -12,7 +12,7 @@
 mod invariants;
 
 use super::chain::{Chain, ChainOutcome, FileFacts, Proposal, PutAnswer, WriterId};
-use super::lineage::Lineage;
+use super::lineage::LogLineage;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use std::collections::BTreeMap;
 use tagstream_core::events::{Offset, OffsetRange};
@@ -238,7 +238,7 @@ impl Model for Protocol {
                 };
                 let id = WriterId(format!("{w}-{life}"));
                 let at = Chain::new(chain.epoch, range.start);
-                writer.in_flight = Some(at.propose(range, &id, &Lineage::default()).ok()?);
+                writer.in_flight = Some(at.propose(range, &id, &LogLineage::default()).ok()?);
             }
             Action::Answered(w) => {
                 let proposal = next.writers[w].in_flight.clone()?;

@@ -1,6 +1,6 @@
 //! Epochs, seals and logs that are cut: every interleaving of two writers, an operator, and a log
 //! that loses its end once and is written anew, checked by a model checker with the stage's own
-//! decisions ([`Chain`], [`Lineage`], [`compared`], [`unread`]). Then each rule is broken in turn,
+//! decisions ([`Chain`], [`LogLineage`], [`compared`], [`unread`]). Then each rule is broken in turn,
 //! and the same checker must find out. `chain_model.rs` has the rules within one epoch.
 //!
 //! A message is a number, never used twice. A writer that reads on after the cut is told by
@@ -15,9 +15,9 @@ use super::broken::{BrokenChain, Resumed};
 use super::chain::{
     Chain, ChainOutcome, FileFacts, Proposal, PutAnswer, Seal, SealReason, WriterId,
 };
-use super::lineage::Lineage;
+use super::lineage::LogLineage;
+use super::log_facts::LogFacts;
 use super::repair::unread;
-use super::walk::LogFacts;
 use crate::stage::source::{LogRecord, Logs, Silence, SourceError, compared};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use std::collections::{BTreeMap, BTreeSet};
@@ -382,8 +382,8 @@ fn stop(writer: &mut Writer) {
     writer.in_flight = None;
 }
 
-fn lineage(rows: &[(i64, Record)]) -> Lineage {
-    let mut lineage = Lineage::default();
+fn lineage(rows: &[(i64, Record)]) -> LogLineage {
+    let mut lineage = LogLineage::default();
     for (offset, (_, leader_epoch)) in rows {
         lineage.read(Offset(*offset), Some(*leader_epoch));
     }

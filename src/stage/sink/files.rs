@@ -6,10 +6,10 @@ use super::chain::{
     Chain, ChainError, ChainOutcome, FileFacts, Proposal, PutAnswer, Seal, WriterId,
 };
 use super::footer::{FileFooter, FooterError, read_facts};
-use super::lineage::Lineage;
-use super::repair::RepairError;
+use super::lineage::LogLineage;
+use super::log_facts::LogFacts;
 use super::table::TableRow;
-use super::walk::{LogFacts, ResumeError, Walk};
+use super::walk::{ResumeError, Walk};
 use super::{arrow_ipc, parquet};
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
@@ -21,7 +21,7 @@ use tagstream_core::config::FileFormat;
 use tagstream_core::events::{Offset, OffsetRange, PartitionId};
 use tagstream_core::failpoint;
 use tagstream_core::failpoint::Injected;
-use tagstream_core::storage::names::{Epoch, Folder};
+use tagstream_core::storage::names::Folder;
 use tagstream_core::storage::store::{Put, StoreError, TableStore};
 use tokio::time::Instant;
 
@@ -133,9 +133,9 @@ impl EncodedFile {
 /// The exactly-once file sink of one table.
 #[derive(Debug)]
 pub struct FileSink<R> {
-    store: TableStore,
-    table: String,
-    format: FileFormat,
+    pub(super) store: TableStore,
+    pub(super) table: String,
+    pub(super) format: FileFormat,
     patience: Duration,
     rows: PhantomData<fn(R)>,
 }
@@ -179,7 +179,7 @@ impl<R: TableRow> FileSink<R> {
         &self.table
     }
 
-    fn walk<'a>(&'a self, partition: &'a PartitionId, writer: &'a WriterId) -> Walk<'a> {
+    pub(super) fn walk<'a>(&'a self, partition: &'a PartitionId, writer: &'a WriterId) -> Walk<'a> {
         Walk {
             store: &self.store,
             table: &self.table,
@@ -242,7 +242,7 @@ impl<R: TableRow> FileSink<R> {
         &self,
         partition: &PartitionId,
         chain: &Chain,
-        (range, read): (OffsetRange, &Lineage),
+        (range, read): (OffsetRange, &LogLineage),
         writer: &WriterId,
         layout: &R::Layout,
         rows: &[R],
@@ -263,7 +263,7 @@ impl<R: TableRow> FileSink<R> {
         Ok(EncodedFile { proposal, bytes })
     }
 
-    fn encoded(
+    pub(super) fn encoded(
         &self,
         partition: &PartitionId,
         proposal: &Proposal,
@@ -380,83 +380,4 @@ impl<R: TableRow> FileSink<R> {
             Err(error) => Ok((PutAnswer::Unknown, Some(error))),
         }
     }
-
-    /// Ends the chain of `partition` that ends at `expected_end`, so that the next epoch goes on at
-    /// `seal.origin`, whoever still writes. Does nothing if that chain was ended before.
-    ///
-    /// # Errors
-    /// [`RepairError`] if the chain ends elsewhere, if messages would be read twice or the log has
-    /// no such origin, or if the store fails.
-    pub async fn seal(
-        &self,
-        partition: &PartitionId,
-        writer: &WriterId,
-        log: &LogFacts,
-        expected_end: Offset,
-        seal: Seal,
-        layout: &R::Layout,
-    ) -> Result<Sealed, RepairError> {
-        let walk = self.walk(partition, writer);
-        let walked = walk.walk(log, &FirstOffset::Earliest).await?;
-        let chain = walked.chain;
-        let folder = Folder::new(self.store.root(), &self.table, partition);
-        // The flag may still stand on the command line after it has done its work.
-        for epoch in (0..chain.epoch.0).map(Epoch) {
-            let path = folder.file(epoch, expected_end, self.format);
-            let facts = read_facts(&self.store, &path, self.format).await?;
-            if facts.is_some_and(|f| f.seal.is_some()) {
-                return Ok(Sealed::Before);
-            }
-        }
-        if chain.end != expected_end {
-            return Err(RepairError::OtherEnd {
-                partition: partition.clone(),
-                expected: expected_end,
-                found: chain.end,
-            });
-        }
-        walk.check_origin(log, chain.epoch, chain.end, &seal)
-            .await?;
-        let range = OffsetRange {
-            start: chain.end,
-            end: chain.end,
-        };
-        let proposal = Proposal {
-            epoch: chain.epoch,
-            range,
-            writer: writer.clone(),
-            lineage: chain.lineage.clone(),
-        };
-        let facts = FileFacts {
-            range,
-            writer: writer.clone(),
-            seal: Some(seal.clone()),
-            lineage: chain.lineage.clone(),
-        };
-        let bytes = self.encoded(partition, &proposal, facts, layout, &[])?;
-        let path = folder.file(chain.epoch, chain.end, self.format);
-        match self.store.put_if_absent(&path, bytes).await? {
-            Put::Created => {
-                walk.walk(log, &FirstOffset::Earliest).await?;
-                Ok(Sealed::Now)
-            }
-            Put::Exists => match read_facts(&self.store, &path, self.format).await? {
-                Some(FileFacts { seal: Some(_), .. }) => Ok(Sealed::Before),
-                facts => Err(RepairError::OtherEnd {
-                    partition: partition.clone(),
-                    expected: expected_end,
-                    found: facts.map_or(chain.end, |f| f.range.end),
-                }),
-            },
-        }
-    }
-}
-
-/// What [`FileSink::seal`] came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sealed {
-    /// The chain was ended now.
-    Now,
-    /// It had been ended before; nothing was changed.
-    Before,
 }

@@ -1,7 +1,7 @@
 //! What a committed file says about itself: key-value pairs in the footer of its format.
 
 use super::chain::{FileFacts, Seal, WriterId};
-use super::lineage::Lineage;
+use super::lineage::LogLineage;
 use super::table::TableRow;
 use super::{arrow_ipc, parquet};
 use bytes::Bytes;
@@ -100,7 +100,7 @@ fn facts(entries: &BTreeMap<String, String>) -> Result<FileFacts, String> {
         .map(|text| serde_json::from_str(text))
         .transpose()
         .map_err(|e| format!("`{SEAL}`: {e}"))?;
-    let lineage: Option<Lineage> = entries
+    let lineage: Option<LogLineage> = entries
         .get(LINEAGE)
         .map(|text| serde_json::from_str(text))
         .transpose()

@@ -13,7 +13,7 @@ const REMEMBERED: usize = 64;
 /// Leader epochs of the records that a chain was read from. Empty where they are not known: files
 /// of older versions, messages in the format of before Kafka 0.11.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-pub struct Lineage {
+pub struct LogLineage {
     /// The last message read.
     #[serde(default)]
     last: Option<Offset>,
@@ -26,7 +26,7 @@ pub struct Lineage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OtherLog;
 
-impl Lineage {
+impl LogLineage {
     /// Takes note of the next message read.
     pub fn read(&mut self, offset: Offset, leader_epoch: Option<i32>) {
         let newest = self.epochs.last().map(|(epoch, _)| *epoch);
@@ -46,7 +46,7 @@ impl Lineage {
     ///
     /// # Errors
     /// [`OtherLog`] if they cannot be of one log.
-    pub fn then(&self, next: &Lineage) -> Result<Lineage, OtherLog> {
+    pub fn then(&self, next: &LogLineage) -> Result<LogLineage, OtherLog> {
         let Some(last) = next.last else {
             return Ok(self.clone());
         };
@@ -73,7 +73,7 @@ impl Lineage {
             self.epochs.insert(0, (epoch, from));
         }
         if self.last.is_some_and(|last| last < from) {
-            *self = Lineage::default();
+            *self = LogLineage::default();
         }
     }
 
@@ -112,8 +112,8 @@ impl Lineage {
 mod tests {
     use super::*;
 
-    fn of(read: &[(i64, i32)]) -> Lineage {
-        let mut lineage = Lineage::default();
+    fn of(read: &[(i64, i32)]) -> LogLineage {
+        let mut lineage = LogLineage::default();
         for (offset, epoch) in read {
             lineage.read(Offset(*offset), Some(*epoch));
         }
@@ -129,7 +129,7 @@ mod tests {
         }
         let text = serde_json::to_string(&lineage).unwrap();
         assert_eq!(text, r#"{"last":12,"epochs":[[0,3],[2,9]]}"#);
-        assert_eq!(serde_json::from_str::<Lineage>(&text).unwrap(), lineage);
+        assert_eq!(serde_json::from_str::<LogLineage>(&text).unwrap(), lineage);
     }
 
     #[test]
@@ -139,11 +139,11 @@ mod tests {
             first.then(&of(&[(6, 1), (7, 4)])),
             Ok(of(&[(0, 0), (5, 1), (6, 1), (7, 4)]))
         );
-        assert_eq!(first.then(&Lineage::default()), Ok(first.clone()));
-        assert_eq!(Lineage::default().then(&first), Ok(first.clone()));
+        assert_eq!(first.then(&LogLineage::default()), Ok(first.clone()));
+        assert_eq!(LogLineage::default().then(&first), Ok(first.clone()));
         assert_eq!(first.then(&of(&[(6, 0)])), Err(OtherLog));
         // A message without epoch: nothing is known any more.
-        let mut unknown = Lineage::default();
+        let mut unknown = LogLineage::default();
         unknown.read(Offset(6), None);
         assert_eq!(first.then(&unknown).unwrap().last(), None);
     }
@@ -154,7 +154,7 @@ mod tests {
         lineage.drop_before(Offset(7));
         assert_eq!(lineage, of(&[(7, 1), (9, 1)]));
         lineage.drop_before(Offset(10));
-        assert_eq!(lineage, Lineage::default());
+        assert_eq!(lineage, LogLineage::default());
     }
 
     #[test]

@@ -4,15 +4,10 @@
 //! Every order names the end of the chain that was looked at: it cannot hit another, and does
 //! nothing when it is given again.
 
-use super::chain::{Seal, SealReason};
-use super::files::SinkError;
-use super::footer::FooterError;
-use super::walk::{LogFacts, ResumeError, Walk};
+use super::chain::SealReason;
 use std::fmt;
 use std::str::FromStr;
 use tagstream_core::events::{Offset, PartitionId};
-use tagstream_core::storage::names::Epoch;
-use tagstream_core::storage::store::StoreError;
 
 /// Where a new epoch begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,121 +27,6 @@ impl fmt::Display for SkipTo {
             SkipTo::Latest => f.write_str("latest"),
             SkipTo::At(offset) => offset.fmt(f),
         }
-    }
-}
-
-/// Why an order was not carried out.
-#[derive(Debug, thiserror::Error)]
-pub enum RepairError {
-    /// The chain could not be walked.
-    #[error(transparent)]
-    Resume(#[from] ResumeError),
-    /// The file could not be made.
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    /// The winner of the put could not be read.
-    #[error(transparent)]
-    Footer(#[from] FooterError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The chain does not end where the operator believes.
-    #[error(
-        "{partition}: the files end at offset {found}, not at {expected}; nothing was changed. \
-         Start without the flag and read what it says now"
-    )]
-    OtherEnd {
-        /// The partition.
-        partition: PartitionId,
-        /// The end named on the command line.
-        expected: Offset,
-        /// The end found.
-        found: Offset,
-    },
-    /// Messages that are in files would be read again.
-    #[error(
-        "{partition}: an epoch that begins at {origin} would put messages into the table twice: \
-         those of this topic before offset {unread} are in files; nothing was changed. \
-         To read messages again, write to a new table"
-    )]
-    Twice {
-        /// The partition.
-        partition: PartitionId,
-        /// The origin asked for.
-        origin: Offset,
-        /// The first offset that is in no file.
-        unread: Offset,
-    },
-    /// The log has no such offset.
-    #[error(
-        "{partition}: an epoch cannot begin at {origin}, for the log reaches from {low} to {high}; \
-         nothing was changed"
-    )]
-    NotInLog {
-        /// The partition.
-        partition: PartitionId,
-        /// The origin asked for.
-        origin: Offset,
-        /// The log's beginning.
-        low: Offset,
-        /// The log's end.
-        high: Offset,
-    },
-}
-
-impl Walk<'_> {
-    /// Checks where the epoch after `epoch`, which ends at `end`, may begin: no message may come
-    /// into the table twice. What counts is the topic, not its name.
-    ///
-    /// # Errors
-    /// [`RepairError`].
-    pub(super) async fn check_origin(
-        &self,
-        log: &LogFacts,
-        epoch: Epoch,
-        end: Offset,
-        seal: &Seal,
-    ) -> Result<(), RepairError> {
-        let (partition, origin) = (self.partition.clone(), seal.origin);
-        if origin < log.low || origin > log.high {
-            return Err(RepairError::NotInLog {
-                partition,
-                origin,
-                low: log.low,
-                high: log.high,
-            });
-        }
-        let mut epochs = Vec::new();
-        for earlier in (0..=epoch.0).map(Epoch) {
-            let Some(begun) = self.origin_of(earlier).await? else {
-                continue;
-            };
-            if begun.identity.contradicts(&log.identity) {
-                continue;
-            }
-            let ends = match earlier == epoch {
-                true => end,
-                // The seal stands at the chain's end.
-                false => match self.starts(earlier, None).await?.last() {
-                    Some(end) => *end,
-                    None => continue,
-                },
-            };
-            // A topic whose id nobody tells, and whose log is shorter than its files: another.
-            if ends > log.high && !begun.identity.is_surely(&log.identity) {
-                continue;
-            }
-            epochs.push((begun.truncated_at, ends));
-        }
-        let unread = unread(epochs, seal.truncated_at, log.high);
-        if origin < unread {
-            return Err(RepairError::Twice {
-                partition,
-                origin,
-                unread,
-            });
-        }
-        Ok(())
     }
 }
 

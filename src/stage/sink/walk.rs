@@ -6,6 +6,7 @@ use super::chain::{
     Chain, ChainError, ChainOutcome, FileFacts, Seal, SealReason, TopicIdentity, WriterId,
 };
 use super::footer::{FooterError, read_facts};
+use super::log_facts::LogFacts;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -15,57 +16,6 @@ use tagstream_core::failpoint;
 use tagstream_core::storage::names;
 use tagstream_core::storage::names::{Epoch, Folder, Name};
 use tagstream_core::storage::store::{StoreError, TableStore};
-
-/// What Kafka says about a partition when it is assigned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogFacts {
-    /// The oldest offset kept.
-    pub low: Offset,
-    /// The last stable offset: where the oldest open transaction begins, else as `high`.
-    pub stable: Offset,
-    /// The offset after the newest record.
-    pub high: Offset,
-    /// The epoch of the partition's leader; `None` where the broker does not tell.
-    pub leader_epoch: Option<i32>,
-    /// The group's committed offset.
-    pub committed: Option<CommittedOffset>,
-    /// Which topic of which cluster this is.
-    pub identity: TopicIdentity,
-}
-
-/// A committed offset: a hint at the chain's end, and a way to notice that somebody moved it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommittedOffset {
-    /// The offset.
-    pub offset: Offset,
-    /// The file that ends there, if it was us who committed.
-    pub hint: Option<CommitHint>,
-}
-
-/// The metadata that we commit beside an offset: the file that ends there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CommitHint {
-    /// The file's chain.
-    pub epoch: Epoch,
-    /// The file's start.
-    pub start: Offset,
-}
-
-impl CommitHint {
-    /// As Kafka keeps it.
-    pub fn to_metadata(self) -> String {
-        format!("tagstream/{}/{}", self.epoch, self.start)
-    }
-
-    /// Reads it back; `None` for what we did not write.
-    pub fn from_metadata(metadata: &str) -> Option<Self> {
-        let (epoch, start) = metadata.strip_prefix("tagstream/")?.split_once('/')?;
-        Some(CommitHint {
-            epoch: Epoch(epoch.parse().ok()?),
-            start: Offset(start.parse().ok()?),
-        })
-    }
-}
 
 /// The first start of a chain, put once, before anything is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +99,24 @@ pub enum ResumeError {
 impl From<StoreError> for ResumeError {
     fn from(error: StoreError) -> Self {
         ResumeError::Footer(FooterError::Store(error))
+    }
+}
+
+impl Resumed {
+    /// The chain, if the log can continue it.
+    ///
+    /// # Errors
+    /// [`ResumeError::BrokenChain`] says what does not fit, and what to do.
+    pub fn unbroken(self, partition: &PartitionId) -> Result<Self, ResumeError> {
+        match self.broken {
+            None => Ok(self),
+            Some(broken) => Err(ResumeError::BrokenChain {
+                partition: partition.clone(),
+                epoch: self.chain.epoch,
+                end: self.chain.end,
+                broken,
+            }),
+        }
     }
 }
 

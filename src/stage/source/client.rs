@@ -5,7 +5,7 @@ use super::log_ends::{EndOfLog, LogEnd, log_ends};
 use super::reading::{Read, Reading};
 use super::{ClientSettings, Covering, SourceError, topic_identity};
 use crate::stage::sink::chain::TopicIdentity;
-use crate::stage::sink::walk::{CommitHint, CommittedOffset, LogFacts};
+use crate::stage::sink::log_facts::{CommitHint, CommittedOffset, LogFacts};
 use rdkafka::bindings::rd_kafka_controllerid;
 use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer};

@@ -4,7 +4,7 @@
 use super::commits::commit_within;
 use super::leader_epochs::set_leader_epoch;
 use super::{Covering, Generation, OffsetCommit, SourceError, SourceEvent};
-use crate::stage::sink::walk::CommitHint;
+use crate::stage::sink::log_facts::CommitHint;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{
     BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol, base_consumer,

@@ -1,13 +1,13 @@
 //! Whether a log still holds what a chain was read from, and if not, since which offset.
 //!
 //! A record's offset and its leader's epoch name it, and everything before it, for good (see
-//! [`Lineage`]). So one look at the last message read tells whether the log is the same, and a
+//! [`LogLineage`]). So one look at the last message read tells whether the log is the same, and a
 //! binary search over single messages where it was cut.
 
 use super::{Logs, SourceError};
 use crate::stage::sink::broken::{BrokenChain, Resumed};
-use crate::stage::sink::lineage::Lineage;
-use crate::stage::sink::walk::LogFacts;
+use crate::stage::sink::lineage::LogLineage;
+use crate::stage::sink::log_facts::LogFacts;
 use tagstream_core::events::{Offset, PartitionId};
 
 /// `resumed`, and whether the log of `partition` still holds what its chain was read from, as far
@@ -54,7 +54,7 @@ fn cut(
     logs: &dyn Logs,
     partition: &PartitionId,
     log: &LogFacts,
-    read: &Lineage,
+    read: &LogLineage,
     end: Offset,
 ) -> Result<Option<Cut>, SourceError> {
     if end <= log.low || is_whole(logs, partition, log, read, end)? {
@@ -88,7 +88,7 @@ fn is_whole(
     logs: &dyn Logs,
     partition: &PartitionId,
     log: &LogFacts,
-    read: &Lineage,
+    read: &LogLineage,
     end: Offset,
 ) -> Result<bool, SourceError> {
     let (Some((last, epoch)), Some(newest)) = (read.last(), read.leader_epoch()) else {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     fn find(read: &[(i64, i32)], end: i64, log: &[(i64, i32)], low: i64) -> Option<i64> {
-        let mut lineage = Lineage::default();
+        let mut lineage = LogLineage::default();
         for (offset, epoch) in read {
             lineage.read(Offset(*offset), Some(*epoch));
         }

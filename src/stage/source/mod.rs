@@ -33,7 +33,7 @@ pub use thread::{Source, SourceSettings};
 pub use trouble::{Cause, Trouble, Troubles};
 
 use super::budget::{Budget, Reservation};
-use super::sink::walk::CommitHint;
+use super::sink::log_facts::CommitHint;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;

@@ -7,8 +7,8 @@
 
 use super::{Driver, LineError, Logs, Owned, RowMaker, Task};
 use crate::stage::sink::files::FileSink;
+use crate::stage::sink::log_facts::LogFacts;
 use crate::stage::sink::table::TableRow;
-use crate::stage::sink::walk::LogFacts;
 use crate::stage::source::{Generation, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

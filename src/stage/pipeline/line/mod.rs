@@ -20,9 +20,9 @@ use crate::stage::sink::begun::FirstOffset;
 use crate::stage::sink::broken::Resumed;
 use crate::stage::sink::chain::WriterId;
 use crate::stage::sink::files::FileSink;
+use crate::stage::sink::log_facts::LogFacts;
 use crate::stage::sink::producer::Topics;
 use crate::stage::sink::table::TableRow;
-use crate::stage::sink::walk::LogFacts;
 use crate::stage::source::{
     Generation, Logs, OffsetCommit, Source, SourceCommand, SourceEvent, StartPosition,
 };

@@ -8,7 +8,7 @@ use crate::stage::pipeline::{LineError, StageStatus};
 use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::broken::{BrokenChain, Resumed};
 use crate::stage::sink::files::Fence;
-use crate::stage::sink::walk::LogFacts;
+use crate::stage::sink::log_facts::LogFacts;
 use crate::stage::source;
 use crate::stage::source::{Generation, OffsetCommit, SourceCommand, SourceEvent, StartPosition};
 use std::collections::BTreeMap;
