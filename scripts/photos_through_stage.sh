@@ -69,5 +69,8 @@ print(json.dumps({"images": count, "seconds": round(seconds, 2),
                   "images_per_second": round(count / seconds, 1),
                   "peak_memory_mib": round(peak), "cores": os.cpu_count()}))
 PYTHON
+sparks=()
+IFS=: read -r -a pythons <<<"${TAGSTREAM_SPARK_PYTHONS:-}"
+for python in ${pythons[@]+"${pythons[@]}"}; do sparks+=(--spark "$python"); done
 "${TAGSTREAM_READERS_PYTHON:-python3}" scripts/check_readers.py "$work/tables/predictions" \
-    --messages "$count" --dead-letters 0
+    --messages "$count" --dead-letters 0 ${sparks[@]+"${sparks[@]}"}

@@ -4,6 +4,7 @@
 #   scripts/setup.sh build   what `cargo build` and running need (compilers, headers, ONNX Runtime)
 #   scripts/setup.sh test    that, and what the tests need (Java and Maven, Go, the Python readers,
 #                            cargo-deny)
+#   scripts/setup.sh readers that, and Spark 3.5 and 4 for scripts/check_readers.py (1.2 GB)
 #
 # It says what is missing before it does anything, and asks before it uses sudo if somebody is there
 # to answer (TAGSTREAM_SETUP=yes: it does not ask). Debian packages are installed where apt is, and
@@ -27,7 +28,10 @@ need pkg-config pkg-config; need curl curl
 need python3 python3
 pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
 python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
-if [ "$what" = test ]; then
+case $what in build | test | readers) ;; *) die "build, test or readers, not $what" ;; esac
+with_tests=
+[ "$what" = build ] || with_tests=yes
+if [ -n "$with_tests" ]; then
     need java openjdk-17-jre-headless; need mvn maven; need go golang-go
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 fi
@@ -56,18 +60,32 @@ command -v cargo >/dev/null || die \
 
 "$here/onnxruntime.sh" >/dev/null
 
-if [ "$what" = test ]; then
-    sum=$(sha256sum "$here/requirements.txt" | cut -c1-16)
-    venv=$cache/readers-$sum
+# Makes an environment of a list of packages pinned by hash, once for each content of the list.
+venv_of() { # list, name, what pip may build
+    local list=$here/$1 venv
+    venv=$cache/$2-$(sha256sum "$list" | cut -c1-16)
     if [ ! -f "$venv/.complete" ]; then
-        echo "setup.sh: installing the Parquet readers" >&2
+        echo "setup.sh: installing $1" >&2
         rm -rf "$venv"
         python3 -m venv "$venv"
-        "$venv/bin/pip" --disable-pip-version-check install -q --require-hashes \
-            --only-binary=:all: \
-            -r "$here/requirements.txt" >&2 || die "pip could not install the readers"
+        local pip=("$venv/bin/pip" --disable-pip-version-check install -q --require-hashes)
+        if [ -n "${3:-}" ]; then
+            # What packs the sources comes first, from the same list.
+            "${pip[@]}" --only-binary=:all: -r <(without "$3" "$list") >&2 \
+                || die "pip could not install $1"
+        fi
+        "${pip[@]}" --only-binary=:all: ${3:+--no-binary="$3" --no-build-isolation} -r "$list" >&2 \
+            || die "pip could not install $1"
         touch "$venv/.complete"
     fi
+    echo "$venv"
+}
+without() { # a package, a list
+    awk -v name="$1==" 'index($0, name) == 1 { out = 1; next } /^[^ ]/ { out = 0 } !out' "$2"
+}
+
+if [ -n "$with_tests" ]; then
+    venv=$(venv_of requirements.txt readers)
     deny=$cache/cargo-deny-$deny_version
     if [ ! -x "$deny/bin/cargo-deny" ]; then
         echo "setup.sh: building cargo-deny $deny_version (once)" >&2
@@ -80,7 +98,12 @@ fi
 
 # What callers evaluate.
 "$here/onnxruntime.sh"
-if [ "$what" = test ]; then
+if [ "$what" = readers ]; then
+    spark_35=$(venv_of requirements-spark-3.5.txt spark pyspark)
+    spark_4=$(venv_of requirements-spark-4.txt spark pyspark)
+    echo "export TAGSTREAM_SPARK_PYTHONS=$spark_35/bin/python:$spark_4/bin/python"
+fi
+if [ -n "$with_tests" ]; then
     echo "export TAGSTREAM_READERS_PYTHON=$venv/bin/python"
     echo "export PATH=$deny/bin:\$PATH"
 fi

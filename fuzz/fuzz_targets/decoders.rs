@@ -7,5 +7,5 @@ mod body;
 mod oracle;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    oracle::within(32 << 20, oracle::TIME, || body::decoders(bytes));
+    oracle::within(64 << 20, oracle::TIME, || body::decoders(bytes));
 });

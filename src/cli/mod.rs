@@ -21,6 +21,7 @@ mod retrain;
 mod run;
 #[cfg(feature = "demo")]
 mod scenes;
+mod table;
 mod tag;
 mod train;
 
@@ -69,6 +70,8 @@ enum Command {
     Labels(labels::LabelsArgs),
     /// Versions of the model: list, show, promote, roll back.
     Registry(registry::RegistryArgs),
+    /// What is done to the files of a table, beside writing them: expiry.
+    Table(table::TableArgs),
     /// Draw synthetic labelled scenes.
     #[cfg(feature = "demo")]
     Scenes(scenes::ScenesArgs),
@@ -124,6 +127,7 @@ pub(crate) fn main() -> Exit {
         Command::Produce(args) => produce::run(args),
         Command::Labels(args) => labels::run(args),
         Command::Registry(args) => registry::run(args),
+        Command::Table(args) => table::run(args),
         #[cfg(feature = "demo")]
         Command::Scenes(args) => scenes::run(args),
         #[cfg(feature = "demo")]

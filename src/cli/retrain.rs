@@ -53,7 +53,7 @@ pub(super) struct RetrainArgs {
 }
 
 /// `90s`, `15m`, `6h`, `1d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong =
         || format!("{text:?} is no duration: give a number and s, m, h or d, for example 6h");
     let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;

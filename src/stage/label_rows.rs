@@ -117,8 +117,10 @@ impl RowMaker for LabelRows {
         let Some(payload) = &message.payload else {
             return Ok(RowOutcome::Nothing);
         };
-        let event = match LabelEvent::from_json(payload) {
-            Ok(event) => event,
+        let timed = LabelEvent::from_json(payload)
+            .and_then(|event| Ok((message.time_of(event.event_time)?, event)));
+        let (event_time, event) = match timed {
+            Ok(timed) => timed,
             Err(error) => {
                 return Ok(RowOutcome::DeadLetter {
                     kind: DeadLetterKind::BadMessage,
@@ -127,7 +129,6 @@ impl RowMaker for LabelRows {
             }
         };
         let now = Utc::now();
-        let event_time = event.event_time.or(message.timestamp).unwrap_or(now);
         if let Err(ahead) = not_ahead(event_time, now) {
             let whose = match event.event_time {
                 Some(_) => "the message's `event_time`",
@@ -216,6 +217,26 @@ mod tests {
                 let made = maker.make(&message).await.unwrap();
                 assert_eq!(matches!(made, RowOutcome::Row { .. }), good, "{made:?}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_timestamp_that_readers_cannot_read_is_a_dead_letter_unless_the_event_has_its_own() {
+        let maker = LabelRows::default();
+        let bare = r#"{"image_id":"a","present":["cat"]}"#;
+        let timed = r#"{"image_id":"a","event_time":"2026-01-01T00:00:00Z"}"#;
+        for timestamp in ["9999-12-31T23:59:59Z", "1899-01-01T00:00:00Z"] {
+            let at = |payload| SourceMessage {
+                timestamp: Some(timestamp.parse().unwrap()),
+                ..message(7, Some(payload))
+            };
+            let made = maker.make(&at(bare)).await.unwrap();
+            let RowOutcome::DeadLetter { reason, .. } = made else {
+                panic!("{timestamp} was taken");
+            };
+            assert!(reason.contains("Kafka timestamp (it has no"), "{reason}");
+            let made = maker.make(&at(timed)).await.unwrap();
+            assert!(matches!(made, RowOutcome::Row { .. }), "{timestamp}");
         }
     }
 

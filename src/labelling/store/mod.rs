@@ -35,6 +35,9 @@ pub enum TableError {
     },
 }
 
+const VANISHED: &str = "it vanished while the table was read: `tagstream table expire` took it, or \
+                        something else deleted it; run this again";
+
 /// All data files of `table`, in order of their names.
 ///
 /// # Errors
@@ -64,8 +67,7 @@ pub async fn read_columns(
         reason,
     };
     let bytes = store.read(file).await?;
-    let bytes =
-        bytes.ok_or_else(|| bad("it vanished; committed files are never deleted".into()))?;
+    let bytes = bytes.ok_or_else(|| bad(VANISHED.into()))?;
     let (batches, footer) = if file.as_ref().ends_with(".arrow") {
         arrow_batches(bytes, columns)
     } else {

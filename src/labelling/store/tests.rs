@@ -8,6 +8,7 @@ use crate::stage::sink::{arrow_ipc, parquet};
 use crate::stage::source::SourceMessage;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tagstream_core::config::VectorEncoding;
 use tagstream_core::events::{LabelState, Offset, PartitionId};
 
 async fn row(partition: i32, offset: i64, json: &str) -> LabelRow {
@@ -34,7 +35,7 @@ async fn put(store: &TableStore, path: &str, bytes: Vec<u8>) {
 }
 
 fn parquet_file(rows: &[LabelRow]) -> Vec<u8> {
-    parquet::encode(&(), rows, &BTreeMap::new()).unwrap()
+    parquet::encode(&(), rows, &BTreeMap::new(), VectorEncoding::Plain).unwrap()
 }
 
 async fn rows() -> Vec<LabelRow> {
@@ -144,7 +145,8 @@ async fn addresses_come_from_label_events_and_else_from_predictions() {
     .into_iter()
     .enumerate()
     {
-        let bytes = parquet::encode(&*layout, &[row], &BTreeMap::new()).unwrap();
+        let bytes =
+            parquet::encode(&*layout, &[row], &BTreeMap::new(), VectorEncoding::Plain).unwrap();
         put(
             &store,
             &format!("predictions/images/0/0-0{i}.parquet"),

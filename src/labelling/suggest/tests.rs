@@ -5,6 +5,7 @@ use crate::stage::sink::table::TableRow;
 use object_store::path::Path;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tagstream_core::config::VectorEncoding;
 use tagstream_core::events::{Offset, PartitionId};
 
 async fn table(rows: &[(&str, [f32; 2], [f32; 2])]) -> TableStore {
@@ -39,7 +40,7 @@ async fn table(rows: &[(&str, [f32; 2], [f32; 2])]) -> TableStore {
     let entries = PredictionRow::describe(&layout, &rows)
         .into_iter()
         .collect();
-    let bytes = parquet::encode(&*layout, &rows, &entries).unwrap();
+    let bytes = parquet::encode(&*layout, &rows, &entries, VectorEncoding::Plain).unwrap();
     let store = TableStore::in_memory();
     let path = Path::from("predictions/images/0/0-00.parquet");
     store.put_if_absent(&path, bytes.into()).await.unwrap();

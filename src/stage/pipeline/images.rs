@@ -256,7 +256,7 @@ impl<T: ImageModel> ImageRows<T> {
         partition: &PartitionId,
         offset: Offset,
         reference: ImageReference,
-        timestamp: chrono::DateTime<Utc>,
+        event_time: chrono::DateTime<Utc>,
     ) -> Result<PredictionRow, NoRow> {
         failpoint::pass("fetch.before").await?;
         let places = match is_local(&reference.uri) {
@@ -287,7 +287,7 @@ impl<T: ImageModel> ImageRows<T> {
         Ok(PredictionRow {
             image_id: reference.image_id,
             uri: reference.uri,
-            event_time: reference.event_time.unwrap_or(timestamp),
+            event_time,
             processed_time: Utc::now(),
             partition: partition.clone(),
             offset,
@@ -310,8 +310,10 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
         let Some(payload) = &message.payload else {
             return Ok(RowOutcome::Nothing);
         };
-        let reference = match ImageReference::from_json(payload) {
-            Ok(reference) => reference,
+        let timed = ImageReference::from_json(payload)
+            .and_then(|reference| Ok((message.time_of(reference.event_time)?, reference)));
+        let (event_time, reference) = match timed {
+            Ok(timed) => timed,
             Err(error) => {
                 return Ok(RowOutcome::DeadLetter {
                     kind: DeadLetterKind::BadMessage,
@@ -319,9 +321,8 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
                 });
             }
         };
-        let timestamp = message.timestamp.unwrap_or_else(Utc::now);
         match self
-            .row(&message.partition, message.offset, reference, timestamp)
+            .row(&message.partition, message.offset, reference, event_time)
             .await
         {
             Ok(row) => {

@@ -111,7 +111,9 @@ impl LineError {
             | LineError::OtherLog(_)
             | LineError::Make(MakeError::Decoder(_) | MakeError::Injected(_))
             | LineError::Injected(_)
-            | LineError::Sealed(_) => true,
+            | LineError::Sealed(_)
+            | LineError::Sink(SinkError::Outlived { .. })
+            | LineError::Resume(ResumeError::Unsettled { .. }) => true,
             LineError::Produce(error) => error.is_temporary(),
             _ => false,
         }

@@ -8,8 +8,9 @@ use crate::stage::sink::chain::{Seal, WriterId};
 use crate::stage::sink::files::FileSink;
 use crate::stage::sink::log_facts::LogFacts;
 use crate::stage::sink::repair::{Repair, SkipTo};
-use crate::stage::sink::sealing::Sealed;
+use crate::stage::sink::seal::Sealed;
 use crate::stage::sink::table::TableRow;
+use crate::stage::sink::walk::ResumeError;
 use crate::stage::source;
 use crate::stage::source::{Broker, Logs};
 use std::sync::Arc;
@@ -80,7 +81,11 @@ async fn truncated_at<R: TableRow>(
 ) -> Result<Option<Offset>, PipelineError> {
     let partition = repair.partition.clone();
     let resumed = sink.resume(&partition, writer, log, start).await;
-    let resumed = resumed.map_err(LineError::from)?;
+    let resumed = match resumed {
+        // A part of it is gone: there is nothing to compare.
+        Err(ResumeError::Lost { .. }) => return Ok(None),
+        resumed => resumed.map_err(LineError::from)?,
+    };
     if resumed.chain.end != repair.end {
         return Ok(None);
     }

@@ -16,7 +16,7 @@ use crate::stage::sink::files::FileSink;
 use crate::stage::sink::log_facts::LogFacts;
 use crate::stage::sink::producer::{KafkaTopics, Topics};
 use crate::stage::sink::repair::{Repair, RepairKind};
-use crate::stage::sink::sealing::RepairError;
+use crate::stage::sink::seal::RepairError;
 use crate::stage::source;
 use crate::stage::source::{
     Admission, Broker, ClientSettings, Logs, Refusal, Source, SourceError, SourceSettings,
@@ -162,7 +162,8 @@ impl<'a> LineContext<'a> {
         budget: Budget,
     ) -> Result<(), PipelineError> {
         let config = self.config;
-        let sink = FileSink::new(self.store.clone(), &spec.table, config.output.format);
+        let sink = FileSink::new(self.store.clone(), &spec.table, config.output.format)
+            .with_vector_encoding(config.output.vector_encoding);
         let broker = Broker::new(&config.kafka, &spec.group, Arc::clone(&spec.topic))?;
         let broker = Arc::new(broker);
         let of_topic = |r: &&Repair| r.partition.topic == spec.topic;
@@ -191,6 +192,7 @@ impl<'a> LineContext<'a> {
         let settings = self.line_settings(start, until, &repairs);
         let source_settings = SourceSettings {
             topic: Arc::clone(&spec.topic),
+            table: sink.tag(),
             group: spec.group.clone(),
             statistics_interval: Duration::from_millis(config.source.statistics_interval_ms),
         };

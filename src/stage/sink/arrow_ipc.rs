@@ -2,6 +2,7 @@
 //! into memory.
 
 use super::table::TableRow;
+use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow_ipc::{CompressionType, root_as_footer};
 use arrow_schema::ArrowError;
@@ -32,6 +33,28 @@ pub fn encode<R: TableRow>(
         writer.write(&R::batch(layout, chunk)?)?;
     }
     writer.into_inner()
+}
+
+/// A file with the columns of the one that `footer` ends, and `entries`, without rows.
+///
+/// # Errors
+/// What is wrong with the footer.
+pub(super) fn without_rows(
+    footer: &[u8],
+    entries: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, String> {
+    let aligned = footer[..footer.len() - TRAILER].to_vec();
+    let footer = root_as_footer(&aligned).map_err(|e| e.to_string())?;
+    let schema = footer.schema().ok_or("its footer has no columns")?;
+    let schema = try_fb_to_schema(schema).map_err(|e| e.to_string())?;
+    let written = || {
+        let mut writer = FileWriter::try_new(Vec::new(), &schema)?;
+        for (key, value) in entries {
+            writer.write_metadata(key, value);
+        }
+        writer.into_inner()
+    };
+    written().map_err(|e: ArrowError| e.to_string())
 }
 
 /// How many bytes at the end of a file its footer takes, told from the file's last bytes.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::storage::names;
-use tagstream_core::storage::names::{Epoch, Folder};
+use tagstream_core::storage::names::Folder;
 use tagstream_core::storage::store::{StoreError, TableStore};
 
 /// The topic as it was when its table began.
@@ -101,8 +101,20 @@ impl TableBegun {
     ) -> Result<Self, BegunError> {
         let has_files = |partition: &i32| {
             let partition = PartitionId::new(topic, *partition);
-            let origin = Folder::new(store.root(), table, &partition).origin(Epoch(0));
-            async move { store.read(&origin).await.map(|found| found.is_some()) }
+            let folder = Folder::new(store.root(), table, &partition);
+            let folders = [
+                Some(folder),
+                Folder::unescaped(store.root(), table, &partition),
+            ];
+            async move {
+                for folder in folders.into_iter().flatten() {
+                    let names = store.list(folder.path(), None).await?;
+                    if names.iter().any(|name| names::parse(name).is_some()) {
+                        return Ok::<_, StoreError>(true);
+                    }
+                }
+                Ok(false)
+            }
         };
         if try_join_all(self.ends.keys().map(has_files))
             .await?
@@ -124,6 +136,7 @@ impl TableBegun {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tagstream_core::storage::names::Epoch;
 
     fn begun(ends: &[(i32, i64)], topic_id: Option<&str>) -> TableBegun {
         TableBegun {

@@ -1,8 +1,9 @@
 //! Why a log cannot continue a chain, and what a person can do about it. Every command that a
 //! refusal prints is made here.
 
+use super::broken_table::DELETED;
 use super::chain::{Chain, TopicIdentity};
-use super::log_facts::CommitHint;
+use super::hint::CommitHint;
 use super::repair::{Repair, RepairKind, SkipTo};
 use tagstream_core::events::{Offset, PartitionId};
 
@@ -37,6 +38,11 @@ pub enum BrokenChain {
         /// The log's beginning.
         low: Offset,
     },
+    /// The group's offset was committed with a file that is gone.
+    FilesGone {
+        /// The group's offset.
+        committed: Offset,
+    },
     /// The group's offset was moved by hand to where no file ends.
     OffsetMoved {
         /// The group's offset.
@@ -59,6 +65,7 @@ impl BrokenChain {
             }
             BrokenChain::Truncated { at, .. } => &[RepairKind::NewEpoch(SkipTo::At(*at))],
             BrokenChain::Overtaken { .. } => &[RepairKind::AcceptGap],
+            BrokenChain::FilesGone { committed } => &[RepairKind::NewEpoch(SkipTo::At(*committed))],
             BrokenChain::OffsetMoved { committed, high }
                 if end < *committed && committed <= high =>
             {
@@ -117,6 +124,10 @@ impl BrokenChain {
                 "but the log now begins at {low}: retention deleted {} offsets before they were \
                  read. To record the gap and go on: {first}",
                 low.0 - end.0
+            ),
+            BrokenChain::FilesGone { committed } => format!(
+                "but the group's offset {committed} was committed with a file that ended there, \
+                 and it is gone: {DELETED}. To go on from there: {first}"
             ),
             BrokenChain::OffsetMoved { committed, .. } => match rest {
                 [stay] => format!(

@@ -1,23 +1,26 @@
 //! The exactly-once file sink: rows in, committed files out, one create-if-absent put each.
 
+pub use super::fence::Fence;
+
 use super::begun::FirstOffset;
 use super::broken::Resumed;
 use super::chain::{
     Chain, ChainError, ChainOutcome, FileFacts, Proposal, PutAnswer, Seal, WriterId,
 };
+use super::floor::Notes;
 use super::footer::{FileFooter, FooterError, read_facts};
+use super::hint::TableTag;
 use super::lineage::LogLineage;
 use super::log_facts::LogFacts;
+use super::place::{Decide, Places, folder_of};
 use super::table::TableRow;
 use super::walk::{ResumeError, Walk};
 use super::{arrow_ipc, parquet};
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use std::marker::PhantomData;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tagstream_core::config::FileFormat;
+use tagstream_core::config::{FileFormat, VectorEncoding};
 use tagstream_core::events::{Offset, OffsetRange, PartitionId};
 use tagstream_core::failpoint;
 use tagstream_core::failpoint::Injected;
@@ -28,25 +31,6 @@ use tokio::time::Instant;
 /// How long a failing store is tried again before the stage gives up (and is started again by
 /// whoever watches it).
 const PATIENCE: Duration = Duration::from_secs(300);
-
-/// Ends the right to put: killed when the partition is taken away. Clones share it.
-///
-/// The chain alone keeps files disjoint, whatever a late writer does; the fence only saves it the
-/// attempt.
-#[derive(Debug, Clone, Default)]
-pub struct Fence(Arc<AtomicBool>);
-
-impl Fence {
-    /// Takes the right away.
-    pub fn kill(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-
-    /// Whether the right was taken away.
-    pub fn is_dead(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-}
 
 /// Why rows could not be committed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +46,9 @@ pub enum SinkError {
     /// The winner of a put could not be read.
     #[error(transparent)]
     Footer(#[from] FooterError),
+    /// The partition's folder is not known.
+    #[error(transparent)]
+    Folder(#[from] ResumeError),
     /// The store failed for good, or for too long.
     #[error("{partition}: cannot commit {range}: {source}")]
     Store {
@@ -89,6 +76,17 @@ pub enum SinkError {
         partition: PartitionId,
         /// The range of the file.
         range: OffsetRange,
+    },
+    /// The chain went on without this process, for so long that it has begun to expire.
+    #[error(
+        "{partition}: this process knew the chain up to offset {end}, and that has expired: it \
+         was frozen, or cut off from the store; started again, it goes on where the files end"
+    )]
+    Outlived {
+        /// The partition.
+        partition: PartitionId,
+        /// The chain's end, as it was known.
+        end: Offset,
     },
     /// A test made it fail.
     #[error(transparent)]
@@ -133,10 +131,12 @@ impl EncodedFile {
 /// The exactly-once file sink of one table.
 #[derive(Debug)]
 pub struct FileSink<R> {
-    pub(super) store: TableStore,
-    pub(super) table: String,
-    pub(super) format: FileFormat,
+    store: TableStore,
+    table: String,
+    format: FileFormat,
+    vectors: VectorEncoding,
     patience: Duration,
+    places: Places,
     rows: PhantomData<fn(R)>,
 }
 
@@ -146,7 +146,9 @@ impl<R> Clone for FileSink<R> {
             store: self.store.clone(),
             table: self.table.clone(),
             format: self.format,
+            vectors: self.vectors,
             patience: self.patience,
+            places: self.places.clone(),
             rows: PhantomData,
         }
     }
@@ -159,7 +161,9 @@ impl<R: TableRow> FileSink<R> {
             store,
             table: table.into(),
             format,
+            vectors: VectorEncoding::Plain,
             patience: PATIENCE,
+            places: Places::default(),
             rows: PhantomData,
         }
     }
@@ -169,9 +173,19 @@ impl<R: TableRow> FileSink<R> {
         FileSink { patience, ..self }
     }
 
+    /// Encodes vectors in Parquet files so.
+    pub fn with_vector_encoding(self, vectors: VectorEncoding) -> Self {
+        FileSink { vectors, ..self }
+    }
+
     /// The store.
     pub fn store(&self) -> &TableStore {
         &self.store
+    }
+
+    /// The table, as commits name it.
+    pub fn tag(&self) -> TableTag {
+        TableTag::of(&self.store, &self.table)
     }
 
     /// The table's name.
@@ -179,10 +193,26 @@ impl<R: TableRow> FileSink<R> {
         &self.table
     }
 
-    pub(super) fn walk<'a>(&'a self, partition: &'a PartitionId, writer: &'a WriterId) -> Walk<'a> {
+    /// Where `partition` lies.
+    pub(super) async fn folder(&self, partition: &PartitionId) -> Result<Folder, ResumeError> {
+        self.places.of(&self.store, &self.table, partition).await
+    }
+
+    /// The format of its files.
+    pub(super) fn format(&self) -> FileFormat {
+        self.format
+    }
+
+    pub(super) fn walk<'a>(
+        &'a self,
+        folder: &'a Folder,
+        partition: &'a PartitionId,
+        writer: &'a WriterId,
+    ) -> Walk<'a> {
         Walk {
             store: &self.store,
-            table: &self.table,
+            place: folder,
+            tag: self.tag(),
             format: self.format,
             schema_version: R::SCHEMA_VERSION,
             partition,
@@ -193,7 +223,7 @@ impl<R: TableRow> FileSink<R> {
     /// Where `partition` goes on, and whether the log can continue the files.
     ///
     /// # Errors
-    /// [`ResumeError`].
+    /// [`ResumeError`]; input that does not fit the files names the command that helps.
     pub async fn resume(
         &self,
         partition: &PartitionId,
@@ -201,15 +231,11 @@ impl<R: TableRow> FileSink<R> {
         log: &LogFacts,
         start: &FirstOffset,
     ) -> Result<Resumed, ResumeError> {
-        let folder = Folder::new(self.store.root(), &self.table, partition);
-        self.store.sweep(folder.path()).await;
         let started = Instant::now();
         let mut pause = Duration::from_millis(100);
         loop {
-            match self.walk(partition, writer).resume(log, start).await {
-                Err(ResumeError::Footer(FooterError::Store(error)))
-                    if error.is_transient() && started.elapsed() + pause < self.patience =>
-                {
+            match self.resume_once(partition, writer, log, start).await {
+                Err(error) if error.is_transient() && started.elapsed() + pause < self.patience => {
                     tracing::warn!(%partition, %error, "cannot read the chain; trying again");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(5));
@@ -217,6 +243,19 @@ impl<R: TableRow> FileSink<R> {
                 result => return result,
             }
         }
+    }
+
+    async fn resume_once(
+        &self,
+        partition: &PartitionId,
+        writer: &WriterId,
+        log: &LogFacts,
+        start: &FirstOffset,
+    ) -> Result<Resumed, ResumeError> {
+        let folder = self.folder(partition).await?;
+        self.store.sweep(folder.path()).await;
+        let walk = self.walk(&folder, partition, writer);
+        walk.resume(log, start).await
     }
 
     /// Where the files of `partition` end now; `None` if there is no chain yet, or one that was
@@ -230,7 +269,9 @@ impl<R: TableRow> FileSink<R> {
         log: &LogFacts,
     ) -> Result<Option<Offset>, ResumeError> {
         let nobody = WriterId(String::new());
-        self.walk(partition, &nobody).reached(log).await
+        let folder = folder_of(&self.store, &self.table, partition, Decide::No).await?;
+        let walk = self.walk(&folder, partition, &nobody);
+        walk.reached(log).await
     }
 
     /// Encodes the file that continues `chain` with `range`, whose messages are of the log that
@@ -280,7 +321,7 @@ impl<R: TableRow> FileSink<R> {
         let entries = footer.entries(layout, rows);
         let encoded = match self.format {
             FileFormat::Parquet => {
-                parquet::encode(layout, rows, &entries).map_err(|e| e.to_string())
+                parquet::encode(layout, rows, &entries, self.vectors).map_err(|e| e.to_string())
             }
             FileFormat::Arrow => {
                 arrow_ipc::encode(layout, rows, &entries).map_err(|e| e.to_string())
@@ -308,7 +349,7 @@ impl<R: TableRow> FileSink<R> {
         fence: &Fence,
     ) -> Result<Committed, SinkError> {
         let proposal = &file.proposal;
-        let folder = Folder::new(self.store.root(), &self.table, partition);
+        let folder = self.folder(partition).await?;
         let path = folder.file(proposal.epoch, proposal.range.start, self.format);
         let started = Instant::now();
         let mut pause = Duration::from_millis(100);
@@ -317,6 +358,10 @@ impl<R: TableRow> FileSink<R> {
                 return Ok(Committed::Fenced);
             }
             failpoint::pass("put.before").await?;
+            if fence.is_stale() {
+                self.look_again(partition, &folder, chain).await?;
+                fence.saw_chain();
+            }
             let (answer, failure) = self.put(&path, file.bytes.clone()).await?;
             failpoint::pass("put.after").await?;
             if let Some(error) = failure.as_ref().filter(|e| !e.is_transient()) {
@@ -330,7 +375,10 @@ impl<R: TableRow> FileSink<R> {
                     source,
                 })?;
             match step {
-                ChainOutcome::Landed => return Ok(Committed::Landed),
+                ChainOutcome::Landed => {
+                    fence.saw_chain();
+                    return Ok(Committed::Landed);
+                }
                 ChainOutcome::Covered { to } => return Ok(Committed::Covered { to }),
                 ChainOutcome::Sealed(seal) => return Ok(Committed::Sealed(seal)),
                 ChainOutcome::Repeat if permanent || started.elapsed() + pause >= self.patience => {
@@ -357,6 +405,26 @@ impl<R: TableRow> FileSink<R> {
                 }
             }
         }
+    }
+
+    /// Refuses to put where what is written at the chain's end may have expired.
+    async fn look_again(
+        &self,
+        partition: &PartitionId,
+        folder: &Folder,
+        chain: &Chain,
+    ) -> Result<(), SinkError> {
+        let notes = Notes::read(&self.store, folder)
+            .await
+            .map_err(ResumeError::from)?;
+        let ours = (chain.epoch, chain.end);
+        if notes.newest() > Some(chain.epoch) || notes.floor > Some(ours) {
+            return Err(SinkError::Outlived {
+                partition: partition.clone(),
+                end: chain.end,
+            });
+        }
+        Ok(())
     }
 
     async fn put(

@@ -17,6 +17,9 @@ const WRITER: &str = "tagstream.writer";
 const SEAL: &str = "tagstream.seal";
 /// Absent from files of older versions, and where brokers tell no epochs.
 const LINEAGE: &str = "tagstream.leader_epochs";
+const ROWS: &str = "tagstream.rows";
+/// When the rows of a file went.
+const EXPIRED: &str = "tagstream.expired";
 /// Most footers fit into the first request.
 const FIRST_TAIL: u64 = 64 * 1024;
 
@@ -64,7 +67,7 @@ impl FileFooter {
                 ("tagstream.topic", self.partition.topic.to_string()),
                 ("tagstream.partition", self.partition.partition.to_string()),
                 ("tagstream.epoch", self.epoch.to_string()),
-                ("tagstream.rows", rows.len().to_string()),
+                (ROWS, rows.len().to_string()),
                 (RANGE, range.to_string()),
                 (WRITER, self.facts.writer.0.clone()),
             ]
@@ -122,10 +125,81 @@ pub async fn read_entries(
     path: &Path,
     format: FileFormat,
 ) -> Result<Option<BTreeMap<String, String>>, FooterError> {
-    let not_ours = |reason: String| FooterError::NotOurs {
-        path: path.to_string(),
+    let footer = read_footer(store, path, format).await?;
+    footer
+        .map(|footer| entries_of(&footer, path, format))
+        .transpose()
+}
+
+fn entries_of(
+    footer: &[u8],
+    path: &Path,
+    format: FileFormat,
+) -> Result<BTreeMap<String, String>, FooterError> {
+    match format {
+        FileFormat::Parquet => parquet::footer_entries(footer),
+        FileFormat::Arrow => arrow_ipc::footer_entries(footer),
+    }
+    .map_err(not_ours(path))
+}
+
+fn not_ours(path: &Path) -> impl Fn(String) -> FooterError {
+    let path = path.to_string();
+    move |reason| FooterError::NotOurs {
+        path: path.clone(),
         reason,
+    }
+}
+
+/// What takes the place of a file whose rows expire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Husk {
+    /// The file without rows; `None` if it has none already.
+    pub(super) bytes: Option<Bytes>,
+    /// Rows that it has now.
+    pub(super) rows: u64,
+}
+
+/// The file at `path` without its rows: the same columns, range, writer and seal. `None` if there
+/// is no such file.
+///
+/// # Errors
+/// [`FooterError`].
+pub(super) async fn expire_file(
+    store: &TableStore,
+    path: &Path,
+    format: FileFormat,
+) -> Result<Option<Husk>, FooterError> {
+    let Some(footer) = read_footer(store, path, format).await? else {
+        return Ok(None);
     };
+    let mut entries = entries_of(&footer, path, format)?;
+    // What is no file of ours is not touched.
+    facts(&entries).map_err(not_ours(path))?;
+    if entries.contains_key(EXPIRED) {
+        let none = Husk {
+            bytes: None,
+            rows: 0,
+        };
+        return Ok(Some(none));
+    }
+    let rows = entries.insert(ROWS.into(), "0".into());
+    let rows = rows.and_then(|rows| rows.parse().ok()).unwrap_or_default();
+    entries.insert(EXPIRED.into(), chrono::Utc::now().to_rfc3339());
+    let husk = match format {
+        FileFormat::Parquet => parquet::without_rows(&footer, &entries),
+        FileFormat::Arrow => arrow_ipc::without_rows(&footer, &entries),
+    };
+    let bytes = Some(Bytes::from(husk.map_err(not_ours(path))?));
+    Ok(Some(Husk { bytes, rows }))
+}
+
+async fn read_footer(
+    store: &TableStore,
+    path: &Path,
+    format: FileFormat,
+) -> Result<Option<Bytes>, FooterError> {
+    let not_ours = not_ours(path);
     let length_of = match format {
         FileFormat::Parquet => parquet::footer_length,
         FileFormat::Arrow => arrow_ipc::footer_length,
@@ -133,7 +207,7 @@ pub async fn read_entries(
     let Some((mut tail, size)) = store.read_tail(path, FIRST_TAIL).await? else {
         return Ok(None);
     };
-    let needed = length_of(&tail).map_err(not_ours)?;
+    let needed = length_of(&tail).map_err(&not_ours)?;
     if needed > size {
         return Err(not_ours(format!(
             "its footer of {needed} bytes does not fit into {size}"
@@ -145,13 +219,7 @@ pub async fn read_entries(
         };
         tail = longer;
     }
-    let footer: Bytes = tail.slice(tail.len() - needed as usize..);
-    match format {
-        FileFormat::Parquet => parquet::footer_entries(&footer),
-        FileFormat::Arrow => arrow_ipc::footer_entries(&footer),
-    }
-    .map(Some)
-    .map_err(not_ours)
+    Ok(Some(tail.slice(tail.len() - needed as usize..)))
 }
 
 /// Reads what a committed file says about itself; `None` if there is no such file.

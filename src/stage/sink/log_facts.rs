@@ -1,6 +1,7 @@
 //! What Kafka says about a partition.
 
 use super::chain::TopicIdentity;
+use super::hint::{CommitHint, TableTag};
 use tagstream_core::events::Offset;
 use tagstream_core::storage::names::Epoch;
 
@@ -26,31 +27,15 @@ pub struct LogFacts {
 pub struct CommittedOffset {
     /// The offset.
     pub offset: Offset,
+    /// The table that it was committed for, where that is known.
+    pub table: Option<TableTag>,
     /// The file that ends there, if it was us who committed.
     pub hint: Option<CommitHint>,
 }
 
-/// The metadata that we commit beside an offset: the file that ends there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CommitHint {
-    /// The file's chain.
-    pub epoch: Epoch,
-    /// The file's start.
-    pub start: Offset,
-}
-
-impl CommitHint {
-    /// As Kafka keeps it.
-    pub fn to_metadata(self) -> String {
-        format!("tagstream/{}/{}", self.epoch, self.start)
-    }
-
-    /// Reads it back; `None` for what we did not write.
-    pub fn from_metadata(metadata: &str) -> Option<Self> {
-        let (epoch, start) = metadata.strip_prefix("tagstream/")?.split_once('/')?;
-        Some(CommitHint {
-            epoch: Epoch(epoch.parse().ok()?),
-            start: Offset(start.parse().ok()?),
-        })
+impl CommittedOffset {
+    /// Whether it was committed with a file of this epoch of this table.
+    pub(super) fn tells_of(&self, table: TableTag, epoch: Epoch) -> bool {
+        self.table.is_none_or(|t| t == table) && self.hint.is_some_and(|h| h.epoch == epoch)
     }
 }

@@ -1,5 +1,5 @@
-//! Apache Parquet: vectors without dictionary and statistics, byte-stream-split and zstd; row
-//! groups by bytes.
+//! Apache Parquet: vectors without dictionary and statistics, in an encoding that every reader
+//! takes unless another is asked for, and zstd; row groups by bytes.
 
 use super::table::TableRow;
 use parquet::arrow::ArrowWriter;
@@ -7,9 +7,12 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tagstream_core::build;
+use tagstream_core::config::VectorEncoding;
 
 /// Row groups end at this size: large enough for scans, small enough for readers' memory.
 const ROW_GROUP_BYTES: usize = 32 << 20;
@@ -22,7 +25,12 @@ fn properties<R: TableRow>(
     layout: &R::Layout,
     rows: usize,
     entries: &BTreeMap<String, String>,
+    vectors: VectorEncoding,
 ) -> Result<WriterProperties, ParquetError> {
+    let vectors = match vectors {
+        VectorEncoding::Plain => Encoding::PLAIN,
+        VectorEncoding::ByteStreamSplit => Encoding::BYTE_STREAM_SPLIT,
+    };
     let key_values = entries
         .iter()
         .map(|(key, value)| KeyValue::new(key.clone(), value.clone()))
@@ -36,7 +44,7 @@ fn properties<R: TableRow>(
         let path = ColumnPath::from(column.split('.').map(String::from).collect::<Vec<_>>());
         builder = builder
             .set_column_dictionary_enabled(path.clone(), false)
-            .set_column_encoding(path.clone(), Encoding::BYTE_STREAM_SPLIT)
+            .set_column_encoding(path.clone(), vectors)
             .set_column_statistics_enabled(path, EnabledStatistics::None);
     }
     for column in R::LOOKED_UP {
@@ -57,7 +65,7 @@ fn created_by(version: &str, revision: &str) -> String {
     }
 }
 
-/// A whole file of `rows`, with `entries` in its footer.
+/// A whole file of `rows`, with `entries` in its footer and its vectors encoded as `vectors` says.
 ///
 /// # Errors
 /// A [`ParquetError`] if a row does not have its layout's shape.
@@ -65,13 +73,38 @@ pub fn encode<R: TableRow>(
     layout: &R::Layout,
     rows: &[R],
     entries: &BTreeMap<String, String>,
+    vectors: VectorEncoding,
 ) -> Result<Vec<u8>, ParquetError> {
-    let properties = properties::<R>(layout, rows.len(), entries)?;
+    let properties = properties::<R>(layout, rows.len(), entries, vectors)?;
     let mut writer = ArrowWriter::try_new(Vec::new(), R::schema(layout)?, Some(properties))?;
     for chunk in rows.chunks(BATCH_ROWS) {
         writer.write(&R::batch(layout, chunk)?)?;
     }
     writer.into_inner()
+}
+
+/// A file with the columns of the one that `footer` ends, and `entries`, without rows.
+///
+/// # Errors
+/// What is wrong with the footer.
+pub(super) fn without_rows(
+    footer: &[u8],
+    entries: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, String> {
+    let metadata = ParquetMetaDataReader::decode_metadata(&footer[..footer.len() - TRAILER])
+        .map_err(|e| e.to_string())?;
+    let schema = metadata.file_metadata().schema_descr().root_schema_ptr();
+    let key_values = entries
+        .iter()
+        .map(|(k, v)| KeyValue::new(k.clone(), v.clone()));
+    let properties = WriterProperties::builder()
+        .set_created_by(created_by(build::VERSION, build::revision()))
+        .set_key_value_metadata(Some(key_values.collect()))
+        .build();
+    let writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties));
+    writer
+        .and_then(SerializedFileWriter::into_inner)
+        .map_err(|e| e.to_string())
 }
 
 /// How many bytes at the end of a file its footer takes, told from the file's last bytes.
@@ -107,6 +140,7 @@ mod tests {
     use crate::stage::sink::predictions::tests::{layout, row};
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use parquet::file::reader::{FileReader, SerializedFileReader};
+    use tagstream_core::config::OutputConfig;
 
     fn entries() -> BTreeMap<String, String> {
         [("tagstream.x".to_owned(), "y".to_owned())].into()
@@ -116,7 +150,8 @@ mod tests {
     fn rows_and_entries_come_back() {
         let layout = layout(true);
         let rows: Vec<_> = (0..2000).map(|i| row(i, &layout)).collect();
-        let bytes = bytes::Bytes::from(encode(&*layout, &rows, &entries()).unwrap());
+        let bytes =
+            bytes::Bytes::from(encode(&*layout, &rows, &entries(), VectorEncoding::Plain).unwrap());
         let length = footer_length(&bytes).unwrap() as usize;
         let read = footer_entries(&bytes[bytes.len() - length..]).unwrap();
         assert_eq!(read["tagstream.x"], "y");
@@ -130,39 +165,40 @@ mod tests {
         assert_eq!(batches[0], PredictionRow::batch(&layout, &rows).unwrap());
     }
 
+    /// Spark 3.5 reads none of the encodings that are neither here nor asked for.
     #[test]
-    fn vectors_are_split_by_byte_and_image_ids_have_a_bloom_filter() {
+    fn vectors_are_plain_unless_asked_otherwise_and_image_ids_have_a_bloom_filter() {
         let layout = layout(true);
         let rows: Vec<_> = (0..50).map(|i| row(i, &layout)).collect();
-        let bytes = bytes::Bytes::from(encode(&*layout, &rows, &entries()).unwrap());
-        let reader = SerializedFileReader::new(bytes).unwrap();
-        let group = reader.metadata().row_group(0);
         let vectors = PredictionRow::vector_columns(&layout);
-        for column in group.columns() {
-            let path = column.column_path().string();
-            assert!(
-                matches!(column.compression(), Compression::ZSTD(_)),
-                "{path}"
-            );
-            if vectors.contains(&path) {
-                assert!(
-                    column.encodings().any(|e| e == Encoding::BYTE_STREAM_SPLIT),
-                    "{path}"
-                );
-                assert!(
-                    column.dictionary_page_offset().is_none() && column.statistics().is_none(),
-                    "{path}"
-                );
+        for (asked, wanted) in [
+            (OutputConfig::default().vector_encoding, Encoding::PLAIN),
+            (VectorEncoding::Plain, Encoding::PLAIN),
+            (VectorEncoding::ByteStreamSplit, Encoding::BYTE_STREAM_SPLIT),
+        ] {
+            let bytes = bytes::Bytes::from(encode(&*layout, &rows, &entries(), asked).unwrap());
+            let reader = SerializedFileReader::new(bytes).unwrap();
+            let group = reader.metadata().row_group(0);
+            let mut found = 0;
+            for column in group.columns() {
+                let path = column.column_path().string();
+                let compression = column.compression();
+                assert!(matches!(compression, Compression::ZSTD(_)), "{path}");
+                let mut encodings: Vec<Encoding> = column.encodings().collect();
+                if vectors.contains(&path) {
+                    found += 1;
+                    assert!(encodings.contains(&wanted), "{path}: {encodings:?}");
+                    assert!(column.dictionary_page_offset().is_none(), "{path}");
+                    assert!(column.statistics().is_none(), "{path}");
+                    encodings.retain(|e| *e != wanted);
+                }
+                let usual = [Encoding::PLAIN, Encoding::RLE, Encoding::RLE_DICTIONARY];
+                let strange = encodings.iter().find(|e| !usual.contains(e));
+                assert_eq!(strange, None, "{path}");
             }
+            assert_eq!(found, 3);
+            assert!(group.column(0).bloom_filter_offset().is_some());
         }
-        let found = vectors.iter().filter(|v| {
-            group
-                .columns()
-                .iter()
-                .any(|c| &c.column_path().string() == *v)
-        });
-        assert_eq!(found.count(), 3);
-        assert!(group.column(0).bloom_filter_offset().is_some());
     }
 
     #[test]
@@ -175,7 +211,9 @@ mod tests {
     #[test]
     fn a_file_without_rows_has_the_columns() {
         let layout = layout(false);
-        let bytes = bytes::Bytes::from(encode::<PredictionRow>(&layout, &[], &entries()).unwrap());
+        let bytes = bytes::Bytes::from(
+            encode::<PredictionRow>(&layout, &[], &entries(), VectorEncoding::Plain).unwrap(),
+        );
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
         assert_eq!(builder.schema().fields().len(), 14);
         let metadata = builder.metadata().file_metadata();

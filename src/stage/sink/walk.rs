@@ -2,10 +2,13 @@
 
 use super::begun::FirstOffset;
 use super::broken::{BrokenChain, Resumed};
+use super::broken_table::LostChain;
 use super::chain::{
     Chain, ChainError, ChainOutcome, FileFacts, Seal, SealReason, TopicIdentity, WriterId,
 };
+use super::floor::{Floor, FloorError, Notes, lost_chain, read_floor};
 use super::footer::{FooterError, read_facts};
+use super::hint::TableTag;
 use super::log_facts::LogFacts;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -66,6 +69,22 @@ pub enum ResumeError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The store's answers contradict each other, or something changed between them.
+    #[error("{path}: the store said that it is there, then that it is not")]
+    Unsettled {
+        /// The file.
+        path: String,
+    },
+    /// A part of the chain was deleted that it cannot do without.
+    #[error("{}", .lost.message(.partition, .folder))]
+    Lost {
+        /// The partition.
+        partition: PartitionId,
+        /// Its folder.
+        folder: String,
+        /// What is known of it.
+        lost: LostChain,
+    },
     /// The table was begun with other settings.
     #[error(
         "{partition}: the table was begun as {begun}, the configuration asks for {asked}: name \
@@ -96,27 +115,30 @@ pub enum ResumeError {
     },
 }
 
-impl From<StoreError> for ResumeError {
-    fn from(error: StoreError) -> Self {
-        ResumeError::Footer(FooterError::Store(error))
+impl ResumeError {
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ResumeError::Footer(FooterError::Store(error)) => error.is_transient(),
+            ResumeError::Unsettled { .. } => true,
+            _ => false,
+        }
     }
 }
 
-impl Resumed {
-    /// The chain, if the log can continue it.
-    ///
-    /// # Errors
-    /// [`ResumeError::BrokenChain`] says what does not fit, and what to do.
-    pub fn unbroken(self, partition: &PartitionId) -> Result<Self, ResumeError> {
-        match self.broken {
-            None => Ok(self),
-            Some(broken) => Err(ResumeError::BrokenChain {
-                partition: partition.clone(),
-                epoch: self.chain.epoch,
-                end: self.chain.end,
-                broken,
-            }),
+impl From<FloorError> for ResumeError {
+    fn from(error: FloorError) -> Self {
+        match error {
+            FloorError::Store(error) => error.into(),
+            FloorError::Bad { path, reason } => ResumeError::BadOrigin { path, reason },
+            FloorError::Gone { path } => ResumeError::Unsettled { path },
         }
+    }
+}
+
+impl From<StoreError> for ResumeError {
+    fn from(error: StoreError) -> Self {
+        ResumeError::Footer(FooterError::Store(error))
     }
 }
 
@@ -125,12 +147,14 @@ impl Resumed {
 pub struct Walk<'a> {
     /// The store.
     pub store: &'a TableStore,
-    /// The table's name.
-    pub table: &'a str,
+    /// Where the partition's files lie.
+    pub place: &'a Folder,
     /// The format of its files.
     pub format: FileFormat,
     /// Version of its columns.
     pub schema_version: u32,
+    /// The table, as commits name it.
+    pub tag: TableTag,
     /// The partition.
     pub partition: &'a PartitionId,
     /// Who walks.
@@ -159,9 +183,27 @@ struct Followed {
     committed_on_chain: bool,
 }
 
+impl Resumed {
+    /// The chain, if the log can continue it.
+    ///
+    /// # Errors
+    /// [`ResumeError::BrokenChain`] says what does not fit, and what to do.
+    pub fn unbroken(self, partition: &PartitionId) -> Result<Self, ResumeError> {
+        match self.broken {
+            None => Ok(self),
+            Some(broken) => Err(ResumeError::BrokenChain {
+                partition: partition.clone(),
+                epoch: self.chain.epoch,
+                end: self.chain.end,
+                broken,
+            }),
+        }
+    }
+}
+
 impl Walk<'_> {
-    pub(super) fn folder(&self) -> Folder {
-        Folder::new(self.store.root(), self.table, self.partition)
+    fn folder(&self) -> Folder {
+        self.place.clone()
     }
 
     /// Finds the end of the partition's current chain; starts the first chain if there is none.
@@ -169,8 +211,12 @@ impl Walk<'_> {
     /// # Errors
     /// [`ResumeError`]; input that does not fit the chain is *not* one here (see [`Walk::resume`]).
     pub async fn walk(&self, log: &LogFacts, start: &FirstOffset) -> Result<Walked, ResumeError> {
-        let mut epoch = self.newest_epoch().await?.unwrap_or_default();
-        let first = ChainOrigin {
+        let notes = Notes::read(self.store, self.place).await?;
+        if notes.newest().is_none() {
+            self.refuse_lost(None, log).await?;
+        }
+        let mut epoch = notes.newest().unwrap_or_default();
+        let mut first = ChainOrigin {
             epoch,
             offset: start.of(self.partition, log),
             identity: log.identity.clone(),
@@ -182,11 +228,17 @@ impl Walk<'_> {
             created: Utc::now(),
             writer: self.writer.clone(),
         };
+        if let Some(floor) = notes.floor.filter(|(e, _)| *e == epoch) {
+            let floor: Floor<ChainOrigin> = read_floor(self.store, self.place, floor).await?;
+            first = floor.origin;
+        }
         let mut origin = self.origin(&first).await?;
         loop {
             self.check_table(&origin)?;
-            let followed = self.follow(&origin, log).await?;
+            let floor = notes.floor_of(epoch);
+            let followed = self.follow(&origin, floor, log).await?;
             let Some(ChainOutcome::Sealed(seal)) = followed.step else {
+                self.refuse_lost(Some(epoch), log).await?;
                 return Ok(Walked {
                     chain: followed.chain,
                     origin,
@@ -195,8 +247,42 @@ impl Walk<'_> {
                 });
             };
             epoch = epoch.next();
-            origin = self.origin(&self.origin_after(epoch, &seal)).await?;
+            origin = self.begin(epoch, &seal).await?;
         }
+    }
+
+    /// Refuses a folder where files or the group's offset tell of a chain after `newest`.
+    async fn refuse_lost(&self, newest: Option<Epoch>, log: &LogFacts) -> Result<(), ResumeError> {
+        let (store, folder) = (self.store, self.place);
+        let committed = log.committed.as_ref();
+        let told = committed
+            .filter(|committed| committed.table == Some(self.tag))
+            .and_then(|committed| Some((committed.hint?.epoch, committed.offset)));
+        let Some(lost) = lost_chain(store, folder, self.format, newest, told).await? else {
+            return Ok(());
+        };
+        let folder = folder.path().to_string();
+        // An operator may have begun the next epoch meanwhile.
+        if Notes::read(store, self.place).await?.newest() > newest {
+            return Err(ResumeError::Unsettled { path: folder });
+        }
+        Err(ResumeError::Lost {
+            partition: self.partition.clone(),
+            folder,
+            lost,
+        })
+    }
+
+    /// Begins `epoch` as the seal before it says, unless it has begun.
+    ///
+    /// # Errors
+    /// [`ResumeError`].
+    pub(super) async fn begin(
+        &self,
+        epoch: Epoch,
+        seal: &Seal,
+    ) -> Result<ChainOrigin, ResumeError> {
+        self.origin(&self.origin_after(epoch, seal)).await
     }
 
     /// As [`Walk::walk`], and says whether the log can continue the chain, as far as `log` tells.
@@ -226,6 +312,13 @@ impl Walk<'_> {
                 expected: walked.origin.identity.clone(),
                 found: log.identity.clone(),
             })
+        } else if let (false, Some(committed)) = (walked.committed_on_chain, &log.committed)
+            && committed.tells_of(self.tag, walked.chain.epoch)
+            && committed.offset > end
+        {
+            Some(BrokenChain::FilesGone {
+                committed: committed.offset,
+            })
         } else if end > log.high {
             Some(BrokenChain::AheadOfLog {
                 high: log.high,
@@ -254,14 +347,15 @@ impl Walk<'_> {
     /// # Errors
     /// [`ResumeError`].
     pub async fn reached(&self, log: &LogFacts) -> Result<Option<Offset>, ResumeError> {
-        let Some(epoch) = self.newest_epoch().await? else {
+        let notes = Notes::read(self.store, self.place).await?;
+        let Some(epoch) = notes.newest() else {
             return Ok(None);
         };
         let Some(origin) = self.origin_of(epoch).await? else {
             return Ok(None);
         };
         self.check_table(&origin)?;
-        let followed = self.follow(&origin, log).await?;
+        let followed = self.follow(&origin, notes.floor_of(epoch), log).await?;
         let sealed = matches!(followed.step, Some(ChainOutcome::Sealed(_)));
         Ok((!sealed).then_some(followed.chain.end))
     }
@@ -295,20 +389,6 @@ impl Walk<'_> {
         })
     }
 
-    async fn newest_epoch(&self) -> Result<Option<Epoch>, StoreError> {
-        let folder = self.folder();
-        // Origins start with '_' and so sort after every file.
-        let names = self
-            .store
-            .list(folder.path(), Some(&folder.path().clone().join("_")))
-            .await?;
-        let epochs = names.iter().filter_map(|path| match names::parse(path) {
-            Some(Name::Origin(epoch)) => Some(epoch),
-            _ => None,
-        });
-        Ok(epochs.max())
-    }
-
     /// Puts `wanted` unless there is an origin already; whichever is there then counts.
     async fn origin(&self, wanted: &ChainOrigin) -> Result<ChainOrigin, ResumeError> {
         if let Some(origin) = self.origin_of(wanted.epoch).await? {
@@ -318,9 +398,8 @@ impl Walk<'_> {
         let bytes = serde_json::to_vec_pretty(wanted).expect("an origin is plain data");
         self.store.put_if_absent(&path, bytes.into()).await?;
         let put = self.origin_of(wanted.epoch).await?;
-        put.ok_or_else(|| ResumeError::BadOrigin {
+        put.ok_or_else(|| ResumeError::Unsettled {
             path: path.to_string(),
-            reason: "it vanished".into(),
         })
     }
 
@@ -345,7 +424,12 @@ impl Walk<'_> {
     /// Follows the chain of `origin` to its last file. The committed offset saves listing the whole
     /// folder if it is the end of the file that it names. Also says whether the committed offset is
     /// one that the chain explains.
-    async fn follow(&self, origin: &ChainOrigin, log: &LogFacts) -> Result<Followed, ResumeError> {
+    async fn follow(
+        &self,
+        origin: &ChainOrigin,
+        floor: Option<Offset>,
+        log: &LogFacts,
+    ) -> Result<Followed, ResumeError> {
         let epoch = origin.epoch;
         let hint = log
             .committed
@@ -374,7 +458,11 @@ impl Walk<'_> {
         let mut chain = Chain::new(epoch, origin.offset);
         let step = match starts.last() {
             Some(last) => Some(self.follow_last(&mut chain, *last).await?),
-            None => None,
+            // The last file of a chain keeps its name for good.
+            None => {
+                chain.end = floor.unwrap_or(chain.end);
+                None
+            }
         };
         let explained = log.committed.as_ref().is_none_or(|committed| {
             let offset = committed.offset;
@@ -382,6 +470,8 @@ impl Walk<'_> {
             // about it.
             committed.hint.is_some_and(|hint| hint.epoch < epoch)
                 || origin.group_offset == Some(offset)
+                // Its file has expired, and its name was freed.
+                || committed.tells_of(self.tag, epoch) && Some(offset) <= floor
                 || starts.contains(&offset)
                 || offset == chain.end
         });

@@ -5,7 +5,8 @@ use super::log_ends::{EndOfLog, LogEnd, log_ends};
 use super::reading::{Read, Reading};
 use super::{ClientSettings, Covering, SourceError, topic_identity};
 use crate::stage::sink::chain::TopicIdentity;
-use crate::stage::sink::log_facts::{CommitHint, CommittedOffset, LogFacts};
+use crate::stage::sink::hint::CommitHint;
+use crate::stage::sink::log_facts::{CommittedOffset, LogFacts};
 use rdkafka::bindings::rd_kafka_controllerid;
 use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -313,16 +314,17 @@ impl Logs for Broker {
             self.consumer.committed_offsets(asked, ANSWER)
         })
         .map_err(|e| self.unreachable(e))?;
-        let committed = committed
-            .elements()
-            .first()
-            .and_then(|element| match element.offset() {
+        let committed = committed.elements().first().and_then(|element| {
+            let hint = CommitHint::from_metadata(element.metadata());
+            match element.offset() {
                 KafkaOffset::Offset(offset) => Some(CommittedOffset {
                     offset: Offset(offset),
-                    hint: CommitHint::from_metadata(element.metadata()),
+                    hint: hint.map(|(hint, _)| hint),
+                    table: hint.and_then(|(_, table)| table),
                 }),
                 _ => None,
-            });
+            }
+        });
         Ok(LogFacts {
             low: Offset(low),
             stable: Offset(stable),

@@ -4,7 +4,7 @@
 use super::commits::commit_within;
 use super::leader_epochs::set_leader_epoch;
 use super::{Covering, Generation, OffsetCommit, SourceError, SourceEvent};
-use crate::stage::sink::log_facts::CommitHint;
+use crate::stage::sink::hint::TableTag;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{
     BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol, base_consumer,
@@ -28,6 +28,8 @@ pub(super) const LAST_COMMIT: Duration = Duration::from_secs(5);
 pub(super) struct Context {
     pub covering: Covering,
     pub topic: Arc<str>,
+    /// The table that commits are about.
+    pub table: TableTag,
     pub events: UnboundedSender<SourceEvent>,
     /// How long the stage may take to say where partitions start, or to let go of them.
     pub answer_within: Duration,
@@ -161,7 +163,7 @@ impl Context {
         }
         self.pulse.waits_for_the_stage();
         let commits = commits.recv_timeout(self.answer_within).unwrap_or_default();
-        if !lost && let Some(list) = offsets(&commits) {
+        if !lost && let Some(list) = offsets(&commits, self.table) {
             self.committed(commit_within(consumer, &list, LAST_COMMIT));
         }
     }
@@ -187,7 +189,7 @@ impl Context {
 }
 
 /// A list for librdkafka; `None` if there is nothing to commit.
-pub(super) fn offsets(commits: &[OffsetCommit]) -> Option<TopicPartitionList> {
+pub(super) fn offsets(commits: &[OffsetCommit], table: TableTag) -> Option<TopicPartitionList> {
     let mut list = TopicPartitionList::with_capacity(commits.len());
     for commit in commits {
         let (topic, partition) = (&*commit.partition.topic, commit.partition.partition);
@@ -196,11 +198,8 @@ pub(super) fn offsets(commits: &[OffsetCommit]) -> Option<TopicPartitionList> {
             .set_offset(KafkaOffset::Offset(commit.offset.0))
             .is_ok()
         {
-            element.set_metadata(
-                commit
-                    .hint
-                    .map_or_else(String::new, CommitHint::to_metadata),
-            );
+            let hint = commit.hint.map(|hint| hint.to_metadata(table));
+            element.set_metadata(hint.unwrap_or_default());
         }
         set_leader_epoch(&mut list, topic, partition, commit.leader_epoch);
     }

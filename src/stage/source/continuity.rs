@@ -24,7 +24,11 @@ pub fn compared(
     let may_be_the_same = match &resumed.broken {
         None | Some(BrokenChain::OffsetMoved { .. } | BrokenChain::Truncated { .. }) => true,
         Some(BrokenChain::AheadOfLog { same_topic, .. }) => *same_topic,
-        Some(BrokenChain::Recreated { .. } | BrokenChain::Overtaken { .. }) => false,
+        Some(
+            BrokenChain::Recreated { .. }
+            | BrokenChain::Overtaken { .. }
+            | BrokenChain::FilesGone { .. },
+        ) => false,
     };
     if may_be_the_same {
         let (read, end) = (&resumed.chain.lineage, resumed.chain.end);

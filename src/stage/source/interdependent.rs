@@ -115,12 +115,14 @@ impl Interdependent<'_> {
 
 #[cfg(test)]
 mod tests {
+    use crate::stage::sink::hint::TableTag;
     use crate::stage::source::properties::ranges;
     use crate::stage::source::{ClientSettings, Covering, SourceSettings, consumer_settings};
     use rdkafka::consumer::BaseConsumer;
     use rdkafka::producer::BaseProducer;
     use std::time::Duration;
     use tagstream_core::config::KafkaConfig;
+    use tagstream_core::storage::store::TableStore;
 
     fn kafka(properties: &[(&str, &str)]) -> KafkaConfig {
         let mut kafka = KafkaConfig::default();
@@ -136,6 +138,7 @@ mod tests {
         let kafka = kafka(properties);
         let source = SourceSettings {
             topic: "images".into(),
+            table: TableTag::of(&TableStore::in_memory(), "predictions"),
             group: "group".into(),
             statistics_interval: Duration::from_secs(5),
         };

@@ -33,12 +33,12 @@ pub use thread::{Source, SourceSettings};
 pub use trouble::{Cause, Trouble, Troubles};
 
 use super::budget::{Budget, Reservation};
-use super::sink::log_facts::CommitHint;
+use super::sink::hint::CommitHint;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use tagstream_core::events::{Offset, PartitionId};
+use tagstream_core::events::{MessageError, Offset, PartitionId, readable_time};
 #[cfg(test)]
 use thread::consumer_settings;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -68,6 +68,18 @@ impl SourceMessage {
         let of = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len);
         let headers: usize = self.headers.iter().map(|(k, v)| k.len() + of(v) + 64).sum();
         (std::mem::size_of::<Self>() + of(&self.key) + of(&self.payload) + headers) as u64
+    }
+
+    /// The time of what it tells: what it says itself (`own`), else its Kafka timestamp, which
+    /// producers set as they like, else now.
+    ///
+    /// # Errors
+    /// [`MessageError::TimeOutOfRange`] if the tables' readers could not read its timestamp.
+    pub fn time_of(&self, own: Option<DateTime<Utc>>) -> Result<DateTime<Utc>, MessageError> {
+        if let (None, Some(timestamp)) = (own, self.timestamp) {
+            readable_time(timestamp, "Kafka timestamp (it has no `event_time`)")?;
+        }
+        Ok(own.or(self.timestamp).unwrap_or_else(Utc::now))
     }
 }
 

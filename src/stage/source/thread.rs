@@ -9,6 +9,7 @@ use super::{
     Admission, Generation, OffsetCommit, Short, SourceCommand, SourceError, SourceEvent,
     SourceMessage,
 };
+use crate::stage::sink::hint::TableTag;
 use bytes::Bytes;
 use chrono::DateTime;
 use rdkafka::consumer::Consumer;
@@ -51,6 +52,8 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 pub struct SourceSettings {
     /// The topic read.
     pub topic: Arc<str>,
+    /// The table that its messages become rows of.
+    pub table: TableTag,
     /// The consumer group.
     pub group: String,
     /// How often lag is measured.
@@ -87,6 +90,7 @@ impl Source {
         let context = Context {
             covering: config.covering(),
             topic: Arc::clone(&settings.topic),
+            table: settings.table,
             events: events.clone(),
             answer_within,
             pulse: Arc::clone(&pulse),
@@ -245,7 +249,7 @@ impl Poller {
                         self.held.clear();
                     }
                     SourceCommand::Stop(commits) => {
-                        if let Some(list) = offsets(&commits) {
+                        if let Some(list) = offsets(&commits, self.consumer.context().table) {
                             let result = commit_within(&self.consumer, &list, LAST_COMMIT);
                             self.consumer.context().committed(result);
                         }
@@ -290,7 +294,7 @@ impl Poller {
             .into_values()
             .filter(|c| self.generation(&c.partition).is_some())
             .collect();
-        if let Some(list) = offsets(&due)
+        if let Some(list) = offsets(&due, self.consumer.context().table)
             && let Err(error) = self.commits.send(&self.consumer, &list)
         {
             self.consumer.context().committed(Err(error));

@@ -8,7 +8,7 @@ use tagstream::stage::label_rows::{LabelRow, LabelRows};
 use tagstream::stage::row_maker::{RowMaker, RowOutcome};
 use tagstream::stage::sink::parquet;
 use tagstream::stage::source::SourceMessage;
-use tagstream_core::config::ObjectStoreConfig;
+use tagstream_core::config::{ObjectStoreConfig, VectorEncoding};
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::storage::store::TableStore;
 use tagstream_model::registry::{Cache, HistoryEntry, Registry};
@@ -119,7 +119,8 @@ impl World {
                 row(start + at as i64, &event.to_string())
             })
             .collect();
-        let bytes = parquet::encode(&(), &rows, &Default::default()).unwrap();
+        let bytes =
+            parquet::encode(&(), &rows, &Default::default(), VectorEncoding::Plain).unwrap();
         RUNTIME.block_on(async {
             let options = ObjectStoreConfig::default();
             let tables = self.path("tables");

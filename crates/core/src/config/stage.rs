@@ -207,6 +207,16 @@ choice! {
     }
 }
 
+choice! {
+    /// How vectors of floats lie in Parquet files.
+    VectorEncoding {
+        /// One value after another: every reader takes it.
+        Plain = "plain",
+        /// Split by byte: smaller, but Spark before 4 cannot read it.
+        ByteStreamSplit = "byte_stream_split",
+    }
+}
+
 settings! {
     /// Where rows and messages go.
     OutputConfig {
@@ -217,6 +227,9 @@ settings! {
         table: String = "predictions".into(),
         /// `parquet` or `arrow`.
         format: FileFormat = FileFormat::Parquet,
+        /// How scores and embeddings lie in Parquet files: `plain`, which every reader takes, or
+        /// `byte_stream_split`, which saves a part of their bytes and which Spark 3.5 cannot read.
+        vector_encoding: VectorEncoding = VectorEncoding::Plain,
         /// A file ends at this size (estimated before compression), MiB.
         max_file_mib: u64 = 128,
         /// A file ends when its first row has waited this long, also when the topic is idle.

@@ -1,5 +1,7 @@
 //! The message that asks for one image to be tagged.
 
+use super::message_error::MessageError;
+use super::time::readable_event_time;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,31 +33,6 @@ pub struct ImageReference {
     /// Carried through to the output unchanged.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
-}
-
-/// Why a message could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MessageError {
-    /// The bytes are not UTF-8.
-    #[error("the message is not UTF-8 (first bad byte at {position})")]
-    NotUtf8 {
-        /// Position of the first byte that is not UTF-8.
-        position: usize,
-    },
-    /// Not JSON, or not the JSON of this message type.
-    #[error("the message is not a valid {what}: {reason}")]
-    NotValid {
-        /// The message type expected.
-        what: &'static str,
-        /// What the JSON parser or the type said.
-        reason: String,
-    },
-    /// A field that must say something is empty.
-    #[error("the message's `{field}` is empty")]
-    EmptyField {
-        /// The field's name.
-        field: &'static str,
-    },
 }
 
 pub(super) fn parse_json<T: serde::de::DeserializeOwned>(
@@ -104,6 +81,7 @@ impl ImageReference {
         if reference.uri.is_empty() {
             return Err(MessageError::EmptyField { field: "uri" });
         }
+        readable_event_time(reference.event_time)?;
         Ok(reference)
     }
 }

@@ -1,6 +1,8 @@
 //! The message by which an annotator says what is, or is not, in an image.
 
-use super::image_reference::{MessageError, parse_json};
+use super::image_reference::parse_json;
+use super::message_error::MessageError;
+use super::time::readable_event_time;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +112,7 @@ impl LabelEvent {
         if event.image_id.is_empty() {
             return Err(MessageError::EmptyField { field: "image_id" });
         }
+        readable_event_time(event.event_time)?;
         let mut seen = std::collections::HashMap::new();
         for (list, names) in [
             ("present", &event.present),

@@ -8,12 +8,16 @@ mod dead_letter;
 mod image_reference;
 mod label_event;
 mod label_question;
+mod message_error;
 mod offset;
 mod prediction;
+mod time;
 
 pub use dead_letter::{DeadLetterKind, header};
-pub use image_reference::{ImageReference, MessageError};
+pub use image_reference::ImageReference;
 pub use label_event::{AheadOfTime, LabelEvent, LabelState, not_ahead};
 pub use label_question::{Asked, LabelQuestion};
+pub use message_error::MessageError;
 pub use offset::{Offset, OffsetRange, PartitionId, RangeError, SourcePosition};
 pub use prediction::{BoundingBox, Prediction, ShortenedField, Tag};
+pub use time::readable_time;

@@ -123,9 +123,10 @@ async fn refused_credentials(
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no credentials for {} are in `[object_store.{}]` nor in the {}* variables, and this machine \
+    "no credentials for {} are in `[object_store.{}]` nor in the {}* variables{}, and this machine \
      is told none by a cloud ({reason})",
-    .store.options().store, .store.scheme(), .store.variables()
+    .store.options().store, .store.scheme(), .store.variables(),
+    if *.store == Store::S3 { " nor in a profile of the AWS tools" } else { "" }
 )]
 struct NoCredentials {
     store: Store,

@@ -9,6 +9,7 @@ pub mod lease;
 pub mod names;
 pub mod open;
 pub mod options;
+mod profile;
 mod purpose;
 mod staging;
 pub mod store;

@@ -5,11 +5,16 @@
 //!     the first start, put once
 //! <table>/<topic>/_begun.json
 //!     the ends of partitions when the table began, put once (only for `latest`)
+//! <table>/<topic>/<partition>/_<epoch>-<offset, 20 digits>-floor.json
+//!     what lay before this offset has expired; put once
 //! <table>/<topic>/<partition>/_<epoch>-lives.json
 //!     what is remembered of the processes that wrote the chain
 //! <table>/<topic>/<partition>/<epoch>-<start, 20 digits>.<extension>
 //!     one committed file; the name depends on the start only
 //! ```
+//!
+//! A topic whose name begins with `_` or `.` has a folder that begins with [`ESCAPE`], for readers
+//! pass over folders that begin like that.
 
 use crate::config::FileFormat;
 use crate::events::{Offset, PartitionId};
@@ -62,6 +67,33 @@ pub enum Name {
     },
     /// The origin of a chain.
     Origin(Epoch),
+    /// What lay before has expired.
+    Floor {
+        /// The chain that goes on above it.
+        epoch: Epoch,
+        /// The first offset that has not expired.
+        offset: Offset,
+    },
+}
+
+/// Stands before names of topics that readers of folders would pass over.
+pub const ESCAPE: &str = "escaped-";
+
+/// Whether readers of folders pass over this name.
+pub fn is_hidden(name: &str) -> bool {
+    name.starts_with(['_', '.'])
+}
+
+/// The folder of a topic. Two topics never share one: what looks escaped is escaped again.
+fn topic_folder(topic: &str) -> String {
+    let mut bare = topic;
+    while let Some(rest) = bare.strip_prefix(ESCAPE) {
+        bare = rest;
+    }
+    match is_hidden(bare) {
+        true => format!("{ESCAPE}{topic}"),
+        false => topic.to_owned(),
+    }
 }
 
 /// The folder of one partition of one table.
@@ -86,13 +118,29 @@ pub struct Folder {
 impl Folder {
     /// The folder of `partition` in `table`, below `root`.
     pub fn new(root: &Path, table: &str, partition: &PartitionId) -> Self {
+        Self::below(root, table, &topic_folder(&partition.topic), partition)
+    }
+
+    /// The folder that older builds gave the partition, if it was another: one that readers
+    /// pass over.
+    pub fn unescaped(root: &Path, table: &str, partition: &PartitionId) -> Option<Self> {
+        let topic = &*partition.topic;
+        (topic_folder(topic) != topic).then(|| Self::below(root, table, topic, partition))
+    }
+
+    fn below(root: &Path, table: &str, topic: &str, partition: &PartitionId) -> Self {
         Folder {
             path: root
                 .clone()
                 .join(table)
-                .join(&*partition.topic)
+                .join(topic)
                 .join(partition.partition.to_string()),
         }
+    }
+
+    /// The folder at `path`.
+    pub fn at(path: Path) -> Self {
+        Folder { path }
     }
 
     /// The folder's path.
@@ -121,12 +169,27 @@ impl Folder {
     pub fn origin(&self, epoch: Epoch) -> Path {
         self.path.clone().join(format!("_{epoch}-origin.json"))
     }
+
+    /// The floor of `epoch` at `offset`.
+    pub fn floor(&self, epoch: Epoch, offset: Offset) -> Path {
+        self.path
+            .clone()
+            .join(format!("_{}{FLOOR}", stem(epoch, offset)))
+    }
+
+    /// A name that sorts before everything of the epochs after `epoch` and before all notes.
+    pub fn after_epoch(&self, epoch: Epoch) -> Path {
+        self.path.clone().join(format!("{}-", epoch.next()))
+    }
 }
 
 /// What a topic was when its table began, beside the partitions' folders.
 pub fn begun(root: &Path, table: &str, topic: &str) -> Path {
-    root.clone().join(table).join(topic).join("_begun.json")
+    let folder = topic_folder(topic);
+    root.clone().join(table).join(folder).join("_begun.json")
 }
+
+const FLOOR: &str = "-floor.json";
 
 fn stem(epoch: Epoch, start: Offset) -> String {
     format!("{epoch}-{:020}", start.0)
@@ -136,6 +199,9 @@ fn stem(epoch: Epoch, start: Offset) -> String {
 pub fn parse(path: &Path) -> Option<Name> {
     let name = path.filename()?;
     if let Some(rest) = name.strip_prefix('_') {
+        if let Some((epoch, offset)) = rest.strip_suffix(FLOOR).and_then(parse_stem) {
+            return Some(Name::Floor { epoch, offset });
+        }
         let epoch = rest.strip_suffix("-origin.json")?;
         return Some(Name::Origin(Epoch(epoch.parse().ok()?)));
     }
@@ -143,15 +209,20 @@ pub fn parse(path: &Path) -> Option<Name> {
     let format = [FileFormat::Parquet, FileFormat::Arrow]
         .into_iter()
         .find(|f| f.extension() == extension)?;
+    let (epoch, start) = parse_stem(stem)?;
+    Some(Name::File {
+        epoch,
+        start,
+        format,
+    })
+}
+
+fn parse_stem(stem: &str) -> Option<(Epoch, Offset)> {
     let (epoch, start) = stem.split_once('-')?;
     if start.len() != 20 || !start.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    Some(Name::File {
-        epoch: Epoch(epoch.parse().ok()?),
-        start: Offset(start.parse().ok()?),
-        format,
-    })
+    Some((Epoch(epoch.parse().ok()?), Offset(start.parse().ok()?)))
 }
 
 #[cfg(test)]
@@ -183,6 +254,52 @@ mod tests {
         );
         let origin = folder().origin(Epoch(2));
         assert_eq!(parse(&origin), Some(Name::Origin(Epoch(2))));
+        let (epoch, offset) = (Epoch(2), Offset(41));
+        let floor = folder().floor(epoch, offset);
+        assert!(is_hidden(floor.filename().unwrap()));
+        assert_eq!(parse(&floor), Some(Name::Floor { epoch, offset }));
+    }
+
+    #[test]
+    fn no_folder_of_a_topic_is_one_that_readers_pass_over_and_no_two_share_one() {
+        let topics = [
+            "images",
+            "_x",
+            ".x",
+            "__x",
+            "x_",
+            "escaped-x",
+            "escaped-_x",
+            "escaped-.x",
+            "escaped-escaped-_x",
+            "escaped-",
+            "escaped",
+            "_escaped-x",
+        ];
+        let path = |topic: &str| {
+            let partition = PartitionId::new(topic, 0);
+            Folder::new(&Path::from("r"), "t", &partition)
+                .path()
+                .clone()
+        };
+        let folders: Vec<Path> = topics.map(path).into();
+        for (topic, folder) in topics.iter().zip(&folders) {
+            assert_eq!(
+                folders.iter().filter(|other| *other == folder).count(),
+                1,
+                "{folder}"
+            );
+            assert!(
+                !folder.parts().any(|part| is_hidden(part.as_ref())),
+                "{folder}"
+            );
+            let partition = PartitionId::new(*topic, 0);
+            let older = Folder::unescaped(&Path::from("r"), "t", &partition);
+            let moved = !folder.as_ref().ends_with(&format!("/{topic}/0"));
+            assert_eq!(older.is_some(), moved, "{topic}");
+        }
+        assert_eq!(path("_x").as_ref(), "r/t/escaped-_x/0");
+        assert_eq!(path("images").as_ref(), "r/t/images/0");
     }
 
     #[test]
@@ -201,6 +318,8 @@ mod tests {
             "0-0000000000000000004x.parquet",
             "0-00000000000000000041.csv",
             "_x-origin.json",
+            "_0-41-floor.json",
+            "0-00000000000000000041-floor.json",
             "0-00000000000000000041.parquet.tmp",
         ] {
             assert_eq!(parse(&Path::from(name)), None, "{name}");

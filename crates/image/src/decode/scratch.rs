@@ -5,9 +5,9 @@ use fast_image_resize::Resizer;
 use std::cell::RefCell;
 use turbojpeg::Decompressor;
 
-/// A buffer that has grown beyond this is freed after use, so that one huge picture does not pin
-/// its memory.
-const KEPT_BYTES: usize = 48 << 20;
+/// Buffers that have together grown beyond this are freed after use, so that a few large pictures
+/// do not pin their memory.
+const KEPT_BYTES: usize = 24 << 20;
 
 /// One thread's buffers.
 #[derive(Default)]
@@ -25,6 +25,27 @@ pub(super) struct Scratch {
     pub sequential: sequential::Reader,
 }
 
+impl Scratch {
+    /// Bytes of the buffers that grow with pictures.
+    fn bytes(&self) -> usize {
+        let buffers = [&self.rgb, &self.samples, &self.turned, &self.narrow];
+        let kept: usize = buffers.iter().map(|buffer| buffer.capacity()).sum();
+        kept + self.resizer.size_of_internal_buffers()
+    }
+
+    fn free_buffers(&mut self) {
+        for buffer in [
+            &mut self.rgb,
+            &mut self.samples,
+            &mut self.turned,
+            &mut self.narrow,
+        ] {
+            *buffer = Vec::new();
+        }
+        self.resizer.reset_internal_buffers();
+    }
+}
+
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
@@ -33,20 +54,8 @@ thread_local! {
 pub(super) fn with<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     SCRATCH.with_borrow_mut(|scratch| {
         let result = work(scratch);
-        let Scratch {
-            rgb,
-            samples,
-            turned,
-            narrow,
-            ..
-        } = scratch;
-        for buffer in [rgb, samples, turned, narrow] {
-            if buffer.capacity() > KEPT_BYTES {
-                *buffer = Vec::new();
-            }
-        }
-        if scratch.resizer.size_of_internal_buffers() > KEPT_BYTES {
-            scratch.resizer.reset_internal_buffers();
+        if scratch.bytes() > KEPT_BYTES {
+            scratch.free_buffers();
         }
         result
     })
@@ -66,4 +75,18 @@ pub(super) fn sized(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
         buffer.resize(len, 0);
     }
     &mut buffer[..len]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_bounded_in_all() {
+        let kept = || with(|scratch| scratch.bytes());
+        with(|scratch| sized(&mut scratch.rgb, 20 << 20).len());
+        assert_eq!(kept(), 20 << 20);
+        with(|scratch| sized(&mut scratch.narrow, 10 << 20).len());
+        assert_eq!(kept(), 0);
+    }
 }

@@ -1,5 +1,6 @@
 //! Files into content-addressed blobs, and back.
 
+use super::error::DELETED;
 use super::record::{REGISTRY_FORMAT, nonce};
 use super::store::RegistryStore;
 use super::{Registration, RegistryError, VersionRecord};
@@ -179,7 +180,7 @@ impl RegistryStore {
         let found = self.objects().get(&path).await.map_err(|e| match e {
             StoreError::NotFound { .. } => RegistryError::Corrupt {
                 path: path.to_string(),
-                reason: "the blob is missing".into(),
+                reason: format!("the blob is missing; {DELETED}"),
             },
             source => failed()(source),
         })?;

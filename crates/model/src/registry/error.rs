@@ -4,6 +4,10 @@ use std::path::PathBuf;
 use tagstream_core::storage::open::StoreOpenError;
 use tagstream_core::storage::swap::SwapError;
 
+/// The end of what is said of objects that must be there.
+pub(super) const DELETED: &str = "something deleted it (a lifecycle rule of the bucket?): bring it \
+                                  back if the store keeps versions, or register the model anew";
+
 /// Why a registry operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -55,6 +59,17 @@ pub enum RegistryError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The folder for fetched models cannot be written to.
+    #[error(
+        "fetched models cannot be kept in {folder}: {reason}; set TAGSTREAM_CACHE to a folder that \
+         this process may write to"
+    )]
+    Cache {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        reason: std::io::Error,
     },
     /// Another process holds the pointer's lock for longer than we wait.
     #[error("{path} is locked by another process; try again")]
@@ -145,6 +160,17 @@ impl RegistryError {
             | RegistryError::Conflict { .. }
             | RegistryError::Fenced { .. } => true,
             _ => false,
+        }
+    }
+
+    /// The same, said of the cache at `root` if it happened there.
+    pub(super) fn in_cache(self, root: &std::path::Path) -> Self {
+        match self {
+            RegistryError::Io { path, source } if path.starts_with(root) => RegistryError::Cache {
+                folder: root.to_path_buf(),
+                reason: source,
+            },
+            other => other,
         }
     }
 

@@ -108,7 +108,7 @@ impl Registry {
         if let Err(error) = renamed {
             // Best effort: a leftover has a random name and is never read.
             let _ = std::fs::remove_dir_all(&aside);
-            return Err(error);
+            return Err(error.in_cache(&cache.root));
         }
         Ok(target)
     }

@@ -45,6 +45,7 @@ pub use record::{
 };
 pub use store::{Location, VersionChoice};
 
+use error::DELETED;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, PutMode};
 use pointer::PointerRead;
@@ -128,7 +129,13 @@ impl Registry {
     pub async fn current(&self) -> Result<VersionRecord, RegistryError> {
         let pointer = self.pointer().await?;
         match pointer.and_then(|p| p.version) {
-            Some(number) => self.version(number).await,
+            Some(number) => match self.version(number).await {
+                Err(RegistryError::NoSuchVersion { .. }) => Err(RegistryError::Corrupt {
+                    path: self.store.version_path(number).to_string(),
+                    reason: format!("it is gone, and it serves; {DELETED}"),
+                }),
+                found => found,
+            },
             None => Err(RegistryError::NothingPromoted {
                 url: self.url().into(),
             }),
@@ -188,7 +195,7 @@ impl Registry {
             let entry = self.store.get_json(&path).await?;
             entries.push(entry.ok_or_else(|| RegistryError::Corrupt {
                 path: path.to_string(),
-                reason: "the history entry is missing".into(),
+                reason: format!("the history entry is missing; {DELETED}"),
             })?);
         }
         entries.push(pointer.entry);

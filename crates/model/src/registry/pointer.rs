@@ -1,5 +1,6 @@
 //! The one mutable object, `current.json`, and its compare-and-set.
 
+use super::error::DELETED;
 use super::record::REGISTRY_FORMAT;
 use super::store::{RegistryStore, parse, to_json};
 use super::{Pointer, RegistryError};
@@ -21,7 +22,17 @@ impl RegistryStore {
         let read = self.0.read_to_swap(&path).await;
         let read = read.map_err(RegistryError::store(format!("reading {path}")))?;
         let Some(read) = read else {
-            return Ok(None);
+            // A decision goes into the history when the next one replaces it in the pointer.
+            return match self.last_history().await? {
+                None => Ok(None),
+                Some(last) => Err(RegistryError::Corrupt {
+                    path: path.to_string(),
+                    reason: format!(
+                        "it is gone, and the history holds {last} decisions that it followed; \
+                         {DELETED} in a new registry"
+                    ),
+                }),
+            };
         };
         let pointer: Pointer = parse(&path, &read.bytes)?;
         if pointer.format_version != REGISTRY_FORMAT {

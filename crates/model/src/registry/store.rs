@@ -192,7 +192,16 @@ impl RegistryStore {
 
     /// Numbers of all versions, ascending.
     pub(super) async fn version_numbers(&self) -> Result<Vec<u64>, RegistryError> {
-        let folder = self.path(&["versions"]);
+        self.numbers("versions").await
+    }
+
+    /// The number of the last decision that was followed by another; `None` if none was.
+    pub(super) async fn last_history(&self) -> Result<Option<u64>, RegistryError> {
+        Ok(self.numbers("history").await?.last().copied())
+    }
+
+    async fn numbers(&self, folder: &str) -> Result<Vec<u64>, RegistryError> {
+        let folder = self.path(&[folder]);
         let listed: Vec<_> = self
             .objects()
             .list(Some(&folder))

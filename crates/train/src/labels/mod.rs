@@ -57,7 +57,7 @@ pub use table::{CategoryCount, ImageLabels, Label, LabelTable, Stamp};
 use chrono::Utc;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use tagstream_core::events::{LabelEvent, not_ahead};
+use tagstream_core::events::{LabelEvent, not_ahead, readable_time};
 
 /// A form of label files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,12 +139,16 @@ pub fn import(
         Form::Coco => coco::read(input, options),
         Form::LabelStudio => label_studio::read(input, options),
     }?;
+    // What the stage would refuse is better said here, with the image it is about.
     let now = Utc::now();
     for event in &imported.events {
-        let ahead = event.event_time.map_or(Ok(()), |time| not_ahead(time, now));
-        ahead.map_err(|e| {
-            let place = format!("the labels of {:?}", event.image_id);
-            error::record(place, format!("`event_time` {e}"))
+        let Some(time) = event.event_time else {
+            continue;
+        };
+        let readable = readable_time(time, "`event_time`").map_err(|e| e.to_string());
+        let ahead = || not_ahead(time, now).map_err(|e| format!("`event_time` {e}"));
+        readable.and_then(|()| ahead()).map_err(|reason| {
+            error::record(format!("the labels of {:?}", event.image_id), reason)
         })?;
     }
     Ok(imported)

@@ -4,7 +4,7 @@ use super::{Driver, FileDone, FileJob, LineError, Task};
 use crate::stage::ledger::CutReason;
 use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::files::Committed;
-use crate::stage::sink::log_facts::CommitHint;
+use crate::stage::sink::hint::CommitHint;
 use crate::stage::source::{OffsetCommit, SourceCommand};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -2,14 +2,17 @@
 //!
 //! [`Address`] is the grammar. An option counts first as [`options::check`] lets it pass of
 //! `[object_store]`, then as the environment's variables with the store's prefix have it (`AWS_`,
-//! `GOOGLE_`, `AZURE_`), then as the [`Limits`] of the [`Purpose`] do. Configured credentials
-//! replace those of the environment: keys of one account are never used with a token of another.
-//! Each request is counted in `tagstream_store_requests_total`.
+//! `GOOGLE_`, `AZURE_`), then as a profile of the AWS tools does, then as the [`Limits`] of the
+//! [`Purpose`] do. Configured credentials replace those of the environment: keys of one account
+//! are never used with a token of another. Each request is counted in
+//! `tagstream_store_requests_total`.
 
 pub use super::purpose::{Limits, Purpose};
 
 use super::http::Connector;
 use super::options;
+use super::profile;
+use super::staging::LocalFolder;
 use crate::address::{Address, AddressError, Store};
 use crate::config::{Flaw, ObjectStoreConfig, Secret};
 use crate::redact::{cover_options, endpoint_with_user, redact_place};
@@ -148,9 +151,9 @@ fn open_with(
             reason: cover_options(reason, values),
         }
     };
-    let client = Client {
+    let mut client = Client {
         url: &url,
-        environment: environment(store, variables),
+        environment: Vec::new(),
         configured: store
             .configured(options)
             .iter()
@@ -158,6 +161,13 @@ fn open_with(
             .collect(),
         purpose,
     };
+    let variables: Vec<_> = variables.into_iter().collect();
+    client.environment = environment(store, variables.iter().cloned());
+    if store == Store::S3 {
+        client
+            .take_profile(&variables)
+            .map_err(StoreOpenError::Option)?;
+    }
     client.check_environment(store)?;
     let objects = client.build(store).map_err(|e| failed(e.to_string()))?;
     let prefix = ObjectPath::from_url_path(url.path()).map_err(|e| failed(e.to_string()))?;
@@ -185,7 +195,7 @@ fn open_folder(
             folder: absolute,
             files: files.clone(),
         }),
-        ..Storage::from_parts(address, Arc::new(files), ObjectPath::default())
+        ..Storage::from_parts(address, Arc::new(LocalFolder(files)), ObjectPath::default())
     })
 }
 
@@ -254,6 +264,20 @@ impl Client<'_> {
             Store::Gs => build!(GoogleCloudStorageBuilder, GoogleConfigKey, superseded_gs),
             Store::Az => build!(MicrosoftAzureBuilder, AzureConfigKey, superseded_az),
         })
+    }
+
+    /// Adds what a profile of the AWS tools says.
+    fn take_profile(&mut self, variables: &[(OsString, OsString)]) -> Result<(), Flaw> {
+        let variable = |wanted: &str| {
+            let mut found = variables.iter().filter(|(name, _)| name == wanted);
+            let (_, value) = found.next()?;
+            value.to_str().filter(|v| !v.is_empty()).map(Into::into)
+        };
+        let given = self.environment.iter().chain(&self.configured);
+        let given: Vec<&str> = given.map(|(name, _)| name.as_str()).collect();
+        let added = profile::options(&given, variable)?;
+        self.environment.extend(added);
+        Ok(())
     }
 
     /// Refuses a server with user info that the environment names, which every error of a request

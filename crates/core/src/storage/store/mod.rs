@@ -1,8 +1,9 @@
 //! Where tables are kept: a local folder or an object store, of which one thing is asked above all:
 //! a put that creates or refuses, atomically and durably.
 //!
-//! On a local disk: write aside, fsync, hard-link, fsync the folder. On S3, Google Cloud Storage
-//! and Azure: a conditional put. A store that cannot do this is refused when it is opened.
+//! On a local disk: write aside under a hidden name, fsync, hard-link, fsync the folder. On S3,
+//! Google Cloud Storage and Azure: a conditional put. A store that cannot do this is refused when
+//! it is opened.
 
 mod error;
 
@@ -19,7 +20,9 @@ use error::classified;
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{
+    GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -47,6 +50,7 @@ impl TableStore {
     /// [`StoreError`] says why the place cannot be used.
     pub async fn open(url: &str, options: &ObjectStoreConfig) -> Result<Self, StoreError> {
         let store = TableStore(open(url, options, Purpose::Tables, Missing::Create)?);
+        store.sweep(store.root()).await;
         store.prove_conditional_put().await?;
         Ok(store)
     }
@@ -74,6 +78,14 @@ impl TableStore {
     /// The place, for people: without what of it is a secret.
     pub fn url(&self) -> &str {
         &self.0.url
+    }
+
+    /// The place, in the one way in which it can be written, whoever asks.
+    pub fn place(&self) -> String {
+        match &self.0.disk {
+            Some(disk) => disk.folder.display().to_string(),
+            None => self.0.url.clone(),
+        }
     }
 
     /// The prefix below which tables lie.
@@ -229,6 +241,36 @@ impl TableStore {
             .map_err(|error| classified("list", folder, error))?;
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// Everything below `folder`, with sizes and times, in no order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list_objects(&self, folder: &Path) -> Result<Vec<ObjectMeta>, StoreError> {
+        let listed = self.0.objects.list(Some(folder)).try_collect().await;
+        listed.map_err(|error| classified("list", folder, error))
+    }
+
+    /// Puts `bytes` in the place of what is at `path`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn replace(&self, path: &Path, bytes: Bytes) -> Result<(), StoreError> {
+        let put = self.0.objects.put(path, bytes.into()).await;
+        put.map(|_| ())
+            .map_err(|error| classified("replace", path, error))
+    }
+
+    /// Removes `path`, if it is there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete(&self, path: &Path) -> Result<(), StoreError> {
+        match self.0.objects.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(classified("delete", path, error)),
+        }
     }
 }
 

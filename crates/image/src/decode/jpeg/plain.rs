@@ -13,12 +13,12 @@
 //! for each pixel of the width, because it has one row of MCUs with its neighbours at a time; its
 //! coefficients are kept only for several scans. Beside that there are the pixels it writes and
 //! what resampling needs, [`BYTES`] together at most. All of it follows from the headers and is
-//! checked before it is allocated.
+//! checked before it is allocated. A thread may still have as much from the pictures before
+//! (`scratch`): 64 MiB in all.
 //!
 //! **Time.** Both readers look at each byte of the file and at each block of the picture once:
 //! there is one scan, and a file that ends early is an error or, in the own reader, left. [`SIDE`]
-//! and the cap on pixels bound the blocks, the cap on fetched bytes the file. 64 megapixels take
-//! well under two seconds on one slow core.
+//! and the cap on pixels bound the blocks, the cap on fetched bytes the file.
 
 use super::super::error::DecodeError;
 use super::super::limits::DecodeLimits;

@@ -189,3 +189,66 @@ async fn the_schema_and_the_records_agree() {
         );
     }
 }
+
+/// What a lifecycle rule of a bucket takes.
+#[tokio::test]
+async fn what_other_hands_delete_is_named() {
+    let scratch = TempDir::new().unwrap();
+    let registry = in_folder(scratch.path()).await;
+    for name in ["a", "b"] {
+        let folder = bundle(scratch.path(), name, name.as_bytes());
+        let version = registry.register(&registration(&folder)).await.unwrap();
+        let promoted = Decision::by_hand(Action::Promoted, version.version, "who", "why");
+        registry.decide(promoted).await.unwrap();
+    }
+    let named = |error: RegistryError, path: &ObjectPath| {
+        let said = error.to_string();
+        assert!(
+            said.contains(path.as_ref()) && said.contains("lifecycle rule"),
+            "{said}"
+        );
+        assert!(!error.is_temporary());
+    };
+    let delete = async |path: &ObjectPath| {
+        registry.store.objects().delete(path).await.unwrap();
+    };
+    let entry = registry.store.history_path(1);
+    let version = registry.store.version_path(2);
+    delete(&version).await;
+    named(registry.current().await.unwrap_err(), &version);
+    let pointer = registry.store.path(&["current.json"]);
+    let bytes = std::fs::read(scratch.path().join("registry/current.json")).ok();
+    delete(&pointer).await;
+    named(registry.pointer().await.unwrap_err(), &pointer);
+    let again = Decision::by_hand(Action::Promoted, 1, "who", "why");
+    named(registry.decide(again).await.unwrap_err(), &pointer);
+    if let Some(bytes) = bytes {
+        registry
+            .store
+            .objects()
+            .put(&pointer, bytes.into())
+            .await
+            .unwrap();
+        delete(&entry).await;
+        named(registry.history().await.unwrap_err(), &entry);
+    }
+}
+
+/// A read-only home, or none.
+#[tokio::test]
+async fn a_cache_that_cannot_be_written_to_is_named_with_what_moves_it() {
+    let scratch = TempDir::new().unwrap();
+    let registry = in_folder(scratch.path()).await;
+    let folder = bundle(scratch.path(), "a", b"encoder");
+    let version = registry.register(&registration(&folder)).await.unwrap();
+    let file = scratch.path().join("home");
+    std::fs::write(&file, "no folder").unwrap();
+    let cache = Cache::at(file.join(".cache/tagstream/models"));
+    let error = registry.materialise(&version, &cache).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("set TAGSTREAM_CACHE to a folder"),
+        "{error}"
+    );
+}

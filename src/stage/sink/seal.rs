@@ -1,7 +1,7 @@
-//! Ending a chain by order, and what may follow it: no message may come into the table twice.
+//! How an operator ends a chain, so that the next epoch goes on elsewhere.
 
 use super::begun::FirstOffset;
-use super::chain::{FileFacts, Proposal, Seal, WriterId};
+use super::chain::{Chain, FileFacts, Proposal, Seal, WriterId};
 use super::files::{FileSink, SinkError};
 use super::footer::{FooterError, read_facts};
 use super::log_facts::LogFacts;
@@ -9,10 +9,100 @@ use super::repair::unread;
 use super::table::TableRow;
 use super::walk::{ResumeError, Walk};
 use tagstream_core::events::{Offset, OffsetRange, PartitionId};
-use tagstream_core::storage::names::{Epoch, Folder};
+use tagstream_core::storage::names::Epoch;
 use tagstream_core::storage::store::{Put, StoreError};
 
-/// Why an order was not carried out.
+impl<R: TableRow> FileSink<R> {
+    /// Ends the chain of `partition` that ends at `expected_end`, so that the next epoch goes on at
+    /// `seal.origin`, whoever still writes. Does nothing if that chain was ended before.
+    ///
+    /// # Errors
+    /// [`RepairError`] if the chain ends elsewhere, if messages would be read twice or the log has
+    /// no such origin, or if the store fails.
+    pub async fn seal(
+        &self,
+        partition: &PartitionId,
+        writer: &WriterId,
+        log: &LogFacts,
+        expected_end: Offset,
+        seal: Seal,
+        layout: &R::Layout,
+    ) -> Result<Sealed, RepairError> {
+        let folder = self.folder(partition).await?;
+        let walk = self.walk(&folder, partition, writer);
+        let chain = match walk.walk(log, &FirstOffset::Earliest).await {
+            Ok(walked) => walked.chain,
+            // What an operator ends here is what is known to have been written.
+            Err(ResumeError::Lost { lost, .. }) => Chain::new(lost.epoch, lost.end),
+            Err(error) => return Err(error.into()),
+        };
+        // The flag may still stand on the command line after it has done its work.
+        for epoch in (0..chain.epoch.0).map(Epoch) {
+            let path = folder.file(epoch, expected_end, self.format());
+            let facts = read_facts(self.store(), &path, self.format()).await?;
+            if facts.is_some_and(|f| f.seal.is_some()) {
+                return Ok(Sealed::Before);
+            }
+        }
+        if chain.end != expected_end {
+            return Err(RepairError::OtherEnd {
+                partition: partition.clone(),
+                expected: expected_end,
+                found: chain.end,
+            });
+        }
+        walk.check_origin(log, chain.epoch, chain.end, &seal)
+            .await?;
+        let range = OffsetRange {
+            start: chain.end,
+            end: chain.end,
+        };
+        let proposal = Proposal {
+            epoch: chain.epoch,
+            range,
+            writer: writer.clone(),
+            lineage: chain.lineage.clone(),
+        };
+        let facts = FileFacts {
+            range,
+            writer: writer.clone(),
+            seal: Some(seal.clone()),
+            lineage: chain.lineage.clone(),
+        };
+        let bytes = self.encoded(partition, &proposal, facts, layout, &[])?;
+        let path = folder.file(chain.epoch, chain.end, self.format());
+        match self.store().put_if_absent(&path, bytes).await? {
+            Put::Created => {
+                walk.begin(chain.epoch.next(), &seal).await?;
+                Ok(Sealed::Now)
+            }
+            Put::Exists => match read_facts(self.store(), &path, self.format()).await? {
+                Some(FileFacts {
+                    seal: Some(seal), ..
+                }) => {
+                    walk.begin(chain.epoch.next(), &seal).await?;
+                    Ok(Sealed::Before)
+                }
+                facts => Err(RepairError::OtherEnd {
+                    partition: partition.clone(),
+                    expected: expected_end,
+                    found: facts.map_or(chain.end, |f| f.range.end),
+                }),
+            },
+        }
+    }
+}
+
+/// What [`FileSink::seal`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sealed {
+    /// The chain was ended now.
+    Now,
+    /// It had been ended before; nothing was changed.
+    Before,
+}
+
+/// Why a chain was not ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
     /// The chain could not be walked.
@@ -85,7 +175,8 @@ impl Walk<'_> {
         seal: &Seal,
     ) -> Result<(), RepairError> {
         let (partition, origin) = (self.partition.clone(), seal.origin);
-        if origin < log.low || origin > log.high {
+        // What is known to have been written may end before the log: the next start tells the gap.
+        if (origin < log.low && origin != end) || origin > log.high {
             return Err(RepairError::NotInLog {
                 partition,
                 origin,
@@ -96,6 +187,8 @@ impl Walk<'_> {
         let mut epochs = Vec::new();
         for earlier in (0..=epoch.0).map(Epoch) {
             let Some(begun) = self.origin_of(earlier).await? else {
+                // Somebody deleted it: what is known of the last one counts.
+                epochs.extend((earlier == epoch).then_some((None, end)));
                 continue;
             };
             if begun.identity.contradicts(&log.identity) {
@@ -125,85 +218,4 @@ impl Walk<'_> {
         }
         Ok(())
     }
-}
-
-impl<R: TableRow> FileSink<R> {
-    /// Ends the chain of `partition` that ends at `expected_end`, so that the next epoch goes on at
-    /// `seal.origin`, whoever still writes. Does nothing if that chain was ended before.
-    ///
-    /// # Errors
-    /// [`RepairError`] if the chain ends elsewhere, if messages would be read twice or the log has
-    /// no such origin, or if the store fails.
-    pub async fn seal(
-        &self,
-        partition: &PartitionId,
-        writer: &WriterId,
-        log: &LogFacts,
-        expected_end: Offset,
-        seal: Seal,
-        layout: &R::Layout,
-    ) -> Result<Sealed, RepairError> {
-        let walk = self.walk(partition, writer);
-        let walked = walk.walk(log, &FirstOffset::Earliest).await?;
-        let chain = walked.chain;
-        let folder = Folder::new(self.store.root(), &self.table, partition);
-        // The flag may still stand on the command line after it has done its work.
-        for epoch in (0..chain.epoch.0).map(Epoch) {
-            let path = folder.file(epoch, expected_end, self.format);
-            let facts = read_facts(&self.store, &path, self.format).await?;
-            if facts.is_some_and(|f| f.seal.is_some()) {
-                return Ok(Sealed::Before);
-            }
-        }
-        if chain.end != expected_end {
-            return Err(RepairError::OtherEnd {
-                partition: partition.clone(),
-                expected: expected_end,
-                found: chain.end,
-            });
-        }
-        walk.check_origin(log, chain.epoch, chain.end, &seal)
-            .await?;
-        let range = OffsetRange {
-            start: chain.end,
-            end: chain.end,
-        };
-        let proposal = Proposal {
-            epoch: chain.epoch,
-            range,
-            writer: writer.clone(),
-            lineage: chain.lineage.clone(),
-        };
-        let facts = FileFacts {
-            range,
-            writer: writer.clone(),
-            seal: Some(seal.clone()),
-            lineage: chain.lineage.clone(),
-        };
-        let bytes = self.encoded(partition, &proposal, facts, layout, &[])?;
-        let path = folder.file(chain.epoch, chain.end, self.format);
-        match self.store.put_if_absent(&path, bytes).await? {
-            Put::Created => {
-                walk.walk(log, &FirstOffset::Earliest).await?;
-                Ok(Sealed::Now)
-            }
-            Put::Exists => match read_facts(&self.store, &path, self.format).await? {
-                Some(FileFacts { seal: Some(_), .. }) => Ok(Sealed::Before),
-                facts => Err(RepairError::OtherEnd {
-                    partition: partition.clone(),
-                    expected: expected_end,
-                    found: facts.map_or(chain.end, |f| f.range.end),
-                }),
-            },
-        }
-    }
-}
-
-/// What [`FileSink::seal`] came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sealed {
-    /// The chain was ended now.
-    Now,
-    /// It had been ended before; nothing was changed.
-    Before,
 }
