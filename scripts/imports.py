@@ -26,7 +26,7 @@ PATH = re.compile(r'^ *#\[path = "([^"]+)"\]', re.M)
 PATHS = {
     # Model checkers, compiled with the rules that the chaos checker asks, too.
     "src/stage/sink/chain_model.rs": "tests/common/invariants.rs",
-    "src/stage/sink/epoch_model.rs": "tests/common/invariants.rs",
+    "src/stage/sink/epoch_model/model.rs": "tests/common/invariants.rs",
     "tests/chaos/checker.rs": "tests/common/invariants.rs",
     # Each folder of integration tests is a crate of its own.
     "tests/e2e/main.rs": "tests/common/mod.rs",

@@ -21,9 +21,9 @@ enum Teller {
     Group,
 }
 
-pub(super) const DELETED: &str = "something else than `tagstream table expire` deleted a part of the table (a \
-                       lifecycle rule of the bucket?). Nothing was written. Bring it back if the \
-                       store keeps versions";
+pub(super) const DELETED: &str = "something else than `tagstream table expire` deleted a part of \
+     the table (a lifecycle rule of the bucket?). Nothing was written. Bring it back if the store \
+     keeps versions";
 
 impl LostChain {
     /// Files are there, their origin is not.
@@ -65,8 +65,8 @@ impl LostChain {
             kind: RepairKind::NewEpoch(SkipTo::At(*end)),
         };
         format!(
-            "{partition}: {seen}: {DELETED}. To read messages again, write to a new table. To go on \
-             from there: {repair}"
+            "{partition}: {seen}: {DELETED}. To read messages again, write to a new table. To go \
+             on from there: {repair}"
         )
     }
 }

@@ -27,6 +27,7 @@ pub mod predictions;
 pub mod predictions_topic;
 pub mod producer;
 pub mod repair;
+mod resume_error;
 pub mod seal;
 mod shortening;
 pub mod table;

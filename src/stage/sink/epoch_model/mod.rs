@@ -1,25 +1,23 @@
 //! Epochs, seals and logs that are cut: every interleaving of two writers, an operator, and a log
 //! that loses its end once and is written anew, checked by a model checker with the stage's own
-//! decisions ([`Chain`], [`LogLineage`], [`compared`], [`unread`]). Then each rule is broken in turn,
-//! and the same checker must find out. `chain_model.rs` has the rules within one epoch.
+//! decisions ([`Chain`], [`LogLineage`], [`compared`], [`unread`]). Then each rule is broken in
+//! turn, and the same checker must find out. `chain_model.rs` has the rules within one epoch.
 //!
 //! A message is a number, never used twice. A writer that reads on after the cut is told by
 //! librdkafka and ends; what it has read before may be put long afterwards. The operator looks at
 //! what the stage refused, and acts on it at any later time; or skips a message.
 
-#[path = "../../../tests/common/invariants.rs"]
-#[allow(dead_code)]
-mod invariants;
+mod model;
+mod tests;
 
-use super::broken::{BrokenChain, Resumed};
-use super::chain::{
+use crate::stage::sink::broken::{BrokenChain, Resumed};
+use crate::stage::sink::chain::{
     Chain, ChainOutcome, FileFacts, Proposal, PutAnswer, Seal, SealReason, WriterId,
 };
-use super::lineage::LogLineage;
-use super::log_facts::LogFacts;
-use super::repair::unread;
+use crate::stage::sink::lineage::LogLineage;
+use crate::stage::sink::log_facts::LogFacts;
+use crate::stage::sink::repair::unread;
 use crate::stage::source::{LogRecord, Logs, Silence, SourceError, compared};
-use stateright::{Checker, HasDiscoveries, Model, Property};
 use std::collections::{BTreeMap, BTreeSet};
 use tagstream_core::events::{Offset, OffsetRange, PartitionId};
 use tagstream_core::storage::names::Epoch;
@@ -388,218 +386,4 @@ fn lineage(rows: &[(i64, Record)]) -> LogLineage {
         lineage.read(Offset(*offset), Some(*leader_epoch));
     }
     lineage
-}
-
-impl Model for Protocol {
-    type State = State;
-    type Action = Action;
-
-    fn init_states(&self) -> Vec<State> {
-        vec![State {
-            writers: vec![Writer::default(); 2],
-            ..State::default()
-        }]
-    }
-
-    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.produced < MESSAGES {
-            actions.push(Action::Produce);
-        }
-        if self.trouble == Trouble::Cut && state.cuts == 0 {
-            actions.extend((0..state.log.len()).map(Action::Cut));
-        }
-        for (w, writer) in state.writers.iter().enumerate() {
-            let Some(chain) = &writer.chain else {
-                if writer.life < LIVES[w] {
-                    actions.push(Action::Resume(w));
-                }
-                continue;
-            };
-            actions.push(Action::Crash(w));
-            // After the cut librdkafka lets nobody read on.
-            let may_read = writer.cuts == state.cuts && writer.rows.len() < READ_AHEAD;
-            if may_read && writer.position < state.log.len() as i64 {
-                actions.push(Action::Read(w));
-            }
-            if writer.in_flight.is_some() {
-                actions.extend([Action::Answered(w), Action::AnswerLost(w)]);
-            } else if writer.rows.first().is_some_and(|(o, _)| *o == chain.end.0) {
-                actions.extend((1..=writer.rows.len()).map(|rows| Action::Propose(w, rows)));
-            }
-        }
-        actions.extend((0..state.late.len()).map(Action::LateLanding));
-        actions.extend(state.orders.iter().map(|order| Action::Operate(*order)));
-        let may_skip = self.trouble == Trouble::Skip && state.skips == 0;
-        if may_skip && !state.origins.is_empty() {
-            actions.push(Action::MeanToSkip);
-        }
-    }
-
-    fn next_state(&self, last: &State, action: Action) -> Option<State> {
-        let mut next = last.clone();
-        match action {
-            Action::Produce => {
-                next.log.push((next.produced, i32::from(next.cuts)));
-                next.produced += 1;
-            }
-            Action::Cut(at) => {
-                next.log.truncate(at);
-                next.cuts += 1;
-            }
-            Action::Resume(w) => self.resume(&mut next, w),
-            Action::Read(w) => self.read(&mut next, w),
-            Action::Propose(w, count) => {
-                let writer = &mut next.writers[w];
-                let chain = writer.chain.as_ref()?;
-                let rows = &writer.rows[..count];
-                let end = Offset(rows.last()?.0 + 1);
-                let range = OffsetRange::new(chain.end, end).ok()?;
-                let id = WriterId(format!("{w}-{}", writer.life));
-                let messages = rows.iter().map(|(_, (message, _))| *message).collect();
-                match chain.propose(range, &id, &lineage(rows)) {
-                    Ok(proposal) => {
-                        writer.in_flight = Some(Put { proposal, messages });
-                        writer.rows.drain(..count);
-                    }
-                    Err(_) => stop(writer),
-                }
-            }
-            Action::Answered(w) => {
-                let put = next.writers[w].in_flight.clone()?;
-                let answer = next.put_rows(&put);
-                self.answer(&mut next, w, &put, answer);
-            }
-            Action::AnswerLost(w) => {
-                let put = next.writers[w].in_flight.clone()?;
-                next.put_rows(&put);
-            }
-            Action::Crash(w) => {
-                next.late.extend(next.writers[w].in_flight.take());
-                stop(&mut next.writers[w]);
-            }
-            Action::LateLanding(i) => {
-                let put = next.late.remove(i);
-                next.put_rows(&put);
-            }
-            Action::Operate(order) => self.operate(&mut next, order),
-            Action::MeanToSkip => {
-                let end = self.walk(&mut next).end.0;
-                next.skips += 1;
-                let origin = end + 1;
-                next.orders.insert(Order { end, origin });
-            }
-        }
-        (next != *last).then_some(next)
-    }
-
-    fn properties(&self) -> Vec<Property<Self>> {
-        let mut properties = vec![
-            Property::always(CHAIN, |_, s: &State| {
-                s.origins.iter().all(|(epoch, (origin, _))| {
-                    let of = s.store.range((*epoch, 0)..(*epoch, SEALS_ELSEWHERE));
-                    let of = of.map(|(_, f)| (f.facts.range.start.0, f.facts.range.end.0));
-                    let ranges: Vec<_> = of.collect();
-                    invariants::breaks(ranges.iter().copied()).is_empty()
-                        && ranges.first().is_none_or(|(start, _)| start == origin)
-                })
-            }),
-            Property::always(ONCE, |_, s: &State| {
-                let mut seen = BTreeSet::new();
-                let mut all = s.store.values().flat_map(|f| &f.messages);
-                all.all(|message| seen.insert(message))
-            }),
-            Property::always(NOTHING_LOST, |_, s: &State| {
-                let there: BTreeSet<_> = s.store.values().flat_map(|f| &f.messages).collect();
-                let in_files =
-                    |(message, _): &Record| there.contains(message) || s.skipped.contains(message);
-                s.writers.iter().all(|writer| {
-                    let Some(chain) = &writer.chain else {
-                        return true;
-                    };
-                    // What it reads on from is the log; all before is in files.
-                    let before = (chain.end.0 as usize).min(s.log.len());
-                    writer.cuts != s.cuts
-                        || writer.position < before as i64
-                        || s.log[..before].iter().all(in_files)
-                })
-            }),
-        ];
-        if self.broken == Broken::Nothing {
-            properties.extend([
-                Property::sometimes(
-                    "the second epoch reads the log to its end",
-                    |_, s: &State| {
-                        let last = s.store.range((1, 0)..(2, 0)).next_back();
-                        let end = last.map(|(_, f)| f.facts.range.end.0);
-                        s.produced == MESSAGES && end == Some(s.log.len() as i64)
-                    },
-                ),
-                Property::sometimes("a zombie meets a seal", |_, s: &State| s.met),
-            ]);
-        }
-        properties
-    }
-}
-
-const CHAIN: &str = "the files of an epoch form one chain from its origin";
-const ONCE: &str = "no message stands in two files";
-const NOTHING_LOST: &str = "what lies before a writer's end is in files or was skipped by order";
-
-fn holds(trouble: Trouble) {
-    let broken = Broken::Nothing;
-    let protocol = Protocol { trouble, broken };
-    let checker = protocol.checker().threads(2).spawn_bfs().join();
-    checker.assert_properties();
-    let states = checker.unique_state_count();
-    assert!(states > 10_000, "the model must branch: {states} states");
-    println!("{trouble:?}: {states} states, {} deep", checker.max_depth());
-}
-
-#[test]
-fn no_interleaving_of_writers_operator_and_a_cut_log_loses_or_doubles() {
-    holds(Trouble::Cut);
-}
-
-#[test]
-fn no_interleaving_of_writers_and_an_operator_who_skips_loses_or_doubles() {
-    holds(Trouble::Skip);
-}
-
-/// The checker must find out that `broken` is broken, by one of `properties`.
-fn is_found(trouble: Trouble, broken: Broken, properties: &[&'static str]) {
-    let protocol = Protocol { trouble, broken };
-    let any = HasDiscoveries::AnyOf(properties.iter().copied().collect());
-    let search = protocol.checker().finish_when(any).threads(2);
-    let checker = search.spawn_bfs().join();
-    let found = checker.discoveries();
-    let name = properties.iter().find(|name| found.contains_key(*name));
-    let name = name.unwrap_or_else(|| panic!("{broken:?} breaks none of {properties:?}"));
-    let steps = found[name].clone().into_actions().len();
-    let states = checker.unique_state_count();
-    println!("{broken:?}: \"{name}\" is broken in {steps} steps, after {states} states");
-}
-
-#[test]
-fn a_log_that_is_trusted_is_found() {
-    is_found(Trouble::Cut, Broken::LogIsTrusted, &[NOTHING_LOST]);
-}
-
-#[test]
-fn an_epoch_from_the_beginning_is_found() {
-    is_found(Trouble::Cut, Broken::FromTheBeginning, &[ONCE]);
-}
-
-#[test]
-fn a_winner_of_another_log_that_is_trusted_is_found() {
-    is_found(Trouble::Cut, Broken::WinnerIsTrusted, &[NOTHING_LOST]);
-}
-
-#[test]
-fn a_seal_that_stands_elsewhere_is_found() {
-    is_found(Trouble::Skip, Broken::SealElsewhere, &[ONCE, CHAIN]);
-}
-
-#[test]
-fn an_origin_that_is_chosen_twice_is_found() {
-    is_found(Trouble::Skip, Broken::OriginPutTwice, &[ONCE]);
 }
