@@ -48,13 +48,13 @@
 //! | [`features`] | dense features of images, and their cache | `config`, `digest`, `image`, `model`, `trm` |
 //! | [`groups`] | which images are relatives, and the folds made of them | `config` |
 //! | [`images`] | images by id, in a folder or a tar | `features` |
-//! | [`trainer`] | what trains a head, and its checkpoints | `arrays`, `chart`, `features`, `kernels`, `model`, `multiversion`, `storage`, `trm` |
+//! | [`trainer`] | what trains a head, and its checkpoints | `arrays`, `chart`, `features`, `groups`, `kernels`, `model`, `multiversion`, `storage`, `trm` |
 //! | [`stage`] | the upper line, a folder per step | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage` |
 //! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `events`, `labels`, `model`, `stage`, `storage` |
 //! | [`retrain`] | the job: candidate, judge, decision, report | `arrays`, `build`, `chart`, `config`, `digest`, `eval`, `events`, `features`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
 //! | [`ops`] | health, metrics, telemetry, the page of tags | `build`, `config`, `events` |
 //! | [`demo`] | synthetic scenes and the embedded broker | `arrays`, `config`, `eval`, `events`, `labelling`, `labels`, `stage`, `storage` |
-//! | `cli` | the commands | `address`, `arrays`, `build`, `config`, `demo`, `digest`, `error`, `eval`, `events`, `features`, `image`, `images`, `labelling`, `labels`, `model`, `ops`, `process`, `redact`, `retrain`, `stage`, `storage`, `trainer`, `trm` |
+//! | `cli` | the commands | `address`, `arrays`, `build`, `config`, `demo`, `digest`, `error`, `eval`, `events`, `features`, `groups`, `image`, `images`, `labelling`, `labels`, `model`, `ops`, `process`, `redact`, `retrain`, `stage`, `storage`, `trainer`, `trm` |
 //!
 //! The first three and `model` are crates of their own; `address` to `storage` are one crate
 //! (`tagstream-core`), `trm` to `trainer` another (`tagstream-train`); the rest is this package,

@@ -96,7 +96,38 @@ def methods(title: str, file: str, group: str, lines, write, known=KNOWN, head=H
     )
 
 
+SERIES = [
+    ("zero-shot (scale from labels, order not)", "zero-shot", ""),
+    ("**trm-ml**", "trm-ml", ""),
+]
+
+
+def series(method: str, variant: str, known: str) -> str:
+    """Mean over folds of the means over mask seeds, and of how many runs."""
+    folds: dict[str, dict[str, float]] = {}
+    for row in table("quality/new_series.csv"):
+        if (row["method"], row["variant"], row["known"]) == (method, variant, known):
+            folds.setdefault(row["split"], {})[row["mask_seed"]] = float(row["map_plain"])
+    if not folds:
+        return ""
+    mean = statistics.mean(statistics.mean(seeds.values()) for seeds in folds.values())
+    return f"{fixed(mean, 1)} ({sum(len(seeds) for seeds in folds.values())})"
+
+
 TABLES = {
+    "quality.series": lambda: markdown(
+        [
+            "new series, plain mAP",
+            "no label",
+            "10 % known",
+            "50 % known",
+            "single positive",
+        ],
+        [
+            [name, *(series(method, variant, known) for known in ["none", "0.1", "0.5", "single"])]
+            for name, method, variant in SERIES
+        ],
+    ),
     "quality.36": lambda: methods(
         "36 categories, dev, plain mAP", "corel5k", "36", CORPUS_36, over_seeds
     ),

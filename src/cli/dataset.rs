@@ -3,13 +3,16 @@
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use tagstream_core::config::{ObjectStoreConfig, Provider};
 use tagstream_core::error::usage;
 use tagstream_model::text::ClipTextEncoder;
 use tagstream_model::{OpenedModel, open};
+use tagstream_train::arrays;
 use tagstream_train::features::{Encoder, Extraction, ExtractionProgress, FeatureStore};
+use tagstream_train::groups::{Candidates, GroupConfig, GroupPattern, Groups};
 use tagstream_train::images::ImageSource;
 use tagstream_train::labels::{LabelMatrix, read_split};
 
@@ -52,6 +55,25 @@ pub(super) struct LabelledFeatures {
     pub skipped: usize,
     /// SHA-256 of the encoder, hex.
     pub encoder_hash: String,
+}
+
+impl LabelledFeatures {
+    /// Which images are relatives: those whose ids `pattern` gives the same name, the others by
+    /// near-duplicates.
+    pub(super) fn groups(&self, pattern: Option<&str>) -> anyhow::Result<Groups> {
+        let ids = self.labels.images();
+        let pattern = pattern.map(GroupPattern::new).transpose();
+        let pattern = pattern.map_err(|error| usage(error.to_string()))?;
+        let name = |id: &String| pattern.as_ref()?.group(id).map(str::to_owned);
+        let named: Vec<Option<String>> = ids.iter().map(name).collect();
+        let candidates = Candidates {
+            ids,
+            named: &named,
+            settled: &HashMap::new(),
+            embeddings: arrays::rows(self.features.global(), self.features.dim())?,
+        };
+        Ok(Groups::find(&candidates, &GroupConfig::default()))
+    }
 }
 
 impl DataArgs {

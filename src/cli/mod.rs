@@ -7,6 +7,7 @@ mod bench;
 mod broker;
 mod config;
 mod dataset;
+mod dead_letters;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
@@ -66,6 +67,8 @@ enum Command {
     Encode(encode::EncodeArgs),
     /// Write image references to a topic.
     Produce(produce::ProduceArgs),
+    /// What came to nothing: list it, send it again.
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Partial labels from and to files and the topic.
     Labels(labels::LabelsArgs),
     /// Versions of the model: list, show, promote, roll back.
@@ -125,6 +128,7 @@ pub(crate) fn main() -> Exit {
         Command::Init(args) => init::run(args),
         Command::Encode(args) => encode::run(args),
         Command::Produce(args) => produce::run(args),
+        Command::DeadLetters(args) => dead_letters::run(args),
         Command::Labels(args) => labels::run(args),
         Command::Registry(args) => registry::run(args),
         Command::Table(args) => table::run(args),

@@ -20,6 +20,7 @@ use tagstream::stage::source::SourceError;
 use tagstream::stage::watch::Watch;
 use tagstream_core::config::StageConfig;
 use tagstream_core::error::{Exit, WithExit, usage};
+use tagstream_core::events::DeadLetterKind;
 use tagstream_core::process::blocking;
 use tagstream_model as model;
 use tagstream_model::bundle::Bundle;
@@ -235,14 +236,36 @@ async fn image_line(
     // Set nowhere else.
     let _ = shown.engine.set(engine.clone());
     let model = Arc::new(EngineModel::new(engine, regions));
-    let (status, control) = (Arc::clone(status), shown.control.clone());
-    let line = pipeline::run(config, model, options, status, control);
+    let line_status = Arc::clone(status);
+    let line = pipeline::run(config, model, options, line_status, shown.control.clone());
     let outcome = tokio::select! {
         outcome = line => outcome,
         // Follows for ever.
         () = following => Ok(()),
     };
-    outcome.map_err(ended)
+    outcome.map_err(ended)?;
+    match options.until_drained {
+        true => outlasted(&status),
+        false => Ok(()),
+    }
+}
+
+/// A run to the end is not done well if messages were given up that nothing is wrong with.
+fn outlasted(status: &StageStatus) -> anyhow::Result<()> {
+    let letters = status.dead_letters();
+    let Some(count) = letters.get(&DeadLetterKind::Outage) else {
+        return Ok(());
+    };
+    let message = format!(
+        "everything is in files or dead letters, but {count} messages were given up because their \
+         hosts were down for longer than they are waited for (`fetch.outage_wait_ms`); \
+         `tagstream dead-letters replay --kind outage` sends them again"
+    );
+    Err(WithExit {
+        exit: Exit::Failure,
+        message,
+    }
+    .into())
 }
 
 /// Follows the registry that the model came from, if it came from one and no version was named.

@@ -17,8 +17,9 @@ use tagstream_model::new_head::{NewHead, Towers};
 use tagstream_model::text::ClipTextEncoder;
 use tagstream_train::arrays;
 use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
-use tagstream_train::eval::protocol::{RandomState, keep_share, keep_single_positive};
+use tagstream_train::eval::protocol::{keep_share, keep_single_positive};
 use tagstream_train::features::Subset;
+use tagstream_train::groups::Groups;
 use tagstream_train::labels::{LabelMatrix, read_categories};
 use tagstream_train::trainer;
 use tagstream_train::trainer::run_folder::RunFolder;
@@ -70,6 +71,11 @@ pub(super) struct TrainArgs {
     /// Seed of the masks.
     #[arg(long, default_value_t = 0)]
     pub mask_seed: u32,
+    /// Images whose ids match this regular expression the same are relatives (its first capture
+    /// names the group; without one all that it matches): folds keep them together. Others are
+    /// grouped by near-duplicates.
+    #[arg(long, value_name = "REGEX")]
+    pub group_pattern: Option<String>,
     /// Thresholds for this precision instead of the best F1.
     #[arg(long, value_name = "SHARE")]
     pub precision: Option<f64>,
@@ -106,7 +112,8 @@ pub(super) fn run(args: TrainArgs) -> anyhow::Result<Exit> {
     let names = read_categories(&args.categories).map_err(|error| usage(error.to_string()))?;
     let began = Instant::now();
     let mut data = args.data.load(&model, Some(&names))?;
-    mask(&args, &mut data.labels)?;
+    mask(&args, &config, &mut data.labels)?;
+    let groups = data.groups(args.group_pattern.as_deref())?;
     let feature_time = began.elapsed();
     let text = ClipTextEncoder::open(&files)?;
     let prompts: Vec<String> = names.iter().map(|name| name.replace('_', " ")).collect();
@@ -122,6 +129,7 @@ pub(super) fn run(args: TrainArgs) -> anyhow::Result<Exit> {
     let trained = fit.train(
         &data.features,
         data.labels.flat(),
+        &groups,
         Some(&folder),
         "training",
     )?;
@@ -132,7 +140,7 @@ pub(super) fn run(args: TrainArgs) -> anyhow::Result<Exit> {
     let calibrated = if args.no_calibration {
         (1.0, vec![0.5; names.len()])
     } else {
-        fit.calibrate(&data, args.precision)?
+        fit.calibrate(&data, &groups, &trained, args.precision)?
     };
     let calibration_time = began.elapsed();
     let bundle = write_bundle(
@@ -148,7 +156,7 @@ pub(super) fn run(args: TrainArgs) -> anyhow::Result<Exit> {
         &args,
         &data,
         &bundle,
-        &trained,
+        (&trained, groups.count()),
         [feature_time, train_time, calibration_time],
     )
 }
@@ -192,6 +200,7 @@ fn run_folder(
         "known": args.known,
         "mask_seed": args.mask_seed,
         "single_positive": args.single_positive,
+        "group_pattern": args.group_pattern,
         "labels": snapshot(&data.labels),
         "settings": config,
         "code_version": build::name(),
@@ -199,7 +208,7 @@ fn run_folder(
     Ok(folder)
 }
 
-fn mask(args: &TrainArgs, labels: &mut LabelMatrix) -> anyhow::Result<()> {
+fn mask(args: &TrainArgs, config: &MethodConfig, labels: &mut LabelMatrix) -> anyhow::Result<()> {
     let c = labels.categories().len();
     if let Some(share) = args.known {
         keep_share(labels.flat_mut(), c, share, args.mask_seed);
@@ -207,7 +216,7 @@ fn mask(args: &TrainArgs, labels: &mut LabelMatrix) -> anyhow::Result<()> {
     if args.single_positive {
         keep_single_positive(labels.flat_mut(), c, args.mask_seed);
     }
-    if !labels.flat().contains(&1) {
+    if !labels.flat().contains(&1) && !config.learns_without_labels() {
         return Err(usage(format!(
             "{} says of no image that a category is present",
             args.data.labels.display()
@@ -237,6 +246,7 @@ impl Fit<'_> {
         &self,
         features: &dyn FeatureSource,
         labels: &[i8],
+        groups: &Groups,
         folder: Option<&RunFolder>,
         what: &'static str,
     ) -> anyhow::Result<Trained> {
@@ -260,6 +270,7 @@ impl Fit<'_> {
         let options = TrainOptions {
             seed: self.seed,
             checkpoint: folder.map(RunFolder::checkpoint),
+            groups: Some(groups.clone()),
             progress: Some(&mut progress),
             ..TrainOptions::default()
         };
@@ -271,16 +282,29 @@ impl Fit<'_> {
 
     /// Temperature and thresholds from a head that is trained in the same way without a fifth of
     /// the images, and scores those: the final head has seen all known labels, so that its own
-    /// scores on them are too good to calibrate by.
+    /// scores on them are too good to calibrate by. Where all is closed form, the folds that left
+    /// each image out have said it already.
     fn calibrate(
         &self,
         data: &LabelledFeatures,
+        groups: &Groups,
+        whole: &Trained,
         precision: Option<f64>,
     ) -> anyhow::Result<(f32, Vec<f32>)> {
         let c = self.prompts.len();
         let n = data.labels.images().len();
-        let mut random = RandomState::new(self.seed as u32);
-        let held: Vec<bool> = (0..n).map(|_| random.uniform() < 0.2).collect();
+        let target = precision.map_or(ThresholdTarget::BestF1, ThresholdTarget::Precision);
+        if let Some(left_out) = &whole.left_out {
+            let labels = data.labels.flat();
+            if !labels.contains(&1) || !labels.contains(&-1) {
+                return Ok(uncalibrated(c));
+            }
+            let logits: Vec<f32> = left_out.iter().copied().collect();
+            let found = temperature(&logits, labels);
+            let labels = arrays::rows(labels, c)?;
+            return Ok((found, thresholds(left_out.view(), labels, found, target)));
+        }
+        let held: Vec<bool> = groups.folds(5).iter().map(|fold| *fold == 0).collect();
         let rows =
             |wanted: bool| -> Vec<usize> { (0..n).filter(|&row| held[row] == wanted).collect() };
         let (rest, out) = (rows(false), rows(true));
@@ -288,11 +312,11 @@ impl Fit<'_> {
         let (rest_labels, out_labels) = (data.labels.without(&out), data.labels.without(&rest));
         let (rest_labels, out_labels) = (rest_labels.flat(), out_labels.flat());
         if !rest_labels.contains(&1) || !out_labels.contains(&1) || !out_labels.contains(&-1) {
-            eprintln!("too few known labels to calibrate: temperature 1, thresholds 0.5");
-            return Ok((1.0, vec![0.5; c]));
+            return Ok(uncalibrated(c));
         }
+        let groups = groups.select(&rest);
         let subset = Subset::new(&data.features, rest);
-        let trained = self.train(&subset, rest_labels, None, "calibrating")?;
+        let trained = self.train(&subset, rest_labels, &groups, None, "calibrating")?;
         let all = Scorer::of_head(&trained.head, &data.features)?.logits(&data.features)?;
         let logits: Vec<f32> = out
             .iter()
@@ -300,10 +324,15 @@ impl Fit<'_> {
             .copied()
             .collect();
         let found = temperature(&logits, out_labels);
-        let target = precision.map_or(ThresholdTarget::BestF1, ThresholdTarget::Precision);
         let (logits, labels) = (arrays::rows(&logits, c)?, arrays::rows(out_labels, c)?);
         Ok((found, thresholds(logits, labels, found, target)))
     }
+}
+
+/// Temperature 1 and thresholds 0.5.
+fn uncalibrated(categories: usize) -> (f32, Vec<f32>) {
+    eprintln!("too few known labels to calibrate: temperature 1, thresholds 0.5");
+    (1.0, vec![0.5; categories])
 }
 
 /// Means of an epoch's losses, step by step.
@@ -408,7 +437,7 @@ fn report(
     args: &TrainArgs,
     data: &LabelledFeatures,
     bundle: &Bundle,
-    trained: &Trained,
+    (trained, groups): (&Trained, usize),
     times: [Duration; 3],
 ) -> anyhow::Result<Exit> {
     let [features, training, calibration] = times.map(|time| time.as_secs_f64());
@@ -426,6 +455,12 @@ fn report(
             "skipped_images": data.skipped,
             "ignored_labels": data.labels.ignored(),
             "known_labels": data.labels.known(),
+            "groups": groups,
+            "shares": {
+                "trained": trained.ridges.blend.network,
+                "images": trained.ridges.blend.memory,
+                "regions": trained.ridges.blend.regional,
+            },
             "epochs": trained.epochs,
             "steps": trained.steps,
             "losses": losses,

@@ -7,6 +7,7 @@
 //! | `/metrics` | Prometheus text |
 //! | `/info` | version, model, provider in use, assignment, configuration hash |
 
+use super::connections::{Bounded, ConnectionLimits};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -36,6 +37,8 @@ pub struct View {
     pub liveness_limit: Duration,
     /// Conditions; the first to break on shutdown is that it does not shut down.
     pub conditions: Arc<dyn Fn() -> Conditions + Send + Sync>,
+    /// What `/health/readyz` tells beside the conditions; it makes nobody unready.
+    pub details: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Metrics.
     pub metrics: PrometheusHandle,
     /// The body of `/info`.
@@ -69,13 +72,18 @@ impl Server {
     ///
     /// # Errors
     /// [`BindError`] names the address.
-    pub async fn start(bind: &str, view: View) -> Result<Self, BindError> {
+    pub async fn start(
+        bind: &str,
+        limits: ConnectionLimits,
+        view: View,
+    ) -> Result<Self, BindError> {
         let failed = |source| BindError {
             bind: bind.to_owned(),
             source,
         };
         let listener = TcpListener::bind(bind).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        let listener = Bounded::new(listener, limits);
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, routes(view)).await {
                 tracing::error!(%error, "the HTTP port has failed");
@@ -139,10 +147,11 @@ async fn readyz(State(view): State<View>) -> impl IntoResponse {
         .iter()
         .filter_map(|(name, why)| Some((name, why.as_ref()?)))
         .collect();
-    verdict(
-        ready,
-        json!({"ready": ready, "conditions": holds, "details": details}),
-    )
+    let mut body = json!({"ready": ready, "conditions": holds, "details": details});
+    if let (Value::Object(body), Value::Object(more)) = (&mut body, (view.details)()) {
+        body.extend(more);
+    }
+    verdict(ready, body)
 }
 
 async fn metrics(State(view): State<View>) -> impl IntoResponse {
@@ -164,6 +173,11 @@ mod tests {
     use crate::ops::metrics::recorder;
     use std::sync::atomic::Ordering::SeqCst;
     use std::sync::atomic::{AtomicBool, AtomicU64};
+
+    const LIMITS: ConnectionLimits = ConnectionLimits {
+        most: 8,
+        idle: Duration::from_secs(60),
+    };
 
     async fn get(server: &Server, path: &str) -> (u16, String) {
         let response = reqwest::get(format!("http://{}{path}", server.address()))
@@ -190,10 +204,11 @@ mod tests {
                     [("assigned".into(), waits), ("model_warm".into(), None)].into()
                 }
             }),
+            details: Arc::new(|| json!({"outages": ["a"]})),
             metrics: recorder.handle(),
             info: Arc::new(|| json!({"provider": "cpu"})),
         };
-        let server = Server::start("127.0.0.1:0", view).await.unwrap();
+        let server = Server::start("127.0.0.1:0", LIMITS, view).await.unwrap();
         let (status, body) = get(&server, "/health/livez").await;
         assert_eq!(status, 200);
         assert!(body.contains("\"source\":1.0"), "{body}");
@@ -205,6 +220,7 @@ mod tests {
         let (status, body) = get(&server, "/health/readyz").await;
         assert_eq!(status, 503);
         assert!(body.contains("\"assigned\":false"), "{body}");
+        assert!(body.contains("\"outages\":[\"a\"]"), "{body}");
         let detail = "\"details\":{\"assigned\":\"it waits for the group\"}";
         assert!(body.contains(detail), "{body}");
         ready.store(true, SeqCst);
@@ -230,10 +246,11 @@ mod tests {
             loops: Arc::new(Ages::new),
             liveness_limit: Duration::ZERO,
             conditions: Arc::new(Conditions::new),
+            details: Arc::new(|| Value::Null),
             metrics: recorder().handle(),
             info: Arc::new(|| Value::Null),
         };
-        let error = Server::start(&bind, view).await.unwrap_err();
+        let error = Server::start(&bind, LIMITS, view).await.unwrap_err();
         assert!(error.is_taken());
         let error = error.to_string();
         assert!(

@@ -53,8 +53,8 @@ pub const METRICS: &[Metric] = {
             log's end and what is committed, of the partitions assigned here.";
         "tagstream_rebalances_total" Counter, ["topic, kind"] "Changes of the assignment; `kind` \
             is `assign`, `revoke` or `lost`.";
-        "tagstream_source_paused" Gauge, ["topic"] "1 while reading is paused because the byte \
-            budget is used up.";
+        "tagstream_source_paused" Gauge, ["topic"] "Partitions assigned here whose reading is \
+            paused: bytes or places are used up, by all or by their own waiting messages.";
         "tagstream_source_errors_total" Counter, ["topic"] "Errors of the consumer that it went \
             on after.";
         "tagstream_offset_commit_failures_total" Counter, ["topic"] "Offset commits that failed; \
@@ -62,6 +62,13 @@ pub const METRICS: &[Metric] = {
         // fetch and decode
         "tagstream_dead_letters_total" Counter, ["topic, kind"] "Messages that yielded no row.";
         // batch and inference
+        "tagstream_outages" Gauge, [""] "Hosts, buckets and folders that are down: their messages \
+            wait; `/health/readyz` names them.";
+        "tagstream_outages_total" Counter, [""] "Times that one was found down.";
+        "tagstream_messages_waiting" Gauge, ["fault"] "Messages that wait; `fault` is `far_side` \
+            (for a host, bucket or folder that is down) or `own` (for what this process lacks).";
+        "tagstream_own_faults_total" Counter, ["resource"] "Messages that could not be fetched for \
+            want of something here; none of them became a dead letter.";
         "tagstream_batch_queue_images" Gauge, [""] "Images that are being filled or wait to run.";
         "tagstream_batch_claims_waiting" Gauge, [""] "Images that wait for a place in a batch.";
         "tagstream_batch_wait_seconds" Histogram(SECONDS), [""] "From a batch's first image to \
@@ -293,12 +300,14 @@ mod tests {
         // Configured, or from closed lists; `model_version` and `partition` grow with promotions
         // and topics only.
         let few = [
+            "fault",
             "kind",
             "model_version",
             "operation",
             "partition",
             "provider",
             "reason",
+            "resource",
             "result",
             "revision",
             "store",

@@ -1,6 +1,7 @@
 //! Operations: health, metrics, telemetry, doctor.
 
 pub mod build_info;
+pub mod connections;
 pub mod http;
 pub mod metrics;
 pub mod tag_page;

@@ -19,11 +19,15 @@ pub struct Budget {
     used: Arc<AtomicU64>,
 }
 
+/// Bytes that somebody holds of a [`Budget`], all reservations together. Clones count together.
+pub type Tally = Arc<AtomicU64>;
+
 /// Bytes taken from a [`Budget`], given back on drop.
 #[derive(Debug)]
 pub struct Reservation {
     permit: OwnedSemaphorePermit,
     used: Arc<AtomicU64>,
+    tally: Option<Tally>,
 }
 
 impl Budget {
@@ -65,6 +69,14 @@ impl Budget {
         Some(self.reserved(permit))
     }
 
+    /// As [`Budget::try_reserve`], counted in `tally` as long as it is held.
+    pub fn try_reserve_for(&self, bytes: u64, tally: &Tally) -> Option<Reservation> {
+        let mut reservation = self.try_reserve(bytes)?;
+        tally.fetch_add(reservation.bytes(), Ordering::Relaxed);
+        reservation.tally = Some(Arc::clone(tally));
+        Some(reservation)
+    }
+
     fn units_of(&self, bytes: u64) -> u32 {
         bytes.div_ceil(UNIT).min(self.units as u64) as u32
     }
@@ -75,11 +87,26 @@ impl Budget {
         Reservation {
             permit,
             used: Arc::clone(&self.used),
+            tally: None,
         }
     }
 }
 
 impl Reservation {
+    fn counts_more(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(tally) = &self.tally {
+            tally.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn counts_less(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(tally) = &self.tally {
+            tally.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
     /// Takes more, so that at least `bytes` are held. Returns false, changing nothing, if that much
     /// is not free now: who holds a part must not wait for the rest, but give the part back first.
     /// More than the whole budget counts as the whole budget.
@@ -91,8 +118,7 @@ impl Reservation {
         match Arc::clone(&budget.semaphore).try_acquire_many_owned(missing as u32) {
             Ok(more) => {
                 self.permit.merge(more);
-                self.used
-                    .fetch_add(missing as u64 * UNIT, Ordering::Relaxed);
+                self.counts_more(missing as u64 * UNIT);
                 true
             }
             Err(_) => false,
@@ -110,7 +136,7 @@ impl Reservation {
         if let Some(excess) = self.permit.num_permits().checked_sub(keep)
             && let Some(part) = self.permit.split(excess)
         {
-            self.used.fetch_sub(excess as u64 * UNIT, Ordering::Relaxed);
+            self.counts_less(excess as u64 * UNIT);
             drop(part);
         }
     }
@@ -118,7 +144,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.used.fetch_sub(self.bytes(), Ordering::Relaxed);
+        self.counts_less(self.bytes());
     }
 }
 

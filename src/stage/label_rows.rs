@@ -1,7 +1,7 @@
 //! Label events into rows of the label table: the same exactly-once line as for images, without a
 //! model.
 
-use super::row_maker::{MakeError, RowMaker, RowOutcome};
+use super::row_maker::{Leave, MakeError, RowMaker, RowOutcome};
 use super::sink::table::TableRow;
 use super::source::SourceMessage;
 use arrow_array::builder::{ListBuilder, StringBuilder};
@@ -113,7 +113,11 @@ pub struct LabelRows {
 impl RowMaker for LabelRows {
     type Row = LabelRow;
 
-    async fn make(&self, message: &SourceMessage) -> Result<RowOutcome<LabelRow>, MakeError> {
+    async fn make(
+        &self,
+        message: &SourceMessage,
+        _leave: &Leave,
+    ) -> Result<RowOutcome<LabelRow>, MakeError> {
         let Some(payload) = &message.payload else {
             return Ok(RowOutcome::Nothing);
         };
@@ -187,8 +191,10 @@ mod tests {
     async fn an_event_becomes_a_row_with_the_message_time_where_it_has_none() {
         let maker = LabelRows::default();
         let text = r#"{"image_id":"a","present":["cat","dog"],"absent":["owl"],"annotator":"x"}"#;
-        let RowOutcome::Row { row, prediction } =
-            maker.make(&message(7, Some(text))).await.unwrap()
+        let RowOutcome::Row { row, prediction } = maker
+            .make(&message(7, Some(text)), &Leave::never())
+            .await
+            .unwrap()
         else {
             panic!("a good event gave no row");
         };
@@ -214,7 +220,7 @@ mod tests {
             let mut without = message(8, Some(r#"{"image_id":"a"}"#));
             without.timestamp = Some(time);
             for message in [message(7, Some(&text)), without] {
-                let made = maker.make(&message).await.unwrap();
+                let made = maker.make(&message, &Leave::never()).await.unwrap();
                 assert_eq!(matches!(made, RowOutcome::Row { .. }), good, "{made:?}");
             }
         }
@@ -230,12 +236,12 @@ mod tests {
                 timestamp: Some(timestamp.parse().unwrap()),
                 ..message(7, Some(payload))
             };
-            let made = maker.make(&at(bare)).await.unwrap();
+            let made = maker.make(&at(bare), &Leave::never()).await.unwrap();
             let RowOutcome::DeadLetter { reason, .. } = made else {
                 panic!("{timestamp} was taken");
             };
             assert!(reason.contains("Kafka timestamp (it has no"), "{reason}");
-            let made = maker.make(&at(timed)).await.unwrap();
+            let made = maker.make(&at(timed), &Leave::never()).await.unwrap();
             assert!(matches!(made, RowOutcome::Row { .. }), "{timestamp}");
         }
     }
@@ -243,7 +249,10 @@ mod tests {
     #[tokio::test]
     async fn a_bad_event_is_a_dead_letter_and_a_tombstone_is_nothing() {
         let maker = LabelRows::default();
-        let made = maker.make(&message(7, Some("{"))).await.unwrap();
+        let made = maker
+            .make(&message(7, Some("{")), &Leave::never())
+            .await
+            .unwrap();
         assert!(matches!(
             made,
             RowOutcome::DeadLetter {
@@ -251,7 +260,10 @@ mod tests {
                 ..
             }
         ));
-        let made = maker.make(&message(8, None)).await.unwrap();
+        let made = maker
+            .make(&message(8, None), &Leave::never())
+            .await
+            .unwrap();
         assert!(matches!(made, RowOutcome::Nothing));
     }
 

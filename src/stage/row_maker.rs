@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tagstream_core::events::DeadLetterKind;
 use tagstream_core::failpoint::Injected;
 use tagstream_image::decode::DecodeError;
+use tokio::sync::watch;
 
 /// What a message came to.
 #[derive(Debug)]
@@ -28,6 +29,39 @@ pub enum RowOutcome<R> {
     },
     /// Nothing, and nothing is wrong (a tombstone).
     Nothing,
+    /// Nothing yet: it waited, and was asked to leave. The next reader reads it again.
+    Left,
+}
+
+/// Asks whoever waits for something else than work to leave: the stage stops, or gives the
+/// partition back. What is being worked on is finished.
+#[derive(Debug, Clone)]
+pub struct Leave(Option<watch::Receiver<bool>>);
+
+impl Leave {
+    /// One that asks when `true` is sent, or the sender is gone.
+    pub fn new(asked: watch::Receiver<bool>) -> Self {
+        Leave(Some(asked))
+    }
+
+    /// One that has asked.
+    pub fn now() -> Self {
+        Leave(Some(watch::channel(true).1))
+    }
+
+    /// One that never asks.
+    pub fn never() -> Self {
+        Leave(None)
+    }
+
+    /// Ends when asked to leave.
+    pub async fn asked(&self) {
+        match &self.0 {
+            // An error means that the sender is gone.
+            Some(asked) => _ = asked.clone().wait_for(|asked| *asked).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Why no message can become a row any more.
@@ -36,6 +70,9 @@ pub enum MakeError {
     /// The model is gone.
     #[error("inference stopped: {0}")]
     Model(String),
+    /// This process lacked something for longer than it may wait.
+    #[error("{0}; nothing was given up: what is not in files is read again by the next run")]
+    Lacking(String),
     /// Images cannot be decoded any more, whatever they are.
     #[error(transparent)]
     Decoder(DecodeError),
@@ -49,13 +86,14 @@ pub trait RowMaker: Send + Sync + 'static {
     /// The table's rows.
     type Row: TableRow;
 
-    /// Works on one message. Must end by itself: every wait in it has a deadline.
+    /// Works on one message. Every wait in it has a deadline, or ends when `leave` asks.
     ///
     /// # Errors
     /// [`MakeError`] ends the stage; what is wrong with one message is a dead letter.
     fn make(
         &self,
         message: &SourceMessage,
+        leave: &Leave,
     ) -> impl Future<Output = Result<RowOutcome<Self::Row>, MakeError>> + Send;
 
     /// The layout of rows made now; files without rows take it.
@@ -67,4 +105,7 @@ pub trait RowMaker: Send + Sync + 'static {
 
     /// How many messages are worked on at once.
     fn places(&self) -> usize;
+
+    /// Takes note of how many partitions share what there is.
+    fn share_among(&self, _partitions: usize) {}
 }

@@ -56,6 +56,8 @@ impl Yard {
             retries: 2,
             retry_delay_ms: 5,
             max_redirects: 3,
+            // What waits for a place that is down is looked at elsewhere.
+            outage_wait_ms: 0,
             allow_schemes: ["file", "s3", "http", "https", "data"]
                 .map(String::from)
                 .to_vec(),

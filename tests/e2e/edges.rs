@@ -46,7 +46,7 @@ impl World {
         names: impl IntoIterator<Item = String>,
     ) {
         for name in names {
-            let value = self.image_reference(&name);
+            let value = self.good_reference(&name);
             let topic = &self.config.source.images_topic;
             let record = BaseRecord::<str, str>::to(topic)
                 .partition(0)
@@ -56,7 +56,7 @@ impl World {
         producer.flush(ANSWER).unwrap();
     }
 
-    pub(crate) fn image_reference(&self, name: &str) -> String {
+    pub(crate) fn good_reference(&self, name: &str) -> String {
         let uri = format!("file://{}", self.picture(0).display());
         serde_json::json!({"image_id": name, "uri": uri}).to_string()
     }
@@ -275,13 +275,13 @@ async fn a_compacted_log_is_read_over_its_holes() {
     };
     for i in 0..60 {
         let key = format!("key-{}", i % 3);
-        send(&key, Some(&world.image_reference(&format!("image-{i}"))));
+        send(&key, Some(&world.good_reference(&format!("image-{i}"))));
     }
     send("key-0", None);
     for i in 0..20 {
         send(
             "filler",
-            Some(&world.image_reference(&format!("filler-{i}"))),
+            Some(&world.good_reference(&format!("filler-{i}"))),
         );
     }
     let left = || {
@@ -321,9 +321,7 @@ async fn every_codec_and_odd_messages_are_read() {
     let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
     for codec in codecs {
         let producer = world.producer(&[("compression.type", codec), ("linger.ms", "50")]);
-        let good: Vec<_> = named(codec, 20)
-            .map(|n| world.image_reference(&n))
-            .collect();
+        let good: Vec<_> = named(codec, 20).map(|n| world.good_reference(&n)).collect();
         let to = || BaseRecord::<[u8], [u8]>::to(&topic).partition(0);
         for value in &good {
             let record = to().payload(value.as_bytes()).timestamp(1);

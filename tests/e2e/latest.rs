@@ -36,7 +36,7 @@ impl World {
     fn send_to(&self, partition: i32, prefix: &str, count: usize) {
         let producer = self.producer(&[("topic.metadata.refresh.interval.ms", "100")]);
         for name in named(prefix, count) {
-            let value = self.image_reference(&name);
+            let value = self.good_reference(&name);
             loop {
                 let record = BaseRecord::<str, str>::to(&self.config.source.images_topic)
                     .partition(partition)

@@ -115,6 +115,7 @@ async fn no_page_and_no_log_holds_a_secret() {
     world.config.fetch.allow_private_addresses = true;
     world.config.fetch.allow_buckets = vec!["*".into()];
     world.config.fetch.retries = 1;
+    world.config.fetch.outage_wait_ms = 0;
     let password = ("sasl.password".to_string(), SECRET.to_string().into());
     world.config.kafka.properties = [password].into();
     // Nobody listens at this port: the store is asked, with its secret, and does not answer.

@@ -11,6 +11,13 @@ const MEMORY_KIB: u64 = 1_200_000;
 const ABORT: i32 = 6;
 const KILL: i32 = 9;
 
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Death {
+    Signal(i32),
+    Exit(i32),
+}
+
 /// A control group of the kernel's with little memory, where one can be made.
 struct MemoryGroup(PathBuf);
 
@@ -73,16 +80,18 @@ impl World {
         poison
     }
 
-    /// Starts the stage again and again until it has read everything; how often it died, by
-    /// `signal`.
-    fn until_done(&self, name: &str, launch: &Launch<'_>, signal: i32) -> usize {
+    /// Starts the stage again and again until it has read everything; how often it died, as
+    /// `expected`.
+    fn until_done(&self, name: &str, launch: &Launch<'_>, expected: Death) -> usize {
         for deaths in 0..20 {
             let mut stage = self.launch(&format!("{name}-{deaths}"), launch);
             let status = stage.wait();
             if status.success() {
                 return deaths;
             }
-            assert_eq!(status.signal(), Some(signal), "{status}:\n{}", stage.log());
+            let death = status.signal().map(Death::Signal);
+            let death = death.or(status.code().map(Death::Exit));
+            assert_eq!(death, Some(expected), "{status}:\n{}", stage.log());
         }
         panic!("it dies for ever");
     }
@@ -96,7 +105,7 @@ fn a_message_that_aborts_the_process_is_set_aside() {
         failpoints: "marked=abort",
         ..Launch::default()
     };
-    let deaths = world.until_done("abort", &launch, ABORT);
+    let deaths = world.until_done("abort", &launch, Death::Signal(ABORT));
     // Three, then two under the message alone.
     assert_eq!(deaths, 5);
     world.assert_exactly_once(&[40], 39);
@@ -119,6 +128,21 @@ fn a_message_that_aborts_the_process_is_set_aside() {
     );
 }
 
+/// A bug that a message meets ends the process with an error, not by a signal.
+#[test]
+fn a_message_that_makes_a_task_panic_is_set_aside() {
+    let world = World::new("panic", 1);
+    world.produce_marked(20, &[7]);
+    let launch = Launch {
+        failpoints: "marked=panic",
+        ..Launch::default()
+    };
+    let deaths = world.until_done("panic", &launch, Death::Exit(1));
+    assert_eq!(deaths, 5);
+    world.assert_exactly_once(&[20], 19);
+    assert_eq!(world.poison()[0].0, "7");
+}
+
 /// Rows that were finished long before the process died are in no file yet: what kills lies far
 /// behind the head of the chain.
 #[test]
@@ -131,7 +155,7 @@ fn what_kills_far_behind_the_head_is_found_and_so_is_the_next() {
         failpoints: "marked=kill",
         ..Launch::default()
     };
-    let deaths = world.until_done("far", &launch, KILL);
+    let deaths = world.until_done("far", &launch, Death::Signal(KILL));
     assert!(deaths <= 9, "{deaths} deaths");
     world.assert_exactly_once(&[1_500], 1_498);
     let poison = world.poison();
@@ -149,7 +173,7 @@ fn a_message_that_takes_all_memory_is_set_aside() {
         ..Launch::default()
     };
     // An allocation that fails aborts.
-    world.until_done("hoard", &launch, ABORT);
+    world.until_done("hoard", &launch, Death::Signal(ABORT));
     world.assert_exactly_once(&[30], 29);
     assert_eq!(world.poison()[0].0, "3");
 }
@@ -167,7 +191,7 @@ fn a_message_for_which_the_kernel_kills_the_process_is_set_aside() {
         group: Some(&group.0),
         ..Launch::default()
     };
-    world.until_done("limit", &launch, KILL);
+    world.until_done("limit", &launch, Death::Signal(KILL));
     world.assert_exactly_once(&[30], 29);
     assert_eq!(world.poison()[0].0, "3");
 }

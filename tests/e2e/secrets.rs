@@ -240,6 +240,7 @@ async fn dead_letters_say_nothing_that_an_address_hides() {
     world.config.fetch.allow_schemes = schemes.map(String::from).into();
     world.config.fetch.allow_buckets = vec!["*".into()];
     world.config.fetch.retries = 0;
+    world.config.fetch.outage_wait_ms = 0;
     world.config.fetch.timeout_ms = 500;
     let forms = [
         " https://u:MARK@h.invalid/x?sig=MARK",

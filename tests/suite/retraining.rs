@@ -9,7 +9,7 @@ use tagstream_model::registry::{Action, Verdict};
 use world::{RUNTIME, Words, World, truth};
 
 /// The whole method, cut to what a debug build does in seconds.
-const SHORT: &str = "set = [\"prompts.train=false\", \"optimizer.epochs=2\"]";
+const SHORT: &str = "set = [\"optimizer.least_share=0\", \"optimizer.epochs=2\"]";
 
 #[test]
 fn labels_make_a_better_model_which_is_promoted_and_reported() {

@@ -153,6 +153,9 @@ fn partial_labels_become_a_bundle_that_is_measured() {
             "6",
             "--set",
             "optimizer.batch=16",
+            // Trained, whatever the memories are worth.
+            "--set",
+            "optimizer.least_share=0",
         ]);
         arguments.extend(more);
         tagstream(&arguments)

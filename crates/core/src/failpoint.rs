@@ -10,6 +10,7 @@
 //! | `term` | SIGTERM to this process, which goes on: it drains, commits and leaves |
 //! | `error` | the step fails with [`Injected`] |
 //! | `abort` | the process aborts, as a native library makes it |
+//! | `panic` | the task panics, as a bug makes it |
 //! | `hoard` | memory is taken until somebody ends the process |
 //! | `hang` | the step never ends |
 //! | `delayN` | the step takes N milliseconds longer |
@@ -108,6 +109,7 @@ pub async fn pass(name: &'static str) -> Result<(), Injected> {
             Ok(())
         }
         Some(armed::Action::Abort) => std::process::abort(),
+        Some(armed::Action::Panic) => panic!("failpoint {name} was told to panic"),
         Some(armed::Action::Hoard) => armed::hoard(),
         Some(armed::Action::Signal(signal)) => {
             tracing::warn!(name, signal, "failpoint: signal");
@@ -169,6 +171,7 @@ mod armed {
         Hang,
         Delay(Duration),
         Abort,
+        Panic,
         Hoard,
         Signal(&'static str),
     }
@@ -201,6 +204,7 @@ mod armed {
                     "error" => Action::Error,
                     "hang" => Action::Hang,
                     "abort" => Action::Abort,
+                    "panic" => Action::Panic,
                     "hoard" => Action::Hoard,
                     _ => {
                         let delay = action.strip_prefix("delay").and_then(|n| n.parse().ok());

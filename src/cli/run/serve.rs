@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tagstream::ops;
+use tagstream::ops::connections::ConnectionLimits;
 use tagstream::ops::http::{Ages, Conditions, Server, View};
+use tagstream::stage::fetch::OpenOutage;
 use tagstream::stage::infer::Engine;
 use tagstream::stage::pipeline::{Control, StageStatus};
 use tagstream_core::build;
@@ -59,7 +61,11 @@ pub(super) async fn start(config: &StageConfig, shown: &Shown) -> anyhow::Result
         return Ok(Port::None);
     }
     let (bind, view) = (config.http.bind.clone(), view(config, shown, metrics));
-    match Server::start(&bind, view.clone()).await {
+    let limits = ConnectionLimits {
+        most: config.http.max_connections,
+        idle: Duration::from_millis(config.http.idle_timeout_ms),
+    };
+    match Server::start(&bind, limits, view.clone()).await {
         Ok(server) => Ok(Port::Open(server)),
         Err(error) if error.is_taken() => {
             tracing::warn!(
@@ -68,16 +74,18 @@ pub(super) async fn start(config: &StageConfig, shown: &Shown) -> anyhow::Result
                  port and logs which)",
                 TRY_AGAIN.as_secs()
             );
-            Ok(Port::Taken(tokio::spawn(serve_when_free(bind, view))))
+            Ok(Port::Taken(tokio::spawn(serve_when_free(
+                bind, limits, view,
+            ))))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-async fn serve_when_free(bind: String, view: View) {
+async fn serve_when_free(bind: String, limits: ConnectionLimits, view: View) {
     loop {
         tokio::time::sleep(TRY_AGAIN).await;
-        match Server::start(&bind, view.clone()).await {
+        match Server::start(&bind, limits, view.clone()).await {
             Ok(_server) => return std::future::pending().await,
             Err(error) if error.is_taken() => {}
             Err(error) => return tracing::error!("{error}"),
@@ -89,11 +97,12 @@ async fn serve_when_free(bind: String, view: View) {
 fn view(config: &StageConfig, shown: &Shown, metrics: PrometheusHandle) -> View {
     let of = |look: fn(&Shown) -> Ages, shown: Shown| move || look(&shown);
     let config_hash = config.hash();
-    let (for_conditions, for_info) = (shown.clone(), shown.clone());
+    let (for_conditions, for_details, for_info) = (shown.clone(), shown.clone(), shown.clone());
     View {
         loops: Arc::new(of(loops, shown.clone())),
         liveness_limit: Duration::from_millis(config.http.liveness_limit_ms),
         conditions: Arc::new(move || conditions(&for_conditions)),
+        details: Arc::new(move || details(&for_details)),
         metrics,
         info: Arc::new(move || info(&for_info, &config_hash)),
     }
@@ -142,6 +151,8 @@ fn conditions(shown: &Shown) -> Conditions {
         }
     }
     if shown.images.is_some() {
+        let lacking = shown.images.as_deref().and_then(StageStatus::shortage);
+        conditions.insert("nothing_lacking".into(), lacking);
         let warm = shown.engine.get().is_some();
         let cold = (!warm).then(|| "the model is being loaded".to_owned());
         conditions.insert("model_warm".into(), cold);
@@ -150,6 +161,26 @@ fn conditions(shown: &Shown) -> Conditions {
     let ends = (!runs).then(|| "the process was told to end".to_owned());
     conditions.insert("not_shutting_down".into(), ends);
     conditions
+}
+
+/// Outages that `/health/readyz` names.
+const SHOWN_OUTAGES: usize = 20;
+
+/// What is told beside the conditions: others than this process are down.
+fn details(shown: &Shown) -> serde_json::Value {
+    let outages = shown.images.as_deref().map(StageStatus::outages);
+    let outages = outages.unwrap_or_default();
+    let told = |outage: &OpenOutage| {
+        serde_json::json!({
+            "place": outage.place,
+            "seconds": outage.lasted.as_secs(),
+            "messages_waiting": outage.waiting,
+            "given_up": outage.given_up,
+            "reason": outage.reason,
+        })
+    };
+    let told: Vec<_> = outages.iter().take(SHOWN_OUTAGES).map(told).collect();
+    serde_json::json!({"outages": told})
 }
 
 fn info(shown: &Shown, config_hash: &str) -> serde_json::Value {

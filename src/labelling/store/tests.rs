@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::stage::label_rows::{LabelRow, LabelRows};
-use crate::stage::row_maker::{RowMaker, RowOutcome};
+use crate::stage::row_maker::{Leave, RowMaker, RowOutcome};
 use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, PredictionRow};
 use crate::stage::sink::{arrow_ipc, parquet};
 use crate::stage::source::SourceMessage;
@@ -21,7 +21,11 @@ async fn row(partition: i32, offset: i64, json: &str) -> LabelRow {
         headers: Vec::new(),
         timestamp: Some("2026-01-01T00:00:00Z".parse().unwrap()),
     };
-    match LabelRows::default().make(&message).await.unwrap() {
+    match LabelRows::default()
+        .make(&message, &Leave::never())
+        .await
+        .unwrap()
+    {
         RowOutcome::Row { row, .. } => row,
         other => panic!("{other:?}"),
     }

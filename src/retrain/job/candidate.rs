@@ -102,6 +102,7 @@ impl Job<'_> {
                 seed: self.config.train.seed,
                 max_minutes: Some(self.config.train.max_minutes),
                 checkpoint: Some(checkpoint.clone()),
+                groups: None,
                 warm_start: warm_start.clone(),
                 progress: Some(&mut on_progress),
             };

@@ -1,12 +1,13 @@
 //! Which internet addresses may be fetched from, and a resolver that hands out no others.
 
+use super::fault::{NameError, Symptom, of_lookup};
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tagstream_core::config::{ConfigError, FetchConfig};
 
 /// Whether `address` belongs to somebody on the public internet. Everything that is private, local,
@@ -122,19 +123,68 @@ impl Lookup for SystemLookup {
 #[error("the host resolves to {0}, which is not a public address")]
 pub(super) struct ForbiddenAddress(pub IpAddr);
 
+/// Names that are remembered because they had an address.
+const NAMES: usize = 3;
+
+/// A resolver that remembers what it could resolve, so that a name that fails can be told from a
+/// resolver that does.
+pub(super) struct Names {
+    lookup: Arc<dyn Lookup>,
+    resolved: Mutex<Vec<String>>,
+}
+
+impl Names {
+    pub(super) fn new(lookup: Arc<dyn Lookup>) -> Self {
+        Names {
+            lookup,
+            resolved: Mutex::default(),
+        }
+    }
+
+    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, NameError> {
+        let all = self.lookup.lookup(host).await.map_err(|error| NameError {
+            symptom: of_lookup(&error),
+            reason: error.to_string(),
+        })?;
+        if !all.is_empty() {
+            let mut resolved = self.resolved.lock().unwrap_or_else(|e| e.into_inner());
+            if !resolved.iter().any(|name| name == host) {
+                resolved.truncate(NAMES - 1);
+                resolved.insert(0, host.to_owned());
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether names other than `host` that had an address still have one.
+    pub(super) async fn others_resolve(&self, host: &str) -> bool {
+        let others: Vec<String> = {
+            let resolved = self.resolved.lock().unwrap_or_else(|e| e.into_inner());
+            let others = resolved.iter().filter(|name| *name != host);
+            others.cloned().collect()
+        };
+        for name in others {
+            if self.resolve(&name).await.is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+}
+
 /// Resolves names for the HTTP client. The client connects to what this returns and to nothing
 /// else, so that a name that changes its address between check and use gains nothing.
 pub(super) struct CheckedResolver {
-    pub lookup: Arc<dyn Lookup>,
+    pub names: Arc<Names>,
     pub rule: AddressRule,
 }
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let lookup = Arc::clone(&self.lookup);
+        let names = Arc::clone(&self.names);
         let rule = self.rule.clone();
         Box::pin(async move {
-            let all = lookup.lookup(name.as_str()).await?;
+            let all = names.resolve(name.as_str()).await?;
             let allowed: Vec<SocketAddr> = all
                 .iter()
                 .filter(|address| rule.allows(**address))
@@ -143,9 +193,11 @@ impl Resolve for CheckedResolver {
             match (allowed.is_empty(), all.first()) {
                 (false, _) => Ok(Box::new(allowed.into_iter()) as Addrs),
                 (true, Some(first)) => Err(ForbiddenAddress(*first).into()),
-                (true, None) => {
-                    Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address").into())
+                (true, None) => Err(NameError {
+                    symptom: Symptom::NoSuchName,
+                    reason: "the host has no address".into(),
                 }
+                .into()),
             }
         })
     }

@@ -1,5 +1,6 @@
 //! Why an image could not be fetched.
 
+use super::fault::{Resource, Symptom};
 use std::time::Duration;
 use tagstream_core::events::DeadLetterKind;
 use tagstream_core::redact::redact;
@@ -24,10 +25,12 @@ pub enum FetchError {
         reason: String,
     },
     /// The source says that there is no such image.
-    #[error("not found: {uri}")]
+    #[error("not found: {uri}: {reason}")]
     NotFound {
         /// The URI, redacted.
         uri: String,
+        /// Who said so.
+        reason: String,
     },
     /// The source refused us.
     #[error("access denied: {uri}: {reason}")]
@@ -63,6 +66,41 @@ pub enum FetchError {
         /// What happened at the last one.
         reason: String,
     },
+    /// The host, bucket or folder was down for longer than `fetch.outage_wait_ms`.
+    #[error(
+        "{uri} was not fetched: {place} has been down for {} s, longer than it is waited for \
+         (`fetch.outage_wait_ms`): {reason}",
+        lasted.as_secs()
+    )]
+    Outage {
+        /// The URI, redacted.
+        uri: String,
+        /// What is down.
+        place: String,
+        /// For how long.
+        lasted: Duration,
+        /// What happened at the last attempt.
+        reason: String,
+    },
+    /// This process, or its machine, lacks something; the message is not at fault.
+    #[error(
+        "{uri} cannot be fetched by this process ({resource}): {reason}; {}",
+        .resource.remedy()
+    )]
+    Own {
+        /// The URI, redacted.
+        uri: String,
+        /// What is lacking.
+        resource: Resource,
+        /// What the system or the store said.
+        reason: String,
+    },
+    /// Whoever waited for the image was asked to leave.
+    #[error("{uri} was left for the next reader")]
+    Left {
+        /// The URI, redacted.
+        uri: String,
+    },
 }
 
 impl FetchError {
@@ -84,7 +122,11 @@ impl FetchError {
             FetchError::AccessDenied { .. } => DeadLetterKind::AccessDenied,
             FetchError::TooLarge { .. } => DeadLetterKind::TooLarge,
             FetchError::Timeout { .. } => DeadLetterKind::FetchTimeout,
-            FetchError::Failed { .. } => DeadLetterKind::FetchFailed,
+            FetchError::Outage { .. } => DeadLetterKind::Outage,
+            // The last two make none in the stage.
+            FetchError::Failed { .. } | FetchError::Own { .. } | FetchError::Left { .. } => {
+                DeadLetterKind::FetchFailed
+            }
         }
     }
 }
@@ -94,28 +136,25 @@ impl FetchError {
 pub(super) enum Failure {
     BadUri(String),
     Forbidden(String),
-    NotFound,
-    AccessDenied(String),
     TooLarge,
-    /// May be cured by trying again, not before `after` if the source said so.
-    Transient {
+    /// What the place said or did; [`judge`](super::fault::judge) tells what that means.
+    Source {
+        symptom: Symptom,
         reason: String,
+        /// How long it asked to be left alone.
         after: Option<Duration>,
-        timed_out: bool,
     },
-    /// Will not be cured by trying again.
-    Permanent(String),
     /// The budget has no room for so many bytes now. Not an error: the attempt is repeated once
     /// there is room.
     NeedsRoom(u64),
 }
 
 impl Failure {
-    pub(super) fn transient(reason: impl Into<String>) -> Self {
-        Failure::Transient {
+    pub(super) fn of(symptom: Symptom, reason: impl Into<String>) -> Self {
+        Failure::Source {
+            symptom,
             reason: reason.into(),
             after: None,
-            timed_out: false,
         }
     }
 }

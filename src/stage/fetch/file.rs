@@ -5,6 +5,7 @@ use super::body::CachedFile;
 use super::buffers::Buffers;
 use super::collect::Collector;
 use super::error::Failure;
+use super::fault::Symptom;
 use super::policy::UriPolicy;
 use std::fs::File;
 use std::io;
@@ -28,7 +29,9 @@ pub(super) async fn fetch(
     // A hung network mount holds one thread of the blocking pool; the deadline does not wait for
     // it.
     let opened = blocking::run(move || {
-        open(&path, &policy).map(|(file, size)| (in_memory(&file, size), file, size))
+        open(&path, &policy)
+            .map(|(file, size)| (in_memory(&file, size), file, size))
+            .map_err(|failure| missing(failure, &path, &policy))
     });
     let (in_memory, file, size) = opened.await.map_err(stopped)??;
     collector.announce(size)?;
@@ -71,7 +74,7 @@ fn in_memory(_: &File, _: u64) -> bool {
 }
 
 fn stopped(error: blocking::NoResult) -> Failure {
-    Failure::transient(error.to_string())
+    Failure::of(Symptom::Other, error.to_string())
 }
 
 /// Opens `path`, then asks the system where the opened file really lies. Links, `..` and files
@@ -134,16 +137,28 @@ fn check(real: &Path, metadata: &std::fs::Metadata, policy: &UriPolicy) -> Resul
 }
 
 fn failure(error: io::Error) -> Failure {
-    if error.raw_os_error() == Some(libc::ELOOP) {
-        return Failure::Permanent(error.to_string());
-    }
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Failure::NotFound,
-        io::ErrorKind::PermissionDenied => Failure::AccessDenied(error.to_string()),
-        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => {
-            Failure::Permanent(error.to_string())
+    let symptom = match (error.raw_os_error(), error.kind()) {
+        (Some(errno), _) => Symptom::File(errno),
+        (None, io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename) => {
+            Symptom::File(libc::EINVAL)
         }
-        _ => Failure::transient(error.to_string()),
+        (None, io::ErrorKind::OutOfMemory) => Symptom::File(libc::ENOMEM),
+        _ => Symptom::Other,
+    };
+    Failure::of(symptom, error.to_string())
+}
+
+/// A file that is not there may be missing because its whole folder is: unmounted, or moved.
+fn missing(failure: Failure, path: &Path, policy: &UriPolicy) -> Failure {
+    match failure {
+        Failure::Source {
+            symptom: Symptom::File(libc::ENOENT | libc::ENOTDIR | libc::EACCES),
+            ..
+        } => match policy.changed_folder(path) {
+            Some(reason) => Failure::of(Symptom::FolderGone, reason),
+            None => failure,
+        },
+        failure => failure,
     }
 }
 

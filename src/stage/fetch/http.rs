@@ -5,9 +5,10 @@
 //! undoes no compression.
 
 use super::Fetched;
-use super::address::{CheckedResolver, ForbiddenAddress, Lookup};
+use super::address::{CheckedResolver, ForbiddenAddress, Names};
 use super::collect::Collector;
 use super::error::Failure;
+use super::fault::{Symptom, of_chain};
 use super::policy::UriPolicy;
 use reqwest::header::{ACCEPT, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode};
@@ -29,7 +30,7 @@ impl WebClient {
     pub(super) fn new(
         config: &FetchConfig,
         policy: Arc<UriPolicy>,
-        lookup: Arc<dyn Lookup>,
+        names: Arc<Names>,
     ) -> Result<Self, ConfigError> {
         let client = Client::builder()
             .user_agent(concat!("tagstream/", env!("CARGO_PKG_VERSION")))
@@ -42,7 +43,7 @@ impl WebClient {
             .pool_max_idle_per_host(8)
             .pool_idle_timeout(Duration::from_secs(30))
             .dns_resolver(Arc::new(CheckedResolver {
-                lookup,
+                names,
                 rule: policy.addresses.clone(),
             }))
             .build()
@@ -85,20 +86,30 @@ impl WebClient {
                 return Err(refusal(status, response.headers()));
             };
             if hop >= self.max_redirects {
-                return Err(Failure::Permanent(format!(
-                    "more than {} redirects (`fetch.max_redirects`)",
-                    self.max_redirects
-                )));
+                let most = self.max_redirects;
+                return Err(Failure::of(
+                    Symptom::Redirects,
+                    format!("more than {most} redirects (`fetch.max_redirects`)"),
+                ));
             }
             let next = location
                 .to_str()
                 .ok()
                 .and_then(|location| url.join(location).ok())
-                .ok_or_else(|| Failure::Permanent("it redirects to what is no URI".into()))?;
+                .ok_or_else(|| Failure::of(Symptom::Redirects, "it redirects to what is no URI"))?;
             self.check_redirect(&url, &next)?;
             url = next;
         }
         unreachable!("the loop ends by returning")
+    }
+
+    /// Whether the host of `url` answers, whatever it says of what is there.
+    pub(super) async fn answers(&self, url: &Url) -> bool {
+        let mut url = url.clone();
+        url.set_fragment(None);
+        let answer = self.client.get(url).header(ACCEPT, "image/*, */*;q=0.5");
+        let status = answer.send().await.map(|response| response.status());
+        status.is_ok_and(|status| status != 429 && !status.is_server_error())
     }
 
     fn check_redirect(&self, from: &Url, to: &Url) -> Result<(), Failure> {
@@ -126,18 +137,17 @@ async fn body(mut response: Response, mut collector: Collector<'_>) -> Result<Fe
     Ok(collector.finish())
 }
 
-/// What an answer that is neither the image nor a redirect means.
+/// What an answer is that is neither the image nor a redirect.
 fn refusal(status: StatusCode, headers: &HeaderMap) -> Failure {
-    let reason = format!("the server answered {status}");
-    match status.as_u16() {
-        404 | 410 => Failure::NotFound,
-        401 | 402 | 403 | 407 | 451 => Failure::AccessDenied(reason),
-        408 | 425 | 429 | 500..=599 => Failure::Transient {
-            reason,
-            after: retry_after(headers),
-            timed_out: false,
-        },
-        _ => Failure::Permanent(reason),
+    let after = retry_after(headers);
+    let symptom = match status.as_u16() {
+        code @ 503 if after.is_some() => Symptom::LeaveAlone(code),
+        code => Symptom::Status(code),
+    };
+    Failure::Source {
+        symptom,
+        reason: format!("the server answered {status}"),
+        after,
     }
 }
 
@@ -160,13 +170,13 @@ fn failure(error: reqwest::Error) -> Failure {
         }
         source = cause.source();
     }
-    let timed_out = error.is_timeout();
-    let reason = chain(&error.without_url());
-    Failure::Transient {
-        reason,
-        after: None,
-        timed_out,
-    }
+    let known = of_chain(&error);
+    let symptom = match known {
+        Some(symptom) if !error.is_timeout() => symptom,
+        _ if error.is_timeout() => Symptom::Timeout,
+        _ => Symptom::Broken,
+    };
+    Failure::of(symptom, chain(&error.without_url()))
 }
 
 /// An error and its causes in one line: the client's own message is only the outermost of them.
@@ -197,7 +207,12 @@ mod tests {
             ..FetchConfig::default()
         };
         let policy = Arc::new(UriPolicy::new(&config).unwrap());
-        let web = WebClient::new(&config, policy, Arc::new(SystemLookup)).unwrap();
+        let web = WebClient::new(
+            &config,
+            policy,
+            Arc::new(Names::new(Arc::new(SystemLookup))),
+        )
+        .unwrap();
         let check =
             |from: &str, to: &str| web.check_redirect(&from.parse().unwrap(), &to.parse().unwrap());
         assert_eq!(

@@ -17,25 +17,37 @@ mod buffers;
 mod collect;
 mod data;
 mod error;
+mod fault;
 mod file;
 mod http;
 mod object;
+mod outage;
+mod patient;
 mod policy;
+mod seats;
+mod shortage;
 
 pub use address::{Lookup, LookupFuture, SystemLookup, is_public};
 pub use body::Body;
 pub use error::FetchError;
+pub use fault::Resource;
+pub use outage::{OpenOutage, Outages};
+pub use patient::Waiter;
 pub use policy::{UriPolicy, check};
+pub use seats::{Seat, Seats};
 
 use crate::stage::budget::{Budget, Reservation};
+use address::Names;
 use buffers::Buffers;
 use collect::Collector;
 use error::Failure;
+use fault::{Fault, Symptom, judge};
 use policy::CheckedUri;
 use rand::RngExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tagstream_core::config::{ConfigError, FetchConfig, ObjectStoreConfig};
+use tagstream_core::events::DeadLetterKind;
 use tagstream_core::redact::{cover, redact, trimmed};
 use tokio::sync::Semaphore;
 
@@ -62,6 +74,11 @@ pub fn is_local(uri: &str) -> bool {
         .any(|s| scheme.eq_ignore_ascii_case(s))
 }
 
+/// What this process lacks, if that is why a body could not be loaded.
+pub fn lacking(error: &std::io::Error) -> Option<Resource> {
+    fault::of_reading(error)
+}
+
 /// Fetches images. Clones share clients, limits and rules.
 #[derive(Clone)]
 pub struct Fetcher {
@@ -79,6 +96,8 @@ struct FetcherInner {
     retry_delay: Duration,
     web: http::WebClient,
     objects: object::Buckets,
+    names: Arc<Names>,
+    outages: Arc<Outages>,
 }
 
 impl Fetcher {
@@ -113,10 +132,14 @@ impl Fetcher {
             }
         }
         let policy = Arc::new(UriPolicy::new(config)?);
+        let names = Arc::new(Names::new(lookup));
+        let wait = Duration::from_millis(config.outage_wait_ms);
         Ok(Fetcher {
             shared: Arc::new(FetcherInner {
-                web: http::WebClient::new(config, Arc::clone(&policy), lookup)?,
+                web: http::WebClient::new(config, Arc::clone(&policy), Arc::clone(&names))?,
                 objects: object::Buckets::new(config, stores)?,
+                names,
+                outages: Arc::new(Outages::new(wait)),
                 policy,
                 buffers: Arc::default(),
                 places: Semaphore::new(config.concurrency.min(Semaphore::MAX_PERMITS)),
@@ -128,55 +151,91 @@ impl Fetcher {
         })
     }
 
-    /// Fetches `uri`. Waits for a place among the fetches in flight and for room in `budget`; then
-    /// the deadline runs.
+    /// Fetches `uri`, without patience for hosts that are down. Waits for a place among the fetches
+    /// in flight and for room in `budget`; then the deadline runs.
     ///
     /// # Errors
     /// [`FetchError`]; its [`FetchError::kind`] is the dead letter it makes.
     pub async fn fetch(&self, uri: &str, budget: &Budget) -> Result<Fetched, FetchError> {
         let shared = &self.shared;
-        let named = |failure| shared.named(uri, 1, failure);
-        let source = shared.policy.source(uri).map_err(named)?;
+        let source = shared
+            .policy
+            .source(uri)
+            .map_err(|e| shared.named(uri, 1, e))?;
         let _place = shared
             .places
             .acquire()
             .await
             .expect("the semaphore is never closed");
-        let mut remaining = shared.timeout;
+        let round = shared.round(&source, budget, shared.retries, true).await;
+        round.map_err(|failed| shared.named(uri, failed.attempts, failed.failure))
+    }
+
+    /// Places that are down, and what this process lacks, as fetches have met it.
+    pub fn outages(&self) -> &Arc<Outages> {
+        &self.shared.outages
+    }
+}
+
+/// A round of attempts that came to nothing.
+struct FailedRound {
+    failure: Failure,
+    attempts: u32,
+    /// When the last attempt began.
+    last_began: tokio::time::Instant,
+}
+
+impl FetcherInner {
+    /// Attempts within one deadline. `obliging`: a server that asks to be left alone for a while is
+    /// waited for here, if there is time.
+    async fn round(
+        &self,
+        source: &CheckedUri,
+        budget: &Budget,
+        retries: u32,
+        obliging: bool,
+    ) -> Result<Fetched, FailedRound> {
+        let mut remaining = self.timeout;
         let mut attempts = 0;
-        let mut room = FIRST_RESERVATION_BYTES.min(shared.max_bytes);
+        let mut room = FIRST_RESERVATION_BYTES.min(self.max_bytes);
         loop {
             // Nothing is held while this waits, so that it cannot be part of a circle.
             let reservation = budget.reserve(room).await;
-            let started = Instant::now();
-            let collector = Collector::new(reservation, budget, shared.max_bytes);
-            let attempt = tokio::time::timeout(remaining, shared.attempt(&source, collector));
+            let last_began = tokio::time::Instant::now();
+            let collector = Collector::new(reservation, budget, self.max_bytes);
+            let attempt = tokio::time::timeout(remaining, self.attempt(source, collector));
             let outcome = attempt.await;
-            remaining = remaining.saturating_sub(started.elapsed());
+            remaining = remaining.saturating_sub(last_began.elapsed());
+            attempts += 1;
+            let failed = |failure| FailedRound {
+                failure,
+                attempts,
+                last_began,
+            };
             let failure = match outcome {
                 Ok(Ok(fetched)) => return Ok(fetched),
                 Ok(Err(Failure::NeedsRoom(bytes))) => {
                     room = bytes;
+                    attempts -= 1;
                     continue;
                 }
                 Ok(Err(failure)) => failure,
-                Err(_) => return Err(shared.timed_out(uri)),
+                Err(_) => return Err(failed(Failure::of(Symptom::Timeout, "no answer in time"))),
             };
-            attempts += 1;
-            let Failure::Transient { after, .. } = &failure else {
-                return Err(shared.named(uri, attempts, failure));
+            let Failure::Source { symptom, after, .. } = &failure else {
+                return Err(failed(failure));
             };
-            let delay = shared.delay(attempts).max(after.unwrap_or_default());
-            if attempts > shared.retries || delay >= remaining {
-                return Err(shared.named(uri, attempts, failure));
+            let asked = after.unwrap_or_default();
+            let delay = self.delay(attempts).max(asked);
+            let repeat = judge(symptom).repeat && (obliging || asked.is_zero());
+            if !repeat || attempts > retries || delay >= remaining {
+                return Err(failed(failure));
             }
             tokio::time::sleep(delay).await;
             remaining -= delay;
         }
     }
-}
 
-impl FetcherInner {
     async fn attempt(
         &self,
         source: &CheckedUri,
@@ -203,34 +262,40 @@ impl FetcherInner {
         longest.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 
-    fn timed_out(&self, uri: &str) -> FetchError {
-        FetchError::Timeout {
-            uri: redact(uri),
-            timeout: self.timeout,
-        }
-    }
-
     fn named(&self, uri: &str, attempts: u32, failure: Failure) -> FetchError {
         let shown = redact(uri);
         match failure {
             Failure::BadUri(reason) => FetchError::BadUri { uri: shown, reason },
             Failure::Forbidden(reason) => FetchError::Forbidden { uri: shown, reason },
-            Failure::NotFound => FetchError::NotFound { uri: shown },
-            Failure::AccessDenied(reason) => FetchError::AccessDenied {
-                uri: shown,
-                reason: cover(reason, uri),
-            },
             Failure::TooLarge | Failure::NeedsRoom(_) => FetchError::TooLarge {
                 uri: shown,
                 max_bytes: self.max_bytes,
             },
-            Failure::Transient {
-                timed_out: true, ..
-            } => self.timed_out(uri),
-            Failure::Transient { reason, .. } | Failure::Permanent(reason) => FetchError::Failed {
-                uri: shown,
+            Failure::Source {
+                symptom, reason, ..
+            } => self.of_source(uri, attempts, &symptom, cover(reason, uri)),
+        }
+    }
+
+    fn of_source(&self, uri: &str, attempts: u32, symptom: &Symptom, reason: String) -> FetchError {
+        let verdict = judge(symptom);
+        let uri = redact(uri);
+        match (verdict.fault, verdict.kind) {
+            (Fault::Own(resource), _) => FetchError::Own {
+                uri,
+                resource,
+                reason,
+            },
+            (_, DeadLetterKind::NotFound) => FetchError::NotFound { uri, reason },
+            (_, DeadLetterKind::AccessDenied) => FetchError::AccessDenied { uri, reason },
+            (_, DeadLetterKind::FetchTimeout) => FetchError::Timeout {
+                uri,
+                timeout: self.timeout,
+            },
+            _ => FetchError::Failed {
+                uri,
                 attempts,
-                reason: cover(reason, uri),
+                reason,
             },
         }
     }

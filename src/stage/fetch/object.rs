@@ -3,7 +3,9 @@
 use super::Fetched;
 use super::collect::Collector;
 use super::error::Failure;
+use super::fault::{Symptom, of_chain};
 use futures::StreamExt;
+use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::sync::{Arc, Mutex};
@@ -34,6 +36,50 @@ pub(super) struct Buckets {
     clients: Mutex<Vec<Client>>,
 }
 
+/// What a store's answer, or its silence, is. The client tells status and body in its text only.
+fn symptom(error: &object_store::Error) -> Symptom {
+    use object_store::Error;
+    let text = error.to_string();
+    if text.contains("no credentials for ") {
+        return Symptom::NoCredentials;
+    }
+    let code = between(&text, "<Code>", "</Code>").unwrap_or_default();
+    let status = between(&text, "status code: ", " ").and_then(|s| s.parse().ok());
+    match (status, error) {
+        (Some(status), _) => Symptom::Store(status, code.into()),
+        (_, Error::NotFound { .. }) => Symptom::Store(404, code.into()),
+        (_, Error::PermissionDenied { .. }) => Symptom::Store(403, code.into()),
+        (_, Error::Unauthenticated { .. }) => Symptom::Store(401, code.into()),
+        _ if text.contains("redirect without LOCATION") => {
+            Symptom::Store(301, "PermanentRedirect".into())
+        }
+        _ if !code.is_empty() => Symptom::Store(500, code.into()),
+        _ => silence(error),
+    }
+}
+
+fn silence(error: &object_store::Error) -> Symptom {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        let http = cause.downcast_ref::<HttpError>();
+        if http.is_some_and(|e| e.kind() == HttpErrorKind::Timeout) {
+            return Symptom::Timeout;
+        }
+        next = cause.source();
+    }
+    match of_chain(error) {
+        // The endpoint's name is the configuration's.
+        Some(Symptom::NoSuchName) => Symptom::NameFailed,
+        Some(symptom) => symptom,
+        None => Symptom::Broken,
+    }
+}
+
+fn between<'a>(text: &'a str, begin: &str, end: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(begin)?;
+    Some(rest.split_once(end)?.0)
+}
+
 impl Buckets {
     /// Checks the options.
     pub(super) fn new(
@@ -56,6 +102,17 @@ impl Buckets {
             },
             clients: Mutex::default(),
         })
+    }
+
+    /// Whether the bucket answers, whatever it says of the object.
+    pub(super) async fn answers(&self, store: Store, bucket: &str, key: &str) -> bool {
+        let (Ok(path), Ok(client)) = (Path::parse(key), self.client(store, bucket)) else {
+            return false;
+        };
+        match client.head(&path).await {
+            Ok(_) => true,
+            Err(error) => matches!(symptom(&error), Symptom::Store(404, code) if code.is_empty()),
+        }
     }
 
     /// Gets one object.
@@ -91,7 +148,7 @@ impl Buckets {
                     clients.remove(0);
                 }
                 let opened = self.open(store, bucket);
-                let opened = opened.map_err(|e| Failure::Permanent(e.to_string()))?;
+                let opened = opened.map_err(|e| Failure::of(Symptom::NoClient, e.to_string()))?;
                 ((store, bucket.to_string()), opened)
             }
         };
@@ -114,15 +171,10 @@ impl Buckets {
             "" => reason,
             value => reason.replace(value, "***"),
         });
-        match error {
-            Error::NotFound { .. } => Failure::NotFound,
-            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
-                Failure::AccessDenied(reason)
-            }
-            Error::InvalidPath { .. } => Failure::BadUri(reason),
-            // Repeated inside already.
-            _ => Failure::Permanent(reason),
+        if let Error::InvalidPath { .. } = error {
+            return Failure::BadUri(reason);
         }
+        Failure::of(symptom(&error), reason)
     }
 
     fn open(&self, store: Store, bucket: &str) -> Result<Arc<dyn ObjectStore>, StoreOpenError> {

@@ -71,6 +71,8 @@ pub struct Finished<R> {
 #[derive(Debug)]
 enum State<R> {
     Making,
+    /// Left for the next reader: neither it nor what comes after it can become a file here.
+    Left,
     Done(Done<R>),
 }
 
@@ -274,6 +276,24 @@ impl<R: TableRow> Ledger<R> {
             });
             self.making -= 1;
         }
+    }
+
+    /// Takes note of a message that is left for the next reader.
+    pub fn leave(&mut self, offset: Offset) {
+        let Ok(index) = self.entries.binary_search_by_key(&offset, |e| e.offset) else {
+            return;
+        };
+        let entry = &mut self.entries[index];
+        if matches!(entry.state, State::Making) {
+            entry.state = State::Left;
+            self.making -= 1;
+        }
+    }
+
+    /// Whether nothing more can become ready, because the next message was left.
+    pub fn is_blocked(&self) -> bool {
+        let next = self.entries.get(self.ready);
+        next.is_some_and(|entry| matches!(entry.state, State::Left))
     }
 
     /// Hands messages for the topics to `send`, in the partition's order, as far as everything

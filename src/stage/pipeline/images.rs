@@ -3,10 +3,10 @@
 use super::StageStatus;
 use crate::stage::budget::Budget;
 use crate::stage::decoding::dead_letter_kind;
-use crate::stage::fetch::{Body, FetchError, Fetcher, is_local};
+use crate::stage::fetch::{Body, FetchError, Fetcher, Resource, Seats, Waiter, is_local, lacking};
 use crate::stage::guard;
 use crate::stage::guard::record::TrialStep;
-use crate::stage::row_maker::{MakeError, RowMaker, RowOutcome};
+use crate::stage::row_maker::{Leave, MakeError, RowMaker, RowOutcome};
 use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, PredictionRow, RowTag};
 use crate::stage::sink::predictions_topic;
 use crate::stage::source::SourceMessage;
@@ -15,7 +15,7 @@ use chrono::Utc;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tagstream_core::events::{DeadLetterKind, ImageReference, Offset, PartitionId};
+use tagstream_core::events::{DeadLetterKind, ImageReference};
 use tagstream_core::failpoint;
 use tagstream_image::decode::{DecodeError, ImageSize};
 use tagstream_image::decoders::Decoders;
@@ -96,8 +96,12 @@ pub struct ImageSettings {
     pub embedding_in_topic: bool,
     /// Messages in the making.
     pub places: usize,
-    /// Images being fetched or waiting to be decoded.
+    /// Images of one partition being fetched or waiting to be decoded.
     pub fetches: usize,
+    /// Most of them from one host or bucket.
+    pub fetches_per_place: usize,
+    /// How long to wait for what this process lacks; `None`: as long as it takes.
+    pub own_wait: Option<Duration>,
     /// Decoding threads; 0: one for every core.
     pub decode_threads: usize,
 }
@@ -111,9 +115,9 @@ pub struct ImageRows<T> {
     decoders: rayon::ThreadPool,
     /// Images being fetched or waiting to be decoded: bytes that are ahead of the decoder only take
     /// memory.
-    fetch_places: Semaphore,
+    seats: Seats,
     /// The same for what is read from here, where nothing is gained by asking for much at once.
-    local_places: Semaphore,
+    local_seats: Seats,
     /// Four for every decoding thread: a place in a batch is claimed only when it can be filled
     /// soon, and when a thread has decoded an image the next one is there. With fewer, threads wait
     /// for tasks that want the same cores.
@@ -133,7 +137,20 @@ struct Decoded<S> {
 
 enum NoRow {
     DeadLetter(DeadLetterKind, String),
+    Left,
+    /// This process lacked something: the image is to be had again.
+    Lacking(Resource, String),
     Fatal(MakeError),
+}
+
+impl From<FetchError> for NoRow {
+    fn from(error: FetchError) -> Self {
+        match &error {
+            FetchError::Left { .. } => NoRow::Left,
+            FetchError::Own { .. } => NoRow::Fatal(MakeError::Lacking(error.to_string())),
+            _ => NoRow::DeadLetter(error.kind(), error.to_string()),
+        }
+    }
 }
 
 impl From<failpoint::Injected> for NoRow {
@@ -145,10 +162,28 @@ impl From<failpoint::Injected> for NoRow {
 impl From<TagError> for NoRow {
     fn from(error: TagError) -> Self {
         match error {
+            TagError::Image(reason) if is_out_of_memory(&reason) => {
+                NoRow::Lacking(Resource::Memory, reason)
+            }
             TagError::Image(reason) => NoRow::DeadLetter(DeadLetterKind::Inference, reason),
             TagError::Stopped(reason) => NoRow::Fatal(MakeError::Model(reason)),
         }
     }
+}
+
+/// Whether a model failed for want of memory, which is no image's fault: all are the same size to
+/// it.
+fn is_out_of_memory(reason: &str) -> bool {
+    let reason = reason.to_ascii_lowercase();
+    [
+        "failed to allocate memory",
+        "bad_alloc",
+        "bad allocation",
+        "out of memory",
+        "alloc_failed",
+    ]
+    .iter()
+    .any(|text| reason.contains(text))
 }
 
 impl<T: ImageModel> ImageRows<T> {
@@ -171,9 +206,10 @@ impl<T: ImageModel> ImageRows<T> {
             tagger,
             fetcher,
             budget,
-            fetch_places: Semaphore::new(settings.fetches.max(1)),
-            local_places: Semaphore::new(
+            seats: Seats::new(settings.fetches, Some(settings.fetches_per_place)),
+            local_seats: Seats::new(
                 (LOCAL_AHEAD * decoders.current_num_threads()).clamp(1, settings.fetches.max(1)),
+                None,
             ),
             decode_places: Semaphore::new(4 * decoders.current_num_threads()),
             decoders,
@@ -200,6 +236,9 @@ impl<T: ImageModel> ImageRows<T> {
                 ));
             };
             let unreadable = |error| {
+                if let Some(resource) = lacking(&error) {
+                    return NoRow::Lacking(resource, error.to_string());
+                }
                 let error = FetchError::unreadable(uri, &error);
                 NoRow::DeadLetter(error.kind(), error.to_string())
             };
@@ -251,24 +290,15 @@ impl<T: ImageModel> ImageRows<T> {
         decoded.await.ok()
     }
 
-    async fn row(
+    /// Fetches, decodes and tags one image.
+    async fn tagged(
         &self,
-        partition: &PartitionId,
-        offset: Offset,
-        reference: ImageReference,
-        event_time: chrono::DateTime<Utc>,
-    ) -> Result<PredictionRow, NoRow> {
-        failpoint::pass("fetch.before").await?;
-        let places = match is_local(&reference.uri) {
-            true => &self.local_places,
-            false => &self.fetch_places,
-        };
-        let ahead = places.acquire().await.expect("never closed");
-        let fetched = self
-            .fetcher
-            .fetch(&reference.uri, &self.budget)
-            .await
-            .map_err(|error| NoRow::DeadLetter(error.kind(), error.to_string()))?;
+        reference: &ImageReference,
+        waiter: &Waiter<'_>,
+    ) -> Result<(Tagged, ImageSize), NoRow> {
+        let uri = reference.uri.as_str();
+        let fetched = self.fetcher.fetch_patiently(uri, &self.budget, waiter);
+        let (fetched, seat) = fetched.await?;
         failpoint::pass("fetch.after").await?;
         guard::reached(TrialStep::Decode).await;
         if reference.image_id.starts_with(failpoint::MARK) {
@@ -276,21 +306,48 @@ impl<T: ImageModel> ImageRows<T> {
         }
         let place = self.decode_places.acquire().await.expect("never closed");
         let slot = self.tagger.slot().await?;
-        drop(ahead);
-        let (slot, size) = self.decode(&reference.uri, fetched.body, slot).await?;
+        drop(seat);
+        let (slot, size) = self.decode(uri, fetched.body, slot).await?;
         drop(place);
         drop(fetched.reservation);
         guard::reached(TrialStep::Infer).await;
         failpoint::pass("infer.before").await?;
         let tagged = slot.infer().await?;
         failpoint::pass("infer.after").await?;
+        Ok((tagged, size))
+    }
+
+    async fn row(
+        &self,
+        message: &SourceMessage,
+        reference: ImageReference,
+        event_time: chrono::DateTime<Utc>,
+        leave: &Leave,
+    ) -> Result<PredictionRow, NoRow> {
+        failpoint::pass("fetch.before").await?;
+        let waiter = Waiter {
+            partition: &message.partition,
+            seats: match is_local(&reference.uri) {
+                true => &self.local_seats,
+                false => &self.seats,
+            },
+            leave,
+            own_wait: self.settings.own_wait,
+        };
+        let mut lacked = self.fetcher.patience(&reference.uri, &waiter);
+        let (tagged, size) = loop {
+            match self.tagged(&reference, &waiter).await {
+                Err(NoRow::Lacking(resource, reason)) => lacked.pause(resource, &reason).await?,
+                done => break done?,
+            }
+        };
         Ok(PredictionRow {
             image_id: reference.image_id,
             uri: reference.uri,
             event_time,
             processed_time: Utc::now(),
-            partition: partition.clone(),
-            offset,
+            partition: message.partition.clone(),
+            offset: message.offset,
             model: tagged.model,
             width: size.width,
             height: size.height,
@@ -306,7 +363,11 @@ impl<T: ImageModel> ImageRows<T> {
 impl<T: ImageModel> RowMaker for ImageRows<T> {
     type Row = PredictionRow;
 
-    async fn make(&self, message: &SourceMessage) -> Result<RowOutcome<PredictionRow>, MakeError> {
+    async fn make(
+        &self,
+        message: &SourceMessage,
+        leave: &Leave,
+    ) -> Result<RowOutcome<PredictionRow>, MakeError> {
         let Some(payload) = &message.payload else {
             return Ok(RowOutcome::Nothing);
         };
@@ -321,10 +382,7 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
                 });
             }
         };
-        match self
-            .row(&message.partition, message.offset, reference, event_time)
-            .await
-        {
+        match self.row(message, reference, event_time, leave).await {
             Ok(row) => {
                 let topic = self.settings.predictions_topic.as_ref();
                 let prediction = topic.map(|topic| {
@@ -333,6 +391,9 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
                 Ok(RowOutcome::Row { row, prediction })
             }
             Err(NoRow::DeadLetter(kind, reason)) => Ok(RowOutcome::DeadLetter { kind, reason }),
+            Err(NoRow::Left) => Ok(RowOutcome::Left),
+            // `row` goes on until it has enough of waiting, which is fatal.
+            Err(NoRow::Lacking(_, reason)) => Err(MakeError::Lacking(reason)),
             Err(NoRow::Fatal(error)) => Err(error),
         }
     }
@@ -359,5 +420,10 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
 
     fn places(&self) -> usize {
         self.settings.places
+    }
+
+    fn share_among(&self, partitions: usize) {
+        self.seats.share_among(partitions);
+        self.local_seats.share_among(partitions);
     }
 }

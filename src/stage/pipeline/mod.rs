@@ -109,7 +109,9 @@ impl LineError {
             }) => true,
             LineError::Sink(SinkError::Injected(_))
             | LineError::OtherLog(_)
-            | LineError::Make(MakeError::Decoder(_) | MakeError::Injected(_))
+            | LineError::Make(
+                MakeError::Decoder(_) | MakeError::Injected(_) | MakeError::Lacking(_),
+            )
             | LineError::Injected(_)
             | LineError::Sealed(_)
             | LineError::Sink(SinkError::Outlived { .. })

@@ -8,6 +8,7 @@ use crate::stage::sink::lineage::LogLineage;
 use crate::stage::sink::table::TableRow;
 use crate::stage::source::{Generation, OffsetCommit};
 use tagstream_core::events::Offset;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// A partition that is ours for now.
@@ -29,21 +30,32 @@ pub(super) struct Owned<R: TableRow> {
     pub log_end: Offset,
     /// Whether everything up to `log_end` was read.
     pub read_to_end: bool,
+    /// Tells messages in the making to leave.
+    pub leave: watch::Sender<bool>,
     /// What would be committed to Kafka now.
     pub committed: Option<OffsetCommit>,
 }
 
 impl<R: TableRow> Owned<R> {
-    /// Whether nothing is left to be done for it.
+    /// Whether nothing more can be done for it before it is given back: what was left, and what
+    /// comes after it, is read again.
     pub(super) fn is_settled(&self) -> bool {
-        self.chain.is_some() && self.ledger.is_empty()
+        let blocked = self.ledger.is_blocked() && !self.ledger.has_ready();
+        self.chain.is_some() && (self.ledger.is_empty() || blocked)
+    }
+
+    /// Asks messages that wait for others than this process to be left.
+    pub(super) fn ask_to_leave(&self) {
+        self.leave.send_replace(true);
     }
 
     /// Why a file should be cut now, if it should. `flush`: nothing more is to be read;
     /// `last_call`: do not wait for what is in the making.
     pub(super) fn due(&self, now: Instant, flush: bool, last_call: bool) -> Option<CutReason> {
         self.chain.as_ref()?;
-        let flushed = flush && self.ledger.has_ready() && (last_call || self.ledger.making() == 0);
+        let ledger = &self.ledger;
+        let complete = last_call || ledger.making() == 0 || ledger.is_blocked();
+        let flushed = flush && ledger.has_ready() && complete;
         self.ledger.due(now).or(flushed.then_some(CutReason::Flush))
     }
 

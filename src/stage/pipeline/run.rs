@@ -355,6 +355,7 @@ pub async fn run<T: ImageModel>(
     let total = config.memory.budget_mib << 20;
     let (rows, images) = (Budget::new(total / 2), Budget::new(total / 2));
     let fetcher = Fetcher::new(&config.fetch, &config.object_store)?;
+    shared.status.shows(Arc::clone(fetcher.outages()));
     let topic = &config.output.predictions_topic;
     let decoders = decoding::started(&config.decode).await?;
     // A process has one line of images.
@@ -366,6 +367,14 @@ pub async fn run<T: ImageModel>(
         embedding_in_topic: config.output.embedding_in_topic,
         places: 2 * config.fetch.concurrency + 8 * config.model.max_batch,
         fetches: config.fetch.concurrency,
+        fetches_per_place: match config.fetch.host_concurrency {
+            0 => (config.fetch.concurrency * 3 / 4).max(1),
+            most => most,
+        },
+        // A run that reads to the end has somebody who waits for it.
+        own_wait: options
+            .until_drained
+            .then(|| Duration::from_millis(config.fetch.outage_wait_ms)),
         decode_threads: config.decode.threads,
     };
     let maker = ImageRows::new(tagger, fetcher, images, settings).map_err(LineError::from)?;

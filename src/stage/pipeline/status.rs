@@ -1,8 +1,9 @@
 //! What the stage shows of itself while it runs: for health checks, pages and progress bars.
 
+use crate::stage::fetch::{OpenOutage, Outages};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use tagstream_core::events::{DeadLetterKind, Offset, PartitionId};
 use tagstream_image::decoders::Decoders;
 
@@ -36,6 +37,7 @@ pub struct StageStatus {
     conditions: Mutex<BTreeMap<&'static str, Option<String>>>,
     dead_letters: Mutex<BTreeMap<DeadLetterKind, u64>>,
     partitions: Mutex<BTreeMap<PartitionId, Offset>>,
+    outages: OnceLock<Arc<Outages>>,
 }
 
 impl StageStatus {
@@ -104,6 +106,22 @@ impl StageStatus {
             .lock()
             .expect("no panic while locked")
             .remove(partition);
+    }
+
+    /// Shows the outages that fetches meet.
+    pub(super) fn shows(&self, outages: Arc<Outages>) {
+        // A stage has one fetcher.
+        let _ = self.outages.set(outages);
+    }
+
+    /// Hosts, buckets and folders that are down: their messages wait, others go on.
+    pub fn outages(&self) -> Vec<OpenOutage> {
+        self.outages.get().map_or_else(Vec::new, |o| o.open())
+    }
+
+    /// What this process lacks so that messages wait, and what to do; `None`: nothing.
+    pub fn shortage(&self) -> Option<String> {
+        self.outages.get()?.shortage()
     }
 
     /// Dead letters so far, by kind. Counted when they are made; a restart makes some again.

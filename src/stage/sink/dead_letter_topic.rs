@@ -36,6 +36,10 @@ pub fn message(
     ];
     let mut headers = message.headers.clone();
     headers.extend(added.map(|(key, value)| (key.to_owned(), value)));
+    if let Some(time) = message.timestamp {
+        let millis = text(time.timestamp_millis());
+        headers.push((header::SOURCE_TIMESTAMP.to_owned(), millis));
+    }
     Outgoing {
         topic: Arc::clone(topic),
         key: message.key.clone(),

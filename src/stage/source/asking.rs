@@ -37,6 +37,7 @@ impl Asker<'_> {
             (self.listen)();
             let error = match answer {
                 Ok(answer) => {
+                    self.troubles.forget_guesses();
                     return Ok(answer);
                 }
                 Err(error) => error,

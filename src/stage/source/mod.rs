@@ -5,14 +5,17 @@
 //! each partition's chain ends and sets that. On a revoke the stage finishes what it can, its
 //! commit is sent, and only then the partition is given up. Memory is bounded by admission: a
 //! message goes on only with a reservation on the budget; if none is free for a second, partitions
-//! are paused (and the consumer is polled on, so that the group keeps us).
+//! are paused (and the consumer is polled on, so that the group keeps us). Where only one partition
+//! has too much in the making, only that one is.
 
+mod admission;
 mod asking;
 mod client;
 mod clients;
 mod commits;
 mod context;
 mod continuity;
+mod held;
 mod interdependent;
 mod leader_epochs;
 mod log_ends;
@@ -23,6 +26,7 @@ mod thread;
 mod topic_identity;
 mod trouble;
 
+pub use admission::{Admission, Place, Short};
 pub(in crate::stage) use client::has_controller;
 pub use client::{Broker, LogRecord, Logs, Reached, Silence, require_topics};
 pub use clients::{ClientSettings, Covering};
@@ -32,16 +36,14 @@ pub use recreated::recreated;
 pub use thread::{Source, SourceSettings};
 pub use trouble::{Cause, Trouble, Troubles};
 
-use super::budget::{Budget, Reservation};
+use super::budget::Reservation;
 use super::sink::hint::CommitHint;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use tagstream_core::events::{MessageError, Offset, PartitionId, readable_time};
 #[cfg(test)]
 use thread::consumer_settings;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A message as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,51 +88,6 @@ impl SourceMessage {
 /// Which assignment of a partition to this process something belongs to; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);
-
-/// The right to have a message in the making: bytes for it and its row, and one of a bounded number
-/// of places.
-#[derive(Debug, Clone)]
-pub struct Admission {
-    budget: Budget,
-    places: Arc<Semaphore>,
-    row_bytes: u64,
-}
-
-/// What keeps a message out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Short {
-    /// The budget is used up.
-    Memory,
-    /// Enough messages are in the making.
-    Places,
-}
-
-impl Admission {
-    /// Admits as many as `budget` holds, at most `places` at once in the making; each takes
-    /// `row_bytes` beside its own.
-    pub fn new(budget: Budget, places: usize, row_bytes: u64) -> Self {
-        Admission {
-            budget,
-            places: Arc::new(Semaphore::new(places)),
-            row_bytes,
-        }
-    }
-
-    /// Lets a message of `bytes` in, or says what is short.
-    ///
-    /// # Errors
-    /// [`Short`].
-    pub fn admit(&self, bytes: u64) -> Result<(Reservation, OwnedSemaphorePermit), Short> {
-        let place = Arc::clone(&self.places)
-            .try_acquire_owned()
-            .map_err(|_| Short::Places)?;
-        let reservation = self
-            .budget
-            .try_reserve(bytes + self.row_bytes)
-            .ok_or(Short::Memory)?;
-        Ok((reservation, place))
-    }
-}
 
 /// A commit of the group's offset, and the file that ends there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,7 +145,7 @@ pub enum SourceEvent {
         /// Bytes for it and its row.
         reservation: Reservation,
         /// Its place among those in the making.
-        place: OwnedSemaphorePermit,
+        place: Place,
     },
     /// What readers may see of a partition was read to its end.
     End {

@@ -1,22 +1,24 @@
 //! The polling thread.
 
+mod pausing;
+
 use super::clients::ClientSettings;
 use super::commits::{Commits, commit_within};
 use super::context::{Context, LAST_COMMIT, Pulse, StageConsumer, offsets};
+use super::held::Held;
 use super::leader_epochs::leader_epoch;
 use super::log_ends::position;
 use super::{
-    Admission, Generation, OffsetCommit, Short, SourceCommand, SourceError, SourceEvent,
-    SourceMessage,
+    Admission, Generation, OffsetCommit, SourceCommand, SourceError, SourceEvent, SourceMessage,
 };
 use crate::stage::sink::hint::TableTag;
 use bytes::Bytes;
 use chrono::DateTime;
+use rdkafka::Message as _;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _};
-use rdkafka::{Message as _, TopicPartitionList};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -37,9 +39,8 @@ const ANSWER_KIB: u32 = 4 << 10;
 const POLL: Duration = Duration::from_millis(50);
 /// Wait between two attempts to admit a message.
 const ADMIT: Duration = Duration::from_millis(2);
-/// Back-pressure shorter than this does not pause partitions: a pause throws away what was fetched
-/// ahead.
-const PAUSE_AFTER: Duration = Duration::from_secs(1);
+/// Longest wait for a message while others wait for admission, in paused partitions.
+const POLL_PAUSED: Duration = Duration::from_millis(10);
 /// How often the stage is told that memory is short.
 const TELL_SHORT: Duration = Duration::from_millis(50);
 /// Hot warnings are logged this often.
@@ -114,10 +115,10 @@ impl Source {
             events,
             orders,
             admission,
-            held: VecDeque::new(),
-            short_since: None,
+            held: Held::default(),
             told_short: None,
-            paused_at_change: None,
+            paused: BTreeMap::new(),
+            shared_at_change: None,
             reading: true,
             last_warning: None,
             to_commit: BTreeMap::new(),
@@ -205,11 +206,12 @@ struct Poller {
     orders: Receiver<SourceCommand>,
     admission: Admission,
     /// Read, but not admitted yet, in order.
-    held: VecDeque<Waiting>,
-    short_since: Option<Instant>,
+    held: Held<Waiting>,
     told_short: Option<Instant>,
-    /// Set while partitions are paused: the change of the assignment that was paused.
-    paused_at_change: Option<u64>,
+    /// Partitions that are paused, and the assignment that they were paused under.
+    paused: BTreeMap<PartitionId, Generation>,
+    /// The change of the assignment that shares were made for.
+    shared_at_change: Option<u64>,
     reading: bool,
     last_warning: Option<Instant>,
     to_commit: BTreeMap<PartitionId, OffsetCommit>,
@@ -267,7 +269,7 @@ impl Poller {
                 return Ok(());
             }
             self.admit_held();
-            if self.must_wait() {
+            if self.held.must_wait(Instant::now()) {
                 std::thread::sleep(ADMIT);
                 continue;
             }
@@ -303,7 +305,9 @@ impl Poller {
 
     /// Passes on what was held, as far as there is room.
     fn admit_held(&mut self) {
-        while let Some(held) = self.held.pop_front() {
+        let now = Instant::now();
+        let (admission, events) = (&self.admission, &self.events);
+        let memory_is_short = self.held.admit(now, |partition, held| {
             let event = match held {
                 Waiting::End(generation, partition, position, high) => SourceEvent::End {
                     generation,
@@ -312,76 +316,33 @@ impl Poller {
                     high,
                 },
                 Waiting::Message(generation, message) => {
-                    match self.admission.admit(message.bytes()) {
+                    match admission.admit(partition, message.bytes()) {
                         Ok((reservation, place)) => SourceEvent::Message {
                             generation,
                             message,
                             reservation,
                             place,
                         },
-                        Err(short) => {
-                            self.held.push_front(Waiting::Message(generation, message));
-                            let now = Instant::now();
-                            self.short_since.get_or_insert(now);
-                            let told = self.told_short.is_some_and(|at| now - at < TELL_SHORT);
-                            if short == Short::Memory && !told {
-                                self.told_short = Some(now);
-                                let _ = self.events.send(SourceEvent::MemoryShort);
-                            }
-                            return;
-                        }
+                        Err(short) => return Err((Waiting::Message(generation, message), short)),
                     }
                 }
             };
-            self.short_since = None;
-            let _ = self.events.send(event);
+            let _ = events.send(event);
+            Ok(())
+        });
+        let told = self.told_short.is_some_and(|at| now - at < TELL_SHORT);
+        if memory_is_short && !told {
+            self.told_short = Some(now);
+            let _ = self.events.send(SourceEvent::MemoryShort);
         }
-    }
-
-    /// Whether to try admission again before polling: only for as long as a pause is not worth it.
-    fn must_wait(&self) -> bool {
-        let short = self.short_since.filter(|_| !self.held.is_empty());
-        short.is_some_and(|since| since.elapsed() < PAUSE_AFTER) && self.paused_at_change.is_none()
-    }
-
-    fn pause_or_resume(&mut self) -> Result<(), SourceError> {
-        let change = self.consumer.context().changes.load(Ordering::SeqCst);
-        let wanted = !self.held.is_empty() || !self.reading;
-        let fatal = |e: KafkaError| SourceError::Fatal(e.to_string());
-        if wanted && self.paused_at_change != Some(change) {
-            self.consumer.pause(&self.assignment()).map_err(fatal)?;
-            self.paused_at_change = Some(change);
-            self.show_paused(1.0);
-        } else if !wanted && self.paused_at_change.is_some() {
-            self.consumer.resume(&self.assignment()).map_err(fatal)?;
-            self.paused_at_change = None;
-            self.short_since = None;
-            self.show_paused(0.0);
-        }
-        Ok(())
-    }
-
-    fn show_paused(&self, paused: f64) {
-        let topic = self.consumer.context().topic.to_string();
-        metrics::gauge!("tagstream_source_paused", "topic" => topic).set(paused);
-    }
-
-    fn assignment(&self) -> TopicPartitionList {
-        let context = self.consumer.context();
-        let mut list = TopicPartitionList::new();
-        for partition in context
-            .assigned
-            .lock()
-            .expect("no panic while locked")
-            .keys()
-        {
-            list.add_partition(&partition.topic, partition.partition);
-        }
-        list
     }
 
     fn poll(&mut self) -> Result<(), SourceError> {
-        let wait = if self.held.is_empty() { POLL } else { ADMIT };
+        let wait = if self.held.is_empty() {
+            POLL
+        } else {
+            POLL_PAUSED
+        };
         let held = match self.consumer.poll(wait) {
             None => return Ok(()),
             Some(Ok(message)) => {
@@ -398,8 +359,12 @@ impl Poller {
             }
             Some(Err(error)) => return self.judge(&error),
         };
-        if self.reading {
-            self.held.extend(held);
+        if let (true, Some(held)) = (self.reading, held) {
+            let partition = match &held {
+                Waiting::Message(_, message) => message.partition.clone(),
+                Waiting::End(_, partition, ..) => partition.clone(),
+            };
+            self.held.push(partition, held);
         }
         Ok(())
     }

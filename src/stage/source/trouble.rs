@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 /// The same trouble is told this often, however many clients have it.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
+/// A listener that wants a login closes what asks without one sooner than this.
+const SOON: Duration = Duration::from_secs(2);
 /// An alert of TLS, read as the length of an answer.
 const TLS_ALERT: &str = "Invalid response size 35251";
 
@@ -173,6 +175,7 @@ impl Trouble {
         // The coordinator is a client of its own: `GroupCoordinator: host:port: words`.
         let line = line.strip_prefix("GroupCoordinator: ").unwrap_or(line);
         let (name, words) = line.split_once(": ")?;
+        let logs_in = name.starts_with("sasl");
         let name = name.split_once("://").map_or(name, |(_, name)| name);
         let address = name.split('/').next().unwrap_or(name);
         if !address.contains(':') {
@@ -182,9 +185,9 @@ impl Trouble {
             Some(end) => words.split_at(end),
             None => (words, ""),
         };
-        let first_request = state.contains("in state APIVERSION_QUERY");
         let cause = match Cause::of(words) {
-            Cause::Closed if first_request => Cause::TlsListener,
+            Cause::Closed if state.contains("in state APIVERSION_QUERY") => Cause::TlsListener,
+            Cause::Closed if !logs_in && closed_soon(state) => Cause::LoginWanted,
             cause => cause,
         };
         Some(Trouble {
@@ -192,6 +195,15 @@ impl Trouble {
             cause,
         })
     }
+}
+
+/// Whether a connection was closed as soon as it was up: ` (after 3ms in state UP, ...`.
+fn closed_soon(state: &str) -> bool {
+    let after = state
+        .strip_prefix(" (after ")
+        .and_then(|s| s.split_once("ms in state UP"));
+    let after = after.and_then(|(after, _)| after.parse::<u64>().ok());
+    after.is_some_and(|after| Duration::from_millis(after) < SOON)
 }
 
 #[derive(Debug)]
@@ -266,6 +278,12 @@ impl Troubles {
         (!told.is_empty()).then(|| told.join("; "))
     }
 
+    /// A broker has answered: what was only guessed of closed connections is not believed.
+    pub(super) fn forget_guesses(&self) {
+        let mut all = self.0.lock().expect("no panic while locked");
+        all.retain(|_, seen| !seen.cause.is_guessed());
+    }
+
     /// The brokers answer.
     pub(super) fn clear(&self) {
         self.0.lock().expect("no panic while locked").clear();
@@ -290,7 +308,7 @@ mod tests {
     use super::*;
 
     /// Lines as librdkafka 2.12 writes them, the address, and what is said.
-    const LINES: [(&str, &str, &str); 11] = [
+    const LINES: [(&str, &str, &str); 13] = [
         (
             "[thrd:127.0.0.1:1/bootstrap]: 127.0.0.1:1/bootstrap: Connect to \
                  ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT, 1 \
@@ -353,6 +371,18 @@ mod tests {
             "wants a login",
         ),
         (
+            "localhost:9094/bootstrap: Disconnected: connection closed by peer: receive 0 after \
+             POLLIN (after 1ms in state UP, 1 identical error(s) suppressed)",
+            "localhost:9094",
+            "wants a login",
+        ),
+        (
+            "localhost:9094/bootstrap: Disconnected: connection closed by peer: receive 0 after \
+             POLLIN (after 600000ms in state UP)",
+            "localhost:9094",
+            "closes connections",
+        ),
+        (
             "sasl_plaintext://localhost:9094/bootstrap: SASL SCRAM-SHA-512 mechanism \
                  handshake failed: Broker: Unsupported SASL mechanism: broker's supported \
                  mechanisms: PLAIN (after 3ms in state AUTH_HANDSHAKE)",
@@ -393,6 +423,10 @@ mod tests {
         assert!(troubles.mistake(Duration::ZERO).is_some());
         assert!(troubles.note("h:1/1: Connect to ipv4#1.2.3.4:1 failed: Connection refused"));
         assert_eq!(troubles.mistake(Duration::ZERO), None);
+        assert_eq!(troubles.at("h:1"), Some(Cause::Refused));
+        assert!(troubles.note("g:1/1: Disconnected (after 1ms in state UP)"));
+        troubles.forget_guesses();
+        assert_eq!(troubles.at("g:1"), None);
         assert_eq!(troubles.at("h:1"), Some(Cause::Refused));
         troubles.clear();
         assert_eq!(troubles.told(), None);

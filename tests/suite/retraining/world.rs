@@ -5,7 +5,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use tagstream::demo::scenes::{Scene, Style, categories};
 use tagstream::stage::label_rows::{LabelRow, LabelRows};
-use tagstream::stage::row_maker::{RowMaker, RowOutcome};
+use tagstream::stage::row_maker::{Leave, RowMaker, RowOutcome};
 use tagstream::stage::sink::parquet;
 use tagstream::stage::source::SourceMessage;
 use tagstream_core::config::{ObjectStoreConfig, VectorEncoding};
@@ -257,7 +257,7 @@ fn row(offset: i64, json: &str) -> LabelRow {
         timestamp: Some("2026-01-01T00:00:00Z".parse().unwrap()),
     };
     match RUNTIME
-        .block_on(LabelRows::default().make(&message))
+        .block_on(LabelRows::default().make(&message, &Leave::never()))
         .unwrap()
     {
         RowOutcome::Row { row, .. } => row,

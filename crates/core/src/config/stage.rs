@@ -92,11 +92,20 @@ settings! {
 settings! {
     /// How images are fetched, and from where they may be.
     FetchConfig {
-        /// Images being fetched, or fetched and waiting to be decoded; of local files at most
-        /// three a decoding thread.
+        /// Images being fetched, or fetched and waiting to be decoded, of one partition; half as
+        /// many more are kept for other partitions. Of local files at most three a decoding thread.
         concurrency: usize = 64,
-        /// Deadline of one image, retries included; after it the message is a dead letter.
+        /// Most of them from one host or bucket; 0: three quarters. Hosts that have never answered,
+        /// or are down, take at most half together.
+        host_concurrency: usize = 0,
+        /// Deadline of one image, retries included. After it the message is a dead letter, if its
+        /// host answers others; else it waits for the host.
         timeout_ms: u64 = 10_000,
+        /// How long a host, bucket or folder that is down is waited for. Its messages wait, others
+        /// go on; after this time they are dead letters of kind `outage`, until it answers. A host
+        /// that no `allow_hosts` names and that has never answered is waited for a tenth of it.
+        /// 0: nothing is waited for.
+        outage_wait_ms: u64 = 600_000,
         /// Deadline of one connection attempt.
         connect_timeout_ms: u64 = 3_000,
         /// Largest image in bytes, MiB.
@@ -268,6 +277,10 @@ settings! {
         sink_check_ms: u64 = 10_000,
         /// How often the brokers are asked for `/health/readyz`.
         broker_check_ms: u64 = 5_000,
+        /// Most connections at a time; above it the one that has been quiet for longest is closed.
+        max_connections: usize = 64,
+        /// A connection on which no answer was sent for this long is closed, whatever it waits for.
+        idle_timeout_ms: u64 = 30_000,
     }
 }
 
@@ -373,8 +386,6 @@ impl Configuration for StageConfig {
             (self.model.max_tags as u64, "model.max_tags"),
             (self.model.max_batch_mib, "model.max_batch_mib"),
             (self.output.max_file_age_ms, "output.max_file_age_ms"),
-            (self.http.sink_check_ms, "http.sink_check_ms"),
-            (self.http.broker_check_ms, "http.broker_check_ms"),
         ];
         for (count, key) in counts {
             refuse(count == 0, key, "must be at least 1");
@@ -386,11 +397,6 @@ impl Configuration for StageConfig {
             "must be a plain name or names joined by `/`",
         );
         refuse(
-            !self.http.bind.is_empty() && !self.http.bind.contains(':'),
-            "http.bind",
-            "must be `host:port`, or empty for no port",
-        );
-        refuse(
             self.output.dead_letter_topic.is_empty(),
             "output.dead_letter_topic",
             "is empty: messages that yield no row must go somewhere",
@@ -400,7 +406,29 @@ impl Configuration for StageConfig {
             flaws.extend(address_flaw("output.url", &self.output.url));
         }
         flaws.extend(self.fetch.flaws());
+        flaws.extend(self.http.flaws());
         flaws.extend(self.decode.flaws());
+        flaws
+    }
+}
+
+impl HttpConfig {
+    fn flaws(&self) -> Vec<Flaw> {
+        let mut flaws = Vec::new();
+        for (is_zero, key) in [
+            (self.sink_check_ms == 0, "http.sink_check_ms"),
+            (self.broker_check_ms == 0, "http.broker_check_ms"),
+            (self.max_connections == 0, "http.max_connections"),
+            (self.idle_timeout_ms == 0, "http.idle_timeout_ms"),
+        ] {
+            if is_zero {
+                flaws.push(Flaw::new(key, "must be at least 1"));
+            }
+        }
+        if !self.bind.is_empty() && !self.bind.contains(':') {
+            let reason = "must be `host:port`, or empty for no port";
+            flaws.push(Flaw::new("http.bind", reason));
+        }
         flaws
     }
 }

@@ -17,6 +17,8 @@ pub mod header {
     pub const SOURCE_PARTITION: &str = "source.partition";
     /// The message's offset.
     pub const SOURCE_OFFSET: &str = "source.offset";
+    /// The message's time, milliseconds since 1970, if it had one.
+    pub const SOURCE_TIMESTAMP: &str = "source.timestamp";
     /// Stands in place of a value that the topic has no room for: its length.
     pub const VALUE_OMITTED: &str = "error.value_omitted_bytes";
     /// Stands in place of the original's headers: their number.
@@ -61,6 +63,9 @@ kinds! {
     FetchFailed = "fetch_failed",
     /// The image did not arrive before its deadline.
     FetchTimeout = "fetch_timeout",
+    /// The host, bucket or folder was down for longer than `fetch.outage_wait_ms`; nothing is
+    /// wrong with the message.
+    Outage = "outage",
     /// More bytes or more pixels than the configuration allows.
     TooLarge = "too_large",
     /// The bytes are no image of a supported format.
@@ -76,5 +81,34 @@ kinds! {
 impl fmt::Display for DeadLetterKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_schema_lists_the_kinds_and_the_headers() {
+        let published: serde_json::Value =
+            serde_json::from_str(include_str!("../../../../schemas/dead_letter.schema.json"))
+                .unwrap();
+        let kinds = published["properties"]["error.kind"]["oneOf"].as_array();
+        let kinds = kinds.unwrap().iter().map(|kind| kind["const"].as_str());
+        let ours = DeadLetterKind::ALL.iter().map(|kind| Some(kind.as_str()));
+        assert!(kinds.eq(ours), "{}", published["properties"]["error.kind"]);
+        for name in [
+            header::ERROR_KIND,
+            header::ERROR_MESSAGE,
+            header::SOURCE_TOPIC,
+            header::SOURCE_PARTITION,
+            header::SOURCE_OFFSET,
+            header::SOURCE_TIMESTAMP,
+            header::VALUE_OMITTED,
+            header::HEADERS_OMITTED,
+            header::KEY_OMITTED,
+        ] {
+            assert!(published["properties"][name].is_object(), "{name}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{
     Attention, ExportedHead, MemoryBranch, NORM_EPSILON, QueryBranch, ReadOut, RegionForm,
-    RegionalBranch, ValueOutput,
+    RegionalBranch, ValueOutput, WordHistogram,
 };
 
 /// What the head makes of a batch; all row-major.
@@ -211,6 +211,9 @@ impl MemoryBranch {
             .collect();
         let spread = f64::from(self.mean_spread);
         phi.extend(unit(&centred).iter().map(|x| x * spread));
+        if let Some(words) = &self.words {
+            phi.extend(words.part_of_phi(dense));
+        }
         let mut logits: Vec<f64> = self.bias.iter().map(|&b| f64::from(b)).collect();
         let images = self.bank.chunks_exact(phi.len());
         for (image, weights) in images.zip(self.weight.chunks_exact(logits.len())) {
@@ -224,6 +227,29 @@ impl MemoryBranch {
             }
         }
         logits
+    }
+}
+
+impl WordHistogram {
+    /// From the rows of V^, `[K]`.
+    fn part_of_phi(&self, dense: &[Vec<f64>]) -> Vec<f64> {
+        let less = |x: &[f64], centre: &[f32]| -> Vec<f64> {
+            let pairs = x.iter().zip(centre);
+            pairs.map(|(x, c)| x - f64::from(*c)).collect()
+        };
+        let shares: Vec<Vec<f64>> = dense
+            .iter()
+            .map(|v| {
+                let local = unit(&less(v, &self.centre));
+                let words = self.codebook.chunks_exact(local.len());
+                softmax(words.map(|word| dot(&local, word)).collect())
+            })
+            .collect();
+        let each = vec![1.0 / dense.len() as f64; dense.len()];
+        let roots: Vec<f64> = mix(&each, &shares).iter().map(|x| x.sqrt()).collect();
+        let direction = unit(&less(&roots, &self.root_centre));
+        let spread = f64::from(self.spread);
+        direction.iter().map(|x| x * spread).collect()
     }
 }
 

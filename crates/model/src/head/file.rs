@@ -2,7 +2,7 @@
 
 use super::{
     Attention, ExportedHead, GlobalBranch, GraphOutputs, HeadError, MemoryBranch, QueryBranch,
-    ReadOut, RegionForm, RegionalBranch, ValueOutput, WeightStorage,
+    ReadOut, RegionForm, RegionalBranch, ValueOutput, WeightStorage, WordHistogram,
 };
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -270,9 +270,24 @@ fn memory_branch(tensors: &mut Tensors) -> Result<Option<MemoryBranch>, HeadErro
         global_offset: data(tensors, "memory.global_offset")?,
         mean_centre: data(tensors, "memory.mean_centre")?,
         mean_spread,
+        words: word_histogram(tensors)?,
         bank: data(tensors, "memory.bank")?,
         weight: data(tensors, "memory.weight")?,
         bias: data(tensors, "memory.bias")?,
+    }))
+}
+
+/// Heads of before visual words have none.
+fn word_histogram(tensors: &mut Tensors) -> Result<Option<WordHistogram>, HeadError> {
+    if !present(tensors, "memory.word_codebook") {
+        return Ok(None);
+    }
+    let spread = data(tensors, "memory.word_spread")?;
+    Ok(Some(WordHistogram {
+        centre: data(tensors, "memory.word_centre")?,
+        codebook: data(tensors, "memory.word_codebook")?,
+        root_centre: data(tensors, "memory.word_root_centre")?,
+        spread: number(spread, "memory.word_spread")?,
     }))
 }
 

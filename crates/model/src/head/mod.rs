@@ -15,7 +15,10 @@
 //! s_q[c]   = F^ . query.read_out.weight[c] + query.read_out.bias[c]
 //! s_g[c]   = G^ . global.weight[c] + global.bias[c] + G . residual[c]
 //! s_m[c]   = sum_j exp(-|phi - bank_j|^2) memory.weight[j,c] + memory.bias[c]
-//!            phi = [ G * scale + offset ; spread (M - centre) / |M - centre| ],  M = mean_n V^_n
+//!            phi = [ G * scale + offset ; spread (M - centre) / |M - centre| ; words ],
+//!            M = mean_n V^_n
+//! words    = spread_w u(sqrt(H) - centre_w),  u(x) = x / |x|
+//!            H = mean_n softmax_k( codebook_k . u(V^_n - centre_v) )   histogram of visual words
 //! s_l[c]   = sum_j exp(b (R0^ . regional.bank[c,:,j] - 1)) regional.weight[c,j] + regional.bias[c]
 //!            R0 as R, from a softmax of V^ . regional.attention[c]
 //! logit[c] = s_r[c] + s_q[c] + s_g[c] + s_m[c] + s_l[c]
@@ -190,12 +193,34 @@ pub struct MemoryBranch {
     pub mean_centre: Vec<f32>,
     /// Multiplies the normalised mean (bandwidth).
     pub mean_spread: f32,
-    /// The images remembered, as phi: `[M, 2 D]`.
+    /// The histogram of visual words in phi, if it has one.
+    pub words: Option<WordHistogram>,
+    /// The images remembered, as phi: `[M, 2 D + K]`.
     pub bank: Vec<f32>,
     /// What each of them says, `[M, C]`.
     pub weight: Vec<f32>,
     /// `[C]`.
     pub bias: Vec<f32>,
+}
+
+/// A picture as a histogram of K visual words: which kinds of local features it is made of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WordHistogram {
+    /// Subtracted from V^ before it is normalised again, `[D]`.
+    pub centre: Vec<f32>,
+    /// The words, multiplied by the sharpness of their softmax: `[K, D]`.
+    pub codebook: Vec<f32>,
+    /// Subtracted from the roots of the histogram, `[K]`.
+    pub root_centre: Vec<f32>,
+    /// Multiplies what is left after it is normalised (bandwidth).
+    pub spread: f32,
+}
+
+impl MemoryBranch {
+    /// Length of phi where features have `dim` dimensions.
+    fn phi(&self, dim: usize) -> usize {
+        2 * dim + self.words.as_ref().map_or(0, |w| w.root_centre.len())
+    }
 }
 
 /// The regional memory: for each category, a kernel machine over M regions of training images.
@@ -325,13 +350,22 @@ impl ExportedHead {
             }
         }
         if let Some(branch) = &self.memory {
-            let images = branch.bank.len() / (2 * d).max(1);
+            let phi = branch.phi(d);
+            let images = branch.bank.len() / phi.max(1);
             let spread = std::slice::from_ref(&branch.mean_spread);
             all.push(("memory.global_scale", vec![d], &branch.global_scale));
             all.push(("memory.global_offset", vec![d], &branch.global_offset));
             all.push(("memory.mean_centre", vec![d], &branch.mean_centre));
             all.push(("memory.mean_spread", vec![1], spread));
-            all.push(("memory.bank", vec![images, 2 * d], &branch.bank));
+            if let Some(words) = &branch.words {
+                let k = words.root_centre.len();
+                let spread = std::slice::from_ref(&words.spread);
+                all.push(("memory.word_centre", vec![d], &words.centre));
+                all.push(("memory.word_codebook", vec![k, d], &words.codebook));
+                all.push(("memory.word_root_centre", vec![k], &words.root_centre));
+                all.push(("memory.word_spread", vec![1], spread));
+            }
+            all.push(("memory.bank", vec![images, phi], &branch.bank));
             all.push(("memory.weight", vec![images, c], &branch.weight));
             all.push(("memory.bias", vec![c], &branch.bias));
         }

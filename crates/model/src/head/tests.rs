@@ -54,14 +54,23 @@ fn head(heads: usize, form: RegionForm, query: bool, global: bool) -> ExportedHe
             residual: query.then(|| noise(19, c * d)),
         }),
         memory: (query && global).then(|| {
-            let images = 11;
+            let (images, k) = (11, 6);
+            // A bundle of before visual words, and one with them.
+            let words = form == RegionForm::Normalised;
+            let phi = 2 * d + if words { k } else { 0 };
             let quarter = |x: Vec<f32>| x.iter().map(|x| x / 4.0).collect();
             MemoryBranch {
                 global_scale: quarter(noise(24, d)),
                 global_offset: quarter(noise(25, d)),
                 mean_centre: quarter(noise(26, d)),
                 mean_spread: 0.7,
-                bank: quarter(noise(27, images * 2 * d)),
+                words: words.then(|| WordHistogram {
+                    centre: quarter(noise(31, d)),
+                    codebook: noise(32, k * d),
+                    root_centre: quarter(noise(33, k)),
+                    spread: 0.6,
+                }),
+                bank: quarter(noise(27, images * phi)),
                 weight: noise(28, images * c),
                 bias: noise(29, c),
             }

@@ -50,6 +50,8 @@ pub(super) struct Trainer<'a> {
     optimizer: Optimizer,
     teacher: Teacher<'a>,
     epochs: usize,
+    /// Training epochs in all; none where the trained branches would count too little.
+    asked: usize,
     curves: Vec<(usize, Vec<(&'static str, f64)>)>,
 }
 
@@ -73,8 +75,15 @@ impl<'a> Trainer<'a> {
             start.warm_start(stored, rows)?;
         }
         let optimizer = Optimizer::new(&start, &set.model.trained(&start), &config.optimizer)?;
+        let counts = closed.ridges.blend.network >= config.optimizer.least_share;
+        let labelled = set.labels.iter().any(|label| *label > 0);
         Ok(Self {
             teacher: Teacher::new(&set, &start)?,
+            asked: if counts && labelled {
+                config.optimizer.epochs
+            } else {
+                0
+            },
             set,
             seed,
             start,
@@ -108,7 +117,7 @@ impl<'a> Trainer<'a> {
 
     /// Whether all training epochs are done.
     pub(super) fn is_done(&self) -> bool {
-        self.epochs >= self.set.model.config().optimizer.epochs
+        self.epochs >= self.asked
     }
 
     /// Steps made so far, over all parts of a training that was interrupted.
@@ -122,7 +131,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn all_steps(&self) -> usize {
-        self.set.model.config().optimizer.epochs * self.steps_per_epoch()
+        self.asked * self.steps_per_epoch()
     }
 
     /// One pass over the training images; `report` is called after every step.
@@ -188,7 +197,7 @@ impl<'a> Trainer<'a> {
             gradient_norm,
             rate,
             count: (step + 1, steps),
-            epoch: (self.epochs, config.optimizer.epochs),
+            epoch: (self.epochs, self.asked),
         })
     }
 
@@ -197,6 +206,7 @@ impl<'a> Trainer<'a> {
         let set = self.set;
         let weights = self.optimizer.averaged(&self.start)?;
         let text = set.text(&weights)?;
+        let left_out = self.closed.left_out();
         let ridges = self.closed.ridges;
         let head = set.model.export(&weights, &text, &set.standard, &ridges)?;
         Ok(Trained {
@@ -205,6 +215,7 @@ impl<'a> Trainer<'a> {
             standard: set.standard,
             ridges,
             head,
+            left_out: left_out.filter(|_| self.epochs == 0),
             epochs: self.epochs,
             steps: self.optimizer.steps(),
             curves: self.curves,

@@ -3,13 +3,18 @@
 
 use crate::trainer::data::TrainingSet;
 use crate::trainer::error::TrainError;
-use crate::trm::platt::{ScoredLabel, fit_platt};
+use crate::trm::platt::{Platt, ScoredLabel, fit_platt};
 use crate::trm::weights::{Weights, names};
 use candle_core::{DType, Device, Tensor};
 
 /// A calibrated scale of cosines is at least this: where the start says nothing about the labels
 /// the fit would go to zero, and with it every gradient.
 const LEAST_SCALE: f64 = 5.0;
+
+/// Without any label: how many logits a standard deviation of a branch's cosines is, and the logit
+/// of their mean. Cosines of present categories lie about two deviations above the mean, and a
+/// picture holds a few categories in a hundred.
+const UNLABELLED: (f64, f64) = (1.8, -3.5);
 
 /// Sets every branch's scale and bias in `weights`.
 pub(super) fn calibrate(set: &TrainingSet, weights: &mut Weights) -> Result<(), TrainError> {
@@ -23,6 +28,7 @@ pub(super) fn calibrate(set: &TrainingSet, weights: &mut Weights) -> Result<(), 
         }
     }
     let text = set.text(weights)?;
+    let labelled = set.labels.iter().any(|label| *label > 0);
     let mut entries: Vec<Vec<ScoredLabel>> = vec![Vec::new(); branches.len()];
     for pass in set.passes(weights, &text) {
         let pass = pass?;
@@ -30,7 +36,9 @@ pub(super) fn calibrate(set: &TrainingSet, weights: &mut Weights) -> Result<(), 
             let scores = branch.logits.flatten_all()?.to_vec1::<f32>()?;
             let scored = scores.iter().zip(&pass.labels);
             entries.extend(scored.filter_map(|(score, label)| {
-                let weight = if *label == 0 {
+                let weight = if !labelled {
+                    1.0
+                } else if *label == 0 {
                     set.assume_negative
                 } else {
                     1.0
@@ -46,7 +54,11 @@ pub(super) fn calibrate(set: &TrainingSet, weights: &mut Weights) -> Result<(), 
     }
     for (branch, mut entries) in branches.iter().zip(entries) {
         let scaled = weights.has(&names::log_scale(branch));
-        let mut platt = fit_platt(entries.iter().copied());
+        let mut platt = if labelled {
+            fit_platt(entries.iter().copied())
+        } else {
+            without_labels(&entries)
+        };
         if scaled && platt.scale < LEAST_SCALE {
             for entry in &mut entries {
                 (entry.offset, entry.score) = (LEAST_SCALE * entry.score, 0.0);
@@ -62,4 +74,19 @@ pub(super) fn calibrate(set: &TrainingSet, weights: &mut Weights) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// The convention of [`UNLABELLED`].
+fn without_labels(entries: &[ScoredLabel]) -> Platt {
+    let n = entries.len().max(1) as f64;
+    let mean = entries.iter().map(|e| e.score).sum::<f64>() / n;
+    let square = entries
+        .iter()
+        .map(|e| (e.score - mean).powi(2))
+        .sum::<f64>();
+    let scale = UNLABELLED.0 / (square / n).sqrt().max(1e-6);
+    Platt {
+        scale,
+        offset: UNLABELLED.1 - scale * mean,
+    }
 }

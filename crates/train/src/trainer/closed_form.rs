@@ -1,24 +1,35 @@
 //! What is fitted in closed form before the first step: the kernel ridge regressions, and how much
 //! they count.
 
-use crate::arrays::to_matrix;
+use crate::arrays::{rows, to_matrix};
 use crate::trainer::data::{TrainingSet, branch_sum};
 use crate::trainer::error::TrainError;
 use crate::trainer::random::shuffled;
 use crate::trm::blend::{Blend, fit_blend};
 use crate::trm::export::KernelRidges;
-use crate::trm::kernel_ridge::images::{ImageExamples, ImageRidge};
+use crate::trm::kernel_ridge::aims::{Aims, SoftConfig};
+use crate::trm::kernel_ridge::images::{ImageExamples, ImageRidge, ImageSystem};
 use crate::trm::kernel_ridge::regions::{KnownRegions, RegionFit, RegionRidge};
 use crate::trm::kernel_ridge::targets::{Targets, folds};
+use crate::trm::kernel_ridge::words::VisualWords;
 use crate::trm::matching::spatial_keys;
 use crate::trm::region::Pooled;
 use crate::trm::weights::{Weights, values};
 use candle_core::Tensor;
-use ndarray::{Array1, Array2, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use tagstream_kernels::l2_normalize;
 
 /// Without any known absence, this many images a remembered region stand for what is absent.
 const ASSUMED_ABSENT: usize = 8;
+
+/// Images that a pass takes at once.
+const BATCH: usize = 64;
+
+/// Local features among which the visual words are found.
+const LOCAL_FEATURES: usize = 20_000;
+
+/// Shares of the zero-shot probability that a known absence may aim at.
+const ABSENT_SHARES: [f64; 3] = [0.6, 0.3, 0.0];
 
 /// The regressions, and what they say of the training images.
 pub(super) struct ClosedForm {
@@ -26,6 +37,8 @@ pub(super) struct ClosedForm {
     /// Logits of all images from the folds that left each out, the regressions already weighed
     /// against each other and multiplied by their shares: `[n, C]`. None without a regression.
     pub(super) out_of_fold: Option<Array2<f32>>,
+    /// Logits of the start, `[n, C]`, where there is a regression.
+    start: Option<Array2<f32>>,
 }
 
 /// A regression and its out-of-fold logits of the training images, `[n, C]`.
@@ -40,36 +53,25 @@ impl ClosedForm {
             return Ok(Self {
                 ridges: KernelRidges::NONE,
                 out_of_fold: None,
+                start: None,
             });
         }
         let targets = set.targets();
         let order = shuffled(set.images(), seed, u64::MAX);
-        let fold_of = folds(&order, memory.size, memory.folds);
-        let (mean, known) = examples(set, &targets, &order)?;
+        let fold_of = folds(&order, memory.size, &set.groups.folds(memory.folds));
+        let seen = pass(set, start, &targets, &order)?;
         let images = if memory.enabled {
-            let examples = ImageExamples {
-                global: set.global.view(),
-                mean: mean.view(),
-                targets: targets.reborrow(),
-            };
-            Some(ImageRidge::fit(&examples, &order, memory)?)
+            Some(fit_images(set, &targets, &seen, &fold_of)?)
         } else {
             None
         };
-        let dim = set.model.dim();
-        let fit = if regional.enabled {
-            let parts = (fold_of.as_slice(), memory.folds);
-            Some(RegionFit::new(&known, &targets, dim, parts, regional)?)
+        let regions = if regional.enabled {
+            Some(fit_regions(set, &targets, &seen.known, &fold_of)?)
         } else {
             None
         };
-        let (start_logits, mut scores) = start_logits(set, start, fit.as_ref(), &fold_of)?;
-        let regions = fit.map(|fit| {
-            let ridge = fit.finish(&targets, &mut scores, dim);
-            (ridge, scores)
-        });
-        let blend = blend(set, &targets, &start_logits, &images, &regions, &fold_of);
-        let mut out_of_fold = Array2::zeros(start_logits.dim());
+        let blend = blend(set, &targets, &seen.start, &images, &regions, &fold_of);
+        let mut out_of_fold = Array2::zeros(seen.start.dim());
         let images = images.map(|(ridge, logits)| {
             out_of_fold.scaled_add(blend.memory as f32, &logits);
             ridge
@@ -85,8 +87,110 @@ impl ClosedForm {
                 blend,
             },
             out_of_fold: Some(out_of_fold),
+            start: Some(seen.start),
         })
     }
+
+    /// What the untrained head says of the training images, each from the folds that left it out.
+    pub(super) fn left_out(&self) -> Option<Array2<f32>> {
+        let (ridges, start) = (self.out_of_fold.as_ref()?, self.start.as_ref()?);
+        Some(ridges + &(start * self.ridges.blend.network as f32))
+    }
+}
+
+/// The regression on images, with the softening of absences that its left-out predictions like
+/// best.
+fn fit_images(
+    set: &TrainingSet,
+    targets: &Targets,
+    seen: &Seen,
+    fold_of: &[Option<usize>],
+) -> Result<(ImageRidge, Array2<f32>), TrainError> {
+    let config = &set.model.config().memory;
+    let examples = ImageExamples {
+        global: set.global.view(),
+        mean: seen.mean.view(),
+        words: seen
+            .words
+            .as_ref()
+            .map(|(words, roots)| (words, roots.view())),
+    };
+    let system = ImageSystem::new(&examples, fold_of, config)?;
+    if config.soft.unknown_weight == 0.0 {
+        let aims = Aims::known(targets);
+        let left_out = system.left_out(&aims)?;
+        return Ok(system.fit(&aims, targets, left_out)?);
+    }
+    let guesses = seen.start.mapv(|logit| 1.0 / (1.0 + (-logit).exp()));
+    let groups = set.groups.indices();
+    let none_absent = !targets.labels.iter().any(|label| *label < 0);
+    let shares: &[f64] = if config.soft.automatic && !none_absent {
+        &ABSENT_SHARES
+    } else {
+        std::slice::from_ref(&config.soft.absent_share)
+    };
+    let mut best: Option<(f64, Aims, Array2<f32>)> = None;
+    for share in shares {
+        let soft = SoftConfig {
+            absent_share: *share,
+            ..config.soft
+        };
+        let aims = Aims::soft(targets, guesses.view(), groups, &soft);
+        let left_out = system.left_out(&aims)?;
+        let precision = known_precision(left_out.view(), targets.labels);
+        if best.as_ref().is_none_or(|(most, ..)| precision > *most) {
+            best = Some((precision, aims, left_out));
+        }
+    }
+    let Some((_, aims, left_out)) = best else {
+        return Err(TrainError::Data(
+            "no softening of absences to choose from".into(),
+        ));
+    };
+    Ok(system.fit(&aims, targets, left_out)?)
+}
+
+/// Mean over categories of the average precision among known entries.
+fn known_precision(scores: ArrayView2<'_, f32>, labels: ArrayView2<'_, i8>) -> f64 {
+    let (mut sum, mut count) = (0.0, 0usize);
+    for (scores, labels) in scores.columns().into_iter().zip(labels.columns()) {
+        let known = scores.iter().zip(&labels).filter(|(_, label)| **label != 0);
+        let mut known: Vec<(f32, bool)> = known.map(|(s, label)| (*s, *label > 0)).collect();
+        known.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let (mut hits, mut precision) = (0.0, 0.0);
+        for (rank, (_, present)) in known.iter().enumerate() {
+            if *present {
+                hits += 1.0;
+                precision += hits / (rank + 1) as f64;
+            }
+        }
+        if hits > 0.0 && hits < known.len() as f64 {
+            sum += precision / hits;
+            count += 1;
+        }
+    }
+    sum / count.max(1) as f64
+}
+
+/// The regressions on regions.
+fn fit_regions(
+    set: &TrainingSet,
+    targets: &Targets,
+    known: &[KnownRegions],
+    fold_of: &[Option<usize>],
+) -> Result<(RegionRidge, Array2<f32>), TrainError> {
+    let config = set.model.config();
+    let (dim, parts) = (set.model.dim(), (fold_of, config.memory.folds));
+    let fit = RegionFit::new(known, targets, dim, parts, &config.regional)?;
+    let mut scores = Array2::zeros(set.labels.dim());
+    for images in set.in_order() {
+        let batch = set.dense_batch(&images.clone().collect::<Vec<_>>())?;
+        let regions = first_regions(set, &batch.positions)?;
+        let found = fit.out_of_fold(&regions, &fold_of[images.clone()])?;
+        scores.slice_mut(s![images, ..]).assign(&found);
+    }
+    let ridge = fit.finish(targets, &mut scores, dim);
+    Ok((ridge, scores))
 }
 
 /// The settings' shares, or those that the known labels of the folds' images say.
@@ -117,7 +221,9 @@ fn blend(
         .filter(|image| fold_of[*image].is_some())
         .collect();
     let Some(found) = fit_blend(targets, &rows, &columns, offsets) else {
-        return Blend::NETWORK;
+        // Smoothed zero-shot where there are no labels to say more.
+        let smoothed = images.is_some() && set.model.config().learns_without_labels();
+        return Blend::new(0.0, f64::from(u8::from(smoothed)), 0.0);
     };
     let mut found = found.into_iter();
     let mut next = |there: bool| there.then(|| found.next()).flatten().unwrap_or(0.0);
@@ -131,32 +237,83 @@ fn first_regions(set: &TrainingSet, positions: &Tensor) -> Result<Tensor, TrainE
     Ok(l2_normalize(&region)?)
 }
 
-/// One pass over the images: means of V^ over positions (`[n, D]`), and the regions of known
-/// entries, in `order`.
-fn examples(
+/// What a pass over the images finds.
+struct Seen {
+    /// Means of V^ over positions, `[n, D]`.
+    mean: Array2<f32>,
+    /// Visual words, and the roots of the images' histograms, `[n, K]`.
+    words: Option<(VisualWords, Array2<f32>)>,
+    /// Logits of the start, the branches by their shares: `[n, C]`.
+    start: Array2<f32>,
+    /// The regions of known entries, in the order of the pass.
+    known: Vec<KnownRegions>,
+}
+
+/// The codebook, from some of the images in `order`.
+fn visual_words(set: &TrainingSet, order: &[usize]) -> Result<Option<VisualWords>, TrainError> {
+    let config = &set.model.config().memory;
+    if !config.enabled || config.words == 0 {
+        return Ok(None);
+    }
+    let mut local: Vec<f32> = Vec::new();
+    let d = set.model.dim();
+    for images in order.chunks(BATCH) {
+        local.extend(values(&set.dense_batch(images)?.positions)?);
+        if local.len() >= LOCAL_FEATURES * d {
+            break;
+        }
+    }
+    // Neighbouring positions of a picture are alike: the first words come from all pictures.
+    let local = rows(&local, d)?;
+    let mut mixed = shuffled(local.nrows(), 0, u64::MAX);
+    mixed.truncate(LOCAL_FEATURES);
+    let local = local.select(Axis(0), &mixed);
+    let words = VisualWords::find(local.view(), config.words, config.word_sharpness)?;
+    Ok(Some(words))
+}
+
+/// One pass over the images, in `order`.
+fn pass(
     set: &TrainingSet,
+    start: &Weights,
     targets: &Targets,
     order: &[usize],
-) -> Result<(Array2<f32>, Vec<KnownRegions>), TrainError> {
+) -> Result<Seen, TrainError> {
     let config = set.model.config();
     let (d, c) = (set.model.dim(), set.model.categories());
-    let mut mean = Array2::zeros((set.images(), d));
-    let mut known = vec![KnownRegions::default(); c];
+    let words = visual_words(set, order)?;
+    let mut seen = Seen {
+        mean: Array2::zeros((set.images(), d)),
+        words: words.map(|words| {
+            let roots = Array2::zeros((set.images(), words.count()));
+            (words, roots)
+        }),
+        start: Array2::zeros((set.images(), c)),
+        known: vec![KnownRegions::default(); c],
+    };
+    let text = set.text(start)?;
     let assumed = ASSUMED_ABSENT * config.regional.regions;
-    for (block, images) in order.chunks(config.optimizer.batch).enumerate() {
-        let first = block * config.optimizer.batch;
-        let positions = set.dense_batch(images)?.positions;
-        let means = to_matrix(&positions.mean(1)?)?;
-        for (image, found) in images.iter().zip(means.rows()) {
-            mean.row_mut(*image).assign(&found);
+    for (block, images) in order.chunks(BATCH).enumerate() {
+        let first = block * BATCH;
+        let batch = set.dense_batch(images)?;
+        let forward = set.model.forward(start, &text, &batch)?;
+        let logits = branch_sum(set.model, &forward, images.len(), &Blend::NETWORK)?;
+        put(&mut seen.start, images, &logits);
+        put(
+            &mut seen.mean,
+            images,
+            &to_matrix(&batch.positions.mean(1)?)?,
+        );
+        if let Some((words, roots)) = &mut seen.words {
+            put(roots, images, &words.roots(&batch.positions)?);
         }
         if !config.regional.enabled || first >= config.memory.size {
             continue;
         }
-        let regions = values(&first_regions(set, &positions)?)?;
+        let regions = values(&first_regions(set, &batch.positions)?)?;
         let regions = regions.chunks(c * d);
         for ((rank, &image), regions) in (first..config.memory.size).zip(images).zip(regions) {
-            let regions = known.iter_mut().zip(regions.chunks(d));
+            let regions = seen.known.iter_mut().zip(regions.chunks(d));
             for (category, (known, region)) in regions.enumerate() {
                 let (target, weight) = targets.of(image, category);
                 let guess = set.labels[[image, category]] == 0;
@@ -170,30 +327,12 @@ fn examples(
             }
         }
     }
-    Ok((mean, known))
+    Ok(seen)
 }
 
-/// Another pass: logits of the start (branches by their shares) and k of the regressions on
-/// regions, `[n, C]` each.
-fn start_logits(
-    set: &TrainingSet,
-    start: &Weights,
-    fit: Option<&RegionFit>,
-    fold_of: &[Option<usize>],
-) -> Result<(Array2<f32>, Array2<f32>), TrainError> {
-    let text = set.text(start)?;
-    let size = (set.images(), set.model.categories());
-    let (mut logits, mut scores) = (Array2::zeros(size), Array2::zeros(size));
-    for images in set.in_order() {
-        let batch = set.dense_batch(&images.clone().collect::<Vec<_>>())?;
-        let forward = set.model.forward(start, &text, &batch)?;
-        let sum = branch_sum(set.model, &forward, images.len(), &Blend::NETWORK)?;
-        logits.slice_mut(s![images.clone(), ..]).assign(&sum);
-        if let Some(fit) = fit {
-            let regions = first_regions(set, &batch.positions)?;
-            let found = fit.out_of_fold(&regions, &fold_of[images.clone()])?;
-            scores.slice_mut(s![images, ..]).assign(&found);
-        }
+/// Rows of `found` as the rows `images` of `all`.
+fn put(all: &mut Array2<f32>, images: &[usize], found: &Array2<f32>) {
+    for (image, found) in images.iter().zip(found.rows()) {
+        all.row_mut(*image).assign(&found);
     }
-    Ok((logits, scores))
 }

@@ -1,6 +1,7 @@
 //! What a training reads and never changes: the model, the images' features and their labels.
 
 use crate::arrays::{rows, to_matrix};
+use crate::groups::{GroupConfig, Groups, near_duplicates};
 use crate::trainer::error::TrainError;
 use crate::trainer::random::{Purpose, stream};
 use crate::trm::blend::Blend;
@@ -15,6 +16,9 @@ use rand::RngExt;
 use sha2::{Digest, Sha256};
 use std::ops::Range;
 
+/// Parts that tell groups apart in a training's identity.
+const GROUP_PARTS: usize = 1 << 20;
+
 /// A model with its training images.
 pub(super) struct TrainingSet<'a> {
     pub(super) model: &'a Model,
@@ -27,6 +31,8 @@ pub(super) struct TrainingSet<'a> {
     pub(super) standard: Standard,
     /// Weight with which unknown counts as absent.
     pub(super) assume_negative: f64,
+    /// Which images are relatives.
+    pub(super) groups: Groups,
 }
 
 /// The forward pass of some consecutive images.
@@ -43,6 +49,7 @@ impl<'a> TrainingSet<'a> {
         encoder: &'a dyn PromptEncoder,
         features: &'a dyn FeatureSource,
         labels: &'a [i8],
+        groups: Option<&Groups>,
     ) -> Result<Self, TrainError> {
         let (n, c) = (features.len(), model.categories());
         if labels.len() != n * c {
@@ -59,7 +66,12 @@ impl<'a> TrainingSet<'a> {
                 model.dim()
             )));
         }
-        if !labels.contains(&1) {
+        if groups.is_some_and(|groups| groups.len() != n) {
+            return Err(TrainError::Data(format!(
+                "groups of other images than these {n}"
+            )));
+        }
+        if !labels.contains(&1) && !model.config().learns_without_labels() {
             return Err(TrainError::Data(
                 "no label says that anything is present: there is nothing to learn from".into(),
             ));
@@ -68,6 +80,7 @@ impl<'a> TrainingSet<'a> {
         let global = rows(features.global(), features.dim())?;
         Ok(Self {
             standard: Standard::new(global),
+            groups: groups.cloned().unwrap_or_else(|| relatives(global)),
             global,
             labels: rows(labels, c)?,
             assume_negative: if none_absent {
@@ -205,6 +218,9 @@ impl<'a> TrainingSet<'a> {
             serde_json::to_vec(self.model.config()).map_err(|e| TrainError::Data(e.to_string()))?;
         hash.update(config);
         hash.update(seed.to_le_bytes());
+        for group in self.groups.folds(GROUP_PARTS) {
+            hash.update(group.to_le_bytes());
+        }
         hash.update(self.labels.iter().map(|y| *y as u8).collect::<Vec<_>>());
         let mut numbers = |values: &[f32]| {
             for x in values {
@@ -225,6 +241,17 @@ impl<'a> TrainingSet<'a> {
             .map(|byte| format!("{byte:02x}"))
             .collect())
     }
+}
+
+/// Near-duplicates, where nobody says which images are relatives.
+fn relatives(global: ArrayView2<'_, f32>) -> Groups {
+    let GroupConfig {
+        similarity,
+        compared,
+        ..
+    } = GroupConfig::default();
+    let linked = near_duplicates(global, similarity, compared);
+    Groups::of_names(linked.roots.iter().map(usize::to_string))
 }
 
 /// The branches' logits by their shares, `[images, C]`.

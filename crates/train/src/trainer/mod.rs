@@ -17,6 +17,7 @@ mod teacher;
 
 pub use error::TrainError;
 
+use crate::groups::Groups;
 use crate::trm::export::KernelRidges;
 use crate::trm::features::FeatureSource;
 use crate::trm::model::{Model, Standard, TextFeatures};
@@ -26,6 +27,7 @@ use actor::Trainer;
 use candle_core::{Device, Tensor};
 use checkpoint::Checkpoint;
 use data::TrainingSet;
+use ndarray::Array2;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tagstream_model::head::{ExportedHead, HeadFiles, NamedTensor, TRAINABLE_PREFIX};
@@ -60,6 +62,8 @@ pub struct TrainOptions<'a> {
     pub checkpoint: Option<PathBuf>,
     /// Weights of an earlier model, and for every category its index there.
     pub warm_start: Option<(Weights, Vec<Option<usize>>)>,
+    /// Which images are relatives; near-duplicates by their global features if not told.
+    pub groups: Option<Groups>,
     /// Called after every step.
     pub progress: Option<&'a mut dyn FnMut(&TrainingProgress)>,
 }
@@ -77,7 +81,11 @@ pub struct Trained {
     pub ridges: KernelRidges,
     /// The head for inference.
     pub head: ExportedHead,
-    /// Epochs done; fewer than asked for if time ran out.
+    /// Where all is closed form: logits of the training images, each from folds that had not seen
+    /// its group, `[n, C]`. What the head itself says of them is too good to calibrate by.
+    pub left_out: Option<Array2<f32>>,
+    /// Epochs done; fewer than asked for if time ran out, none where the trained branches would
+    /// count less than `optimizer.least_share`.
     pub epochs: usize,
     /// Optimizer steps made.
     pub steps: usize,
@@ -192,7 +200,7 @@ pub fn train(
     labels: &[i8],
     mut options: TrainOptions,
 ) -> Result<Trained, TrainError> {
-    let set = TrainingSet::new(model, encoder, features, labels)?;
+    let set = TrainingSet::new(model, encoder, features, labels, options.groups.as_ref())?;
     let identity = set.identity(options.seed, &options.warm_start)?;
     let mut trainer = Trainer::start(set, options.seed, options.warm_start.as_ref())?;
     if let Some(path) = &options.checkpoint

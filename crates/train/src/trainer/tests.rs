@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::arrays::{rows, to_matrix};
+use crate::groups::Groups;
 use crate::trainer::checkpoint::CheckpointError;
+use crate::trm::blend::Blend;
 use crate::trm::config::{Method, MethodConfig, PseudoForm};
 use crate::trm::features::FeatureSet;
+use crate::trm::kernel_ridge::images::ImageExamples;
 use crate::trm::matching::spatial_keys;
 use crate::trm::model::Batch;
 use crate::trm::prompts::Prompts;
@@ -57,6 +60,8 @@ fn data() -> (FeatureSet, Vec<i8>, Vec<i8>) {
 fn model(method: Method, change: impl FnOnce(&mut MethodConfig)) -> (Model, TestEncoder) {
     let mut config = MethodConfig::preset(method);
     config.optimizer.epochs = config.optimizer.epochs.min(6);
+    // The branches are trained whatever the memories are worth.
+    config.optimizer.least_share = 0.0;
     config.optimizer.batch = 16;
     config.optimizer.feature_dropout = 0.1;
     config.query.hidden = 1.0;
@@ -117,7 +122,13 @@ fn onnx_says_what_candle_says(model: &Model, trained: &Trained, features: &Featu
     }
     if let Some(ridge) = &trained.ridges.images {
         let mean = to_matrix(&batch.positions.mean(1).unwrap()).unwrap();
-        let logits = ridge.logits(rows(global, D).unwrap(), mean.view());
+        let words = ridge.bank.words.as_ref().map(|bank| &bank.words);
+        let roots = words.map(|words| words.roots(&batch.positions).unwrap());
+        let logits = ridge.logits(&ImageExamples {
+            global: rows(global, D).unwrap(),
+            mean: mean.view(),
+            words: words.zip(roots.as_ref().map(|roots| roots.view())),
+        });
         add(&logits.unwrap(), blend.memory);
     }
     if let Some(ridge) = &trained.ridges.regions {
@@ -302,7 +313,7 @@ fn progress_is_told_and_counts_to_the_end() {
 #[test]
 fn data_that_cannot_be_trained_on_are_refused() {
     let (features, labels, _) = data();
-    let (model, encoder) = model(Method::TrmMl, |_| {});
+    let (model, encoder) = model(Method::TrmMlBase, |_| {});
     let error = |labels: &[i8]| {
         train(&model, &encoder, &features, labels, TrainOptions::default())
             .unwrap_err()
@@ -310,4 +321,46 @@ fn data_that_cannot_be_trained_on_are_refused() {
     };
     assert!(error(&labels[1..]).contains("labels for"));
     assert!(error(&vec![-1; labels.len()]).contains("nothing to learn"));
+}
+
+#[test]
+fn where_memories_count_more_all_is_closed_form_and_says_what_it_left_out() {
+    let (features, labels, _) = data();
+    let (model, encoder) = model(Method::TrmMl, |config| config.optimizer.least_share = 1.1);
+    let groups = Groups::of_names((0..IMAGES).map(|image| (image / 2).to_string()));
+    let fit = |labels: &[i8]| {
+        let options = TrainOptions {
+            groups: Some(groups.clone()),
+            ..TrainOptions::default()
+        };
+        train(&model, &encoder, &features, labels, options).unwrap()
+    };
+    let whole = fit(&labels);
+    assert_eq!((whole.epochs, whole.steps), (0, 0));
+    onnx_says_what_candle_says(&model, &whole, &features);
+    let left_out = whole.left_out.as_ref().unwrap();
+    let rows: Vec<usize> = (0..IMAGES).collect();
+    let seen = whole
+        .head
+        .evaluate(&features.dense(&rows).unwrap(), features.global(), IMAGES);
+    let entropy = |logits: &mut dyn Iterator<Item = f32>| -> f32 {
+        let entries = logits.zip(&labels).filter(|(_, label)| **label != 0);
+        entries
+            .map(|(s, label)| (1.0 + (-s * f32::from(*label)).exp()).ln())
+            .sum()
+    };
+    let (own, others) = (
+        entropy(&mut seen.logits.iter().copied()),
+        entropy(&mut left_out.iter().copied()),
+    );
+    assert!(
+        own < others,
+        "{own} {others}: a memory flatters what it remembers"
+    );
+
+    // Without any label the memory smooths zero-shot, and nothing else has a say.
+    let smoothed = fit(&vec![0; labels.len()]);
+    assert_eq!(smoothed.ridges.blend, Blend::new(0.0, 1.0, 0.0));
+    assert!(smoothed.head.memory.is_some());
+    onnx_says_what_candle_says(&model, &smoothed, &features);
 }

@@ -11,7 +11,7 @@ use candle_core::Result;
 use ndarray::ArrayRef;
 use tagstream_model::head::{
     Attention, ExportedHead, GlobalBranch, MemoryBranch, QueryBranch, ReadOut, RegionForm,
-    RegionalBranch, ValueOutput,
+    RegionalBranch, ValueOutput, WordHistogram,
 };
 
 /// The kernel ridge regressions of a method, and how much they count.
@@ -202,6 +202,12 @@ impl Export<'_> {
             global_offset: bank.global_offset.to_vec(),
             mean_centre: bank.mean_centre.to_vec(),
             mean_spread: bank.mean_spread,
+            words: bank.words.as_ref().map(|bank| WordHistogram {
+                centre: bank.words.centre.to_vec(),
+                codebook: scaled(&bank.words.codebook, bank.words.sharpness),
+                root_centre: bank.root_centre.to_vec(),
+                spread: bank.spread,
+            }),
             bank: scaled(&bank.images, 1.0),
             weight: scaled(&ridge.weight, share),
             bias: scaled(&ridge.bias, share),

@@ -2,6 +2,7 @@
 
 use super::address::AddressRule;
 use super::error::Failure;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tagstream_core::address::Store;
@@ -73,6 +74,8 @@ struct BucketRule {
 struct Folder {
     configured: PathBuf,
     real: PathBuf,
+    /// The file system that it was on.
+    device: u64,
 }
 
 impl UriPolicy {
@@ -121,23 +124,8 @@ impl UriPolicy {
                 })
             })
             .collect::<Result<_, _>>()?;
-        let folders = config
-            .allow_path_prefixes
-            .iter()
-            .map(|folder| {
-                let configured = PathBuf::from(folder);
-                let real = configured.canonicalize().map_err(|e| {
-                    bad("fetch.allow_path_prefixes", format!("has {folder:?}: {e}"))
-                })?;
-                if !configured.is_absolute() || !real.is_dir() {
-                    return Err(bad(
-                        "fetch.allow_path_prefixes",
-                        format!("has {folder:?}, which is not the absolute path of a folder"),
-                    ));
-                }
-                Ok(Folder { configured, real })
-            })
-            .collect::<Result<_, _>>()?;
+        let folders = config.allow_path_prefixes.iter().map(|f| Folder::open(f));
+        let folders = folders.collect::<Result<_, _>>()?;
         Ok(UriPolicy {
             schemes,
             hosts,
@@ -307,6 +295,38 @@ impl UriPolicy {
         Ok(CheckedUri::File(path))
     }
 
+    /// Whether only listed hosts are allowed.
+    pub(super) fn lists_hosts(&self) -> bool {
+        !self.hosts.is_empty()
+    }
+
+    /// The allowed folder that `path` lies in.
+    pub(super) fn folder(&self, path: &Path) -> Option<&Path> {
+        let folder = self.folder_of(path)?;
+        Some(&folder.configured)
+    }
+
+    fn folder_of(&self, path: &Path) -> Option<&Folder> {
+        let inside = |folder: &&Folder| {
+            path.starts_with(&folder.configured) || path.starts_with(&folder.real)
+        };
+        self.folders.iter().find(inside)
+    }
+
+    /// What has become of the allowed folder that `path` lies in, if it is not what it was when
+    /// the process started.
+    pub(super) fn changed_folder(&self, path: &Path) -> Option<String> {
+        let folder = self.folder_of(path)?;
+        let shown = folder.configured.display();
+        match folder.configured.metadata() {
+            Ok(now) if now.dev() == folder.device => None,
+            Ok(_) => Some(format!(
+                "{shown} is on another file system than at the start"
+            )),
+            Err(error) => Some(format!("{shown}: {error}")),
+        }
+    }
+
     /// Whether a path without links and dots lies in an allowed folder.
     pub(super) fn allows_real_path(&self, real: &Path) -> bool {
         self.folders
@@ -341,6 +361,27 @@ impl BucketRule {
                 .name
                 .as_ref()
                 .is_none_or(|name| name.eq_ignore_ascii_case(bucket))
+    }
+}
+
+impl Folder {
+    fn open(folder: &str) -> Result<Self, ConfigError> {
+        let bad = |what: String| ConfigError::BadValue {
+            key: "fetch.allow_path_prefixes".into(),
+            reason: format!("has {folder:?}{what}"),
+        };
+        let configured = PathBuf::from(folder);
+        let failed = |e: std::io::Error| bad(format!(": {e}"));
+        let real = configured.canonicalize().map_err(failed)?;
+        if !configured.is_absolute() || !real.is_dir() {
+            return Err(bad(", which is not the absolute path of a folder".into()));
+        }
+        let device = real.metadata().map_err(failed)?.dev();
+        Ok(Folder {
+            configured,
+            real,
+            device,
+        })
     }
 }
 

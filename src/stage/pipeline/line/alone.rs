@@ -8,11 +8,10 @@ use crate::stage::guard::record::Pace;
 use crate::stage::pipeline::LineError;
 use crate::stage::pipeline::owned::Owned;
 use crate::stage::row_maker::RowMaker;
-use crate::stage::source::{Generation, SourceMessage};
+use crate::stage::source::{Generation, Place, SourceMessage};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tagstream_core::events::PartitionId;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 /// As many are taken alone before those that are held are let go.
@@ -23,7 +22,7 @@ pub(super) struct Pending {
     pub generation: Generation,
     pub message: SourceMessage,
     pub reservation: Reservation,
-    pub place: OwnedSemaphorePermit,
+    pub place: Place,
 }
 
 /// The line's messages that wait for each other.

@@ -2,13 +2,14 @@
 //! ledgers.
 
 mod alone;
+mod cutting;
 mod drained;
 mod files;
 mod partitions;
 mod rows;
 mod silence;
 
-use super::commit::{FileDone, FileJob};
+use super::commit::FileDone;
 use super::lives::PartitionWatch;
 use super::owned::Owned;
 use super::{Control, LineError, StageStatus};
@@ -102,6 +103,13 @@ enum Task<R: TableRow> {
         offset: Offset,
         finished: Finished<R>,
         /// Whether it was worked on alone.
+        alone: bool,
+    },
+    /// A message that is left for the next reader.
+    Left {
+        partition: PartitionId,
+        generation: Generation,
+        offset: Offset,
         alone: bool,
     },
     File(FileDone),
@@ -263,6 +271,19 @@ impl<M: RowMaker> Driver<M> {
                 }
                 Ok(())
             }
+            Task::Left {
+                partition,
+                generation,
+                offset,
+                alone,
+            } => {
+                self.made(&partition, alone);
+                let owned = self.owned.get_mut(&partition);
+                if let Some(owned) = owned.filter(|o| o.generation == generation) {
+                    owned.ledger.leave(offset);
+                }
+                Ok(())
+            }
             Task::File(done) => self.file_done(done).await,
             Task::Looked(reached) => {
                 self.looked(reached);
@@ -380,6 +401,7 @@ impl<M: RowMaker> Driver<M> {
     fn stop_reading(&mut self) {
         self.source.command(SourceCommand::StopReading);
         self.drain_until = Some(Instant::now() + self.line.settings.drain_timeout);
+        self.owned.values().for_each(Owned::ask_to_leave);
         // Whoever is killed because this takes too long did not die of a message.
         let lives = self.line.settings.lives.clone();
         tokio::spawn(async move { lives.end_all().await });

@@ -17,6 +17,7 @@ use std::sync::mpsc::SyncSender;
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::failpoint;
 use tagstream_core::process::blocking;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 impl<M: RowMaker> Driver<M> {
@@ -141,11 +142,13 @@ impl<M: RowMaker> Driver<M> {
                 end: starts_at,
                 log_end,
                 read_to_end: false,
+                leave: watch::Sender::new(false),
                 committed: commit,
             };
             owned.note_progress();
             self.owned.insert(partition, owned);
         }
+        self.line.maker.share_among(self.owned.len());
         self.assigned_once = true;
         self.line.status.report(StageStatus::ASSIGNED, None);
         // A consumer that waits no longer has said why.
@@ -168,6 +171,11 @@ impl<M: RowMaker> Driver<M> {
             let _ = reply.send(Vec::new());
             return;
         }
+        for partition in &partitions {
+            if let Some(owned) = self.owned.get(partition) {
+                owned.ask_to_leave();
+            }
+        }
         self.revocation = Some(Revocation {
             partitions,
             reply,
@@ -178,6 +186,7 @@ impl<M: RowMaker> Driver<M> {
     pub(super) fn give_up(&mut self, partition: &PartitionId) {
         if let Some(owned) = self.owned.remove(partition) {
             owned.fence.kill();
+            self.line.maker.share_among(self.owned.len());
         }
         self.drop_pending(partition);
         self.line.status.gave_up(partition);

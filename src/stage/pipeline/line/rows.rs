@@ -1,11 +1,12 @@
 //! A message on its way to a row.
 
-use super::{Driver, LineError, Owned, Pending, Task};
+use super::{Driver, LineError, Owned, Pending, StageStatus, Task};
 use crate::stage::guard::LifeGuard;
 use crate::stage::ledger::Finished;
-use crate::stage::row_maker::{RowMaker, RowOutcome};
+use crate::stage::row_maker::{Leave, RowMaker, RowOutcome};
 use crate::stage::sink::dead_letter_topic;
 use crate::stage::sink::table::TableRow;
+use crate::stage::source::SourceMessage;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tagstream_core::events::DeadLetterKind;
@@ -51,6 +52,8 @@ impl<M: RowMaker> Driver<M> {
             place,
         } = pending;
         let owned = self.owned.get(&message.partition);
+        // Nobody waits for what was given up.
+        let leave = owned.map_or_else(Leave::now, |owned| Leave::new(owned.leave.subscribe()));
         let watch = owned.and_then(|owned| owned.watch.as_ref());
         let poison = watch.and_then(|watch| watch.verdict(message.offset));
         let is_suspect = watch.is_some_and(|watch| watch.is_suspect(message.offset));
@@ -66,18 +69,12 @@ impl<M: RowMaker> Driver<M> {
                     reason,
                 },
                 (None, Some(guard)) => {
-                    let work = maker.make(&message);
+                    let work = maker.make(&message, &leave);
                     guard.alone(message.offset, is_suspect, work).await?
                 }
-                (None, None) => maker.make(&message).await?,
+                (None, None) => maker.make(&message, &leave).await?,
             };
-            let mut finished = Finished {
-                row: None,
-                prediction: None,
-                dead_letter: None,
-                reservation: None,
-            };
-            let mut held = 0;
+            let (mut finished, mut held) = (nothing(), 0);
             match made {
                 RowOutcome::Row { row, prediction } => {
                     let prediction = prediction.map(|message| topics.prepared(message));
@@ -87,18 +84,19 @@ impl<M: RowMaker> Driver<M> {
                 }
                 RowOutcome::DeadLetter { kind, reason } => {
                     held += message.bytes();
-                    status.dead_letter(kind);
-                    let topic = message.partition.topic.to_string();
-                    metrics::counter!(
-                        "tagstream_dead_letters_total", "topic" => topic, "kind" => kind.as_str()
-                    )
-                    .increment(1);
-                    let (partition, offset) = (&message.partition, message.offset);
-                    tracing::debug!(%partition, %offset, %kind, reason, "dead letter");
+                    count_dead_letter(&status, &message, kind, &reason);
                     let letter = dead_letter_topic::message(&dead_letters, &message, kind, &reason);
                     finished.dead_letter = Some(topics.prepared(letter));
                 }
                 RowOutcome::Nothing => {}
+                RowOutcome::Left => {
+                    return Ok(Task::Left {
+                        partition: message.partition,
+                        generation,
+                        offset: message.offset,
+                        alone,
+                    });
+                }
             }
             let mut reservation = reservation;
             reservation.shrink(held);
@@ -113,4 +111,29 @@ impl<M: RowMaker> Driver<M> {
             })
         });
     }
+}
+
+fn nothing<R>() -> Finished<R> {
+    Finished {
+        row: None,
+        prediction: None,
+        dead_letter: None,
+        reservation: None,
+    }
+}
+
+fn count_dead_letter(
+    status: &StageStatus,
+    message: &SourceMessage,
+    kind: DeadLetterKind,
+    reason: &str,
+) {
+    status.dead_letter(kind);
+    let topic = message.partition.topic.to_string();
+    metrics::counter!(
+        "tagstream_dead_letters_total", "topic" => topic, "kind" => kind.as_str()
+    )
+    .increment(1);
+    let (partition, offset) = (&message.partition, message.offset);
+    tracing::debug!(%partition, %offset, %kind, reason, "dead letter");
 }

@@ -62,12 +62,17 @@ impl StoreError {
         matches!(self, StoreError::Transient { .. })
     }
 
-    /// Whether the place that was named is wrong.
+    /// Whether the place that was named is wrong: also one that cannot do what is asked of it, such
+    /// as a file system without hard links.
     pub fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            StoreError::NoUrl | StoreError::Open(_) | StoreError::NoFolder { .. }
-        )
+        use object_store::Error::{NotImplemented, NotSupported};
+        match self {
+            StoreError::NoUrl | StoreError::Open(_) | StoreError::NoFolder { .. } => true,
+            StoreError::Permanent { source, .. } => {
+                matches!(source, NotSupported { .. } | NotImplemented { .. })
+            }
+            StoreError::NoConditionalPut { .. } | StoreError::Transient { .. } => false,
+        }
     }
 }
 
@@ -137,4 +142,25 @@ fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKi
         cause = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_cannot_do_what_is_asked_is_the_wrong_one_and_a_full_disk_is_not() {
+        let unfit = object_store::Error::NotSupported {
+            source: "no hard links".into(),
+        };
+        let error = classified("put", &Path::from("a"), unfit);
+        assert!(error.is_usage() && !error.is_transient(), "{error}");
+        assert!(error.to_string().contains("no hard links"), "{error}");
+        let full = object_store::Error::Generic {
+            store: "local folder",
+            source: std::io::Error::from(std::io::ErrorKind::StorageFull).into(),
+        };
+        let error = classified("put", &Path::from("a"), full);
+        assert!(!error.is_usage() && !error.is_transient(), "{error}");
+    }
 }

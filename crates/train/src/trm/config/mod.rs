@@ -182,6 +182,9 @@ settings! {
     OptimizerConfig {
         /// Passes over the training set.
         epochs: usize = 12,
+        /// The trained branches stay at their start, in closed form, where the known labels give
+        /// them less than this share beside the memories.
+        least_share: f64 = 0.5,
         /// Images a step.
         batch: usize = 64,
         /// Peak learning rate of prompt contexts.
@@ -301,12 +304,18 @@ impl MethodConfig {
                 config.pseudo.weight = 0.5;
             }
             Method::TrmMl => {
+                config.prompts.train = false;
                 config.global.enabled = true;
                 config.memory.enabled = true;
                 config.regional.enabled = true;
             }
         }
         config
+    }
+
+    /// Whether there is something to learn from pictures without any label.
+    pub fn learns_without_labels(&self) -> bool {
+        self.memory.enabled && self.memory.soft.unknown_weight > 0.0
     }
 
     /// Changes one setting: `key=value`, the key a path as in `optimizer.epochs=20`.

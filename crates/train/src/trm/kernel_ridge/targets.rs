@@ -19,14 +19,6 @@ impl Targets<'_> {
         self.labels.nrows()
     }
 
-    /// The same for a shorter time (`ndarray` views do not shorten by themselves).
-    pub(crate) fn reborrow(&self) -> Targets<'_> {
-        Targets {
-            labels: self.labels.view(),
-            assume_negative: self.assume_negative,
-        }
-    }
-
     /// C, the number of categories.
     pub fn categories(&self) -> usize {
         self.labels.ncols()
@@ -82,11 +74,12 @@ pub(super) fn logits(shares: &Array1<f32>) -> Array1<f32> {
     shares.mapv(|p| (p / (1.0 - p)).ln())
 }
 
-/// The fold of every image, by its rank in a random order of all; `None` beyond the first `size`.
-pub fn folds(shuffled: &[usize], size: usize, parts: usize) -> Vec<Option<usize>> {
+/// The fold of the first `size` images in a random order: that of their groups (`of_groups`,
+/// `[n]`); `None` of the others.
+pub fn folds(shuffled: &[usize], size: usize, of_groups: &[usize]) -> Vec<Option<usize>> {
     let mut fold_of = vec![None; shuffled.len()];
-    for (rank, &image) in shuffled.iter().take(size).enumerate() {
-        fold_of[image] = Some(rank % parts);
+    for &image in shuffled.iter().take(size) {
+        fold_of[image] = Some(of_groups[image]);
     }
     fold_of
 }

@@ -5,9 +5,11 @@ use crate::arrays::{rows, to_matrix};
 use crate::trm::blend::Blend;
 use crate::trm::config::{Method, PseudoForm};
 use crate::trm::export::KernelRidges;
-use crate::trm::kernel_ridge::images::{ImageExamples, ImageRidge};
+use crate::trm::kernel_ridge::aims::Aims;
+use crate::trm::kernel_ridge::images::{ImageExamples, ImageSystem};
 use crate::trm::kernel_ridge::regions::{KnownRegions, RegionFit, RegionRidge, RegionalConfig};
 use crate::trm::kernel_ridge::targets::Targets;
+use crate::trm::kernel_ridge::words::VisualWords;
 use crate::trm::objective::Teaching;
 use crate::trm::region::Pooled;
 use crate::trm::testing::{TestEncoder, numbers, test_tokens};
@@ -255,13 +257,17 @@ fn the_folded_head_gives_what_the_branches_give() {
     let batch = Batch::new(dense.clone(), &global, &standard, None).unwrap();
     let mean = to_matrix(&batch.positions.mean(1).unwrap()).unwrap();
     let labels: Vec<i8> = vec![1, -1, 0, -1, 1, 1, 0, 0, -1, 1, 0, -1];
+    let targets = Targets {
+        labels: rows(&labels, C).unwrap(),
+        assume_negative: 0.0,
+    };
+    let local = to_matrix(&batch.positions.flatten(0, 1).unwrap()).unwrap();
+    let words = VisualWords::find(local.view(), 2, 15.0).unwrap();
+    let roots = words.roots(&batch.positions).unwrap();
     let examples = ImageExamples {
         global: rows(&global, D).unwrap(),
         mean: mean.view(),
-        targets: Targets {
-            labels: rows(&labels, C).unwrap(),
-            assume_negative: 0.0,
-        },
+        words: Some((&words, roots.view())),
     };
     for method in Method::ALL {
         for heads in [1, 2] {
@@ -272,15 +278,18 @@ fn the_folded_head_gives_what_the_branches_give() {
             let text = model.text(&weights, &encoder).unwrap();
             let mut ridges = KernelRidges::NONE;
             if model.config().memory.enabled {
-                let order = [2, 0, 3, 1];
-                let fitted = ImageRidge::fit(&examples, &order, &model.config().memory);
+                let parts = [Some(0), Some(1), Some(1), Some(0)];
+                let system = ImageSystem::new(&examples, &parts, &model.config().memory).unwrap();
+                let aims = Aims::known(&targets);
+                let left_out = system.left_out(&aims).unwrap();
+                let fitted = system.fit(&aims, &targets, left_out);
                 ridges.images = Some(fitted.unwrap().0);
                 ridges.blend = Blend::new(0.5, 0.2, 0.3);
             }
             let keys = spatial_keys(model.template()).unwrap();
             let first = Pooled::new(&keys, &batch.positions, 1).unwrap();
             let first = l2_normalize(&first.region().unwrap()).unwrap();
-            let on_regions = region_ridge(&first, examples.targets);
+            let on_regions = region_ridge(&first, targets);
             if model.config().regional.enabled {
                 ridges.regions = Some(on_regions.0);
             }
@@ -297,7 +306,7 @@ fn the_folded_head_gives_what_the_branches_give() {
                 add(&to_matrix(&branch.logits).unwrap(), share);
             }
             if let Some(ridge) = &ridges.images {
-                let logits = ridge.logits(examples.global, mean.view());
+                let logits = ridge.logits(&examples);
                 add(&logits.unwrap(), 0.2);
             }
             if ridges.regions.is_some() {

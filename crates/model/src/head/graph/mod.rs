@@ -1,5 +1,7 @@
 //! The head as an ONNX graph.
 
+mod memories;
+
 use super::outputs::GraphOutputs;
 use super::{
     Attention, ExportedHead, HeadError, NORM_EPSILON, QueryBranch, RegionForm, ValueOutput,
@@ -175,8 +177,9 @@ impl HeadGraph<'_> {
         if let Some(branch) = &self.head.global {
             logits = self.add_global_logits(branch.residual.is_some(), logits, &embedding, &global);
         }
-        if self.head.memory.is_some() {
-            let memory = self.memory_logits(&shared.dense, &global);
+        if let Some(branch) = &self.head.memory {
+            let words = branch.words.is_some();
+            let memory = self.memory_logits(&shared.dense, &global, words);
             logits = self.g.add(&logits, &memory);
         }
         if self.head.regional.is_some() {
@@ -397,69 +400,6 @@ impl HeadGraph<'_> {
         let out = self.linear(&hidden, "query.mlp_out");
         let feature = self.g.add(&u, &out);
         self.g.l2_normalise(&feature, Element::F32)
-    }
-
-    /// s_m: distances by `|a|^2 + |b|^2 - 2 a.b`, so that they cost one product with the bank.
-    fn memory_logits(&mut self, dense: &Value, global: &Value) -> Value {
-        let (scale, offset) = (
-            self.w("memory.global_scale"),
-            self.w("memory.global_offset"),
-        );
-        let scaled = self.g.mul(global, &scale);
-        let whole = self.g.add(&scaled, &offset);
-        let mean = self.g.mean(dense, 1, false);
-        let (centre, spread) = (self.w("memory.mean_centre"), self.w("memory.mean_spread"));
-        let centred = self.g.node("Sub", &[&mean, &centre], &[]);
-        let direction = self.g.l2_normalise(&centred, Element::F32);
-        let direction = self.g.mul(&direction, &spread);
-        let join = [("axis", Attribute::Int(1))];
-        let phi = self.g.node("Concat", &[&whole, &direction], &join);
-        let bank = self.w("memory.bank");
-        let square = self.g.mul(&bank, &bank);
-        let bank_square = self.g.sum(&square, -1);
-        let square = self.g.mul(&phi, &phi);
-        let last = self.g.integers(&[-1]);
-        let square = self.g.node(
-            "ReduceSum",
-            &[&square, &last],
-            &[("keepdims", Attribute::Int(1))],
-        );
-        let product = self.g.gemm_transposed(&phi, &bank, None);
-        let two = self.g.scalar(Element::F32, 2.0);
-        let product = self.g.mul(&product, &two);
-        let sum = self.g.add(&square, &bank_square);
-        // product - sum is minus the squared distance; above 0 it can only be rounding.
-        let exponent = self.g.node("Sub", &[&product, &sum], &[]);
-        let zero = self.g.scalar(Element::F32, 0.0);
-        let exponent = self.g.node("Min", &[&exponent, &zero], &[]);
-        let kernel = self.g.node("Exp", &[&exponent], &[]);
-        let (weight, bias) = (self.w("memory.weight"), self.w("memory.bias"));
-        self.g.node("Gemm", &[&kernel, &weight, &bias], &[])
-    }
-
-    /// s_l: a product of every category's region with its own bank.
-    fn regional_logits(&mut self, shared: &AttentionValues) -> Value {
-        let attention = self.w("regional.attention");
-        let scores = self.g.matmul(&attention, &shared.dense_t);
-        let saliency = self.g.softmax(&scores, -1);
-        let region = self.g.matmul(&saliency, &shared.dense);
-        let region = self.g.l2_normalise(&region, Element::F32);
-        let region = self.g.transpose(&region, &[1, 0, 2]);
-        let bank = self.w("regional.bank");
-        let cosine = self.g.matmul(&region, &bank);
-        let one = self.g.scalar(Element::F32, 1.0);
-        let below = self.g.node("Sub", &[&cosine, &one], &[]);
-        let sharpness = self.w("regional.sharpness");
-        let exponent = self.g.mul(&below, &sharpness);
-        let kernel = self.g.node("Exp", &[&exponent], &[]);
-        let weight = self.w("regional.weight");
-        let middle = self.g.integers(&[1]);
-        let weight = self.g.node("Unsqueeze", &[&weight, &middle], &[]);
-        let said = self.g.mul(&kernel, &weight);
-        let said = self.g.sum(&said, -1);
-        let said = self.g.transpose(&said, &[1, 0]);
-        let bias = self.w("regional.bias");
-        self.g.add(&said, &bias)
     }
 
     /// `x @ weight^T + bias`.

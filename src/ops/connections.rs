@@ -1,0 +1,327 @@
+//! The connections of the HTTP port: a bounded number, none of them idle for long.
+//!
+//! Each open connection is a descriptor of the process, and whoever reaches the port can open as
+//! many as it likes. When the bound is reached the connection that has been quiet for longest is
+//! closed, so that a probe is heard although others hold theirs open.
+
+use axum::serve::Listener;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Pause after the system gave no connection (no descriptors, no memory).
+const REFUSED_PAUSE: Duration = Duration::from_millis(500);
+
+/// How many connections, and for how long without an answer going out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Most connections at a time.
+    pub most: usize,
+    /// A connection is closed when nothing was sent on it for this long: a request must have
+    /// arrived whole by then, and the next one begun and ended.
+    pub idle: Duration,
+}
+
+/// Connections that may be closed for others.
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    open: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    quiet_since: Instant,
+    /// Dropped to close the connection.
+    close: Option<oneshot::Sender<()>>,
+}
+
+impl Table {
+    fn add(&mut self) -> (u64, oneshot::Receiver<()>) {
+        let (close, closed) = oneshot::channel();
+        self.next += 1;
+        self.open.push(Entry {
+            number: self.next,
+            quiet_since: Instant::now(),
+            close: Some(close),
+        });
+        (self.next, closed)
+    }
+
+    fn close_the_quietest(&mut self) {
+        let open = self.open.iter_mut().filter(|e| e.close.is_some());
+        if let Some(entry) = open.min_by_key(|e| e.quiet_since) {
+            entry.close = None;
+        }
+    }
+
+    fn spoke(&mut self, number: u64) {
+        if let Some(entry) = self.open.iter_mut().find(|e| e.number == number) {
+            entry.quiet_since = Instant::now();
+        }
+    }
+}
+
+/// A listener within [`ConnectionLimits`].
+#[derive(Debug)]
+pub(super) struct Bounded {
+    listener: TcpListener,
+    limits: ConnectionLimits,
+    places: Arc<Semaphore>,
+    table: Arc<Mutex<Table>>,
+}
+
+impl Bounded {
+    pub(super) fn new(listener: TcpListener, limits: ConnectionLimits) -> Self {
+        Bounded {
+            listener,
+            limits,
+            places: Arc::new(Semaphore::new(limits.most.clamp(1, Semaphore::MAX_PERMITS))),
+            table: Arc::default(),
+        }
+    }
+
+    /// A place for one more; another connection gives way if there is none.
+    async fn place(&self) -> OwnedSemaphorePermit {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return place;
+        }
+        self.table
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .close_the_quietest();
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        place.expect("the semaphore is never closed")
+    }
+}
+
+impl Listener for Bounded {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        loop {
+            let (stream, address) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) if is_the_peers(&error) => continue,
+                Err(error) => {
+                    tracing::debug!(%error, "the HTTP port got no connection");
+                    tokio::time::sleep(REFUSED_PAUSE).await;
+                    continue;
+                }
+            };
+            let place = self.place().await;
+            let mut table = self.table.lock().unwrap_or_else(|e| e.into_inner());
+            let (number, closed) = table.add();
+            drop(table);
+            let connection = Connection {
+                stream,
+                number,
+                closed,
+                idle: self.limits.idle,
+                quiet: Box::pin(sleep_until(Instant::now() + self.limits.idle)),
+                table: Arc::clone(&self.table),
+                _place: place,
+            };
+            return (connection, address);
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// Whether it was the peer that ended a connection which was being accepted.
+fn is_the_peers(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
+/// A connection that ends when it has been quiet for too long, or has to make room.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    number: u64,
+    closed: oneshot::Receiver<()>,
+    idle: Duration,
+    quiet: Pin<Box<Sleep>>,
+    table: Arc<Mutex<Table>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        self.quiet.as_mut().poll(context).is_ready()
+            || Pin::new(&mut self.closed).poll(context).is_ready()
+    }
+
+    /// Ends what waits for the peer, if it is time.
+    fn unless_over<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_pending() && self.is_over(context) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        outcome
+    }
+
+    fn spoke(&mut self) {
+        self.quiet.as_mut().reset(Instant::now() + self.idle);
+        let mut table = self.table.lock().unwrap_or_else(|e| e.into_inner());
+        table.spoke(self.number);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut table = self.table.lock().unwrap_or_else(|e| e.into_inner());
+        table.open.retain(|e| e.number != self.number);
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.is_over(context) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let outcome = Pin::new(&mut self.stream).poll_read(context, into);
+        self.unless_over(context, outcome)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if let Poll::Ready(Ok(1..)) = outcome {
+            self.spoke();
+        }
+        self.unless_over(context, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        if let Poll::Ready(Ok(1..)) = outcome {
+            self.spoke();
+        }
+        self.unless_over(context, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    async fn served(most: usize, idle: Duration) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let bounded = Bounded::new(listener, ConnectionLimits { most, idle });
+        let routes = Router::new().route("/", get(|| async { "here" }));
+        tokio::spawn(async move { axum::serve(bounded, routes).await });
+        address
+    }
+
+    async fn ask(stream: &mut TcpStream) -> io::Result<String> {
+        stream.write_all(REQUEST).await?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"here") {
+            let mut part = [0; 512];
+            match stream.read(&mut part).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => answer.extend_from_slice(&part[..count]),
+            }
+        }
+        Ok(String::from_utf8(answer).unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_quietest_connection_gives_way_and_the_newest_is_heard() {
+        let address = served(4, Duration::from_secs(3_600)).await;
+        let mut open = Vec::new();
+        for _ in 0..40 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let answer = ask(&mut stream).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            open.push(stream);
+        }
+        let mut heard = 0;
+        for stream in &mut open {
+            heard += ask(stream).await.is_ok() as usize;
+        }
+        assert_eq!(heard, 4);
+        for stream in open.iter_mut().rev().take(4) {
+            assert!(ask(stream).await.is_ok(), "the newest stay");
+        }
+    }
+
+    #[tokio::test]
+    async fn silence_and_a_request_that_never_ends_are_closed() {
+        let address = served(4, Duration::from_millis(200)).await;
+        for sent in [&b""[..], b"GET / HTTP/1.1\r\nHost: a\r\n"] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(sent).await.unwrap();
+            let trickle = async {
+                // A byte now and then does not keep the connection.
+                let (mut read, mut write) = stream.split();
+                let mut rest = Vec::new();
+                let end = read.read_to_end(&mut rest);
+                tokio::pin!(end);
+                loop {
+                    tokio::select! {
+                        _ = &mut end => return,
+                        () = tokio::time::sleep(Duration::from_millis(20)) => {
+                            if !sent.is_empty() && write.write_all(b"x").await.is_err() {
+                                return;
+                            }
+                        }
+                    }
+                }
+            };
+            let ended = tokio::time::timeout(Duration::from_secs(30), trickle).await;
+            assert!(ended.is_ok(), "still open");
+        }
+    }
+}
