@@ -41,7 +41,7 @@
 //! | [`storage`] | folders and object stores, atomic files, names of tables' files, leases | `address`, `config`, `events`, `failpoint`, `process`, `redact` |
 //! | [`model`] | bundles, towers, ONNX graphs, sessions, the registry | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `kernels`, `process`, `redact`, `storage` |
 //! | [`trm`] | the method: prompts, regions, matching, prototypes, losses | `arrays`, `config`, `kernels`, `model` |
-//! | [`eval`] | metrics, the partial-label protocol, calibration | `arrays` |
+//! | [`eval`] | metrics, the partial-label protocol, calibration, tags | `arrays`, `config` |
 //! | [`labels`] | partial labels: the table, the matrix made of it, files of other tools | `digest`, `events` |
 //! | [`arrays`] | views of matrices with a shape | nothing |
 //! | [`chart`] | curves as SVG | nothing |
@@ -51,7 +51,7 @@
 //! | [`trainer`] | what trains a head, and its checkpoints | `arrays`, `chart`, `features`, `groups`, `kernels`, `model`, `multiversion`, `storage`, `trm` |
 //! | [`stage`] | the upper line, a folder per step | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage` |
 //! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `events`, `labels`, `model`, `stage`, `storage` |
-//! | [`retrain`] | the job: candidate, judge, decision, report | `arrays`, `build`, `chart`, `config`, `digest`, `eval`, `events`, `features`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
+//! | [`retrain`] | the job: candidate, judge, decision, report | `build`, `chart`, `config`, `digest`, `eval`, `events`, `features`, `groups`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
 //! | [`ops`] | health, metrics, telemetry, the page of tags | `build`, `config`, `events` |
 //! | [`demo`] | synthetic scenes and the embedded broker | `arrays`, `config`, `eval`, `events`, `labelling`, `labels`, `stage`, `storage` |
 //! | `cli` | the commands | `address`, `arrays`, `build`, `config`, `demo`, `digest`, `error`, `eval`, `events`, `features`, `groups`, `image`, `images`, `labelling`, `labels`, `model`, `ops`, `process`, `redact`, `retrain`, `stage`, `storage`, `trainer`, `trm` |

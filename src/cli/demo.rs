@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use summary::Summary;
 use tagstream::demo::scenes::{DEFAULT_SIZE, Scene, Style};
-use tagstream::demo::scoreboard::{Scoreboard, truth};
+use tagstream::demo::scoreboard::{Scoreboard, VersionScore, truth};
 use tagstream::demo::story::{
     Followed, RunningStage, Story, partial_labels, topic, write_broken_pictures,
 };
@@ -106,7 +106,6 @@ pub(super) fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     let summary = Summary {
         board: &board,
         progress: &progress,
-        half: demo.half,
         tagging: [(demo.half, first_half), (demo.half - seen, second_half)],
         labels: (known, pairs),
         training,
@@ -302,7 +301,7 @@ impl Demo {
     }
 
     /// mAP of a version on the second half, from its pictures and the whole truth, percent.
-    fn measure(&self, version: u64) -> anyhow::Result<f64> {
+    fn measure(&self, version: u64) -> anyhow::Result<VersionScore> {
         let model = format!("{}@{version}", self.registry());
         let labels = show(&self.truth(1).join("labels.csv"));
         let images = show(&self.pictures(1).join("images"));
@@ -311,7 +310,16 @@ impl Demo {
         let eval: Vec<&str> = eval.into_iter().chain(more).collect();
         let answer = self.story.ask("eval.log", &eval)?;
         let answer: serde_json::Value = serde_json::from_str(&answer)?;
-        answer["map_plain"].as_f64().context("eval gave no mAP")
+        let number = |of: &serde_json::Value| of.as_f64().unwrap_or_default();
+        let (tags, images) = (&answer["tags"], answer["images"].as_u64());
+        let images = images.context("eval measured nothing")? as usize;
+        Ok(VersionScore {
+            images,
+            tags: (number(&tags["per_image"]) * images as f64).round() as usize,
+            right: number(&tags["right"]),
+            found: number(&tags["found"]),
+            map: number(&answer["map_plain"]),
+        })
     }
 
     /// The id of the model that the registry says should serve.

@@ -4,6 +4,7 @@ use super::dataset::{DataArgs, LabelledFeatures, open_model, text_features};
 use clap::Args;
 use ndarray::{Array2, ArrayView1, ArrayView2, s};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tagstream_core::error::{Exit, usage};
 use tagstream_model::OpenedModel;
@@ -11,14 +12,18 @@ use tagstream_model::bundle::Bundle;
 use tagstream_model::head::{ExportedHead, ZeroShot};
 use tagstream_train::eval::metrics;
 use tagstream_train::eval::metrics::{Confusion, EvalReport, F1, sigmoid};
+use tagstream_train::eval::tags;
+use tagstream_train::eval::tags::TagQuality;
 use tagstream_train::labels::read_categories;
 use tagstream_train::trainer::scoring::Scorer;
 
 /// Arguments of `tagstream eval`.
 ///
-/// Means over categories and average precisions are in percent, ece is a fraction. Unknown labels
-/// are ignored. F1 is taken at probability 0.5; cf1_at_thresholds and of1_at_thresholds at the
-/// bundle's own thresholds.
+/// `tags` says how good the tags are that the model would emit, at its own thresholds: how many a
+/// picture, the share that is right, the share of what is there that is found (fractions of 1;
+/// known entries are weighted so that they stand for all). Means over categories and average
+/// precisions are in percent, ece is a fraction. Unknown labels are ignored. F1 is taken at
+/// probability 0.5; cf1_at_thresholds and of1_at_thresholds at the bundle's own thresholds.
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
     /// Model: bundle directory, folder with encoder.onnx and text tower (zero-shot, needs
@@ -47,6 +52,10 @@ pub(super) struct EvalArgs {
 #[derive(Debug, Serialize)]
 struct Output {
     model: String,
+    /// The tags that the model would emit, of all categories: a picture, right, found.
+    tags: TagQuality,
+    /// The same by category.
+    tags_per_category: BTreeMap<String, TagQuality>,
     #[serde(flatten)]
     report: EvalReport,
     temperature: f32,
@@ -85,8 +94,12 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
     let logits = ArrayView2::from_shape(data.labels.states().dim(), &logits)?;
     let report = metrics::report(logits, data.labels.states(), &names)?;
     let f1 = at_thresholds(logits, data.labels.states(), &thresholds, &report);
+    let weights = tags::weights(logits, data.labels.states());
+    let measured = tags::measure(logits, data.labels.states(), weights.view(), &thresholds);
     let output = Output {
         model: bundle.map_or_else(|| args.model.clone(), |bundle| bundle.id().to_owned()),
+        tags: measured.overall,
+        tags_per_category: names.iter().cloned().zip(measured.per_category).collect(),
         report,
         temperature,
         cf1_at_thresholds: 100.0 * f1.cf1,
@@ -193,17 +206,23 @@ fn at_thresholds(
 
 fn print(output: &Output) {
     let report = &output.report;
+    let share = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{:.1}", 100.0 * x));
     eprintln!(
-        "{:<28} {:>7} {:>7} {:>7} {:>6} {:>6} {:>8}",
-        "category", "AP", "AP env", "F1", "pos", "neg", "unknown"
+        "{:<28} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7} {:>6} {:>6} {:>8}",
+        "category", "tags", "right", "found", "AP", "AP env", "F1", "pos", "neg", "unknown"
     );
     for row in &report.per_category {
         let percent = |value: Option<f64>| {
             value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
         };
+        let tags = output.tags_per_category.get(&row.category).copied();
+        let tags = tags.unwrap_or_default();
         eprintln!(
-            "{:<28} {:>7} {:>7} {:>7.1} {:>6} {:>6} {:>8}",
+            "{:<28} {:>7.3} {:>7} {:>7} {:>7} {:>7} {:>7.1} {:>6} {:>6} {:>8}",
             row.category,
+            tags.per_image,
+            share(tags.right),
+            share(tags.found),
             percent(row.ap_plain),
             percent(row.ap_envelope),
             row.f1,
@@ -213,9 +232,14 @@ fn print(output: &Output) {
         );
     }
     eprintln!(
-        "{}: {} images, mAP {:.2} (envelope {:.2}) over {} categories, CF1 {:.2}, OF1 {:.2}, \
+        "{}: {:.2} tags a picture, {} % right, {} % of what is there found (F1 {}); {} images, \
+         mAP {:.2} (envelope {:.2}) over {} categories, CF1 {:.2}, OF1 {:.2}, \
          at thresholds CF1 {:.2}, OF1 {:.2}, ECE {:.4}",
         output.model,
+        output.tags.per_image,
+        share(output.tags.right),
+        share(output.tags.found),
+        share(output.tags.f1),
         report.images,
         report.map_plain,
         report.map_envelope,

@@ -10,7 +10,7 @@ use tagstream::labelling::store::{join_uris, read_labels};
 use tagstream::labelling::suggest::{GlobalView, SuggestOptions, suggest};
 use tagstream_core::config::{ObjectStoreConfig, StageConfig};
 use tagstream_core::error::{Exit, usage};
-use tagstream_core::events::LabelEvent;
+use tagstream_core::events::{LabelEvent, QuestionPurpose};
 use tagstream_core::redact::redact_place;
 use tagstream_core::storage::atomic::AtomicFile;
 use tagstream_core::storage::store::TableStore;
@@ -144,6 +144,10 @@ pub(super) struct SuggestArgs {
     /// How many images.
     #[arg(long, default_value_t = 100)]
     pub count: usize,
+    /// Share of the images that are asked about for measuring: drawn evenly, of images that are
+    /// never asked about for learning.
+    #[arg(long, value_name = "SHARE", default_value_t = SuggestOptions::default().measure)]
+    pub measure: f64,
     /// Where the tables are: the stage's `output.url`.
     #[arg(long, value_name = "URL")]
     pub store: String,
@@ -350,6 +354,9 @@ fn stats(table: &LabelTable, json: bool) -> anyhow::Result<()> {
 }
 
 async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
+    if !(0.0..=1.0).contains(&args.measure) {
+        return Err(usage("--measure is a share between 0 and 1").into());
+    }
     let stores = options(&args.config)?;
     let store = open_store(&args.store, &stores)?;
     let labels = read_labels(&store, &args.table).await?;
@@ -365,19 +372,24 @@ async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
     };
     let wanted = SuggestOptions {
         count: args.count,
+        measure: args.measure,
         view,
         ..SuggestOptions::default()
     };
     let suggestions = suggest(&store, &args.predictions, &labels, &wanted).await?;
     let write = |to: &mut dyn Write| -> anyhow::Result<()> {
         let mut writer = csv::Writer::from_writer(to);
-        writer.write_record(["rank", "image_id", "uri", "value", "ask"])?;
+        writer.write_record(["rank", "image_id", "uri", "value", "purpose", "ask"])?;
         for (rank, s) in suggestions.iter().enumerate() {
             let ask: Vec<String> = s.ask.iter().map(|(c, p)| format!("{c}={p:.2}")).collect();
             let (rank, value) = ((rank + 1).to_string(), format!("{:.4}", s.value));
+            let purpose = match s.purpose {
+                QuestionPurpose::Learning => "learning",
+                QuestionPurpose::Measuring => "measuring",
+            };
             let ask = ask.join(" ");
             let [id, uri, ask] = [&*s.image_id, &*s.uri, &*ask].map(guarded);
-            writer.write_record([&*rank, &*id, &*uri, &*value, &*ask])?;
+            writer.write_record([&*rank, &*id, &*uri, &*value, purpose, &*ask])?;
         }
         writer.flush()?;
         Ok(())

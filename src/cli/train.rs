@@ -1,9 +1,10 @@
 //! `tagstream train`: train a head on partially labelled images.
 
-use super::dataset::{DataArgs, LabelledFeatures, bar, open_model};
-use anyhow::Context;
+mod fit;
+
+use super::dataset::{DataArgs, LabelledFeatures, open_model};
 use clap::Args;
-use indicatif::ProgressBar;
+use fit::{CalibrationArgs, Fit};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,20 +16,11 @@ use tagstream_model::OpenedModel;
 use tagstream_model::bundle::{Bundle, Calibration, Category};
 use tagstream_model::new_head::{NewHead, Towers};
 use tagstream_model::text::ClipTextEncoder;
-use tagstream_train::arrays;
-use tagstream_train::eval::calibration::{ThresholdTarget, temperature, thresholds};
 use tagstream_train::eval::protocol::{keep_share, keep_single_positive};
-use tagstream_train::features::Subset;
-use tagstream_train::groups::Groups;
 use tagstream_train::labels::{LabelMatrix, read_categories};
-use tagstream_train::trainer;
+use tagstream_train::trainer::Trained;
 use tagstream_train::trainer::run_folder::RunFolder;
-use tagstream_train::trainer::scoring::Scorer;
-use tagstream_train::trainer::{TrainOptions, Trained, TrainingProgress};
 use tagstream_train::trm::config::{Method, MethodConfig};
-use tagstream_train::trm::features::FeatureSource;
-use tagstream_train::trm::model::Model;
-use tagstream_train::trm::prompts::{PromptTokens, Prompts};
 
 /// Arguments of `tagstream train`.
 #[derive(Debug, Args)]
@@ -76,13 +68,8 @@ pub(super) struct TrainArgs {
     /// grouped by near-duplicates.
     #[arg(long, value_name = "REGEX")]
     pub group_pattern: Option<String>,
-    /// Thresholds for this precision instead of the best F1.
-    #[arg(long, value_name = "SHARE")]
-    pub precision: Option<f64>,
-    /// Leave temperature 1 and thresholds 0.5: calibration trains a second head without a fifth of
-    /// the images.
-    #[arg(long)]
-    pub no_calibration: bool,
+    #[command(flatten)]
+    pub calibration: CalibrationArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -137,10 +124,10 @@ pub(super) fn run(args: TrainArgs) -> anyhow::Result<Exit> {
     folder.write_curves(&trained.curves)?;
 
     let began = Instant::now();
-    let calibrated = if args.no_calibration {
+    let calibrated = if args.calibration.no_calibration {
         (1.0, vec![0.5; names.len()])
     } else {
-        fit.calibrate(&data, &groups, &trained, args.precision)?
+        fit.calibrate(&data, &groups, &trained, &args.calibration)?
     };
     let calibration_time = began.elapsed();
     let bundle = write_bundle(
@@ -176,6 +163,7 @@ fn settings(args: &TrainArgs) -> anyhow::Result<MethodConfig> {
             .set(change)
             .map_err(|error| usage(error.to_string()))?;
     }
+    args.calibration.check()?;
     if args
         .known
         .is_some_and(|share| !(0.0..=1.0).contains(&share))
@@ -231,151 +219,6 @@ fn beside(out: &Path) -> PathBuf {
     let mut name = out.as_os_str().to_owned();
     name.push(".run");
     name.into()
-}
-
-/// What a training run needs beside its data.
-struct Fit<'a> {
-    config: &'a MethodConfig,
-    text: &'a ClipTextEncoder,
-    prompts: &'a [String],
-    seed: u64,
-}
-
-impl Fit<'_> {
-    fn train(
-        &self,
-        features: &dyn FeatureSource,
-        labels: &[i8],
-        groups: &Groups,
-        folder: Option<&RunFolder>,
-        what: &'static str,
-    ) -> anyhow::Result<Trained> {
-        let template = &self.config.prompts.template;
-        let tokens = PromptTokens::new(&self.text.tokenizer, template, self.prompts)?;
-        let prompts = Prompts::new(&tokens, &self.text.tower)?;
-        let model = Model::new(self.config.clone(), prompts, &self.text.tower)?;
-        let bar = bar(0, "{prefix} {bar:30} step {pos}/{len} {msg}").with_prefix(what);
-        let per_epoch = features.len().div_ceil(self.config.optimizer.batch);
-        let mut epoch = EpochMeans::default();
-        let mut progress = |progress: &TrainingProgress| {
-            show(&bar, progress);
-            epoch.add(progress);
-            if progress.step.0.is_multiple_of(per_epoch) {
-                // Written as they come, so that a run that is killed has them; a failure shows at
-                // the end of the run.
-                let curve = epoch.take(progress.epoch.0 + 1);
-                let _ = folder.map(|folder| folder.write_curves(&[curve]));
-            }
-        };
-        let options = TrainOptions {
-            seed: self.seed,
-            checkpoint: folder.map(RunFolder::checkpoint),
-            groups: Some(groups.clone()),
-            progress: Some(&mut progress),
-            ..TrainOptions::default()
-        };
-        let trained =
-            trainer::train(&model, &self.text.tower, features, labels, options).context(what);
-        bar.finish_and_clear();
-        trained
-    }
-
-    /// Temperature and thresholds from a head that is trained in the same way without a fifth of
-    /// the images, and scores those: the final head has seen all known labels, so that its own
-    /// scores on them are too good to calibrate by. Where all is closed form, the folds that left
-    /// each image out have said it already.
-    fn calibrate(
-        &self,
-        data: &LabelledFeatures,
-        groups: &Groups,
-        whole: &Trained,
-        precision: Option<f64>,
-    ) -> anyhow::Result<(f32, Vec<f32>)> {
-        let c = self.prompts.len();
-        let n = data.labels.images().len();
-        let target = precision.map_or(ThresholdTarget::BestF1, ThresholdTarget::Precision);
-        if let Some(left_out) = &whole.left_out {
-            let labels = data.labels.flat();
-            if !labels.contains(&1) || !labels.contains(&-1) {
-                return Ok(uncalibrated(c));
-            }
-            let logits: Vec<f32> = left_out.iter().copied().collect();
-            let found = temperature(&logits, labels);
-            let labels = arrays::rows(labels, c)?;
-            return Ok((found, thresholds(left_out.view(), labels, found, target)));
-        }
-        let held: Vec<bool> = groups.folds(5).iter().map(|fold| *fold == 0).collect();
-        let rows =
-            |wanted: bool| -> Vec<usize> { (0..n).filter(|&row| held[row] == wanted).collect() };
-        let (rest, out) = (rows(false), rows(true));
-        // Of the one part what the other is not.
-        let (rest_labels, out_labels) = (data.labels.without(&out), data.labels.without(&rest));
-        let (rest_labels, out_labels) = (rest_labels.flat(), out_labels.flat());
-        if !rest_labels.contains(&1) || !out_labels.contains(&1) || !out_labels.contains(&-1) {
-            return Ok(uncalibrated(c));
-        }
-        let groups = groups.select(&rest);
-        let subset = Subset::new(&data.features, rest);
-        let trained = self.train(&subset, rest_labels, &groups, None, "calibrating")?;
-        let all = Scorer::of_head(&trained.head, &data.features)?.logits(&data.features)?;
-        let logits: Vec<f32> = out
-            .iter()
-            .flat_map(|row| &all[row * c..(row + 1) * c])
-            .copied()
-            .collect();
-        let found = temperature(&logits, out_labels);
-        let (logits, labels) = (arrays::rows(&logits, c)?, arrays::rows(out_labels, c)?);
-        Ok((found, thresholds(logits, labels, found, target)))
-    }
-}
-
-/// Temperature 1 and thresholds 0.5.
-fn uncalibrated(categories: usize) -> (f32, Vec<f32>) {
-    eprintln!("too few known labels to calibrate: temperature 1, thresholds 0.5");
-    (1.0, vec![0.5; categories])
-}
-
-/// Means of an epoch's losses, step by step.
-#[derive(Default)]
-struct EpochMeans {
-    sums: Vec<(&'static str, f64)>,
-    steps: usize,
-}
-
-impl EpochMeans {
-    fn add(&mut self, progress: &TrainingProgress) {
-        self.steps += 1;
-        for (name, value) in &progress.losses {
-            match self.sums.iter_mut().find(|(other, _)| other == name) {
-                Some((_, sum)) => *sum += value,
-                None => self.sums.push((name, *value)),
-            }
-        }
-    }
-
-    fn take(&mut self, epoch: usize) -> (usize, Vec<(&'static str, f64)>) {
-        let steps = std::mem::take(&mut self.steps).max(1) as f64;
-        let sums = std::mem::take(&mut self.sums);
-        (
-            epoch,
-            sums.into_iter()
-                .map(|(name, sum)| (name, sum / steps))
-                .collect(),
-        )
-    }
-}
-
-fn show(bar: &ProgressBar, progress: &TrainingProgress) {
-    bar.set_length(progress.step.1 as u64);
-    bar.set_position(progress.step.0 as u64);
-    let total: f64 = progress.losses.iter().map(|(_, value)| value).sum();
-    let left = Duration::from_secs(progress.left.as_secs());
-    bar.set_message(format!(
-        "epoch {}/{} loss {total:.4}, {} left",
-        progress.epoch.0 + 1,
-        progress.epoch.1,
-        indicatif::HumanDuration(left)
-    ));
 }
 
 /// A hash of the known labels, for lineage.

@@ -2,7 +2,6 @@
 //! the Parquet files alone.
 
 use super::scenes::{Scene, categories};
-use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float32Type;
 use arrow_schema::ArrowError;
@@ -47,8 +46,8 @@ pub struct ScoredImage {
     pub model_version: String,
     /// Calibrated probabilities, `[C]`.
     pub scores: Vec<f32>,
-    /// How many tags reached their threshold.
-    pub tags: usize,
+    /// The categories that reached their threshold.
+    pub tags: Vec<String>,
 }
 
 /// All rows of a table.
@@ -67,8 +66,19 @@ pub struct VersionScore {
     pub images: usize,
     /// Tags written.
     pub tags: usize,
+    /// Share of the tags that are right.
+    pub right: f64,
+    /// Share of what is there that was tagged.
+    pub found: f64,
     /// Mean average precision (plain), percent.
     pub map: f64,
+}
+
+impl VersionScore {
+    /// Harmonic mean of `right` and `found`.
+    pub fn f1(&self) -> f64 {
+        2.0 * self.right * self.found / (self.right + self.found).max(f64::MIN_POSITIVE)
+    }
 }
 
 impl Scoreboard {
@@ -135,7 +145,15 @@ impl Scoreboard {
             let tags = column("tags")?
                 .as_list_opt::<i32>()
                 .ok_or_else(|| table("`tags` is no list".into()))?;
+            let named = || table("`tags` names no categories".into());
             for row in 0..batch.num_rows() {
+                let tags = tags.value(row);
+                let tags = tags
+                    .as_struct_opt()
+                    .and_then(|tags| tags.column_by_name("category"));
+                let tags = tags
+                    .and_then(|names| names.as_string_opt::<i32>())
+                    .ok_or_else(named)?;
                 self.rows.push(ScoredImage {
                     image_id: ids.value(row).into(),
                     model_version: versions.value(row).into(),
@@ -144,7 +162,7 @@ impl Scoreboard {
                         .as_primitive::<Float32Type>()
                         .values()
                         .to_vec(),
-                    tags: tags.value(row).len(),
+                    tags: tags.iter().flatten().map(str::to_owned).collect(),
                 });
             }
         }
@@ -162,7 +180,7 @@ impl Scoreboard {
     ) -> Result<BTreeMap<String, VersionScore>, ScoreError> {
         let names: Vec<String> = categories().iter().map(|c| c.to_string()).collect();
         /// Scores, labels, images and tags of one version so far.
-        type Gathered = (Vec<f32>, Vec<i8>, usize, usize);
+        type Gathered = (Vec<f32>, Vec<i8>, usize, Tally);
         let mut versions: BTreeMap<&str, Gathered> = BTreeMap::new();
         for row in self.rows.iter().filter(|r| choose(r)) {
             let Some(present) = truth.get(&row.image_id) else {
@@ -177,7 +195,10 @@ impl Scoreboard {
                     .map(|c| if present.contains(c) { 1 } else { -1 }),
             );
             *images += 1;
-            *tags += row.tags;
+            tags.tags += row.tags.len();
+            tags.present += present.len();
+            let right = row.tags.iter().filter(|tag| present.contains(tag.as_str()));
+            tags.right += right.count();
         }
         versions
             .into_iter()
@@ -187,10 +208,25 @@ impl Scoreboard {
                     rows(&labels, names.len()).map_err(MetricsError::from)?,
                 );
                 let map = report(scores, labels, &names)?.map_plain;
-                Ok((version.to_string(), VersionScore { images, tags, map }))
+                let score = VersionScore {
+                    images,
+                    tags: tags.tags,
+                    right: tags.right as f64 / tags.tags.max(1) as f64,
+                    found: tags.right as f64 / tags.present.max(1) as f64,
+                    map,
+                };
+                Ok((version.to_string(), score))
             })
             .collect()
     }
+}
+
+/// Tags against what is there.
+#[derive(Debug, Default)]
+struct Tally {
+    tags: usize,
+    right: usize,
+    present: usize,
 }
 
 /// What is in each scene.
@@ -222,7 +258,11 @@ mod tests {
                 .iter()
                 .map(|c| 0.5 + sign * if scene.has(c) { 0.4 } else { -0.4 })
                 .collect(),
-            tags: 1,
+            tags: categories()
+                .iter()
+                .filter(|c| scene.has(c) == (sign > 0.0))
+                .map(|c| (*c).to_owned())
+                .collect(),
         };
         let board = Scoreboard {
             rows: scenes
@@ -235,6 +275,8 @@ mod tests {
         assert_eq!(scores["good"].images, 40);
         assert!((scores["good"].map - 100.0).abs() < 1e-9);
         assert!(scores["bad"].map < 50.0);
+        assert_eq!((scores["good"].right, scores["good"].found), (1.0, 1.0));
+        assert_eq!((scores["bad"].right, scores["bad"].f1()), (0.0, 0.0));
     }
 
     #[test]

@@ -5,8 +5,10 @@
 use super::judge::JudgeConfig;
 use tagstream_core::config::{
     ConfigError, Configuration, DecodeConfig, FetchConfig, Flaw, LogConfig, ObjectStoreConfig,
-    Provider, Shape, address_flaw, choice, settings,
+    Provider, Shape, address_flaw, settings,
 };
+use tagstream_train::eval::tags::TagsConfig;
+use tagstream_train::groups::{GroupConfig, GroupPattern};
 use tagstream_train::trm::config::{Method, MethodConfig};
 
 settings! {
@@ -24,9 +26,12 @@ settings! {
         features: FeaturesConfig = FeaturesConfig::default(),
         /// Training.
         train: TrainConfig = TrainConfig::default(),
-        /// Calibration, on the held-out part: the judge's measure depends on the order of scores
-        /// only, which calibration does not change.
-        calibration: CalibrationConfig = CalibrationConfig::default(),
+        /// Which images are relatives. Relatives are on one side wherever what was left out
+        /// decides, and an image keeps its group for ever.
+        groups: GroupConfig = GroupConfig::default(),
+        /// From which probability on a category becomes a tag. Without `precision` and `per_image`
+        /// thresholds aim at the best F1.
+        tags: TagsConfig = TagsConfig::default(),
         /// What the judge asks for.
         judge: JudgeConfig = JudgeConfig::default(),
         /// One run at a time for each registry.
@@ -100,27 +105,6 @@ settings! {
     }
 }
 
-choice! {
-    /// What a category's threshold aims at.
-    CalibrationTarget {
-        /// The best F1.
-        F1 = "f1",
-        /// At least `precision`.
-        Precision = "precision",
-    }
-}
-
-settings! {
-    /// Calibration, on the held-out part: the judge's measure depends on the order of scores only,
-    /// which calibration does not change.
-    CalibrationConfig {
-        /// What a category's threshold aims at: `f1` or `precision`.
-        target: CalibrationTarget = CalibrationTarget::F1,
-        /// The precision aimed at, where that is the target.
-        precision: f64 = 0.9,
-    }
-}
-
 settings! {
     /// One run at a time for each registry.
     LeaseConfig {
@@ -190,6 +174,11 @@ impl Configuration for RetrainConfig {
             refuse(!within, key, "must be at least 0.5 and less than 1");
         }
         refuse(
+            judge.folds == 0 || judge.folds > 20,
+            "judge.folds",
+            "must be 1 (a share is held out) to 20",
+        );
+        refuse(
             judge.resamples < 100,
             "judge.resamples",
             "must be at least 100",
@@ -206,6 +195,10 @@ impl Configuration for RetrainConfig {
         if let Err(ConfigError::BadValue { key, reason }) = self.method() {
             refuse(true, &key, &reason);
         }
+        if let Err(error) = GroupPattern::new(&self.groups.pattern) {
+            refuse(true, "groups.pattern", &error.to_string());
+        }
+        flaws.extend(self.tags.flaws());
         flaws.extend(self.fetch.flaws());
         flaws
     }

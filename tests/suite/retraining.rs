@@ -28,13 +28,33 @@ fn labels_make_a_better_model_which_is_promoted_and_reported() {
     );
     let current = RUNTIME.block_on(world.registry.current()).unwrap();
     assert_eq!((current.version, current.run.is_some()), (2, true));
-    for name in ["report.html", "report.json", "labels.csv.gz"] {
+    let (parts, files) = (
+        0..5,
+        ["report.html", "report.json", "labels.csv.gz", "folds.json"],
+    );
+    let heads: Vec<String> = parts
+        .map(|part| format!("fold-{part}.safetensors"))
+        .collect();
+    let files = files.into_iter().chain(["groups.csv.gz"]);
+    for name in files.chain(heads.iter().map(String::as_str)) {
         assert!(current.attachments.contains_key(name), "{name}");
     }
     let report = world.report();
     let gain = report["judgement"]["difference"]["estimate"].as_f64();
     assert!(gain.unwrap() > 0.2, "mAP rose by {gain:?}");
-    assert!(report["labels"]["held_out_images"].as_u64().unwrap() > 40);
+    // Out of fold: all that were learned from judge, too.
+    let labels = &report["labels"];
+    assert_eq!(labels["judged_images"], labels["used_images"]);
+    assert!(labels["judged_images"].as_u64().unwrap() > 350);
+    let tags = &report["judgement"]["tags"];
+    let f1 = |of: &str| tags[of]["f1"].as_f64().unwrap_or_default();
+    assert!(f1("candidate") > f1("champion") + 0.2, "{tags}");
+    let bundle = world.bundle(2);
+    let thresholds = bundle.manifest().categories.iter().map(|c| c.threshold);
+    assert!(
+        thresholds.into_iter().all(|t| t >= 0.0999),
+        "no tag below the floor"
+    );
     assert_eq!(report["examples"].as_array().unwrap().len(), 12);
 
     // The same labels again: nothing to do.
@@ -50,6 +70,7 @@ fn a_candidate_that_learned_shuffled_labels_is_rejected() {
         Words::Known,
         "method = \"linear-probe\"\nset = [\"optimizer.epochs=20\"]",
     );
+    world.configure("[judge]\nfolds = 1");
     // Images that are learned from are labelled with what another picture shows; held-out ones
     // honestly.
     world.label_all(|i, category| {
@@ -66,6 +87,7 @@ fn a_candidate_that_learned_shuffled_labels_is_rejected() {
 fn a_candidate_as_good_as_the_champion_is_held() {
     let train = "method = \"linear-probe\"\nset = [\"optimizer.epochs=20\"]\nwarm_start = false";
     let mut world = World::new(400, Words::Unknown, train);
+    world.configure("[judge]\nfolds = 1\nmin_categories = 1");
     world.label(0..300, truth);
     assert_eq!(world.finish(&[]), Some(0), "{}", world.log());
     // New labels on held-out pictures only: a second run learns what the first one learned.
@@ -83,6 +105,73 @@ fn a_candidate_as_good_as_the_champion_is_held() {
     world::run(&mut world.registry_command(&["rollback"]));
     assert_eq!(world.serving(), 2);
     world.assert_whole();
+}
+
+/// A version of the old way keeps no heads that judge: it is judged on what it has not seen, and
+/// the next one on everything.
+#[test]
+fn a_registry_of_the_old_way_goes_on_with_parts() {
+    let train = "method = \"linear-probe\"\nset = [\"optimizer.epochs=20\"]";
+    let mut world = World::new(400, Words::Unknown, train);
+    world.configure("[judge]\nfolds = 1\nmin_categories = 1");
+    world.label(0..200, truth);
+    assert_eq!(world.finish(&[]), Some(0), "{}", world.log());
+    let files = world.attachments(2);
+    assert!(
+        !files.iter().any(|name| name.starts_with("fold")),
+        "{files:?}"
+    );
+
+    world.set("folds = 1", "folds = 5");
+    world.label(200..300, truth);
+    let code = world.finish(&[]);
+    assert!(matches!(code, Some(0 | 99)), "{code:?}: {}", world.log());
+    let report = world.report();
+    let held_out = |i: &u64| is_held_out(&world::scene(*i).image_id, 0.2);
+    let unseen = (0..200).filter(held_out).count() + 100;
+    assert_eq!(report["labels"]["used_images"], 300);
+    assert_eq!(report["labels"]["judged_images"], unseen);
+    assert_eq!(report["labels"]["folds"], 5);
+    if code == Some(99) {
+        world::run(&mut world.registry_command(&["promote", "3"]));
+    }
+
+    // Now the champion has heads that judge: all images count.
+    world.label(300..400, truth);
+    let code = world.finish(&[]);
+    assert!(
+        matches!(code, Some(0 | 3 | 99)),
+        "{code:?}: {}",
+        world.log()
+    );
+    let report = world.report();
+    assert_eq!(report["labels"]["judged_images"], 400);
+    assert_eq!(report["judgement"]["look"], 1);
+    // An image keeps its group for ever.
+    let (before, mut after) = (world.groups(3), world.groups(4));
+    after.retain(|image, _| before.contains_key(image));
+    assert_eq!(before, after);
+    world.assert_whole();
+}
+
+/// Heads that judge go along with a category that words added.
+#[test]
+fn a_champion_with_a_category_more_is_judged_by_its_parent_s_heads() {
+    let train = "method = \"linear-probe\"\nset = [\"optimizer.epochs=20\"]";
+    let mut world = World::new(200, Words::Unknown, train);
+    world.label(0..150, truth);
+    assert_eq!(world.finish(&[]), Some(0), "{}", world.log());
+    let add = ["add-category", "umbrella stand", "--promote"];
+    world::run(&mut world.registry_command(&add));
+    assert_eq!(world.serving(), 3);
+    world.label(150..200, truth);
+    let code = world.finish(&[]);
+    assert!(
+        matches!(code, Some(0 | 3 | 99)),
+        "{code:?}: {}",
+        world.log()
+    );
+    assert_eq!(world.report()["labels"]["judged_images"], 200);
 }
 
 /// Nobody has filed a label yet, or `labels.url` is mistyped.

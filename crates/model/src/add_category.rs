@@ -8,6 +8,10 @@ use super::text::{ClipTextEncoder, TextEncoderError};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// How the lineage's method ends where a category was added by its words; the head is the parent's
+/// but for that.
+pub const BY_WORDS: &str = " and a category by its words";
+
 /// Why a category cannot be added.
 #[derive(Debug, thiserror::Error)]
 pub enum AddCategoryError {
@@ -80,7 +84,7 @@ pub fn add_category(
         calibration: manifest.calibration,
         // Figures of the parent are not this model's: it answers one question more.
         metrics: BTreeMap::new(),
-        method: format!("{} and a category by its words", manifest.lineage.method),
+        method: format!("{}{BY_WORDS}", manifest.lineage.method),
         label_snapshot: manifest.lineage.label_snapshot.clone(),
         seed: manifest.lineage.seed,
     };

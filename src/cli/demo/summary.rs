@@ -12,16 +12,14 @@ pub(super) struct Summary<'a> {
     pub board: &'a Scoreboard,
     /// The answers on the topics.
     pub progress: &'a Followed,
-    /// Pictures in each half.
-    pub half: usize,
     /// Pictures whose tagging was timed and how long it took, half by half.
     pub tagging: [(usize, Duration); 2],
     /// Labels that are known, and all that could be.
     pub labels: (usize, usize),
     /// Of the whole job, with the judge.
     pub training: Duration,
-    /// mAP of the first version on the second half, percent.
-    pub before: f64,
+    /// The first version's quality on the second half.
+    pub before: VersionScore,
     /// The candidate's, on what it tagged of the second half.
     pub after: &'a VersionScore,
 }
@@ -57,16 +55,26 @@ impl Summary<'_> {
             "retraining",
             &format!("{:.0} s, all of it", self.training.as_secs_f64()),
         );
+        for (when, score) in [("before", &self.before), ("after", self.after)] {
+            row(
+                &format!("tags {when}, {} unseen pictures", score.images),
+                &format!(
+                    "{:.0} % right, {:.0} % of what is there found, {:.1} a picture (F1 {:.3})",
+                    100.0 * score.right,
+                    100.0 * score.found,
+                    score.tags as f64 / score.images.max(1) as f64,
+                    score.f1()
+                ),
+            );
+        }
+        let gain = self.after.map - self.before.map;
         row(
-            "mAP before, unseen pictures",
-            &format!("{:.1} on {}", self.before, self.half),
+            "mAP before, after, gain",
+            &format!(
+                "{:.1}, {:.1}, {gain:+.1} points",
+                self.before.map, self.after.map
+            ),
         );
-        row(
-            "mAP after, unseen pictures",
-            &format!("{:.1} on {}", self.after.map, self.after.images),
-        );
-        let gain = self.after.map - self.before;
-        row("gain", &format!("{gain:+.1} points"));
         row("time", &format!("{:.0} s", started.elapsed().as_secs_f64()));
     }
 

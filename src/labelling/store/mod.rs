@@ -254,5 +254,39 @@ pub async fn join_uris(
     Ok(())
 }
 
+/// What the predictions table says of the attribute `name`, by image; the newest row counts.
+///
+/// # Errors
+/// [`TableError`] names the file that cannot be read.
+pub async fn read_attribute(
+    store: &TableStore,
+    predictions: &str,
+    name: &str,
+) -> Result<HashMap<String, String>, TableError> {
+    let mut found = HashMap::new();
+    // Newest files last.
+    for file in data_files(store, predictions).await? {
+        read_columns(store, &file, &["image_id", "attributes"], |batch, _| {
+            let ids = strings(batch, "image_id")?;
+            let wrong = || "its column `attributes` holds no maps of strings".to_owned();
+            let maps = column(batch, "attributes")?
+                .as_map_opt()
+                .ok_or_else(wrong)?;
+            for row in (0..batch.num_rows()).filter(|row| maps.is_valid(*row)) {
+                let entries = maps.value(row);
+                let text = |at| entries.column(at).as_string_opt::<i32>().ok_or_else(wrong);
+                let (keys, values) = (text(0)?, text(1)?);
+                let value = keys.iter().zip(values).find(|(key, _)| *key == Some(name));
+                if let Some((_, Some(value))) = value {
+                    found.insert(ids.value(row).to_owned(), value.to_owned());
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests;

@@ -18,16 +18,26 @@
 //! (farthest-first, Sener & Savarese 2018). A category that was asked about counts as known as
 //! often as a presence is to be expected, so that one rare category does not take all questions.
 //!
+//! A share of the questions is for measuring (module `measuring`): drawn evenly, of images that are
+//! never asked about for learning.
+//!
 //! Memory holds a fixed multiple of the images asked for. With a model the predictions table is
 //! read twice.
+
+mod committee;
+mod measuring;
+
+pub use measuring::is_for_measuring;
 
 use crate::labelling::store::{TableError, data_files, read_columns, strings};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float32Type;
 use arrow_array::{Array, RecordBatch, StringArray};
+use committee::{Committee, Spread};
+use measuring::Draw;
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
-use tagstream_core::events::{Asked, LabelEvent, LabelQuestion};
+use tagstream_core::events::{Asked, LabelEvent, LabelQuestion, QuestionPurpose};
 use tagstream_core::storage::store::TableStore;
 use tagstream_model::bundle::{Bundle, BundleError};
 use tagstream_train::labels::LabelTable;
@@ -41,6 +51,8 @@ pub struct SuggestOptions {
     pub pool: usize,
     /// Informative categories that count for an image, and are asked about.
     pub questions: usize,
+    /// Share of the images that are asked about for measuring.
+    pub measure: f64,
     /// Count disagreement too, and only rows of this model.
     pub view: Option<GlobalView>,
 }
@@ -51,6 +63,7 @@ impl Default for SuggestOptions {
             count: 100,
             pool: 10,
             questions: 3,
+            measure: 0.2,
             view: None,
         }
     }
@@ -87,6 +100,8 @@ pub struct Suggestion {
     pub uri: String,
     /// What its labels are reckoned to be worth by themselves.
     pub value: f64,
+    /// What it is asked for.
+    pub purpose: QuestionPurpose,
     /// The categories to ask about, with the probability predicted.
     pub ask: Vec<(String, f32)>,
 }
@@ -102,6 +117,7 @@ impl Suggestion {
             event: LabelEvent::about(&self.image_id, &self.uri),
             rank,
             value: self.value,
+            purpose: self.purpose,
             ask: asked.collect(),
         }
     }
@@ -150,68 +166,6 @@ impl Rarity {
     fn weight(&self, number: usize) -> f64 {
         1.0 / (1.0 + self.presences[number]).sqrt()
     }
-}
-
-/// Mean and standard deviation of what has come by (Welford).
-#[derive(Debug, Clone, Copy, Default)]
-struct Spread {
-    count: f64,
-    mean: f64,
-    squares: f64,
-}
-
-impl Spread {
-    fn add(&mut self, value: f64) {
-        self.count += 1.0;
-        let off = value - self.mean;
-        self.mean += off / self.count;
-        self.squares += off * (value - self.mean);
-    }
-
-    /// How many standard deviations `value` lies above the mean.
-    fn standardised(&self, value: f64) -> f64 {
-        let deviation = (self.squares / self.count.max(1.0)).sqrt();
-        (value - self.mean) / deviation.max(1e-9)
-    }
-}
-
-/// Both views of every category over the whole table.
-struct Committee<'a> {
-    view: &'a GlobalView,
-    /// Of each category: of the scores, of the global view.
-    spreads: Vec<[Spread; 2]>,
-}
-
-impl Committee<'_> {
-    fn global(&self, category: usize, embedding: &[f32]) -> f64 {
-        let d = embedding.len();
-        let row = &self.view.directions[category * d..(category + 1) * d];
-        row.iter()
-            .zip(embedding)
-            .map(|(a, b)| f64::from(a * b))
-            .sum()
-    }
-
-    fn add(&mut self, rows: &Rows<'_>, row: usize) {
-        for k in 0..rows.categories.len() {
-            let global = self.global(k, rows.embedding(row));
-            self.spreads[k][0].add(logit(rows.score(row, k)));
-            self.spreads[k][1].add(global);
-        }
-    }
-
-    /// 0 where both say the same, 1 where they are two standard deviations or more apart.
-    fn disagreement(&self, rows: &Rows<'_>, row: usize, k: usize) -> f64 {
-        let [scores, globals] = &self.spreads[k];
-        let seen = scores.standardised(logit(rows.score(row, k)));
-        let global = globals.standardised(self.global(k, rows.embedding(row)));
-        ((seen - global).abs() / 2.0).min(1.0)
-    }
-}
-
-fn logit(p: f32) -> f64 {
-    let p = f64::from(p).clamp(1e-6, 1.0 - 1e-6);
-    (p / (1.0 - p)).ln()
 }
 
 /// Entropy of a coin that shows heads with probability `p`, bits.
@@ -320,8 +274,11 @@ pub async fn suggest(
         })
         .await?;
     }
+    let measure = (options.measure * options.count as f64).round() as usize;
     let mut pool = Pool {
         options,
+        told: labels.images().map(|(id, _)| id).collect(),
+        draw: Draw::new(measure.min(options.count), options.questions),
         committee,
         known: labels.known().map(|(i, c, _)| (i, c)).collect(),
         rarity: Rarity::of(labels),
@@ -332,7 +289,10 @@ pub async fn suggest(
     pool.trim();
     let mut candidates: Vec<Candidate> = pool.candidates.into_values().collect();
     candidates.sort_by(by_value);
-    Ok(diverse(candidates, options.count, pool.rarity))
+    let measuring = pool.draw.into_suggestions();
+    let learning = options.count - measuring.len();
+    let learning = diverse(candidates, learning, pool.rarity);
+    Ok(mixed(learning, measuring))
 }
 
 /// Best first; equal values by id, so that the choice repeats.
@@ -341,8 +301,27 @@ fn by_value(a: &Candidate, b: &Candidate) -> Ordering {
     values.then_with(|| a.suggestion.image_id.cmp(&b.suggestion.image_id))
 }
 
+/// Measuring questions spread evenly among the others: whoever stops early has asked some of both.
+fn mixed(learning: Vec<Suggestion>, measuring: Vec<Suggestion>) -> Vec<Suggestion> {
+    let (many, few) = (learning.len() + measuring.len(), measuring.len());
+    let (mut learning, mut measuring) = (learning.into_iter(), measuring.into_iter());
+    let mut all = Vec::new();
+    for at in 0..many {
+        let due = (at + 1) * few / many > at * few / many;
+        let next = match due {
+            true => measuring.next().or_else(|| learning.next()),
+            false => learning.next().or_else(|| measuring.next()),
+        };
+        all.extend(next);
+    }
+    all
+}
+
 struct Pool<'a> {
     options: &'a SuggestOptions,
+    /// Images of which something is known.
+    told: HashSet<&'a str>,
+    draw: Draw,
     committee: Option<Committee<'a>>,
     known: HashSet<(&'a str, &'a str)>,
     rarity: Rarity,
@@ -373,6 +352,12 @@ impl Pool<'_> {
             .collect();
         for row in rows.wanted(self.options.view.as_ref()) {
             let id = rows.ids.value(row);
+            if is_for_measuring(id) && self.options.measure > 0.0 {
+                if !self.told.contains(id) {
+                    self.draw.offer(rows, row);
+                }
+                continue;
+            }
             // Worth with and without rarity, and the category.
             let mut worth: Vec<(f64, f64, usize)> = (0..numbers.len())
                 .filter(|k| !self.known.contains(&(id, rows.categories[*k].as_str())))
@@ -394,6 +379,7 @@ impl Pool<'_> {
                     image_id: id.into(),
                     uri: rows.uris.value(row).into(),
                     value: worth.iter().map(|w| w.0).sum(),
+                    purpose: QuestionPurpose::Learning,
                     ask: asked.collect(),
                 },
                 terms: worth.iter().map(|w| (numbers[w.2], w.1)).collect(),

@@ -62,6 +62,7 @@ async fn the_uncertain_come_first_and_near_alike_pictures_once() {
     .await;
     let options = SuggestOptions {
         count: 2,
+        measure: 0.0,
         ..SuggestOptions::default()
     };
     let nothing = LabelTable::default();
@@ -102,6 +103,7 @@ async fn what_is_known_is_not_asked_and_the_rare_weighs_more() {
     let options = SuggestOptions {
         count: 1,
         questions: 1,
+        measure: 0.0,
         ..SuggestOptions::default()
     };
     let one = |events: Vec<LabelEvent>| {
@@ -140,6 +142,7 @@ async fn where_the_whole_image_says_something_else_a_label_teaches_more() {
             model_version: "m".into(),
             directions: vec![1.0, 0.0, 0.5, 0.5],
         }),
+        measure: 0.0,
         ..SuggestOptions::default()
     };
     let known_dogs: Vec<LabelEvent> = ["plain", "cat", "said, not seen", "plain too"]
@@ -175,10 +178,76 @@ async fn one_category_does_not_take_all_questions() {
     let options = SuggestOptions {
         count: 3,
         questions: 1,
+        measure: 0.0,
         ..SuggestOptions::default()
     };
     let chosen = suggest(&store, "predictions", &LabelTable::default(), &options).await;
     // The dog is a little surer. Once a cat is asked for, which is there as likely as not, another
     // teaches less.
     assert_eq!(ids(&chosen.unwrap()), ["a cat", "a dog", "another cat"]);
+}
+
+#[tokio::test]
+async fn measuring_questions_are_drawn_evenly_of_images_of_their_own() {
+    let names: Vec<String> = (0..400).map(|i| format!("img-{i}")).collect();
+    // Half of the images are doubtful: learning asks about those alone.
+    let rows: Vec<(&str, [f32; 2], [f32; 2])> = names
+        .iter()
+        .enumerate()
+        .map(|(i, id)| {
+            let doubt = if i % 2 == 0 { 0.5 } else { 0.001 };
+            let turn = i as f32;
+            (id.as_str(), [doubt, doubt], [turn.cos(), turn.sin()])
+        })
+        .collect();
+    let store = table(&rows).await;
+    let options = SuggestOptions {
+        count: 50,
+        measure: 0.4,
+        questions: 1,
+        ..SuggestOptions::default()
+    };
+    let asked = async |labels: &LabelTable| {
+        let asked = suggest(&store, "predictions", labels, &options).await;
+        asked.unwrap()
+    };
+    let first = asked(&LabelTable::default()).await;
+    let (measuring, learning): (Vec<_>, Vec<_>) = first
+        .iter()
+        .partition(|s| s.purpose == QuestionPurpose::Measuring);
+    assert_eq!((measuring.len(), learning.len()), (20, 30));
+    let number = |s: &&Suggestion| s.image_id["img-".len()..].parse::<usize>().unwrap();
+    assert!(
+        learning
+            .iter()
+            .all(|s| number(s) % 2 == 0 && !is_for_measuring(&s.image_id))
+    );
+    let odd = measuring.iter().filter(|s| number(s) % 2 == 1).count();
+    assert!((4..=16).contains(&odd), "{odd} of 20 are of the sure half");
+    assert!(measuring.iter().all(|s| is_for_measuring(&s.image_id)));
+    let cats = measuring.iter().filter(|s| s.ask[0].0 == "cat").count();
+    assert!(
+        (4..=16).contains(&cats),
+        "{cats} of 20 ask about one category"
+    );
+    // Both kinds among the first ten, and the same again.
+    let early = first[..10]
+        .iter()
+        .filter(|s| s.purpose == QuestionPurpose::Measuring);
+    assert_eq!(early.count(), 4);
+    assert_eq!(asked(&LabelTable::default()).await, first);
+    // What was answered is not asked again; other images for measuring are.
+    let event = LabelEvent {
+        present: vec!["cat".into()],
+        ..LabelEvent::about(&measuring[0].image_id, "")
+    };
+    let again = asked(&LabelTable::of_events(&[event])).await;
+    assert!(!again.iter().any(|s| s.image_id == measuring[0].image_id));
+    assert_eq!(
+        again
+            .iter()
+            .filter(|s| s.purpose == QuestionPurpose::Measuring)
+            .count(),
+        20
+    );
 }

@@ -1,9 +1,8 @@
 //! What a run learns from: the snapshot of labels, its categories, its two parts.
 
 use super::error::JobError;
-use crate::labelling::store::{TableError, join_uris, read_labels};
+use crate::labelling::store::{TableError, join_uris, read_attribute, read_labels};
 use crate::retrain::config::RetrainConfig;
-use crate::retrain::judge::is_held_out;
 use flate2::read::GzDecoder;
 use flate2::{Compression, GzBuilder};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -52,6 +51,24 @@ pub(super) async fn read(config: &RetrainConfig, champion: &Bundle) -> Result<In
         champion.manifest().categories.clone(),
         source.new_category_min_present,
     ))
+}
+
+/// What the predictions table says of an attribute, by image.
+pub(super) async fn attributes(
+    config: &RetrainConfig,
+    name: &str,
+) -> Result<HashMap<String, String>, JobError> {
+    let source = &config.labels;
+    if source.predictions_table.is_empty() {
+        return Err(JobError::Unsuitable(
+            "groups.attribute is read from the predictions table, and labels.predictions_table is \
+             empty: name the table, or use groups.pattern"
+                .into(),
+        ));
+    }
+    let store = TableStore::open_for_reading(&source.url, &config.object_store);
+    let store = store.map_err(TableError::from)?;
+    Ok(read_attribute(&store, &source.predictions_table, name).await?)
 }
 
 impl Inputs {
@@ -106,19 +123,26 @@ impl Inputs {
             .collect()
     }
 
-    /// The labels to learn from, and the held-out ones: of the images that have an address and a
-    /// label of a category that the candidate knows.
-    pub fn split(&self, share: f64) -> (LabelMatrix, LabelMatrix) {
+    /// The labels of the images that have an address and a label of a category that the candidate
+    /// knows.
+    pub fn labelled(&self) -> LabelMatrix {
         let names: Vec<String> = self.categories.iter().map(|c| c.name.clone()).collect();
         let wanted: HashSet<&str> = names.iter().map(String::as_str).collect();
         let told = |id: &&String| {
             let known = self.table.image(id).into_iter().flat_map(|i| i.known());
             known.into_iter().any(|(name, ..)| wanted.contains(name))
         };
-        let ids = self.ids.iter().filter(told).cloned();
-        let (held_out, train) = ids.partition(|id| is_held_out(id, share));
-        let of = |ids| LabelMatrix::of(&self.table, ids, names.clone());
-        (of(train), of(held_out))
+        let ids = self.ids.iter().filter(told).cloned().collect();
+        LabelMatrix::of(&self.table, ids, names.clone())
+    }
+
+    /// The images that a version was made with.
+    pub(super) async fn images_of(
+        registry: &Registry,
+        version: &VersionRecord,
+    ) -> Result<HashSet<String>, JobError> {
+        let kept = kept_labels(registry, version).await?;
+        Ok(kept.images().map(|(id, _)| id.to_owned()).collect())
     }
 
     /// Writes the labels, compressed, for the next run to compare with. The same labels give the
@@ -151,15 +175,7 @@ impl Inputs {
         let Some(last) = versions.iter().rev().find(with_labels) else {
             return Ok(known);
         };
-        let aside = tempfile_path();
-        registry.attachment(last, LABELS_FILE, &aside).await?;
-        let read = read_kept(&aside);
-        // It is ours alone, and of no use any more.
-        let _ = std::fs::remove_file(&aside);
-        let before = read.map_err(|e| RegistryError::Corrupt {
-            path: format!("version {}: {LABELS_FILE}", last.version),
-            reason: e.to_string(),
-        })?;
+        let before = kept_labels(registry, last).await?;
         let same = self
             .table
             .known()
@@ -171,8 +187,24 @@ impl Inputs {
     }
 }
 
-fn tempfile_path() -> std::path::PathBuf {
-    std::env::temp_dir().join(format!("tagstream-labels-{:032x}", rand::random::<u128>()))
+pub(super) fn tempfile_path(what: &str) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("tagstream-{what}-{:032x}", rand::random::<u128>()))
+}
+
+/// The labels that a version keeps.
+async fn kept_labels(
+    registry: &Registry,
+    version: &VersionRecord,
+) -> Result<LabelTable, RegistryError> {
+    let aside = tempfile_path("labels");
+    registry.attachment(version, LABELS_FILE, &aside).await?;
+    let read = read_kept(&aside);
+    // It is ours alone, and of no use any more.
+    let _ = std::fs::remove_file(&aside);
+    read.map_err(|e| RegistryError::Corrupt {
+        path: format!("version {}: {LABELS_FILE}", version.version),
+        reason: e.to_string(),
+    })
 }
 
 fn read_kept(path: &Path) -> Result<LabelTable, LabelsError> {
@@ -212,31 +244,13 @@ mod tests {
     }
 
     #[test]
-    fn no_held_out_image_is_ever_trained_on() {
-        let small = Inputs::new(table(500), vec![category("dog"), category("cat")], 10);
-        let large = Inputs::new(table(1000), vec![category("dog"), category("cat")], 10);
-        let (train_small, held_small) = small.split(0.2);
-        let (train_large, held_large) = large.split(0.2);
-        assert_eq!(train_small.images().len() + held_small.images().len(), 499);
-        // The sides stay as they are when more labels arrive.
-        for (train, held) in [
-            (&train_small, &held_large),
-            (&train_large, &held_small),
-            (&train_large, &held_large),
-        ] {
-            assert!(train.images().iter().all(|id| !held.images().contains(id)));
-        }
-        let larger = held_large.images();
-        assert!(held_small.images().iter().all(|id| larger.contains(id)));
-    }
-
-    #[test]
     fn new_categories_join_at_the_end_once_enough_is_known() {
         let inputs = Inputs::new(table(20), vec![category("dog"), category("cat")], 10);
         let names: Vec<_> = inputs.categories.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(names, ["dog", "cat", "new"]);
         assert_eq!((inputs.champion_categories, inputs.without_uri), (2, 1));
-        assert_eq!(inputs.split(0.5).0.flat()[..3], [-1, 1, 1]);
+        assert_eq!(inputs.labelled().flat()[..3], [-1, 1, 1]);
+        assert_eq!(inputs.labelled().images().len(), 19);
         let inputs = Inputs::new(table(20), vec![category("dog")], 0);
         assert_eq!(inputs.categories.len(), 1);
         assert_eq!(inputs.unknown_category_labels, 40);

@@ -1,7 +1,7 @@
 //! The retraining job: labels in, a judged model out.
 //!
 //! ```text
-//! lease ─► champion ─► snapshot of labels ─► enough new? ─► features ─► train ─► calibrate ─┐
+//! lease ─► champion ─► snapshot of labels ─► enough new? ─► features ─► groups ─► train ───┐
 //!                                                                                           ▼
 //! promote, hold or reject ◄─ register (report beside it) ◄─ report ◄─ judge ◄─────── candidate
 //! ```
@@ -14,8 +14,10 @@
 
 mod candidate;
 mod error;
+mod folds;
 mod images;
 pub(super) mod inputs;
+mod prepare;
 mod renewing_lease;
 mod trial;
 
@@ -26,19 +28,16 @@ use super::config::RetrainConfig;
 use super::judge::{Gate, Judgement};
 use super::report;
 use super::report::{Cost, ReportFiles};
-use candidate::Candidate;
+use candidate::{Candidate, Labelled};
+use prepare::Prepared;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
-use tagstream_core::redact::redact_place;
 use tagstream_core::storage::atomic;
-use tagstream_core::{build, digest};
 use tagstream_model::bundle::Bundle;
-use tagstream_model::registry::{
-    Action, Cache, Decision, Pointer, Registration, Registry, RegistryError, Verdict, VersionRecord,
-};
-use tagstream_train::labels::LabelMatrix;
+use tagstream_model::registry::{Action, Decision, Registration, Registry, Verdict, VersionRecord};
 use tokio::runtime::Runtime;
 
 /// How a run ended.
@@ -98,21 +97,6 @@ pub struct Job<'a> {
     cost: Cost,
 }
 
-/// The labels to learn from, and the held-out ones that the judge goes by.
-type Split = (LabelMatrix, LabelMatrix);
-
-/// What a run starts from, once it is known that there is something to do.
-struct Prepared {
-    /// What serves, as the registry said before anything was read.
-    pointer: Pointer,
-    champion: Bundle,
-    inputs: Inputs,
-    /// The run's name.
-    run: String,
-    /// Of this run, in the work folder.
-    folder: PathBuf,
-}
-
 impl<'a> Job<'a> {
     /// A run with this configuration.
     pub fn new(
@@ -168,36 +152,18 @@ impl<'a> Job<'a> {
         registry: &Registry,
         token: Option<u64>,
     ) -> Result<Outcome, JobError> {
-        let (work, (train, held_out)) = match self.prepare(registry)? {
+        let (work, labels) = match self.prepare(registry)? {
             ControlFlow::Continue(prepared) => prepared,
             ControlFlow::Break(reason) => return Ok(Outcome::Nothing { reason }),
         };
         let fetching = images::UriImages::new(self.config, &work.inputs, self.runtime)?;
-        let (train, train_features) = self.step("features", |job| {
-            job.features(&work.champion, &fetching, train)
+        let (labels, features) = self.step("features", |job| {
+            job.features(&work.champion, &fetching, labels)
         })?;
-        let (held_out, held_out_features) = self.step("held-out features", |job| {
-            job.features(&work.champion, &fetching, held_out)
-        })?;
-        let candidate = self.step("training", |job| {
-            Candidate::make(
-                job,
-                &work.champion,
-                &work.inputs,
-                (&train, &train_features),
-                (&held_out, &held_out_features),
-                &work.folder,
-            )
-        })?;
-        let judgement = self.step("judging", |job| {
-            trial::judge_candidate(
-                job,
-                &work.champion,
-                &candidate,
-                &work.inputs,
-                &held_out,
-                &held_out_features,
-            )
+        let images = self.step("groups", |job| job.group(&work, labels, features))?;
+        let candidate = self.step("training", |job| Candidate::make(job, &work, &images))?;
+        let trial = self.step("judging", |job| {
+            trial::judge_candidate(job, &work, &candidate, &images)
         })?;
         self.cost.peak_mib = peak_mib();
         let report = self.step("report", |job| {
@@ -210,146 +176,29 @@ impl<'a> Job<'a> {
                 candidate: &candidate.bundle,
                 curves: &candidate.curves,
                 inputs: &work.inputs,
-                train: &train,
-                held_out: &held_out,
-                judgement: &judgement.judgement,
-                confidence: &judgement.confidence,
-                examples: &trial::examples(job, &work.champion, &candidate, &fetching, &held_out),
+                labels: &images.labels,
+                groups: &images.groups,
+                folds: work.folds,
+                judged: &trial.labels,
+                judgement: &trial.judgement,
+                confidence: &trial.confidence,
+                examples: &trial::examples(job, &work, &candidate, &fetching, &trial.labels),
             })
             .map_err(JobError::work("report.json"))
         })?;
         let place = self.write_report(&report, &work.folder)?;
-        let judgement = &judgement.judgement;
+        let judgement = &trial.judgement;
         let judged = |version, report| judged(judgement, &candidate.bundle, version, report);
         if token.is_none() {
             return Ok(judged(None, Some(place)));
         }
         let version = self.step("registering", |job| {
-            job.settle(registry, &work, &candidate, judgement, token)
+            job.settle(registry, (&work, &images), &candidate, judgement, token)
         })?;
         // Done: what the folder holds is in the registry now. Failing to tidy does no harm.
         let _ = std::fs::remove_dir_all(&work.folder);
         let place = (!self.config.report.folder.is_empty()).then_some(place);
         Ok(judged(Some(version.version), place))
-    }
-
-    /// What the run starts from, with the labels to learn from and those to judge on, or the reason
-    /// why there is nothing to do. The run's folder is made only where there is something.
-    fn prepare(
-        &mut self,
-        registry: &Registry,
-    ) -> Result<ControlFlow<String, (Prepared, Split)>, JobError> {
-        let (pointer, champion) = self.step("champion", |job| job.champion(registry))?;
-        let inputs = self.step("labels", |job| {
-            let reading = inputs::read(job.config, &champion);
-            job.runtime.block_on(reading)
-        })?;
-        if inputs.table.images().next().is_none() {
-            let (table, url) = (&self.config.labels.table, &self.config.labels.url);
-            let reason = format!("no labels in the table `{table}` at {}", redact_place(url));
-            return Ok(ControlFlow::Break(reason));
-        }
-        let run = self.run_id(&inputs, &champion)?;
-        if let Some(reason) = self.nothing_to_do(registry, &inputs, &run)? {
-            return Ok(ControlFlow::Break(reason));
-        }
-        let (train, held_out) = inputs.split(self.config.judge.held_out_share);
-        if !train.flat().contains(&1) {
-            let reason = "no known presence outside the held-out part".into();
-            return Ok(ControlFlow::Break(reason));
-        }
-        let folder = self.work_folder()?.join(&run);
-        std::fs::create_dir_all(&folder).map_err(JobError::io(&folder))?;
-        let prepared = Prepared {
-            pointer,
-            champion,
-            inputs,
-            run,
-            folder,
-        };
-        Ok(ControlFlow::Continue((prepared, (train, held_out))))
-    }
-
-    /// What serves now, as a bundle on this disk.
-    fn champion(&self, registry: &Registry) -> Result<(Pointer, Bundle), JobError> {
-        self.runtime.block_on(async {
-            let pointer = registry.pointer().await?;
-            let nothing = || RegistryError::NothingPromoted {
-                url: registry.url().into(),
-            };
-            let pointer = pointer
-                .filter(|p| p.version.is_some())
-                .ok_or_else(nothing)?;
-            let version = registry
-                .version(pointer.version.ok_or_else(nothing)?)
-                .await?;
-            let cache = Cache::default_location();
-            let folder = registry.materialise(&version, &cache).await?;
-            let bundle = Bundle::open(folder)?;
-            if bundle.text_files().is_none() {
-                return Err(JobError::Unsuitable(format!(
-                    "version {} has no text tower (text/), which retraining needs",
-                    version.version
-                )));
-            }
-            Ok((pointer, bundle))
-        })
-    }
-
-    /// Hash of all that decides the result.
-    fn run_id(&self, inputs: &Inputs, champion: &Bundle) -> Result<String, JobError> {
-        let c = self.config;
-        let deciding = serde_json::json!({
-            "snapshot": inputs.snapshot,
-            "champion": champion.id(),
-            "categories": inputs.categories,
-            "method": c.method()?,
-            "seed": c.train.seed,
-            "warm_start": c.train.warm_start,
-            "prototypes_only": self.options.prototypes_only,
-            "calibration": c.calibration,
-            "judge": c.judge,
-        });
-        Ok(run_hash(&deciding, build::name()))
-    }
-
-    fn nothing_to_do(
-        &self,
-        registry: &Registry,
-        inputs: &Inputs,
-        run: &str,
-    ) -> Result<Option<String>, JobError> {
-        self.runtime.block_on(async {
-            let history = registry.history().await?;
-            let settled = history.iter().find(|e| e.run.as_deref() == Some(run));
-            if let Some(entry) = settled {
-                return Ok(Some(format!(
-                    "the same labels were judged with the same champion and settings before: \
-                     version {} was {}",
-                    entry.version, entry.action
-                )));
-            }
-            let new = inputs.new_since_last_run(registry, &history).await?;
-            let asked = self.config.labels.min_new_labels;
-            if new < asked {
-                return Ok(Some(format!(
-                    "{new} new or changed labels since the last run, {asked} are asked for \
-                     (labels.min_new_labels)"
-                )));
-            }
-            Ok(None)
-        })
-    }
-
-    fn work_folder(&self) -> Result<PathBuf, JobError> {
-        let folder = match self.config.train.work_folder.as_str() {
-            "" => tagstream_model::runtime::cache_folder()
-                .unwrap_or_else(std::env::temp_dir)
-                .join("retrain"),
-            folder => PathBuf::from(folder),
-        };
-        std::fs::create_dir_all(&folder).map_err(JobError::io(&folder))?;
-        Ok(folder)
     }
 
     /// Writes the report beside the candidate, and to the folder that is configured. Gives the
@@ -377,14 +226,26 @@ impl<'a> Job<'a> {
     fn settle(
         &self,
         registry: &Registry,
-        work: &Prepared,
+        (work, images): (&Prepared, &Labelled),
         candidate: &Candidate,
         judgement: &Judgement,
         token: Option<u64>,
     ) -> Result<VersionRecord, JobError> {
         let labels = work.folder.join(inputs::LABELS_FILE);
         work.inputs.write_labels(&labels)?;
-        let mut attachments = vec![(inputs::LABELS_FILE.to_string(), labels)];
+        let groups = work.folder.join(folds::GROUPS_FILE);
+        // Those of images that had labels once stay, too.
+        let mut all: BTreeMap<String, String> = work.settled.clone().into_iter().collect();
+        let ids = images.labels.images().iter().enumerate();
+        all.extend(ids.map(|(row, id)| (id.clone(), images.groups.name(row).to_owned())));
+        folds::write_groups(&all, &groups)?;
+        let mut attachments = vec![
+            (inputs::LABELS_FILE.to_string(), labels),
+            (folds::GROUPS_FILE.to_string(), groups),
+        ];
+        if let Some(heads) = &candidate.heads {
+            attachments.extend(heads.attachments(&work.folder));
+        }
         for name in ["report.html", "report.json"] {
             attachments.push((name.into(), work.folder.join(name)));
         }
@@ -439,36 +300,10 @@ fn judged(
     }
 }
 
-/// The name of a run of `build` that `deciding` decides. Other code may come to another result:
-/// after an upgrade the same labels are judged again, and no checkpoint of the old code goes on.
-fn run_hash(deciding: &serde_json::Value, build: &str) -> String {
-    let all = serde_json::json!({ "deciding": deciding, "build": build });
-    let mut hash = digest::sha256(all.to_string());
-    hash.truncate(16);
-    hash
-}
-
 /// Largest resident size of this process so far, MiB.
 fn peak_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|l| l.starts_with("VmHWM:"));
     let kib = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok());
     kib.unwrap_or(0) / 1024
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn another_revision_is_another_run() {
-        let deciding = serde_json::json!({"seed": 1, "snapshot": "of labels"});
-        let hash = |build| run_hash(&deciding, build);
-        assert_eq!(hash("0.2.0+abc"), hash("0.2.0+abc"));
-        assert_eq!(hash("0.2.0+abc").len(), 16);
-        let other = ["0.2.0+abd", "0.2.0+abc-dirty", "0.2.0", "0.2.1+abc"].map(hash);
-        assert!(!other.contains(&hash("0.2.0+abc")), "{other:?}");
-        let seed = serde_json::json!({"seed": 2, "snapshot": "of labels"});
-        assert_ne!(run_hash(&seed, "0.2.0+abc"), hash("0.2.0+abc"));
-    }
 }

@@ -1,19 +1,19 @@
-//! The candidate before the judge: both models' scores on the held-out part, the canary, and
-//! pictures to look at.
+//! The candidate before the judge: both models' scores on images that they have not seen, the
+//! canary, and pictures to look at.
 
-use super::candidate::Candidate;
+use super::candidate::{Candidate, Labelled, unbiased_thresholds};
 use super::images::UriImages;
-use super::{Inputs, Job, JobError};
-use crate::retrain::judge::{Check, Judgement, Trial, judge};
+use super::{Job, JobError, Prepared};
+use crate::retrain::judge::{Check, Emitted, Judgement, Trial, TrialTags, judge};
 use crate::retrain::report::{Confidence, Example, ExampleTag};
-use ndarray::{Array2, s};
+use ndarray::{Array2, Axis, s};
 use tagstream_image::decoders::Decoders;
 use tagstream_model::bundle::Bundle;
 use tagstream_model::runtime::{Device, Runtime};
 use tagstream_model::tagger::{Tagger, TaggerOptions};
-use tagstream_train::features::{FeatureStore, ImageBytes};
+use tagstream_train::features::ImageBytes;
 use tagstream_train::labels::LabelMatrix;
-use tagstream_train::trainer::scoring::Scorer;
+use tagstream_train::trainer::left_out::LeftOut;
 
 /// Longer side of an example picture, pixels.
 const THUMBNAIL: u32 = 360;
@@ -23,72 +23,127 @@ const TAGS: usize = 5;
 pub(super) struct Judged {
     pub(super) judgement: Judgement,
     pub(super) confidence: [Confidence; 2],
+    /// Labels of the images that were judged on.
+    pub(super) labels: LabelMatrix,
 }
 
-/// A model's logits of `categories` categories, `[images, categories]`.
-fn logits(
-    bundle: &Bundle,
-    features: &FeatureStore,
-    categories: usize,
-) -> Result<Array2<f32>, JobError> {
-    let failed = "scoring the held-out part";
-    if features.is_empty() {
-        return Ok(Array2::zeros((0, categories)));
+/// What both models say of the images that neither has learned from, over the categories that both
+/// know.
+struct BothUnseen {
+    /// Logits and calibrated log-odds, of the candidate and of the champion.
+    logits: [Array2<f32>; 2],
+    odds: [Array2<f32>; 2],
+    /// Thresholds of every image: the candidate's, the champion's, and those that the champion
+    /// would have if they were chosen as the candidate's are.
+    thresholds: [Array2<f32>; 3],
+    /// The images' labels, of all categories.
+    labels: LabelMatrix,
+    groups: Vec<usize>,
+    categories: Vec<String>,
+}
+
+impl BothUnseen {
+    fn of(
+        job: &Job<'_>,
+        work: &Prepared,
+        candidate: &Candidate,
+        images: &Labelled,
+    ) -> Result<Self, JobError> {
+        let champion = &work.champion;
+        let ids = images.labels.images();
+        let held_out = |id: &str| job.is_held_out(id);
+        let before =
+            work.unseen
+                .score(champion, ids, &images.groups, &images.features, held_out)?;
+        let both = |row: &usize| before.scored[*row] && candidate.left.scored[*row];
+        let rows: Vec<usize> = (0..ids.len()).filter(both).collect();
+        // The champion knows nothing of the categories behind its own.
+        let common = before.logits.ncols();
+        let of = |all: &Array2<f32>| all.slice(s![.., ..common]).select(Axis(0), &rows);
+        let logits = [of(&candidate.left.logits), of(&before.logits)];
+        let calibrated = |logits: &Array2<f32>, bundle: &Bundle| {
+            logits / bundle.manifest().calibration.temperature
+        };
+        // By labels of images that both have not seen, or one would have more to choose by.
+        let scored: Vec<bool> = (0..ids.len()).map(|row| both(&row)).collect();
+        let chosen = |left: &LeftOut, bundle: &Bundle| {
+            let left = LeftOut {
+                logits: left.logits.clone(),
+                scored: scored.clone(),
+            };
+            let temperature = bundle.manifest().calibration.temperature;
+            let tags = &job.config.tags;
+            of(&unbiased_thresholds(&left, temperature, images, tags))
+        };
+        let categories = &champion.manifest().categories[..common];
+        let shape = (rows.len(), common);
+        let own = Array2::from_shape_fn(shape, |(_, category)| categories[category].threshold);
+        Ok(BothUnseen {
+            odds: [
+                calibrated(&logits[0], &candidate.bundle),
+                calibrated(&logits[1], champion),
+            ],
+            logits,
+            thresholds: [
+                chosen(&candidate.left, &candidate.bundle),
+                own,
+                chosen(&before, champion),
+            ],
+            labels: images.labels.chosen(&rows),
+            groups: rows.iter().map(|row| images.groups.of(*row)).collect(),
+            categories: categories.iter().map(|c| c.name.clone()).collect(),
+        })
     }
-    let scored = Scorer::of_bundle(bundle, features)
-        .and_then(|mut scorer| scorer.logits(features))
-        .map_err(JobError::work(failed))?;
-    Array2::from_shape_vec((features.len(), categories), scored).map_err(JobError::work(failed))
 }
 
+/// Scores of both models on the images that neither has seen, and the verdict.
 pub(super) fn judge_candidate(
     job: &Job<'_>,
-    champion: &Bundle,
+    work: &Prepared,
     candidate: &Candidate,
-    inputs: &Inputs,
-    held_out: &LabelMatrix,
-    features: &FeatureStore,
+    images: &Labelled,
 ) -> Result<Judged, JobError> {
-    let shape = held_out.states().dim();
-    // The champion knows nothing of the categories behind its own.
-    let common = inputs.champion_categories;
+    let champion = &work.champion;
     let mut checks = vec![
         contract(champion, &candidate.bundle),
         canary(&candidate.bundle),
     ];
-    let champion_scores = logits(champion, features, common)?;
-    let scored = logits(&candidate.bundle, features, shape.1);
-    let candidate_scores = match scored {
-        Ok(scores) => scores,
-        Err(error) => {
-            // A head that cannot run is a flaw of the candidate, not of the job.
-            checks.push(Check {
-                name: "scores".into(),
-                passed: false,
-                detail: error.to_string(),
-            });
-            Array2::from_elem(shape, f32::NAN)
-        }
+    let both = BothUnseen::of(job, work, candidate, images)?;
+    if both.logits[0].iter().any(|score| !score.is_finite()) {
+        checks.push(Check {
+            name: "scores".into(),
+            passed: false,
+            detail: "a head that judges gives scores that are not finite".into(),
+        });
+    }
+    let emitted = |odds: usize, thresholds: usize| Emitted {
+        odds: both.odds[odds].view(),
+        thresholds: both.thresholds[thresholds].view(),
     };
-    let names: Vec<String> = inputs.categories.iter().map(|c| c.name.clone()).collect();
+    let tags = TrialTags {
+        candidate: emitted(0, 0),
+        champion: emitted(1, 1),
+        champion_alike: emitted(1, 2),
+        target: job.config.tags.target(),
+    };
+    let common = both.categories.len();
+    let labels = both.labels.states().slice_move(s![.., ..common]);
     let trial = Trial {
-        categories: &names[..common],
-        candidate: candidate_scores.slice(s![.., ..common]),
-        champion: champion_scores.view(),
-        labels: held_out.states().slice_move(s![.., ..common]),
+        categories: &both.categories,
+        candidate: both.logits[0].view(),
+        champion: both.logits[1].view(),
+        labels,
+        groups: &both.groups,
+        tags: Some(tags),
+        look: work.look,
     };
     let judgement = judge(&trial, &checks, &job.config.judge, job.config.train.seed);
-    let confidence = [
-        (champion, trial.champion),
-        (&candidate.bundle, trial.candidate),
-    ]
-    .map(|(bundle, scores)| {
-        let temperature = bundle.manifest().calibration.temperature;
-        Confidence::measure(scores, trial.labels, temperature)
-    });
+    let confidence = [&both.odds[1], &both.odds[0]];
+    let confidence = confidence.map(|odds| Confidence::measure(odds.view(), labels, 1.0));
     Ok(Judged {
         judgement,
         confidence,
+        labels: both.labels,
     })
 }
 
@@ -150,29 +205,28 @@ fn canary(candidate: &Bundle) -> Check {
     }
 }
 
-/// Held-out pictures with what both models say, spread over the held-out part. What cannot be shown
-/// is left out.
+/// Judged pictures with what both models say, spread over all. What cannot be shown is left out.
 pub(super) fn examples(
     job: &Job<'_>,
-    champion: &Bundle,
+    work: &Prepared,
     candidate: &Candidate,
     images: &UriImages,
-    held_out: &LabelMatrix,
+    judged: &LabelMatrix,
 ) -> Vec<Example> {
-    let wanted = job.config.report.examples.min(held_out.images().len());
-    let taggers = (open(champion), open(&candidate.bundle));
+    let wanted = job.config.report.examples.min(judged.images().len());
+    let taggers = (open(&work.champion), open(&candidate.bundle));
     let (Ok(champion), Ok(candidate)) = taggers else {
         return Vec::new();
     };
     (0..wanted)
         .filter_map(|i| {
-            let row = i * held_out.images().len() / wanted;
-            let id = &held_out.images()[row];
+            let row = i * judged.images().len() / wanted;
+            let id = &judged.images()[row];
             let bytes = images.read(id).ok()?;
             let decoders = images.decoders();
-            let labels = held_out.states().slice_move(s![row, ..]);
+            let labels = judged.states().slice_move(s![row, ..]);
             let of = |state: i8| -> Vec<String> {
-                let named = labels.iter().zip(held_out.categories());
+                let named = labels.iter().zip(judged.categories());
                 let named = named.filter(|(l, _)| **l == state);
                 named.map(|(_, name)| name.clone()).collect()
             };

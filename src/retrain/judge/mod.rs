@@ -1,25 +1,38 @@
-//! The judge: is the candidate measurably not worse than the champion, on the same held-out known
-//! labels?
+//! The judge: is the candidate measurably not worse than the champion, and are its tags?
 //!
-//! **Held out.** An image is held out iff the first 53 bits of SHA-256("tagstream held out", image
-//! id) fall into the configured share. That depends on nothing but the id, so an image stays on its
-//! side for ever, and no run ever trains on what a later run is judged by.
+//! **Unseen.** Both models are scored on images that they have not learned from. With
+//! `judge.folds` above 1 these are all labelled images: the heads that judge each score the part
+//! that they have not seen (module `job::folds`). The old way holds a share out: an image is held
+//! out iff the first 53 bits of SHA-256("tagstream held out", image id) fall into it. That depends
+//! on nothing but the id, so an image stays on its side for ever.
 //!
-//! **Measure.** Average precision per category over the images whose label is known (unknown
+//! **Measures.** Average precision per category over the images whose label is known (unknown
 //! entries count nowhere), mean over the categories that have enough known presences and a known
-//! absence: `mAP`. Both models are measured on exactly the same entries.
+//! absence: `mAP`. And tags, as they are emitted: how many are right, how much of what is there is
+//! found ([`tagstream_train::eval::tags`]). Both models are measured on exactly the same entries.
 //!
-//! **Interval.** Paired bootstrap over images (Efron & Tibshirani 1993, ch. 8 and 13): an image
-//! with all its labels is drawn or not, for both models at once, so what makes an image hard
-//! cancels. Percentile intervals, seeded.
+//! **Interval.** Paired bootstrap (Efron & Tibshirani 1993, ch. 8 and 13) over groups of images: a
+//! group with all its labels is drawn or not, for both models at once, so what makes an image hard
+//! cancels, and relatives do not pass for independent. Percentile intervals, seeded. The chance of
+//! a wrong promotion is spent over all looks at one champion (module `looks`).
 //!
 //! **Gates.** Every gate has a line in the ledger with what was measured and what was asked. A
 //! failed gate demands HOLD or REJECT; the severest demand is the verdict, and none at all is
 //! PROMOTE.
 
+mod config;
 mod gates;
+mod interval;
+mod looks;
 mod ranking;
+mod tags;
 
+pub use config::JudgeConfig;
+pub use interval::Interval;
+pub use looks::next_look;
+pub use tags::{CategoryTags, Emitted, TagOutcome, TrialTags};
+
+use looks::{Alpha, labels_needed};
 use ndarray::{Array2, ArrayView1, ArrayView2};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -27,7 +40,7 @@ use ranking::Ranking;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tagstream_core::config::settings;
+use tags::PairedTags;
 use tagstream_model::registry::Verdict;
 
 /// Whether `image_id` belongs to the held-out part of this share (0 to 1).
@@ -40,36 +53,7 @@ pub fn is_held_out(image_id: &str, share: f64) -> bool {
     (bits as f64) < share * (1u64 << 53) as f64
 }
 
-settings! {
-    /// What the judge asks for.
-    JudgeConfig {
-        /// Share of the images that is held out, by hash of the image's id. Lowering it later is
-        /// safe; raising it is not: images that earlier models were trained on would then judge
-        /// them.
-        held_out_share: f64 = 0.2,
-        /// The lower bound of the mAP difference must be above minus this (1 = 100 points).
-        margin: f64 = 0.01,
-        /// The mAP difference must be at least this, or the change is not worth it.
-        min_gain: f64 = 0.002,
-        /// A category may lose this much AP; only a loss that is certainly larger rejects.
-        category_tolerance: f64 = 0.1,
-        /// Confidence of the one-sided bounds.
-        confidence: f64 = 0.95,
-        /// Confidence of a category's own bounds; higher, because there are many categories.
-        category_confidence: f64 = 0.99,
-        /// Bootstrap resamples.
-        resamples: usize = 1000,
-        /// A category with fewer known held-out presences is not measured: a single picture would
-        /// move it by dozens of points.
-        min_present: usize = 3,
-        /// Fewer categories that can be measured: HOLD.
-        min_categories: usize = 1,
-        /// Fewer held-out images with a known label: HOLD.
-        min_images: usize = 30,
-    }
-}
-
-/// Scores of both models on the held-out images, over the categories that both know.
+/// Scores of both models on images that they have not seen, over the categories that both know.
 #[derive(Debug, Clone, Copy)]
 pub struct Trial<'a> {
     /// Category names, `[C]`.
@@ -80,6 +64,12 @@ pub struct Trial<'a> {
     pub champion: ArrayView2<'a, f32>,
     /// +1 present, -1 absent, 0 unknown, `[images, C]`.
     pub labels: ArrayView2<'a, i8>,
+    /// Every image's group, `[images]`.
+    pub groups: &'a [usize],
+    /// Both models' tags.
+    pub tags: Option<TrialTags<'a>>,
+    /// Which look at this champion it is, from 1.
+    pub look: usize,
 }
 
 /// A check made elsewhere (a canary batch, tensor sizes) that goes into the ledger.
@@ -93,25 +83,14 @@ pub struct Check {
     pub detail: String,
 }
 
-/// An estimate with its bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Interval {
-    /// On the data as it is.
-    pub estimate: f64,
-    /// Lower bound.
-    pub lower: f64,
-    /// Upper bound.
-    pub upper: f64,
-}
-
 /// One category before and after.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CategoryOutcome {
     /// Its name.
     pub category: String,
-    /// Held-out images that are known to have it.
+    /// Judged images that are known to have it.
     pub present: usize,
-    /// Held-out images that are known not to have it.
+    /// Judged images that are known not to have it.
     pub absent: usize,
     /// Champion's AP.
     pub champion: f64,
@@ -143,10 +122,18 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// Every gate, passed or not.
     pub gates: Vec<Gate>,
-    /// Held-out images with at least one known label.
+    /// Which look at this champion it is, from 1.
+    pub look: usize,
+    /// Judged images with at least one known label.
     pub images: usize,
-    /// Known held-out labels.
+    /// Groups that they belong to.
+    pub groups: usize,
+    /// Known labels of judged images.
     pub labels: usize,
+    /// Where more labels would decide: about how many more.
+    pub labels_wanted: Option<u64>,
+    /// Emitted tags before and after.
+    pub tags: Option<TagOutcome>,
     /// Champion's mAP.
     pub champion_map: f64,
     /// Candidate's mAP.
@@ -160,19 +147,37 @@ pub struct Judgement {
 impl Judgement {
     /// What was measured, in a sentence.
     pub fn summary(&self) -> String {
-        if !self.difference.estimate.is_finite() {
-            return format!(
-                "mAP not measurable on {} held-out images with {} known labels",
-                self.images, self.labels
-            );
+        let wanted = self.labels_wanted.map_or(String::new(), |more| {
+            format!("; enough for a decision at about {more} more labels")
+        });
+        let on = format!("{} images with {} known labels", self.images, self.labels);
+        if !self.has_evidence() || !self.difference.estimate.is_finite() {
+            return format!("too little is known to judge by: {on}{wanted}");
         }
+        let tags = self.tags.as_ref().map_or(String::new(), |tags| {
+            let shares = |of: fn(&tagstream_train::eval::tags::TagQuality) -> Option<f64>| {
+                format!(
+                    "{} -> {}",
+                    share(of(&tags.champion)),
+                    share(of(&tags.candidate))
+                )
+            };
+            format!(
+                "tags right {}, found {}, a picture {:.1} -> {:.1}; ",
+                shares(|t| t.right),
+                shares(|t| t.found),
+                tags.champion.per_image,
+                tags.candidate.per_image
+            )
+        });
         format!(
-            "mAP {:.2} -> {:.2} ({:+.2}, at least {:+.2}) on {} held-out images",
+            "{tags}mAP {:.2} -> {:.2} ({:+.2}, at least {:+.2}) over {} categories, on \
+             {on}{wanted}",
             100.0 * self.champion_map,
             100.0 * self.candidate_map,
             100.0 * self.difference.estimate,
             100.0 * self.difference.lower,
-            self.images,
+            self.categories.len(),
         )
     }
 
@@ -180,6 +185,18 @@ impl Judgement {
     pub fn failed_gates(&self) -> impl Iterator<Item = &Gate> {
         self.gates.iter().filter(|gate| !gate.passed)
     }
+
+    /// Whether enough is known to name a measure.
+    pub fn has_evidence(&self) -> bool {
+        !self
+            .failed_gates()
+            .any(|gate| gate.name.starts_with(gates::EVIDENCE))
+    }
+}
+
+/// A share in percent; `-` where nothing is known.
+pub(super) fn share(x: Option<f64>) -> String {
+    x.map_or("-".into(), |x| format!("{:.0} %", 100.0 * x))
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
@@ -191,26 +208,7 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     (count > 0).then(|| sum / count as f64)
 }
 
-/// The value below which the share `q` of `sorted` lies; NaN of nothing.
-fn quantile(sorted: &[f64], q: f64) -> f64 {
-    if sorted.is_empty() {
-        return f64::NAN;
-    }
-    let position = q.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
-    let (low, high) = (position.floor() as usize, position.ceil() as usize);
-    sorted[low] + (sorted[high] - sorted[low]) * (position - low as f64)
-}
-
-fn interval(estimate: f64, mut resampled: Vec<f64>, confidence: f64) -> Interval {
-    resampled.sort_by(f64::total_cmp);
-    Interval {
-        estimate,
-        lower: quantile(&resampled, 1.0 - confidence),
-        upper: quantile(&resampled, confidence),
-    }
-}
-
-/// A category that can be measured on the held-out part as it is.
+/// A category that can be measured on the judged images as they are.
 struct MeasuredCategory {
     /// Its column.
     column: usize,
@@ -248,14 +246,8 @@ impl MeasuredCategory {
         candidate.zip(champion).map_or(f64::NAN, |(a, b)| a - b)
     }
 
-    fn outcome(
-        &self,
-        name: &str,
-        resampled: ArrayView1<'_, f64>,
-        confidence: f64,
-    ) -> CategoryOutcome {
+    fn outcome(&self, name: &str, resampled: ArrayView1<'_, f64>, beyond: f64) -> CategoryOutcome {
         let (candidate, champion) = self.precision;
-        let resampled = resampled.iter().copied().filter(|d| d.is_finite());
         let (known, present) = self.candidate.counts();
         CategoryOutcome {
             category: name.to_owned(),
@@ -263,31 +255,46 @@ impl MeasuredCategory {
             absent: known - present,
             champion,
             candidate,
-            difference: interval(candidate - champion, resampled.collect(), confidence),
+            difference: Interval::of(candidate - champion, &resampled.to_vec(), beyond, beyond),
         }
     }
 }
 
-/// The differences of all measured categories, a row a resample of the images.
-fn resample(
-    measured: &[MeasuredCategory],
-    images: usize,
-    resamples: usize,
-    seed: u64,
-) -> Array2<f64> {
-    let mut differences = Array2::zeros((resamples, measured.len()));
+/// How often each image is there, in every resample of the groups.
+fn resamples(groups: &[usize], count: usize, seed: u64) -> Vec<Vec<u32>> {
+    let mut names: Vec<usize> = groups.to_vec();
+    names.sort_unstable();
+    names.dedup();
+    let at: Vec<usize> = groups
+        .iter()
+        .map(|group| names.binary_search(group).unwrap_or_default())
+        .collect();
+    let numbers: Vec<u64> = (0..count as u64).collect();
+    numbers
+        .par_iter()
+        .map(|number| {
+            let mixed = (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let mut rng = StdRng::seed_from_u64(seed ^ mixed);
+            let mut drawn = vec![0u32; names.len()];
+            for _ in 0..names.len() {
+                drawn[rng.random_range(0..names.len())] += 1;
+            }
+            at.iter().map(|group| drawn[*group]).collect()
+        })
+        .collect()
+}
+
+/// The differences of all measured categories, a row a resample.
+fn differences(measured: &[MeasuredCategory], resamples: &[Vec<u32>]) -> Array2<f64> {
+    let mut differences = Array2::zeros((resamples.len(), measured.len()));
     let mut rows: Vec<_> = differences.rows_mut().into_iter().collect();
-    rows.par_iter_mut().enumerate().for_each(|(number, row)| {
-        let mixed = (number as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mut rng = StdRng::seed_from_u64(seed ^ mixed);
-        let mut weights = vec![0u32; images];
-        for _ in 0..images {
-            weights[rng.random_range(0..images)] += 1;
-        }
-        for (difference, category) in row.iter_mut().zip(measured) {
-            *difference = category.difference(&weights);
-        }
-    });
+    rows.par_iter_mut()
+        .zip(resamples)
+        .for_each(|(row, weights)| {
+            for (difference, category) in row.iter_mut().zip(measured) {
+                *difference = category.difference(weights);
+            }
+        });
     differences
 }
 
@@ -302,40 +309,94 @@ pub fn judge(trial: &Trial<'_>, checks: &[Check], config: &JudgeConfig, seed: u6
         "scores and labels must have one shape"
     );
     assert_eq!(shape.1, trial.categories.len(), "a column a category");
+    assert_eq!(shape.0, trial.groups.len(), "a group an image");
     let is_known = |label: &i8| *label != 0;
-    let labels = trial.labels.iter().copied().filter(is_known).count();
-    let rows = trial.labels.rows().into_iter();
-    let images = rows.filter(|row| row.iter().any(is_known)).count();
+    let rows = trial.labels.rows().into_iter().zip(trial.groups);
+    let told: Vec<usize> = rows
+        .filter(|(row, _)| row.iter().any(is_known))
+        .map(|(_, group)| *group)
+        .collect();
+    let mut groups = told.clone();
+    groups.sort_unstable();
+    groups.dedup();
 
     let measured: Vec<MeasuredCategory> = (0..shape.1)
         .filter_map(|column| MeasuredCategory::new(trial, column, config))
         .collect();
     let candidate_map = mean(measured.iter().map(|m| m.precision.0)).unwrap_or(f64::NAN);
     let champion_map = mean(measured.iter().map(|m| m.precision.1)).unwrap_or(f64::NAN);
-    let resampled = resample(&measured, shape.0, config.resamples, seed);
+    let resamples = resamples(trial.groups, config.resamples, seed);
+    let resampled = differences(&measured, &resamples);
     let finite =
         |row: ArrayView1<'_, f64>| mean(row.into_iter().copied().filter(|d| d.is_finite()));
-    let maps = resampled.rows().into_iter().filter_map(finite).collect();
+    let maps: Vec<f64> = resampled.rows().into_iter().filter_map(finite).collect();
+    let beyond = beyond_category(config, measured.len());
     let categories = measured.iter().zip(resampled.columns());
     let categories = categories.map(|(category, own)| {
         let name = &trial.categories[category.column];
-        category.outcome(name, own, config.category_confidence)
+        category.outcome(name, own, beyond)
     });
-
+    let alpha = Alpha::at(trial.look, config.confidence);
+    let finite = trial.candidate.iter().all(|score| score.is_finite());
+    // Tags of scores that are no numbers are none.
+    let tags = trial.tags.filter(|_| finite).map(|tags| {
+        let paired = PairedTags::new(tags, trial.labels);
+        paired.outcome(trial.categories, &resamples, (alpha, config))
+    });
     let mut judgement = Judgement {
         verdict: Verdict::Promote,
         gates: Vec::new(),
-        images,
-        labels,
+        look: trial.look,
+        images: told.len(),
+        groups: groups.len(),
+        labels: trial.labels.iter().copied().filter(is_known).count(),
+        labels_wanted: None,
+        tags,
         champion_map,
         candidate_map,
-        difference: interval(candidate_map - champion_map, maps, config.confidence),
+        difference: Interval::of(
+            candidate_map - champion_map,
+            &maps,
+            alpha.promote,
+            alpha.reject,
+        ),
         categories: categories.collect(),
     };
-    let finite = trial.candidate.iter().all(|score| score.is_finite());
-    judgement.gates = gates::all(&judgement, checks, config, finite);
+    judgement.gates = gates::all(&judgement, checks, (config, trial), finite);
     judgement.verdict = gates::verdict(&judgement.gates);
+    judgement.labels_wanted = wanted(&judgement, trial, config);
     judgement
+}
+
+/// The chance of a wrong bound for one of so many categories, that of all being the setting's
+/// (Bonferroni).
+fn beyond_category(config: &JudgeConfig, categories: usize) -> f64 {
+    (1.0 - config.category_confidence) / categories.max(1) as f64
+}
+
+/// About how many more labels would decide, where a HOLD is for want of them.
+fn wanted(judgement: &Judgement, trial: &Trial<'_>, config: &JudgeConfig) -> Option<u64> {
+    if judgement.verdict != Verdict::Hold || judgement.labels == 0 {
+        return None;
+    }
+    let times = if judgement.has_evidence() {
+        labels_needed(&judgement.difference, -config.margin)?
+    } else {
+        // Until enough categories have enough presences, and enough images are told of.
+        let columns = trial.labels.columns().into_iter();
+        let mut present: Vec<usize> = columns
+            .map(|c| c.iter().filter(|label| **label > 0).count())
+            .collect();
+        present.sort_unstable_by(|a, b| b.cmp(a));
+        let categories = gates::categories_asked(trial, config);
+        let thinnest = present.get(categories.saturating_sub(1)).copied();
+        let presences = config.min_present as f64 / (thinnest? as f64).max(0.5);
+        presences.max(config.min_images as f64 / judgement.images.max(1) as f64)
+    };
+    let more = (times - 1.0) * judgement.labels as f64;
+    // No more precise than it is: two digits.
+    let digit = 10f64.powf((more.log10().floor() - 1.0).max(0.0));
+    (more >= 1.0).then(|| ((more / digit).ceil() * digit) as u64)
 }
 
 #[cfg(test)]

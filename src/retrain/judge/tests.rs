@@ -2,9 +2,11 @@
 
 use super::*;
 use rand::rngs::StdRng;
+use tagstream_train::eval::tags::TagTarget;
 
 struct World {
     categories: Vec<String>,
+    groups: Vec<usize>,
     labels: Vec<i8>,
     truth: Vec<bool>,
 }
@@ -28,6 +30,7 @@ fn world(images: usize, categories: usize, known: f64, seed: u64) -> World {
     }
     World {
         categories: (0..categories).map(|k| format!("c{k}")).collect(),
+        groups: (0..images).collect(),
         labels,
         truth,
     }
@@ -49,12 +52,48 @@ impl World {
         ArrayView2::from_shape((values.len() / columns, columns), values).unwrap()
     }
 
-    fn judge(&self, candidate: &[f32], champion: &[f32]) -> Judgement {
-        let trial = Trial {
+    fn trial<'a>(&'a self, candidate: &'a [f32], champion: &'a [f32]) -> Trial<'a> {
+        Trial {
             categories: &self.categories,
             candidate: self.matrix(candidate),
             champion: self.matrix(champion),
             labels: self.matrix(&self.labels),
+            groups: &self.groups,
+            tags: None,
+            look: 1,
+        }
+    }
+
+    fn judge(&self, candidate: &[f32], champion: &[f32]) -> Judgement {
+        let trial = self.trial(candidate, champion);
+        judge(&trial, &[], &JudgeConfig::default(), 1)
+    }
+
+    fn emitted<'a>(&'a self, odds: &'a [f32], thresholds: &'a Array2<f32>) -> Emitted<'a> {
+        Emitted {
+            odds: self.matrix(odds),
+            thresholds: thresholds.view(),
+        }
+    }
+
+    /// With tags, a threshold for all categories of each model.
+    fn judge_tags(
+        &self,
+        [candidate, champion]: [(&[f32], f32); 2],
+        target: TagTarget,
+    ) -> Judgement {
+        let shape = self.matrix(&self.labels).dim();
+        let all = |threshold| Array2::from_elem(shape, threshold);
+        let (after, before) = (all(candidate.1), all(champion.1));
+        let tags = TrialTags {
+            candidate: self.emitted(candidate.0, &after),
+            champion: self.emitted(champion.0, &before),
+            champion_alike: self.emitted(champion.0, &before),
+            target,
+        };
+        let trial = Trial {
+            tags: Some(tags),
+            ..self.trial(candidate.0, champion.0)
         };
         judge(&trial, &[], &JudgeConfig::default(), 1)
     }
@@ -149,12 +188,7 @@ fn broken_outputs_and_failed_checks_are_rejected() {
     assert_eq!(j.verdict, Verdict::Reject);
     assert!(failed(&j).contains(&"finite scores"));
     let better = w.scores(3.0, 2);
-    let trial = Trial {
-        categories: &w.categories,
-        candidate: w.matrix(&better),
-        champion: w.matrix(&champion),
-        labels: w.matrix(&w.labels),
-    };
+    let trial = w.trial(&better, &champion);
     let canary = Check {
         name: "canary".into(),
         passed: false,
@@ -178,9 +212,135 @@ fn without_evidence_nothing_changes() {
         candidate: ArrayView2::from(&[[]; 0]),
         champion: ArrayView2::from(&[[]; 0]),
         labels: ArrayView2::from(&[[]; 0]),
+        groups: &[],
+        tags: None,
+        look: 1,
     };
     let j = judge(&nothing, &[], &JudgeConfig::default(), 1);
     assert_eq!(j.verdict, Verdict::Hold);
+    assert_eq!(
+        j.labels_wanted, None,
+        "nothing is known: nobody knows how much more"
+    );
+}
+
+#[test]
+fn of_a_handful_of_labels_no_map_is_told_but_how_many_more_would_do() {
+    let mut w = world(60, 6, 1.0, 21);
+    // Presences of one category alone are known, three of them.
+    for (at, label) in w.labels.iter_mut().enumerate() {
+        if at % 6 != 5 || at > 60 {
+            *label = (*label).min(0);
+        }
+    }
+    let perfect: Vec<f32> = w
+        .truth
+        .iter()
+        .map(|yes| if *yes { 4.0 } else { -4.0 })
+        .collect();
+    let j = w.judge(&perfect, &perfect);
+    assert_eq!((j.verdict, j.categories.len()), (Verdict::Hold, 1));
+    let summary = j.summary();
+    assert!(
+        !summary.contains("mAP") && !summary.contains("100.00"),
+        "{summary}"
+    );
+    assert!(
+        summary.contains("enough for a decision at about"),
+        "{summary}"
+    );
+    // Undecided for noise alone: the bounds say how many.
+    let w = world(150, 6, 0.3, 22);
+    let j = (0..20)
+        .map(|seed| w.judge(&w.scores(1.6, 100 + seed), &w.scores(1.4, 200 + seed)))
+        .find(|j| failed(j) == ["mAP certainly not worse"] && j.difference.estimate > 0.0)
+        .unwrap();
+    assert!(j.labels_wanted.unwrap() > 0, "{}", j.summary());
+    assert!(j.summary().contains("mAP"), "{}", j.summary());
+}
+
+#[test]
+fn later_looks_at_one_champion_ask_for_more() {
+    let w = world(600, 12, 0.5, 3);
+    let (better, champion) = (w.scores(2.5, 11), w.scores(1.5, 10));
+    let lower = |look| {
+        let trial = Trial {
+            look,
+            ..w.trial(&better, &champion)
+        };
+        let j = judge(&trial, &[], &JudgeConfig::default(), 1);
+        (j.difference.lower, j.difference.upper)
+    };
+    let bounds = [1, 2, 10, 100].map(lower);
+    assert!(
+        bounds.windows(2).all(|two| two[1].0 < two[0].0),
+        "{bounds:?}"
+    );
+    assert!(bounds.iter().all(|b| b.1 == bounds[0].1), "{bounds:?}");
+}
+
+#[test]
+fn relatives_do_not_pass_for_independent_pictures() {
+    let w = world(400, 6, 0.5, 31);
+    let (a, b) = (w.scores(1.6, 1), w.scores(1.4, 2));
+    let alone = w.judge(&a, &b).difference;
+    // The same pictures, each four times.
+    let four = |x: &[f32]| x.repeat(4);
+    let copies = World {
+        categories: w.categories.clone(),
+        groups: w.groups.repeat(4),
+        labels: w.labels.repeat(4),
+        truth: w.truth.repeat(4),
+    };
+    let grouped = copies.judge(&four(&a), &four(&b)).difference;
+    let apart = World {
+        groups: (0..1600).collect(),
+        ..copies
+    };
+    let apart = apart.judge(&four(&a), &four(&b)).difference;
+    let width = |d: Interval| d.upper - d.lower;
+    assert!((width(grouped) / width(alone) - 1.0).abs() < 0.1);
+    assert!(
+        width(apart) < 0.65 * width(alone),
+        "copies would pass for evidence"
+    );
+}
+
+#[test]
+fn tags_have_gates_of_their_own() {
+    let w = world(800, 12, 0.5, 41);
+    let champion = w.scores(2.0, 1);
+    // The same order of scores, but a threshold that tags nearly everything.
+    let flood = w.judge_tags([(&champion, 0.02), (&champion, 0.6)], TagTarget::BestF1);
+    assert_eq!(flood.verdict, Verdict::Hold);
+    let names = failed(&flood);
+    for gate in [
+        "tags not certainly worse",
+        "tags right",
+        "tags as good as those emitted now",
+        "tags a picture",
+    ] {
+        assert!(names.contains(&gate), "{gate}: {names:?}");
+    }
+    // Better scores, tags that are better: nothing against it.
+    let better = w.scores(3.0, 2);
+    let good = w.judge_tags([(&better, 0.8), (&champion, 0.6)], TagTarget::BestF1);
+    assert_eq!(good.verdict, Verdict::Promote, "{:?}", failed(&good));
+    let tags = good.tags.as_ref().unwrap();
+    assert!(tags.f1.lower > 0.0 && tags.candidate.right > tags.champion.right);
+    assert_eq!(tags.categories.len(), 12);
+    assert!(
+        good.summary().starts_with("tags right "),
+        "{}",
+        good.summary()
+    );
+    // Fewer than before are right although that was asked for.
+    let loose = w.judge_tags(
+        [(&better, 0.3), (&champion, 0.97)],
+        TagTarget::Precision(0.9),
+    );
+    assert!(failed(&loose).contains(&"tags as often right as asked for"));
+    assert_eq!(loose.verdict, Verdict::Hold);
 }
 
 #[test]

@@ -13,13 +13,14 @@ use std::collections::BTreeMap;
 use tagstream_core::build;
 use tagstream_core::events::BoundingBox;
 use tagstream_model::bundle::Bundle;
+use tagstream_train::groups::Groups;
 use tagstream_train::labels::{CategoryCount, LabelMatrix};
 
 /// Bounds between ranges of probability. Beyond the outermost ones a prediction is as sure as a
 /// pseudo-label.
 const BOUNDS: [f64; 5] = [0.1, 0.3, 0.5, 0.7, 0.9];
 
-/// Held-out labels whose predicted probability lies in one range.
+/// Labels of unseen images whose predicted probability lies in one range.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct ProbabilityRange {
     /// Known entries.
@@ -67,7 +68,7 @@ pub struct ExampleTag {
     pub bounding_box: BoundingBox,
 }
 
-/// A held-out picture with what both models say.
+/// A judged picture with what both models say.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Example {
     /// The image.
@@ -121,10 +122,14 @@ pub struct Material<'a> {
     pub curves: &'a [EpochLosses],
     /// The snapshot.
     pub inputs: &'a Inputs,
-    /// Learned from.
-    pub train: &'a LabelMatrix,
-    /// Judged on.
-    pub held_out: &'a LabelMatrix,
+    /// All labels that could be used.
+    pub labels: &'a LabelMatrix,
+    /// Which of their images are relatives.
+    pub groups: &'a Groups,
+    /// Parts that are judged by heads that have not seen them; 1: a share was held out.
+    pub folds: usize,
+    /// The labels of the images that were judged on.
+    pub judged: &'a LabelMatrix,
     /// The judgement.
     pub judgement: &'a Judgement,
     /// How often champion and candidate are right, by how sure they are.
@@ -165,10 +170,19 @@ struct LabelFacts {
     snapshot: String,
     images: usize,
     known: usize,
-    train_images: usize,
-    train_known: usize,
-    held_out_images: usize,
-    held_out_known: usize,
+    /// Of the images that could be had.
+    used_images: usize,
+    used_known: usize,
+    /// Of the images that neither model has seen.
+    judged_images: usize,
+    judged_known: usize,
+    /// Groups of relatives among the images used, and images that have one.
+    groups: usize,
+    with_relatives: usize,
+    /// Images that were too many to be compared.
+    not_compared: usize,
+    /// Heads that judge; 1: a share was held out.
+    folds: usize,
     without_uri: usize,
     of_unknown_categories: u64,
     new_categories: Vec<String>,
@@ -195,10 +209,14 @@ pub fn make(m: &Material<'_>) -> serde_json::Result<ReportFiles> {
             snapshot: m.inputs.snapshot.clone(),
             images: m.inputs.table.images().count(),
             known: m.inputs.table.known().count(),
-            train_images: m.train.images().len(),
-            train_known: m.train.known(),
-            held_out_images: m.held_out.images().len(),
-            held_out_known: m.held_out.known(),
+            used_images: m.labels.images().len(),
+            used_known: m.labels.known(),
+            judged_images: m.judged.images().len(),
+            judged_known: m.judged.known(),
+            groups: m.groups.count(),
+            with_relatives: m.groups.with_relatives().iter().filter(|yes| **yes).count(),
+            not_compared: m.groups.not_compared(),
+            folds: m.folds,
             without_uri: m.inputs.without_uri,
             of_unknown_categories: m.inputs.unknown_category_labels,
             new_categories: new.map(|c| c.name.clone()).collect(),

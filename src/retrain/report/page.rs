@@ -1,23 +1,25 @@
 //! `report.html`.
 
 use super::{BOUNDS, Confidence, Cost, Example, ExampleTag, ReportFacts, chart};
-use crate::retrain::judge::Gate;
+use crate::retrain::judge::{Gate, Interval, Judgement};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write;
 use tagstream_core::events::BoundingBox;
 use tagstream_model::registry::Verdict;
 use tagstream_train::chart::escape;
+use tagstream_train::eval::tags::TagQuality;
 
 const STYLE: &str = include_str!("page.css");
 
 pub(super) fn html(f: &ReportFacts<'_>) -> String {
     let mut h = String::new();
     head(&mut h, f);
+    tags(&mut h, f.judgement);
     gates(&mut h, &f.judgement.gates);
     let _ = write!(
         h,
-        "<section><h2>Average precision by category</h2><p class=note>Over held-out images whose \
+        "<section><h2>Average precision by category</h2><p class=note>Over unseen images whose \
          label is known; of categories with too few known presences nothing is said. With few \
          labels AP is higher than it would be on all of them: compare before with after.</p>{}\
          </section><section><h2>Training losses</h2><p class=note>Each part in percent of its \
@@ -59,20 +61,105 @@ fn head(h: &mut String, f: &ReportFacts<'_>) {
         f.written.format("%Y-%m-%d %H:%M UTC"),
         f.code_version
     );
+    figures(h, j);
+}
+
+/// What was measured, tags first; nothing that too few labels stand behind.
+fn figures(h: &mut String, j: &Judgement) {
+    let judged = format!(
+        "<div><span class=soft>judged on</span><b>{}</b>images in {} groups, {} labels</div>",
+        j.images, j.groups, j.labels
+    );
+    let wanted = j.labels_wanted.map_or(String::new(), |more| {
+        format!("<p>Enough for a decision at about {more} more labels.</p>")
+    });
+    if !j.has_evidence() {
+        let _ = write!(
+            h,
+            "<div class=big>{judged}</div><p>Too little is known to say how good the models \
+             are.</p>{wanted}</section>"
+        );
+        return;
+    }
+    h.push_str("<div class=big>");
+    if let Some(tags) = &j.tags {
+        let pair = |of: fn(&TagQuality) -> Option<f64>| {
+            format!(
+                "{} &rarr; {}",
+                share(of(&tags.champion)),
+                share(of(&tags.candidate))
+            )
+        };
+        let _ = write!(
+            h,
+            "<div><span class=soft>tags right</span><b>{}</b>{}</div>\
+             <div><span class=soft>found</span><b>{}</b>{}</div>\
+             <div><span class=soft>tags a picture</span><b>{:.2} &rarr; {:.2}</b>about {:.2} are \
+             there</div>",
+            pair(|t| t.right),
+            interval(tags.right.lower, tags.right.upper),
+            pair(|t| t.found),
+            interval(tags.found.lower, tags.found.upper),
+            tags.champion.per_image,
+            tags.candidate.per_image,
+            tags.present_per_image
+        );
+    }
     let d = &j.difference;
     let _ = write!(
         h,
-        "<div class=big><div><span class=soft>mAP before</span><b>{}</b></div>\
-         <div><span class=soft>mAP after</span><b>{}</b></div>\
-         <div><span class=soft>difference</span><b>{}</b>{}</div>\
-         <div><span class=soft>held out</span><b>{}</b>images, {} labels</div></div></section>",
+        "<div><span class=soft>mAP, {} categories</span><b>{} &rarr; {}</b>{}</div>{judged}</div>\
+         {wanted}</section>",
+        j.categories.len(),
         points(j.champion_map),
         points(j.candidate_map),
-        signed(d.estimate),
-        interval(d.lower, d.upper),
-        j.images,
-        j.labels
+        interval(d.lower, d.upper)
     );
+}
+
+/// Tags of each category.
+fn tags(h: &mut String, j: &Judgement) {
+    let Some(tags) = j.tags.as_ref().filter(|_| j.has_evidence()) else {
+        return;
+    };
+    let _ = write!(
+        h,
+        "<section><h2>Tags</h2><p class=note>A tag is a category whose probability reaches its \
+         threshold; thresholds aim at {}. Right: share of tags that are right; found: share of \
+         what is there that is tagged. Known entries are weighted so that they stand for all of \
+         their category and of like scores; the candidate's thresholds were not chosen by the \
+         labels that they are measured on. Before: as the champion emits them; differences are \
+         from the champion with thresholds chosen alike.</p><table><tr><th>category\
+         <th class=n>known present<th class=n>right before<th class=n>after\
+         <th class=n>found before<th class=n>after<th class=n>a picture before<th class=n>after\
+         <th class=n>F1, difference</tr>",
+        escape(&tags.target)
+    );
+    let mut line = |name: &str, before: &TagQuality, after: &TagQuality, f1: &Interval| {
+        let _ = write!(
+            h,
+            "<tr><td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}\
+             <td class=n>{:.2}<td class=n>{:.2}<td class=n>{}</tr>",
+            escape(name),
+            after.known_present,
+            share(before.right),
+            share(after.right),
+            share(before.found),
+            share(after.found),
+            before.per_image,
+            after.per_image,
+            interval(f1.lower, f1.upper)
+        );
+    };
+    line("all", &tags.champion, &tags.candidate, &tags.f1);
+    for c in &tags.categories {
+        line(&c.category, &c.champion, &c.candidate, &c.f1);
+    }
+    h.push_str("</table></section>");
+}
+
+fn share(x: Option<f64>) -> String {
+    x.map_or("-".into(), |x| format!("{:.0} %", 100.0 * x))
 }
 
 fn gates(h: &mut String, gates: &[Gate]) {
@@ -135,14 +222,6 @@ fn points(x: f64) -> String {
     }
 }
 
-fn signed(x: f64) -> String {
-    if x.is_finite() {
-        format!("{:+.2}", 100.0 * x)
-    } else {
-        "-".into()
-    }
-}
-
 fn interval(lower: f64, upper: f64) -> String {
     if lower.is_finite() && upper.is_finite() {
         format!("between {:+.2} and {:+.2}", 100.0 * lower, 100.0 * upper)
@@ -153,10 +232,10 @@ fn interval(lower: f64, upper: f64) -> String {
 
 fn confidence(h: &mut String, counts: &[Confidence; 2]) {
     h.push_str(
-        "<section><h2>How sure, and how right</h2><p class=note>Held-out labels, which neither \
-         training nor pseudo-labels have seen, by the probability that the model gives. The first \
-         and the last line are as sure as a pseudo-label: the share of presences there is the \
-         precision of its kind. Few labels say little.</p><table><tr><th>probability\
+        "<section><h2>How sure, and how right</h2><p class=note>Labels which neither training nor \
+         pseudo-labels of the heads that judge have seen, by the probability that the model gives. \
+         The first and the last line are as sure as a pseudo-label: the share of presences there \
+         is the precision of its kind. Few labels say little.</p><table><tr><th>probability\
          <th class=n>champion: labels<th class=n>present\
          <th class=n>candidate: labels<th class=n>present</tr>",
     );
@@ -200,9 +279,10 @@ fn pictures(h: &mut String, examples: &[Example]) {
         return;
     }
     h.push_str(
-        "<section><h2>Held-out pictures</h2><p class=note>Boxes show the candidate's three best \
-         tags. A green tag is known to be right, a red one known to be wrong; of the others \
-         nothing is known.</p><div class=pictures>",
+        "<section><h2>Pictures</h2><p class=note>Boxes show the candidate's three best tags. A \
+         green tag is known to be right, a red one known to be wrong; of the others nothing is \
+         known. With heads that judge the candidate itself has learned from these labels: its \
+         figures above are the heads'.</p><div class=pictures>",
     );
     for e in examples {
         let _ = write!(
@@ -266,16 +346,31 @@ fn labels(h: &mut String, f: &ReportFacts<'_>) {
     let l = &f.labels;
     let _ = write!(
         h,
-        "<section><h2>Labels</h2><p>{} known labels on {} images: {} labels on {} images to learn \
-         from, {} on {} held out. Snapshot <code>{}</code>.</p>",
+        "<section><h2>Labels</h2><p>{} known labels on {} images; {} labels on {} images could be \
+         used, {} on {} neither model has seen. {}. {} groups of relatives; {} images have one. \
+         Snapshot <code>{}</code>.</p>",
         l.known,
         l.images,
-        l.train_known,
-        l.train_images,
-        l.held_out_known,
-        l.held_out_images,
+        l.used_known,
+        l.used_images,
+        l.judged_known,
+        l.judged_images,
+        match l.folds {
+            1 => "A share was held out".to_owned(),
+            folds => format!("{folds} heads judge, each a part that it has not seen"),
+        },
+        l.groups,
+        l.with_relatives,
         &l.snapshot[..16.min(l.snapshot.len())]
     );
+    if l.not_compared > 0 {
+        let _ = write!(
+            h,
+            "<p class=note>{} images were too many to be compared for near-duplicates \
+             (groups.compared): each counts as a group of its own.</p>",
+            l.not_compared
+        );
+    }
     if l.without_uri > 0 {
         let _ = write!(
             h,

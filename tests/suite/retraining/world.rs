@@ -1,5 +1,6 @@
 //! What the cases share: pictures, a registry with the demo model, label tables, and the binary.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
@@ -11,6 +12,7 @@ use tagstream::stage::source::SourceMessage;
 use tagstream_core::config::{ObjectStoreConfig, VectorEncoding};
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::storage::store::TableStore;
+use tagstream_model::bundle::Bundle;
 use tagstream_model::registry::{Cache, HistoryEntry, Registry};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -86,6 +88,46 @@ impl World {
             images,
             tables: 0,
         }
+    }
+
+    /// Adds lines to the configuration, with the sections that they belong to.
+    pub(super) fn configure(&self, lines: &str) {
+        let path = self.path("retrain.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, format!("{text}{lines}\n")).unwrap();
+    }
+
+    /// Replaces lines of the configuration.
+    pub(super) fn set(&self, from: &str, to: &str) {
+        let path = self.path("retrain.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    }
+
+    /// Names of what is kept beside a version.
+    pub(super) fn attachments(&self, version: u64) -> Vec<String> {
+        let record = RUNTIME.block_on(self.registry.version(version)).unwrap();
+        record.attachments.into_keys().collect()
+    }
+
+    /// A version's bundle.
+    pub(super) fn bundle(&self, version: u64) -> Bundle {
+        let record = RUNTIME.block_on(self.registry.version(version)).unwrap();
+        let cache = Cache::at(self.path("bundles"));
+        let folder = RUNTIME.block_on(self.registry.materialise(&record, &cache));
+        Bundle::open(folder.unwrap()).unwrap()
+    }
+
+    /// The groups that a version keeps, by image.
+    pub(super) fn groups(&self, version: u64) -> BTreeMap<String, String> {
+        let record = RUNTIME.block_on(self.registry.version(version)).unwrap();
+        let to = self.path("groups.csv.gz");
+        let fetching = self.registry.attachment(&record, "groups.csv.gz", &to);
+        RUNTIME.block_on(fetching).unwrap();
+        let file = flate2::read::GzDecoder::new(std::fs::File::open(&to).unwrap());
+        let mut reader = csv::Reader::from_reader(file);
+        reader.deserialize().map(Result::unwrap).collect()
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {

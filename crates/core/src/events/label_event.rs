@@ -156,7 +156,10 @@ pub(super) mod tests {
             "string" => value.as_str().is_some_and(|text| {
                 let long_enough = text.len() as u64 >= schema["minLength"].as_u64().unwrap_or(0);
                 let time = schema["format"] == "date-time";
-                long_enough && (!time || text.parse::<DateTime<Utc>>().is_ok())
+                let listed = schema["enum"].as_array();
+                long_enough
+                    && (!time || text.parse::<DateTime<Utc>>().is_ok())
+                    && listed.is_none_or(|listed| listed.iter().any(|one| one == text))
             }),
             "integer" => value.is_u64(),
             "number" => value.is_number(),

@@ -12,6 +12,17 @@ pub struct Asked {
     pub score: f32,
 }
 
+/// What a question is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuestionPurpose {
+    /// Its answer teaches most.
+    #[default]
+    Learning,
+    /// It was drawn evenly: its answer tells how good models are.
+    Measuring,
+}
+
 /// An image worth a label (the value of a message of the topic of suggestions, JSON; the message
 /// key is `image_id`).
 ///
@@ -26,6 +37,9 @@ pub struct LabelQuestion {
     pub rank: usize,
     /// What the image's labels are reckoned to be worth by themselves.
     pub value: f64,
+    /// What it is asked for.
+    #[serde(default)]
+    pub purpose: QuestionPurpose,
     /// The categories to ask about, the one worth most first.
     pub ask: Vec<Asked>,
 }
@@ -52,6 +66,7 @@ mod tests {
             event: LabelEvent::about("a", "s3://b/a.jpg"),
             rank: 1,
             value: 0.75,
+            purpose: QuestionPurpose::Measuring,
             ask: vec![Asked {
                 category: "cat".into(),
                 score: 0.5,
@@ -74,6 +89,8 @@ mod tests {
             (false, with("image_id", json!(7))),
             (false, with("rank", json!("first"))),
             (false, with("value", json!("much"))),
+            (true, with("purpose", json!("learning"))),
+            (false, with("purpose", json!("fun"))),
             (false, with("ask", json!(["cat"]))),
             (false, with("ask", json!([{"category": "cat"}]))),
         ] {

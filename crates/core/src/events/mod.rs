@@ -16,7 +16,7 @@ mod time;
 pub use dead_letter::{DeadLetterKind, header};
 pub use image_reference::ImageReference;
 pub use label_event::{AheadOfTime, LabelEvent, LabelState, not_ahead};
-pub use label_question::{Asked, LabelQuestion};
+pub use label_question::{Asked, LabelQuestion, QuestionPurpose};
 pub use message_error::MessageError;
 pub use offset::{Offset, OffsetRange, PartitionId, RangeError, SourcePosition};
 pub use prediction::{BoundingBox, Prediction, ShortenedField, Tag};

@@ -156,10 +156,18 @@ impl LabelMatrix {
     pub fn without(&self, rows: &[usize]) -> Self {
         let stays = |row: &usize| rows.binary_search(row).is_err();
         let kept: Vec<usize> = (0..self.images.len()).filter(stays).collect();
+        self.chosen(&kept)
+    }
+
+    /// The images at `rows`, in that order.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    pub fn chosen(&self, rows: &[usize]) -> Self {
         Self {
-            images: kept.iter().map(|&row| self.images[row].clone()).collect(),
+            images: rows.iter().map(|&row| self.images[row].clone()).collect(),
             categories: self.categories.clone(),
-            states: self.states.select(Axis(0), &kept),
+            states: self.states.select(Axis(0), rows),
             ignored: self.ignored,
         }
     }
@@ -313,6 +321,7 @@ mod tests {
         let table = LabelMatrix::read(&path, None).unwrap();
         let chosen = table.select(&names(&["c", "new", "b"]));
         assert_eq!(chosen.flat(), [0, 0, 1, 0, 0, 0, 1, 0, 0]);
+        assert_eq!(chosen.chosen(&[2, 0]).flat(), [1, 0, 0, 0, 0, 1]);
         let rest = chosen.without(&[1]);
         assert_eq!(
             (rest.images(), rest.flat()),

@@ -9,6 +9,7 @@ pub mod checkpoint;
 mod closed_form;
 mod data;
 mod error;
+pub mod left_out;
 pub mod optimizer;
 mod random;
 pub mod run_folder;

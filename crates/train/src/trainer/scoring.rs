@@ -90,6 +90,18 @@ impl Scorer {
     /// If a run fails or the features cannot be read.
     pub fn logits(&mut self, store: &FeatureStore) -> Result<Vec<f32>, ScoringError> {
         let rows: Vec<usize> = (0..store.len()).collect();
+        self.logits_of(store, &rows)
+    }
+
+    /// Logits of the images `rows` of the store, in that order.
+    ///
+    /// # Errors
+    /// As [`Scorer::logits`].
+    pub fn logits_of(
+        &mut self,
+        store: &FeatureStore,
+        rows: &[usize],
+    ) -> Result<Vec<f32>, ScoringError> {
         let mut logits = Vec::new();
         for rows in rows.chunks(BATCH) {
             let encoded = Encoded {
