@@ -308,11 +308,15 @@ async fn credentials_that_a_store_refuses_burn_nothing() {
     assert_eq!(world.rows().len(), 0);
 }
 
+/// Descriptors that a process has.
+fn descriptors(stage: &Stage) -> usize {
+    let folder = format!("/proc/{}/fd", stage.id());
+    std::fs::read_dir(folder).unwrap().count()
+}
+
 /// Lets a process have so many descriptors more than it has; `None`: many.
 fn limit_descriptors(stage: &Stage, more: Option<u64>) {
-    let open = std::fs::read_dir(format!("/proc/{}/fd", stage.id()))
-        .unwrap()
-        .count() as u64;
+    let open = descriptors(stage) as u64;
     let limit = libc::rlimit {
         rlim_cur: more.map_or(1_024, |more| open + more),
         rlim_max: 1_024,
@@ -338,6 +342,7 @@ async fn a_stage_without_descriptors_waits_is_not_ready_and_burns_nothing() {
     let address = stage.address();
     stage.says("file committed", 1);
     // Somebody opens connections and says nothing: they do not take all descriptors.
+    let before = descriptors(&stage);
     let mut idle = Vec::new();
     for _ in 0..220 {
         idle.push(tokio::net::TcpStream::connect(&address).await.unwrap());
@@ -349,11 +354,13 @@ async fn a_stage_without_descriptors_waits_is_not_ready_and_burns_nothing() {
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
     assert_eq!(page("/health/livez").await.0, 200);
-    let open = std::fs::read_dir(format!("/proc/{}/fd", stage.id()))
-        .unwrap()
-        .count();
-    assert!(open < 220, "{open}");
+    assert!(descriptors(&stage) < 220, "{}", descriptors(&stage));
     drop(idle);
+    let started = Instant::now();
+    while descriptors(&stage) > before + 4 {
+        assert!(started.elapsed() < STUCK, "{}", descriptors(&stage));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 
     let client = reqwest::Client::new();
     let ready = async || {
@@ -364,7 +371,6 @@ async fn a_stage_without_descriptors_waits_is_not_ready_and_burns_nothing() {
     // This connection is kept open.
     ready().await;
     limit_descriptors(&stage, Some(0));
-    let started = Instant::now();
     let files = (0..50).map(|_| format!("file://{}", world.picture(1).display()));
     world.name(0, files);
     loop {
