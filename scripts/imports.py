@@ -24,8 +24,9 @@ TEST_MODULE = re.compile(
 )
 PATH = re.compile(r'^ *#\[path = "([^"]+)"\]', re.M)
 PATHS = {
-    # A model checker, compiled with the rules that the chaos checker asks, too.
+    # Model checkers, compiled with the rules that the chaos checker asks, too.
     "src/stage/sink/chain_model.rs": "tests/common/invariants.rs",
+    "src/stage/sink/epoch_model/model.rs": "tests/common/invariants.rs",
     "tests/chaos/checker.rs": "tests/common/invariants.rs",
     # Each folder of integration tests is a crate of its own.
     "tests/e2e/main.rs": "tests/common/mod.rs",
@@ -36,8 +37,8 @@ PATHS = {
     # The functions of the build script, tested.
     "tests/suite/build_name.rs": "build.rs",
 }
-# Modules below `#[cfg(test)]` that are no tests: helpers of several rooms, the model of the chain.
-HELPERS = {"testing", "chain_model"}
+# Modules below `#[cfg(test)]` that are no tests: helpers of several rooms, models of the chain.
+HELPERS = {"testing", "chain_model", "epoch_model"}
 # Files that are tests as a whole.
 TESTS = re.compile(r"(?:^|/)tests(?:/|\.rs$)")
 

@@ -81,6 +81,7 @@ auto.create.topics.enable=false
 log.retention.check.interval.ms=1000
 log.initial.task.delay.ms=1000
 log.segment.delete.delay.ms=1000
+log.cleaner.backoff.ms=500
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 allow.everyone.if.no.acl.found=true
 num.network.threads=2

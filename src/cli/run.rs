@@ -13,9 +13,9 @@ use tagstream::ops;
 use tagstream::stage::infer::Engine;
 use tagstream::stage::pipeline;
 use tagstream::stage::pipeline::{
-    Control, EngineModel, LABELS_BUDGET_MIB, LineError, PipelineError, RunOptions, Skip,
-    StageStatus,
+    Control, EngineModel, LABELS_BUDGET_MIB, LineError, PipelineError, RunOptions, StageStatus,
 };
+use tagstream::stage::sink::repair::Repair;
 use tagstream::stage::source::SourceError;
 use tagstream::stage::watch::Watch;
 use tagstream_core::config::StageConfig;
@@ -52,6 +52,10 @@ pub(super) struct RunArgs {
     /// log's beginning. Does nothing if that was done before. May be repeated.
     #[arg(long, value_name = "TOPIC/PARTITION@END")]
     pub accept_gap: Vec<String>,
+    /// Put the group's offset back to END, where the files end, after somebody has moved it. May be
+    /// repeated.
+    #[arg(long, value_name = "TOPIC/PARTITION@END")]
+    pub restore_offset: Vec<String>,
 }
 
 /// Runs the command.
@@ -77,15 +81,18 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
             _ => loaded.refuse(flaws).map_err(refused)?,
         }
     }
-    let skips = args.new_epoch.iter().map(|text| Skip::new_epoch(text));
-    let gaps = args.accept_gap.iter().map(|text| Skip::accept_gap(text));
-    let skips = skips
+    let skips = args.new_epoch.iter().map(|text| Repair::new_epoch(text));
+    let gaps = args.accept_gap.iter().map(|text| Repair::accept_gap(text));
+    let restored = args.restore_offset.iter();
+    let restored = restored.map(|text| Repair::restore_offset(text));
+    let repairs = skips
         .chain(gaps)
+        .chain(restored)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| usage(e.to_string()))?;
     let options = RunOptions {
         until_drained: args.until_drained,
-        skips,
+        repairs,
         ..RunOptions::default()
     };
     // The model takes seconds to load: what would be refused after it is refused before.
@@ -134,7 +141,7 @@ async fn stage(
         labels.then_some(&config.labels.topic),
     ];
     if let Some(skip) = options
-        .skips
+        .repairs
         .iter()
         .find(|s| !topics.iter().flatten().any(|t| **t == *s.partition.topic))
     {
@@ -145,8 +152,8 @@ async fn stage(
         return Err(usage(message).into());
     }
     let of_topic = |topic: &str| RunOptions {
-        skips: options
-            .skips
+        repairs: options
+            .repairs
             .iter()
             .filter(|s| *s.partition.topic == *topic)
             .cloned()

@@ -179,6 +179,7 @@ mod tests {
         SourceMessage {
             partition: PartitionId::new("labels", 3),
             offset: Offset(offset),
+            leader_epoch: None,
             key: None,
             payload: payload.map(|p| bytes::Bytes::copy_from_slice(p.as_bytes())),
             headers: Vec::new(),

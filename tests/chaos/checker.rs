@@ -228,6 +228,15 @@ impl Checker {
             .collect()
     }
 
+    /// Where files start: partition, epoch and offset.
+    pub fn starts(&self) -> HashSet<(i32, u32, i64)> {
+        let of = |(p, files): (&i32, &BTreeMap<String, File>)| {
+            let start = |f: &File| (*p, f.epoch, f.start);
+            files.values().map(start).collect::<Vec<_>>()
+        };
+        self.files.iter().flat_map(of).collect()
+    }
+
     /// The images that have a row.
     pub fn images(&self) -> HashSet<String> {
         let files = self.files.values().flat_map(|f| f.values());
@@ -272,7 +281,9 @@ impl Checker {
             }
             dead_images.insert(letter.image_id.as_str());
         }
-        let mut rows: HashMap<&str, usize> = HashMap::new();
+        let mut rows: HashSet<&str> = HashSet::new();
+        // A message is the topic's incarnation, a partition and an offset, whatever it says.
+        let mut places: HashMap<(usize, i32, i64), usize> = HashMap::new();
         for (partition, files) in &self.files {
             let mut chain: Vec<&File> = files.values().collect();
             chain.sort_by_key(|f| (f.epoch, f.start, f.end));
@@ -300,7 +311,10 @@ impl Checker {
                         ));
                     }
                     last = *offset;
-                    *rows.entry(image_id).or_default() += 1;
+                    rows.insert(image_id);
+                    let incarnation = produced.get(image_id).map_or(0, |p| p.incarnation);
+                    let place = (incarnation, *partition, *offset);
+                    *places.entry(place).or_default() += 1;
                     match produced.get(image_id) {
                         Some(p)
                             if (p.partition, p.offset) == (*partition, *offset)
@@ -325,15 +339,18 @@ impl Checker {
                 ));
             }
         }
-        for (image_id, count) in &rows {
+        for ((incarnation, partition, offset), count) in &places {
             if *count > 1 {
                 verdict.doubled += count - 1;
-                verdict.note(format!("{image_id} stands in {count} rows"));
+                verdict.note(format!(
+                    "offset {offset} of partition {partition} (topic {incarnation}) stands in \
+                     {count} rows"
+                ));
             }
         }
         for (image_id, message) in produced {
             let covered =
-                rows.contains_key(image_id.as_str()) || dead_images.contains(image_id.as_str());
+                rows.contains(image_id.as_str()) || dead_images.contains(image_id.as_str());
             if !covered && !message.excused {
                 verdict.lost += 1;
                 verdict.note(format!("{image_id} {message:?} is nowhere"));

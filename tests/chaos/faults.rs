@@ -45,6 +45,9 @@ pub enum Fault {
     /// Messages are deleted before they were read. The stages must refuse to go on; an operator
     /// records the gap.
     RetentionOvertakes,
+    /// The group's offsets are moved by hand, back or ahead, while no stage runs. The stages must
+    /// refuse to go on; an operator puts them back, or skips.
+    OffsetMoved,
 }
 
 impl Fault {
@@ -81,8 +84,9 @@ impl Fault {
                 share: *[0.2, 0.5, 0.9].choose(dice).expect("not empty"),
             }),
             93..96 => Fault::S3Restart,
-            96..98 => Fault::TopicRecreated,
-            _ => Fault::RetentionOvertakes,
+            96..97 => Fault::TopicRecreated,
+            97..98 => Fault::RetentionOvertakes,
+            _ => Fault::OffsetMoved,
         }
     }
 }

@@ -344,6 +344,7 @@ impl Arena {
             }
             Fault::TopicRecreated => self.recreate_topic(dice, verdict).await,
             Fault::RetentionOvertakes => self.overtake(dice, verdict).await,
+            Fault::OffsetMoved => self.move_offsets(dice, verdict).await,
             Fault::S3Restart => {
                 world::run_script("s3.sh", &["restart"])?;
                 Ok(())

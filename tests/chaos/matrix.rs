@@ -152,11 +152,11 @@ impl Arena {
 
     /// Reads the rest with a process that nothing happens to, and checks everything.
     async fn finish(&mut self, mut verdict: Verdict) -> Result<Verdict> {
-        let log = self.launcher.once("finish", &["--until-drained".into()])?;
+        let (_, log) = self.launcher.once("finish", &["--until-drained".into()])?;
         let drained = self.drain(&mut verdict).await;
         self.look(&mut verdict)?;
         if verdict.is_clean() {
-            drained.with_context(|| format!("see {}", log.display()))?;
+            drained.with_context(|| log)?;
         }
         Ok(verdict)
     }

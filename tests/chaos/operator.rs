@@ -1,5 +1,6 @@
-//! What only a person can decide: a topic created again, and retention that overtook the stages.
-//! The stages must refuse to go on by themselves; then the operator does what their message says.
+//! What only a person can decide: a topic created again, retention that overtook the stages, a
+//! group's offset that was moved. The stages must refuse to go on by themselves; then the operator
+//! runs the commands that they print, as they print them.
 
 use crate::checker::Verdict;
 use crate::world::{IMAGES, Stage};
@@ -9,6 +10,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
@@ -40,9 +42,7 @@ impl Arena {
         if !self.refused("--new-epoch", verdict).await? {
             return Ok(());
         }
-        let partitions: Vec<i32> = (0..self.options.partitions).collect();
-        self.operate(&partitions, "--new-epoch", "=earliest", verdict)
-            .await
+        self.operate(&["--new-epoch"]).await
     }
 
     async fn create_again(
@@ -84,13 +84,7 @@ impl Arena {
         let mut list = TopicPartitionList::new();
         for partition in 0..self.options.partitions {
             let (_, end) = ends.get(&partition).copied().unwrap_or((0, 0));
-            let incarnation = self.producer.incarnation;
-            let of_it = self.producer.produced.values();
-            let high = of_it
-                .filter(|p| p.incarnation == incarnation && p.partition == partition)
-                .map(|p| p.offset + 1)
-                .max()
-                .unwrap_or(0);
+            let high = self.high(partition);
             // Puts in flight when their stages died may still land, and then there is no gap.
             if high > end + 1 && gaps.len() < 2 && dice.random_bool(0.5) {
                 let low = dice.random_range(end + 1..high);
@@ -117,8 +111,89 @@ impl Arena {
         if !self.refused("--accept-gap", verdict).await? {
             return Ok(());
         }
-        let partitions: Vec<i32> = gaps.iter().map(|(partition, _)| *partition).collect();
-        self.operate(&partitions, "--accept-gap", "", verdict).await
+        self.operate(&["--accept-gap"]).await
+    }
+
+    /// Kills all stages, and moves the group's offset of a partition, or two: back, where messages
+    /// would be read again, or ahead, where some would be skipped.
+    pub(super) async fn move_offsets(
+        &mut self,
+        dice: &mut StdRng,
+        verdict: &mut Verdict,
+    ) -> Result<()> {
+        self.heal().await?;
+        for stage in &mut self.stages {
+            stage.kill()?;
+        }
+        self.stages.clear();
+        self.produce(MESSAGES, dice).await?;
+        self.checker.refresh(verdict).await?;
+        let ends = self.checker.ends();
+        let starts = self.checker.starts();
+        let skip = dice.random_bool(0.5);
+        let mut list = TopicPartitionList::new();
+        let mut moved = Vec::new();
+        for partition in 0..self.options.partitions {
+            let (epoch, end) = ends.get(&partition).copied().unwrap_or((0, 0));
+            let high = self.high(partition);
+            let to = match skip {
+                // Puts in flight when their stages died may still land, and move the end.
+                true if high > end + 1 => dice.random_range(end + 1..high),
+                false if end > 0 => dice.random_range(0..end),
+                _ => continue,
+            };
+            let is_a_file_s_end = starts.contains(&(partition, epoch, to));
+            if moved.len() < 2 && !is_a_file_s_end && dice.random_bool(0.5) {
+                list.add_partition_offset(IMAGES, partition, Offset::Offset(to))?;
+                moved.push((partition, to));
+            }
+        }
+        if moved.is_empty() {
+            return self.replenish();
+        }
+        self.commit(&list).await?;
+        self.replenish()?;
+        if !self.refused("--restore-offset", verdict).await? {
+            return Ok(());
+        }
+        if !skip {
+            return self.operate(&["--restore-offset"]).await;
+        }
+        self.operate(&["--new-epoch", "--restore-offset"]).await?;
+        self.checker.refresh(verdict).await?;
+        let (seen, incarnation) = (self.checker.images(), self.producer.incarnation);
+        self.producer.excuse(&seen, |p| {
+            p.incarnation == incarnation
+                && moved
+                    .iter()
+                    .any(|(partition, to)| p.partition == *partition && p.offset < *to)
+        });
+        Ok(())
+    }
+
+    /// The offset after the last message of a partition.
+    fn high(&self, partition: i32) -> i64 {
+        let incarnation = self.producer.incarnation;
+        let of_it = self.producer.produced.values();
+        of_it
+            .filter(|p| p.incarnation == incarnation && p.partition == partition)
+            .map(|p| p.offset + 1)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Commits offsets of the stages' group, which must have lost its members first.
+    async fn commit(&self, list: &TopicPartitionList) -> Result<()> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.servers.bootstrap)
+            .set("group.id", world::GROUP)
+            .create()?;
+        let started = Instant::now();
+        while let Err(error) = consumer.commit(list, CommitMode::Sync) {
+            ensure!(started.elapsed() < PATIENCE, "the offsets stay: {error}");
+            world::pause().await;
+        }
+        Ok(())
     }
 
     fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
@@ -165,8 +240,8 @@ impl Arena {
         }
         while !named {
             // They noticed that something was wrong; the next start has to say what.
-            let log = self.launcher.once("asks", &["--until-drained".into()])?;
-            named = std::fs::read_to_string(log)?.contains(flag);
+            let (_, log) = self.launcher.once("asks", &["--until-drained".into()])?;
+            named = log.contains(flag);
             if !named && started.elapsed() > PATIENCE {
                 verdict.wrong += 1;
                 verdict.note(format!("no stage ever asked for {flag}"));
@@ -176,47 +251,51 @@ impl Arena {
         Ok(true)
     }
 
-    /// Does what the message said, for each partition at the end of its files.
-    async fn operate(
-        &mut self,
-        partitions: &[i32],
-        flag: &str,
-        suffix: &str,
-        verdict: &mut Verdict,
-    ) -> Result<()> {
+    /// Does what the messages say, one after the other, until a stage reads everything. Of several
+    /// commands that are printed for one partition the first of `flags` is taken.
+    async fn operate(&mut self, flags: &[&str]) -> Result<()> {
         let started = Instant::now();
-        let mut left: Vec<i32> = partitions.to_vec();
-        // A late put may move an end between the look and the act: then the stage says so, and
-        // changes nothing.
-        while !left.is_empty() {
-            ensure!(
-                started.elapsed() < 2 * PATIENCE,
-                "the operator got nowhere with partitions {left:?}"
-            );
-            self.checker.refresh(verdict).await?;
-            let ends = self.checker.ends();
-            let mut arguments = vec!["--until-drained".to_string()];
-            for partition in &left {
-                let (_, end) = ends.get(partition).copied().unwrap_or((0, 0));
-                arguments.extend([flag.into(), format!("{IMAGES}/{partition}@{end}{suffix}")]);
-            }
-            let log = self.launcher.once("operator", &arguments)?;
-            let text = std::fs::read_to_string(&log)?;
-            let done = |partition: i32| {
+        let mut arguments = vec!["--until-drained".to_string()];
+        // A late put may move an end between the look and the act: then the stage says so, changes
+        // nothing, and prints another command when it is started without.
+        loop {
+            let (status, text) = self.launcher.once("operator", &arguments)?;
+            let begun = |partition: i32| {
                 let name = format!("{IMAGES}/{partition} ");
-                let mut lines = text.lines().filter(|l| {
-                    l.contains("the next epoch begins") || l.contains("was ended before")
-                });
+                let mut lines = text.lines().filter(|l| l.contains("the next epoch begins"));
                 lines.any(|l| format!("{l} ").contains(&name))
             };
-            for partition in left.iter().copied().filter(|p| done(*p)) {
-                let (epoch, _) = ends.get(&partition).copied().unwrap_or((0, 0));
-                self.epochs.insert(partition, epoch + 1);
+            for partition in (0..self.options.partitions).filter(|p| begun(*p)) {
+                let epoch = self.epochs.entry(partition).or_default();
+                *epoch += 1;
             }
-            left.retain(|p| !done(*p));
+            if status.success() {
+                return self.replenish();
+            }
+            ensure!(
+                started.elapsed() < 2 * PATIENCE,
+                "the operator got nowhere: {text}"
+            );
+            match printed(&text, flags) {
+                Some((flag, order)) => arguments.extend([flag, order]),
+                None => arguments.truncate(1),
+            }
+            world::pause().await;
         }
-        self.replenish()
     }
+}
+
+/// The command that a refusal prints: the first of `flags` that it names, and its value.
+fn printed(text: &str, flags: &[&str]) -> Option<(String, String)> {
+    let refusal = text
+        .lines()
+        .rev()
+        .find(|l| l.contains("tagstream run --"))?;
+    flags.iter().find_map(|flag| {
+        let (_, rest) = refusal.split_once(&format!("tagstream run {flag} "))?;
+        let order = rest.split_whitespace().next()?;
+        Some((flag.to_string(), order.to_string()))
+    })
 }
 
 fn says(stage: &Stage, flag: &str) -> Result<bool> {

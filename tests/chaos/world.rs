@@ -393,11 +393,11 @@ drain_timeout_ms = 5000
         Ok(child.wait()?)
     }
 
-    /// Runs a process with more arguments to its end; returns its log.
-    pub fn once(&mut self, kind: &str, arguments: &[String]) -> Result<PathBuf> {
+    /// Runs a process with more arguments to its end; returns how it ended, and its log.
+    pub fn once(&mut self, kind: &str, arguments: &[String]) -> Result<(ExitStatus, String)> {
         let mut stage = self.launch_with(kind, arguments)?;
-        stage.child.wait()?;
-        Ok(stage.log.clone())
+        let status = stage.child.wait()?;
+        Ok((status, std::fs::read_to_string(&stage.log)?))
     }
 
     /// Starts one more process, with a failpoint beside those that all have.

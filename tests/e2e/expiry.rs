@@ -3,9 +3,9 @@
 use crate::harness::{STUCK, World};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tagstream::stage::pipeline::{RunOptions, Skip, SkipTo};
-use tagstream::stage::sink::chain::SealReason;
-use tagstream_core::events::{Offset, PartitionId};
+use tagstream::stage::pipeline::RunOptions;
+use tagstream::stage::sink::repair::Repair;
+use tagstream_core::events::PartitionId;
 use tagstream_core::storage::store::TableStore;
 
 fn store(world: &World) -> TableStore {
@@ -88,14 +88,10 @@ async fn what_other_hands_delete_is_refused_with_the_way_on() {
             "{what}: {said}"
         );
 
-        let skip = Skip {
-            partition,
-            end: Offset(20),
-            to: SkipTo::At(Offset(20)),
-            reason: SealReason::NewEpoch,
-        };
+        let order = crate::refusals::command(&said, "--new-epoch ");
+        let repair = Repair::new_epoch(&order).unwrap();
         let options = RunOptions {
-            skips: vec![skip],
+            repairs: vec![repair],
             ..RunOptions::default()
         };
         let more = world.produce(20, 20);

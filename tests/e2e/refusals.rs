@@ -6,13 +6,14 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use tagstream::stage::pipeline::{RunOptions, Skip};
+use tagstream::stage::pipeline::RunOptions;
+use tagstream::stage::sink::repair::Repair;
 
 impl World {
     /// Gives the stage a group whose offset stands where a person put it. (A mock cluster never
     /// lets go of a group that had members, and refuses commits from outside; so it is a new
     /// group.)
-    fn move_group_offset(&mut self, offset: i64) {
+    pub(crate) fn move_group_offset(&mut self, offset: i64) {
         self.config.kafka.group_id = unique("moved-group");
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.config.kafka.brokers)
@@ -27,7 +28,7 @@ impl World {
     }
 
     /// As retention does, at once.
-    async fn delete_records_before(&self, offset: i64) {
+    pub(crate) async fn delete_records_before(&self, offset: i64) {
         let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
             .set("bootstrap.servers", &self.config.kafka.brokers)
             .create()
@@ -40,22 +41,22 @@ impl World {
         deleted.unwrap();
     }
 
-    async fn refusal(&self) -> String {
+    pub(crate) async fn refusal(&self) -> String {
         self.drain()
             .await
             .expect_err("this must be refused")
             .to_string()
     }
 
-    async fn drain_skipping(&self, skip: Skip) {
+    pub(crate) async fn drain_skipping(&self, skip: Repair) {
         let options = RunOptions {
-            skips: vec![skip],
+            repairs: vec![skip],
             ..RunOptions::default()
         };
         self.drain_with(&self.config, options).await.unwrap();
     }
 
-    fn ranges(&self) -> Vec<(String, i64, i64)> {
+    pub(crate) fn ranges(&self) -> Vec<(String, i64, i64)> {
         let mut ranges: Vec<_> = self
             .files()
             .values()
@@ -72,7 +73,7 @@ impl World {
 }
 
 /// The part of a refusal's text after `flag`.
-fn command(message: &str, flag: &str) -> String {
+pub(crate) fn command(message: &str, flag: &str) -> String {
     let (_, rest) = message
         .split_once(flag)
         .unwrap_or_else(|| panic!("no {flag} in: {message}"));
@@ -92,7 +93,7 @@ async fn an_offset_moved_by_hand_is_refused_and_a_new_epoch_skips_to_it() {
         message.contains("moved to 15") && message.contains("end at offset 10"),
         "{message}"
     );
-    let skip = Skip::new_epoch(&command(&message, "--new-epoch ")).unwrap();
+    let skip = Repair::new_epoch(&command(&message, "--new-epoch ")).unwrap();
     world.drain_skipping(skip.clone()).await;
     assert_eq!(
         world.ranges(),
@@ -107,6 +108,49 @@ async fn an_offset_moved_by_hand_is_refused_and_a_new_epoch_skips_to_it() {
     world.drain_skipping(skip).await;
     assert_eq!(world.ranges().last().unwrap(), &("1".to_owned(), 20, 25));
     assert_eq!(world.rows().len(), 9 + 4 + 5);
+}
+
+/// What is in files is not read again, whoever asks; and there is a way to go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_moved_back_or_too_far_is_refused_and_put_back() {
+    for moved_to in [3, 50] {
+        let mut world = World::new("moved-back", 1);
+        world.produce(0, 10);
+        world.drain().await.unwrap();
+        let end = world.files().len();
+        world.produce(10, 10);
+        world.move_group_offset(moved_to);
+        let message = world.refusal().await;
+        assert!(!message.contains("--new-epoch"), "{message}");
+        let topic = world.config.source.images_topic.clone();
+        // Orders that would put messages into the table twice, whoever thought of them.
+        for order in [
+            Repair::new_epoch(&format!("{topic}/0@10=3")),
+            Repair::new_epoch(&format!("{topic}/0@10=earliest")),
+            Repair::new_epoch(&format!("{topic}/0@10=9")),
+            Repair::accept_gap(&format!("{topic}/0@10")),
+            Repair::new_epoch(&format!("{topic}/0@10=21")),
+        ] {
+            let options = RunOptions {
+                repairs: vec![order.unwrap()],
+                ..RunOptions::default()
+            };
+            let refused = world.drain_with(&world.config, options).await;
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains("nothing was changed"), "{refused}");
+            assert_eq!(world.files().len(), end);
+        }
+        let printed = command(&message, "--restore-offset ");
+        assert_eq!(printed, format!("{topic}/0@10"));
+        let repair = Repair::restore_offset(&printed).unwrap();
+        world.drain_skipping(repair.clone()).await;
+        world.assert_exactly_once(&[20], 18);
+        assert_eq!(world.group_offset(), Some(20));
+        // The flag may stay; a later move is another case.
+        world.produce(20, 5);
+        world.drain_skipping(repair).await;
+        world.assert_exactly_once(&[25], 23);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,7 +183,7 @@ async fn a_chain_ahead_of_the_log_is_refused_and_a_new_epoch_reads_the_log_anew(
         message.contains("the log ends at 5") || message.contains("another topic"),
         "{message}"
     );
-    let skip = Skip::new_epoch(&command(&message, "--new-epoch ")).unwrap();
+    let skip = Repair::new_epoch(&command(&message, "--new-epoch ")).unwrap();
     world.drain_skipping(skip).await;
     assert_eq!(
         world.ranges(),
@@ -170,7 +214,7 @@ async fn retention_that_overtook_the_reader_is_refused_and_the_gap_is_recorded_o
     assert!(low > 10, "{message}");
     let lost = format!("deleted {} offsets", low - 10);
     assert!(message.contains(&lost), "{message}");
-    let gap = Skip::accept_gap(&command(&message, "--accept-gap ")).unwrap();
+    let gap = Repair::accept_gap(&command(&message, "--accept-gap ")).unwrap();
     world.drain_skipping(gap.clone()).await;
     let ranges = world.ranges();
     assert_eq!(ranges[..2], [("0".into(), 0, 10), ("0".into(), 10, 10)]);
@@ -264,7 +308,7 @@ async fn a_wrong_skip_is_named_and_changes_nothing() {
     let skipping = async |at: &str| {
         let at = format!("{}/{at}", world.config.source.images_topic);
         let options = RunOptions {
-            skips: vec![Skip::new_epoch(&at).unwrap()],
+            repairs: vec![Repair::new_epoch(&at).unwrap()],
             ..RunOptions::default()
         };
         let refused = world.drain_with(&world.config, options).await;

@@ -6,10 +6,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tagstream::stage::pipeline::RunOptions;
+use tagstream::stage::sink::begun::FirstOffset;
 use tagstream::stage::sink::chain::{Chain, TopicIdentity, WriterId};
 use tagstream::stage::sink::files::{Committed, Fence, FileSink};
+use tagstream::stage::sink::lineage::LogLineage;
+use tagstream::stage::sink::log_facts::LogFacts;
 use tagstream::stage::sink::predictions::{PredictionLayout, PredictionRow};
-use tagstream::stage::sink::walk::LogFacts;
 use tagstream_core::config::{FileFormat, ObjectStoreConfig};
 use tagstream_core::events::{Offset, OffsetRange, PartitionId};
 use tagstream_core::storage::store::TableStore;
@@ -41,7 +43,7 @@ struct Owner {
     fence: Fence,
 }
 
-fn layout() -> Arc<PredictionLayout> {
+pub(crate) fn layout() -> Arc<PredictionLayout> {
     Arc::new(PredictionLayout {
         categories: vec!["a".into()],
         embedding: 2,
@@ -49,7 +51,7 @@ fn layout() -> Arc<PredictionLayout> {
     })
 }
 
-fn row(offset: i64, layout: &Arc<PredictionLayout>) -> PredictionRow {
+pub(crate) fn row(offset: i64, layout: &Arc<PredictionLayout>) -> PredictionRow {
     PredictionRow {
         image_id: format!("image-{offset}"),
         uri: "data:,".into(),
@@ -81,22 +83,19 @@ impl Owner {
         let writer = WriterId(name.into());
         let log = LogFacts {
             low: Offset(0),
+            stable: Offset(1000),
             high: Offset(1000),
+            leader_epoch: None,
             committed: None,
             identity: TopicIdentity::default(),
         };
-        let chain = sink
-            .resume(
-                &partition(),
-                &writer,
-                &log,
-                tagstream_core::config::StartAt::Earliest,
-            )
+        let resumed = sink
+            .resume(&partition(), &writer, &log, &FirstOffset::Earliest)
             .await
             .unwrap();
         Owner {
             sink,
-            chain,
+            chain: resumed.chain,
             writer,
             fence: Fence::default(),
         }
@@ -111,7 +110,7 @@ impl Owner {
             .encode(
                 &partition(),
                 &self.chain,
-                range,
+                (range, &LogLineage::default()),
                 &self.writer,
                 &layout,
                 &rows,
@@ -168,16 +167,19 @@ async fn two_first_owners_that_see_different_logs_agree_on_the_origin() {
     let sink = FileSink::<PredictionRow>::new(store, "predictions", FileFormat::Parquet);
     let log = |low| LogFacts {
         low: Offset(low),
+        stable: Offset(100),
         high: Offset(100),
+        leader_epoch: None,
         committed: None,
         identity: TopicIdentity::default(),
     };
-    let start = tagstream_core::config::StartAt::Earliest;
+    let start = &FirstOffset::Earliest;
     let resume = async |name: &str, low| {
         let writer = WriterId(name.into());
         sink.resume(&partition(), &writer, &log(low), start)
             .await
-            .map(|c| c.end)
+            .and_then(|resumed| resumed.unbroken(&partition()))
+            .map(|resumed| resumed.chain.end)
     };
     assert_eq!(resume("a", 5).await.unwrap(), Offset(5));
     let starts: BTreeSet<_> = [resume("b", 5).await.unwrap(), resume("c", 3).await.unwrap()].into();

@@ -15,6 +15,7 @@ async fn row(partition: i32, offset: i64, json: &str) -> LabelRow {
     let message = SourceMessage {
         partition: PartitionId::new("labels", partition),
         offset: Offset(offset),
+        leader_epoch: None,
         key: None,
         payload: Some(Bytes::copy_from_slice(json.as_bytes())),
         headers: Vec::new(),

@@ -6,6 +6,7 @@
 //! change of the columns' layout, or early when memory is short.
 
 use super::budget::Reservation;
+use super::sink::lineage::LogLineage;
 use super::sink::outgoing::Outgoing;
 use super::sink::producer::Ack;
 use super::sink::table::TableRow;
@@ -88,6 +89,7 @@ struct Done<R> {
 #[derive(Debug)]
 struct Entry<R> {
     offset: Offset,
+    leader_epoch: Option<i32>,
     state: State<R>,
 }
 
@@ -98,6 +100,8 @@ pub struct Cut<R: TableRow> {
     pub range: OffsetRange,
     /// Why it ended.
     pub reason: CutReason,
+    /// Which log its messages were read from.
+    pub lineage: LogLineage,
     /// Its rows, by offset; may be empty.
     pub rows: Vec<R>,
     /// The rows' layout; `None` without rows.
@@ -117,6 +121,7 @@ impl<R: TableRow> Cut<R> {
         if self.rows.is_empty() {
             self.layout = None;
         }
+        self.lineage.drop_before(to);
         self.range.start = to.min(self.range.end);
         !self.range.is_empty()
     }
@@ -153,8 +158,10 @@ pub struct Ledger<R: TableRow> {
     rules: CutRules,
     /// First offset of the next file.
     start: Offset,
-    /// First offset not yet admitted.
+    /// First offset not yet admitted, nor known to hold no message.
     next: Offset,
+    /// When it became known that nothing lies between the last message and `next`.
+    silent_since: Option<Instant>,
     entries: VecDeque<Entry<R>>,
     /// How many entries at the front are done and handed to the topics.
     ready: usize,
@@ -170,6 +177,7 @@ impl<R: TableRow> Ledger<R> {
             rules,
             start,
             next: start,
+            silent_since: None,
             entries: VecDeque::new(),
             ready: 0,
             ready_bytes: 0,
@@ -188,7 +196,7 @@ impl<R: TableRow> Ledger<R> {
         self.start
     }
 
-    /// First offset not yet admitted.
+    /// First offset not yet admitted, nor known to hold no message.
     pub fn next(&self) -> Offset {
         self.next
     }
@@ -198,9 +206,9 @@ impl<R: TableRow> Ledger<R> {
         self.making
     }
 
-    /// Whether nothing is admitted that is not in a file.
+    /// Whether everything that was read is in files.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.next == self.start
     }
 
     /// Bytes of rows that could be cut now.
@@ -208,25 +216,47 @@ impl<R: TableRow> Ledger<R> {
         self.ready_bytes
     }
 
+    /// Whether a file with messages could be cut now.
+    pub fn has_rows_ready(&self) -> bool {
+        self.ready > 0
+    }
+
     /// Whether anything could be cut now.
     pub fn has_ready(&self) -> bool {
-        self.ready > 0
+        self.ready > 0 || self.is_silent()
+    }
+
+    /// Whether offsets that hold no message are all that is not in files.
+    fn is_silent(&self) -> bool {
+        self.entries.is_empty() && self.start < self.next
     }
 
     /// Takes note of a message that was read. `false` if it is covered already (by a file, or
     /// because it was read before): it must not be worked on. Offsets may skip: transaction markers
     /// and compaction leave holes in a log.
-    pub fn admit(&mut self, offset: Offset) -> bool {
+    pub fn admit(&mut self, offset: Offset, leader_epoch: Option<i32>) -> bool {
         if offset < self.next {
             return false;
         }
         self.entries.push_back(Entry {
             offset,
+            leader_epoch,
             state: State::Making,
         });
         self.next = offset.next();
+        self.silent_since = None;
         self.making += 1;
         true
+    }
+
+    /// Takes note that no message lies before `position` that was not admitted: markers of
+    /// transactions, aborted messages, what compaction removed. The file that ends the log covers
+    /// them, or retention would delete offsets that no file holds.
+    pub fn reach(&mut self, position: Offset, now: Instant) {
+        if position > self.next {
+            self.next = position;
+            self.silent_since.get_or_insert(now);
+        }
     }
 
     /// Takes note of what became of a message. What nobody waits for any more is dropped.
@@ -330,6 +360,9 @@ impl<R: TableRow> Ledger<R> {
 
     /// When [`Ledger::due`] will say `Age`; `None` while there is nothing that could become a file.
     pub fn deadline(&self) -> Option<Instant> {
+        if self.is_silent() {
+            return Some(self.silent_since? + self.rules.max_age);
+        }
         let State::Done(first) = &self.entries.front()?.state else {
             return None;
         };
@@ -339,13 +372,21 @@ impl<R: TableRow> Ledger<R> {
     /// Takes the next file out of the ledger.
     pub fn cut(&mut self, reason: CutReason) -> Option<Cut<R>> {
         let count = self.extent.count;
-        let last = self.entries.get(count.checked_sub(1)?)?.offset;
+        // What is known to be silent behind the last message goes with it.
+        let end = match self.entries.get(count) {
+            None => self.next,
+            Some(_) => self.entries.get(count.checked_sub(1)?)?.offset.next(),
+        };
+        if end == self.start {
+            return None;
+        }
         let mut cut = Cut {
             range: OffsetRange {
                 start: self.start,
-                end: last.next(),
+                end,
             },
             reason,
+            lineage: LogLineage::default(),
             rows: Vec::with_capacity(count),
             layout: None,
             predictions: Vec::new(),
@@ -353,6 +394,7 @@ impl<R: TableRow> Ledger<R> {
             reservations: Vec::with_capacity(count),
         };
         for entry in self.entries.drain(..count) {
+            cut.lineage.read(entry.offset, entry.leader_epoch);
             let State::Done(done) = entry.state else {
                 unreachable!("only finished entries are ready");
             };
@@ -369,6 +411,12 @@ impl<R: TableRow> Ledger<R> {
         self.extend_anew();
         self.start = cut.range.end;
         Some(cut)
+    }
+
+    /// Whether a message before `to` was read from another log than `read` tells.
+    pub fn disagrees(&self, read: &LogLineage, to: Offset) -> bool {
+        let mut covered = self.entries.iter().take_while(|e| e.offset < to);
+        covered.any(|e| read.is_of_another_log(e.offset, e.leader_epoch))
     }
 
     /// Everything before `to` is committed (by us or by another): what lies before it is dropped,

@@ -27,7 +27,7 @@ impl Fixture {
     }
     fn admit(&mut self, offsets: impl IntoIterator<Item = i64>) {
         for o in offsets {
-            assert!(self.ledger.admit(Offset(o)));
+            assert!(self.ledger.admit(Offset(o), Some(0)));
         }
     }
     fn finish(&mut self, offset: i64, with_row: bool) {
@@ -100,9 +100,9 @@ fn holes_and_dead_letters_lie_inside_ranges() {
 #[test]
 fn what_was_read_before_is_not_admitted_again() {
     let mut f = Fixture::new(5);
-    assert!(!f.ledger.admit(Offset(4)));
+    assert!(!f.ledger.admit(Offset(4), Some(0)));
     f.admit([5]);
-    assert!(!f.ledger.admit(Offset(5)));
+    assert!(!f.ledger.admit(Offset(5), Some(0)));
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn rows_that_another_writer_covered_are_dropped_finished_or_not() {
     f.finish(5, true);
     assert_eq!(f.cut(), (4, 6, vec![4, 5]));
     f.ledger.advance(Offset(100));
-    assert!(!f.ledger.admit(Offset(99)));
+    assert!(!f.ledger.admit(Offset(99), Some(0)));
     f.admit([100]);
 }
 
@@ -256,4 +256,47 @@ fn the_next_file_is_the_one_that_a_walk_over_all_rows_finds() {
         assert_eq!((extent.count, extent.end), walked(&f.ledger));
     }
     assert!(ends.iter().all(|n| *n > 20), "{ends:?}");
+}
+
+#[test]
+fn a_silent_end_goes_with_the_last_message() {
+    let mut f = Fixture::new(0);
+    f.admit([0, 1]);
+    f.finish(0, true);
+    // Markers lie behind the last message, which is not finished: they must wait for it.
+    f.ledger.reach(Offset(4), f.now);
+    assert_eq!(f.cut(), (0, 1, vec![0]));
+    assert!(f.ledger.cut(CutReason::Flush).is_none());
+    f.finish(1, true);
+    assert_eq!(f.cut(), (1, 4, vec![1]));
+    assert!(f.ledger.is_empty());
+}
+
+#[test]
+fn a_silent_end_alone_becomes_a_file_by_age_and_a_message_takes_it_along() {
+    let mut f = Fixture::new(7);
+    assert!(f.ledger.is_empty() && f.ledger.deadline().is_none());
+    f.ledger.reach(Offset(9), f.now);
+    assert!(!f.ledger.is_empty());
+    assert_eq!(f.ledger.due(f.now), None);
+    assert_eq!(f.ledger.due(f.now + RULES.max_age), Some(CutReason::Age));
+    assert_eq!(f.cut(), (7, 9, vec![]));
+    // What is told again, or late, changes nothing.
+    f.ledger.reach(Offset(9), f.now);
+    f.ledger.reach(Offset(3), f.now);
+    assert!(f.ledger.is_empty());
+    f.ledger.reach(Offset(11), f.now);
+    f.admit([11]);
+    assert_eq!(
+        f.ledger.due(f.now + RULES.max_age),
+        None,
+        "it is in the making"
+    );
+    f.finish(11, true);
+    assert_eq!(f.cut(), (9, 12, vec![11]));
+    // Another writer's file may cover it, too.
+    f.ledger.reach(Offset(20), f.now);
+    f.ledger.advance(Offset(25));
+    assert!(f.ledger.is_empty());
+    assert_eq!(f.ledger.start(), Offset(25));
 }

@@ -75,8 +75,10 @@ impl<R: TableRow> FileJob<R> {
                 self.writer.clone(),
             );
             let (rows, range) = (std::mem::take(&mut cut.rows), cut.range);
+            let read = cut.lineage.clone();
             let (rows, encoded) = blocking::run(move || {
-                let encoded = sink.encode(&partition, &chain, range, &writer, &layout, &rows);
+                let encoded =
+                    sink.encode(&partition, &chain, (range, &read), &writer, &layout, &rows);
                 (rows, encoded)
             })
             .await

@@ -14,6 +14,7 @@ mod labels;
 mod line;
 mod lives;
 mod owned;
+mod repairs;
 mod run;
 mod status;
 
@@ -21,10 +22,11 @@ pub use engine_model::EngineModel;
 pub use images::{ImageModel, ImageRows, ImageSettings, PixelSlot, TagError, Tagged};
 pub use labels::{LABELS_BUDGET_MIB, run_labels};
 pub use line::{Line, LineSettings};
-pub use run::{BadSkip, LineContext, LineSpec, PipelineError, RunOptions, Skip, SkipTo, run};
+pub use run::{LineContext, LineSpec, PipelineError, RunOptions, run};
 pub use status::StageStatus;
 
 use super::row_maker::MakeError;
+use super::sink::chain::ChainError;
 use super::sink::files::SinkError;
 use super::sink::producer::ProduceError;
 use super::sink::walk::ResumeError;
@@ -66,6 +68,12 @@ pub enum LineError {
          goes on with the next epoch"
     )]
     Sealed(PartitionId),
+    /// Another writer read before brokers lost the log's end, and was first with a file.
+    #[error(
+        "{0}: another writer's file was read from a log that brokers have truncated since; start \
+         again to see what was lost, and the command that helps"
+    )]
+    OtherLog(PartitionId),
     /// A bug.
     #[error("a task of the stage panicked: {0}")]
     Panicked(NoResult),
@@ -94,7 +102,13 @@ impl LineError {
             | LineError::Resume(ResumeError::Footer(FooterError::Store(source))) => {
                 source.is_transient()
             }
+            // Read anew, they are of one log, or the next start says what was lost.
+            LineError::Sink(SinkError::Chain {
+                source: ChainError::OtherLog { .. },
+                ..
+            }) => true,
             LineError::Sink(SinkError::Injected(_))
+            | LineError::OtherLog(_)
             | LineError::Make(
                 MakeError::Decoder(_) | MakeError::Injected(_) | MakeError::Lacking(_),
             )

@@ -4,9 +4,9 @@ use super::lives::PartitionWatch;
 use crate::stage::ledger::{CutReason, Ledger};
 use crate::stage::sink::chain::{Chain, WriterId};
 use crate::stage::sink::files::Fence;
+use crate::stage::sink::lineage::LogLineage;
 use crate::stage::sink::table::TableRow;
-use crate::stage::sink::walk::CommitHint;
-use crate::stage::source::Generation;
+use crate::stage::source::{Generation, OffsetCommit};
 use tagstream_core::events::Offset;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -21,22 +21,22 @@ pub(super) struct Owned<R: TableRow> {
     pub fence: Fence,
     /// What the guard says of it; `None` where no record of its lives can be kept.
     pub watch: Option<PartitionWatch>,
-    /// The log's end as of the start of a run that reads to the end, else as of the assignment.
+    /// Where its files end.
+    pub end: Offset,
+    /// Which log they were read from.
+    pub lineage: LogLineage,
+    /// The log's end as of the start of a run that reads to the end, and markers behind it; else as
+    /// of the assignment.
     pub log_end: Offset,
     /// Whether everything up to `log_end` was read.
     pub read_to_end: bool,
     /// Tells messages in the making to leave.
     pub leave: watch::Sender<bool>,
     /// What would be committed to Kafka now.
-    pub committed: Option<(Offset, CommitHint)>,
+    pub committed: Option<OffsetCommit>,
 }
 
 impl<R: TableRow> Owned<R> {
-    /// Whether everything that was read is in files.
-    pub(super) fn is_in_files(&self) -> bool {
-        self.chain.is_some() && self.ledger.is_empty()
-    }
-
     /// Whether nothing more can be done for it before it is given back: what was left, and what
     /// comes after it, is read again.
     pub(super) fn is_settled(&self) -> bool {
@@ -59,7 +59,7 @@ impl<R: TableRow> Owned<R> {
         self.ledger.due(now).or(flushed.then_some(CutReason::Flush))
     }
 
-    /// Notes that everything up to the end as of the assignment was read, if so.
+    /// Notes that everything up to `log_end` was read, if so.
     pub(super) fn note_progress(&mut self) {
         self.read_to_end |= self.ledger.next() >= self.log_end;
     }

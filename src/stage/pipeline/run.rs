@@ -2,6 +2,7 @@
 
 use super::around::{Watched, kafka_of};
 use super::images::{ImageModel, ImageSettings};
+use super::repairs;
 use super::{Control, ImageRows, Line, LineError, LineSettings, StageStatus};
 use crate::stage::budget::Budget;
 use crate::stage::decoding;
@@ -9,21 +10,22 @@ use crate::stage::fetch::Fetcher;
 use crate::stage::guard::OpenLives;
 use crate::stage::ledger::CutRules;
 use crate::stage::row_maker::RowMaker;
-use crate::stage::sink::chain::{Seal, SealReason, WriterId};
+use crate::stage::sink::begun::{BegunError, FirstOffset, TableBegun};
+use crate::stage::sink::chain::WriterId;
 use crate::stage::sink::files::FileSink;
+use crate::stage::sink::log_facts::LogFacts;
 use crate::stage::sink::producer::{KafkaTopics, Topics};
-use crate::stage::sink::seal::{RepairError, Sealed};
-use crate::stage::sink::walk::LogFacts;
+use crate::stage::sink::repair::{Repair, RepairKind};
+use crate::stage::sink::seal::RepairError;
 use crate::stage::source;
 use crate::stage::source::{
     Admission, Broker, ClientSettings, Logs, Refusal, Source, SourceError, SourceSettings,
 };
 use std::collections::BTreeMap;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
-use tagstream_core::config::{ConfigError, StageConfig};
-use tagstream_core::events::{Offset, PartitionId};
+use tagstream_core::config::{ConfigError, StageConfig, StartAt};
+use tagstream_core::events::PartitionId;
 use tagstream_core::process::blocking;
 use tagstream_core::storage::store::{StoreError, TableStore};
 use tagstream_image::decode::DecodeError;
@@ -44,6 +46,9 @@ pub enum PipelineError {
     /// The brokers.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// How the table began.
+    #[error(transparent)]
+    Begun(#[from] BegunError),
     /// A chain that was to be ended.
     #[error(transparent)]
     Repair(#[from] RepairError),
@@ -65,90 +70,13 @@ impl PipelineError {
     /// Whether starting again may help without anybody doing anything.
     pub fn is_temporary(&self) -> bool {
         match self {
-            PipelineError::Store(error) => error.is_transient(),
+            PipelineError::Store(error) | PipelineError::Begun(BegunError::Store(error)) => {
+                error.is_transient()
+            }
             PipelineError::Source(error) => error.is_temporary(),
             PipelineError::Line(error) => error.is_temporary(),
             _ => false,
         }
-    }
-}
-
-/// Where a new epoch begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SkipTo {
-    /// The log's beginning.
-    Earliest,
-    /// The log's end.
-    Latest,
-    /// An offset.
-    At(Offset),
-}
-
-/// An operator's order to end a chain and go on elsewhere. Names the chain's end, so that it cannot
-/// hit another than the one that was meant, and does nothing when it is given again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skip {
-    /// The partition.
-    pub partition: PartitionId,
-    /// The chain's end, as the error message named it.
-    pub end: Offset,
-    /// Where the next epoch begins.
-    pub to: SkipTo,
-    /// Why.
-    pub reason: SealReason,
-}
-
-/// A skip that cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not {1}")]
-pub struct BadSkip(String, &'static str);
-
-fn partition_at(text: &str) -> Option<(PartitionId, Offset)> {
-    let (partition, end) = text.rsplit_once('@')?;
-    let (topic, number) = partition.rsplit_once('/')?;
-    Some((
-        PartitionId::new(topic, number.parse().ok()?),
-        Offset(end.parse().ok()?),
-    ))
-}
-
-impl Skip {
-    /// Reads `TOPIC/PARTITION@END=earliest|latest|OFFSET`.
-    ///
-    /// # Errors
-    /// [`BadSkip`].
-    pub fn new_epoch(text: &str) -> Result<Self, BadSkip> {
-        let parse = || {
-            let (left, to) = text.rsplit_once('=')?;
-            let (partition, end) = partition_at(left)?;
-            let to = match to {
-                "earliest" => SkipTo::Earliest,
-                "latest" => SkipTo::Latest,
-                offset => SkipTo::At(Offset(i64::from_str(offset).ok().filter(|o| *o >= 0)?)),
-            };
-            Some(Skip {
-                partition,
-                end,
-                to,
-                reason: SealReason::NewEpoch,
-            })
-        };
-        parse().ok_or_else(|| BadSkip(text.into(), "TOPIC/PARTITION@END=earliest|latest|OFFSET"))
-    }
-
-    /// Reads `TOPIC/PARTITION@END`.
-    ///
-    /// # Errors
-    /// [`BadSkip`].
-    pub fn accept_gap(text: &str) -> Result<Self, BadSkip> {
-        let (partition, end) =
-            partition_at(text).ok_or_else(|| BadSkip(text.into(), "TOPIC/PARTITION@END"))?;
-        Ok(Skip {
-            partition,
-            end,
-            to: SkipTo::Earliest,
-            reason: SealReason::AcceptedGap,
-        })
     }
 }
 
@@ -158,8 +86,8 @@ pub struct RunOptions {
     /// End when everything that was there at the start is in files, whichever member of the group
     /// wrote them.
     pub until_drained: bool,
-    /// Chains to end before reading.
-    pub skips: Vec<Skip>,
+    /// What an operator orders for partitions that cannot go on by themselves.
+    pub repairs: Vec<Repair>,
     /// The lives of partitions in this process; whoever ends the lines from outside says that they
     /// end in order.
     pub lives: OpenLives,
@@ -238,14 +166,30 @@ impl<'a> LineContext<'a> {
             .with_vector_encoding(config.output.vector_encoding);
         let broker = Broker::new(&config.kafka, &spec.group, Arc::clone(&spec.topic))?;
         let broker = Arc::new(broker);
-        self.check_topic_and_skip(spec, &broker, &sink, &maker)
-            .await?;
+        let of_topic = |r: &&Repair| r.partition.topic == spec.topic;
+        let repairs: Vec<_> = self
+            .options
+            .repairs
+            .iter()
+            .filter(of_topic)
+            .cloned()
+            .collect();
+        let writer = WriterId(format!("{}-0", self.process));
+        let start = self.first_offset(spec, &broker, &writer).await?;
+        repairs::carry_out(
+            &repairs,
+            &broker,
+            &sink,
+            (&writer, &start),
+            &*maker.layout(),
+        )
+        .await?;
         let until = if self.options.until_drained {
             Some(ends(&broker).await?)
         } else {
             None
         };
-        let settings = self.line_settings(until);
+        let settings = self.line_settings(start, until, &repairs);
         let source_settings = SourceSettings {
             topic: Arc::clone(&spec.topic),
             table: sink.tag(),
@@ -300,10 +244,52 @@ impl<'a> LineContext<'a> {
         }
     }
 
-    fn line_settings(&self, until: Option<BTreeMap<PartitionId, LogFacts>>) -> LineSettings {
+    /// Where partitions without any file start; puts down how the table began.
+    async fn first_offset(
+        &self,
+        spec: &LineSpec,
+        broker: &Arc<Broker>,
+        writer: &WriterId,
+    ) -> Result<FirstOffset, PipelineError> {
+        if self.config.source.start == StartAt::Earliest {
+            return Ok(FirstOffset::Earliest);
+        }
+        let (store, table, topic) = (&self.store, &spec.table, &spec.topic);
+        let begun = match TableBegun::read(store, table, topic).await? {
+            Some(begun) => begun,
+            None => {
+                let broker = Arc::clone(broker);
+                let ask = move || {
+                    broker.reach()?;
+                    Ok::<_, SourceError>((broker.identity()?, broker.ends()?))
+                };
+                let asked = blocking::run(ask).await.map_err(LineError::Panicked)?;
+                let (identity, ends) = asked?;
+                let begun = TableBegun {
+                    identity,
+                    ends,
+                    created: chrono::Utc::now(),
+                    writer: writer.clone(),
+                };
+                begun.put(store, table, topic).await?
+            }
+        };
+        Ok(FirstOffset::Latest(Arc::new(begun)))
+    }
+
+    fn line_settings(
+        &self,
+        start: FirstOffset,
+        until: Option<BTreeMap<PartitionId, LogFacts>>,
+        repairs: &[Repair],
+    ) -> LineSettings {
         let config = self.config;
+        let restored = repairs
+            .iter()
+            .filter(|r| r.kind == RepairKind::RestoreOffset)
+            .map(|r| (r.partition.clone(), r.end));
         LineSettings {
-            start: config.source.start,
+            start,
             rules: CutRules {
                 max_bytes: config.output.max_file_mib << 20,
                 max_age: Duration::from_millis(config.output.max_file_age_ms),
@@ -317,72 +303,11 @@ impl<'a> LineContext<'a> {
                     .min(config.kafka.session_timeout_ms / 2),
             ),
             until,
+            restored: restored.collect(),
             session: Duration::from_millis(config.kafka.session_timeout_ms),
             process: Arc::clone(&self.process),
             lives: self.options.lives.clone(),
         }
-    }
-
-    async fn check_topic_and_skip<M: RowMaker>(
-        &self,
-        spec: &LineSpec,
-        broker: &Arc<Broker>,
-        sink: &FileSink<M::Row>,
-        maker: &M,
-    ) -> Result<(), PipelineError> {
-        let broker = Arc::clone(broker);
-        let skips: Vec<Skip> = self
-            .options
-            .skips
-            .iter()
-            .filter(|s| s.partition.topic == spec.topic)
-            .cloned()
-            .collect();
-        // librdkafka blocks: not on the runtime's threads.
-        let facts = blocking::run(move || {
-            broker.reach()?;
-            let partitions = broker.partitions()?;
-            skips
-                .into_iter()
-                .map(|skip| {
-                    if !partitions.contains(&skip.partition) {
-                        return Err(PipelineError::NoPartition(skip.partition));
-                    }
-                    let log = broker.facts(&skip.partition)?;
-                    Ok((skip, log))
-                })
-                .collect::<Result<Vec<_>, PipelineError>>()
-        })
-        .await
-        .map_err(LineError::Panicked)??;
-        let writer = WriterId(format!("{}-0", self.process));
-        for (skip, log) in facts {
-            let origin = match skip.to {
-                SkipTo::Earliest => log.low,
-                SkipTo::Latest => log.high,
-                SkipTo::At(offset) => offset,
-            };
-            let seal = Seal {
-                origin,
-                reason: skip.reason,
-                identity: log.identity.clone(),
-                group_offset: log.committed.as_ref().map(|c| c.offset),
-            };
-            let (partition, end) = (&skip.partition, skip.end);
-            match sink
-                .seal(partition, &writer, &log, end, seal, &maker.layout())
-                .await?
-            {
-                Sealed::Now => {
-                    tracing::warn!(%partition, %end, %origin, "chain ended, the next epoch begins")
-                }
-                Sealed::Before => {
-                    tracing::info!(%partition, %end, "this chain was ended before; nothing was \
-                        changed")
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -417,9 +342,9 @@ pub async fn run<T: ImageModel>(
     status: Arc<StageStatus>,
     control: watch::Receiver<Control>,
 ) -> Result<(), PipelineError> {
-    for skip in &options.skips {
-        if *skip.partition.topic != *config.source.images_topic {
-            return Err(PipelineError::NoPartition(skip.partition.clone()));
+    for repair in &options.repairs {
+        if *repair.partition.topic != *config.source.images_topic {
+            return Err(PipelineError::NoPartition(repair.partition.clone()));
         }
     }
     let shared = LineContext::open(config, options, status, control).await?;
@@ -459,32 +384,4 @@ pub async fn run<T: ImageModel>(
         table: config.output.table.clone(),
     };
     shared.run_line(&spec, maker, rows).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn skips_are_read_as_the_error_messages_print_them() {
-        let skip = Skip::new_epoch("my/images/3@1000=earliest").unwrap();
-        assert_eq!(skip.partition, PartitionId::new("my/images", 3));
-        assert_eq!((skip.end, skip.to), (Offset(1000), SkipTo::Earliest));
-        assert_eq!(
-            Skip::new_epoch("images/3@1000=70").unwrap().to,
-            SkipTo::At(Offset(70))
-        );
-        assert_eq!(
-            Skip::accept_gap("images/3@1000").unwrap().reason,
-            SealReason::AcceptedGap
-        );
-        for bad in [
-            "images@1000=earliest",
-            "images/3=earliest",
-            "images/3@x=earliest",
-            "images/3@1=-5",
-        ] {
-            assert!(Skip::new_epoch(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -6,6 +6,7 @@
 //! them and however late. The model checker in `chain_model.rs` walks every interleaving of two
 //! writers with lost answers and crashes.
 
+use super::lineage::LogLineage;
 use serde::{Deserialize, Serialize};
 use tagstream_core::events::{Offset, OffsetRange};
 use tagstream_core::storage::names::Epoch;
@@ -27,6 +28,10 @@ pub struct Seal {
     pub identity: TopicIdentity,
     /// The group's committed offset at that time; it says nothing about the next epoch.
     pub group_offset: Option<Offset>,
+    /// Set where the log lost its end: what the chain holds from there on is in the log no more,
+    /// and its offsets were given to other messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated_at: Option<Offset>,
 }
 
 /// Why a chain was ended.
@@ -50,6 +55,11 @@ pub struct TopicIdentity {
 }
 
 impl TopicIdentity {
+    /// Whether both are known to be the same topic.
+    pub fn is_surely(&self, other: &TopicIdentity) -> bool {
+        self.topic_id.is_some() && self.topic_id == other.topic_id && !self.contradicts(other)
+    }
+
     /// Whether both cannot be the same topic.
     pub fn contradicts(&self, other: &TopicIdentity) -> bool {
         let differ =
@@ -67,6 +77,8 @@ pub struct FileFacts {
     pub writer: WriterId,
     /// Set on the file that ends a chain for good.
     pub seal: Option<Seal>,
+    /// Which log it and the files before it were read from.
+    pub lineage: LogLineage,
 }
 
 /// Where a partition's next file starts.
@@ -76,6 +88,8 @@ pub struct Chain {
     pub epoch: Epoch,
     /// The end so far: the next file's start.
     pub end: Offset,
+    /// Which log the files were read from.
+    pub lineage: LogLineage,
 }
 
 /// A file about to be put.
@@ -87,6 +101,23 @@ pub struct Proposal {
     pub range: OffsetRange,
     /// Who writes it.
     pub writer: WriterId,
+    /// Which log it and the files before it were read from.
+    pub lineage: LogLineage,
+}
+
+impl Proposal {
+    /// Whether a file with the same start was read from the same log, as far as that is known.
+    fn agrees_with(&self, facts: &FileFacts) -> bool {
+        let (Some((ours, _)), Some((theirs, _))) = (self.lineage.last(), facts.lineage.last())
+        else {
+            return true;
+        };
+        let both = self.range.end.min(facts.range.end);
+        let earlier = ours.min(theirs);
+        // Up to where both have read, they have read the same messages.
+        (ours == theirs || ours.max(theirs) >= both)
+            && self.lineage.leader_epoch_at(earlier) == facts.lineage.leader_epoch_at(earlier)
+    }
 }
 
 /// What the store answered to a create-if-absent put.
@@ -147,19 +178,41 @@ pub enum ChainError {
         /// The range that the footer says.
         found: OffsetRange,
     },
+    /// The messages were read from a log that has lost them since, or is not yet the one that the
+    /// files before were read from.
+    #[error(
+        "the messages of {range} were read from another log than the files before them: it was \
+         truncated meanwhile"
+    )]
+    OtherLog {
+        /// The range proposed.
+        range: OffsetRange,
+    },
 }
 
 impl Chain {
     /// A chain that ends at `end`.
     pub fn new(epoch: Epoch, end: Offset) -> Self {
-        Chain { epoch, end }
+        let lineage = LogLineage::default();
+        Chain {
+            epoch,
+            end,
+            lineage,
+        }
     }
 
-    /// The file that continues the chain with `range`.
+    /// The file that continues the chain with `range`, whose messages are of the log that `read`
+    /// tells.
     ///
     /// # Errors
-    /// [`ChainError`] unless `range` starts at the chain's end and holds an offset.
-    pub fn propose(&self, range: OffsetRange, writer: &WriterId) -> Result<Proposal, ChainError> {
+    /// [`ChainError`] unless `range` starts at the chain's end, holds an offset, and is of the
+    /// chain's log.
+    pub fn propose(
+        &self,
+        range: OffsetRange,
+        writer: &WriterId,
+        read: &LogLineage,
+    ) -> Result<Proposal, ChainError> {
         if range.start != self.end {
             return Err(ChainError::NotContiguous {
                 range,
@@ -169,10 +222,12 @@ impl Chain {
         if range.is_empty() {
             return Err(ChainError::Empty { range });
         }
+        let lineage = self.lineage.then(read);
         Ok(Proposal {
             epoch: self.epoch,
             range,
             writer: writer.clone(),
+            lineage: lineage.map_err(|_| ChainError::OtherLog { range })?,
         })
     }
 
@@ -189,6 +244,7 @@ impl Chain {
             });
         }
         self.end = facts.range.end;
+        self.lineage = facts.lineage.clone();
         Ok(match &facts.seal {
             Some(seal) => ChainOutcome::Sealed(seal.clone()),
             None => ChainOutcome::Covered { to: self.end },
@@ -212,7 +268,7 @@ impl Chain {
         }
         match answer {
             PutAnswer::Created => {
-                self.end = proposal.range.end;
+                self.landed(proposal);
                 Ok(ChainOutcome::Landed)
             }
             PutAnswer::Unknown | PutAnswer::Vanished => Ok(ChainOutcome::Repeat),
@@ -222,11 +278,24 @@ impl Chain {
                     && facts.range == proposal.range
                     && facts.seal.is_none() =>
             {
-                self.end = proposal.range.end;
+                self.landed(proposal);
                 Ok(ChainOutcome::Landed)
             }
-            PutAnswer::Exists(facts) => self.follow(&facts),
+            PutAnswer::Exists(facts) => {
+                // A writer that read before the log was cut may be first, and cover what came anew.
+                if facts.seal.is_none() && !proposal.agrees_with(&facts) {
+                    return Err(ChainError::OtherLog {
+                        range: proposal.range,
+                    });
+                }
+                self.follow(&facts)
+            }
         }
+    }
+
+    fn landed(&mut self, proposal: &Proposal) {
+        self.end = proposal.range.end;
+        self.lineage = proposal.lineage.clone();
     }
 }
 
@@ -245,11 +314,13 @@ mod tests {
             range: range(start, end),
             writer: writer(by),
             seal: None,
+            lineage: LogLineage::default(),
         }
     }
     fn started() -> (Chain, Proposal) {
         let chain = Chain::new(Epoch(0), Offset(10));
-        let proposal = chain.propose(range(10, 20), &writer("a")).unwrap();
+        let read = LogLineage::default();
+        let proposal = chain.propose(range(10, 20), &writer("a"), &read).unwrap();
         (chain, proposal)
     }
 
@@ -257,7 +328,8 @@ mod tests {
     fn only_the_exact_continuation_can_be_proposed() {
         let (chain, _) = started();
         for bad in [range(9, 20), range(11, 20), range(10, 10)] {
-            assert!(chain.propose(bad, &writer("a")).is_err(), "{bad}");
+            let read = LogLineage::default();
+            assert!(chain.propose(bad, &writer("a"), &read).is_err(), "{bad}");
         }
     }
 
@@ -290,6 +362,59 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_a_log_that_was_truncated_meanwhile_are_not_proposed() {
+        let read = |offset, leader_epoch| {
+            let mut lineage = LogLineage::default();
+            lineage.read(Offset(offset), Some(leader_epoch));
+            lineage
+        };
+        let (mut chain, proposal) = started();
+        // The winner had read on, under the new leader.
+        let won = FileFacts {
+            lineage: read(10, 5),
+            ..facts(10, 12, "b")
+        };
+        chain.answer(&proposal, PutAnswer::Exists(won)).unwrap();
+        let late = chain.propose(range(12, 20), &writer("a"), &read(12, 4));
+        let range = range(12, 20);
+        assert_eq!(late, Err(ChainError::OtherLog { range }));
+        let next = chain.propose(range, &writer("a"), &read(12, 6)).unwrap();
+        assert_eq!(next.lineage.leader_epoch(), Some(6));
+    }
+
+    #[test]
+    fn a_winner_that_read_another_log_is_not_followed() {
+        let read = |offsets: std::ops::Range<i64>, leader_epoch| {
+            let mut lineage = LogLineage::default();
+            offsets.for_each(|offset| lineage.read(Offset(offset), Some(leader_epoch)));
+            lineage
+        };
+        let chain = Chain::new(Epoch(0), Offset(10));
+        let ours = read(10..20, 5);
+        let proposal = chain.propose(range(10, 20), &writer("a"), &ours).unwrap();
+        for (end, lineage, agrees) in [
+            (15, read(10..15, 5), true),
+            (30, read(10..30, 5), true),
+            (15, LogLineage::default(), true),
+            // It found no messages where we did.
+            (20, read(10..18, 5), false),
+            (15, read(10..15, 4), false),
+            (30, read(10..30, 4), false),
+        ] {
+            let won = FileFacts {
+                lineage,
+                ..facts(10, end, "b")
+            };
+            let answer = chain.clone().answer(&proposal, PutAnswer::Exists(won));
+            let range = range(10, 20);
+            match agrees {
+                true => assert_eq!(answer, Ok(ChainOutcome::Covered { to: Offset(end) })),
+                false => assert_eq!(answer, Err(ChainError::OtherLog { range })),
+            }
+        }
+    }
+
+    #[test]
     fn a_foreign_file_is_an_error() {
         for bad in [facts(11, 20, "b"), facts(10, 10, "b")] {
             let (mut chain, proposal) = started();
@@ -308,6 +433,7 @@ mod tests {
             reason: SealReason::NewEpoch,
             identity: TopicIdentity::default(),
             group_offset: None,
+            truncated_at: None,
         };
         let sealed = FileFacts {
             seal: Some(seal.clone()),

@@ -12,6 +12,7 @@
 mod invariants;
 
 use super::chain::{Chain, ChainOutcome, FileFacts, Proposal, PutAnswer, WriterId};
+use super::lineage::LogLineage;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use std::collections::BTreeMap;
 use tagstream_core::events::{Offset, OffsetRange};
@@ -105,6 +106,7 @@ impl Protocol {
             range: proposal.range,
             writer: proposal.writer.clone(),
             seal: None,
+            lineage: proposal.lineage.clone(),
         };
         store.insert(name, facts);
         PutAnswer::Created
@@ -236,7 +238,7 @@ impl Model for Protocol {
                 };
                 let id = WriterId(format!("{w}-{life}"));
                 let at = Chain::new(chain.epoch, range.start);
-                writer.in_flight = Some(at.propose(range, &id).ok()?);
+                writer.in_flight = Some(at.propose(range, &id, &LogLineage::default()).ok()?);
             }
             Action::Answered(w) => {
                 let proposal = next.writers[w].in_flight.clone()?;

@@ -149,6 +149,7 @@ mod tests {
         SourceMessage {
             partition: PartitionId::new("images", 2),
             offset: Offset(7),
+            leader_epoch: None,
             key: bytes(key),
             payload: bytes(value),
             headers: vec![("trace".into(), bytes(header)), ("empty".into(), None)],

@@ -2,21 +2,25 @@
 
 pub use super::fence::Fence;
 
+use super::begun::FirstOffset;
+use super::broken::Resumed;
 use super::chain::{
     Chain, ChainError, ChainOutcome, FileFacts, Proposal, PutAnswer, Seal, WriterId,
 };
 use super::floor::Notes;
 use super::footer::{FileFooter, FooterError, read_facts};
 use super::hint::TableTag;
+use super::lineage::LogLineage;
+use super::log_facts::LogFacts;
 use super::place::{Decide, Places, folder_of};
 use super::table::TableRow;
-use super::walk::{LogFacts, ResumeError, Walk};
+use super::walk::{ResumeError, Walk};
 use super::{arrow_ipc, parquet};
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use std::marker::PhantomData;
 use std::time::Duration;
-use tagstream_core::config::{FileFormat, StartAt, VectorEncoding};
+use tagstream_core::config::{FileFormat, VectorEncoding};
 use tagstream_core::events::{Offset, OffsetRange, PartitionId};
 use tagstream_core::failpoint;
 use tagstream_core::failpoint::Injected;
@@ -216,7 +220,7 @@ impl<R: TableRow> FileSink<R> {
         }
     }
 
-    /// Where `partition` goes on.
+    /// Where `partition` goes on, and whether the log can continue the files.
     ///
     /// # Errors
     /// [`ResumeError`]; input that does not fit the files names the command that helps.
@@ -225,8 +229,8 @@ impl<R: TableRow> FileSink<R> {
         partition: &PartitionId,
         writer: &WriterId,
         log: &LogFacts,
-        start: StartAt,
-    ) -> Result<Chain, ResumeError> {
+        start: &FirstOffset,
+    ) -> Result<Resumed, ResumeError> {
         let started = Instant::now();
         let mut pause = Duration::from_millis(100);
         loop {
@@ -246,8 +250,8 @@ impl<R: TableRow> FileSink<R> {
         partition: &PartitionId,
         writer: &WriterId,
         log: &LogFacts,
-        start: StartAt,
-    ) -> Result<Chain, ResumeError> {
+        start: &FirstOffset,
+    ) -> Result<Resumed, ResumeError> {
         let folder = self.folder(partition).await?;
         self.store.sweep(folder.path()).await;
         let walk = self.walk(&folder, partition, writer);
@@ -270,8 +274,8 @@ impl<R: TableRow> FileSink<R> {
         walk.reached(log).await
     }
 
-    /// Encodes the file that continues `chain` with `range`. Takes the processor for a while: call
-    /// it where blocking is allowed.
+    /// Encodes the file that continues `chain` with `range`, whose messages are of the log that
+    /// `read` tells. Takes the processor for a while: call it where blocking is allowed.
     ///
     /// # Errors
     /// [`SinkError`].
@@ -279,13 +283,13 @@ impl<R: TableRow> FileSink<R> {
         &self,
         partition: &PartitionId,
         chain: &Chain,
-        range: OffsetRange,
+        (range, read): (OffsetRange, &LogLineage),
         writer: &WriterId,
         layout: &R::Layout,
         rows: &[R],
     ) -> Result<EncodedFile, SinkError> {
         let proposal = chain
-            .propose(range, writer)
+            .propose(range, writer, read)
             .map_err(|source| SinkError::Chain {
                 partition: partition.clone(),
                 source,
@@ -294,6 +298,7 @@ impl<R: TableRow> FileSink<R> {
             range,
             writer: writer.clone(),
             seal: None,
+            lineage: proposal.lineage.clone(),
         };
         let bytes = self.encoded(partition, &proposal, facts, layout, rows)?;
         Ok(EncodedFile { proposal, bytes })

@@ -1,6 +1,7 @@
 //! What a committed file says about itself: key-value pairs in the footer of its format.
 
 use super::chain::{FileFacts, Seal, WriterId};
+use super::lineage::LogLineage;
 use super::table::TableRow;
 use super::{arrow_ipc, parquet};
 use bytes::Bytes;
@@ -14,6 +15,8 @@ use tagstream_core::storage::store::{StoreError, TableStore};
 const RANGE: &str = "tagstream.range";
 const WRITER: &str = "tagstream.writer";
 const SEAL: &str = "tagstream.seal";
+/// Absent from files of older versions, and where brokers tell no epochs.
+const LINEAGE: &str = "tagstream.leader_epochs";
 const ROWS: &str = "tagstream.rows";
 /// When the rows of a file went.
 const EXPIRED: &str = "tagstream.expired";
@@ -74,6 +77,10 @@ impl FileFooter {
             let seal = serde_json::to_string(seal).expect("a seal is plain data");
             entries.insert(SEAL.into(), seal);
         }
+        if self.facts.lineage.leader_epoch().is_some() {
+            let lineage = serde_json::to_string(&self.facts.lineage);
+            entries.insert(LINEAGE.into(), lineage.expect("a lineage is plain data"));
+        }
         entries
     }
 }
@@ -96,10 +103,16 @@ fn facts(entries: &BTreeMap<String, String>) -> Result<FileFacts, String> {
         .map(|text| serde_json::from_str(text))
         .transpose()
         .map_err(|e| format!("`{SEAL}`: {e}"))?;
+    let lineage: Option<LogLineage> = entries
+        .get(LINEAGE)
+        .map(|text| serde_json::from_str(text))
+        .transpose()
+        .map_err(|e| format!("`{LINEAGE}`: {e}"))?;
     Ok(FileFacts {
         range: OffsetRange::new(range.start, range.end).map_err(|e| e.to_string())?,
         writer: WriterId(entry(WRITER)?.clone()),
         seal,
+        lineage: lineage.unwrap_or_default(),
     })
 }
 

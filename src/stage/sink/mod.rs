@@ -2,11 +2,15 @@
 //! topic.
 
 pub mod arrow_ipc;
+pub mod begun;
+pub mod broken;
 mod broken_table;
 pub mod chain;
 #[cfg(test)]
 mod chain_model;
 pub mod dead_letter_topic;
+#[cfg(test)]
+mod epoch_model;
 pub mod expire;
 mod fence;
 pub mod files;
@@ -14,12 +18,16 @@ pub mod floor;
 pub mod footer;
 pub mod hint;
 mod limits;
+pub mod lineage;
+pub mod log_facts;
 pub mod outgoing;
 pub mod parquet;
 mod place;
 pub mod predictions;
 pub mod predictions_topic;
 pub mod producer;
+pub mod repair;
+mod resume_error;
 pub mod seal;
 mod shortening;
 pub mod table;

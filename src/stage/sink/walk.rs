@@ -1,55 +1,23 @@
 //! Where a partition goes on: its origin, its chain of files, and every reason not to believe them.
 
-pub use super::broken_table::BrokenChain;
-pub use super::hint::CommitHint;
+pub use super::resume_error::ResumeError;
 
-use super::broken_table::{LostChain, broken_message};
-use super::chain::{
-    Chain, ChainError, ChainOutcome, FileFacts, Seal, SealReason, TopicIdentity, WriterId,
-};
-use super::floor::{Floor, FloorError, Notes, lost_chain, read_floor};
+use super::begun::FirstOffset;
+use super::broken::{BrokenChain, Resumed};
+use super::chain::{Chain, ChainOutcome, FileFacts, Seal, SealReason, TopicIdentity, WriterId};
+use super::floor::{Floor, Notes, lost_chain, read_floor};
 use super::footer::{FooterError, read_facts};
 use super::hint::TableTag;
+use super::log_facts::LogFacts;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use tagstream_core::config::{FileFormat, StartAt};
+use tagstream_core::config::FileFormat;
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::failpoint;
 use tagstream_core::storage::names;
 use tagstream_core::storage::names::{Epoch, Folder, Name};
 use tagstream_core::storage::store::{StoreError, TableStore};
-
-/// What Kafka says about a partition when it is assigned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogFacts {
-    /// The oldest offset kept.
-    pub low: Offset,
-    /// The offset after the newest message.
-    pub high: Offset,
-    /// The group's committed offset.
-    pub committed: Option<CommittedOffset>,
-    /// Which topic of which cluster this is.
-    pub identity: TopicIdentity,
-}
-
-/// A committed offset: a hint at the chain's end, and a way to notice that somebody moved it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommittedOffset {
-    /// The offset.
-    pub offset: Offset,
-    /// The table that it was committed for, where that is known.
-    pub table: Option<TableTag>,
-    /// The file that ends there, if it was us who committed.
-    pub hint: Option<CommitHint>,
-}
-
-impl CommittedOffset {
-    /// Whether it was committed with a file of this epoch of this table.
-    fn tells_of(&self, table: TableTag, epoch: Epoch) -> bool {
-        self.table.is_none_or(|t| t == table) && self.hint.is_some_and(|h| h.epoch == epoch)
-    }
-}
 
 /// The first start of a chain, put once, before anything is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,102 +37,13 @@ pub struct ChainOrigin {
     /// Why it began, unless it is the partition's first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<SealReason>,
+    /// As the seal before it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated_at: Option<Offset>,
     /// When it was put.
     pub created: DateTime<Utc>,
     /// Who put it.
     pub writer: WriterId,
-}
-
-/// Why a partition was not resumed.
-#[derive(Debug, thiserror::Error)]
-pub enum ResumeError {
-    /// The store failed, or a file is not ours.
-    #[error(transparent)]
-    Footer(#[from] FooterError),
-    /// The files of the folder contradict each other.
-    #[error("{partition}: {source}")]
-    Chain {
-        /// The partition.
-        partition: PartitionId,
-        /// What is wrong.
-        source: ChainError,
-    },
-    /// An origin cannot be read.
-    #[error("{path} is not an origin that tagstream wrote: {reason}")]
-    BadOrigin {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The store's answers contradict each other, or something changed between them.
-    #[error("{path}: the store said that it is there, then that it is not")]
-    Unsettled {
-        /// The file.
-        path: String,
-    },
-    /// A part of the chain was deleted that it cannot do without.
-    #[error("{}", .lost.message(.partition, .folder))]
-    Lost {
-        /// The partition.
-        partition: PartitionId,
-        /// Its folder.
-        folder: String,
-        /// What is known of it.
-        lost: LostChain,
-    },
-    /// The table was begun with other settings.
-    #[error(
-        "{partition}: the table was begun as {begun}, the configuration asks for {asked}: name \
-         another `table`, or go back"
-    )]
-    OtherTable {
-        /// The partition.
-        partition: PartitionId,
-        /// What the origin says.
-        begun: String,
-        /// What was asked for.
-        asked: String,
-    },
-    /// Input and output do not fit together, and only a person can say how to go on.
-    #[error("{}", broken_message(.partition, *.epoch, *.end, .broken))]
-    BrokenChain {
-        /// The partition.
-        partition: PartitionId,
-        /// The chain.
-        epoch: Epoch,
-        /// The chain's end.
-        end: Offset,
-        /// What does not fit.
-        broken: BrokenChain,
-    },
-}
-
-impl ResumeError {
-    /// Whether trying again may help.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            ResumeError::Footer(FooterError::Store(error)) => error.is_transient(),
-            ResumeError::Unsettled { .. } => true,
-            _ => false,
-        }
-    }
-}
-
-impl From<FloorError> for ResumeError {
-    fn from(error: FloorError) -> Self {
-        match error {
-            FloorError::Store(error) => error.into(),
-            FloorError::Bad { path, reason } => ResumeError::BadOrigin { path, reason },
-            FloorError::Gone { path } => ResumeError::Unsettled { path },
-        }
-    }
-}
-
-impl From<StoreError> for ResumeError {
-    fn from(error: StoreError) -> Self {
-        ResumeError::Footer(FooterError::Store(error))
-    }
 }
 
 /// The folder of one partition, ready to be walked.
@@ -193,8 +72,37 @@ pub struct Walked {
     pub chain: Chain,
     /// Its origin.
     pub origin: ChainOrigin,
+    /// The start of its last file.
+    pub last_start: Option<Offset>,
     /// Whether the group's offset is explained by the chain.
     committed_on_chain: bool,
+}
+
+/// A chain followed to its last file.
+struct Followed {
+    /// What the last file is; `None` if there is none.
+    step: Option<ChainOutcome>,
+    chain: Chain,
+    last_start: Option<Offset>,
+    committed_on_chain: bool,
+}
+
+impl Resumed {
+    /// The chain, if the log can continue it.
+    ///
+    /// # Errors
+    /// [`ResumeError::BrokenChain`] says what does not fit, and what to do.
+    pub fn unbroken(self, partition: &PartitionId) -> Result<Self, ResumeError> {
+        match self.broken {
+            None => Ok(self),
+            Some(broken) => Err(ResumeError::BrokenChain {
+                partition: partition.clone(),
+                epoch: self.chain.epoch,
+                end: self.chain.end,
+                broken,
+            }),
+        }
+    }
 }
 
 impl Walk<'_> {
@@ -206,7 +114,7 @@ impl Walk<'_> {
     ///
     /// # Errors
     /// [`ResumeError`]; input that does not fit the chain is *not* one here (see [`Walk::resume`]).
-    pub async fn walk(&self, log: &LogFacts, start: StartAt) -> Result<Walked, ResumeError> {
+    pub async fn walk(&self, log: &LogFacts, start: &FirstOffset) -> Result<Walked, ResumeError> {
         let notes = Notes::read(self.store, self.place).await?;
         if notes.newest().is_none() {
             self.refuse_lost(None, log).await?;
@@ -214,15 +122,13 @@ impl Walk<'_> {
         let mut epoch = notes.newest().unwrap_or_default();
         let mut first = ChainOrigin {
             epoch,
-            offset: match start {
-                StartAt::Earliest => log.low,
-                StartAt::Latest => log.high,
-            },
+            offset: start.of(self.partition, log),
             identity: log.identity.clone(),
             format: self.format,
             schema_version: self.schema_version,
             group_offset: log.committed.as_ref().map(|c| c.offset),
             reason: None,
+            truncated_at: None,
             created: Utc::now(),
             writer: self.writer.clone(),
         };
@@ -234,13 +140,14 @@ impl Walk<'_> {
         loop {
             self.check_table(&origin)?;
             let floor = notes.floor_of(epoch);
-            let (step, chain, committed_on_chain) = self.follow(&origin, floor, log).await?;
-            let Some(ChainOutcome::Sealed(seal)) = step else {
+            let followed = self.follow(&origin, floor, log).await?;
+            let Some(ChainOutcome::Sealed(seal)) = followed.step else {
                 self.refuse_lost(Some(epoch), log).await?;
                 return Ok(Walked {
-                    chain,
+                    chain: followed.chain,
                     origin,
-                    committed_on_chain,
+                    last_start: followed.last_start,
+                    committed_on_chain: followed.committed_on_chain,
                 });
             };
             epoch = epoch.next();
@@ -282,47 +189,58 @@ impl Walk<'_> {
         self.origin(&self.origin_after(epoch, seal)).await
     }
 
-    /// As [`Walk::walk`], and checks that the log can continue the chain.
+    /// As [`Walk::walk`], and says whether the log can continue the chain, as far as `log` tells.
     ///
     /// # Errors
     /// [`ResumeError`].
-    pub async fn resume(&self, log: &LogFacts, start: StartAt) -> Result<Chain, ResumeError> {
+    pub async fn resume(
+        &self,
+        log: &LogFacts,
+        start: &FirstOffset,
+    ) -> Result<Resumed, ResumeError> {
         let walked = self.walk(log, start).await?;
         if failpoint::is_on("sabotage.resume.trust") {
             let end = log
                 .committed
                 .as_ref()
                 .map_or(walked.origin.offset, |c| c.offset);
-            return Ok(Chain::new(walked.chain.epoch, end));
+            return Ok(Resumed {
+                chain: Chain::new(walked.chain.epoch, end),
+                last_start: None,
+                broken: None,
+            });
         }
         let end = walked.chain.end;
         let broken = if walked.origin.identity.contradicts(&log.identity) {
-            BrokenChain::Recreated {
+            Some(BrokenChain::Recreated {
                 expected: walked.origin.identity.clone(),
                 found: log.identity.clone(),
-            }
+            })
         } else if let (false, Some(committed)) = (walked.committed_on_chain, &log.committed)
             && committed.tells_of(self.tag, walked.chain.epoch)
             && committed.offset > end
         {
-            BrokenChain::FilesGone {
+            Some(BrokenChain::FilesGone {
                 committed: committed.offset,
-            }
+            })
         } else if end > log.high {
-            BrokenChain::AheadOfLog { high: log.high }
+            Some(BrokenChain::AheadOfLog {
+                high: log.high,
+                same_topic: walked.origin.identity.is_surely(&log.identity),
+            })
         } else if end < log.low {
-            BrokenChain::Overtaken { low: log.low }
+            Some(BrokenChain::Overtaken { low: log.low })
         } else if let (false, Some(committed)) = (walked.committed_on_chain, &log.committed) {
-            BrokenChain::OffsetMoved {
+            Some(BrokenChain::OffsetMoved {
                 committed: committed.offset,
-            }
+                high: log.high,
+            })
         } else {
-            return Ok(walked.chain);
+            None
         };
-        Err(ResumeError::BrokenChain {
-            partition: self.partition.clone(),
-            epoch: walked.chain.epoch,
-            end,
+        Ok(Resumed {
+            chain: walked.chain,
+            last_start: walked.last_start,
             broken,
         })
     }
@@ -337,17 +255,13 @@ impl Walk<'_> {
         let Some(epoch) = notes.newest() else {
             return Ok(None);
         };
-        let path = self.folder().origin(epoch);
-        let Some(bytes) = self.store.read(&path).await? else {
+        let Some(origin) = self.origin_of(epoch).await? else {
             return Ok(None);
         };
-        let origin = serde_json::from_slice(&bytes).map_err(|e| ResumeError::BadOrigin {
-            path: path.to_string(),
-            reason: e.to_string(),
-        })?;
         self.check_table(&origin)?;
-        let (step, chain, _) = self.follow(&origin, notes.floor_of(epoch), log).await?;
-        Ok((!matches!(step, Some(ChainOutcome::Sealed(_)))).then_some(chain.end))
+        let followed = self.follow(&origin, notes.floor_of(epoch), log).await?;
+        let sealed = matches!(followed.step, Some(ChainOutcome::Sealed(_)));
+        Ok((!sealed).then_some(followed.chain.end))
     }
 
     fn origin_after(&self, epoch: Epoch, seal: &Seal) -> ChainOrigin {
@@ -359,6 +273,7 @@ impl Walk<'_> {
             schema_version: self.schema_version,
             group_offset: seal.group_offset,
             reason: Some(seal.reason),
+            truncated_at: seal.truncated_at,
             created: Utc::now(),
             writer: self.writer.clone(),
         }
@@ -380,24 +295,29 @@ impl Walk<'_> {
 
     /// Puts `wanted` unless there is an origin already; whichever is there then counts.
     async fn origin(&self, wanted: &ChainOrigin) -> Result<ChainOrigin, ResumeError> {
-        let path = self.folder().origin(wanted.epoch);
-        let bad = |reason: String| ResumeError::BadOrigin {
-            path: path.to_string(),
-            reason,
-        };
-        if let Some(bytes) = self.store.read(&path).await? {
-            return serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()));
+        if let Some(origin) = self.origin_of(wanted.epoch).await? {
+            return Ok(origin);
         }
+        let path = self.folder().origin(wanted.epoch);
         let bytes = serde_json::to_vec_pretty(wanted).expect("an origin is plain data");
         self.store.put_if_absent(&path, bytes.into()).await?;
-        let bytes = self
-            .store
-            .read(&path)
-            .await?
-            .ok_or_else(|| ResumeError::Unsettled {
-                path: path.to_string(),
-            })?;
-        serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))
+        let put = self.origin_of(wanted.epoch).await?;
+        put.ok_or_else(|| ResumeError::Unsettled {
+            path: path.to_string(),
+        })
+    }
+
+    /// The origin of `epoch`, if there is one.
+    pub(super) async fn origin_of(&self, epoch: Epoch) -> Result<Option<ChainOrigin>, ResumeError> {
+        let path = self.folder().origin(epoch);
+        let Some(bytes) = self.store.read(&path).await? else {
+            return Ok(None);
+        };
+        let origin = serde_json::from_slice(&bytes).map_err(|e| ResumeError::BadOrigin {
+            path: path.to_string(),
+            reason: e.to_string(),
+        })?;
+        Ok(Some(origin))
     }
 
     async fn facts(&self, epoch: Epoch, start: Offset) -> Result<Option<FileFacts>, ResumeError> {
@@ -413,7 +333,7 @@ impl Walk<'_> {
         origin: &ChainOrigin,
         floor: Option<Offset>,
         log: &LogFacts,
-    ) -> Result<(Option<ChainOutcome>, Chain, bool), ResumeError> {
+    ) -> Result<Followed, ResumeError> {
         let epoch = origin.epoch;
         let hint = log
             .committed
@@ -431,7 +351,12 @@ impl Walk<'_> {
             if let Some(last) = starts.last() {
                 step = self.follow_last(&mut chain, *last).await?;
             }
-            return Ok((Some(step), chain, true));
+            return Ok(Followed {
+                step: Some(step),
+                chain,
+                last_start: starts.last().copied().or(Some(hint.start)),
+                committed_on_chain: true,
+            });
         }
         let starts = self.starts(epoch, None).await?;
         let mut chain = Chain::new(epoch, origin.offset);
@@ -454,7 +379,12 @@ impl Walk<'_> {
                 || starts.contains(&offset)
                 || offset == chain.end
         });
-        Ok((step, chain, explained))
+        Ok(Followed {
+            step,
+            chain,
+            last_start: starts.last().copied(),
+            committed_on_chain: explained,
+        })
     }
 
     async fn follow_last(
@@ -485,7 +415,7 @@ impl Walk<'_> {
     }
 
     /// The starts of an epoch's files, from `from` on.
-    async fn starts(
+    pub(super) async fn starts(
         &self,
         epoch: Epoch,
         from: Option<Offset>,

@@ -1,24 +1,28 @@
 //! Clients of the broker: their configuration, and the questions asked before anything is read.
 
 use super::asking::{ANSWER, Asker, code_passes, leaders};
+use super::log_ends::{EndOfLog, LogEnd, log_ends};
+use super::reading::{Read, Reading};
 use super::{ClientSettings, Covering, SourceError, topic_identity};
 use crate::stage::sink::chain::TopicIdentity;
-use crate::stage::sink::walk::{CommitHint, CommittedOffset, LogFacts};
+use crate::stage::sink::hint::CommitHint;
+use crate::stage::sink::log_facts::{CommittedOffset, LogFacts};
 use rdkafka::bindings::rd_kafka_controllerid;
 use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, Producer};
-use rdkafka::{ClientContext, Message as _, Offset as KafkaOffset, TopicPartitionList};
+use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tagstream_core::config::KafkaConfig;
-use tagstream_core::events::{Offset, OffsetRange, PartitionId};
+use tagstream_core::events::{Offset, PartitionId};
 
 /// Errors that only last while leaders move are asked again for this long.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// By then every broker knows of a topic that was created before the question.
 const SPREAD: Duration = Duration::from_secs(5);
 
@@ -30,16 +34,53 @@ pub trait Logs: Send + Sync + 'static {
     /// [`SourceError::Unreachable`] if it says nothing.
     fn facts(&self, partition: &PartitionId) -> Result<LogFacts, SourceError>;
 
-    /// Whether a message lies in `range` of `partition`. Its end may be transaction markers, or
-    /// compaction may have emptied it. Blocks.
+    /// The first message of `partition` at or behind `from`, which must be in the log; `None` if
+    /// there is none up to the log's (stable) end. Blocks.
     ///
     /// # Errors
-    /// [`SourceError::Unreachable`] if the log is silent.
-    fn has_messages(
+    /// [`SourceError::Unreachable`] if the brokers do not answer.
+    fn first_from(
         &self,
         partition: &PartitionId,
-        range: OffsetRange,
+        from: Offset,
+    ) -> Result<Option<LogRecord>, SourceError>;
+
+    /// Whether, as the partition's leader knows (OffsetsForLeaderEpoch), what leaders up to
+    /// `leader_epoch` took reaches to `end`. `true` where brokers do not know. Blocks.
+    ///
+    /// # Errors
+    /// [`SourceError::Unreachable`] if the brokers do not answer.
+    fn reaches(
+        &self,
+        partition: &PartitionId,
+        end: Offset,
+        leader_epoch: i32,
     ) -> Result<bool, SourceError>;
+
+    /// How far `partition` holds no message from `from` on, and will never hold one. Blocks.
+    ///
+    /// # Errors
+    /// [`SourceError::Unreachable`] if the brokers do not answer.
+    fn silence(&self, partition: &PartitionId, from: Offset) -> Result<Silence, SourceError>;
+}
+
+/// A message, as far as it tells one log from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRecord {
+    /// Its offset.
+    pub offset: Offset,
+    /// The epoch of the leader that took it.
+    pub leader_epoch: Option<i32>,
+}
+
+/// A stretch of a log without messages: markers of transactions, aborted messages, what compaction
+/// removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silence {
+    /// Where it ends. At most `stable`: what lies behind that may still become messages.
+    pub until: Offset,
+    /// The last stable offset.
+    pub stable: Offset,
 }
 
 /// What is there when everything answers.
@@ -54,13 +95,13 @@ pub struct Reached {
 /// A client that reads nothing, for questions about one topic. Its own connection: the polling
 /// thread is not kept waiting.
 pub struct Broker {
-    consumer: BaseConsumer<Covering>,
+    pub(super) consumer: BaseConsumer<Covering>,
     brokers: String,
     topic: Arc<str>,
     /// Whether the brokers have told the topic's id before.
     tells_topic_id: AtomicBool,
     /// Held by who reads with the consumer: it has one assignment.
-    reading: Mutex<()>,
+    pub(super) reading: Mutex<()>,
     patience: Duration,
 }
 
@@ -75,6 +116,10 @@ impl Broker {
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "error")
+            // It reads single messages, and where the log ends it does not wait for more.
+            .set("fetch.wait.max.ms", "20")
+            .set("fetch.message.max.bytes", "65536")
+            .set("queued.min.messages", "1")
             .create()?;
         Ok(Broker {
             consumer,
@@ -149,7 +194,7 @@ impl Broker {
         })
     }
 
-    fn unreachable(&self, reason: impl ToString) -> SourceError {
+    pub(super) fn unreachable(&self, reason: impl ToString) -> SourceError {
         SourceError::Unreachable {
             brokers: self.brokers.clone(),
             reason: reason.to_string(),
@@ -168,6 +213,22 @@ impl Broker {
             .into_iter()
             .map(named)
             .collect())
+    }
+
+    /// The (stable) ends of all partitions. Blocks.
+    ///
+    /// # Errors
+    /// As [`Broker::partitions`].
+    pub fn ends(&self) -> Result<BTreeMap<i32, Offset>, SourceError> {
+        let metadata =
+            self.asking(|asker| metadata_of(self.consumer.client(), asker, &self.topic, "Read"))?;
+        let partitions = partitions_in(&metadata, &self.topic);
+        let ask = || {
+            let stable = LogEnd::Stable;
+            log_ends(&self.consumer, &self.topic, &partitions, stable, ANSWER)
+        };
+        let ends = patiently(ask).map_err(|e| self.unreachable(e))?;
+        Ok(ends.into_iter().map(|(p, end)| (p, end.offset)).collect())
     }
 
     /// Topic ids are asked of the controller; where none is named (the embedded broker) the
@@ -240,31 +301,13 @@ fn names_controller<C: ClientContext>(
     Ok(metadata.brokers().iter().any(|b| b.id() == controller))
 }
 
-/// Ends when the topic is no longer the one that it was when first asked. A consumer whose topic
-/// was created again may get neither messages nor an error (its knowledge of the leaders is newer
-/// than the new topic's), and would be silent for ever.
-pub async fn recreated<A>(ask: impl Fn() -> A, every: Duration)
-where
-    A: Future<Output = Option<TopicIdentity>>,
-{
-    let mut first: Option<TopicIdentity> = None;
-    loop {
-        if let Some(now) = ask().await {
-            let first = first.get_or_insert_with(|| now.clone());
-            if first.contradicts(&now) {
-                return;
-            }
-        }
-        tokio::time::sleep(every).await;
-    }
-}
-
 impl Logs for Broker {
     fn facts(&self, partition: &PartitionId) -> Result<LogFacts, SourceError> {
         let identity = self.identity()?;
         let (topic, number) = (&*partition.topic, partition.partition);
-        let (low, high) = patiently(|| self.consumer.fetch_watermarks(topic, number, ANSWER))
+        let (low, stable) = patiently(|| self.consumer.fetch_watermarks(topic, number, ANSWER))
             .map_err(|e| self.unreachable(e))?;
+        let high = self.end(partition, LogEnd::High)?;
         let committed = patiently(|| {
             let mut asked = TopicPartitionList::new();
             asked.add_partition(topic, number);
@@ -284,45 +327,73 @@ impl Logs for Broker {
         });
         Ok(LogFacts {
             low: Offset(low),
-            high: Offset(high),
+            stable: Offset(stable),
+            // Asked for later: it may have moved, never backwards.
+            high: high.offset.max(Offset(stable)),
+            leader_epoch: high.leader_epoch,
             committed,
             identity,
         })
     }
 
+    fn silence(&self, partition: &PartitionId, from: Offset) -> Result<Silence, SourceError> {
+        let stable = self.end(partition, LogEnd::Stable)?.offset;
+        let silent = stable > from && !self.has_messages(partition, from, stable)?;
+        let until = if silent { stable } else { from };
+        Ok(Silence { until, stable })
+    }
+
+    fn first_from(
+        &self,
+        partition: &PartitionId,
+        from: Offset,
+    ) -> Result<Option<LogRecord>, SourceError> {
+        let reading = Reading::begin(self, partition, from, None)?;
+        match reading.next()? {
+            Read::Message(record) => Ok(Some(record)),
+            Read::End => Ok(None),
+            Read::NotThere => {
+                Err(self.unreachable(format!("offset {from} of {partition} left the log")))
+            }
+        }
+    }
+
+    fn reaches(
+        &self,
+        partition: &PartitionId,
+        end: Offset,
+        leader_epoch: i32,
+    ) -> Result<bool, SourceError> {
+        let reading = Reading::begin(self, partition, end, Some(leader_epoch))?;
+        Ok(reading.next()? != Read::NotThere)
+    }
+}
+
+impl Broker {
+    fn end(&self, partition: &PartitionId, end: LogEnd) -> Result<EndOfLog, SourceError> {
+        let (topic, number) = (&*partition.topic, partition.partition);
+        let ends = patiently(|| log_ends(&self.consumer, topic, &[number], end, ANSWER))
+            .map_err(|e| self.unreachable(e))?;
+        let known = ends.get(&number).copied();
+        known.ok_or_else(|| self.unreachable(format!("the end of {partition} is not told")))
+    }
+
+    /// Whether a message lies in `partition` from `from` on and before `end`, up to which the log
+    /// is stable.
     fn has_messages(
         &self,
         partition: &PartitionId,
-        range: OffsetRange,
+        from: Offset,
+        end: Offset,
     ) -> Result<bool, SourceError> {
-        let _reading = self.reading.lock().expect("no panic while locked");
-        let mut list = TopicPartitionList::new();
-        let start = KafkaOffset::Offset(range.start.0);
-        list.add_partition_offset(&partition.topic, partition.partition, start)
-            .and_then(|()| self.consumer.assign(&list))
-            .map_err(|e| self.unreachable(e))?;
-        let started = Instant::now();
-        let answer = loop {
-            match self.consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => break Ok(message.offset() < range.end.0),
-                Some(Err(KafkaError::PartitionEOF(_))) => break Ok(false),
-                // Retention took the beginning: whoever owns the partition must be told by a person
-                // how to go on.
-                Some(Err(error))
-                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) =>
-                {
-                    break Ok(true);
-                }
-                Some(Err(error)) if !passes(&error) => break Err(self.unreachable(error)),
-                _ if started.elapsed() > PATIENCE => {
-                    break Err(self.unreachable(format!("no message of {partition} came")));
-                }
-                _ => {}
-            }
-        };
-        // Fails only for a client that is shutting down.
-        let _ = self.consumer.unassign();
-        answer
+        let reading = Reading::begin(self, partition, from, None)?;
+        Ok(match reading.next()? {
+            Read::Message(record) => record.offset < end,
+            Read::End => false,
+            // Retention took the beginning: whoever owns the partition must be told by a person
+            // how to go on.
+            Read::NotThere => true,
+        })
     }
 }
 
@@ -423,54 +494,6 @@ fn patiently<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, Kaf
     }
 }
 
-fn passes(error: &KafkaError) -> bool {
+pub(super) fn passes(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(code_passes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::AtomicUsize;
-
-    fn identity(topic: Option<&str>) -> Option<TopicIdentity> {
-        Some(TopicIdentity {
-            cluster_id: Some("cluster".into()),
-            topic_id: topic.map(Into::into),
-        })
-    }
-
-    #[tokio::test]
-    async fn a_topic_created_again_while_nothing_arrives_is_noticed() {
-        let answers = [
-            identity(Some("a")),
-            None,
-            identity(Some("a")),
-            identity(Some("b")),
-        ];
-        let next = AtomicUsize::new(0);
-        let ask = || {
-            let answer = answers[next.fetch_add(1, Ordering::SeqCst)].clone();
-            async move { answer }
-        };
-        recreated(ask, Duration::ZERO).await;
-        assert_eq!(next.load(Ordering::SeqCst), answers.len());
-    }
-
-    #[tokio::test]
-    async fn brokers_that_do_not_answer_or_know_no_ids_are_no_new_topic() {
-        let next = AtomicUsize::new(0);
-        let ask = || {
-            let n = next.fetch_add(1, Ordering::SeqCst);
-            async move { [identity(Some("a")), None, identity(None)][n % 3].clone() }
-        };
-        let asked_often = async {
-            while next.load(Ordering::SeqCst) < 100 {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::select! {
-            () = recreated(ask, Duration::ZERO) => panic!("taken for a new topic"),
-            () = asked_often => {}
-        }
-    }
 }

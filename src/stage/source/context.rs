@@ -2,6 +2,7 @@
 //! polling thread.
 
 use super::commits::commit_within;
+use super::leader_epochs::set_leader_epoch;
 use super::{Covering, Generation, OffsetCommit, SourceError, SourceEvent};
 use crate::stage::sink::hint::TableTag;
 use rdkafka::config::RDKafkaLogLevel;
@@ -106,18 +107,16 @@ impl Context {
             Err(RecvTimeoutError::Timeout) => return Err(gone()),
             Err(RecvTimeoutError::Disconnected) => return Err(SourceError::Dismissed),
         };
-        for (partition, offset) in &starts {
-            list.set_partition_offset(
-                &partition.topic,
-                partition.partition,
-                KafkaOffset::Offset(offset.0),
-            )
-            .map_err(|e| SourceError::Fatal(e.to_string()))?;
+        for start in &starts {
+            let (topic, number) = (&*start.partition.topic, start.partition.partition);
+            list.set_partition_offset(topic, number, KafkaOffset::Offset(start.offset.0))
+                .map_err(|e| SourceError::Fatal(e.to_string()))?;
+            set_leader_epoch(list, topic, number, start.leader_epoch);
         }
         self.ends
             .lock()
             .expect("no panic while locked")
-            .extend(starts);
+            .extend(starts.into_iter().map(|s| (s.partition, s.offset)));
         let mut assigned = self.assigned.lock().expect("no panic while locked");
         assigned.extend(partitions.into_iter().map(|p| (p, generation)));
         Ok(())
@@ -199,8 +198,10 @@ pub(super) fn offsets(commits: &[OffsetCommit], table: TableTag) -> Option<Topic
             .set_offset(KafkaOffset::Offset(commit.offset.0))
             .is_ok()
         {
-            element.set_metadata(commit.hint.to_metadata(table));
+            let hint = commit.hint.map(|hint| hint.to_metadata(table));
+            element.set_metadata(hint.unwrap_or_default());
         }
+        set_leader_epoch(&mut list, topic, partition, commit.leader_epoch);
     }
     (!commits.is_empty()).then_some(list)
 }

@@ -14,23 +14,30 @@ mod client;
 mod clients;
 mod commits;
 mod context;
+mod continuity;
 mod held;
 mod interdependent;
+mod leader_epochs;
+mod log_ends;
 mod properties;
+mod reading;
+mod recreated;
 mod thread;
 mod topic_identity;
 mod trouble;
 
 pub use admission::{Admission, Place, Short};
 pub(in crate::stage) use client::has_controller;
-pub use client::{Broker, Logs, Reached, recreated, require_topics};
+pub use client::{Broker, LogRecord, Logs, Reached, Silence, require_topics};
 pub use clients::{ClientSettings, Covering};
+pub use continuity::compared;
 pub use properties::{Refusal, check_properties, known_properties};
+pub use recreated::recreated;
 pub use thread::{Source, SourceSettings};
 pub use trouble::{Cause, Trouble, Troubles};
 
 use super::budget::Reservation;
-use super::sink::walk::CommitHint;
+use super::sink::hint::CommitHint;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use std::sync::mpsc::SyncSender;
@@ -45,6 +52,8 @@ pub struct SourceMessage {
     pub partition: PartitionId,
     /// Its offset.
     pub offset: Offset,
+    /// The epoch of the leader that took it; `None` where the broker does not tell.
+    pub leader_epoch: Option<i32>,
     /// Its key.
     pub key: Option<Bytes>,
     /// Its value; `None` is a tombstone.
@@ -87,8 +96,22 @@ pub struct OffsetCommit {
     pub partition: PartitionId,
     /// The offset: everything before it is in files.
     pub offset: Offset,
-    /// The file that ends there.
-    pub hint: CommitHint,
+    /// The file that ends there; `None` where a chain begins.
+    pub hint: Option<CommitHint>,
+    /// The epoch of the leader that the last of it was read from.
+    pub leader_epoch: Option<i32>,
+}
+
+/// Where a partition is read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartPosition {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The first offset.
+    pub offset: Offset,
+    /// The epoch of the leader that the record before was read from: with it librdkafka notices by
+    /// itself that a log was truncated.
+    pub leader_epoch: Option<i32>,
 }
 
 /// What the source tells the stage.
@@ -102,7 +125,7 @@ pub enum SourceEvent {
         /// The partitions.
         partitions: Vec<PartitionId>,
         /// Where each starts.
-        reply: SyncSender<Vec<(PartitionId, Offset)>>,
+        reply: SyncSender<Vec<StartPosition>>,
     },
     /// Partitions are taken away. The consumer waits until the stage has let go of them.
     Revoked {
@@ -124,12 +147,17 @@ pub enum SourceEvent {
         /// Its place among those in the making.
         place: Place,
     },
-    /// The end of a partition was reached.
+    /// What readers may see of a partition was read to its end.
     End {
         /// The assignment that it was read under.
         generation: Generation,
         /// The partition.
         partition: PartitionId,
+        /// Nothing before this offset is still to come: it lies after the last message, and after
+        /// markers of transactions behind it. `None` where nothing was read since the assignment.
+        position: Option<Offset>,
+        /// The log's end, which lies further on while a transaction is open.
+        high: Offset,
     },
     /// A message waits because memory is short.
     MemoryShort,
@@ -214,8 +242,9 @@ pub enum SourceError {
     PollExceeded,
     /// The next offset is not in the log.
     #[error(
-        "topic {topic}: an offset to be read is not in the log (retention overtook the stage, or \
-         the topic was re-created); start again to see which partition, and the command that helps"
+        "topic {topic}: what is to be read next is not in the log (retention overtook the stage, \
+         the topic was re-created, or brokers lost messages); start again to see which partition, \
+         and the command that helps"
     )]
     OutOfRange {
         /// The topic.

@@ -6,6 +6,8 @@ use super::clients::ClientSettings;
 use super::commits::{Commits, commit_within};
 use super::context::{Context, LAST_COMMIT, Pulse, StageConsumer, offsets};
 use super::held::Held;
+use super::leader_epochs::leader_epoch;
+use super::log_ends::position;
 use super::{
     Admission, Generation, OffsetCommit, SourceCommand, SourceError, SourceEvent, SourceMessage,
 };
@@ -193,7 +195,7 @@ pub(super) fn consumer_settings(kafka: &KafkaConfig, settings: &SourceSettings) 
 
 enum Waiting {
     Message(Generation, SourceMessage),
-    End(Generation, PartitionId),
+    End(Generation, PartitionId, Option<Offset>, Offset),
 }
 
 struct Poller {
@@ -307,9 +309,11 @@ impl Poller {
         let (admission, events) = (&self.admission, &self.events);
         let memory_is_short = self.held.admit(now, |partition, held| {
             let event = match held {
-                Waiting::End(generation, partition) => SourceEvent::End {
+                Waiting::End(generation, partition, position, high) => SourceEvent::End {
                     generation,
                     partition,
+                    position,
+                    high,
                 },
                 Waiting::Message(generation, message) => {
                     match admission.admit(partition, message.bytes()) {
@@ -348,15 +352,17 @@ impl Poller {
             }
             Some(Err(KafkaError::PartitionEOF(number))) => {
                 let partition = self.partition(number);
+                let at = position(&self.consumer, &partition.topic, number);
+                let (position, high) = (at.offset, at.high);
                 self.generation(&partition)
-                    .map(|generation| Waiting::End(generation, partition))
+                    .map(|generation| Waiting::End(generation, partition, position, high))
             }
             Some(Err(error)) => return self.judge(&error),
         };
         if let (true, Some(held)) = (self.reading, held) {
             let partition = match &held {
                 Waiting::Message(_, message) => message.partition.clone(),
-                Waiting::End(_, partition) => partition.clone(),
+                Waiting::End(_, partition, ..) => partition.clone(),
             };
             self.held.push(partition, held);
         }
@@ -383,7 +389,7 @@ impl Poller {
         let text = error.to_string();
         match (error, error.rdkafka_error_code()) {
             (_, Some(Code::PollExceeded)) => return Err(SourceError::PollExceeded),
-            (_, Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)) => {
+            (_, Some(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation)) => {
                 return Err(SourceError::OutOfRange {
                     topic: topic.to_string(),
                 });
@@ -435,6 +441,7 @@ fn owned(partition: PartitionId, message: &BorrowedMessage<'_>) -> SourceMessage
     SourceMessage {
         partition,
         offset: Offset(message.offset()),
+        leader_epoch: leader_epoch(message),
         key: message.key().map(Bytes::copy_from_slice),
         payload: message.payload().map(Bytes::copy_from_slice),
         headers,

@@ -292,6 +292,7 @@ fn row(offset: i64, json: &str) -> LabelRow {
     let message = SourceMessage {
         partition: PartitionId::new("labels", 0),
         offset: Offset(offset),
+        leader_epoch: None,
         key: None,
         payload: Some(bytes::Bytes::copy_from_slice(json.as_bytes())),
         headers: Vec::new(),

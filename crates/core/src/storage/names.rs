@@ -3,6 +3,8 @@
 //! ```text
 //! <table>/<topic>/<partition>/_<epoch>-origin.json
 //!     the first start, put once
+//! <table>/<topic>/_begun.json
+//!     the ends of partitions when the table began, put once (only for `latest`)
 //! <table>/<topic>/<partition>/_<epoch>-<offset, 20 digits>-floor.json
 //!     what lay before this offset has expired; put once
 //! <table>/<topic>/<partition>/_<epoch>-lives.json
@@ -179,6 +181,12 @@ impl Folder {
     pub fn after_epoch(&self, epoch: Epoch) -> Path {
         self.path.clone().join(format!("{}-", epoch.next()))
     }
+}
+
+/// What a topic was when its table began, beside the partitions' folders.
+pub fn begun(root: &Path, table: &str, topic: &str) -> Path {
+    let folder = topic_folder(topic);
+    root.clone().join(table).join(folder).join("_begun.json")
 }
 
 const FLOOR: &str = "-floor.json";

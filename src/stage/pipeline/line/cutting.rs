@@ -4,7 +4,7 @@ use super::{Driver, Task};
 use crate::stage::ledger::CutReason;
 use crate::stage::pipeline::commit::FileJob;
 use crate::stage::row_maker::RowMaker;
-use crate::stage::sink::walk::CommitHint;
+use crate::stage::sink::hint::CommitHint;
 use crate::stage::source::{OffsetCommit, SourceCommand};
 use std::sync::Arc;
 use tagstream_core::events::PartitionId;
@@ -21,7 +21,7 @@ impl<M: RowMaker> Driver<M> {
         let least =
             self.line.budget.bytes() / (LEAST_UNDER_PRESSURE * self.owned.len().max(1) as u64);
         let free = self.owned.iter().filter(|(_, o)| {
-            o.chain.is_some() && o.ledger.has_ready() && o.ledger.ready_bytes() >= least
+            o.chain.is_some() && o.ledger.has_rows_ready() && o.ledger.ready_bytes() >= least
         });
         let largest = free
             .max_by_key(|(_, o)| o.ledger.ready_bytes())
@@ -55,7 +55,8 @@ impl<M: RowMaker> Driver<M> {
             self.source.command(SourceCommand::Commit(OffsetCommit {
                 partition: partition.clone(),
                 offset: cut.range.end,
-                hint,
+                hint: Some(hint),
+                leader_epoch: None,
             }));
         }
         let job = FileJob {

@@ -7,12 +7,13 @@
 
 use super::{Driver, LineError, Logs, Owned, RowMaker, Task};
 use crate::stage::sink::files::FileSink;
+use crate::stage::sink::log_facts::LogFacts;
 use crate::stage::sink::table::TableRow;
-use crate::stage::sink::walk::LogFacts;
+use crate::stage::source::{Generation, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tagstream_core::events::{OffsetRange, PartitionId};
+use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::process::blocking;
 
 /// How often the files of partitions that others own are looked at.
@@ -25,6 +26,9 @@ pub(super) struct Drained {
     by_others: BTreeSet<PartitionId>,
     looking: bool,
     told: bool,
+    /// Whether the last look at the ends of logs was begun, and whether it still goes on.
+    ends_asked: bool,
+    asking: bool,
 }
 
 impl<M: RowMaker> Driver<M> {
@@ -40,7 +44,7 @@ impl<M: RowMaker> Driver<M> {
         let Some(ends) = &self.line.settings.until else {
             return false;
         };
-        if !self.assigned_once || !self.all_read() || !self.owned.values().all(Owned::is_in_files) {
+        if !self.assigned_once || !self.owned.values().all(|o| o.end >= o.log_end) {
             return false;
         }
         let missing: BTreeMap<PartitionId, LogFacts> = ends
@@ -53,7 +57,7 @@ impl<M: RowMaker> Driver<M> {
             .map(|(p, log)| (p.clone(), log.clone()))
             .collect();
         if missing.is_empty() {
-            return true;
+            return self.ends_are_covered();
         }
         if !self.drained.looking {
             self.drained.looking = true;
@@ -67,6 +71,48 @@ impl<M: RowMaker> Driver<M> {
             });
         }
         false
+    }
+
+    /// Whether markers at the ends of logs are in files, too: retention may have emptied a log
+    /// before the next run. Asks for one last look; what is written meanwhile is not waited for.
+    fn ends_are_covered(&mut self) -> bool {
+        if std::mem::replace(&mut self.drained.ends_asked, true) {
+            return !self.drained.asking;
+        }
+        self.drained.asking = true;
+        let of =
+            |(p, o): (&PartitionId, &Owned<M::Row>)| (p.clone(), o.generation, o.ledger.next());
+        let ends: Vec<_> = self.owned.iter().map(of).collect();
+        let logs = Arc::clone(&self.line.logs);
+        self.tasks.spawn(async move {
+            let look = move || {
+                let look = |(partition, generation, from): (PartitionId, Generation, Offset)| {
+                    let silence = logs.silence(&partition, from)?;
+                    Ok((partition, generation, silence.until))
+                };
+                ends.into_iter()
+                    .map(look)
+                    .collect::<Result<Vec<_>, SourceError>>()
+            };
+            match blocking::run(look).await.map_err(LineError::Panicked)? {
+                Ok(ends) => Ok(Task::Ends(ends)),
+                // Everything that was asked for is in files; markers can wait for the next run.
+                Err(error) if error.is_temporary() => Ok(Task::Ends(Vec::new())),
+                Err(error) => Err(error.into()),
+            }
+        });
+        false
+    }
+
+    /// The last look is over.
+    pub(super) fn ends_told(&mut self, ends: Vec<(PartitionId, Generation, Offset)>) {
+        self.drained.asking = false;
+        for (partition, generation, until) in ends {
+            self.reached(&partition, generation, until);
+            if let Some(owned) = self.owned.get_mut(&partition) {
+                owned.log_end = owned.log_end.max(until);
+            }
+        }
     }
 
     /// Takes note of partitions of others that are in files.
@@ -115,12 +161,8 @@ async fn is_in_files<R: TableRow>(
     if end >= log.high {
         return Ok(true);
     }
-    let rest = OffsetRange {
-        start: end,
-        end: log.high,
-    };
     let (logs, partition) = (Arc::clone(logs), partition.clone());
-    let asked = blocking::run(move || logs.has_messages(&partition, rest)).await;
-    let has_messages = asked.map_err(LineError::Panicked)??;
-    Ok(!has_messages)
+    let asked = blocking::run(move || logs.silence(&partition, end)).await;
+    let silent = asked.map_err(LineError::Panicked)??;
+    Ok(silent.until >= log.high)
 }

@@ -4,8 +4,10 @@
 mod alone;
 mod cutting;
 mod drained;
+mod files;
 mod partitions;
 mod rows;
+mod silence;
 
 use super::commit::FileDone;
 use super::lives::PartitionWatch;
@@ -15,12 +17,16 @@ use crate::stage::budget::Budget;
 use crate::stage::guard::OpenLives;
 use crate::stage::ledger::{CutReason, CutRules, Finished};
 use crate::stage::row_maker::RowMaker;
-use crate::stage::sink::chain::{Chain, WriterId};
-use crate::stage::sink::files::{Committed, FileSink};
+use crate::stage::sink::begun::FirstOffset;
+use crate::stage::sink::broken::Resumed;
+use crate::stage::sink::chain::WriterId;
+use crate::stage::sink::files::FileSink;
+use crate::stage::sink::log_facts::LogFacts;
 use crate::stage::sink::producer::Topics;
 use crate::stage::sink::table::TableRow;
-use crate::stage::sink::walk::{CommitHint, LogFacts};
-use crate::stage::source::{Generation, Logs, OffsetCommit, Source, SourceCommand, SourceEvent};
+use crate::stage::source::{
+    Generation, Logs, OffsetCommit, Source, SourceCommand, SourceEvent, StartPosition,
+};
 use alone::{Pending, Queues};
 use drained::Drained;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +34,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
-use tagstream_core::config::StartAt;
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::failpoint;
 use tokio::sync::{Semaphore, watch};
@@ -50,7 +55,7 @@ const LEAVE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct LineSettings {
     /// Where a partition without files starts.
-    pub start: StartAt,
+    pub start: FirstOffset,
     /// When files end.
     pub rules: CutRules,
     /// The topic of dead letters.
@@ -62,6 +67,9 @@ pub struct LineSettings {
     pub revoke_timeout: Duration,
     /// End when every partition's files reach the log's end as named here; `None`: never.
     pub until: Option<BTreeMap<PartitionId, LogFacts>>,
+    /// Partitions whose group's offset an operator has put back to the end of their files, and that
+    /// end.
+    pub restored: BTreeMap<PartitionId, Offset>,
     /// The silence after which the group gives a member's partitions to others.
     pub session: Duration,
     /// This process, once; part of every writer id.
@@ -107,11 +115,19 @@ enum Task<R: TableRow> {
     File(FileDone),
     Resumed {
         generation: Generation,
-        chains: Vec<(PartitionId, LogFacts, Chain, Option<PartitionWatch>)>,
-        reply: SyncSender<Vec<(PartitionId, Offset)>>,
+        chains: Vec<(PartitionId, LogFacts, Resumed, Option<PartitionWatch>)>,
+        reply: SyncSender<Vec<StartPosition>>,
     },
     /// Partitions of others that are in files.
     Looked(BTreeSet<PartitionId>),
+    /// How far each partition holds no message, at the end of a run that reads to the end.
+    Ends(Vec<(PartitionId, Generation, Offset)>),
+    /// No message lies before `until` that was not read.
+    Silent {
+        partition: PartitionId,
+        generation: Generation,
+        until: Offset,
+    },
 }
 
 struct Revocation {
@@ -215,19 +231,13 @@ impl<M: RowMaker> Driver<M> {
                 message,
                 reservation,
                 place,
-            }),
+            })?,
             SourceEvent::End {
                 generation,
                 partition,
-            } => {
-                if let Some(owned) = self
-                    .owned
-                    .get_mut(&partition)
-                    .filter(|o| o.generation == generation)
-                {
-                    owned.read_to_end = true;
-                }
-            }
+                position,
+                high,
+            } => self.at_end(generation, partition, position, high),
             SourceEvent::MemoryShort => self.cut_largest_under_pressure(),
             SourceEvent::OffsetsCommitted => failpoint::pass("offset.commit.after").await?,
             SourceEvent::Failed(error) => return Err(error.into()),
@@ -277,6 +287,18 @@ impl<M: RowMaker> Driver<M> {
             Task::File(done) => self.file_done(done).await,
             Task::Looked(reached) => {
                 self.looked(reached);
+                Ok(())
+            }
+            Task::Ends(ends) => {
+                self.ends_told(ends);
+                Ok(())
+            }
+            Task::Silent {
+                partition,
+                generation,
+                until,
+            } => {
+                self.reached(&partition, generation, until);
                 Ok(())
             }
             Task::Resumed {
@@ -369,65 +391,6 @@ impl<M: RowMaker> Driver<M> {
                 let _ = revocation.reply.send(commits);
             });
         }
-        Ok(())
-    }
-
-    async fn file_done(&mut self, done: FileDone) -> Result<(), LineError> {
-        let FileDone {
-            partition,
-            generation,
-            chain,
-            last_start,
-            outcome,
-            rows,
-            bytes,
-        } = done;
-        if outcome == Committed::Landed {
-            let status = &self.line.status;
-            status.files.fetch_add(1, Ordering::Relaxed);
-            status.rows.fetch_add(rows, Ordering::Relaxed);
-            status.file_bytes.fetch_add(bytes, Ordering::Relaxed);
-            status
-                .last_commit_ms
-                .store(chrono::Utc::now().timestamp_millis(), Ordering::Relaxed);
-            let table = || self.table();
-            metrics::counter!("tagstream_rows_total", "table" => table()).increment(rows);
-            metrics::counter!("tagstream_files_total", "table" => table()).increment(1);
-            metrics::counter!("tagstream_file_bytes_total", "table" => table()).increment(bytes);
-            metrics::gauge!("tagstream_last_commit_timestamp_seconds", "table" => table())
-                .set(chrono::Utc::now().timestamp() as f64);
-            tracing::info!(%partition, start = %last_start, end = %chain.end, rows, bytes, "file \
-                committed");
-        }
-        if let Committed::Sealed(_) = outcome {
-            return Err(LineError::Sealed(partition));
-        }
-        let Some(owned) = self
-            .owned
-            .get_mut(&partition)
-            .filter(|o| o.generation == generation)
-        else {
-            return Ok(());
-        };
-        owned.ledger.advance(chain.end);
-        owned
-            .ledger
-            .publish(Instant::now(), |message| self.line.topics.send(message));
-        owned.note_progress();
-        self.line.status.owns(&partition, chain.end);
-        let hint = CommitHint {
-            epoch: chain.epoch,
-            start: last_start,
-        };
-        let commit = OffsetCommit {
-            partition,
-            offset: chain.end,
-            hint,
-        };
-        owned.committed = Some((chain.end, hint));
-        owned.chain = Some(chain);
-        failpoint::pass("offset.commit.before").await?;
-        self.source.command(SourceCommand::Commit(commit));
         Ok(())
     }
 

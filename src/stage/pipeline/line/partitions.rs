@@ -6,10 +6,12 @@ use crate::stage::pipeline::lives::{PartitionWatch, Watching};
 use crate::stage::pipeline::owned::Owned;
 use crate::stage::pipeline::{LineError, StageStatus};
 use crate::stage::row_maker::RowMaker;
-use crate::stage::sink::chain::Chain;
+use crate::stage::sink::broken::{BrokenChain, Resumed};
 use crate::stage::sink::files::Fence;
-use crate::stage::sink::walk::LogFacts;
-use crate::stage::source::{Generation, OffsetCommit, SourceCommand, SourceEvent};
+use crate::stage::sink::log_facts::LogFacts;
+use crate::stage::source;
+use crate::stage::source::{Generation, OffsetCommit, SourceCommand, SourceEvent, StartPosition};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use tagstream_core::events::{Offset, PartitionId};
@@ -23,9 +25,10 @@ impl<M: RowMaker> Driver<M> {
         &mut self,
         generation: Generation,
         partitions: Vec<PartitionId>,
-        reply: SyncSender<Vec<(PartitionId, Offset)>>,
+        reply: SyncSender<Vec<StartPosition>>,
     ) {
-        let (sink, start) = (self.line.sink.clone(), self.line.settings.start);
+        let restored = self.line.settings.restored.clone();
+        let (sink, start) = (self.line.sink.clone(), self.line.settings.start.clone());
         let process = Arc::clone(&self.line.settings.process);
         let logs = Arc::clone(&self.line.logs);
         let watching = Watching {
@@ -34,9 +37,10 @@ impl<M: RowMaker> Driver<M> {
             max_age: self.line.settings.rules.max_age,
         };
         self.tasks.spawn(async move {
+            let asked_of = Arc::clone(&logs);
             let asked = blocking::run(move || {
                 let ask = |partition: PartitionId| {
-                    Ok::<_, LineError>((logs.facts(&partition)?, partition))
+                    Ok::<_, LineError>((asked_of.facts(&partition)?, partition))
                 };
                 partitions
                     .into_iter()
@@ -46,19 +50,35 @@ impl<M: RowMaker> Driver<M> {
             let facts = asked.await.map_err(LineError::Panicked)??;
             let chains = facts.into_iter().map(|(log, partition)| {
                 let writer = writer(&process, generation);
-                let (sink, watching) = (&sink, &watching);
+                let (sink, start) = (&sink, &start);
                 async move {
-                    let chain = sink.resume(&partition, &writer, &log, start).await?;
-                    let watch = watching
-                        .begin(sink, &partition, &chain, &writer, log.high)
-                        .await;
-                    Ok::<_, LineError>((partition, log, chain, watch))
+                    let resumed = sink.resume(&partition, &writer, &log, start).await?;
+                    Ok::<_, LineError>((partition, log, resumed))
                 }
             });
             let chains = futures::future::try_join_all(chains).await?;
+            let compared = blocking::run(move || {
+                let compare = |(partition, log, resumed): (PartitionId, LogFacts, Resumed)| {
+                    let resumed = source::compared(&*logs, &partition, &log, resumed)?;
+                    let resumed = restore(&partition, resumed, &restored).unbroken(&partition)?;
+                    Ok::<_, LineError>((partition, log, resumed))
+                };
+                chains.into_iter().map(compare).collect::<Result<_, _>>()
+            });
+            let chains: Vec<_> = compared.await.map_err(LineError::Panicked)??;
+            let watched = chains.into_iter().map(|(partition, log, resumed)| {
+                let writer = writer(&process, generation);
+                let (sink, watching) = (&sink, &watching);
+                async move {
+                    let chain = &resumed.chain;
+                    let watch = watching.begin(sink, &partition, chain, &writer, log.high);
+                    let watch = watch.await;
+                    (partition, log, resumed, watch)
+                }
+            });
             Ok(Task::Resumed {
                 generation,
-                chains,
+                chains: futures::future::join_all(watched).await,
                 reply,
             })
         });
@@ -67,37 +87,63 @@ impl<M: RowMaker> Driver<M> {
     pub(super) fn on_resumed(
         &mut self,
         generation: Generation,
-        chains: Vec<(PartitionId, LogFacts, Chain, Option<PartitionWatch>)>,
-        reply: &SyncSender<Vec<(PartitionId, Offset)>>,
+        chains: Vec<(PartitionId, LogFacts, Resumed, Option<PartitionWatch>)>,
+        reply: &SyncSender<Vec<StartPosition>>,
     ) {
         let mut starts = Vec::with_capacity(chains.len());
-        for (partition, log, chain, watch) in chains {
+        for (partition, log, resumed, watch) in chains {
+            let hint = resumed.hint();
+            let chain = resumed.chain;
             tracing::info!(
                 %partition, epoch = %chain.epoch, start = %chain.end, log_end = %log.high,
                 "partition assigned"
             );
-            starts.push((partition.clone(), chain.end));
+            let starts_at = chain.end;
+            let leader_epoch = chain.lineage.leader_epoch();
+            starts.push(StartPosition {
+                partition: partition.clone(),
+                offset: starts_at,
+                leader_epoch,
+            });
+            let committed = log.committed.as_ref().map(|c| c.offset);
+            // A commit that never left, or that somebody moved: lag tools must not show what is in
+            // files.
+            let due = match committed {
+                Some(committed) => committed != starts_at,
+                None => hint.is_some(),
+            };
+            let commit = due.then(|| OffsetCommit {
+                partition: partition.clone(),
+                offset: starts_at,
+                hint,
+                leader_epoch,
+            });
+            if let Some(commit) = &commit {
+                self.source.command(SourceCommand::Commit(commit.clone()));
+            }
             let until = self.line.settings.until.as_ref();
             // What is written while a run reads to the end is not waited for.
             let log_end = until
                 .and_then(|u| u.get(&partition))
                 .map_or(log.high, |start| start.high);
-            self.line.status.owns(&partition, chain.end);
+            self.line.status.owns(&partition, starts_at);
             let mut rules = self.line.settings.rules;
             if let Some(watch) = &watch {
                 rules.max_age = watch.max_age(rules.max_age);
             }
             let mut owned = Owned {
                 generation,
-                ledger: Ledger::new(chain.end, rules),
+                lineage: chain.lineage.clone(),
+                ledger: Ledger::new(starts_at, rules),
                 chain: Some(chain),
                 writer: writer(&self.line.settings.process, generation),
                 fence: Fence::default(),
                 watch,
+                end: starts_at,
                 log_end,
                 read_to_end: false,
                 leave: watch::Sender::new(false),
-                committed: None,
+                committed: commit,
             };
             owned.note_progress();
             self.owned.insert(partition, owned);
@@ -147,14 +193,7 @@ impl<M: RowMaker> Driver<M> {
     }
 
     pub(super) fn commits(&self, partitions: &[PartitionId]) -> Vec<OffsetCommit> {
-        let of = |partition: &PartitionId| {
-            let (offset, hint) = self.owned.get(partition)?.committed?;
-            Some(OffsetCommit {
-                partition: partition.clone(),
-                offset,
-                hint,
-            })
-        };
+        let of = |partition: &PartitionId| self.owned.get(partition)?.committed.clone();
         partitions.iter().filter_map(of).collect()
     }
 
@@ -196,4 +235,20 @@ impl<M: RowMaker> Driver<M> {
             );
         }
     }
+}
+
+/// Goes on where the files end if an operator said so of this end, wherever the group's offset was
+/// moved to.
+fn restore(
+    partition: &PartitionId,
+    mut resumed: Resumed,
+    restored: &BTreeMap<PartitionId, Offset>,
+) -> Resumed {
+    let end = resumed.chain.end;
+    let moved = matches!(resumed.broken, Some(BrokenChain::OffsetMoved { .. }));
+    if moved && restored.get(partition) == Some(&end) {
+        tracing::warn!(%partition, %end, "the group's offset is put back to the end of the files");
+        resumed.broken = None;
+    }
+    resumed
 }

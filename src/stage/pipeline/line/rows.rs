@@ -1,6 +1,6 @@
 //! A message on its way to a row.
 
-use super::{Driver, Pending, StageStatus, Task};
+use super::{Driver, LineError, Owned, Pending, StageStatus, Task};
 use crate::stage::guard::LifeGuard;
 use crate::stage::ledger::Finished;
 use crate::stage::row_maker::{Leave, RowMaker, RowOutcome};
@@ -13,23 +13,34 @@ use tagstream_core::events::DeadLetterKind;
 
 impl<M: RowMaker> Driver<M> {
     /// Takes note of a message that was read.
-    pub(super) fn start_row(&mut self, pending: Pending) {
+    pub(super) fn start_row(&mut self, pending: Pending) -> Result<(), LineError> {
         let message = &pending.message;
         let Some(owned) = self
             .owned
             .get_mut(&message.partition)
             .filter(|o| o.generation == pending.generation)
         else {
-            return;
+            return Ok(());
         };
-        if self.drain_until.is_some() || !owned.ledger.admit(message.offset) {
-            return;
+        // Another writer's file covers it: if that is of the same log.
+        let covered = message.offset < owned.end;
+        if covered
+            && owned
+                .lineage
+                .is_of_another_log(message.offset, message.leader_epoch)
+        {
+            return Err(LineError::OtherLog(message.partition.clone()));
+        }
+        let admitted = |o: &mut Owned<M::Row>| o.ledger.admit(message.offset, message.leader_epoch);
+        if self.drain_until.is_some() || !admitted(owned) {
+            return Ok(());
         }
         owned.note_progress();
         self.line.status.messages.fetch_add(1, Ordering::Relaxed);
         let topic = message.partition.topic.to_string();
         metrics::counter!("tagstream_messages_total", "topic" => topic).increment(1);
         self.take(pending);
+        Ok(())
     }
 
     /// Starts the making of a message's row; with a `guard` it is the only one.

@@ -1,21 +1,24 @@
 //! Expiry beside writers, readers and foreign hands, on a store in memory and on a folder.
 
 use super::{Expired, Expiry, expire};
+use crate::stage::sink::begun::FirstOffset;
 use crate::stage::sink::chain::{Chain, WriterId};
 use crate::stage::sink::chain::{Seal, SealReason, TopicIdentity};
 use crate::stage::sink::fence::Fence;
 use crate::stage::sink::files::{Committed, FileSink, SinkError};
 use crate::stage::sink::floor::Notes;
 use crate::stage::sink::hint::CommitHint;
+use crate::stage::sink::lineage::LogLineage;
+use crate::stage::sink::log_facts::{CommittedOffset, LogFacts};
 use crate::stage::sink::predictions::PredictionRow;
 use crate::stage::sink::predictions::tests::{layout, row};
 use crate::stage::sink::seal::RepairError;
 use crate::stage::sink::table::TableRow;
-use crate::stage::sink::walk::{CommittedOffset, LogFacts, ResumeError};
+use crate::stage::sink::walk::ResumeError;
 use chrono::{TimeDelta, Utc};
 use object_store::path::Path;
 use std::time::Duration;
-use tagstream_core::config::{FileFormat, ObjectStoreConfig, StartAt};
+use tagstream_core::config::{FileFormat, ObjectStoreConfig};
 use tagstream_core::events::{Offset, OffsetRange, PartitionId};
 use tagstream_core::storage::names::{Epoch, Folder};
 use tagstream_core::storage::store::TableStore;
@@ -60,8 +63,10 @@ impl Case {
     async fn resume(&self, log: &LogFacts) -> Result<Chain, ResumeError> {
         let writer = WriterId("resumes".into());
         self.sink
-            .resume(&partition(), &writer, log, StartAt::Earliest)
+            .resume(&partition(), &writer, log, &FirstOffset::Earliest)
             .await
+            .and_then(|resumed| resumed.unbroken(&partition()))
+            .map(|resumed| resumed.chain)
     }
 
     async fn put(
@@ -74,10 +79,11 @@ impl Case {
         let layout = layout(false);
         let rows: Vec<_> = (chain.end.0..end).map(|o| row(o, &layout)).collect();
         let range = OffsetRange::new(chain.end, Offset(end)).unwrap();
+        let read = (range, &LogLineage::default());
         let writer = WriterId(by.into());
         let file = self
             .sink
-            .encode(&partition(), chain, range, &writer, &layout, &rows)?;
+            .encode(&partition(), chain, read, &writer, &layout, &rows)?;
         self.sink.commit(&partition(), chain, &file, fence).await
     }
 
@@ -134,7 +140,9 @@ fn partition() -> PartitionId {
 fn log(committed: Option<CommittedOffset>) -> LogFacts {
     LogFacts {
         low: Offset(0),
+        stable: Offset(1000),
         high: Offset(1000),
+        leader_epoch: None,
         committed,
         identity: TopicIdentity::default(),
     }
@@ -299,6 +307,7 @@ async fn what_other_hands_delete_is_named_and_what_is_said_helps() {
                 reason: SealReason::NewEpoch,
                 identity: TopicIdentity::default(),
                 group_offset: committed.as_ref().map(|c| c.offset),
+                truncated_at: None,
             };
             let writer = WriterId("operator".into());
             let (log, layout) = (log(committed.clone()), layout(false));
@@ -338,6 +347,7 @@ async fn epochs_whose_origins_are_gone_do_not_begin_again() {
         reason: SealReason::NewEpoch,
         identity: TopicIdentity::default(),
         group_offset: None,
+        truncated_at: None,
     };
     let writer = WriterId("operator".into());
     let seal_at = async |end| {
