@@ -2,7 +2,7 @@
 //!
 //! It is this program once more, started by [`crate::decoders::Decoders`]. Before it reads the
 //! first byte it gives up what a decoder does not need: files, network, other processes, memory
-//! beyond the cap ([`limits`]). Then it takes one picture after the other. Whatever a picture makes
+//! beyond the cap (`limits`). Then it takes one picture after the other. Whatever a picture makes
 //! of it, a loop, a flood of memory, a crash in a native library, or code of the attacker's, costs
 //! that picture and this process.
 

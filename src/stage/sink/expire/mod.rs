@@ -10,7 +10,7 @@
 //!    finds the range written, as before.
 //! 3. A day later the name is freed, too, except for the last of the chain, which says where the
 //!    chain ends. Whoever has not looked at the chain for ten minutes looks before he puts
-//!    ([`super::fence`]), and finds the floor above his range.
+//!    (`sink::fence`), and finds the floor above his range.
 //!
 //! Run twice, at once, or killed at any point, it does no harm: every step finds what is done.
 
