@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall demo test figures lint fuzz chaos chaos-matrix chaos-sabotage bench bench-scale bench-steps
+.PHONY: help build install uninstall demo test figures lint fuzz compose-test chaos chaos-matrix chaos-sabotage bench bench-scale bench-steps
 
 ROUNDS ?= 20
 SEED ?= 1
@@ -42,6 +42,9 @@ lint: ## Formatting, clippy, rustdoc, licences, sources, and what the documents 
 
 fuzz: ## FUZZ_SECONDS=7200 for each target: libFuzzer, with caps on memory and time
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
+
+compose-test: build ## docker-compose.yml on podman: pictures in, Parquet and a promotion out
+	@scripts/compose_test.sh
 
 chaos: ## ROUNDS=n SEED=s BROKERS=1|3: faults on real servers, and an independent checker
 	$(chaos) --rounds $(ROUNDS) --seed $(SEED) --brokers $(BROKERS) --log benches/runs/chaos.jsonl

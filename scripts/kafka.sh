@@ -6,6 +6,7 @@
 #   scripts/kafka.sh stop                     stop it and delete its data
 #   scripts/kafka.sh kill [NODE]              SIGKILL one broker (default 1); its data stay
 #   scripts/kafka.sh restart [NODE]           start that broker again on its data
+#   scripts/kafka.sh freeze|thaw [NODE]       SIGSTOP and SIGCONT: it answers nothing in between
 #   scripts/kafka.sh bootstrap                print the bootstrap servers
 #   scripts/kafka.sh tool CLASS [ARG ...]     run one of Kafka's own tools, for example
 #       scripts/kafka.sh tool TopicCommand --create --topic images --partitions 6
@@ -147,6 +148,11 @@ kill)
     kill -KILL "$pid" 2>/dev/null || true
     timeout 20 tail --pid="$pid" -f /dev/null || die "broker $node did not die"
     ;;
+freeze|thaw)
+    node=${1:-1}; pid=$(cat "$data/node-$node.pid") || die "no broker $node"
+    [ "$command" = freeze ] && signal=STOP || signal=CONT
+    kill -"$signal" "$pid"
+    ;;
 restart)
     node=${1:-1}; libraries
     pid=$(cat "$data/node-$node.pid") || die "no broker $node"
@@ -164,5 +170,5 @@ tool)
     TAGSTREAM_KAFKA_LOG=warn java_with 256m "org.apache.kafka.tools.$class" \
         --bootstrap-server "$(broker_ports "$brokers")" "$@"
     ;;
-*) sed -n '2,17p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
+*) sed -n '2,18p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
 esac

@@ -38,8 +38,9 @@
 //! | [`failpoint`] | where a test can kill, stop or fail the process | nothing |
 //! | [`process`] | what is asked of the operating system | nothing |
 //! | [`redact`] | what of an address may be printed | nothing |
-//! | [`storage`] | folders and object stores, atomic files, names of tables' files, leases | `address`, `config`, `events`, `failpoint`, `process`, `redact` |
-//! | [`model`] | bundles, towers, ONNX graphs, sessions, the registry | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `kernels`, `process`, `redact`, `storage` |
+//! | [`storage`] | folders and object stores, atomic files, names of tables' files, leases | `address`, `config`, `events`, `failpoint`, `process`, `redact`, `tls` |
+//! | [`tls`] | the one way to an HTTP client | nothing |
+//! | [`model`] | bundles, towers, ONNX graphs, sessions, the registry | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `kernels`, `process`, `redact`, `storage`, `tls` |
 //! | [`trm`] | the method: prompts, regions, matching, prototypes, losses | `arrays`, `config`, `kernels`, `model` |
 //! | [`eval`] | metrics, the partial-label protocol, calibration, tags | `arrays`, `config` |
 //! | [`labels`] | partial labels: the table, the matrix made of it, files of other tools | `digest`, `events` |
@@ -49,14 +50,14 @@
 //! | [`groups`] | which images are relatives, and the folds made of them | `config` |
 //! | [`images`] | images by id, in a folder or a tar | `features` |
 //! | [`trainer`] | what trains a head, and its checkpoints | `arrays`, `chart`, `features`, `groups`, `kernels`, `model`, `multiversion`, `storage`, `trm` |
-//! | [`stage`] | the upper line, a folder per step | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage` |
+//! | [`stage`] | the upper line, a folder per step | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage`, `tls` |
 //! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `events`, `labels`, `model`, `stage`, `storage` |
 //! | [`retrain`] | the job: candidate, judge, decision, report | `build`, `chart`, `config`, `digest`, `eval`, `events`, `features`, `groups`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
 //! | [`ops`] | health, metrics, telemetry, the page of tags | `build`, `config`, `events` |
 //! | [`demo`] | synthetic scenes and the embedded broker | `arrays`, `config`, `eval`, `events`, `labelling`, `labels`, `stage`, `storage` |
 //! | `cli` | the commands | `address`, `arrays`, `build`, `config`, `demo`, `digest`, `error`, `eval`, `events`, `features`, `groups`, `image`, `images`, `labelling`, `labels`, `model`, `ops`, `process`, `redact`, `retrain`, `stage`, `storage`, `trainer`, `trm` |
 //!
-//! The first three and `model` are crates of their own; `address` to `storage` are one crate
+//! The first three and `model` are crates of their own; `address` to `tls` are one crate
 //! (`tagstream-core`), `trm` to `trainer` another (`tagstream-train`); the rest is this package,
 //! `cli` its binary. `tests/suite/map.rs` reads the imports and fails on any other arrow.
 
@@ -68,7 +69,7 @@ pub mod retrain;
 pub mod stage;
 
 pub use tagstream_core::{
-    address, build, config, digest, error, events, failpoint, process, redact, storage,
+    address, build, config, digest, error, events, failpoint, process, redact, storage, tls,
 };
 pub use tagstream_image as image;
 pub use tagstream_kernels as kernels;

@@ -245,7 +245,7 @@ async fn image_line(
     };
     outcome.map_err(ended)?;
     match options.until_drained {
-        true => outlasted(&status),
+        true => outlasted(status),
         false => Ok(()),
     }
 }

@@ -180,7 +180,11 @@ mod tests {
     };
 
     async fn get(server: &Server, path: &str) -> (u16, String) {
-        let response = reqwest::get(format!("http://{}{path}", server.address()))
+        let response = tagstream_core::tls::http_client()
+            .build()
+            .unwrap()
+            .get(format!("http://{}{path}", server.address()))
+            .send()
             .await
             .unwrap();
         (response.status().as_u16(), response.text().await.unwrap())

@@ -8,7 +8,7 @@ mod invariants;
 use anyhow::{Context, Result, bail, ensure};
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::types::{Float32Type, Int32Type, Int64Type};
 use futures::TryStreamExt;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -37,8 +37,18 @@ struct File {
     epoch: u32,
     start: i64,
     end: i64,
-    /// Offset and image of each row, in file order.
-    rows: Vec<(i64, String)>,
+    /// In file order.
+    rows: Vec<Row>,
+}
+
+/// What the checker keeps of a row.
+#[derive(Debug)]
+pub struct Row {
+    pub offset: i64,
+    pub image_id: String,
+    pub model_version: String,
+    /// Category and score of each tag.
+    pub tags: Vec<(String, f32)>,
 }
 
 /// Counts of what must not be; all zero is the promise kept.
@@ -48,14 +58,25 @@ pub struct Verdict {
     pub doubled: usize,
     pub misordered: usize,
     /// Wrong rows, changed files, gaps or overlaps of the chain, dead letters without cause or of
-    /// the wrong kind.
+    /// the wrong kind, predictions that are missing or say something else than the row.
     pub wrong: usize,
+    /// Processes that ended otherwise than they should.
+    pub unexpected: usize,
     pub notes: Vec<String>,
 }
 
 impl Verdict {
     pub fn is_clean(&self) -> bool {
-        self.lost + self.doubled + self.misordered + self.wrong == 0
+        self.lost + self.doubled + self.misordered + self.wrong + self.unexpected == 0
+    }
+
+    /// Whether the promise was kept, or, if it was to be broken, whether that was found: how
+    /// processes ended is no proof of it.
+    pub fn is_as_expected(&self, broken: bool) -> bool {
+        match broken {
+            false => self.is_clean(),
+            true => self.lost + self.doubled + self.misordered + self.wrong > 0,
+        }
     }
 
     pub fn note(&mut self, text: String) {
@@ -69,8 +90,8 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "lost={} doubled={} misordered={}",
-            self.lost, self.doubled, self.misordered
+            "lost={} doubled={} misordered={} unexpected={}",
+            self.lost, self.doubled, self.misordered, self.unexpected
         )
     }
 }
@@ -174,13 +195,20 @@ impl Checker {
             let offsets = column("offset")?.as_primitive::<Int64Type>();
             let topics = column("topic")?.as_string::<i32>();
             let ids = column("image_id")?.as_string::<i32>();
+            let versions = column("model_version")?.as_string::<i32>();
+            let tags = column("tags")?.as_list::<i32>();
             for i in 0..batch.num_rows() {
                 ensure!(
                     partitions.value(i) == partition && topics.value(i) == self.topic,
                     "{name} holds a row of another partition"
                 );
                 ensure!(!ids.is_null(i), "{name} holds a row without image");
-                rows.push((offsets.value(i), ids.value(i).to_string()));
+                rows.push(Row {
+                    offset: offsets.value(i),
+                    image_id: ids.value(i).to_string(),
+                    model_version: versions.value(i).to_string(),
+                    tags: tags_of(&tags.value(i)).with_context(|| name.to_string())?,
+                });
             }
         }
         Ok(File {
@@ -213,8 +241,16 @@ impl Checker {
     pub fn images(&self) -> HashSet<String> {
         let files = self.files.values().flat_map(|f| f.values());
         files
-            .flat_map(|f| f.rows.iter().map(|(_, id)| id.clone()))
+            .flat_map(|f| f.rows.iter().map(|row| row.image_id.clone()))
             .collect()
+    }
+
+    /// All rows with their partitions.
+    pub fn rows(&self) -> impl Iterator<Item = (i32, &Row)> {
+        self.files.iter().flat_map(|(partition, files)| {
+            let rows = files.values().flat_map(|file| &file.rows);
+            rows.map(|row| (*partition, row))
+        })
     }
 
     /// Rows and files read so far.
@@ -264,7 +300,10 @@ impl Checker {
             let mut incarnations: BTreeMap<u32, usize> = BTreeMap::new();
             for file in chain {
                 let mut last = file.start - 1;
-                for (offset, image_id) in &file.rows {
+                for Row {
+                    offset, image_id, ..
+                } in &file.rows
+                {
                     if *offset <= last || *offset >= file.end {
                         verdict.misordered += 1;
                         verdict.note(format!(
@@ -318,6 +357,20 @@ impl Checker {
             }
         }
     }
+}
+
+fn tags_of(tags: &arrow_array::ArrayRef) -> Result<Vec<(String, f32)>> {
+    let tags = tags.as_struct();
+    let field = |name: &str| {
+        tags.column_by_name(name)
+            .with_context(|| format!("tags have no {name}"))
+    };
+    let (categories, scores) = (field("category")?, field("score")?);
+    let categories = categories.as_string::<i32>();
+    let scores = scores.as_primitive::<Float32Type>();
+    Ok((0..tags.len())
+        .map(|i| (categories.value(i).to_string(), scores.value(i)))
+        .collect())
 }
 
 /// `{"start":0,"end":7}`, as the footer says it.

@@ -25,6 +25,13 @@ pub enum Fault {
     Leave,
     /// SIGKILL one broker and start it again; with three brokers its leaders move.
     BrokerRestart,
+    /// SIGSTOP one broker for longer than sessions last, then SIGCONT: connections stay, answers do
+    /// not come.
+    BrokerFrozen,
+    /// The images topic gets one more partition, and messages in it at once.
+    PartitionAdded,
+    /// A producer's transaction that is committed, and one that is aborted.
+    Transactions,
     /// With three brokers: the leaders of the images topic move to other brokers, none of which
     /// dies.
     LeaderMove,
@@ -60,16 +67,19 @@ impl Fault {
 
     fn one(dice: &mut StdRng, brokers: usize) -> Fault {
         match dice.random_range(0..100) {
-            0..18 => Fault::Kill,
-            18..25 => Fault::Terminate,
-            25..37 => Fault::Zombie,
-            37..48 => Fault::FrozenPut,
-            48..56 => Fault::Join,
-            56..63 => Fault::Leave,
-            63..69 => Fault::BrokerRestart,
-            69..75 if brokers > 1 => Fault::LeaderMove,
-            69..75 => Fault::BrokerRestart,
-            75..93 => Fault::S3(Plan {
+            0..16 => Fault::Kill,
+            16..22 => Fault::Terminate,
+            22..33 => Fault::Zombie,
+            33..44 => Fault::FrozenPut,
+            44..50 => Fault::Join,
+            50..56 => Fault::Leave,
+            56..61 => Fault::BrokerRestart,
+            61..66 if brokers > 1 => Fault::LeaderMove,
+            61..66 => Fault::BrokerRestart,
+            66..70 => Fault::BrokerFrozen,
+            70..73 => Fault::PartitionAdded,
+            73..78 => Fault::Transactions,
+            78..93 => Fault::S3(Plan {
                 fault: *S3Fault::ALL.choose(dice).expect("not empty"),
                 share: *[0.2, 0.5, 0.9].choose(dice).expect("not empty"),
             }),

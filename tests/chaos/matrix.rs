@@ -154,9 +154,7 @@ impl Arena {
     async fn finish(&mut self, mut verdict: Verdict) -> Result<Verdict> {
         let (_, log) = self.launcher.once("finish", &["--until-drained".into()])?;
         let drained = self.drain(&mut verdict).await;
-        self.dead.catch_up()?;
-        self.checker
-            .check(&self.producer.produced, &self.dead.letters, &mut verdict);
+        self.look(&mut verdict)?;
         if verdict.is_clean() {
             drained.with_context(|| log)?;
         }

@@ -222,6 +222,10 @@ impl Arena {
                 match stage.ended()? {
                     None => running.push(stage),
                     Some(status) => {
+                        if status.code().is_none() {
+                            verdict.unexpected += 1;
+                            verdict.note(format!("{} ended with {status}", stage.name));
+                        }
                         ensure!(
                             !status.success(),
                             "{} ended as if all were well",

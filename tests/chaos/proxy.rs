@@ -71,7 +71,7 @@ impl Proxy {
     pub async fn start(upstream: String, seed: u64) -> anyhow::Result<Proxy> {
         let shared = Arc::new(Shared {
             upstream,
-            client: reqwest::Client::builder().no_proxy().build()?,
+            client: tagstream::tls::http_client().no_proxy().build()?,
             plan: Mutex::new(None),
             dice: Mutex::new(StdRng::seed_from_u64(seed)),
             hits: AtomicU64::new(0),

@@ -6,10 +6,15 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::{ClientConfig, Message, TopicPartitionList};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
+
+/// Most that the dead-letter topic takes of a message, bytes.
+pub const DEAD_LETTER_LIMIT: &str = "max.message.bytes=3000";
+/// Bytes of a message whose letter is too large for it.
+const LARGE: usize = 4_000;
 
 /// Writes messages, good ones and garbage, and remembers what went where.
 pub struct Producer {
@@ -21,6 +26,7 @@ pub struct Producer {
     /// How often the topic was created again.
     pub incarnation: usize,
     sent: usize,
+    transactions: usize,
 }
 
 /// An idempotent producer; a fresh one knows nothing of a topic that was deleted.
@@ -51,6 +57,7 @@ impl Producer {
             places: HashSet::new(),
             incarnation: 0,
             sent: 0,
+            transactions: 0,
         })
     }
 
@@ -100,8 +107,44 @@ impl Producer {
 
     /// Goes on with the topic created again.
     pub fn begin_incarnation(&mut self) -> Result<()> {
-        self.producer = producer(&self.bootstrap)?;
         self.incarnation += 1;
+        self.renew()
+    }
+
+    /// A producer that looks at the topic anew.
+    pub fn renew(&mut self) -> Result<()> {
+        self.producer = producer(&self.bootstrap)?;
+        Ok(())
+    }
+
+    /// Sends a transaction's messages. Of one that is aborted nothing is remembered: whatever comes
+    /// of its messages is a row without a cause.
+    pub async fn transact(&mut self, partitions: &[i32], commits: bool) -> Result<()> {
+        self.transactions += 1;
+        let transactional: FutureProducer = ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("transactional.id", format!("chaos-{}", self.transactions))
+            .set("message.timeout.ms", "60000")
+            .set("reconnect.backoff.max.ms", "500")
+            .create()?;
+        let patience = Duration::from_secs(60);
+        // Its calls wait for the broker on their thread.
+        tokio::task::block_in_place(|| -> Result<()> {
+            transactional.init_transactions(patience)?;
+            Ok(transactional.begin_transaction()?)
+        })?;
+        let plain = std::mem::replace(&mut self.producer, transactional);
+        let known: HashSet<String> = self.produced.keys().cloned().collect();
+        let sent = self.send(partitions).await;
+        let transactional = std::mem::replace(&mut self.producer, plain);
+        sent?;
+        tokio::task::block_in_place(|| match commits {
+            true => transactional.commit_transaction(patience),
+            false => transactional.abort_transaction(patience),
+        })?;
+        if !commits {
+            self.produced.retain(|image_id, _| known.contains(image_id));
+        }
         Ok(())
     }
 
@@ -119,6 +162,11 @@ impl Producer {
         let image_id = format!("image-{:07}", self.sent);
         let reference = |uri: &str| format!(r#"{{"image_id":"{image_id}","uri":"{uri}"}}"#);
         let (value, expected) = match self.sent % 65 {
+            // More than the dead-letter topic takes: its letter has no value.
+            7 => (
+                format!(r#"{{"image_id":"{image_id}","uri":"{}"#, "x".repeat(LARGE)),
+                Some("bad_message"),
+            ),
             13 => (format!(r#"{{"image_id":"{image_id}""#), Some("bad_message")),
             26 => (reference("gopher://example.org/a"), Some("bad_uri")),
             39 => (reference("file:///etc/hostname"), Some("forbidden_uri")),
@@ -202,7 +250,7 @@ impl DeadLetterReader {
 }
 
 /// Repeats a broker call that may fail while a broker restarts.
-fn retry<T, E: std::fmt::Display>(mut call: impl FnMut() -> Result<T, E>) -> Result<T> {
+pub fn retry<T, E: std::fmt::Display>(mut call: impl FnMut() -> Result<T, E>) -> Result<T> {
     let mut last = String::new();
     for _ in 0..12 {
         match call() {

@@ -85,23 +85,29 @@ impl Servers {
     }
 
     /// Creates a topic on the broker through its own tool.
-    pub fn create_topic(&self, name: &str, partitions: usize) -> Result<()> {
+    pub fn create_topic(&self, name: &str, partitions: usize, config: &[&str]) -> Result<()> {
         let partitions = partitions.to_string();
         let replicas = self.brokers.to_string();
-        run_script(
-            "kafka.sh",
-            &[
-                "tool",
-                "TopicCommand",
-                "--create",
-                "--topic",
-                name,
-                "--partitions",
-                &partitions,
-                "--replication-factor",
-                &replicas,
-            ],
-        )?;
+        let mut arguments = vec!["tool", "TopicCommand", "--create", "--topic", name];
+        arguments.extend([
+            "--partitions",
+            &partitions,
+            "--replication-factor",
+            &replicas,
+        ]);
+        for setting in config {
+            arguments.extend(["--config", setting]);
+        }
+        run_script("kafka.sh", &arguments)?;
+        Ok(())
+    }
+
+    /// Gives the images topic more partitions while everybody works.
+    pub fn add_partitions(&self, partitions: i32) -> Result<()> {
+        let partitions = partitions.to_string();
+        let mut arguments = vec!["tool", "TopicCommand", "--alter", "--topic", IMAGES];
+        arguments.extend(["--partitions", &partitions]);
+        run_script("kafka.sh", &arguments)?;
         Ok(())
     }
 }
@@ -165,6 +171,8 @@ pub struct Stage {
     pub log: PathBuf,
     child: Child,
     stopped: bool,
+    told: bool,
+    killed: bool,
 }
 
 impl Stage {
@@ -183,7 +191,18 @@ impl Stage {
             .stderr(Stdio::null())
             .status()?;
         self.stopped = signal == "STOP" && status.success();
+        self.told |= signal == "TERM";
         Ok(())
+    }
+
+    /// Whether it was asked to end.
+    pub fn is_told(&self) -> bool {
+        self.told
+    }
+
+    /// Whether we killed it.
+    pub fn is_killed(&self) -> bool {
+        self.killed
     }
 
     /// Whether it was stopped, by us or by itself.
@@ -205,6 +224,7 @@ impl Stage {
     }
 
     pub fn kill(&mut self) -> Result<()> {
+        self.killed = true;
         self.child.kill().ok();
         self.child.wait()?;
         Ok(())
@@ -269,6 +289,7 @@ message_timeout_ms = 30000
 [kafka.properties]
 "heartbeat.interval.ms" = "400"
 "reconnect.backoff.max.ms" = "500"
+"topic.metadata.refresh.interval.ms" = "2000"
 
 [source]
 images_topic = "{IMAGES}"
@@ -324,7 +345,10 @@ drain_timeout_ms = 5000
     /// Writes the stage's configuration; commands find the object store's settings in it too.
     pub fn write_config(&self) -> Result<PathBuf> {
         let config = self.folder.join("stage.toml");
-        std::fs::write(&config, self.config())?;
+        // Another process may be reading it.
+        let aside = self.folder.join("stage.toml.new");
+        std::fs::write(&aside, self.config())?;
+        std::fs::rename(&aside, &config)?;
         Ok(config)
     }
 
@@ -416,6 +440,8 @@ drain_timeout_ms = 5000
             name,
             child,
             stopped: false,
+            told: false,
+            killed: false,
         })
     }
 }

@@ -2,11 +2,11 @@
 //! protocol and by the checker that reads what chaos left.
 
 /// A file's half-open range of offsets.
-pub(super) type Range = (i64, i64);
+pub(crate) type Range = (i64, i64);
 
 /// Where the files of one epoch are no chain: each pair of neighbours of which the second does not
 /// start where the first ends.
-pub(super) fn breaks(files: impl IntoIterator<Item = Range>) -> Vec<(Range, Range)> {
+pub(crate) fn breaks(files: impl IntoIterator<Item = Range>) -> Vec<(Range, Range)> {
     let mut files: Vec<Range> = files.into_iter().collect();
     files.sort_unstable();
     files
@@ -17,7 +17,7 @@ pub(super) fn breaks(files: impl IntoIterator<Item = Range>) -> Vec<(Range, Rang
 }
 
 /// Whether `offset` stands in more than one file.
-pub(super) fn doubled(files: impl IntoIterator<Item = Range>, offset: i64) -> bool {
+pub(crate) fn doubled(files: impl IntoIterator<Item = Range>, offset: i64) -> bool {
     let holds = |(start, end): &Range| (*start..*end).contains(&offset);
     files.into_iter().filter(holds).count() > 1
 }

@@ -8,6 +8,12 @@ pub(crate) mod web_server;
 
 use std::io::Write;
 
+/// Asks for a page.
+pub(crate) async fn get(url: &str) -> reqwest::Result<reqwest::Response> {
+    let client = tagstream::tls::http_client().build()?;
+    client.get(url).send().await
+}
+
 /// Says on the test run's own output, past libtest's capture, that something was not tested.
 /// `scripts/test.sh` counts these lines.
 pub(crate) fn not_tested(what: &str) {

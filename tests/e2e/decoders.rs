@@ -2,6 +2,7 @@
 //! where no helper can be started.
 
 use crate::child::Launch;
+use crate::common::get;
 use crate::common::hostile::{all, png_of, tiff_of_jpeg_strips};
 use crate::harness::{STUCK, World};
 use std::os::unix::fs::symlink;
@@ -128,7 +129,7 @@ async fn a_picture_waits_for_a_decoder_and_livez_says_so() {
         let started = Instant::now();
         loop {
             let url = format!("http://{address}/health/livez");
-            let answer = reqwest::get(url).await.unwrap();
+            let answer = get(&url).await.unwrap();
             let status = answer.status().as_u16();
             let text = answer.text().await.unwrap();
             if status == wanted {

@@ -1,6 +1,7 @@
 //! What a stage says of itself while something around it is broken: probes, signals, the port.
 
 use crate::child::{Launch, Stage};
+use crate::common::get;
 use crate::harness::{STUCK, World, is_real_broker, not_tested};
 use crate::pages::{page, wait_ready};
 use crate::relay::Relay;
@@ -48,7 +49,7 @@ async fn a_port_that_another_process_has_ends_no_stage() {
     assert!(stage.log().contains("http.bind"), "{}", stage.log());
     drop(taken);
     until(&mut stage, async || {
-        reqwest::get(format!("http://{address}/metrics")).await.ok()
+        get(&format!("http://{address}/metrics")).await.ok()
     })
     .await;
     wait_ready(&mut stage, &address, 200, "assigned", true).await;

@@ -44,7 +44,7 @@ impl World {
                 // A new partition is not known at once.
                 match producer.send(record) {
                     Ok(()) => break,
-                    Err(_) => _ = producer.poll(Duration::from_millis(100)),
+                    Err(_) => producer.poll(Duration::from_millis(100)),
                 }
             }
         }

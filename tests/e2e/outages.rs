@@ -1,6 +1,7 @@
 //! What is not the message's fault: hosts that are down, and what the stage itself lacks.
 
 use crate::child::{Launch, Stage};
+use crate::common::get;
 use crate::common::web_server::{Answer, WebServer};
 use crate::harness::{STUCK, StandIn, World};
 use std::collections::HashMap;
@@ -348,9 +349,7 @@ async fn a_stage_without_descriptors_waits_is_not_ready_and_burns_nothing() {
         idle.push(tokio::net::TcpStream::connect(&address).await.unwrap());
     }
     let page = async |path: &str| {
-        let answer = reqwest::get(format!("http://{address}{path}"))
-            .await
-            .unwrap();
+        let answer = get(&format!("http://{address}{path}")).await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
     assert_eq!(page("/health/livez").await.0, 200);

@@ -1,14 +1,13 @@
 //! The pages that an operator and a scheduler look at, from a running process.
 
 use crate::child::{Launch, Stage};
+use crate::common::get;
 use crate::harness::{STUCK, World};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
 pub(crate) async fn page(address: &str, path: &str) -> (u16, String) {
-    let answer = reqwest::get(format!("http://{address}{path}"))
-        .await
-        .unwrap();
+    let answer = get(&format!("http://{address}{path}")).await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 

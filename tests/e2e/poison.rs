@@ -56,7 +56,7 @@ impl World {
             let value = serde_json::json!({"image_id": name, "uri": uri}).to_string();
             (i as i32 % self.partitions, Some(value))
         };
-        let name = |i: usize| match i % self.partitions as usize == 0
+        let name = |i: usize| match i.is_multiple_of(self.partitions as usize)
             && marked.contains(&(i / self.partitions as usize))
         {
             true => (i, format!("marked-{i}")),

@@ -11,3 +11,4 @@ pub mod failpoint;
 pub mod process;
 pub mod redact;
 pub mod storage;
+pub mod tls;

@@ -168,6 +168,7 @@ impl CustomOp2 for Backward {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::composed;
     use crate::testing::{check_equal, check_gradients, noise};
 
     #[test]
@@ -182,7 +183,7 @@ mod tests {
             &|x| quick_gelu(&(&x[0] * 4.0)?),
             &|x| {
                 let x = (&x[0] * 4.0)?;
-                &x * candle_nn::ops::sigmoid(&(&x * 1.702)?)?
+                &x * composed::sigmoid(&(&x * 1.702)?)?
             },
             &[noise(3, &[4, 50])],
         );

@@ -25,6 +25,7 @@
 mod activation;
 mod attention;
 mod branches;
+pub mod composed;
 mod l2_normalize;
 mod layer_norm;
 mod linear;

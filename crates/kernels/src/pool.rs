@@ -316,13 +316,14 @@ impl CustomOp2 for Saliency {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::composed;
     use crate::testing::{check_equal, check_gradients, distance, noise};
 
     fn composed(keys: &Tensor, positions: &Tensor) -> Result<Tensor> {
         let logits = keys
             .unsqueeze(0)?
             .broadcast_matmul(&positions.transpose(1, 2)?.contiguous()?)?;
-        candle_nn::ops::softmax(&logits, 2)?.matmul(positions)
+        composed::softmax(&logits)?.matmul(positions)
     }
 
     #[test]

@@ -371,12 +371,9 @@ mod tests {
             "{:?}",
             by(&findings, "model")
         );
-        assert_eq!(
-            verdict("demo model"),
-            Verdict::Good,
-            "{:?}",
-            by(&findings, "demo model")
-        );
+        // It goes as far as a test can: its program is no `tagstream` that could decode.
+        let demo = by(&findings, "demo model");
+        assert!(demo.detail.contains("decoding helper"), "{demo:?}");
         assert_eq!(
             verdict("output"),
             Verdict::Good,

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tagstream_core::config::{ConfigError, FetchConfig};
 use tagstream_core::redact::scrub;
+use tagstream_core::tls::http_client;
 use url::Url;
 
 /// The HTTP client and its rules.
@@ -32,7 +33,7 @@ impl WebClient {
         policy: Arc<UriPolicy>,
         names: Arc<Names>,
     ) -> Result<Self, ConfigError> {
-        let client = Client::builder()
+        let client = http_client()
             .user_agent(concat!("tagstream/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())

@@ -246,7 +246,9 @@ impl Attempt<'_> {
                 if let Some(place) = &place {
                     place.answered(Some(self.uri));
                 }
-                pass.map(Pass::done);
+                if let Some(pass) = pass {
+                    pass.done();
+                }
                 Ok(Some((fetched, seat)))
             }
             Err(failed) => {
@@ -385,7 +387,9 @@ impl Attempt<'_> {
         }
         if !alive || busy {
             place.failed(is_trial, after, reason);
-            pass.map(Pass::done);
+            if let Some(pass) = pass {
+                pass.done();
+            }
         } else {
             drop(pass);
         }

@@ -9,7 +9,7 @@
 //! sender died. A writer that does not know that it was replaced (a zombie) is one that goes on.
 
 #[path = "../../../tests/common/invariants.rs"]
-mod invariants;
+pub(super) mod invariants;
 
 use super::chain::{Chain, ChainOutcome, FileFacts, Proposal, PutAnswer, WriterId};
 use super::lineage::LogLineage;

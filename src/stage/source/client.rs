@@ -414,7 +414,7 @@ pub fn require_topics(kafka: &KafkaConfig, topics: &[Arc<str>]) -> Result<(), So
     let asker = Asker {
         brokers: &kafka.brokers,
         troubles: producer.context().troubles(),
-        listen: &|| _ = producer.poll(Duration::ZERO),
+        listen: &|| producer.poll(Duration::ZERO),
         patience: PATIENCE,
     };
     for topic in topics {

@@ -69,7 +69,7 @@ impl RefusedVersion {
                     matches!(source, object_store::Error::NotFound { .. })
                 };
                 match error {
-                    RegistryError::Io { .. } => true,
+                    RegistryError::Io { .. } | RegistryError::Cache { .. } => true,
                     RegistryError::Store { source, .. } => !missing(source),
                     other => other.is_temporary(),
                 }

@@ -3,6 +3,7 @@
 
 use super::purpose::Purpose;
 use crate::address::Store;
+use crate::tls::use_ring;
 use async_trait::async_trait;
 use object_store::ClientOptions;
 use object_store::client::{
@@ -30,6 +31,7 @@ pub(super) struct Connector {
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        use_ring();
         Ok(HttpClient::new(Observed {
             inner: ReqwestConnector::default().connect(options)?,
             store: self.store,

@@ -1,14 +1,11 @@
 //! The protocol as a model: what can happen, and what must hold.
 
-#[path = "../../../../tests/common/invariants.rs"]
-#[allow(dead_code)]
-mod invariants;
-
 use super::{
     Action, Broken, LIVES, MESSAGES, Order, Protocol, Put, READ_AHEAD, Record, SEALS_ELSEWHERE,
     State, Trouble, Writer, lineage, stop,
 };
 use crate::stage::sink::chain::WriterId;
+use crate::stage::sink::chain_model::invariants;
 use stateright::{Model, Property};
 use std::collections::BTreeSet;
 use tagstream_core::events::{Offset, OffsetRange};

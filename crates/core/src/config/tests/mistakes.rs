@@ -97,9 +97,9 @@ fn keys_and_sections_that_the_stage_does_not_have() {
             "stage.toml:1:2: `ftech` is no section of stage.toml; did you mean `fetch`?",
         ),
         (
-            "timeout_ms = 5\n",
-            "stage.toml:1:1: `timeout_ms` is no section of stage.toml; did you mean \
-             `fetch.timeout_ms`?",
+            "max_redirects = 5\n",
+            "stage.toml:1:1: `max_redirects` is no section of stage.toml; did you mean \
+             `fetch.max_redirects`?",
         ),
         (
             "[decode]\nmax_redirects = 5\n",

@@ -15,6 +15,7 @@ use tagstream_core::process::blocking;
 use tagstream_core::redact::redact;
 use tagstream_core::storage::atomic;
 use tagstream_core::storage::atomic::AtomicFile;
+use tagstream_core::tls::http_client;
 use tokio::io::AsyncWriteExt;
 
 /// Why weights cannot be had from the hub.
@@ -242,7 +243,7 @@ impl Hub {
     }
 
     fn client(&self) -> Result<reqwest::Client, HubError> {
-        reqwest::Client::builder()
+        http_client()
             .user_agent(concat!("tagstream/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(20))
             // Between two pieces, not for the whole: weights take as long as they take.

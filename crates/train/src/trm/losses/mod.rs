@@ -8,6 +8,7 @@ use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail,
 };
 use tagstream_core::config::{choice, settings};
+use tagstream_kernels::composed;
 use tagstream_kernels::{Real, dispatch, elements, with_elements};
 
 settings! {
@@ -189,7 +190,7 @@ impl CustomOp1 for SoftOp {
     }
 
     fn bwd(&self, s: &Tensor, _loss: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let p = candle_nn::ops::sigmoid(&s.detach())?;
+        let p = composed::sigmoid(&s.detach())?;
         Ok(Some((((p - &self.targets)? * &self.weights)? * grad)?))
     }
 }
@@ -213,14 +214,10 @@ choice! {
 /// If the shapes differ.
 pub fn class_distillation(teacher: &Tensor, student: &Tensor, temperature: f64) -> Result<Tensor> {
     let (batch, _) = teacher.dims2()?;
-    let log_p = log_softmax(&(teacher.detach() / temperature)?)?;
-    let log_q = log_softmax(&(student / temperature)?)?;
+    let log_p = composed::log_softmax(&(teacher.detach() / temperature)?)?;
+    let log_q = composed::log_softmax(&(student / temperature)?)?;
     let divergence = (log_p.exp()? * (log_p - log_q)?)?.sum_all()?;
     divergence * (temperature * temperature / batch.max(1) as f64)
-}
-
-fn log_softmax(x: &Tensor) -> Result<Tensor> {
-    candle_nn::ops::log_softmax(x, 1)
 }
 
 /// `T²/B sum_ic KL(Bern(sigmoid(teacher/T)) || Bern(sigmoid(student/T)))`. No gradient reaches the
@@ -235,7 +232,7 @@ pub fn bernoulli_distillation(
 ) -> Result<Tensor> {
     let (batch, _) = teacher.dims2()?;
     let teacher = (teacher.detach() / temperature)?;
-    let p = candle_nn::ops::sigmoid(&teacher)?;
+    let p = composed::sigmoid(&teacher)?;
     let ones = p.ones_like()?;
     // KL = cross-entropy - entropy, and the entropy of p is the cross-entropy against its own
     // logit.
@@ -309,7 +306,7 @@ pub fn contrastive_rows(
     let anchors = rows(&chosen)?;
     let prototypes = Tensor::cat(&[&visual.detach(), text], 0)?;
     let scores = (anchors.matmul(&prototypes.t()?)? / tau)?;
-    let log_share = log_softmax(&scores)?.reshape(((), 1))?;
+    let log_share = composed::log_softmax(&scores)?.reshape(((), 1))?;
     let own = (0..count)
         .zip(&categories)
         .flat_map(|(row, &category)| [0, c].map(|side| row * 2 * c + side + category))
