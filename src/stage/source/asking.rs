@@ -13,6 +13,9 @@ pub(super) const ANSWER: Duration = Duration::from_secs(10);
 /// connections as well.
 const SETTLED: Duration = Duration::from_secs(1);
 
+/// Errors that only last while leaders move are asked again for this long.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Who asks, and for how long.
 pub(super) struct Asker<'a> {
     /// The brokers, as configured.
@@ -172,4 +175,8 @@ pub(super) fn code_passes(code: RDKafkaErrorCode) -> bool {
             | Code::NotCoordinator
             | Code::RebalanceInProgress
     )
+}
+
+pub(super) fn passes(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(code_passes)
 }

@@ -1,8 +1,8 @@
 //! Clients of the broker: their configuration, and the questions asked before anything is read.
 
-use super::asking::{ANSWER, Asker, code_passes, leaders};
+use super::asking::{ANSWER, Asker, PATIENCE, code_passes, leaders, passes};
 use super::log_ends::{EndOfLog, LogEnd, log_ends};
-use super::reading::{Read, Reading};
+use super::reading::{LogRecord, Read, Reading};
 use super::{ClientSettings, Covering, SourceError, topic_identity};
 use crate::stage::sink::chain::TopicIdentity;
 use crate::stage::sink::hint::CommitHint;
@@ -21,8 +21,6 @@ use std::time::{Duration, Instant};
 use tagstream_core::config::KafkaConfig;
 use tagstream_core::events::{Offset, PartitionId};
 
-/// Errors that only last while leaders move are asked again for this long.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// By then every broker knows of a topic that was created before the question.
 const SPREAD: Duration = Duration::from_secs(5);
 
@@ -64,15 +62,6 @@ pub trait Logs: Send + Sync + 'static {
     fn silence(&self, partition: &PartitionId, from: Offset) -> Result<Silence, SourceError>;
 }
 
-/// A message, as far as it tells one log from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogRecord {
-    /// Its offset.
-    pub offset: Offset,
-    /// The epoch of the leader that took it.
-    pub leader_epoch: Option<i32>,
-}
-
 /// A stretch of a log without messages: markers of transactions, aborted messages, what compaction
 /// removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,13 +84,13 @@ pub struct Reached {
 /// A client that reads nothing, for questions about one topic. Its own connection: the polling
 /// thread is not kept waiting.
 pub struct Broker {
-    pub(super) consumer: BaseConsumer<Covering>,
+    consumer: BaseConsumer<Covering>,
     brokers: String,
     topic: Arc<str>,
     /// Whether the brokers have told the topic's id before.
     tells_topic_id: AtomicBool,
     /// Held by who reads with the consumer: it has one assignment.
-    pub(super) reading: Mutex<()>,
+    reading: Mutex<()>,
     patience: Duration,
 }
 
@@ -194,7 +183,7 @@ impl Broker {
         })
     }
 
-    pub(super) fn unreachable(&self, reason: impl ToString) -> SourceError {
+    fn unreachable(&self, reason: impl ToString) -> SourceError {
         SourceError::Unreachable {
             brokers: self.brokers.clone(),
             reason: reason.to_string(),
@@ -348,8 +337,7 @@ impl Logs for Broker {
         partition: &PartitionId,
         from: Offset,
     ) -> Result<Option<LogRecord>, SourceError> {
-        let reading = Reading::begin(self, partition, from, None)?;
-        match reading.next()? {
+        match self.read_at(partition, from, None)? {
             Read::Message(record) => Ok(Some(record)),
             Read::End => Ok(None),
             Read::NotThere => {
@@ -364,8 +352,7 @@ impl Logs for Broker {
         end: Offset,
         leader_epoch: i32,
     ) -> Result<bool, SourceError> {
-        let reading = Reading::begin(self, partition, end, Some(leader_epoch))?;
-        Ok(reading.next()? != Read::NotThere)
+        Ok(self.read_at(partition, end, Some(leader_epoch))? != Read::NotThere)
     }
 }
 
@@ -378,6 +365,23 @@ impl Broker {
         known.ok_or_else(|| self.unreachable(format!("the end of {partition} is not told")))
     }
 
+    /// What lies at `from`; with a leader's epoch, if it is what that leader had there.
+    fn read_at(
+        &self,
+        partition: &PartitionId,
+        from: Offset,
+        leader_epoch: Option<i32>,
+    ) -> Result<Read, SourceError> {
+        let alone = self.reading.lock().expect("no panic while locked");
+        let reading = Reading {
+            consumer: &self.consumer,
+            partition,
+            _alone: alone,
+        };
+        let read = reading.at(from, leader_epoch);
+        read.map_err(|reason| self.unreachable(reason))
+    }
+
     /// Whether a message lies in `partition` from `from` on and before `end`, up to which the log
     /// is stable.
     fn has_messages(
@@ -386,8 +390,7 @@ impl Broker {
         from: Offset,
         end: Offset,
     ) -> Result<bool, SourceError> {
-        let reading = Reading::begin(self, partition, from, None)?;
-        Ok(match reading.next()? {
+        Ok(match self.read_at(partition, from, None)? {
             Read::Message(record) => record.offset < end,
             Read::End => false,
             // Retention took the beginning: whoever owns the partition must be told by a person
@@ -492,8 +495,4 @@ fn patiently<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, Kaf
             result => return result,
         }
     }
-}
-
-pub(super) fn passes(error: &KafkaError) -> bool {
-    error.rdkafka_error_code().is_some_and(code_passes)
 }

@@ -28,10 +28,11 @@ mod trouble;
 
 pub use admission::{Admission, Place, Short};
 pub(in crate::stage) use client::has_controller;
-pub use client::{Broker, LogRecord, Logs, Reached, Silence, require_topics};
+pub use client::{Broker, Logs, Reached, Silence, require_topics};
 pub use clients::{ClientSettings, Covering};
 pub use continuity::compared;
 pub use properties::{Refusal, check_properties, known_properties};
+pub use reading::LogRecord;
 pub use recreated::recreated;
 pub use thread::{Source, SourceSettings};
 pub use trouble::{Cause, Trouble, Troubles};

@@ -1,17 +1,25 @@
 //! Single looks into a log, by a consumer that belongs to no assignment of the group.
 
-use super::asking::ANSWER;
-use super::client::{Broker, PATIENCE, passes};
+use super::Covering;
+use super::asking::{ANSWER, PATIENCE, passes};
 use super::leader_epochs::{leader_epoch, set_leader_epoch};
-use super::{LogRecord, SourceError};
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message as _, Offset as KafkaOffset, TopicPartitionList};
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 use tagstream_core::events::{Offset, PartitionId};
 
-/// What the broker's own consumer found.
+/// A message, as far as it tells one log from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRecord {
+    /// Its offset.
+    pub offset: Offset,
+    /// The epoch of the leader that took it.
+    pub leader_epoch: Option<i32>,
+}
+
+/// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Read {
     Message(LogRecord),
@@ -21,64 +29,53 @@ pub(super) enum Read {
     NotThere,
 }
 
-/// The broker's own consumer at an offset. One at a time.
+/// A consumer that looks into one partition. One at a time.
 pub(super) struct Reading<'a> {
-    broker: &'a Broker,
-    partition: &'a PartitionId,
-    _alone: MutexGuard<'a, ()>,
+    pub consumer: &'a BaseConsumer<Covering>,
+    pub partition: &'a PartitionId,
+    pub _alone: MutexGuard<'a, ()>,
 }
 
-impl<'a> Reading<'a> {
-    /// Goes to `from`; with a leader's epoch, librdkafka asks the leader about it (KIP-320).
-    pub(super) fn begin(
-        broker: &'a Broker,
-        partition: &'a PartitionId,
-        from: Offset,
-        leader_epoch: Option<i32>,
-    ) -> Result<Self, SourceError> {
-        let _alone = broker.reading.lock().expect("no panic while locked");
-        let (topic, number) = (&*partition.topic, partition.partition);
+impl Reading<'_> {
+    /// What lies at `from`; with a leader's epoch, librdkafka asks the leader about it (KIP-320).
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(super) fn at(self, from: Offset, leader_epoch: Option<i32>) -> Result<Read, String> {
+        let (topic, number) = (&*self.partition.topic, self.partition.partition);
         let mut at = TopicPartitionList::new();
         at.add_partition_offset(topic, number, KafkaOffset::Offset(from.0))
-            .map_err(|e| broker.unreachable(e))?;
+            .map_err(|e| e.to_string())?;
         set_leader_epoch(&mut at, topic, number, leader_epoch);
-        let assigned = broker.consumer.assign(&at);
-        assigned.map_err(|e| broker.unreachable(e))?;
-        let reading = Reading {
-            broker,
-            partition,
-            _alone,
-        };
+        self.consumer.assign(&at).map_err(|e| e.to_string())?;
         if leader_epoch.is_some() {
-            reading.seek(&at)?;
+            self.seek(&at)?;
         }
-        Ok(reading)
+        self.next()
     }
 
     /// An assignment is not validated, a seek is. It is refused until the assignment has begun.
-    fn seek(&self, at: &TopicPartitionList) -> Result<(), SourceError> {
+    fn seek(&self, at: &TopicPartitionList) -> Result<(), String> {
         let started = Instant::now();
         loop {
-            let sought = self.broker.consumer.seek_partitions(at.clone(), ANSWER);
+            let sought = self.consumer.seek_partitions(at.clone(), ANSWER);
             let refusal = match sought {
                 Ok(done) => done.elements().first().and_then(|e| e.error().err()),
                 Err(error) => Some(error),
             };
             match refusal {
                 None => return Ok(()),
-                Some(error) if started.elapsed() > PATIENCE => {
-                    return Err(self.broker.unreachable(error));
-                }
+                Some(error) if started.elapsed() > PATIENCE => return Err(error.to_string()),
                 Some(_) => std::thread::sleep(Duration::from_millis(10)),
             }
         }
     }
 
-    pub(super) fn next(&self) -> Result<Read, SourceError> {
+    fn next(&self) -> Result<Read, String> {
         use RDKafkaErrorCode as Code;
         let started = Instant::now();
         loop {
-            match self.broker.consumer.poll(Duration::from_millis(100)) {
+            match self.consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
                     return Ok(Read::Message(LogRecord {
                         offset: Offset(message.offset()),
@@ -94,13 +91,9 @@ impl<'a> Reading<'a> {
                 {
                     return Ok(Read::NotThere);
                 }
-                Some(Err(error)) if !passes(&error) => {
-                    return Err(self.broker.unreachable(error));
-                }
+                Some(Err(error)) if !passes(&error) => return Err(error.to_string()),
                 _ if started.elapsed() > PATIENCE => {
-                    let partition = self.partition;
-                    let silent = format!("no message of {partition} came");
-                    return Err(self.broker.unreachable(silent));
+                    return Err(format!("no message of {} came", self.partition));
                 }
                 _ => {}
             }
@@ -111,6 +104,6 @@ impl<'a> Reading<'a> {
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
         // Fails only for a client that is shutting down.
-        let _ = self.broker.consumer.unassign();
+        let _ = self.consumer.unassign();
     }
 }
