@@ -122,6 +122,11 @@ async fn suggestions_say_the_same_on_the_topic_and_in_the_csv() {
             question.event.image_id.clone(),
             question.event.uri.clone(),
             format!("{:.4}", question.value),
+            serde_json::to_value(question.purpose)
+                .unwrap()
+                .as_str()
+                .unwrap()
+                .to_owned(),
             ask.join(" "),
         ];
         assert!(row.iter().eq(&told), "{row:?}: {told:?}");

@@ -14,7 +14,7 @@ use tagstream::stage::pipeline::RunOptions;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_budget_cuts_files_early_instead_of_standing_still() {
     let world = World::new("pressure", 2);
-    let broken = world.produce(0, 600);
+    let broken = world.produce(0, 2_400);
     let mut config = world.config.clone();
     config.output.max_file_age_ms = 3_600_000;
     config.fetch.max_mib = 1;
@@ -25,7 +25,7 @@ async fn a_small_budget_cuts_files_early_instead_of_standing_still() {
         .drain_with(&config, RunOptions::default())
         .await
         .unwrap();
-    world.assert_exactly_once(&[300, 300], 600 - broken);
+    world.assert_exactly_once(&[1_200, 1_200], 2_400 - broken);
     assert!(
         status.files.load(Ordering::Relaxed) > 2,
         "files were cut early"
