@@ -159,11 +159,12 @@ impl DataArgs {
             },
             ..defaults
         };
-        let result = extraction.extract(encoder, &images, ids).context(
+        let extracted = extraction.extract(encoder, &images, ids).context(
             "features cannot be had (--skip-bad-images leaves missing and unreadable images out)",
         );
         bar.finish_and_clear();
-        result
+        let extracted = extracted?;
+        Ok((extracted.features, extracted.skipped))
     }
 }
 

@@ -200,7 +200,7 @@ pub(super) fn run(args: LabelsArgs) -> anyhow::Result<Exit> {
                 }
                 Ok(())
             }
-            LabelsCommand::Stats { from, json } => stats(&read(&from).await?, json),
+            LabelsCommand::Stats { from, json } => stats(&read_table(&from).await?.0, json),
             LabelsCommand::Suggest(args) => run_suggest(args).await,
             LabelsCommand::Dataset {
                 layout,
@@ -257,18 +257,28 @@ fn open_store(url: &str, options: &ObjectStoreConfig) -> anyhow::Result<TableSto
     })
 }
 
+/// The labels, with addresses from wherever they are known.
 async fn read(from: &LabelsFrom) -> anyhow::Result<LabelTable> {
+    let (mut table, store) = read_table(from).await?;
+    if let Some(store) = store {
+        join_uris(&mut table, &store, (&from.table, &from.predictions)).await?;
+    }
+    Ok(table)
+}
+
+/// The labels as events tell them, and the store that they are in.
+async fn read_table(from: &LabelsFrom) -> anyhow::Result<(LabelTable, Option<TableStore>)> {
     if let Some(path) = &from.file {
         let file = open(path).map_err(|e| usage(format!("{}: {e}", path.display())))?;
         let read = import(from.from_form, file, &ImportOptions::default());
         let imported = read.with_context(|| path.display().to_string())?;
-        return Ok(LabelTable::of_events(&imported.events));
+        return Ok((LabelTable::of_events(&imported.events), None));
     }
     let Some(url) = &from.store else {
         return Err(usage("name where labels are: --store URL, or --from FILE").into());
     };
     let store = open_store(url, &options(&from.config)?)?;
-    let mut table = read_labels(&store, &from.table).await?;
+    let table = read_labels(&store, &from.table).await?;
     if table.images().next().is_none() {
         eprintln!(
             "no labels in the table `{}` at {}",
@@ -276,8 +286,7 @@ async fn read(from: &LabelsFrom) -> anyhow::Result<LabelTable> {
             redact_place(url)
         );
     }
-    join_uris(&mut table, &store, &from.predictions).await?;
-    Ok(table)
+    Ok((table, Some(store)))
 }
 
 async fn run_import(args: ImportArgs) -> anyhow::Result<()> {

@@ -1,8 +1,10 @@
-//! `tagstream registry`: versions of the model: list, show, add, promote, roll back.
+//! `tagstream registry`: versions of the model: list, show, add, promote, roll back, prune.
+
+mod print;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use serde::Serialize;
+use print::{Listing, print, print_listing, print_pointer, print_pruning, print_version};
 use std::path::PathBuf;
 use tagstream_core::config::{ObjectStoreConfig, StageConfig};
 use tagstream_core::error::{Exit, WithExit, usage};
@@ -10,8 +12,7 @@ use tagstream_model::add_category;
 use tagstream_model::add_category::AddCategoryError;
 use tagstream_model::bundle::Bundle;
 use tagstream_model::registry::{
-    Action, Cache, Decision, HistoryEntry, Pointer, Registration, Registry, RegistryError,
-    VersionRecord,
+    Action, Cache, Decision, Pointer, Registration, Registry, RegistryError, VersionRecord,
 };
 
 /// Arguments of `tagstream registry`.
@@ -76,6 +77,22 @@ pub(super) enum RegistryCommand {
         expect: Option<u64>,
         #[command(flatten)]
         reason: Reason,
+    },
+    /// Remove versions that nobody needs. What serves, served, is an ancestor of a version that
+    /// stays, or keeps what the next retraining reads, is never taken.
+    Prune {
+        /// How many of the newest versions stay in any case.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        keep: u64,
+        /// Another version that stays, for example one that a stage names (`@7`).
+        #[arg(long, value_name = "VERSION")]
+        spare: Vec<u64>,
+        /// Change nothing; say what would go.
+        #[arg(long)]
+        dry_run: bool,
+        /// Who prunes.
+        #[arg(long, env = "USER", default_value = "unknown")]
+        who: String,
     },
     /// Make the version serve that served before.
     Rollback {
@@ -144,13 +161,6 @@ fn with_exit(error: anyhow::Error) -> anyhow::Error {
     WithExit { exit, message }.into()
 }
 
-#[derive(Serialize)]
-struct Listing {
-    pointer: Option<Pointer>,
-    versions: Vec<VersionRecord>,
-    history: Vec<HistoryEntry>,
-}
-
 async fn execute(
     url: &str,
     options: &ObjectStoreConfig,
@@ -163,10 +173,12 @@ async fn execute(
     let registry = Registry::open(url, options).await?;
     match command {
         RegistryCommand::List => {
+            let (pointer, versions, history) =
+                futures::try_join!(registry.pointer(), registry.versions(), registry.history())?;
             let listing = Listing {
-                pointer: registry.pointer().await?,
-                versions: registry.versions().await?,
-                history: registry.history().await?,
+                pointer,
+                versions,
+                history,
             };
             print(&listing, json, print_listing)
         }
@@ -179,12 +191,29 @@ async fn execute(
             expect,
             reason,
         } => {
-            let moved = promote_over(&registry, version, expect, &reason).await?;
-            print(&moved, json, print_pointer)
+            let changing = registry.changing(&reason.who).await?;
+            let moved = promote_over(&registry, version, expect, &reason).await;
+            changing.done().await;
+            print(&moved?, json, print_pointer)
         }
         RegistryCommand::Rollback { to, reason } => {
-            let moved = registry.roll_back(to, &reason.who, &reason.why).await?;
-            print(&moved, json, print_pointer)
+            let changing = registry.changing(&reason.who).await?;
+            let moved = registry.roll_back(to, &reason.who, &reason.why).await;
+            changing.done().await;
+            print(&moved?, json, print_pointer)
+        }
+        RegistryCommand::Prune {
+            keep,
+            spare,
+            dry_run,
+            who,
+        } => {
+            let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+            let pruning = match dry_run {
+                true => registry.would_prune(keep, &spare).await?,
+                false => registry.prune(keep, &spare, &who).await?,
+            };
+            print(&pruning, json, |pruning| print_pruning(pruning, dry_run))
         }
         RegistryCommand::AddCategory {
             name,
@@ -312,19 +341,25 @@ async fn register(
     over: Option<Option<u64>>,
     reason: &Reason,
 ) -> anyhow::Result<VersionRecord> {
-    let version = registry
-        .register(&Registration {
-            bundle: bundle.root(),
-            attachments: &[],
-            who: &reason.who,
-            why: &reason.why,
-            run: None,
-        })
-        .await?;
-    if let Some(generation) = over {
-        promote(registry, version.version, generation, reason).await?;
-    }
-    Ok(version)
+    let changing = registry.changing(&reason.who).await?;
+    let registered = async {
+        let version = registry
+            .register(&Registration {
+                bundle: bundle.root(),
+                attachments: &[],
+                who: &reason.who,
+                why: &reason.why,
+                run: None,
+            })
+            .await?;
+        if let Some(generation) = over {
+            promote(registry, version.version, generation, reason).await?;
+        }
+        anyhow::Ok(version)
+    };
+    let registered = registered.await;
+    changing.done().await;
+    registered
 }
 
 async fn add(
@@ -362,84 +397,4 @@ async fn promote(
             ..Decision::by_hand(Action::Promoted, version, &reason.who, &reason.why)
         })
         .await
-}
-
-fn print<T: Serialize>(value: &T, json: bool, human: impl FnOnce(&T)) -> anyhow::Result<()> {
-    if json {
-        println!("{}", serde_json::to_string_pretty(value)?);
-    } else {
-        human(value);
-    }
-    Ok(())
-}
-
-fn print_pointer(pointer: &Pointer) {
-    if let (Some(version), Some(id)) = (pointer.version, &pointer.id) {
-        println!("version {version} serves: {id}");
-    }
-}
-
-fn print_listing(listing: &Listing) {
-    let serving = listing.pointer.as_ref().and_then(|p| p.version);
-    println!("    version  created               categories  verdict  id");
-    for v in &listing.versions {
-        let mark = if Some(v.version) == serving {
-            "->"
-        } else {
-            "  "
-        };
-        let judged = listing.history.iter().filter(|e| e.version == v.version);
-        let verdict = judged.filter_map(|e| e.verdict).next_back();
-        println!(
-            " {mark} {:>7}  {}  {:>10}  {:<7}  {}",
-            v.version,
-            v.created.format("%Y-%m-%d %H:%M:%SZ"),
-            v.categories,
-            verdict.map_or("-".into(), |v| v.to_string()),
-            v.id
-        );
-    }
-    println!();
-    for entry in &listing.history {
-        print_entry(entry);
-    }
-}
-
-fn print_version(listing: &Listing) {
-    let serving = listing.pointer.as_ref().and_then(|p| p.version);
-    for v in &listing.versions {
-        let serves = if Some(v.version) == serving {
-            ", serving"
-        } else {
-            ""
-        };
-        println!("version {}{serves}: {}", v.version, v.id);
-        println!("parent      {}", v.parent.as_deref().unwrap_or("-"));
-        let registered = v.created.format("%Y-%m-%d %H:%M:%SZ");
-        println!("registered  {registered} by {}: {}", v.who, v.why);
-        for (name, value) in &v.metrics {
-            println!("metric      {name} = {value:.4}");
-        }
-        for (name, entry) in v.files.iter().chain(&v.attachments) {
-            println!(
-                "file        {:<24} {:>12} bytes  {}",
-                name, entry.bytes, entry.sha256
-            );
-        }
-    }
-    for entry in &listing.history {
-        print_entry(entry);
-    }
-}
-
-fn print_entry(entry: &HistoryEntry) {
-    println!(
-        "{:>4}  {}  version {} {} by {}: {}",
-        entry.sequence,
-        entry.time.format("%Y-%m-%d %H:%M:%SZ"),
-        entry.version,
-        entry.action,
-        entry.who,
-        entry.why
-    );
 }

@@ -6,6 +6,9 @@
 //! when none is out any more the pieces are joined again without a copy: that is the batch the
 //! model sees. A piece that comes back unused is lent again, or is closed up when the batch is
 //! sealed, so no hole remains.
+//!
+//! A worker that has nothing to do does not wait for a batch to become full: the images that are
+//! filled are copied into a buffer of their own, which costs some microseconds each.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -20,7 +23,7 @@ pub struct BatchLayout {
     pub capacity: usize,
     /// Batches that may exist at once: running, prepared and open.
     pub buffers: usize,
-    /// Longest time that a filled image waits for others.
+    /// Longest time that a filled image waits for others while workers are busy.
     pub max_delay: Duration,
 }
 
@@ -242,6 +245,60 @@ impl<M: Clone, R> Queue<M, R> {
         }
     }
 
+    /// Images that are being filled.
+    pub fn lent(&self) -> usize {
+        self.batches.values().map(Batch::lent).sum()
+    }
+
+    /// Takes the images that are filled out of the oldest batch that has some, for a worker that
+    /// has nothing to do; those that are still being filled stay behind, and the batch goes on with
+    /// the places that become free. `None` if nothing is filled, if more than `most` images are
+    /// being filled, or without a buffer to spare.
+    pub fn take_filled(&mut self, most: usize, now: Instant) -> Option<Ready<M, R>> {
+        if let Some(ready) = self.ready.pop_front() {
+            return Some(ready);
+        }
+        let size = self.layout.image_bytes;
+        let (&id, batch) = self.batches.iter().find(|(_, batch)| {
+            // Those of an earlier layout wait: there are no buffers of their size.
+            let same = batch.pieces.len() == self.layout.capacity
+                && batch
+                    .pieces
+                    .iter()
+                    .flatten()
+                    .all(|piece| piece.len() == size);
+            !batch.replies.is_empty() && same
+        })?;
+        let others = self.lent();
+        if batch.lent() == 0 {
+            self.seal(now);
+            return self.pop();
+        }
+        if others > most || self.in_use >= self.layout.buffers {
+            return None;
+        }
+        let batch = self.batches.get_mut(&id)?;
+        let bytes = size * self.layout.capacity;
+        let spare = self.spare.pop();
+        let mut pixels = spare.unwrap_or_else(|| (self.buffer)(&batch.model, bytes));
+        let mut replies = Vec::with_capacity(batch.replies.len());
+        for (place, reply) in std::mem::take(&mut batch.replies) {
+            let image = batch.pieces[place]
+                .as_ref()
+                .expect("a filled piece is here");
+            pixels[replies.len() * size..][..size].copy_from_slice(image);
+            batch.free.push(place);
+            replies.push(reply);
+        }
+        self.in_use += 1;
+        Some(Ready {
+            model: batch.model.clone(),
+            pixels,
+            replies,
+            since: batch.since.take().unwrap_or(now),
+        })
+    }
+
     fn complete(&mut self, id: u64, now: Instant) {
         if self.open == Some(id) || self.batches[&id].lent() > 0 {
             return;
@@ -290,185 +347,4 @@ impl<M: Clone, R> Queue<M, R> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn layout() -> BatchLayout {
-        BatchLayout {
-            image_bytes: 4,
-            capacity: 3,
-            buffers: 2,
-            max_delay: Duration::from_millis(20),
-        }
-    }
-
-    fn queue(model: &'static str, layout: BatchLayout) -> Queue<&'static str, char> {
-        Queue::new(model, layout, |_, bytes| PixelBuffer::zeroed(bytes))
-    }
-
-    fn filled(
-        queue: &mut Queue<&'static str, char>,
-        piece: Piece<&'static str>,
-        reply: char,
-        now: Instant,
-    ) {
-        let mut pixels = piece.pixels;
-        pixels.fill(reply as u8);
-        queue.fill(piece.id, pixels, reply, now);
-    }
-
-    /// Every reply's image must lie at the reply's place.
-    fn check(ready: &Ready<&'static str, char>) {
-        for (i, reply) in ready.replies.iter().enumerate() {
-            assert_eq!(ready.pixels[i * 4..][..4], [*reply as u8; 4], "place {i}");
-        }
-    }
-
-    #[test]
-    fn a_full_batch_is_ready_when_its_last_image_is_filled_in_any_order() {
-        let now = Instant::now();
-        let mut queue = queue("m", layout());
-        let pieces: Vec<_> = (0..3).map(|_| queue.claim(now).unwrap()).collect();
-        for (piece, reply) in pieces.into_iter().zip(['a', 'b', 'c']).rev() {
-            assert!(queue.pop().is_none());
-            filled(&mut queue, piece, reply, now);
-        }
-        let ready = queue.pop().unwrap();
-        assert_eq!(ready.replies, ['a', 'b', 'c']);
-        check(&ready);
-        assert_eq!(ready.pixels.len(), 12);
-    }
-
-    #[test]
-    fn a_dropped_piece_is_lent_again() {
-        let now = Instant::now();
-        let mut queue = queue("m", layout());
-        let dropped = queue.claim(now).unwrap();
-        queue.release(dropped.id, dropped.pixels, now);
-        for reply in "abc".chars() {
-            let piece = queue.claim(now).unwrap();
-            filled(&mut queue, piece, reply, now);
-        }
-        let ready = queue.pop().unwrap();
-        check(&ready);
-        assert_eq!(ready.replies.len(), 3);
-    }
-
-    #[test]
-    fn a_piece_dropped_after_the_batch_was_sealed_leaves_no_hole() {
-        let now = Instant::now();
-        let mut queue = queue("m", layout());
-        let mut pieces: Vec<_> = (0..3).map(|_| queue.claim(now).unwrap()).collect();
-        filled(&mut queue, pieces.pop().unwrap(), 'c', now);
-        filled(&mut queue, pieces.pop().unwrap(), 'b', now);
-        let dropped = pieces.pop().unwrap();
-        queue.release(dropped.id, dropped.pixels, now);
-        let ready = queue.pop().unwrap();
-        check(&ready);
-        assert_eq!(ready.replies.len(), 2);
-    }
-
-    #[test]
-    fn every_pattern_of_drops_keeps_images_with_their_replies() {
-        let now = Instant::now();
-        let big = BatchLayout {
-            capacity: 6,
-            ..layout()
-        };
-        for drops in 0..64u32 {
-            let mut queue = queue("m", big);
-            let pieces: Vec<_> = (0..6).map(|_| queue.claim(now).unwrap()).collect();
-            for (i, piece) in pieces.into_iter().enumerate() {
-                if drops & (1 << i) == 0 {
-                    filled(&mut queue, piece, (b'a' + i as u8) as char, now);
-                } else {
-                    queue.release(piece.id, piece.pixels, now);
-                }
-            }
-            match queue.pop() {
-                Some(ready) => {
-                    check(&ready);
-                    let mut replies = ready.replies.clone();
-                    replies.sort();
-                    let kept = (0..6).filter(|i| drops & (1 << i) == 0);
-                    assert!(
-                        replies
-                            .iter()
-                            .copied()
-                            .eq(kept.map(|i| (b'a' + i as u8) as char))
-                    );
-                    queue.recycle(ready.pixels);
-                }
-                None => assert_eq!(drops, 63),
-            }
-            assert_eq!((queue.in_use, queue.images()), (0, 0));
-        }
-    }
-
-    #[test]
-    fn the_delay_runs_from_the_first_filled_image() {
-        let start = Instant::now();
-        let mut queue = queue("m", layout());
-        let (a, b) = (queue.claim(start).unwrap(), queue.claim(start).unwrap());
-        assert_eq!(queue.deadline(), None);
-        let filled_at = start + Duration::from_millis(5);
-        filled(&mut queue, a, 'a', filled_at);
-        assert_eq!(
-            queue.deadline(),
-            Some(filled_at + Duration::from_millis(20))
-        );
-        queue.expire(filled_at + Duration::from_millis(19));
-        assert!(queue.open.is_some());
-        queue.expire(filled_at + Duration::from_millis(20));
-        assert!(queue.open.is_none());
-        // `b` is still being decoded: the batch waits for it, and later images go to the next.
-        assert!(queue.pop().is_none());
-        let c = queue.claim(start).unwrap();
-        assert_ne!(c.id.batch, b.id.batch);
-        filled(&mut queue, b, 'b', filled_at + Duration::from_millis(30));
-        assert_eq!(queue.pop().unwrap().replies, ['a', 'b']);
-    }
-
-    #[test]
-    fn buffers_are_bounded_and_used_again() {
-        let now = Instant::now();
-        let mut queue = queue("m", layout());
-        for _ in 0..6 {
-            let piece = queue.claim(now).unwrap();
-            filled(&mut queue, piece, 'x', now);
-        }
-        assert!(queue.claim(now).is_none());
-        let ready = queue.pop().unwrap();
-        let address = ready.pixels.as_ptr();
-        queue.recycle(ready.pixels);
-        let piece = queue.claim(now).unwrap();
-        assert_eq!(piece.pixels.as_ptr(), address);
-    }
-
-    #[test]
-    fn a_new_model_takes_new_pieces_and_the_old_one_keeps_its_own() {
-        let now = Instant::now();
-        let mut queue = queue("old", layout());
-        let a = queue.claim(now).unwrap();
-        let wide = BatchLayout {
-            image_bytes: 8,
-            ..layout()
-        };
-        queue.exchange("new", wide, now);
-        let b = queue.claim(now).unwrap();
-        assert_eq!((a.model, a.pixels.len()), ("old", 4));
-        assert_eq!((b.model, b.pixels.len()), ("new", 8));
-        filled(&mut queue, a, 'a', now);
-        let ready = queue.pop().unwrap();
-        assert_eq!(ready.model, "old");
-        queue.recycle(ready.pixels);
-        assert!(queue.spare.is_empty());
-    }
-
-    #[test]
-    fn capacity_obeys_count_and_bytes() {
-        assert_eq!(BatchLayout::capacity_for(16, 1000, 100), 10);
-        assert_eq!(BatchLayout::capacity_for(4, 1000, 100), 4);
-        assert_eq!(BatchLayout::capacity_for(16, 10, 100), 1);
-    }
-}
+mod tests;

@@ -79,7 +79,8 @@ async fn label_events_become_the_state_of_all_labels() {
     assert_eq!((counts["cat"].present, counts["cat"].absent), (199, 1));
     assert_eq!((counts["dog"].present, counts["dog"].absent), (199, 0));
     let files = data_files(&store, &config.labels.table).await.unwrap();
-    assert!(files.iter().all(|f| f.as_ref().ends_with(".parquet")));
+    let mut names = files.iter().map(|file| file.location.as_ref());
+    assert!(names.all(|name| name.ends_with(".parquet")));
 }
 
 /// The topic says what the CSV says, column by column, in messages that an annotator only has to

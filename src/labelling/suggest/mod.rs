@@ -29,7 +29,7 @@ mod measuring;
 
 pub use measuring::is_for_measuring;
 
-use crate::labelling::store::{TableError, data_files, read_columns, strings};
+use crate::labelling::store::{Footer, TableError, data_files, read_files, strings};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float32Type;
 use arrow_array::{Array, RecordBatch, StringArray};
@@ -37,6 +37,7 @@ use committee::{Committee, Spread};
 use measuring::Draw;
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use tagstream_core::events::{Asked, LabelEvent, LabelQuestion, QuestionPurpose};
 use tagstream_core::storage::store::TableStore;
 use tagstream_model::bundle::{Bundle, BundleError};
@@ -234,20 +235,18 @@ async fn each(
     mut take: impl FnMut(&Rows<'_>),
 ) -> Result<(), TableError> {
     // Newest files last: the latest prediction of an image counts.
-    for file in data_files(store, predictions).await? {
-        read_columns(store, &file, &Rows::COLUMNS, |batch, footer| {
-            let names = footer
-                .get("tagstream.categories")
-                .map(|n| serde_json::from_str::<Vec<String>>(n));
-            match names {
-                Some(Ok(categories)) => take(&Rows::of(batch, &categories)?),
-                _ => return Err("its footer names no categories".into()),
-            }
-            Ok(())
-        })
-        .await?;
-    }
-    Ok(())
+    let files = data_files(store, predictions).await?;
+    let take = |_: usize, batch: &RecordBatch, footer: &Footer| {
+        let names = footer
+            .get("tagstream.categories")
+            .map(|n| serde_json::from_str::<Vec<String>>(n));
+        match names {
+            Some(Ok(categories)) => take(&Rows::of(batch, &categories)?),
+            _ => return Err("its footer names no categories".into()),
+        }
+        Ok(ControlFlow::Continue(()))
+    };
+    read_files(store, files.iter().enumerate(), &Rows::COLUMNS, take).await
 }
 
 /// Chooses among the rows of the predictions table, best first.
@@ -277,10 +276,9 @@ pub async fn suggest(
     let measure = (options.measure * options.count as f64).round() as usize;
     let mut pool = Pool {
         options,
-        told: labels.images().map(|(id, _)| id).collect(),
+        labels,
         draw: Draw::new(measure.min(options.count), options.questions),
         committee,
-        known: labels.known().map(|(i, c, _)| (i, c)).collect(),
         rarity: Rarity::of(labels),
         candidates: HashMap::new(),
         most: options.count.saturating_mul(options.pool.max(1)),
@@ -319,11 +317,9 @@ fn mixed(learning: Vec<Suggestion>, measuring: Vec<Suggestion>) -> Vec<Suggestio
 
 struct Pool<'a> {
     options: &'a SuggestOptions,
-    /// Images of which something is known.
-    told: HashSet<&'a str>,
+    labels: &'a LabelTable,
     draw: Draw,
     committee: Option<Committee<'a>>,
-    known: HashSet<(&'a str, &'a str)>,
     rarity: Rarity,
     candidates: HashMap<String, Candidate>,
     most: usize,
@@ -352,15 +348,19 @@ impl Pool<'_> {
             .collect();
         for row in rows.wanted(self.options.view.as_ref()) {
             let id = rows.ids.value(row);
+            let known: HashSet<&str> = match self.labels.image(id) {
+                Some(image) => image.states().map(|(category, _)| category).collect(),
+                None => HashSet::new(),
+            };
             if is_for_measuring(id) && self.options.measure > 0.0 {
-                if !self.told.contains(id) {
+                if known.is_empty() {
                     self.draw.offer(rows, row);
                 }
                 continue;
             }
             // Worth with and without rarity, and the category.
             let mut worth: Vec<(f64, f64, usize)> = (0..numbers.len())
-                .filter(|k| !self.known.contains(&(id, rows.categories[*k].as_str())))
+                .filter(|k| !known.contains(rows.categories[*k].as_str()))
                 .map(|k| {
                     let told = |c: &Committee<'_>| c.disagreement(rows, row, k);
                     let disagreement = self.committee.as_ref().map_or(0.0, told);

@@ -1,6 +1,7 @@
 //! The images behind addresses, fetched under the same rules as in the stage.
 
-use super::{Inputs, Job, JobError, JobProgress};
+use super::thinning::{Thinned, ranking};
+use super::{Inputs, Job, JobError, JobProgress, Prepared};
 use crate::retrain::config::RetrainConfig;
 use crate::stage::budget::Budget;
 use crate::stage::fetch::{FetchError, Fetcher, is_local};
@@ -9,9 +10,9 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use tagstream_image::decoders::Decoders;
-use tagstream_model::bundle::Bundle;
 use tagstream_train::features::{
-    Encoder, Extraction, ExtractionProgress, FeatureStore, Identity, ImageBytes, ImageError,
+    Encoder, Extracted, Extraction, ExtractionProgress, FeatureStore, Identity, ImageBytes,
+    ImageError,
 };
 use tagstream_train::labels::LabelMatrix;
 use tokio::runtime::{Handle, Runtime};
@@ -91,14 +92,15 @@ impl ImageBytes for UriImages {
 }
 
 impl Job<'_> {
-    /// The features of labelled images by the champion's encoder; images that cannot be had leave.
+    /// The features of labelled images by the champion's encoder. Images that cannot be had leave,
+    /// and, where memory and cache have not room for all, those that teach least.
     pub(super) fn features(
         &self,
-        champion: &Bundle,
+        work: &Prepared,
         images: &UriImages,
         labels: LabelMatrix,
-    ) -> Result<(LabelMatrix, FeatureStore), JobError> {
-        let config = &self.config.features;
+    ) -> Result<(LabelMatrix, FeatureStore, Option<Thinned>), JobError> {
+        let (config, champion) = (&self.config.features, &work.champion);
         let failed = || JobError::work("features");
         let encoder = Encoder::open(
             &champion.encoder(),
@@ -111,10 +113,14 @@ impl Job<'_> {
             let dims = champion.manifest().dims;
             let positions = champion.manifest().positions();
             let empty = FeatureStore::from_memory(0, positions, dims.embedding, vec![], vec![]);
-            return Ok((labels, empty));
+            return Ok((labels, empty, None));
         }
         let on_progress =
             |p: ExtractionProgress| (self.on_progress)(JobProgress::Features(p.done, p.total));
+        let by_worth = || {
+            let said = work.inputs.last_said(labels.images());
+            ranking(&labels, &said, |id| self.is_held_out(id))
+        };
         let extraction = Extraction {
             cache: match config.cache.as_str() {
                 "" => tagstream_train::features::default_cache(),
@@ -123,24 +129,36 @@ impl Job<'_> {
             cache_limit: config.cache_limit_gib << 30,
             memory_limit: config.memory_mib << 20,
             skip_bad: true,
+            ranking: Some(&by_worth),
             decoders: images.decoders.clone(),
             progress: &on_progress,
             ..Extraction::default()
         };
-        let (store, skipped) = extraction
+        let extracted = extraction
             .extract(&encoder, images, labels.images())
             .map_err(failed())?;
-        for s in skipped.iter().take(10) {
-            tracing::warn!(image_id = s.id, "left out: {}", s.error);
-        }
-        if !skipped.is_empty() {
-            tracing::warn!(
-                "{} of {} images were left out",
-                skipped.len(),
-                labels.images().len()
-            );
-        }
-        let rows: Vec<usize> = skipped.iter().map(|s| s.row).collect();
-        Ok((labels.without(&rows), store))
+        tell_left_out(&extracted, &labels);
+        let rows = &extracted.without_room;
+        let thinned = (!rows.is_empty()).then(|| Thinned::of(&labels, rows));
+        let left = labels.without(&extracted.left_out());
+        Ok((left, extracted.features, thinned))
+    }
+}
+
+/// Logs which images learning goes without, and why.
+fn tell_left_out(extracted: &Extracted, labels: &LabelMatrix) {
+    let (skipped, all) = (&extracted.skipped, labels.images().len());
+    for s in skipped.iter().take(10) {
+        tracing::warn!(image_id = s.id, "left out: {}", s.error);
+    }
+    if !skipped.is_empty() {
+        tracing::warn!("{} of {all} images were left out", skipped.len());
+    }
+    let without_room = extracted.without_room.len();
+    if without_room > 0 {
+        tracing::warn!(
+            "the features of {without_room} of {all} images have no room: those that teach least \
+             are left out (features.memory_mib and features.cache_limit_gib set the room)"
+        );
     }
 }

@@ -1,7 +1,10 @@
 //! What a run learns from: the snapshot of labels, its categories, its two parts.
 
 use super::error::JobError;
-use crate::labelling::store::{TableError, join_uris, read_attribute, read_labels};
+use crate::labelling::store::{
+    TableError, join_uris, join_uris_and_remember, read_attribute, read_labels,
+    read_labels_and_keep,
+};
 use crate::retrain::config::RetrainConfig;
 use flate2::read::GzDecoder;
 use flate2::{Compression, GzBuilder};
@@ -37,14 +40,25 @@ pub struct Inputs {
     pub unknown_category_labels: u64,
 }
 
-/// Reads the label table, joins addresses, settles the categories.
-pub(super) async fn read(config: &RetrainConfig, champion: &Bundle) -> Result<Inputs, JobError> {
+/// Reads the label table, joins addresses, settles the categories. With `keep` what was read is
+/// kept beside the table for later runs.
+pub(super) async fn read(
+    config: &RetrainConfig,
+    champion: &Bundle,
+    keep: bool,
+) -> Result<Inputs, JobError> {
     let source = &config.labels;
     let store = TableStore::open_for_reading(&source.url, &config.object_store);
     let store = store.map_err(TableError::from)?;
-    let mut table = read_labels(&store, &source.table).await?;
-    if !source.predictions_table.is_empty() {
-        join_uris(&mut table, &store, &source.predictions_table).await?;
+    let mut table = match keep {
+        true => read_labels_and_keep(&store, &source.table).await?,
+        false => read_labels(&store, &source.table).await?,
+    };
+    let tables = (source.table.as_str(), source.predictions_table.as_str());
+    match source.predictions_table.as_str() {
+        "" => {}
+        _ if keep => join_uris_and_remember(&mut table, &store, tables).await?,
+        _ => join_uris(&mut table, &store, tables).await?,
     }
     Ok(Inputs::new(
         table,
@@ -96,7 +110,7 @@ impl Inputs {
             .filter(|(name, _)| !categories.iter().any(|c| c.name == **name));
         let ids: Vec<String> = table
             .images()
-            .filter(|(_, image)| !image.uri.is_empty())
+            .filter(|(_, image)| !image.is_without_uri())
             .map(|(id, _)| id.to_owned())
             .collect();
         Inputs {
@@ -119,8 +133,17 @@ impl Inputs {
     pub fn uris(&self) -> HashMap<String, String> {
         let images = self.table.images();
         images
-            .map(|(id, image)| (id.to_owned(), image.uri.clone()))
+            .map(|(id, image)| (id.to_owned(), image.uri().into_owned()))
             .collect()
+    }
+
+    /// When a label was said last of each of these images, microseconds since the epoch.
+    pub(super) fn last_said(&self, ids: &[String]) -> Vec<i64> {
+        let said = |id: &String| {
+            let said = self.table.image(id).and_then(|image| image.last_said());
+            said.map_or(i64::MIN, |time| time.timestamp_micros())
+        };
+        ids.iter().map(said).collect()
     }
 
     /// The labels of the images that have an address and a label of a category that the candidate
@@ -129,8 +152,8 @@ impl Inputs {
         let names: Vec<String> = self.categories.iter().map(|c| c.name.clone()).collect();
         let wanted: HashSet<&str> = names.iter().map(String::as_str).collect();
         let told = |id: &&String| {
-            let known = self.table.image(id).into_iter().flat_map(|i| i.known());
-            known.into_iter().any(|(name, ..)| wanted.contains(name))
+            let known = self.table.image(id).into_iter().flat_map(|i| i.states());
+            known.into_iter().any(|(name, _)| wanted.contains(name))
         };
         let ids = self.ids.iter().filter(told).cloned().collect();
         LabelMatrix::of(&self.table, ids, names.clone())
@@ -176,11 +199,7 @@ impl Inputs {
             return Ok(known);
         };
         let before = kept_labels(registry, last).await?;
-        let same = self
-            .table
-            .known()
-            .filter(|(image, category, state)| before.state(image, category) == Some(*state))
-            .count();
+        let same = self.table.agreements(&before);
         let before = before.known().count();
         // Added or changed, plus taken back.
         Ok((known - same).max(before - same))

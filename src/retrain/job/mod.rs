@@ -19,6 +19,7 @@ mod images;
 pub(super) mod inputs;
 mod prepare;
 mod renewing_lease;
+pub(super) mod thinning;
 mod trial;
 
 pub use error::JobError;
@@ -157,9 +158,8 @@ impl<'a> Job<'a> {
             ControlFlow::Break(reason) => return Ok(Outcome::Nothing { reason }),
         };
         let fetching = images::UriImages::new(self.config, &work.inputs, self.runtime)?;
-        let (labels, features) = self.step("features", |job| {
-            job.features(&work.champion, &fetching, labels)
-        })?;
+        let (labels, features, thinned) =
+            self.step("features", |job| job.features(&work, &fetching, labels))?;
         let images = self.step("groups", |job| job.group(&work, labels, features))?;
         let candidate = self.step("training", |job| Candidate::make(job, &work, &images))?;
         let trial = self.step("judging", |job| {
@@ -177,6 +177,7 @@ impl<'a> Job<'a> {
                 curves: &candidate.curves,
                 inputs: &work.inputs,
                 labels: &images.labels,
+                thinned: thinned.as_ref(),
                 groups: &images.groups,
                 folds: work.folds,
                 judged: &trial.labels,

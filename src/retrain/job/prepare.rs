@@ -46,7 +46,7 @@ impl Job<'_> {
     ) -> Result<ControlFlow<String, (Prepared, LabelMatrix)>, JobError> {
         let (pointer, version, champion) = self.step("champion", |job| job.champion(registry))?;
         let inputs = self.step("labels", |job| {
-            let reading = inputs::read(job.config, &champion);
+            let reading = inputs::read(job.config, &champion, !job.options.dry_run);
             job.runtime.block_on(reading)
         })?;
         if inputs.table.images().next().is_none() {

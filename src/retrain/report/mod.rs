@@ -5,6 +5,7 @@ mod page;
 
 use super::config::RetrainConfig;
 use super::job::inputs::Inputs;
+use super::job::thinning::Thinned;
 use super::judge::Judgement;
 use chrono::{DateTime, Utc};
 use ndarray::ArrayView2;
@@ -124,6 +125,8 @@ pub struct Material<'a> {
     pub inputs: &'a Inputs,
     /// All labels that could be used.
     pub labels: &'a LabelMatrix,
+    /// What had no room.
+    pub thinned: Option<&'a Thinned>,
     /// Which of their images are relatives.
     pub groups: &'a Groups,
     /// Parts that are judged by heads that have not seen them; 1: a share was held out.
@@ -158,7 +161,7 @@ struct ReportFacts<'a> {
     seed: u64,
     code_version: &'static str,
     judgement: &'a Judgement,
-    labels: LabelFacts,
+    labels: LabelFacts<'a>,
     confidence: &'a [Confidence; 2],
     curves: &'a [EpochLosses],
     cost: &'a Cost,
@@ -166,13 +169,16 @@ struct ReportFacts<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct LabelFacts {
+struct LabelFacts<'a> {
     snapshot: String,
     images: usize,
     known: usize,
     /// Of the images that could be had.
     used_images: usize,
     used_known: usize,
+    /// Images whose features had no room, if there were any: what teaches least was left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<&'a Thinned>,
     /// Of the images that neither model has seen.
     judged_images: usize,
     judged_known: usize,
@@ -211,6 +217,7 @@ pub fn make(m: &Material<'_>) -> serde_json::Result<ReportFiles> {
             known: m.inputs.table.known().count(),
             used_images: m.labels.images().len(),
             used_known: m.labels.known(),
+            left_out: m.thinned,
             judged_images: m.judged.images().len(),
             judged_known: m.judged.known(),
             groups: m.groups.count(),

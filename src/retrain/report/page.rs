@@ -371,6 +371,19 @@ fn labels(h: &mut String, f: &ReportFacts<'_>) {
             l.not_compared
         );
     }
+    if let Some(left_out) = l.left_out {
+        let present = left_out.present.iter();
+        let present = present.map(|(name, count)| format!("{} {count}", escape(name)));
+        let _ = write!(
+            h,
+            "<p class=note>The features of {} images with {} known labels had no room \
+             (features.memory_mib, features.cache_limit_gib), and those that teach least were left \
+             out. Presences among them: {}.</p>",
+            left_out.images,
+            left_out.known,
+            present.collect::<Vec<_>>().join(", ")
+        );
+    }
     if l.without_uri > 0 {
         let _ = write!(
             h,

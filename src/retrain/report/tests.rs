@@ -67,6 +67,11 @@ fn the_page_escapes_what_it_shows_and_survives_nothing_measured() {
         before: Vec::new(),
         after: vec![tag(&nasty, 0.0)],
     };
+    let thinned = Thinned {
+        images: 3,
+        known: 5,
+        present: BTreeMap::from([(nasty.clone(), 4)]),
+    };
     let facts = ReportFacts {
         run: &nasty,
         written: Utc::now(),
@@ -83,6 +88,7 @@ fn the_page_escapes_what_it_shows_and_survives_nothing_measured() {
             known: 0,
             used_images: 0,
             used_known: 0,
+            left_out: Some(&thinned),
             judged_images: 0,
             judged_known: 0,
             groups: 0,

@@ -15,6 +15,11 @@ use tagstream_model::session::PixelBuffer;
 use tagstream_model::tagger::Tagger;
 use tokio::sync::oneshot;
 
+/// Processors that this process may use.
+fn processors() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// How often the clock's thread shows that it lives while nothing happens.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -40,6 +45,10 @@ struct State {
     jobs: Option<Offers<ReadyBatch>>,
     /// When the clock's thread looks again.
     next_look: Instant,
+    /// Workers, and the processors that they share with decoding; none where a device runs the
+    /// model.
+    workers: usize,
+    processors: Option<usize>,
 }
 
 struct Claim {
@@ -58,7 +67,8 @@ impl Batcher {
     ) -> io::Result<Arc<Self>> {
         // A processor is shared with decoding; a device must not wait for it.
         let feeds_device = tagger.model().device.is_gpu();
-        let (offers, workers) = jobs::<ReadyBatch>(tagger.workers());
+        let worker_count = tagger.workers();
+        let (offers, workers) = jobs::<ReadyBatch>(worker_count);
         let first = layout(config, &tagger);
         let buffer = |tagger: &Arc<Tagger>, bytes| tagger.buffer(bytes);
         let batcher = Arc::new(Batcher {
@@ -67,6 +77,8 @@ impl Batcher {
                 claims: VecDeque::new(),
                 jobs: Some(offers),
                 next_look: Instant::now(),
+                workers: worker_count,
+                processors: (!feeds_device).then(processors),
             }),
             sooner: Condvar::new(),
             config: config.clone(),
@@ -132,6 +144,11 @@ impl Batcher {
         let mut state = self.lock();
         state.queue.release(id, pixels, now);
         self.settle(state, now);
+    }
+
+    /// A worker waits: it is given what is filled.
+    pub(super) fn feed(&self) {
+        self.settle(self.lock(), Instant::now());
     }
 
     /// A batch has run; its buffer is free.
@@ -206,18 +223,41 @@ impl State {
         self.queue.expire(now);
         let held = self.lend(now);
         while let Some(ready) = self.queue.pop() {
-            // Without workers the images see that nobody answers, and so does whoever claims: all
-            // of them have panicked.
-            if self
-                .jobs
-                .as_ref()
-                .is_none_or(|jobs| jobs.send(ready).is_err())
-            {
-                self.jobs = None;
-                self.claims.clear();
+            self.send(ready);
+        }
+        self.feed_idle(now);
+        held
+    }
+
+    /// Hands a batch to the workers.
+    fn send(&mut self, ready: ReadyBatch) {
+        // Without workers the images see that nobody answers, and so does whoever claims: all of
+        // them have panicked.
+        if self
+            .jobs
+            .as_ref()
+            .is_none_or(|jobs| jobs.send(ready).is_err())
+        {
+            self.jobs = None;
+            self.claims.clear();
+        }
+    }
+
+    /// Gives workers that wait what is filled, instead of letting it wait for others. A worker on a
+    /// processor waits only where a processor does, too: while images are decoded on all of them, a
+    /// run of its own for each image would take their time.
+    fn feed_idle(&mut self, now: Instant) {
+        while let Some(idle) = self.jobs.as_ref().map(Offers::idle).filter(|n| *n > 0) {
+            let running = self.workers.saturating_sub(idle);
+            let decoding = match self.processors {
+                Some(all) => all.saturating_sub(running + 1),
+                None => usize::MAX,
+            };
+            match self.queue.take_filled(decoding, now) {
+                Some(ready) => self.send(ready),
+                None => return,
             }
         }
-        held
     }
 
     /// Lends pieces to those who wait, in their order; who has gone in the meantime is skipped.

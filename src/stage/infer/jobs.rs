@@ -72,6 +72,13 @@ impl<T> Offers<T> {
     }
 }
 
+impl<T> Offers<T> {
+    /// Workers that wait and have been given nothing.
+    pub(super) fn idle(&self) -> usize {
+        self.0.lock().idle.len()
+    }
+}
+
 impl<T> Drop for Offers<T> {
     fn drop(&mut self) {
         self.0.lock().closed = true;
@@ -83,6 +90,19 @@ impl<T> Worker<T> {
     /// Its number.
     pub(super) fn index(&self) -> usize {
         self.index
+    }
+
+    /// Says that this worker waits, so that it is given what there is before it sleeps; `false` if
+    /// a job is there already.
+    pub(super) fn announce(&self) -> bool {
+        let mut state = self.jobs.lock();
+        if !state.jobs.is_empty() || state.closed {
+            return false;
+        }
+        if !state.idle.contains(&self.index) {
+            state.idle.push(self.index);
+        }
+        true
     }
 
     /// Waits for a job; `None` when there will be none any more.

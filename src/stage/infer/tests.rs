@@ -10,8 +10,8 @@ fn fixture() -> Bundle {
     Bundle::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-model")).unwrap()
 }
 
-/// One worker, batches of up to four, and a delay that no test waits out: a batch ends because it
-/// is full, or because the test lets it (with `max_delay_ms` 0).
+/// One worker, and a delay that no test waits out: a batch ends because it is full, because the
+/// worker has nothing to do, or because the test lets it (with `max_delay_ms` 0).
 fn config(max_batch: usize, max_delay_ms: u64) -> ModelConfig {
     ModelConfig {
         workers: 1,
@@ -134,6 +134,18 @@ async fn dropped_slots_and_dropped_claims_hold_nothing_up() {
     let mut slot = slots.pop().unwrap();
     paint(&mut slot, RED);
     assert_eq!(slot.infer().await.unwrap().tags[0].category, 0);
+}
+
+/// At a low load half of the latency was this wait.
+#[tokio::test]
+async fn an_idle_worker_never_waits_for_others() {
+    let engine = Engine::start(&config(16, NEVER), &fixture()).unwrap();
+    for colour in [RED, BLUE, RED] {
+        let mut slot = engine.slot().await.unwrap();
+        paint(&mut slot, colour);
+        let category = if colour == RED { 0 } else { 2 };
+        assert_eq!(slot.infer().await.unwrap().tags[0].category, category);
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,13 @@ use tracing::Level;
 /// Runs until there are no more jobs.
 pub(super) fn run(jobs: &Worker<ReadyBatch>, regions: bool, batcher: &Batcher) {
     let index = jobs.index();
-    while let Some(job) = jobs.next() {
+    loop {
+        if jobs.announce() {
+            batcher.feed();
+        }
+        let Some(job) = jobs.next() else {
+            return;
+        };
         let ReadyBatch {
             model: tagger,
             mut pixels,

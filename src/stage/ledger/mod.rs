@@ -13,6 +13,7 @@ use super::sink::table::TableRow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use tagstream_core::config::PredictionsOrder;
 use tagstream_core::events::{Offset, OffsetRange};
 use tokio::time::Instant;
 
@@ -168,13 +169,18 @@ pub struct Ledger<R: TableRow> {
     ready_bytes: u64,
     extent: Extent<R::Layout>,
     making: usize,
+    /// Finished messages whose predictions go out before others are finished.
+    unsent: Vec<Offset>,
+    order: PredictionsOrder,
 }
 
 impl<R: TableRow> Ledger<R> {
-    /// A ledger whose first file starts at `start`.
-    pub fn new(start: Offset, rules: CutRules) -> Self {
+    /// A ledger whose first file starts at `start`, and whose predictions go out in that order.
+    pub fn new(start: Offset, rules: CutRules, order: PredictionsOrder) -> Self {
         Ledger {
             rules,
+            order,
+            unsent: Vec::new(),
             start,
             next: start,
             silent_since: None,
@@ -275,6 +281,9 @@ impl<R: TableRow> Ledger<R> {
                 ready: None,
             });
             self.making -= 1;
+            if self.order == PredictionsOrder::Ready {
+                self.unsent.push(offset);
+            }
         }
     }
 
@@ -297,14 +306,27 @@ impl<R: TableRow> Ledger<R> {
     }
 
     /// Hands messages for the topics to `send`, in the partition's order, as far as everything
-    /// before them is finished. What is handed out could become a file from `now` on.
+    /// before them is finished; predictions, if so ordered, as soon as they are there. What is
+    /// handed out in the partition's order could become a file from `now` on.
     pub fn publish(&mut self, now: Instant, mut send: impl FnMut(Outgoing) -> Ack) {
+        for offset in std::mem::take(&mut self.unsent) {
+            let entry = self.entries.binary_search_by_key(&offset, |e| e.offset);
+            if let Some(Entry {
+                state: State::Done(done),
+                ..
+            }) = entry.ok().and_then(|index| self.entries.get_mut(index))
+            {
+                done.prediction = done.finished.prediction.take().map(&mut send);
+            }
+        }
         while let Some(Entry {
             state: State::Done(done),
             ..
         }) = self.entries.get_mut(self.ready)
         {
-            done.prediction = done.finished.prediction.take().map(&mut send);
+            if let Some(prediction) = done.finished.prediction.take() {
+                done.prediction = Some(send(prediction));
+            }
             done.dead_letter = done.finished.dead_letter.take().map(&mut send);
             done.ready = Some(now);
             self.ready_bytes += done.bytes;

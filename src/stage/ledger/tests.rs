@@ -19,7 +19,7 @@ struct Fixture {
 impl Fixture {
     fn new(start: i64) -> Self {
         Fixture {
-            ledger: Ledger::new(Offset(start), RULES),
+            ledger: Ledger::new(Offset(start), RULES, PredictionsOrder::Offset),
             layout: layout(false),
             now: Instant::now(),
             sent: Vec::new(),
@@ -299,4 +299,37 @@ fn a_silent_end_alone_becomes_a_file_by_age_and_a_message_takes_it_along() {
     f.ledger.advance(Offset(25));
     assert!(f.ledger.is_empty());
     assert_eq!(f.ledger.start(), Offset(25));
+}
+
+/// One slow fetch held back the predictions of all messages behind it.
+#[test]
+fn predictions_go_out_as_they_are_made_if_so_ordered_and_files_keep_their_order() {
+    let mut f = Fixture::new(5);
+    f.ledger = Ledger::new(Offset(5), RULES, PredictionsOrder::Ready);
+    f.admit(5..10);
+    let sent = |f: &Fixture| -> Vec<String> {
+        let name = |o: &Outgoing| {
+            let key = o.key.as_deref().map(String::from_utf8_lossy);
+            format!("{}{}", o.topic, key.unwrap_or_default())
+        };
+        f.sent.iter().map(name).collect()
+    };
+    f.finish(7, true);
+    f.finish(6, false);
+    f.finish(9, true);
+    // A dead letter keeps its place; so does the file.
+    assert_eq!(sent(&f), ["p7", "p9"]);
+    assert!(f.ledger.cut(CutReason::Flush).is_none());
+    f.finish(5, true);
+    assert_eq!(sent(&f), ["p7", "p9", "p5", "d6"]);
+    let cut = f.ledger.cut(CutReason::Flush).unwrap();
+    assert_eq!((cut.predictions.len(), cut.dead_letters.len()), (2, 1));
+    f.finish(8, true);
+    assert_eq!(f.cut(), (8, 10, vec![8, 9]));
+    assert_eq!(sent(&f).len(), 5, "each once");
+    // What another writer's file covers is sent no more.
+    f.admit(10..12);
+    f.finish(11, true);
+    f.ledger.advance(Offset(12));
+    assert_eq!(sent(&f).last().unwrap(), "p11");
 }

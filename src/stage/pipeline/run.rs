@@ -294,6 +294,7 @@ impl<'a> LineContext<'a> {
                 max_bytes: config.output.max_file_mib << 20,
                 max_age: Duration::from_millis(config.output.max_file_age_ms),
             },
+            predictions_order: config.output.predictions_order,
             dead_letter_topic: config.output.dead_letter_topic.as_str().into(),
             drain_timeout: Duration::from_millis(config.shutdown.drain_timeout_ms),
             revoke_timeout: Duration::from_millis(

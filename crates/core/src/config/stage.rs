@@ -1,6 +1,9 @@
 //! The stage's configuration; every key stands with its default in `configs/stage.toml`.
 
-use super::{Configuration, Flaw, Kind, Secret, Shape, choice, settings};
+use super::{
+    Configuration, FileFormat, Flaw, Kind, PredictionsOrder, Secret, Shape, VectorEncoding, choice,
+    settings,
+};
 use crate::address::Address;
 use crate::address::options;
 use crate::digest;
@@ -188,7 +191,8 @@ settings! {
         max_batch: usize = 16,
         /// Largest batch in bytes of pixels, MiB.
         max_batch_mib: u64 = 64,
-        /// Longest time that a ready image waits for others to join its batch.
+        /// Longest time that a ready image waits for others to join its batch while the workers
+        /// are busy; one that is idle takes what is ready.
         max_delay_ms: u64 = 20,
         /// Most tags of one image: those that exceed their thresholds the furthest.
         max_tags: usize = 100,
@@ -203,26 +207,6 @@ settings! {
         /// Whether TensorRT may compute a 32-bit encoder in 16 bit. One of `tagstream init
         /// --precision fp16` always is.
         tensorrt_fp16: bool = false,
-    }
-}
-
-choice! {
-    /// File format of the tables.
-    FileFormat {
-        /// Apache Parquet.
-        Parquet = "parquet",
-        /// Arrow IPC file.
-        Arrow = "arrow",
-    }
-}
-
-choice! {
-    /// How vectors of floats lie in Parquet files.
-    VectorEncoding {
-        /// One value after another: every reader takes it.
-        Plain = "plain",
-        /// Split by byte: smaller, but Spark before 4 cannot read it.
-        ByteStreamSplit = "byte_stream_split",
     }
 }
 
@@ -245,6 +229,10 @@ settings! {
         max_file_age_ms: u64 = 60_000,
         /// Topic for predictions; empty: none.
         predictions_topic: String = "predictions".into(),
+        /// In which order predictions go out: `offset`, as the partition's messages came, or
+        /// `ready`, each as soon as it is made, so that a slow image holds up no other's. Files are
+        /// in the order of offsets either way.
+        predictions_order: PredictionsOrder = PredictionsOrder::Offset,
         /// Topic for dead letters.
         dead_letter_topic: String = "dead-letters".into(),
         /// Whether messages of the predictions topic carry the embedding.

@@ -6,6 +6,7 @@ pub mod atomic;
 pub mod conformance;
 mod http;
 pub mod lease;
+mod listing;
 pub mod names;
 pub mod open;
 pub mod options;

@@ -1,6 +1,7 @@
 //! What can go wrong with a registry.
 
 use std::path::PathBuf;
+use tagstream_core::storage::lease::LeaseError;
 use tagstream_core::storage::open::StoreOpenError;
 use tagstream_core::storage::swap::SwapError;
 
@@ -121,6 +122,9 @@ pub enum RegistryError {
         /// The newest token.
         newest: u64,
     },
+    /// Somebody else is changing the registry, or a retraining is running.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// No earlier version served.
     #[error("no other version ever served: name one with --to")]
     NothingToRollBackTo,
@@ -158,7 +162,8 @@ impl RegistryError {
             ),
             RegistryError::Locked { .. }
             | RegistryError::Conflict { .. }
-            | RegistryError::Fenced { .. } => true,
+            | RegistryError::Fenced { .. }
+            | RegistryError::Lease(LeaseError::Held { .. } | LeaseError::Lost { .. }) => true,
             _ => false,
         }
     }

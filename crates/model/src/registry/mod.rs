@@ -33,6 +33,7 @@ mod blobs;
 mod error;
 mod materialise;
 mod pointer;
+mod prune;
 mod record;
 mod store;
 #[cfg(test)]
@@ -40,12 +41,14 @@ mod tests;
 
 pub use error::RegistryError;
 pub use materialise::Cache;
+pub use prune::{Changing, Pruning, Spared};
 pub use record::{
     Action, Decision, HistoryEntry, Pointer, REGISTRY_FORMAT, Registration, Verdict, VersionRecord,
 };
 pub use store::{Location, VersionChoice};
 
 use error::DELETED;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, PutMode};
 use pointer::PointerRead;
@@ -54,6 +57,10 @@ use store::RegistryStore;
 use tagstream_core::config::ObjectStoreConfig;
 use tagstream_core::storage::open::{Missing, Storage};
 use tagstream_core::storage::swap::SwapOutcome;
+
+/// Requests that are on their way to the store at once: a registry of some years has thousands of
+/// small objects, and a store answers each in its own time.
+const REQUESTS: usize = 96;
 
 /// A registry of model versions on a local folder or an object store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -174,11 +181,19 @@ impl Registry {
 
     /// Every version, oldest first.
     pub async fn versions(&self) -> Result<Vec<VersionRecord>, RegistryError> {
-        let mut records = Vec::new();
-        for number in self.store.version_numbers().await? {
-            records.push(self.version(number).await?);
-        }
-        Ok(records)
+        let numbers = self.store.version_numbers().await?;
+        futures::stream::iter(numbers)
+            .map(|number| async move {
+                match self.version(number).await {
+                    // Pruned since the listing.
+                    Err(RegistryError::NoSuchVersion { .. }) => Ok(None),
+                    found => found.map(Some),
+                }
+            })
+            .buffered(REQUESTS)
+            .try_filter_map(|found| async { Ok(found) })
+            .try_collect()
+            .await
     }
 
     /// Every decision, oldest first: sequence numbers 1, 2, 3, ... without a gap.
@@ -189,17 +204,24 @@ impl Registry {
         let Some(pointer) = self.pointer().await? else {
             return Ok(Vec::new());
         };
-        let mut entries = Vec::new();
-        for sequence in 1..pointer.entry.sequence {
-            let path = self.store.history_path(sequence);
-            let entry = self.store.get_json(&path).await?;
-            entries.push(entry.ok_or_else(|| RegistryError::Corrupt {
-                path: path.to_string(),
-                reason: format!("the history entry is missing; {DELETED}"),
-            })?);
-        }
+        let copies = 1..pointer.entry.sequence;
+        let mut entries: Vec<HistoryEntry> = futures::stream::iter(copies)
+            .map(|sequence| self.entry(sequence))
+            .buffered(REQUESTS)
+            .try_collect()
+            .await?;
         entries.push(pointer.entry);
         Ok(entries)
+    }
+
+    /// The copy of a history entry.
+    async fn entry(&self, sequence: u64) -> Result<HistoryEntry, RegistryError> {
+        let path = self.store.history_path(sequence);
+        let entry = self.store.get_json(&path).await?;
+        entry.ok_or_else(|| RegistryError::Corrupt {
+            path: path.to_string(),
+            reason: format!("the history entry is missing; {DELETED}"),
+        })
     }
 
     /// Stores a bundle directory as a new version. Does not change what serves.
@@ -354,13 +376,17 @@ impl Registry {
 
     /// The newest entry that moved the pointer.
     async fn last_move(&self, pointer: &Pointer) -> Result<String, RegistryError> {
-        let mut entry = Some(pointer.entry.clone());
-        while let Some(e) = entry {
-            if e.action.moves() {
-                return Ok(e.who);
+        if pointer.entry.action.moves() {
+            return Ok(pointer.entry.who.clone());
+        }
+        let newest_first = (1..pointer.entry.sequence).rev();
+        let mut entries = futures::stream::iter(newest_first)
+            .map(|sequence| self.entry(sequence))
+            .buffered(REQUESTS);
+        while let Some(entry) = entries.try_next().await? {
+            if entry.action.moves() {
+                return Ok(entry.who);
             }
-            let path = self.store.history_path(e.sequence - 1);
-            entry = self.store.get_json(&path).await?;
         }
         Ok("nobody".into())
     }

@@ -12,7 +12,7 @@ mod worker;
 
 pub use cache::{FeatureCache, FeatureKey};
 pub use encoder::Encoder;
-pub use extract::{Extraction, ExtractionProgress, Skipped};
+pub use extract::{Extracted, Extraction, ExtractionProgress, Skipped};
 pub use subset::Subset;
 
 use crate::trm::features::{FeatureFailure, FeatureSource};
@@ -121,6 +121,25 @@ pub enum FeatureError {
     NotFinite {
         /// The image.
         id: String,
+    },
+    /// Neither memory nor the cache has room for them.
+    #[error(
+        "the features of {images} images take {needed_mib} MiB, and {fit} of them have room: \
+         {memory_mib} MiB of memory are granted, and {cache_mib} MiB to the cache. Grant either \
+         more (--feature-memory-gib, --cache-limit-gib; in retrain.toml features.memory_mib, \
+         features.cache_limit_gib), or take fewer images"
+    )]
+    Room {
+        /// Images asked for.
+        images: u64,
+        /// How many of them would fit.
+        fit: u64,
+        /// What all would take.
+        needed_mib: u64,
+        /// The memory granted.
+        memory_mib: u64,
+        /// The cache's limit.
+        cache_mib: u64,
     },
     /// The cache's disk.
     #[error("the feature cache {path}: {source} ({})", remedy(.source))]

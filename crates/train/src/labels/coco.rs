@@ -169,8 +169,8 @@ pub(super) fn write(table: &LabelTable, output: &mut impl Write) -> Result<(), L
                 }),
             }
         }
-        let extension = image
-            .uri
+        let uri = image.uri();
+        let extension = uri
             .rsplit(['/', '\\'])
             .next()
             .and_then(|name| name.rsplit_once('.'))
@@ -178,7 +178,7 @@ pub(super) fn write(table: &LabelTable, output: &mut impl Write) -> Result<(), L
         file.images.push(Image {
             id: number,
             file_name: format!("{id}.{extension}"),
-            coco_url: image.uri.clone(),
+            coco_url: uri.into_owned(),
             neg_category_ids: negatives,
             not_exhaustive_category_ids: Vec::new(),
         });

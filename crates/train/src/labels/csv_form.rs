@@ -4,7 +4,7 @@
 use super::cells::{guarded, unguarded};
 use super::error::{LabelsError, line};
 use super::file;
-use super::table::{LabelTable, Stamp};
+use super::table::{Gathering, LabelTable, Said, Stamp};
 use super::{ImportOptions, Imported};
 use chrono::{DateTime, Utc};
 use csv::Trim;
@@ -162,8 +162,8 @@ pub(super) fn write(table: &LabelTable, output: &mut impl Write) -> Result<(), L
     for (id, image) in table.images() {
         for (category, state, label) in image.known() {
             let time = label.stamp.time.to_rfc3339();
-            let (who, uri) = (&label.annotator, &image.uri);
-            let [id, category, who, uri] = [id, category, who, uri].map(|text| guarded(text));
+            let uri = image.uri();
+            let [id, category, who, uri] = [id, category, label.annotator, &uri].map(guarded);
             writer.write_record([&*id, &*category, name(state), &*who, &time, &*uri])?;
         }
     }
@@ -193,20 +193,23 @@ pub fn write_states<'a>(
 /// # Errors
 /// If the input cannot be read or is something else.
 pub fn read_states(input: impl Read) -> Result<LabelTable, LabelsError> {
-    let mut table = LabelTable::default();
+    let mut gathering = Gathering::default();
     rows(input, Trim::None, |row| {
-        let mut event = LabelEvent::about(row.image_id, "");
-        match row.statement {
-            Statement::Known(LabelState::Present) => event.present.push(row.category.into()),
-            Statement::Known(LabelState::Absent) => event.absent.push(row.category.into()),
-            Statement::Retracted | Statement::Unknown => event.retract.push(row.category.into()),
-        }
-        let stamp = Stamp {
-            offset: row.line as i64,
-            ..Stamp::default()
+        let state = match row.statement {
+            Statement::Known(state) => Some(state),
+            Statement::Retracted | Statement::Unknown => None,
         };
-        table.apply(&event, &stamp);
+        let said = Said {
+            image_id: row.image_id,
+            uri: "",
+            annotator: "",
+            stamp: Stamp {
+                offset: row.line as i64,
+                ..Stamp::default()
+            },
+        };
+        gathering.take(&said, [(row.category, state)]);
         Ok(())
     })?;
-    Ok(table)
+    Ok(gathering.finish())
 }

@@ -34,14 +34,14 @@ pub(super) fn events_of(table: &LabelTable) -> Vec<LabelEvent> {
     for (id, image) in table.images() {
         let mut by_source: BTreeMap<_, LabelEvent> = BTreeMap::new();
         for (category, state, label) in image.known() {
-            let key = (label.stamp.time, label.annotator.clone());
+            let key = (label.stamp.time, label.annotator);
             let event = by_source.entry(key).or_insert_with(|| LabelEvent {
                 image_id: id.into(),
-                uri: image.uri.clone(),
+                uri: image.uri().into_owned(),
                 present: Vec::new(),
                 absent: Vec::new(),
                 retract: Vec::new(),
-                annotator: label.annotator.clone(),
+                annotator: label.annotator.into(),
                 event_time: Some(label.stamp.time),
             });
             match state {

@@ -47,8 +47,8 @@ impl LabelMatrix {
             .map(|(name, column)| (name.as_str(), column))
             .collect();
         for (id, mut row) in matrix.images.iter().zip(matrix.states.rows_mut()) {
-            let known = table.image(id).into_iter().flat_map(|image| image.known());
-            for (category, state, _) in known {
+            let known = table.image(id).into_iter().flat_map(|image| image.states());
+            for (category, state) in known {
                 if let Some(&column) = columns.get(category) {
                     row[column] = sign(state);
                 }

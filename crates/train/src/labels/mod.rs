@@ -52,7 +52,7 @@ pub use error::{LabelFileError, LabelsError};
 pub use file::open;
 pub use lists::{read_categories, read_class_names, read_split};
 pub use matrix::LabelMatrix;
-pub use table::{CategoryCount, ImageLabels, Label, LabelTable, Stamp};
+pub use table::{CategoryCount, Gathering, ImageLabels, KeptError, Label, LabelTable, Said, Stamp};
 
 use chrono::Utc;
 use std::collections::BTreeMap;

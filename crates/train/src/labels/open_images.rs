@@ -95,7 +95,7 @@ pub(super) fn write(table: &LabelTable, output: &mut impl Write) -> Result<(), L
                 LabelState::Present => "1",
                 LabelState::Absent => "0",
             };
-            let [id, who, category] = [id, &*label.annotator, category].map(guarded);
+            let [id, who, category] = [id, label.annotator, category].map(guarded);
             writer.write_record([&*id, &*who, &*category, confidence])?;
         }
     }

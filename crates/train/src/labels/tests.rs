@@ -191,11 +191,11 @@ fn the_hash_depends_on_what_is_known_and_on_nothing_else() {
         (event(&[], &["cat"], "y"), stamp(2)),
     ];
     let table = |order: &[usize]| {
-        let mut table = LabelTable::default();
+        let mut gathering = Gathering::default();
         for &i in order {
-            table.apply(&events[i].0, &events[i].1);
+            gathering.apply(&events[i].0, &events[i].1);
         }
-        table
+        gathering.finish()
     };
     let reference = table(&[0, 1, 2]).hash();
     for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {

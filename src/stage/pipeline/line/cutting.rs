@@ -6,7 +6,6 @@ use crate::stage::pipeline::commit::FileJob;
 use crate::stage::row_maker::RowMaker;
 use crate::stage::sink::hint::CommitHint;
 use crate::stage::source::{OffsetCommit, SourceCommand};
-use std::sync::Arc;
 use tagstream_core::events::PartitionId;
 use tagstream_core::failpoint;
 
@@ -68,7 +67,7 @@ impl<M: RowMaker> Driver<M> {
             chain,
             cut,
             layout: self.line.maker.layout(),
-            encoders: Arc::clone(&self.encoders),
+            bounds: self.bounds.clone(),
         };
         self.tasks
             .spawn(async move { job.run().await.map(Task::File) });

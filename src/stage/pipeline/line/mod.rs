@@ -9,7 +9,7 @@ mod partitions;
 mod rows;
 mod silence;
 
-use super::commit::FileDone;
+use super::commit::{FileBounds, FileDone};
 use super::lives::PartitionWatch;
 use super::owned::Owned;
 use super::{Control, LineError, StageStatus};
@@ -34,16 +34,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
+use tagstream_core::config::PredictionsOrder;
 use tagstream_core::events::{Offset, PartitionId};
 use tagstream_core::failpoint;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// How often ages and pressure are looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// Files held encoded at once: with the largest file, part of the constant above the budget.
-const ENCODERS: usize = 2;
 /// Above this share of the budget the largest file is cut early.
 const PRESSURE: f64 = 0.75;
 /// A group that gives out no partitions for this long is told of.
@@ -58,6 +57,8 @@ pub struct LineSettings {
     pub start: FirstOffset,
     /// When files end.
     pub rules: CutRules,
+    /// In which order predictions go out.
+    pub predictions_order: PredictionsOrder,
     /// The topic of dead letters.
     pub dead_letter_topic: Arc<str>,
     /// Time to finish what was read when the stage stops.
@@ -142,7 +143,7 @@ struct Driver<M: RowMaker> {
     owned: BTreeMap<PartitionId, Owned<M::Row>>,
     tasks: JoinSet<Result<Task<M::Row>, LineError>>,
     revocation: Option<Revocation>,
-    encoders: Arc<Semaphore>,
+    bounds: FileBounds,
     /// Set once the line reads no more: until then everything must be in files.
     drain_until: Option<Instant>,
     assigned_once: bool,
@@ -163,12 +164,12 @@ impl<M: RowMaker> Line<M> {
         control: watch::Receiver<Control>,
     ) -> Result<(), LineError> {
         let driver = Driver {
+            bounds: FileBounds::new(self.settings.rules.max_bytes),
             line: self,
             source,
             owned: BTreeMap::new(),
             tasks: JoinSet::new(),
             revocation: None,
-            encoders: Arc::new(Semaphore::new(ENCODERS)),
             drain_until: None,
             assigned_once: false,
             began: Instant::now(),

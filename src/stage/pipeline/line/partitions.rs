@@ -134,7 +134,7 @@ impl<M: RowMaker> Driver<M> {
             let mut owned = Owned {
                 generation,
                 lineage: chain.lineage.clone(),
-                ledger: Ledger::new(starts_at, rules),
+                ledger: Ledger::new(starts_at, rules, self.line.settings.predictions_order),
                 chain: Some(chain),
                 writer: writer(&self.line.settings.process, generation),
                 fence: Fence::default(),

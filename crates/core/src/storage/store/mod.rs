@@ -11,8 +11,8 @@ pub use error::StoreError;
 
 use super::conformance::{Nonconformance, proves_create};
 use super::open::{Missing, Purpose, Storage, open};
-use super::staging;
 use super::swap::{SwapError, SwapOutcome, VersionedObject};
+use super::{listing, staging};
 use crate::config::ObjectStoreConfig;
 use crate::process::blocking;
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 };
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -207,6 +208,35 @@ impl TableStore {
         self.get(path, options).await
     }
 
+    /// Some bytes of `path`, with the mark of the content they are of; `None` if it is not there,
+    /// or no longer the content of the mark given.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn read_range(
+        &self,
+        path: &Path,
+        range: Range<u64>,
+        mark: Option<String>,
+    ) -> Result<Option<(Bytes, Option<String>)>, StoreError> {
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range)),
+            if_match: mark,
+            ..GetOptions::default()
+        };
+        let result = match self.0.objects.get_opts(path, options).await {
+            Ok(result) => result,
+            Err(
+                object_store::Error::NotFound { .. } | object_store::Error::Precondition { .. },
+            ) => return Ok(None),
+            Err(error) => return Err(classified("read", path, error)),
+        };
+        let mark = result.meta.e_tag.clone();
+        let bytes = result.bytes().await;
+        let bytes = bytes.map_err(|error| classified("read", path, error))?;
+        Ok(Some((bytes, mark)))
+    }
+
     async fn get(
         &self,
         path: &Path,
@@ -230,6 +260,10 @@ impl TableStore {
     /// # Errors
     /// [`StoreError`].
     pub async fn list(&self, folder: &Path, after: Option<&Path>) -> Result<Vec<Path>, StoreError> {
+        if let Some(mut names) = self.names_on_disk(folder, after).await {
+            names.sort_unstable();
+            return Ok(names);
+        }
         let stream = match after {
             Some(after) => self.0.objects.list_with_offset(Some(folder), after),
             None => self.0.objects.list(Some(folder)),
@@ -241,6 +275,16 @@ impl TableStore {
             .map_err(|error| classified("list", folder, error))?;
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// What [`TableStore::list`] lists, if it is on a local disk and can be had from there at once.
+    async fn names_on_disk(&self, folder: &Path, after: Option<&Path>) -> Option<Vec<Path>> {
+        let disk = self.0.disk.as_ref()?;
+        let place = disk.files.path_to_filesystem(folder).ok()?;
+        let (prefix, after) = (folder.clone(), after.cloned());
+        let names = move || listing::names(&place, &prefix, after.as_ref());
+        // What fails here fails there, too, and is told there.
+        blocking::run(names).await.ok()?.ok()?
     }
 
     /// Everything below `folder`, with sizes and times, in no order.

@@ -3,6 +3,7 @@
 
 mod faulty;
 mod refusals;
+mod years;
 
 use super::*;
 use crate::bundle::{Calibration, Category, Dims, FORMAT_VERSION, FileEntry, Lineage, Manifest};

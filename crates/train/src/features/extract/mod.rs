@@ -1,10 +1,13 @@
 //! Reading, decoding and encoding the images that the cache does not have.
 
+mod plan;
+
 use super::cache::{FeatureCache, FeatureKey};
 use super::encoder::{BATCH, Encoder};
 use super::worker::{Encoded, Work};
 use super::{Dense, FeatureError, FeatureStore, ImageBytes, ImageError};
 use half::f16;
+use plan::{Place, Plan};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::io;
@@ -49,6 +52,9 @@ pub struct Extraction<'a> {
     pub mirror: bool,
     /// Leave missing and broken images out instead of failing.
     pub skip_bad: bool,
+    /// All rows, in the order in which they are worth their place. Asked where not all have room in
+    /// memory or in the cache: the last are then left out. Without it that is an error.
+    pub ranking: Option<&'a (dyn Fn() -> Vec<usize> + Sync)>,
     /// What decodes the images.
     pub decoders: Decoders,
     /// Called after every batch.
@@ -63,15 +69,37 @@ impl Default for Extraction<'_> {
             memory_limit: 4 << 30,
             mirror: false,
             skip_bad: false,
+            ranking: None,
             decoders: Decoders::default(),
             progress: &|_| (),
         }
     }
 }
 
+/// Features, and the images that have none.
+#[derive(Debug)]
+pub struct Extracted {
+    /// The features of all other images, in the order asked for.
+    pub features: FeatureStore,
+    /// Missing and broken images (only with [`Extraction::skip_bad`]), in their order.
+    pub skipped: Vec<Skipped>,
+    /// Rows for which there was no room (only with [`Extraction::ranking`]), in their order.
+    pub without_room: Vec<usize>,
+}
+
+impl Extracted {
+    /// Every row that has no features, ascending.
+    pub fn left_out(&self) -> Vec<usize> {
+        let skipped = self.skipped.iter().map(|skipped| skipped.row);
+        let mut rows: Vec<usize> = skipped.chain(self.without_room.iter().copied()).collect();
+        rows.sort_unstable();
+        rows
+    }
+}
+
 impl Extraction<'_> {
-    /// The features of `ids`, in their order, and the images that were left out (only with
-    /// `skip_bad`; their rows are then not in the store).
+    /// The features of `ids`, in their order, and which of them were left out. What has no room is
+    /// known before anything is encoded.
     ///
     /// # Errors
     /// [`FeatureError`]; [`FeatureError::Images`] names the first images that are missing or
@@ -81,60 +109,62 @@ impl Extraction<'_> {
         encoder: &Encoder,
         images: &dyn ImageBytes,
         ids: &[String],
-    ) -> Result<(FeatureStore, Vec<Skipped>), FeatureError> {
+    ) -> Result<Extracted, FeatureError> {
         let session = encoder.session()?;
         let shape = session.shape();
-        let size = shape.locations * shape.dim;
         let mut cache = self.open_cache(encoder, shape)?;
-        let in_memory = (2 * size * ids.len()) as u64 <= self.memory_limit || cache.is_none();
-        let mut gathered = Gathered {
-            dense: vec![f16::ZERO; if in_memory { size * ids.len() } else { 0 }],
-            global: vec![0.0; shape.dim * ids.len()],
-            size,
-            dim: shape.dim,
-        };
-
         let mut failed = Vec::new();
-        let mut keys: Vec<Option<FeatureKey>> = vec![None; ids.len()];
-        let mut missing = Vec::new();
-        let looked_up = self.look_up(images, ids, cache.as_ref(), &mut gathered)?;
-        for (row, found) in looked_up.into_iter().enumerate() {
-            match found {
-                Ok((key, hit)) => {
-                    keys[row] = Some(key);
-                    if !hit {
-                        missing.push((row, key));
-                    }
-                }
+        let mut found = Vec::with_capacity(ids.len());
+        let keys: Vec<_> = ids
+            .par_iter()
+            .map(|id| Ok(self.key(images.identity(id)?.key)))
+            .collect();
+        for (row, key) in keys.into_iter().enumerate() {
+            match key {
+                Ok(key) => found.push((row, key)),
                 Err(error) => failed.push((row, error)),
             }
         }
+        let plan = self.plan(found, cache.as_ref(), shape)?;
+        let mut gathered = Gathered::new(&plan, shape);
+        if let Some(cache) = &cache {
+            let read = gathered.read(&plan, cache);
+            read.map_err(|source| self.cache_error(source))?;
+        }
+        let missing = plan.missing(cache.as_ref());
+        let taken = plan.rows.len() + failed.len();
         let progress = ExtractionProgress {
-            done: ids.len() - missing.len(),
-            total: ids.len(),
-            cached: ids.len() - missing.len() - failed.len(),
+            done: taken - missing.len(),
+            total: taken,
+            cached: plan.rows.len() - missing.len(),
         };
         (self.progress)(progress);
+        let chosen: Vec<String> = plan.rows.iter().map(|(row, _)| ids[*row].clone()).collect();
         let work = Work {
             encoder,
             decoders: &self.decoders,
             mirror: self.mirror,
             images,
-            ids,
+            ids: &chosen,
             missing: &missing,
             next: AtomicUsize::new(0),
         };
-        failed.extend(self.encode(&work, session, cache.as_mut(), &mut gathered, progress)?);
-
-        let failed = self.accepted(failed, ids)?;
-        let mut keep = vec![true; ids.len()];
-        for skipped in &failed {
-            keep[skipped.row] = false;
+        let into = (cache.as_mut(), &plan);
+        let bad = self.encode(&work, session, into, &mut gathered, progress)?;
+        let mut keep = vec![true; plan.rows.len()];
+        for (place, error) in bad {
+            keep[place] = false;
+            failed.push((plan.rows[place].0, error));
         }
-        let store = gathered
-            .into_store(&keep, shape, in_memory, cache, &keys)
+        let skipped = self.accepted(failed, ids)?;
+        let features = gathered
+            .into_store(&keep, shape, cache, &plan)
             .map_err(|source| self.cache_error(source))?;
-        Ok((store, failed))
+        Ok(Extracted {
+            features,
+            skipped,
+            without_room: plan.without_room,
+        })
     }
 
     /// Encodes what the cache does not have, on several threads. Returns the images that cannot be
@@ -143,7 +173,7 @@ impl Extraction<'_> {
         &self,
         work: &Work<'_>,
         session: EncoderSession,
-        mut cache: Option<&mut FeatureCache>,
+        (mut cache, plan): (Option<&mut FeatureCache>, &Plan),
         gathered: &mut Gathered,
         mut progress: ExtractionProgress,
     ) -> Result<Vec<(usize, ImageError)>, FeatureError> {
@@ -160,7 +190,12 @@ impl Extraction<'_> {
             for encoded in receiver {
                 let encoded: Encoded = encoded?;
                 progress.done += encoded.rows.len() + encoded.failed.len();
-                self.keep(&encoded, cache.as_deref_mut(), gathered, work.ids)?;
+                let kept = self.keep(&encoded, cache.as_deref_mut(), gathered, work.ids)?;
+                if let (false, Place::Disk, Some(cache)) = (kept, plan.place, &cache) {
+                    // Another process has filled it meanwhile.
+                    let (all, fit) = (plan.rows.len() as u64, progress.done as u64);
+                    return Err(self.no_room(all, fit, cache.record_bytes()));
+                }
                 failed.extend(encoded.failed);
                 (self.progress)(progress);
             }
@@ -222,55 +257,6 @@ impl Extraction<'_> {
         Ok(Some(cache.map_err(|source| self.cache_error(source))?))
     }
 
-    /// The key of every image, and whether the cache had it; what it had is put into `gathered`.
-    #[allow(clippy::type_complexity)]
-    fn look_up(
-        &self,
-        images: &dyn ImageBytes,
-        ids: &[String],
-        cache: Option<&FeatureCache>,
-        gathered: &mut Gathered,
-    ) -> Result<Vec<Result<(FeatureKey, bool), ImageError>>, FeatureError> {
-        let in_memory = !gathered.dense.is_empty();
-        let (size, dim) = (gathered.size, gathered.dim);
-        let one = |id: &String, dense: &mut [f16], global: &mut [f32]| -> Result<_, FeatureError> {
-            let key = match images.identity(id) {
-                Ok(identity) => self.key(identity.key),
-                Err(error) => return Ok(Err(error)),
-            };
-            let Some((cache, slot)) = cache.and_then(|cache| Some((cache, cache.slot(&key)?)))
-            else {
-                return Ok(Ok((key, false)));
-            };
-            let mut record = Vec::new();
-            cache
-                .read(&slot, &mut record)
-                .map_err(|source| self.cache_error(source))?;
-            let mut unused = Vec::new();
-            let dense = if in_memory {
-                dense
-            } else {
-                unused.resize(size, f16::ZERO);
-                &mut unused
-            };
-            cache.parse(&record, dense, global);
-            Ok(Ok((key, true)))
-        };
-        let globals = gathered.global.par_chunks_mut(dim.max(1));
-        if in_memory {
-            let denses = gathered.dense.par_chunks_mut(size.max(1));
-            ids.par_iter()
-                .zip(denses.zip(globals))
-                .map(|(id, (dense, global))| one(id, dense, global))
-                .collect()
-        } else {
-            ids.par_iter()
-                .zip(globals)
-                .map(|(id, global)| one(id, &mut [], global))
-                .collect()
-        }
-    }
-
     /// A mirrored image is another image.
     fn key(&self, image: FeatureKey) -> FeatureKey {
         if self.mirror {
@@ -280,13 +266,14 @@ impl Extraction<'_> {
         }
     }
 
+    /// Keeps what was encoded; `false` if the cache has no room for it.
     fn keep(
         &self,
         encoded: &Encoded,
         cache: Option<&mut FeatureCache>,
         gathered: &mut Gathered,
         ids: &[String],
-    ) -> Result<(), FeatureError> {
+    ) -> Result<bool, FeatureError> {
         let (size, dim) = (gathered.size, gathered.dim);
         let dense_of = |index: usize| &encoded.dense[index * size..(index + 1) * size];
         let global_of = |index: usize| &encoded.global[index * dim..(index + 1) * dim];
@@ -309,15 +296,14 @@ impl Extraction<'_> {
                 .enumerate()
                 .map(|(at, (_, key))| (*key, dense_of(at), global_of(at)))
                 .collect();
-            cache
-                .append(&records)
-                .map_err(|source| self.cache_error(source))?;
+            let appended = cache.append(&records);
+            return appended.map_err(|source| self.cache_error(source));
         }
-        Ok(())
+        Ok(true)
     }
 }
 
-/// Features as they come in.
+/// Features as they come in, of the rows that the plan takes.
 struct Gathered {
     /// Empty if dense features stay on disk.
     dense: Vec<f16>,
@@ -327,58 +313,90 @@ struct Gathered {
 }
 
 impl Gathered {
+    fn new(plan: &Plan, shape: EncoderShape) -> Self {
+        let (images, size) = (plan.rows.len(), shape.locations * shape.dim);
+        let in_memory = if plan.place == Place::Memory {
+            images
+        } else {
+            0
+        };
+        Self {
+            dense: vec![f16::ZERO; size * in_memory],
+            global: vec![0.0; shape.dim * images],
+            size,
+            dim: shape.dim,
+        }
+    }
+
+    /// Reads what the cache has.
+    fn read(&mut self, plan: &Plan, cache: &FeatureCache) -> io::Result<()> {
+        let (size, in_memory) = (self.size, plan.place == Place::Memory);
+        let one = |key: &FeatureKey, dense: &mut [f16], global: &mut [f32]| {
+            let Some(slot) = cache.slot(key) else {
+                return Ok(());
+            };
+            let mut record = Vec::new();
+            cache.read(&slot, &mut record)?;
+            if in_memory {
+                cache.parse(&record, dense, global);
+            } else {
+                cache.parse(&record, &mut vec![f16::ZERO; size], global);
+            }
+            Ok(())
+        };
+        let globals = self.global.par_chunks_mut(self.dim.max(1));
+        let rows = plan.rows.par_iter().zip(globals);
+        if in_memory {
+            let denses = self.dense.par_chunks_mut(size.max(1));
+            rows.zip(denses)
+                .try_for_each(|(((_, key), global), dense)| one(key, dense, global))
+        } else {
+            rows.try_for_each(|((_, key), global)| one(key, &mut [], global))
+        }
+    }
+
     fn into_store(
         self,
         keep: &[bool],
         shape: EncoderShape,
-        in_memory: bool,
         cache: Option<FeatureCache>,
-        keys: &[Option<FeatureKey>],
+        plan: &Plan,
     ) -> io::Result<FeatureStore> {
         let rows: Vec<usize> = (0..keep.len()).filter(|&row| keep[row]).collect();
         let all = rows.len() == keep.len();
-        let select = |values: Vec<f32>, width: usize| -> Vec<f32> {
-            if all {
-                values
-            } else {
-                rows.iter()
-                    .flat_map(|row| &values[row * width..(row + 1) * width])
-                    .copied()
-                    .collect()
-            }
+        let global = match all {
+            true => self.global,
+            false => chosen(&self.global, &rows, self.dim),
         };
-        let dense = match (in_memory, cache) {
-            (false, Some(cache)) => {
-                let slots = rows
-                    .iter()
-                    .map(|&row| keys[row].as_ref().and_then(|key| cache.slot(key)));
-                let slots = slots.collect::<Option<Vec<_>>>().ok_or_else(|| {
-                    let bytes = rows.len() * cache.record_bytes();
-                    io::Error::other(format!(
-                        "the features of {} images take {} MiB, more than the memory granted and \
-                         more than the cache's limit",
-                        rows.len(),
-                        bytes >> 20
-                    ))
-                })?;
-                Dense::Disk { cache, slots }
+        let dense = match (plan.place, cache) {
+            (Place::Disk, Some(cache)) => {
+                let slots = rows.iter().map(|&row| cache.slot(&plan.rows[row].1));
+                let slots = slots.collect::<Option<Vec<_>>>();
+                let gone = || io::Error::other("features that were kept are not there");
+                Dense::Disk {
+                    slots: slots.ok_or_else(gone)?,
+                    cache,
+                }
             }
             _ if all => Dense::Memory(self.dense),
-            _ => Dense::Memory(
-                rows.iter()
-                    .flat_map(|row| &self.dense[row * self.size..(row + 1) * self.size])
-                    .copied()
-                    .collect(),
-            ),
+            _ => Dense::Memory(chosen(&self.dense, &rows, self.size)),
         };
         Ok(FeatureStore {
             images: rows.len(),
             locations: shape.locations,
             dim: shape.dim,
             dense,
-            global: select(self.global, self.dim),
+            global,
         })
     }
+}
+
+/// Some rows of a matrix of that width.
+fn chosen<T: Copy>(values: &[T], rows: &[usize], width: usize) -> Vec<T> {
+    let rows = rows
+        .iter()
+        .flat_map(|row| &values[row * width..(row + 1) * width]);
+    rows.copied().collect()
 }
 
 #[cfg(test)]

@@ -88,8 +88,9 @@ fn preprocessing(side: usize) -> Preprocessing {
 }
 
 fn run(extraction: &Extraction, pictures: &Pictures, ids: &[String]) -> (Vec<f32>, Vec<f32>) {
-    let (store, skipped) = extraction.extract(&encoder(), pictures, ids).unwrap();
-    assert!(skipped.is_empty());
+    let extracted = extraction.extract(&encoder(), pictures, ids).unwrap();
+    assert!(extracted.left_out().is_empty());
+    let store = extracted.features;
     assert_eq!(
         (store.len(), store.locations(), store.dim()),
         (ids.len(), 16, 4)
@@ -231,7 +232,8 @@ fn bad_images_are_named_or_left_out() {
         skip_bad: true,
         ..Extraction::default()
     };
-    let (store, skipped) = lenient.extract(&encoder(), &pictures, &ids).unwrap();
+    let extracted = lenient.extract(&encoder(), &pictures, &ids).unwrap();
+    let (store, skipped) = (extracted.features, extracted.skipped);
     assert_eq!(
         skipped.iter().map(|s| s.id.as_str()).collect::<Vec<_>>(),
         ["p2", "gone"]
@@ -258,4 +260,78 @@ fn an_encoder_of_another_size_is_refused() {
         .extract(&encoder, &pictures, &pictures.ids())
         .unwrap_err();
     assert!(matches!(error, FeatureError::InputSize { .. }), "{error}");
+}
+
+/// Bytes of one picture's features in memory, and in the cache.
+const IN_MEMORY: u64 = 2 * 16 * 4 + 4 * 4;
+const IN_CACHE: u64 = IN_MEMORY + 32;
+
+/// With three hours of encoding before it, what does not fit is said at once.
+#[test]
+fn what_has_no_room_is_said_before_anything_is_encoded() {
+    let root = tempfile::tempdir().unwrap();
+    let pictures = Pictures::new(30);
+    let tight = Extraction {
+        cache: Some(root.path().to_path_buf()),
+        cache_limit: 12 * IN_CACHE,
+        memory_limit: 0,
+        ..Extraction::default()
+    };
+    let error = tight.extract(&encoder(), &pictures, &pictures.ids());
+    let error = error.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            FeatureError::Room {
+                images: 30,
+                fit: 12,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(*pictures.reads.lock().unwrap(), 0);
+    assert!(error.to_string().contains("--cache-limit-gib"), "{error}");
+}
+
+#[test]
+fn a_ranking_says_which_images_have_room() {
+    let root = tempfile::tempdir().unwrap();
+    let pictures = Pictures::new(30);
+    let ids = pictures.ids();
+    let whole = Extraction {
+        cache: None,
+        ..Extraction::default()
+    };
+    let all = run(&whole, &pictures, &ids);
+    // The last ones teach most.
+    let ranking = || (0..30).rev().collect::<Vec<usize>>();
+    let chosen = |cache_images: u64, memory_limit: u64| {
+        let tight = Extraction {
+            cache: Some(root.path().to_path_buf()),
+            cache_limit: cache_images * IN_CACHE,
+            memory_limit,
+            ranking: Some(&ranking),
+            ..Extraction::default()
+        };
+        let extracted = tight.extract(&encoder(), &pictures, &ids).unwrap();
+        let kept = extracted.features.len();
+        assert_eq!(extracted.without_room, (0..30 - kept).collect::<Vec<_>>());
+        let rows: Vec<usize> = (0..kept).collect();
+        assert_eq!(
+            extracted.features.dense(&rows).unwrap(),
+            all.0[(30 - kept) * 64..]
+        );
+        assert_eq!(extracted.features.global(), &all.1[(30 - kept) * 4..]);
+        kept
+    };
+    // On the disk, where the global features alone are in memory.
+    assert_eq!(chosen(12, 30 * 16), 12);
+    // What the cache has already takes no room.
+    assert_eq!(chosen(15, 30 * 16), 15);
+    // Global features are memory, too.
+    assert_eq!(chosen(15, 5 * 16), 5);
+    // Memory holds more than the disk.
+    assert_eq!(chosen(15, 20 * IN_MEMORY), 20);
+    assert_eq!(chosen(15, 30 * IN_MEMORY), 30);
 }

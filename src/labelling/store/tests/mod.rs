@@ -1,17 +1,23 @@
 //! Files as the stage writes them, read back whatever their layout.
 
+mod counting;
+mod kept;
+
 use super::*;
 use crate::stage::label_rows::{LabelRow, LabelRows};
 use crate::stage::row_maker::{Leave, RowMaker, RowOutcome};
 use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, PredictionRow};
 use crate::stage::sink::{arrow_ipc, parquet};
 use crate::stage::source::SourceMessage;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use object_store::path::Path as ObjectPath;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tagstream_core::config::VectorEncoding;
 use tagstream_core::events::{LabelState, Offset, PartitionId};
 
-async fn row(partition: i32, offset: i64, json: &str) -> LabelRow {
+pub(super) async fn row(partition: i32, offset: i64, json: &str) -> LabelRow {
     let message = SourceMessage {
         partition: PartitionId::new("labels", partition),
         offset: Offset(offset),
@@ -31,15 +37,52 @@ async fn row(partition: i32, offset: i64, json: &str) -> LabelRow {
     }
 }
 
-async fn put(store: &TableStore, path: &str, bytes: Vec<u8>) {
+pub(super) async fn put(store: &TableStore, path: &str, bytes: Vec<u8>) {
     store
         .put_if_absent(&ObjectPath::from(path), bytes.into())
         .await
         .unwrap();
 }
 
-fn parquet_file(rows: &[LabelRow]) -> Vec<u8> {
+pub(super) fn parquet_file(rows: &[LabelRow]) -> Vec<u8> {
     parquet::encode(&(), rows, &BTreeMap::new(), VectorEncoding::Plain).unwrap()
+}
+
+/// The width of the predictions' embeddings.
+const EMBEDDING: usize = 64;
+
+pub(super) fn prediction(id: &str, uri: &str) -> PredictionRow {
+    PredictionRow {
+        image_id: id.into(),
+        uri: uri.into(),
+        event_time: DateTime::UNIX_EPOCH,
+        processed_time: DateTime::UNIX_EPOCH,
+        partition: PartitionId::new("images", 0),
+        offset: Offset(0),
+        model: Arc::new(ModelStamp {
+            version: "m".into(),
+            preprocessing_hash: "h".into(),
+        }),
+        width: 1,
+        height: 1,
+        tags: Vec::new(),
+        scores: vec![0.5],
+        // Nothing that could be packed.
+        embedding: (0..EMBEDDING)
+            .map(|at| f32::from_bits(0x3f00_0000 ^ rand::random::<u32>() >> 10 ^ at as u32))
+            .collect(),
+        attributes: BTreeMap::new(),
+        layout: Arc::new(PredictionLayout {
+            categories: vec!["cat".into()],
+            embedding: EMBEDDING,
+            region_embeddings: false,
+        }),
+    }
+}
+
+pub(super) fn predictions_file(rows: &[PredictionRow]) -> Vec<u8> {
+    let entries = BTreeMap::new();
+    parquet::encode(&*rows[0].layout, rows, &entries, VectorEncoding::Plain).unwrap()
 }
 
 async fn rows() -> Vec<LabelRow> {
@@ -117,30 +160,6 @@ async fn addresses_come_from_label_events_and_else_from_predictions() {
         parquet_file(&rows().await),
     )
     .await;
-    let layout = Arc::new(PredictionLayout {
-        categories: vec!["cat".into()],
-        embedding: 2,
-        region_embeddings: false,
-    });
-    let prediction = |id: &str, uri: &str| PredictionRow {
-        image_id: id.into(),
-        uri: uri.into(),
-        event_time: DateTime::UNIX_EPOCH,
-        processed_time: DateTime::UNIX_EPOCH,
-        partition: PartitionId::new("images", 0),
-        offset: Offset(0),
-        model: Arc::new(ModelStamp {
-            version: "m".into(),
-            preprocessing_hash: "h".into(),
-        }),
-        width: 1,
-        height: 1,
-        tags: Vec::new(),
-        scores: vec![0.5],
-        embedding: vec![1.0, 0.0],
-        attributes: BTreeMap::new(),
-        layout: Arc::clone(&layout),
-    };
     for (i, row) in [
         prediction("a", "s3://wrong/a.jpg"),
         prediction("b", "s3://old/b.jpg"),
@@ -149,26 +168,20 @@ async fn addresses_come_from_label_events_and_else_from_predictions() {
     .into_iter()
     .enumerate()
     {
-        let bytes =
-            parquet::encode(&*layout, &[row], &BTreeMap::new(), VectorEncoding::Plain).unwrap();
-        put(
-            &store,
-            &format!("predictions/images/0/0-0{i}.parquet"),
-            bytes,
-        )
-        .await;
+        let path = format!("predictions/images/0/0-0{i}.parquet");
+        put(&store, &path, predictions_file(&[row])).await;
     }
     let mut labels = read_labels(&store, "labels").await.unwrap();
     let hash = labels.hash();
-    join_uris(&mut labels, &store, "predictions").await.unwrap();
+    join_uris(&mut labels, &store, ("labels", "predictions"))
+        .await
+        .unwrap();
     let uris: Vec<_> = labels
         .images()
-        .map(|(id, i)| (id, i.uri.as_str()))
+        .map(|(id, image)| (id, image.uri().into_owned()))
         .collect();
-    assert_eq!(
-        uris,
-        [("a", "s3://b/a.jpg"), ("b", "s3://new/b.jpg"), ("c", "")]
-    );
+    let expected = [("a", "s3://b/a.jpg"), ("b", "s3://new/b.jpg"), ("c", "")];
+    assert_eq!(uris, expected.map(|(id, uri)| (id, uri.to_owned())));
     assert_eq!(labels.hash(), hash, "addresses are no labels");
 }
 
