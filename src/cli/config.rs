@@ -65,7 +65,8 @@ pub(super) enum ConfigCommand {
 #[derive(Debug, Args)]
 pub(super) struct What {
     /// The file; without it what TAGSTREAM_CONFIG names (with --kind retrain:
-    /// TAGSTREAM_RETRAIN_CONFIG, --kind serve: TAGSTREAM_SERVE_CONFIG), else defaults and variables alone.
+    /// TAGSTREAM_RETRAIN_CONFIG, with --kind serve: TAGSTREAM_SERVE_CONFIG), else defaults and
+    /// variables alone.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Whose configuration it is. Without it a file is taken for the one that knows most of its

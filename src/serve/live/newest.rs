@@ -13,8 +13,11 @@ use tokio::sync::watch;
 
 /// Pictures that are shown.
 pub(crate) const SHOWN: usize = 24;
-/// How often the whole table is listed.
-const WHOLE_LISTING: Duration = Duration::from_secs(300);
+/// The whole table is listed again after so many times what listing it took, within these bounds:
+/// a small one is looked at often, a large one costs a fiftieth of the time.
+const LISTING_SHARE: u32 = 50;
+const LISTING_LEAST: Duration = Duration::from_secs(2);
+const LISTING_MOST: Duration = Duration::from_secs(300);
 /// Files that are read at most after one look: the newest of each of so many folders.
 const FILES_A_LOOK: usize = 8;
 
@@ -94,7 +97,8 @@ impl Newest {
 #[derive(Debug, Default)]
 struct Seen {
     folders: BTreeMap<ObjectPath, ObjectPath>,
-    listed: Option<Instant>,
+    /// When the whole table is to be listed again.
+    next_listing: Option<Instant>,
 }
 
 impl Seen {
@@ -104,14 +108,13 @@ impl Seen {
         table: &str,
     ) -> Result<Vec<TaggedPicture>, TableError> {
         let mut newer: BTreeMap<ObjectPath, ObjectPath> = BTreeMap::new();
-        if self
-            .listed
-            .is_none_or(|listed| listed.elapsed() > WHOLE_LISTING)
-        {
+        let began = Instant::now();
+        if self.next_listing.is_none_or(|next| next <= began) {
             for file in data_files(store, table).await? {
                 newer.insert(folder_of(&file), file);
             }
-            self.listed = Some(Instant::now());
+            let pause = began.elapsed() * LISTING_SHARE;
+            self.next_listing = Some(Instant::now() + pause.clamp(LISTING_LEAST, LISTING_MOST));
             newer.retain(|folder, file| self.folders.get(folder) != Some(file));
         } else {
             for (folder, last) in &self.folders {

@@ -156,8 +156,10 @@ fn stages(shown: &Shown<'_>) -> Markup {
             div.bars {
                 @for ((topic, partition), lag) in &lags {
                     span { (topic) "/" (partition) }
-                    meter min="0" max=(most) value=(lag)
-                        aria-label={ (topic) "/" (partition) ": " (lag) " messages behind" } {}
+                    svg.share viewBox={ "0 0 " (most) " 1" } preserveAspectRatio="none"
+                        aria-hidden="true" {
+                        rect.amount x="0" y="0" width=(lag) height="1" {}
+                    }
                     span.n { (format::count(*lag)) }
                 }
             }
@@ -199,11 +201,11 @@ fn one_stage(stage: &StageView) -> Markup {
                 div { dt { "images a second" } dd { b.text {
                     (stage.images_a_second.map_or("-".into(), format::rate))
                 } } }
-                div { dt { "a batch through the model" } dd {
+                div { dt { "batch in the model" } dd {
                     b.text { (format::seconds(stage.inference.p50)) }
                     span.small { "p99 " (format::seconds(stage.inference.p99)) }
                 } }
-                div { dt { "waiting for a batch" } dd {
+                div { dt { "batch waiting" } dd {
                     b.text { (format::seconds(stage.waiting.p50)) }
                     span.small { "p99 " (format::seconds(stage.waiting.p99)) }
                 } }
@@ -312,15 +314,8 @@ fn letters(shown: &Shown<'_>) -> Markup {
         @if let Some(letters) = shown.letters {
             @if let Some(trouble) = &letters.trouble { p.bad { (trouble) } }
             @if !letters.letters.is_empty() {
-                div.wide {
-                    table {
-                        thead { tr {
-                            th { "when" } th { "kind" } th { "cause" } th { "image" } th { "" }
-                        } }
-                        tbody {
-                            @for letter in &letters.letters { (one_letter(letter, shown)) }
-                        }
-                    }
+                ul.plainlist.letters {
+                    @for letter in &letters.letters { (one_letter(letter, shown)) }
                 }
             }
         }
@@ -341,18 +336,19 @@ fn may_be_had(kind: &str) -> bool {
 
 fn one_letter(letter: &Letter, shown: &Shown<'_>) -> Markup {
     html! {
-        tr {
-            td.fit { @if let Some(time) = letter.time { (format::time(time)) } }
-            td.fit { (letter.kind) }
-            td { (letter.cause) br; span.soft.small { (letter.source) } }
-            td {
-                @if let Some((image_id, _)) = &letter.image { (image_id) }
+        li {
+            div {
+                div.row {
+                    span.chip { (letter.kind) }
+                    @if let Some((image_id, _)) = &letter.image { span { (image_id) } }
+                    @if let Some(time) = letter.time { span.soft.small { (format::time(time)) } }
+                }
+                p { (letter.cause) }
+                p.soft.small { (letter.source) }
             }
-            td {
-                @if let Some((image_id, uri)) = &letter.image {
-                    @if may_be_had(&letter.kind) {
-                        img width="72" alt=(image_id) loading="lazy" src=(shown.pictures.path(uri));
-                    }
+            @if let Some((image_id, uri)) = &letter.image {
+                @if may_be_had(&letter.kind) {
+                    img width="88" alt=(image_id) loading="lazy" src=(shown.pictures.path(uri));
                 }
             }
         }

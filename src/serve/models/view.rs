@@ -215,7 +215,9 @@ pub(super) fn one(
                 }
                 @if version.attachments.contains_key("report.html") {
                     dt { "report" }
-                    dd { a href=(format!("/models/{number}/report")) { "report of its retraining" } }
+                    dd {
+                        a href=(format!("/models/{number}/report")) { "report of its retraining" }
+                    }
                 }
             }
             @if visitor.acts() && !serves { (decide_form(listing, number, visitor)) }

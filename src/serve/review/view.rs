@@ -43,17 +43,24 @@ pub(super) fn page(seat: Result<&str, &str>, order: Order, visitor: &Visitor) ->
                 }
                 div.beside {
                     section #progress { p.soft { "Reading what is known." } }
-                    section { (help(visitor)) }
+                    @if !visitor.known {
+                        section.stack {
+                            label for="annotator" { "Your name, on each answer" }
+                            input #annotator type="text" maxlength="100"
+                                placeholder=(visitor.name) autocomplete="nickname";
+                        }
+                    }
+                    section.keys { (help()) }
                 }
             } },
         }
     }
 }
 
-fn help(visitor: &Visitor) -> Markup {
+fn help() -> Markup {
     html! {
         h2 { "Keys" }
-        dl.facts.keys {
+        dl.facts {
             dt { kbd { "y" } } dd { "yes, it is there" }
             dt { kbd { "n" } } dd { "no, it is not" }
             dt { kbd { "d" } } dd { "don't know" }
@@ -61,13 +68,6 @@ fn help(visitor: &Visitor) -> Markup {
             dt { kbd { "←" } } dd { "back" }
             dt { kbd { "u" } } dd { "undo the last answer" }
             dt { kbd { "a" } } dd { "add a category" }
-        }
-        @if !visitor.known {
-            div.stack {
-                label for="annotator" { "Your name, on each answer" }
-                input #annotator type="text" maxlength="100" placeholder=(visitor.name)
-                    autocomplete="nickname";
-            }
         }
     }
 }
@@ -192,7 +192,9 @@ fn missing(total: u64, report: Option<&Report>) -> Markup {
                     aria-label={ (since) " of about " (wanted) " labels have come" } {}
             },
             Some(_) => { p.good { "Enough for the next retraining to decide." } },
-            None => { p.soft { "The last retraining could decide; " (since) " labels came since." } },
+            None => {
+                p.soft { "The last retraining could decide; " (since) " labels came since." }
+            },
         }
     }
 }
