@@ -87,7 +87,7 @@ async fn join(
     let search = Mutex::new(search);
     // The newest files first: where an image was seen twice, the later address is more likely to be
     // good.
-    let newest_first = files.iter().enumerate().rev();
+    let newest_first = files.iter().cloned().enumerate().rev();
     let wanted = newest_first.filter(|(place, _)| {
         let search = lock(&search);
         search.fresh > 0 || (!read[*place] && search.known > 0)

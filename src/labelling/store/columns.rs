@@ -5,9 +5,10 @@ use super::{TableError, VANISHED};
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
 use bytes::{Buf, Bytes};
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
-use object_store::ObjectMeta;
 use object_store::path::Path as ObjectPath;
+use object_store::{ObjectMeta, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
@@ -37,44 +38,62 @@ const RANGES: usize = 4;
 /// The entries of a file's footer.
 pub type Footer = HashMap<String, String>;
 
+/// Whether to go on after a batch, or what is wrong with it.
+pub type Taken = Result<ControlFlow<()>, String>;
+
 /// Hands every batch of rows of `files` to `take`, with the file's place among them, the columns
 /// named and the entries of the footer. Files come in their order, and several are fetched at once;
 /// `files` is asked for the next one only when it is, so that it can see what was found.
 ///
 /// # Errors
 /// [`TableError`] names the file.
-pub async fn read_files<'f>(
-    store: &TableStore,
-    files: impl Iterator<Item = (usize, &'f ObjectMeta)>,
+pub fn read_files<'a>(
+    store: &'a TableStore,
+    files: impl Iterator<Item = (usize, ObjectMeta)> + Send + 'a,
     columns: &[&str],
-    mut take: impl FnMut(usize, &RecordBatch, &Footer) -> Result<ControlFlow<()>, String>,
-) -> Result<(), TableError> {
+    mut take: impl FnMut(usize, &RecordBatch, &Footer) -> Taken + Send + 'a,
+) -> BoxFuture<'a, Result<(), TableError>> {
     let columns: Arc<[String]> = columns.iter().map(|name| (*name).to_owned()).collect();
-    let mut files = files.peekable();
-    let mut ahead = Ahead::default();
-    loop {
-        while let Some((place, file)) = files.next_if(|(_, file)| ahead.has_room(file.size)) {
-            ahead.fetch(store, place, file, &columns);
-        }
-        let Some(Fetching {
-            place, path, task, ..
-        }) = ahead.next()
-        else {
-            return Ok(());
-        };
-        let bad = |reason: String| TableError::File {
-            path: path.to_string(),
-            reason,
-        };
-        let fetched = task.await.map_err(|error| bad(error.to_string()))??;
-        let (batches, footer) = fetched.decode(&path, &columns).map_err(&bad)?;
-        for batch in batches {
-            let batch = batch.map_err(|e| bad(e.to_string()))?;
-            if take(place, &batch, &footer).map_err(&bad)?.is_break() {
+    Box::pin(async move {
+        let mut files = files.peekable();
+        let mut ahead = Ahead::default();
+        loop {
+            while let Some((place, file)) = files.next_if(|(_, file)| ahead.has_room(file.size)) {
+                ahead.fetch(store, place, file, &columns);
+            }
+            let Some(next) = ahead.next() else {
+                return Ok(());
+            };
+            if next.take(&columns, &mut take).await?.is_break() {
                 return Ok(());
             }
         }
-    }
+    })
+}
+
+/// As [`read_files`] of one file, of which no more than its name is known.
+///
+/// # Errors
+/// [`TableError`] names the file.
+pub async fn read_columns(
+    store: &TableStore,
+    file: &ObjectPath,
+    columns: &[&str],
+    mut take: impl FnMut(&RecordBatch, &Footer) -> Result<(), String> + Send,
+) -> Result<(), TableError> {
+    let found = store.objects().head(file).await;
+    let meta = found.map_err(|error| TableError::File {
+        path: file.to_string(),
+        reason: match error {
+            object_store::Error::NotFound { .. } => VANISHED.into(),
+            error => error.to_string(),
+        },
+    })?;
+    let take = |_: usize, batch: &RecordBatch, footer: &Footer| {
+        take(batch, footer)?;
+        Ok(ControlFlow::Continue(()))
+    };
+    read_files(store, std::iter::once((0, meta)), columns, take).await
 }
 
 struct Fetching {
@@ -82,6 +101,29 @@ struct Fetching {
     path: ObjectPath,
     size: u64,
     task: JoinHandle<Result<Fetched, TableError>>,
+}
+
+impl Fetching {
+    /// Hands the batches of the file to `take`, until that breaks off.
+    async fn take(
+        self,
+        columns: &[String],
+        take: &mut (impl FnMut(usize, &RecordBatch, &Footer) -> Taken + Send),
+    ) -> Result<ControlFlow<()>, TableError> {
+        let bad = |reason: String| TableError::File {
+            path: self.path.to_string(),
+            reason,
+        };
+        let fetched = self.task.await.map_err(|error| bad(error.to_string()))??;
+        let (batches, footer) = fetched.decode(&self.path, columns).map_err(&bad)?;
+        for batch in batches {
+            let batch = batch.map_err(|e| bad(e.to_string()))?;
+            if take(self.place, &batch, &footer).map_err(&bad)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
 }
 
 /// Files that are being fetched, in order. Fetching ends with it.
@@ -97,20 +139,14 @@ impl Ahead {
         self.files.is_empty() || room
     }
 
-    fn fetch(
-        &mut self,
-        store: &TableStore,
-        place: usize,
-        file: &ObjectMeta,
-        names: &Arc<[String]>,
-    ) {
-        let (store, meta, names) = (store.clone(), file.clone(), Arc::clone(names));
+    fn fetch(&mut self, store: &TableStore, place: usize, file: ObjectMeta, names: &Arc<[String]>) {
+        let (store, names) = (store.clone(), Arc::clone(names));
         self.bytes += file.size;
         self.files.push_back(Fetching {
             place,
             path: file.location.clone(),
             size: file.size,
-            task: tokio::spawn(async move { fetch(&store, &meta, &names).await }),
+            task: tokio::spawn(async move { fetch(&store, &file, &names).await }),
         });
     }
 

@@ -43,7 +43,7 @@ impl Reading {
         files: &[&ObjectMeta],
     ) -> Result<(), TableError> {
         let now = Utc::now();
-        let files = files.iter().copied().enumerate();
+        let files = files.iter().map(|file| (*file).clone()).enumerate();
         let take = |_: usize, batch: &RecordBatch, _: &Footer| {
             self.apply(batch, now)?;
             Ok(ControlFlow::Continue(()))

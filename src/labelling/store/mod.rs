@@ -10,7 +10,7 @@ mod events;
 mod snapshot;
 
 pub use addresses::{join_uris, join_uris_and_remember};
-pub use columns::{Footer, read_files};
+pub use columns::{Footer, Taken, read_columns, read_files};
 pub use snapshot::{read_labels, read_labels_and_keep};
 
 use arrow_array::cast::AsArray;
@@ -100,7 +100,7 @@ pub async fn read_attribute(
         }
         Ok(ControlFlow::Continue(()))
     };
-    read_files(store, files.iter().enumerate(), &columns, take).await?;
+    read_files(store, files.into_iter().enumerate(), &columns, take).await?;
     Ok(found)
 }
 

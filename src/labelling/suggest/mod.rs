@@ -232,7 +232,7 @@ impl<'a> Rows<'a> {
 async fn each(
     store: &TableStore,
     predictions: &str,
-    mut take: impl FnMut(&Rows<'_>),
+    mut take: impl FnMut(&Rows<'_>) + Send,
 ) -> Result<(), TableError> {
     // Newest files last: the latest prediction of an image counts.
     let files = data_files(store, predictions).await?;
@@ -246,7 +246,7 @@ async fn each(
         }
         Ok(ControlFlow::Continue(()))
     };
-    read_files(store, files.iter().enumerate(), &Rows::COLUMNS, take).await
+    read_files(store, files.into_iter().enumerate(), &Rows::COLUMNS, take).await
 }
 
 /// Chooses among the rows of the predictions table, best first.

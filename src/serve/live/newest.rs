@@ -111,7 +111,7 @@ impl Seen {
         let began = Instant::now();
         if self.next_listing.is_none_or(|next| next <= began) {
             for file in data_files(store, table).await? {
-                newer.insert(folder_of(&file), file);
+                newer.insert(folder_of(&file.location), file.location);
             }
             let pause = began.elapsed() * LISTING_SHARE;
             self.next_listing = Some(Instant::now() + pause.clamp(LISTING_LEAST, LISTING_MOST));

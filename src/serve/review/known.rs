@@ -1,8 +1,7 @@
 //! What is known so far: the label table, and the answers that it does not have yet.
 
-use chrono::{DateTime, Utc};
 use tagstream_core::events::LabelEvent;
-use tagstream_train::labels::{CategoryCount, LabelTable, Stamp};
+use tagstream_train::labels::{CategoryCount, Gathering, LabelTable, Stamp};
 
 /// Answers that are kept until the table has them.
 const MOST_ANSWERS: usize = 50_000;
@@ -12,6 +11,8 @@ const MOST_ANSWERS: usize = 50_000;
 pub(crate) struct Known {
     table: LabelTable,
     answers: Vec<LabelEvent>,
+    /// Answers that are in `table`: the first ones.
+    in_table: usize,
     /// Whether the table was read.
     read: bool,
 }
@@ -21,23 +22,32 @@ impl Known {
     pub(crate) fn read(&mut self, table: LabelTable) {
         self.table = table;
         self.read = true;
-        let answers = std::mem::take(&mut self.answers);
-        for event in answers {
-            self.answer(event);
-        }
+        self.in_table = 0;
     }
 
     /// An answer that was given here.
     pub(crate) fn answer(&mut self, event: LabelEvent) {
-        // Of two that say the same at the same time, the table's own has the later stamp.
-        let stamp = Stamp {
-            time: micros(event.event_time.unwrap_or_default()),
-            ..Stamp::default()
-        };
-        self.table.apply(&event, &stamp);
-        if self.answers.len() < MOST_ANSWERS {
-            self.answers.push(event);
+        self.answers.push(event);
+    }
+
+    /// Puts the answers on top that are not in the table yet: all at once, for a table of millions
+    /// of labels is made anew for it.
+    fn settle(&mut self) {
+        if self.in_table == self.answers.len() {
+            return;
         }
+        let mut gathering = Gathering::from(std::mem::take(&mut self.table));
+        for event in &self.answers[self.in_table..] {
+            // Of two that say the same at the same time, the table's own has the later stamp.
+            let stamp = Stamp {
+                time: event.event_time.unwrap_or_default(),
+                ..Stamp::default()
+            };
+            gathering.apply(event, &stamp);
+        }
+        self.table = gathering.finish();
+        self.answers.truncate(MOST_ANSWERS);
+        self.in_table = self.answers.len();
     }
 
     /// Whether anything is known of what the table holds.
@@ -46,31 +56,30 @@ impl Known {
     }
 
     /// The table, answers included.
-    pub(crate) fn table(&self) -> &LabelTable {
+    pub(crate) fn table(&mut self) -> &LabelTable {
+        self.settle();
         &self.table
     }
 
     /// Known entries.
-    pub(crate) fn count(&self) -> u64 {
+    pub(crate) fn count(&mut self) -> u64 {
+        self.settle();
         self.table.known().count() as u64
     }
 
     /// What is known of each category, the least known first.
-    pub(crate) fn categories(&self) -> Vec<(String, CategoryCount)> {
+    pub(crate) fn categories(&mut self) -> Vec<(String, CategoryCount)> {
+        self.settle();
         let mut all: Vec<_> = self.table.counts().into_iter().collect();
         all.sort_by_key(|(_, count)| count.present.min(count.absent));
         all
     }
 }
 
-/// As tables keep times.
-fn micros(time: DateTime<Utc>) -> DateTime<Utc> {
-    DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chrono::DateTime;
 
     fn event(present: &str, retract: &str, second: i64) -> LabelEvent {
         let list = |text: &str| match text {

@@ -69,8 +69,8 @@ impl Review {
         let report = self.last_report().await;
         let question = view::question(shown.as_ref(), &choosing, &self.pictures);
         let progress = {
-            let known = labeller.known();
-            view::progress(&known, report.as_deref(), shown.as_ref())
+            let mut known = labeller.known();
+            view::progress(&mut known, report.as_deref(), shown.as_ref())
         };
         let body = json!({
             "question": question.into_string(),

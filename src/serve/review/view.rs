@@ -140,7 +140,11 @@ pub(super) fn question(shown: Option<&Shown>, choosing: &Choosing, pictures: &Pi
 }
 
 /// What is known of each category, and how much is missing for a decision.
-pub(super) fn progress(known: &Known, report: Option<&Report>, shown: Option<&Shown>) -> Markup {
+pub(super) fn progress(
+    known: &mut Known,
+    report: Option<&Report>,
+    shown: Option<&Shown>,
+) -> Markup {
     let categories = known.categories();
     let most = categories
         .iter()

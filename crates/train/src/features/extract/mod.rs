@@ -126,6 +126,10 @@ impl Extraction<'_> {
             }
         }
         let plan = self.plan(found, cache.as_ref(), shape)?;
+        if plan.rows.is_empty() && !plan.without_room.is_empty() {
+            let record = 2 * shape.locations * shape.dim + 4 * shape.dim;
+            return Err(self.no_room(plan.without_room.len() as u64, 0, record));
+        }
         let mut gathered = Gathered::new(&plan, shape);
         if let Some(cache) = &cache {
             let read = gathered.read(&plan, cache);

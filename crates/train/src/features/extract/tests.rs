@@ -334,4 +334,16 @@ fn a_ranking_says_which_images_have_room() {
     // Memory holds more than the disk.
     assert_eq!(chosen(15, 20 * IN_MEMORY), 20);
     assert_eq!(chosen(15, 30 * IN_MEMORY), 30);
+
+    let nothing = Extraction {
+        cache: None,
+        memory_limit: IN_MEMORY - 1,
+        ranking: Some(&ranking),
+        ..Extraction::default()
+    };
+    let error = nothing.extract(&encoder(), &pictures, &ids).unwrap_err();
+    assert!(
+        matches!(error, FeatureError::Room { fit: 0, .. }),
+        "{error}"
+    );
 }
