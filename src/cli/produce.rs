@@ -11,7 +11,7 @@ use std::time::Duration;
 use tagstream::stage::source::{ClientSettings, Covering};
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::ImageReference;
-use tagstream_core::image_id::{ImageNaming, Place, is_address};
+use tagstream_core::image_id::{ImageNaming, PicturePlace, is_address};
 use tagstream_core::redact::{redact_place, trimmed};
 
 /// Image files, by extension.
@@ -132,7 +132,7 @@ fn references(input: &Path, naming: &NamingArgs) -> anyhow::Result<Vec<ImageRefe
         rule: naming.id.unwrap_or_default(),
         root: naming.root.clone(),
     };
-    let (places, uris): (Vec<Place>, Vec<String>) = found.into_iter().unzip();
+    let (places, uris): (Vec<PicturePlace>, Vec<String>) = found.into_iter().unzip();
     let named = naming.ids(&places);
     let named = named.map_err(|error| usage(format!("{}: {error}", input.display())))?;
     if let Some(note) = named.note {
@@ -148,7 +148,7 @@ fn references(input: &Path, naming: &NamingArgs) -> anyhow::Result<Vec<ImageRefe
 }
 
 /// A picture's place and address.
-type Found = (Place, String);
+type Found = (PicturePlace, String);
 
 fn in_folder(input: &Path) -> anyhow::Result<Vec<Found>> {
     let root = input.canonicalize()?;
@@ -170,11 +170,12 @@ fn in_folder(input: &Path) -> anyhow::Result<Vec<Found>> {
 
 fn in_list(input: &Path) -> anyhow::Result<Vec<Found>> {
     let text = std::fs::read_to_string(input).with_context(|| input.display().to_string())?;
+    let text = text.trim_start_matches('\u{feff}');
     let folder = input.parent().unwrap_or(Path::new("."));
     let mut found = Vec::new();
     for line in text.lines().map(trimmed).filter(|line| !line.is_empty()) {
         if is_address(line) {
-            found.push((Place::of(line), line.to_owned()));
+            found.push((PicturePlace::of(line), line.to_owned()));
             continue;
         }
         let written = folder.join(line);
@@ -201,7 +202,7 @@ fn is_image(path: &Path) -> bool {
 fn of_file(name: &Path, path: &Path) -> anyhow::Result<Found> {
     let uri = url::Url::from_file_path(path)
         .map_err(|()| anyhow::anyhow!("{} cannot be written as a URI", path.display()))?;
-    let place = Place {
+    let place = PicturePlace {
         path: name.to_string_lossy().into_owned(),
         whole: uri.as_str().to_owned(),
     };

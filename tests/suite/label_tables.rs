@@ -66,6 +66,10 @@ fn an_import_says_what_it_made_of_a_file() {
     assert_eq!(code, Some(2));
     assert!(said.contains("path, uri, stem, sha256"), "{said}");
 
+    let (code, said) = import("two.csv", two, &["--control", "x"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("--control"), "{said}");
+
     let missing = folder.path().join("tables");
     let missing = missing.to_str().unwrap();
     let (code, said) = import("two.csv", two, &["--store", missing]);

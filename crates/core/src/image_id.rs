@@ -62,17 +62,17 @@ impl IdRule {
 
 /// Where a picture is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct PicturePlace {
     /// What folders and name are taken of: a path below the root, or an address.
     pub path: String,
     /// What tells this picture from every other: its whole address, or the path as it was written.
     pub whole: String,
 }
 
-impl Place {
+impl PicturePlace {
     /// The place that `written`, a path or an address, says.
     pub fn of(written: &str) -> Self {
-        Place {
+        PicturePlace {
             path: written.to_owned(),
             whole: written.to_owned(),
         }
@@ -133,7 +133,7 @@ enum Kept {
 impl ImageNaming {
     /// The name of one picture, whatever others are called. Pictures that come together are named
     /// by [`ImageNaming::ids`], which sees to it that none shares its name with another.
-    pub fn id(&self, place: &Place) -> String {
+    pub fn id(&self, place: &PicturePlace) -> String {
         self.keeping(place, Kept::Path)
     }
 
@@ -143,7 +143,7 @@ impl ImageNaming {
     ///
     /// # Errors
     /// [`SameId`] if two pictures share a name that the rule cannot tell apart.
-    pub fn ids(&self, places: &[Place]) -> Result<ImageIds, SameId> {
+    pub fn ids(&self, places: &[PicturePlace]) -> Result<ImageIds, SameId> {
         let mut of: HashMap<&str, usize> = HashMap::new();
         let mut distinct = Vec::new();
         for (at, place) in places.iter().enumerate() {
@@ -183,14 +183,14 @@ impl ImageNaming {
                 names[first]
             )
         });
-        let name = |place: &Place| names[of[place.whole.as_str()]].clone();
+        let name = |place: &PicturePlace| names[of[place.whole.as_str()]].clone();
         Ok(ImageIds {
             ids: places.iter().map(name).collect(),
             note,
         })
     }
 
-    fn keeping(&self, place: &Place, kept: Kept) -> String {
+    fn keeping(&self, place: &PicturePlace, kept: Kept) -> String {
         let whole = trimmed(&place.whole);
         if is_data(&place.path) || is_data(whole) {
             return format!("data-{}", &sha256(whole)[..LONG]);
@@ -326,7 +326,9 @@ pub fn without_extension(name: &str) -> &str {
 
 /// Whether files of pictures end so.
 pub fn is_extension(extension: &str) -> bool {
-    EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
+    EXTENSIONS
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(extension))
 }
 
 /// The places of `names` that several have, by name.
@@ -340,7 +342,11 @@ fn shared(names: &[String]) -> Vec<Vec<usize>> {
     shared
 }
 
-fn same<'a>(names: &[String], shared: &[Vec<usize>], place: impl Fn(usize) -> &'a Place) -> SameId {
+fn same<'a>(
+    names: &[String],
+    shared: &[Vec<usize>],
+    place: impl Fn(usize) -> &'a PicturePlace,
+) -> SameId {
     let group = &shared[0];
     let ids: HashSet<&str> = shared.iter().map(|all| names[all[0]].as_str()).collect();
     SameId {
@@ -363,7 +369,7 @@ mod tests {
     }
 
     fn ids(rule: &str, written: &[&str]) -> Vec<String> {
-        let places: Vec<Place> = written.iter().map(|w| Place::of(w)).collect();
+        let places: Vec<PicturePlace> = written.iter().map(|w| PicturePlace::of(w)).collect();
         naming(rule, "").ids(&places).unwrap().ids
     }
 
@@ -413,7 +419,7 @@ mod tests {
             ("a/.jpg", "", "a/.jpg"),
         ] {
             assert_eq!(
-                naming("path", root).id(&Place::of(written)),
+                naming("path", root).id(&PicturePlace::of(written)),
                 id,
                 "{written}"
             );
@@ -428,10 +434,10 @@ mod tests {
             "https://host/a;token=hush",
             "https://host/",
         ] {
-            let id = naming("path", "").id(&Place::of(written));
+            let id = naming("path", "").id(&PicturePlace::of(written));
             assert!(id.starts_with("uri-") && !id.contains("hush"), "{id}");
         }
-        let data = Place::of("data:image/png;base64,iVBORw0KGgo=");
+        let data = PicturePlace::of("data:image/png;base64,iVBORw0KGgo=");
         for (rule, _) in IdRule::ALL {
             let id = naming(rule, "").id(&data);
             assert!(id.starts_with("data-") && id.len() == 21, "{id}");
@@ -453,7 +459,7 @@ mod tests {
         assert_eq!(ids("path", &["a.jpg", "a.jpg"]), ["a", "a"]);
         assert_eq!(ids("uri", &["s3://b/x/1.jpg"]), ["s3://b/x/1.jpg"]);
         assert_eq!(ids("sha256", &["abc"])[0], sha256("abc"));
-        let places = [Place::of("a.jpg"), Place::of("a.png")];
+        let places = [PicturePlace::of("a.jpg"), PicturePlace::of("a.png")];
         let note = naming("path", "").ids(&places).unwrap().note.unwrap();
         assert!(
             note.starts_with("2 pictures") && note.contains("`a.jpg`"),
@@ -469,7 +475,9 @@ mod tests {
             "x/a",
             "y/a",
         ];
-        let error = naming("stem", "").ids(&places.map(Place::of)).unwrap_err();
+        let error = naming("stem", "")
+            .ids(&places.map(PicturePlace::of))
+            .unwrap_err();
         assert_eq!((error.id.as_str(), error.others), ("original", 1));
         let said = error.to_string();
         assert!(

@@ -35,6 +35,10 @@ pub(in crate::cli) struct ImportArgs {
     /// Annotator of labels whose form names none.
     #[arg(long, default_value = "")]
     pub annotator: String,
+    /// File names begin with what Label Studio gives to uploads (eight hexadecimal digits and `-`):
+    /// take it off. Its JSON, COCO and YOLO exports need no telling.
+    #[arg(long)]
+    pub uploaded: bool,
     /// Label Studio: the key of a task's data that holds the picture; without it `image`, or the
     /// only one that looks so.
     #[arg(long, value_name = "KEY")]
@@ -114,6 +118,45 @@ pub(in crate::cli) struct Destination {
 }
 
 impl ImportArgs {
+    /// Refuses what would have no effect: whoever asks for it expects one.
+    fn check(&self) -> anyhow::Result<()> {
+        use Form::{Csv, FiftyOne, LabelStudio, OpenImages};
+        let objects = ![Form::Events, Csv, OpenImages].contains(&self.form);
+        let is = |forms: &[Form]| forms.contains(&self.form);
+        for (given, takes, option) in [
+            (self.exhaustive, objects, "--exhaustive"),
+            (self.image_key.is_some(), is(&[LabelStudio]), "--image-key"),
+            (
+                !self.controls.is_empty(),
+                is(&[LabelStudio, FiftyOne]),
+                "--control",
+            ),
+            (
+                self.absent_control.is_some(),
+                is(&[LabelStudio]),
+                "--absent-control",
+            ),
+            (
+                self.id_column.is_some(),
+                is(&[Csv, LabelStudio]),
+                "--id-column",
+            ),
+            (self.label_column.is_some(), is(&[Csv]), "--label-column"),
+            (
+                self.label_separator.is_some(),
+                is(&[Csv]),
+                "--label-separator",
+            ),
+            (self.classes.is_some(), is(&[OpenImages]), "--classes"),
+        ] {
+            if given && !takes {
+                let reason = format!("{option} has no meaning for this --form");
+                return Err(usage(reason).into());
+            }
+        }
+        Ok(())
+    }
+
     fn options(&self) -> anyhow::Result<ImportOptions> {
         Ok(ImportOptions {
             id: self.naming.id,
@@ -121,6 +164,7 @@ impl ImportArgs {
             exhaustive: self.exhaustive,
             uri_prefix: self.uri_prefix.clone(),
             annotator: self.annotator.clone(),
+            uploaded: self.uploaded,
             image_key: self.image_key.clone(),
             controls: self.controls.clone(),
             absent_control: self.absent_control.clone(),
@@ -139,6 +183,7 @@ pub(super) async fn run(args: ImportArgs) -> anyhow::Result<()> {
     if args.to.out.is_none() && args.to.brokers.is_none() {
         return Err(usage("name where events go: --out FILE, or --brokers and --topic").into());
     }
+    args.check()?;
     let read = import_at(args.form, &args.file, &args.options()?);
     let imported = read.map_err(|error| usage(error.to_string()))?;
     for note in &imported.notes {

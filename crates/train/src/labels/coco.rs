@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io::{BufRead, Read, Write};
 use tagstream_core::events::{LabelEvent, LabelState};
-use tagstream_core::image_id::{Place, is_address, is_extension};
+use tagstream_core::image_id::{PicturePlace, is_address, is_extension};
 
 /// Who wrote a file whose names begin as its uploads do.
 const LABEL_STUDIO: &str = "Label Studio";
@@ -348,12 +348,12 @@ fn picture(
         true => {
             let plain = path.replace('\\', "/");
             let below = plain.strip_prefix("images/").unwrap_or(&plain);
-            Place {
+            PicturePlace {
                 path: without_upload_prefix(below).to_owned(),
                 whole: path.to_owned(),
             }
         }
-        false => Place::of(path),
+        false => PicturePlace::of(path),
     };
     Ok((Picture::At(place), uri))
 }

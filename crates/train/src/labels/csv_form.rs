@@ -11,7 +11,7 @@ use csv::Trim;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use tagstream_core::events::{LabelEvent, LabelState, not_ahead};
-use tagstream_core::image_id::Place;
+use tagstream_core::image_id::PicturePlace;
 
 /// The columns that must be there.
 const COLUMNS: [&str; 3] = ["image_id", "label", "state"];
@@ -321,7 +321,7 @@ pub(super) fn read(input: impl Read, options: &ImportOptions) -> Result<Drafts, 
                 if event.uri.is_empty() {
                     event.uri = uri(&options.uri_prefix, &name);
                 }
-                Picture::At(Place::of(&name))
+                Picture::At(PicturePlace::of(&name))
             }
             false => Picture::Id(name),
         };
@@ -342,7 +342,7 @@ fn time(row: &CsvRow<'_>, drafts: &mut Drafts) -> Result<Option<DateTime<Utc>>, 
     let wrong = |reason| line(row.line, format!("`event_time` {reason}"));
     let said = times::parse(row.event_time).map_err(wrong)?;
     if !said.zoned {
-        drafts.leave_out(times::NO_ZONE);
+        drafts.zoneless += 1;
     }
     match not_ahead(said.time, Utc::now()) {
         Ok(()) => Ok(Some(said.time)),

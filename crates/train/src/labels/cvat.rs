@@ -6,7 +6,7 @@ use super::xml::Element;
 use super::{Drafts, ImportOptions, Picture, file, uri, xml};
 use std::collections::BTreeSet;
 use std::io::Read;
-use tagstream_core::image_id::Place;
+use tagstream_core::image_id::PicturePlace;
 
 /// What the children of an image may be that carry a label of the picture.
 const LABELLED: [&str; 9] = [
@@ -46,7 +46,7 @@ pub(super) fn read(mut input: impl Read, options: &ImportOptions) -> Result<Draf
         }
         let objects = Objects {
             uri: uri(&options.uri_prefix, name),
-            picture: Picture::At(Place::of(name)),
+            picture: Picture::At(PicturePlace::of(name)),
             present,
             unsure: BTreeSet::new(),
         };

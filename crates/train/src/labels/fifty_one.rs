@@ -8,7 +8,7 @@ use super::{Drafts, ImportOptions, Picture, file, uri};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use tagstream_core::image_id::Place;
+use tagstream_core::image_id::PicturePlace;
 
 /// Files of an export that are read, by their place in its folder.
 pub(super) const FILES: [&str; 2] = ["samples.json", "labels.json"];
@@ -134,7 +134,7 @@ fn samples(
 fn objects(path: &str, found: Vec<String>, options: &ImportOptions) -> Objects {
     Objects {
         uri: uri(&options.uri_prefix, path),
-        picture: Picture::At(Place::of(path)),
+        picture: Picture::At(PicturePlace::of(path)),
         present: found.into_iter().filter(|name| !name.is_empty()).collect(),
         unsure: BTreeSet::new(),
     }

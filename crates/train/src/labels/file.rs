@@ -10,15 +10,21 @@ use std::path::Path;
 const LONGEST_HEADER: u64 = 1 << 16;
 /// What may stand between the fields of a table: the usual one first.
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+/// How zip archives begin, as which tools hand out their exports.
+const ZIP: &[u8] = b"PK\x03\x04";
 /// A line that spreadsheets put before a table to say what stands between its fields.
 const SEPARATOR: &[u8] = b"sep=";
 
 /// Opens a label file; one whose name ends in `.gz` is decompressed.
 ///
 /// # Errors
-/// If it cannot be opened.
+/// If it cannot be opened, or is an archive.
 pub fn open(path: &Path) -> Result<Box<dyn Read>> {
-    let file = BufReader::new(File::open(path)?);
+    let mut file = BufReader::new(File::open(path)?);
+    if file.fill_buf()?.starts_with(ZIP) {
+        let reason = "it is a zip archive: unpack it, and name the file or folder inside";
+        return Err(Error::new(ErrorKind::InvalidData, reason));
+    }
     if path.extension().is_some_and(|extension| extension == "gz") {
         return Ok(Box::new(flate2::read::MultiGzDecoder::new(file)));
     }
@@ -224,6 +230,15 @@ mod tests {
         let lone = [0xff, 0xfe, 0x00, 0xd8];
         let error = table(&lone[..], &["image_id"], Trim::All).err().unwrap();
         assert!(error.to_string().contains("UTF-16"), "{error}");
+    }
+
+    #[test]
+    fn an_archive_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("export.xml");
+        std::fs::write(&path, b"PK\x03\x04rest").unwrap();
+        let error = open(&path).err().unwrap().to_string();
+        assert!(error.contains("zip archive"), "{error}");
     }
 
     #[test]

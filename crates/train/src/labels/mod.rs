@@ -75,7 +75,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use tagstream_core::events::{LabelEvent, not_ahead};
-use tagstream_core::image_id::{IdRule, ImageNaming, Place, is_address};
+use tagstream_core::image_id::{IdRule, ImageNaming, PicturePlace, is_address};
 
 /// A form of label files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +148,8 @@ pub struct ImportOptions {
     pub uri_prefix: String,
     /// Annotator of labels whose form names none.
     pub annotator: String,
+    /// File names begin as Label Studio's uploads do, in whatever form.
+    pub uploaded: bool,
     /// Label Studio: the key of a task's data that holds the picture.
     pub image_key: Option<String>,
     /// Label Studio: the controls to read; all if there is none.
@@ -182,7 +184,7 @@ enum Picture {
     /// By the name itself.
     Id(String),
     /// By where it is.
-    At(Place),
+    At(PicturePlace),
 }
 
 /// Events whose pictures are not yet named.
@@ -191,6 +193,8 @@ struct Drafts {
     events: Vec<(Picture, LabelEvent)>,
     left_out: BTreeMap<&'static str, u64>,
     notes: Vec<String>,
+    /// Times that say no zone.
+    zoneless: u64,
 }
 
 impl Drafts {
@@ -215,12 +219,22 @@ impl Drafts {
             root: options.root.clone(),
         };
         let places = self.events.iter().filter_map(|(picture, _)| match picture {
-            Picture::At(place) => Some(place.clone()),
+            Picture::At(place) => Some(PicturePlace {
+                path: match options.uploaded {
+                    true => label_studio::as_before_upload(&place.path),
+                    false => place.path.clone(),
+                },
+                ..place.clone()
+            }),
             Picture::Id(_) => None,
         });
-        let places: Vec<Place> = places.collect();
+        let places: Vec<PicturePlace> = places.collect();
         let named = naming.ids(&places)?;
         self.notes.extend(named.note);
+        if self.zoneless > 0 {
+            let note = format!("{} times without a zone count as UTC", self.zoneless);
+            self.notes.push(note);
+        }
         let mut ids = named.ids.into_iter();
         let name = |(picture, mut event): (Picture, LabelEvent)| {
             event.image_id = match picture {

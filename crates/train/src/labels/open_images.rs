@@ -10,7 +10,7 @@ use csv::Trim;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use tagstream_core::events::{LabelEvent, LabelState};
-use tagstream_core::image_id::Place;
+use tagstream_core::image_id::PicturePlace;
 
 /// The source of labels that nobody has verified.
 const MACHINE: &str = "machine";
@@ -80,7 +80,7 @@ pub(super) fn read(input: impl Read, options: &ImportOptions) -> Result<Drafts, 
             ..LabelEvent::about("", uri(&options.uri_prefix, &file))
         };
         let picture = match options.id {
-            Some(_) => Picture::At(Place::of(&file)),
+            Some(_) => Picture::At(PicturePlace::of(&file)),
             None => Picture::Id(image),
         };
         drafts.say(picture, event);

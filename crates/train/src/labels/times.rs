@@ -3,8 +3,6 @@
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde_json::Value;
 
-/// What to tell of times that say no zone.
-pub(super) const NO_ZONE: &str = "times without a zone (they count as UTC)";
 /// Forms without a zone.
 const LOCAL: [&str; 2] = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"];
 /// Seconds since 1970 that are milliseconds: the year 5138 has not come.

@@ -6,7 +6,7 @@ use super::objects::{Objects, Pictures, below, files, text};
 use super::{Drafts, ImportOptions, Picture, uri, xml};
 use std::collections::BTreeSet;
 use std::path::Path;
-use tagstream_core::image_id::Place;
+use tagstream_core::image_id::PicturePlace;
 
 /// The folder that annotations stand in beside the pictures: no part of their path.
 const ANNOTATIONS: &str = "Annotations";
@@ -92,7 +92,7 @@ fn annotation(
     };
     Ok(Objects {
         uri: uri(&options.uri_prefix, &path),
-        picture: Picture::At(Place::of(&path)),
+        picture: Picture::At(PicturePlace::of(&path)),
         present,
         unsure,
     })

@@ -4,7 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use percent_encoding::percent_decode_str;
-use tagstream_core::image_id::{Place, is_address};
+use tagstream_core::image_id::{PicturePlace, is_address};
 use tagstream_core::redact::trimmed;
 
 /// Files that were uploaded, kept under a number of the project and with a prefix of their own.
@@ -15,7 +15,7 @@ const LOCAL_FILES: &str = "data/local-files/";
 /// Where a picture is, and the address that others can fetch; empty if there is none.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Located {
-    pub(super) place: Place,
+    pub(super) place: PicturePlace,
     pub(super) uri: String,
 }
 
@@ -40,7 +40,7 @@ pub(super) fn locate(value: &str, prefix: &str) -> Located {
     };
     Located {
         uri: super::super::uri(prefix, &file),
-        place: Place { path: file, whole },
+        place: PicturePlace { path: file, whole },
     }
 }
 
@@ -52,7 +52,7 @@ fn plain(written: &str, prefix: &str) -> Located {
     };
     Located {
         uri: super::super::uri(prefix, &written),
-        place: Place::of(&written),
+        place: PicturePlace::of(&written),
     }
 }
 
@@ -100,6 +100,14 @@ pub(in super::super) fn without_upload_prefix(name: &str) -> &str {
     match name.split_once('-') {
         Some((digits, rest)) if given(digits) && !rest.is_empty() => rest,
         _ => name,
+    }
+}
+
+/// A path whose file is called as it was before it was uploaded.
+pub(in super::super) fn as_before_upload(path: &str) -> String {
+    match path.rsplit_once(['/', '\\']) {
+        Some((folders, name)) => format!("{folders}/{}", without_upload_prefix(name)),
+        None => without_upload_prefix(path).to_owned(),
     }
 }
 

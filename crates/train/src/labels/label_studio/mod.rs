@@ -11,7 +11,7 @@ mod controls;
 mod flat;
 mod write;
 
-pub(super) use address::without_upload_prefix;
+pub(super) use address::{as_before_upload, without_upload_prefix};
 pub(super) use write::write;
 
 use self::address::locate;
@@ -211,7 +211,7 @@ fn time(
             continue;
         };
         if !said.zoned {
-            drafts.leave_out(times::NO_ZONE);
+            drafts.zoneless += 1;
         }
         return Ok(Some(said.time));
     }

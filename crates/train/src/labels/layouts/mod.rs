@@ -37,7 +37,7 @@ use super::matrix::LabelMatrix;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use tagstream_core::image_id::{ImageNaming, Place};
+use tagstream_core::image_id::{ImageNaming, PicturePlace};
 
 /// The layout of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,7 +227,7 @@ fn malformed(path: &Path, number: u64, reason: &str) -> LabelFileError {
 
 /// The name of a picture, as `produce` names it.
 fn id_of(name: &str) -> String {
-    ImageNaming::default().id(&Place::of(name))
+    ImageNaming::default().id(&PicturePlace::of(name))
 }
 
 fn coco(folder: &Path, year: u16) -> Result<DataSet, LabelFileError> {
@@ -248,14 +248,14 @@ fn coco(folder: &Path, year: u16) -> Result<DataSet, LabelFileError> {
         }
         // All images, also those without any object.
         for labels in file.images {
-            let place = labels.image.path().map(Place::of).ok_or_else(|| {
+            let place = labels.image.path().map(PicturePlace::of).ok_or_else(|| {
                 let reason = "it has neither `file_name` nor `coco_url`";
                 record(labels.place.as_str(), reason).at(&path)
             })?;
             found.push((place, split, labels.has));
         }
     }
-    let places: Vec<Place> = found.iter().map(|(place, ..)| place.clone()).collect();
+    let places: Vec<PicturePlace> = found.iter().map(|(place, ..)| place.clone()).collect();
     let named = ImageNaming::default().ids(&places);
     let named = named.map_err(|error| LabelsError::from(error).at(folder))?;
     let columns: HashMap<String, usize> = builder.categories.iter().cloned().zip(0..).collect();

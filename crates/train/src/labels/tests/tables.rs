@@ -111,6 +111,17 @@ fn names_of_files_are_named_and_ids_are_taken_as_they_are() {
 }
 
 #[test]
+fn what_an_upload_was_given_is_taken_off_when_told() {
+    let text = "filename,label,state\nx/3f2a9c1b-a.jpg,cat,1\n";
+    assert_eq!(said(&plain(text)), ["x/3f2a9c1b-a: +cat"]);
+    let options = ImportOptions {
+        uploaded: true,
+        ..ImportOptions::default()
+    };
+    assert_eq!(said(&read(Form::Csv, text, &options)), ["x/a: +cat"]);
+}
+
+#[test]
 fn open_images_go_by_their_source() {
     let text = "ImageID,Source,LabelName,Confidence\n\
         a,verification,/m/01,1\na,machine,/m/02,1\na,machine,/m/03,0.7\n\

@@ -11,7 +11,7 @@ use super::objects::{Objects, Pictures, below, files, text};
 use super::{Drafts, ImportOptions, Picture, uri};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use tagstream_core::image_id::{Place, is_extension};
+use tagstream_core::image_id::{PicturePlace, is_extension};
 
 /// The folder of labels, and the one of pictures beside it.
 const LABELS: &str = "labels";
@@ -72,7 +72,7 @@ pub(super) fn read(path: &Path, options: &ImportOptions) -> Result<Drafts, Label
                 true => uri(&options.uri_prefix, &name),
                 false => String::new(),
             },
-            picture: Picture::At(Place {
+            picture: Picture::At(PicturePlace {
                 path: name,
                 whole: path,
             }),
