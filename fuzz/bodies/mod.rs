@@ -244,7 +244,9 @@ pub(super) fn label_exports(bytes: &[u8]) {
     let told = |name: &str| (which & 128 != 0).then(|| name.to_owned());
     let options = ImportOptions {
         exhaustive: which & 64 != 0,
-        id: IdRule::ALL.get(usize::from(which >> 4 & 3)).map(|(_, rule)| *rule),
+        id: IdRule::ALL
+            .get(usize::from(which >> 4 & 3))
+            .map(|(_, rule)| *rule),
         controls: told("choice").into_iter().collect(),
         id_column: told("file"),
         label_column: told("tags"),
@@ -252,7 +254,14 @@ pub(super) fn label_exports(bytes: &[u8]) {
         image_key: told("photo"),
         ..ImportOptions::default()
     };
-    let forms = [Form::LabelStudio, Form::Csv, Form::Voc, Form::Cvat, Form::FiftyOne, Form::Coco];
+    let forms = [
+        Form::LabelStudio,
+        Form::Csv,
+        Form::Voc,
+        Form::Cvat,
+        Form::FiftyOne,
+        Form::Coco,
+    ];
     let imported = match forms.get(usize::from(which & 7)) {
         Some(form) => import(*form, bytes, &options).ok(),
         None => yolo(bytes, &options),
