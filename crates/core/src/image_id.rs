@@ -38,7 +38,7 @@ pub enum IdRule {
     Path,
     /// The whole address, as written.
     Uri,
-    /// The file's name alone, as builds up to 0.2 named pictures of lists and imports.
+    /// The file's name alone, as 0.1 named pictures of lists and imports.
     Stem,
     /// The SHA-256 of the whole address.
     Sha256,
