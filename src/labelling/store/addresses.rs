@@ -31,7 +31,8 @@ const ADDRESSES: &str = "addresses-1.bin";
 /// The one category of the kept table.
 const FOUND: &str = "found";
 
-/// Gives images whose label events told no address the one that the predictions table knows.
+/// Tells where each labelled image was when it was tagged, as the predictions table knows: from
+/// there it could be fetched once, while label events often tell addresses of an annotation tool.
 ///
 /// # Errors
 /// [`TableError`] names the file that cannot be read.
@@ -76,7 +77,7 @@ async fn join(
     store: &TableStore,
     (table, predictions): (&str, &str),
 ) -> Result<Option<(Vec<ObjectMeta>, LabelTable)>, TableError> {
-    if labels.without_uri().next().is_none() {
+    if labels.images().next().is_none() {
         return Ok(None);
     }
     let files = data_files(store, predictions).await?;
@@ -107,7 +108,7 @@ async fn join(
     let search = search.into_inner().unwrap_or_else(PoisonError::into_inner);
     let sought = search.into_sought();
     for (id, image) in sought.images() {
-        labels.offer_uri(id, &image.uri());
+        labels.tagged_at(id, &image.uri());
     }
     Ok(anything_new.then_some((files, sought)))
 }
@@ -173,7 +174,7 @@ impl Known {
 /// One run's search.
 struct Search<'a> {
     known_before: &'a Known,
-    /// Images without an address, by id: whether an earlier run looked for it, and what is known.
+    /// Labelled images by id: whether an earlier run looked for it, and what is known.
     images: HashMap<String, Sought>,
     /// Hashes of those that are still looked for: most rows are of others.
     hashes: HashSet<u64>,
@@ -202,7 +203,7 @@ impl<'a> Search<'a> {
             fresh: 0,
             known: 0,
         };
-        for id in labels.without_uri() {
+        for (id, _) in labels.images() {
             let before = known_before.image(id);
             let sought = Sought {
                 fresh: before.is_none(),

@@ -13,6 +13,10 @@ pub use addresses::{join_uris, join_uris_and_remember};
 pub use columns::{Footer, Taken, read_columns, read_files};
 pub use snapshot::{read_labels, read_labels_and_keep};
 
+mod known;
+
+pub use known::{KnownPictures, UnknownPicture, known_pictures};
+
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
 use object_store::ObjectMeta;

@@ -110,7 +110,7 @@ impl Inputs {
             .filter(|(name, _)| !categories.iter().any(|c| c.name == **name));
         let ids: Vec<String> = table
             .images()
-            .filter(|(_, image)| !image.is_without_uri())
+            .filter(|(_, image)| !image.address().is_empty())
             .map(|(id, _)| id.to_owned())
             .collect();
         Inputs {
@@ -129,11 +129,20 @@ impl Inputs {
         self.table.counts()
     }
 
-    /// The address of every image.
+    /// The likeliest address of every image.
     pub fn uris(&self) -> HashMap<String, String> {
         let images = self.table.images();
         images
-            .map(|(id, image)| (id.to_owned(), image.uri().into_owned()))
+            .map(|(id, image)| (id.to_owned(), image.address().into_owned()))
+            .collect()
+    }
+
+    /// The addresses of every image, the likeliest first.
+    pub fn addresses(&self) -> HashMap<String, Vec<String>> {
+        let images = self.table.images();
+        let own = |uri: std::borrow::Cow<'_, str>| uri.into_owned();
+        images
+            .map(|(id, image)| (id.to_owned(), image.addresses().map(own).collect()))
             .collect()
     }
 

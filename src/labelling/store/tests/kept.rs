@@ -201,7 +201,7 @@ async fn readers_take_columns_and_not_files() {
     counting.bytes.store(0, Ordering::SeqCst);
     join_uris(&mut table, &store, TABLES).await.unwrap();
     for (id, image) in table.images() {
-        assert_eq!(image.uri(), format!("s3://b/{id}.jpg"));
+        assert_eq!(image.address(), format!("s3://b/{id}.jpg"));
     }
     let read = counting.bytes.load(Ordering::SeqCst);
     assert!(read < size / 5, "{read} of {size} bytes");
@@ -230,7 +230,7 @@ async fn addresses(store: &TableStore) -> Vec<(String, String)> {
         .unwrap();
     let images = table.images();
     images
-        .map(|(id, image)| (id.to_owned(), image.uri().into_owned()))
+        .map(|(id, image)| (id.to_owned(), image.address().into_owned()))
         .collect()
 }
 

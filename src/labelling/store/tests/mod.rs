@@ -12,6 +12,7 @@ use crate::stage::source::SourceMessage;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use object_store::path::Path as ObjectPath;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tagstream_core::config::VectorEncoding;
@@ -151,8 +152,46 @@ async fn the_state_does_not_depend_on_how_events_are_filed() {
     );
 }
 
+/// A file of the predictions table for each picture, given by name and address.
+async fn put_predictions(store: &TableStore, rows: &[(&str, &str)]) {
+    for (i, (id, uri)) in rows.iter().enumerate() {
+        let path = format!("predictions/images/0/0-0{i}.parquet");
+        put(store, &path, predictions_file(&[prediction(id, uri)])).await;
+    }
+}
+
 #[tokio::test]
-async fn addresses_come_from_label_events_and_else_from_predictions() {
+async fn pictures_that_predictions_do_not_know_are_named_with_the_nearest() {
+    let store = TableStore::in_memory();
+    let rows = [
+        ("a", "s3://b/a.jpg"),
+        ("video_a/frame_0001", "file:///x/video_a/frame_0001.jpg"),
+        ("video_b/frame_0001", "file:///x/video_b/frame_0001.jpg"),
+        ("uuid-7", "s3://b/cat.jpg"),
+    ];
+    put_predictions(&store, &rows).await;
+    let asked = [
+        ("a", ""),
+        ("deep/video_b/FRAME_0001.jpg", ""),
+        ("cat", "s3://b/cat.jpg"),
+        ("zebra", ""),
+    ];
+    let found = known_pictures(&store, "predictions", asked).await.unwrap();
+    assert_eq!((found.asked, found.known, found.predicted), (4, 1, 4));
+    let misses = found.misses.iter();
+    let misses: Vec<_> = misses
+        .map(|m| (&*m.image_id, m.nearest.as_deref()))
+        .collect();
+    let expected = [
+        ("cat", Some("uuid-7")),
+        ("deep/video_b/FRAME_0001.jpg", Some("video_b/frame_0001")),
+        ("zebra", None),
+    ];
+    assert_eq!(misses, expected);
+}
+
+#[tokio::test]
+async fn addresses_come_from_predictions_and_else_from_label_events() {
     let store = TableStore::in_memory();
     put(
         &store,
@@ -160,17 +199,12 @@ async fn addresses_come_from_label_events_and_else_from_predictions() {
         parquet_file(&rows().await),
     )
     .await;
-    for (i, row) in [
-        prediction("a", "s3://wrong/a.jpg"),
-        prediction("b", "s3://old/b.jpg"),
-        prediction("b", "s3://new/b.jpg"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let path = format!("predictions/images/0/0-0{i}.parquet");
-        put(&store, &path, predictions_file(&[row])).await;
-    }
+    let rows = [
+        ("a", "file:///tagged/a.jpg"),
+        ("b", "s3://old/b.jpg"),
+        ("b", "s3://new/b.jpg"),
+    ];
+    put_predictions(&store, &rows).await;
     let mut labels = read_labels(&store, "labels").await.unwrap();
     let hash = labels.hash();
     join_uris(&mut labels, &store, ("labels", "predictions"))
@@ -178,10 +212,22 @@ async fn addresses_come_from_label_events_and_else_from_predictions() {
         .unwrap();
     let uris: Vec<_> = labels
         .images()
-        .map(|(id, image)| (id, image.uri().into_owned()))
+        .map(|(id, image)| {
+            let all = image.addresses().map(Cow::into_owned);
+            (id, all.collect::<Vec<_>>())
+        })
         .collect();
-    let expected = [("a", "s3://b/a.jpg"), ("b", "s3://new/b.jpg"), ("c", "")];
-    assert_eq!(uris, expected.map(|(id, uri)| (id, uri.to_owned())));
+    // Where it was tagged it could be fetched once; the label's own address is what is left.
+    let expected = [
+        (
+            "a",
+            vec!["file:///tagged/a.jpg".to_owned(), "s3://b/a.jpg".into()],
+        ),
+        ("b", vec!["s3://new/b.jpg".into()]),
+        ("c", vec![]),
+    ];
+    assert_eq!(uris, expected);
+    assert_eq!(labels.without_uri().collect::<Vec<_>>(), ["c"]);
     assert_eq!(labels.hash(), hash, "addresses are no labels");
 }
 

@@ -375,6 +375,7 @@ impl Gathering {
         let mut table = LabelTable {
             uris: by_order(&self.uris),
             uri_events: by_order(&self.uri_events),
+            tagged: Vec::new(),
             images: self.images.strings().ordered(&order),
             categories: self.categories.strings().ordered(&named),
             starts,

@@ -138,6 +138,7 @@ impl LabelTable {
             addresses,
             uris,
             uri_events,
+            tagged: Vec::new(),
             starts,
             events,
         };

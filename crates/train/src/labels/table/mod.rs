@@ -79,16 +79,29 @@ impl<'a> ImageLabels<'a> {
         times.max().and_then(DateTime::from_timestamp_micros)
     }
 
-    /// Where the image is; empty if nobody told.
+    /// Where label events say that the image is; empty if none told.
     pub fn uri(self) -> Cow<'a, str> {
-        let table = self.table;
-        let name = table.images.get(self.place);
-        table.addresses.get(name, table.uris[self.place])
+        self.place_of(self.table.uris[self.place])
     }
 
-    /// Whether nobody told where the image is.
-    pub fn is_without_uri(self) -> bool {
-        self.table.uris[self.place] == 0
+    /// Where the image is: the addresses that are known, the likeliest first. From where it was
+    /// tagged it could be fetched once; annotation tools often tell addresses of their own.
+    pub fn addresses(self) -> impl Iterator<Item = Cow<'a, str>> {
+        let tagged = self.table.tagged.get(self.place).copied().unwrap_or(0);
+        let told = Some(self.table.uris[self.place]).filter(|told| *told != tagged);
+        let all = [Some(tagged), told].into_iter().flatten();
+        all.filter(|number| *number != 0)
+            .map(move |number| self.place_of(number))
+    }
+
+    /// The likeliest address; empty if none is known.
+    pub fn address(self) -> Cow<'a, str> {
+        self.addresses().next().unwrap_or_default()
+    }
+
+    fn place_of(self, number: u32) -> Cow<'a, str> {
+        let name = self.table.images.get(self.place);
+        self.table.addresses.get(name, number)
     }
 }
 
@@ -112,6 +125,8 @@ pub struct LabelTable {
     /// Of each image the number of its address, and the event that told it.
     uris: Vec<u32>,
     uri_events: Vec<u32>,
+    /// Of each image the number of the address where it was tagged; empty if nobody looked.
+    tagged: Vec<u32>,
     /// In order.
     categories: Strings,
     /// Image `i` has the rows from `starts[i]` to `starts[i + 1]`, by category.
@@ -179,16 +194,15 @@ impl LabelTable {
     /// Ids of images that have labels but no address.
     pub fn without_uri(&self) -> impl Iterator<Item = &str> {
         self.images()
-            .filter(|(_, image)| image.is_without_uri())
+            .filter(|(_, image)| image.addresses().next().is_none())
             .map(|(id, _)| id)
     }
 
-    /// Gives an image its address, unless a label event told one.
-    pub fn offer_uri(&mut self, image_id: &str, uri: &str) {
-        if let Some(place) = self.images.search(image_id)
-            && self.uris[place] == 0
-        {
-            self.uris[place] = self.addresses.number(image_id, uri);
+    /// Tells where an image was when it was tagged.
+    pub fn tagged_at(&mut self, image_id: &str, uri: &str) {
+        if let Some(place) = self.images.search(image_id) {
+            self.tagged.resize(self.images.len(), 0);
+            self.tagged[place] = self.addresses.number(image_id, uri);
         }
     }
 
@@ -261,7 +275,8 @@ impl LabelTable {
         let labels = self.rows.capacity() * size_of::<Row>() + self.events.heap_bytes();
         let images = self.images.heap_bytes()
             + self.starts.capacity() * size_of::<usize>()
-            + (self.uris.capacity() + self.uri_events.capacity()) * size_of::<u32>()
+            + (self.uris.capacity() + self.uri_events.capacity() + self.tagged.capacity())
+                * size_of::<u32>()
             + self.addresses.heap_bytes()
             + self.origins.heap_bytes()
             + self.categories.heap_bytes();
