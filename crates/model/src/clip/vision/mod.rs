@@ -10,14 +10,16 @@
 
 mod config;
 mod patches;
+mod pixel_values;
 mod position;
 mod resnet;
 mod transformer;
 
 pub use config::{Architecture, CLIP_MEAN, CLIP_STD, Naming, VisionConfig, VisionConfigError};
+pub use pixel_values::PreprocessorFile;
 pub use position::{Resampling, resample_grid};
 
-use super::weights::{WeightFile, WeightsError};
+use super::weights::{WeightFiles, WeightsError};
 use crate::bundle::Dims;
 use crate::onnx::{Dim, Element, GraphBuilder, GraphError, Value};
 
@@ -122,7 +124,7 @@ impl Tower {
     /// Writes the tower that `config` describes from `weights`.
     pub fn write(
         config: &VisionConfig,
-        weights: &WeightFile,
+        weights: &WeightFiles,
         options: TowerOptions,
     ) -> Result<Self, TowerError> {
         let input_size = options.input_size.unwrap_or(config.image_size);
@@ -301,7 +303,7 @@ struct Linear {
 impl Linear {
     /// Reads `<name>.weight` and `<name>.bias`.
     fn read(
-        weights: &WeightFile,
+        weights: &WeightFiles,
         name: &str,
         outputs: usize,
         inputs: usize,
