@@ -358,8 +358,9 @@ impl TensorPlace {
     /// From the first number to the last, in numbers.
     fn span(&self) -> usize {
         match &self.strides {
+            // The other sides may be anything then.
+            _ if self.shape.contains(&0) => 0,
             None => self.shape.iter().product(),
-            Some(_) if self.shape.contains(&0) => 0,
             Some(strides) => {
                 let last = self.shape.iter().zip(strides);
                 1 + last
