@@ -1,14 +1,10 @@
 //! What a vision tower's configuration file says, in Hugging Face's and OpenCLIP's forms.
 
+use super::config_error::{VisionConfigError, unsupported};
 use super::pixel_values::{self, PreprocessorFile};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tagstream_kernels::Activation;
-
-/// CLIP's own pixel statistics, the default where a configuration gives none.
-pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-/// See [`CLIP_MEAN`].
-pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// How the tower's tensors are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,36 +59,6 @@ pub struct VisionConfig {
     pub mean: [f32; 3],
     /// Pixel standard deviation.
     pub std: [f32; 3],
-}
-
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum VisionConfigError {
-    /// No JSON of a known form.
-    #[error("not a CLIP configuration: {0}")]
-    Malformed(#[from] serde_json::Error),
-    /// A setting these towers do not have.
-    #[error("the vision tower has {key} = {value}, which is not supported ({hint})")]
-    Unsupported {
-        /// The key.
-        key: String,
-        /// Its value.
-        value: String,
-        /// What is supported.
-        hint: &'static str,
-    },
-}
-
-pub(super) fn unsupported(
-    key: &str,
-    value: impl ToString,
-    hint: &'static str,
-) -> VisionConfigError {
-    VisionConfigError::Unsupported {
-        key: key.to_owned(),
-        value: value.to_string(),
-        hint,
-    }
 }
 
 impl VisionConfig {
@@ -322,6 +288,7 @@ struct NormOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clip::vision::CLIP_MEAN;
 
     #[test]
     fn defaults_of_hugging_face_are_those_of_vit_b_32() {

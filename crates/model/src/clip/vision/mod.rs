@@ -9,14 +9,16 @@
 //! space, which CLIP was never trained to give; [`DenseMode`] says how they are made.
 
 mod config;
+mod config_error;
 mod patches;
 mod pixel_values;
 mod position;
 mod resnet;
 mod transformer;
 
-pub use config::{Architecture, CLIP_MEAN, CLIP_STD, Naming, VisionConfig, VisionConfigError};
-pub use pixel_values::PreprocessorFile;
+pub use config::{Architecture, Naming, VisionConfig};
+pub use config_error::VisionConfigError;
+pub use pixel_values::{CLIP_MEAN, CLIP_STD, PreprocessorFile};
 pub use position::{Resampling, resample_grid};
 
 use super::weights::{WeightFiles, WeightsError};

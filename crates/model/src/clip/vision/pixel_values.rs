@@ -4,8 +4,13 @@
 //! Every known key is honoured here, is geometry (how the picture gets its size, read elsewhere),
 //! or is refused where it asks for something that is not done: none changes a picture unseen.
 
-use super::config::{CLIP_MEAN, CLIP_STD, VisionConfigError, unsupported};
+use super::config_error::{VisionConfigError, unsupported};
 use serde_json::{Map, Value};
+
+/// CLIP's own pixel statistics, the default where a configuration gives none.
+pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// See [`CLIP_MEAN`].
+pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// Mean and standard deviation of pixels in [0, 1], RGB.
 #[derive(Debug, Clone, Copy, PartialEq)]

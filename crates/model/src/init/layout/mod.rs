@@ -1,5 +1,6 @@
 //! The layouts in which CLIP weights come.
 
+mod names;
 mod plan;
 mod refusals;
 
@@ -13,7 +14,8 @@ use crate::clip::weights::{WeightFiles, WeightsError};
 use crate::clip::{byte_pairs, open_ai};
 use crate::source::{EncoderFolder, OpenError};
 use crate::text::{ClipTextEncoder, TextEncoderError};
-use plan::{Family, Plan, PlannedTokenizer, PlannedWeights, Refusal, TOKENIZER};
+use plan::{Family, Plan, PlannedTokenizer, PlannedWeights, TOKENIZER};
+use refusals::Refusal;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

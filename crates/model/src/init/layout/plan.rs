@@ -1,5 +1,7 @@
 //! Which files of a folder or a repository make a layout, by their names alone.
 
+use super::names::Names;
+use super::refusals::{Refusal, refusal};
 use std::collections::BTreeSet;
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
@@ -70,17 +72,6 @@ pub(super) struct Plan {
     pub unusual: bool,
 }
 
-/// Why names make no layout.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// Weights and configuration are there, a tokenizer is not.
-    NoTokenizer,
-    /// What is there is no CLIP's weights; this is what it is, and what would do.
-    Known(String),
-    /// Nothing that is known.
-    Unknown,
-}
-
 impl Plan {
     /// All files of the layout, small ones first.
     pub(super) fn files(&self) -> Vec<&str> {
@@ -120,7 +111,7 @@ pub(super) fn plan(names: &BTreeSet<String>, chosen: Option<&str>) -> Result<Pla
         None => inside.weights(),
     };
     let Some((family, weights, unusual)) = found else {
-        return Err(super::refusals::refusal(names, &inside));
+        return Err(refusal(names, &inside));
     };
     let at = |name: &str| format!("{folder}{name}");
     Ok(Plan {
@@ -151,33 +142,9 @@ fn sentence_transformers(names: &BTreeSet<String>) -> Option<String> {
     })
 }
 
-/// Names below one folder.
-pub(super) struct Names<'a> {
-    names: &'a BTreeSet<String>,
-    /// Empty, or with a slash at its end.
-    folder: String,
-}
-
 type Found = (Family, PlannedWeights, bool);
 
 impl Names<'_> {
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.names.contains(&format!("{}{name}", self.folder))
-    }
-
-    /// The names in the folder itself.
-    pub(super) fn here(&self) -> impl Iterator<Item = &str> {
-        let inside = self
-            .names
-            .iter()
-            .filter_map(|name| name.strip_prefix(&*self.folder));
-        inside.filter(|name| !name.contains('/'))
-    }
-
-    fn at(&self, name: &str) -> String {
-        format!("{}{name}", self.folder)
-    }
-
     /// Whole precision before what was narrowed, safetensors before pickles, OpenCLIP's files
     /// before Hugging Face's.
     fn weights(&self) -> Option<Found> {

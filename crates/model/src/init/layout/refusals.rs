@@ -1,7 +1,18 @@
 //! Names for what is there instead of a CLIP's weights, each with what would do.
 
-use super::plan::{Names, Refusal};
+use super::names::Names;
 use std::collections::BTreeSet;
+
+/// Why names make no layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Weights and configuration are there, a tokenizer is not.
+    NoTokenizer,
+    /// What is there is no CLIP's weights; this is what it is, and what would do.
+    Known(String),
+    /// Nothing that is known.
+    Unknown,
+}
 
 /// Formats that are not read, told by how a file's name ends.
 const OTHERS: [(&str, &str); 7] = [
