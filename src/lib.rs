@@ -48,7 +48,7 @@
 //! | [`chart`] | curves as SVG | nothing |
 //! | [`features`] | dense features of images, and their cache | `config`, `digest`, `image`, `model`, `trm` |
 //! | [`groups`] | which images are relatives, and the folds made of them | `config` |
-//! | [`images`] | images by id, in a folder or a tar | `features` |
+//! | [`images`] | images by id, in a folder or a tar | `features`, `image` |
 //! | [`trainer`] | what trains a head, and its checkpoints | `arrays`, `chart`, `features`, `groups`, `kernels`, `model`, `multiversion`, `storage`, `trm` |
 //! | [`stage`] | the upper line, a folder per step | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage`, `tls` |
 //! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `events`, `labels`, `model`, `stage`, `storage` |

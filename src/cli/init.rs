@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tagstream_core::error::{Exit, usage};
 use tagstream_model::clip::vision::{DenseMode, Precision, TowerOptions};
 use tagstream_model::init::hub::Hub;
-use tagstream_model::init::{CategoryList, ClipFolder, Init, InitStep};
+use tagstream_model::init::{CategoryList, ClipFolder, FitChoice, Init, InitStep};
 
 /// Arguments of `tagstream init`.
 #[derive(Debug, Args)]
@@ -32,6 +32,20 @@ pub(super) struct InitArgs {
     /// How features of locations are made.
     #[arg(long, value_enum, default_value_t = DenseModeName::Value)]
     pub dense_mode: DenseModeName,
+    /// How pictures are fitted to the input; embeddings mix only with those of the same fit.
+    #[arg(long, value_enum, default_value_t = FitName::Squash)]
+    pub fit: FitName,
+}
+
+/// `--fit`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum FitName {
+    /// The whole picture, whatever its shape.
+    Squash,
+    /// The short side resized, the centre cropped, as CLIP was trained.
+    Crop,
+    /// As the model's own preprocessing file says.
+    Model,
 }
 
 /// `--precision`.
@@ -97,6 +111,11 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
         },
         categories: &categories,
         tower: args.tower(),
+        fit: match args.fit {
+            FitName::Squash => FitChoice::Squash,
+            FitName::Crop => FitChoice::Crop,
+            FitName::Model => FitChoice::Model,
+        },
     };
     let bundle = init
         .run(&args.out, |step| match step {
@@ -111,11 +130,12 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
     bar.finish_and_clear();
     let manifest = bundle.manifest();
     eprintln!(
-        "{}: {} categories, {}x{} pixels, {}x{} locations of {} numbers, in {}",
+        "{}: {} categories, {}x{} pixels ({:?}), {}x{} locations of {} numbers, in {}",
         bundle.id(),
         manifest.categories.len(),
         manifest.preprocessing.height,
         manifest.preprocessing.width,
+        manifest.preprocessing.fit,
         manifest.dims.grid_height,
         manifest.dims.grid_width,
         manifest.dims.embedding,

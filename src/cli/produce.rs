@@ -11,9 +11,7 @@ use tagstream::stage::source::{ClientSettings, Covering};
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::ImageReference;
 use tagstream_core::redact::redact_place;
-
-/// Image files, by extension.
-const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
+use tagstream_image::folder::pictures_below;
 
 /// Arguments of `tagstream produce`.
 #[derive(Debug, Args)]
@@ -123,16 +121,12 @@ fn references(input: &Path) -> anyhow::Result<Vec<ImageReference>> {
     let mut references = Vec::new();
     if meta.is_dir() {
         let root = input.canonicalize()?;
-        let mut folders = vec![root.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-                let path = entry?.path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if is_image(&path) {
-                    references.push(reference(&root, &path)?);
-                }
-            }
+        let found = pictures_below(&root)?;
+        if found.left_out.count() > 0 {
+            eprintln!("{}: {}", input.display(), found.left_out);
+        }
+        for path in &found.files {
+            references.push(reference(&root, path)?);
         }
         references.sort_by(|a, b| a.image_id.cmp(&b.image_id));
     } else {
@@ -151,14 +145,6 @@ fn references(input: &Path) -> anyhow::Result<Vec<ImageReference>> {
         }
     }
     Ok(references)
-}
-
-fn is_image(path: &Path) -> bool {
-    let extension = path
-        .extension()
-        .and_then(|e| e.to_str())
-        .map(str::to_ascii_lowercase);
-    extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
 }
 
 /// An image's name: its path below `root`, without the extension.
@@ -209,8 +195,12 @@ mod tests {
     fn folders_and_lists_become_references() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("sub")).unwrap();
-        for name in ["b.JPG", "sub/a.png", "notes.txt"] {
-            std::fs::write(folder.path().join(name), "x").unwrap();
+        for (name, bytes) in [
+            ("b.JPG", &b"\xff\xd8\xff\xe0"[..]),
+            ("sub/a.png", b"\x89PNG\r\n\x1a\n"),
+            ("notes.txt", b"x"),
+        ] {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
         }
         let found = references(folder.path()).unwrap();
         let ids: Vec<&str> = found.iter().map(|r| r.image_id.as_str()).collect();

@@ -204,6 +204,7 @@ mod tests {
                 precision,
                 ..TowerOptions::default()
             },
+            fit: Default::default(),
         };
         init.run(&folder.join(name), |_| ()).unwrap()
     }

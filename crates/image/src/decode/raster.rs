@@ -1,15 +1,14 @@
-//! PNG, WebP, GIF, BMP and TIFF by the `image` crate.
+//! PNG, WebP, GIF and BMP by the `image` crate.
 
 use super::error::DecodeError;
 use super::format::name;
 use super::limits::DecodeLimits;
 use super::orientation::Orientation;
 use super::picture::Stored;
-use super::resize;
 use super::resize::Window;
-use super::scratch;
 use super::scratch::Scratch;
 use super::size::ImageSize;
+use super::{metadata, resize, scratch};
 use crate::preprocessing::Preprocessing;
 use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
@@ -28,7 +27,7 @@ pub(super) fn decode(
     if format == ImageFormat::Png {
         check_palette(bytes)?;
     }
-    let mut decoder = open(bytes, format, limits)?;
+    let decoder = open(bytes, format, limits)?;
     let size = size_of(&decoder, format)?;
     limits.check_pixels(size)?;
     let color = decoder.color_type();
@@ -37,7 +36,7 @@ pub(super) fn decode(
     // The samples as read, once more inside some decoders, and as RGB.
     let rgb_len = pixels * 3;
     let direct = color == ColorType::Rgb8;
-    let orientation = orientation_of(&mut decoder);
+    let orientation = metadata::of(bytes, format);
     let resampled = fit.map_or(0, |preprocessing| {
         let window = Window::of(size, orientation, preprocessing);
         resize::working_bytes(size, window.target)
@@ -67,9 +66,9 @@ pub(super) fn probe(
     format: ImageFormat,
     limits: &DecodeLimits,
 ) -> Result<(ImageSize, Orientation), DecodeError> {
-    let mut decoder = open(bytes, format, limits)?;
+    let decoder = open(bytes, format, limits)?;
     let size = size_of(&decoder, format)?;
-    Ok((size, orientation_of(&mut decoder)))
+    Ok((size, metadata::of(bytes, format)))
 }
 
 /// Refuses palettes that are not 1 to 256 whole colours: the decoder takes that for granted, and
@@ -122,15 +121,6 @@ fn size_of(decoder: &impl ImageDecoder, format: ImageFormat) -> Result<ImageSize
         });
     }
     Ok(ImageSize { width, height })
-}
-
-/// Metadata that cannot be read does not spoil the picture: it counts as upright, as in most
-/// readers.
-fn orientation_of(decoder: &mut impl ImageDecoder) -> Orientation {
-    decoder
-        .orientation()
-        .map(Orientation::from)
-        .unwrap_or_default()
 }
 
 /// Samples to RGB: alpha dropped, grey repeated, 16 bits cut to the high byte. None for types that

@@ -1,10 +1,12 @@
 //! From CLIP weights and a list of categories to a bundle that tags without having seen a label.
 
 mod categories;
+mod framing;
 pub mod hub;
 mod layout;
 
 pub use categories::{CategoryList, CategoryListError};
+pub use framing::{FitChoice, FitError};
 pub use layout::{ClipFolder, LayoutError};
 
 use super::bundle::{
@@ -18,7 +20,7 @@ use super::text::{ClipTextEncoder, TextEncoderError};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tagstream_core::build;
-use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
+use tagstream_image::preprocessing::Preprocessing;
 
 /// What stands around a category's words in a prompt. No period: with one, zero-shot quality falls
 /// on some towers.
@@ -40,6 +42,8 @@ pub struct Init<'a> {
     pub categories: &'a CategoryList,
     /// How the vision tower is written. A ready-made encoder takes the defaults only.
     pub tower: TowerOptions,
+    /// How pictures are fitted to its input.
+    pub fit: FitChoice,
 }
 
 /// A step of the work, for progress bars.
@@ -59,6 +63,9 @@ pub enum InitError {
     /// The folder.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// The model's own word on how pictures are fitted.
+    #[error(transparent)]
+    Fit(#[from] FitError),
     /// The vision tower's configuration.
     #[error(transparent)]
     Config(#[from] VisionConfigError),
@@ -152,12 +159,18 @@ impl Init<'_> {
     }
 
     fn write_encoder(&self, writer: &mut BundleWriter) -> Result<(Dims, Preprocessing), InitError> {
+        let (fit, filter) = self.fit.resolve(self.clip)?;
         if let ClipFolder::Encoder(folder) = self.clip {
             if self.tower != TowerOptions::default() {
                 return Err(InitError::ReadyMade);
             }
             writer.add_copy(ENCODER_FILE, &folder.encoder())?;
-            return Ok((folder.dims(), folder.preprocessing().clone()));
+            let preprocessing = Preprocessing {
+                fit,
+                filter,
+                ..folder.preprocessing().clone()
+            };
+            return Ok((folder.dims(), preprocessing));
         }
         let (config, weights) = self.clip.vision()?;
         let tower = Tower::write(&config, &weights, self.tower)?;
@@ -165,8 +178,8 @@ impl Init<'_> {
         let preprocessing = Preprocessing {
             height: tower.input_size,
             width: tower.input_size,
-            fit: Fit::Squash,
-            filter: Filter::Bicubic,
+            fit,
+            filter,
         };
         Ok((tower.dims, preprocessing))
     }

@@ -34,6 +34,7 @@ fn every_layout_becomes_a_bundle_that_tags() {
                 input_size: Some(side),
                 ..TowerOptions::default()
             },
+            fit: FitChoice::Squash,
         };
         let mut steps = Vec::new();
         let bundle = init.run(&out, |step| steps.push(step)).unwrap();
@@ -95,6 +96,7 @@ fn a_ready_made_encoder_is_copied() {
             source: "a fixture",
             categories: &list,
             tower,
+            fit: FitChoice::Squash,
         };
         init.run(&folder.path().join(out), |_| ())
     };
@@ -139,4 +141,50 @@ fn folders_that_are_no_clip_are_told_why() {
     write("config.json");
     write("model.safetensors");
     assert!(message().contains("lacks tokenizer.json"));
+}
+
+#[test]
+fn pictures_are_fitted_as_is_asked_or_as_the_models_files_say() {
+    use tagstream_image::preprocessing::{Filter, Fit};
+    let folder = tempfile::tempdir().unwrap();
+    let list = categories(folder.path());
+    let made = |clip: &ClipFolder, out: &str, fit| {
+        let init = Init {
+            clip,
+            name: "x",
+            source: "a fixture",
+            categories: &list,
+            tower: TowerOptions::default(),
+            fit,
+        };
+        init.run(&folder.path().join(out), |_| ())
+    };
+    let clip = ClipFolder::open(&fixture("open_clip_vit")).unwrap();
+    let fit = |bundle: Bundle| {
+        let preprocessing = &bundle.manifest().preprocessing;
+        (preprocessing.fit, preprocessing.filter)
+    };
+    let squash = fit(made(&clip, "squash", FitChoice::Squash).unwrap());
+    assert_eq!(squash, (Fit::Squash, Filter::Bicubic));
+    let crop = fit(made(&clip, "crop", FitChoice::Crop).unwrap());
+    assert_eq!(crop, (Fit::CenterCrop, Filter::Bicubic));
+    // OpenCLIP's own way where its file says nothing else.
+    let model = fit(made(&clip, "model", FitChoice::Model).unwrap());
+    assert_eq!(model, (Fit::CenterCrop, Filter::Bicubic));
+
+    // A folder that does not say it is not guessed at.
+    let silent = folder.path().join("silent");
+    std::fs::create_dir(&silent).unwrap();
+    for entry in std::fs::read_dir(fixture("hugging_face")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap();
+        if path.is_file() && name != "preprocessor_config.json" {
+            std::fs::copy(&path, silent.join(name)).unwrap();
+        }
+    }
+    let clip = ClipFolder::open(&silent).unwrap();
+    let error = made(&clip, "none", FitChoice::Model)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("preprocessor_config.json"), "{error}");
 }
