@@ -24,18 +24,18 @@ pub struct FolderPictures {
     /// The pictures' paths, which begin with the folder's, in alphabetical order.
     pub files: Vec<PathBuf>,
     /// What was left out.
-    pub left_out: LeftOut,
+    pub left_out: PassedOver,
 }
 
 /// Files that are no pictures that are read here, counted by what they look like.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct LeftOut {
+pub struct PassedOver {
     kinds: BTreeMap<String, usize>,
     /// The first file that could not be read, and why.
     unreadable: Option<(PathBuf, String)>,
 }
 
-impl LeftOut {
+impl PassedOver {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.kinds.values().sum()
@@ -65,7 +65,7 @@ impl LeftOut {
     }
 }
 
-impl std::fmt::Display for LeftOut {
+impl std::fmt::Display for PassedOver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let count = self.count();
         write!(f, "{count} left out, being no pictures that are read here")?;

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use tagstream_image::folder::{FolderError, HEAD, LeftOut, pictures_below};
+use tagstream_image::folder::{FolderError, HEAD, PassedOver, pictures_below};
 
 /// Why a folder or tar could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum ImageSourceError {
         /// The file or folder.
         path: PathBuf,
         /// What it holds instead.
-        left_out: LeftOut,
+        left_out: PassedOver,
     },
     /// A folder cannot be listed.
     #[error(transparent)]
@@ -66,7 +66,7 @@ pub struct ImageSource {
     tar: Option<File>,
     images: HashMap<String, Found>,
     files: usize,
-    left_out: LeftOut,
+    left_out: PassedOver,
 }
 
 impl ImageSource {
@@ -84,7 +84,7 @@ impl ImageSource {
             tar: None,
             images: HashMap::new(),
             files: 0,
-            left_out: LeftOut::default(),
+            left_out: PassedOver::default(),
         };
         if path.is_dir() {
             source.list_folder(path)?;
@@ -125,7 +125,7 @@ impl ImageSource {
     }
 
     /// What lies beside the images and is none.
-    pub fn left_out(&self) -> &LeftOut {
+    pub fn left_out(&self) -> &PassedOver {
         &self.left_out
     }
 

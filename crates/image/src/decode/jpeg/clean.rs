@@ -6,8 +6,8 @@
 //! What it says of that is about the coded data.
 
 use super::super::marker;
+use super::super::segments::{Segment, Segments};
 use super::markers::Markers;
-use super::segments::{Segment, Segments};
 
 /// What becomes of the last bytes of coded data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What a JPEG's marker segments say, read by own code.
 
 use super::super::marker;
+use super::super::segments::{Segment, Segments};
 use super::super::size::ImageSize;
-use super::segments::{Segment, Segments};
 
 /// What the components of a colour picture are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! | file | what happens there |
 //! |---|---|
 //! | `mod` | tries: the file as it is, without what does not matter, without what is missing |
-//! | `segments`, `markers` | what the marker segments say, by own code |
+//! | `markers` | what the marker segments say, by own code |
 //! | `clean` | the copy of an odd file that holds what pixels are made of |
 //! | `survey` | how much of a damaged file is there |
 //! | `plain` | which files a process decodes itself |
@@ -13,12 +13,10 @@
 mod clean;
 mod markers;
 mod plain;
-mod segments;
 mod strip;
 mod survey;
 
 pub(super) use plain::decode as decode_plain;
-pub(super) use segments::{Segment, Segments};
 pub(super) use strip::{StripColours, decode_strip};
 
 use super::error::DecodeError;

@@ -4,8 +4,8 @@
 use super::super::error::DecodeError;
 use super::super::limits::DecodeLimits;
 use super::super::marker;
+use super::super::segments::{Segment, Segments};
 use super::markers::Markers;
-use super::segments::{Segment, Segments};
 use super::{damaged, libjpegs};
 use turbojpeg::{Decompressor, Image, PixelFormat};
 

@@ -4,7 +4,7 @@
 //! write: of progressive files nobody can say which part of the picture is missing.
 
 use super::super::marker;
-use super::segments::{Segment, Segments};
+use super::super::segments::{Segment, Segments};
 
 /// What a walk through the coded data found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

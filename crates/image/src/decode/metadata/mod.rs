@@ -18,9 +18,9 @@ mod exif;
 mod raw_profile;
 mod xmp;
 
-use super::jpeg::{Segment, Segments};
 use super::marker;
 use super::orientation::Orientation;
+use super::segments::{Segment, Segments};
 use image::ImageFormat;
 
 /// Largest metadata that are unpacked, bytes.

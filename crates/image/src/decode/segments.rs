@@ -1,10 +1,10 @@
 //! A JPEG's marker segments, found as libjpeg finds them: what lies between them is passed over.
 
-use super::super::marker;
+use super::marker;
 
 /// A marker segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) struct Segment<'a> {
+pub(super) struct Segment<'a> {
     /// The marker's code.
     pub code: u8,
     /// What the segment holds, without its length.
@@ -17,19 +17,19 @@ pub(in super::super) struct Segment<'a> {
 
 /// The segments from the start of image to its end, or to where the file ends. Coded data, fill
 /// bytes, markers that stand alone and bytes that belong to nothing are passed over.
-pub(in super::super) struct Segments<'a> {
+pub(super) struct Segments<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Segments<'a> {
     /// Begins after the start of image.
-    pub(in super::super) fn of(bytes: &'a [u8]) -> Self {
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
         Segments { bytes, at: 2 }
     }
 
     /// Where the next marker that is no restart begins, from `at` on: where coded data ends.
-    pub(in super::super) fn next_marker(bytes: &[u8], at: usize) -> Option<usize> {
+    pub(super) fn next_marker(bytes: &[u8], at: usize) -> Option<usize> {
         let mut at = at;
         loop {
             at += bytes.get(at..)?.iter().position(|&byte| byte == 0xff)?;
