@@ -41,8 +41,8 @@
 //! | `orientation` | the result, small by now, is turned upright |
 //!
 //! Beside the road: `limits` says what a picture may cost, `error` why there is none, `size` and
-//! `picture` what is known of one, `marker` how JPEG's segments are numbered, `segments` finds them,
-//! `scratch` keeps memory from one picture to the next.
+//! `picture` what is known of one, `marker` how JPEG's segments are numbered, `segments` where they
+//! are, `scratch` keeps memory from one picture to the next.
 
 mod error;
 mod format;
