@@ -227,6 +227,9 @@ def pngs():
     wide = Image.new("I;16", P.size)
     wide.putdata([257 * v for v in GREY.tobytes()])
     yield "png-16", "16-bit grey", png(wide), {"reference": save(GREY, "PNG")}
+    whole = png()
+    yield "png-no-end", "no chunk that ends it", whole[:-12], {"reference": whole}
+    yield "png-cut", "cut", whole[: len(whole) * 2 // 3], {"damaged": True}
     frames = [picture().rotate(180)]
     moving = save(P, "PNG", save_all=True, append_images=frames, duration=100)
     yield "apng", "animation (APNG): its picture", moving, {}
@@ -294,6 +297,9 @@ def others():
     yield "gif-interlaced", "GIF", "interlaced", laced, {}
     clear = save(P.quantize(32), "GIF", transparency=3)
     yield "gif-transparent", "GIF", "with transparency", clear, {}
+    part = bytearray(save(P.quantize(32), "GIF"))
+    part[6:10] = struct.pack("<HH", WIDTH + 9, HEIGHT + 6)
+    yield "gif-part", "GIF", "a frame that covers a part of the screen", bytes(part), {}
     yield "bmp", "BMP", "24 bits", save(P, "BMP"), {}
     yield "bmp-palette", "BMP", "palette of 8 bits", save(P.quantize(32), "BMP"), {}
     yield "bmp-1", "BMP", "1 bit", save(P.convert("1"), "BMP"), {}

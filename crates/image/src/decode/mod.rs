@@ -35,7 +35,7 @@
 //! | `sequential` | plain JPEGs much larger than needed: coefficients straight to the wanted size |
 //! | `jpeg` again | all other JPEGs: libjpeg-turbo, at a reduced size where that is enough |
 //! | `tiff` | TIFF: its directory by own code, its strips and tiles by a crate for each packing |
-//! | `raster` | PNG, WebP, GIF and BMP by the `image` crate |
+//! | `raster`, `gif_screen` | PNG, WebP, GIF and BMP by the `image` crate |
 //! | `metadata` | what EXIF and XMP say of how the picture is to be turned |
 //! | `resize` | the window that the preprocessing wants is resampled to the model's input |
 //! | `orientation` | the result, small by now, is turned upright |
@@ -46,6 +46,7 @@
 
 mod error;
 mod format;
+mod gif_screen;
 mod jpeg;
 mod limits;
 mod marker;

@@ -2,6 +2,7 @@
 
 use super::error::DecodeError;
 use super::format::name;
+use super::gif_screen::FirstFrame;
 use super::limits::DecodeLimits;
 use super::orientation::Orientation;
 use super::picture::Stored;
@@ -27,6 +28,15 @@ pub(super) fn decode(
     if format == ImageFormat::Png {
         check_palette(bytes)?;
     }
+    let ended;
+    let bytes = match format {
+        ImageFormat::Png if lacks_only_its_end(bytes) => {
+            limits.check_alloc(bytes.len() as u64)?;
+            ended = [bytes, PNG_END].concat();
+            &ended
+        }
+        _ => bytes,
+    };
     let decoder = open(bytes, format, limits)?;
     let size = size_of(&decoder, format)?;
     limits.check_pixels(size)?;
@@ -56,6 +66,13 @@ pub(super) fn decode(
             format: name(format),
             reason: format!("samples of type {color:?}"),
         })?;
+    }
+    if format == ImageFormat::Gif
+        && let Some(frame) = FirstFrame::of(bytes)
+        && !frame.covers(size.width as usize, size.height as usize)
+    {
+        let rgb = scratch::sized(&mut scratch.rgb, rgb_len);
+        frame.paint_around(size.width as usize, rgb);
     }
     Ok(Stored::whole(size, orientation))
 }
@@ -96,6 +113,26 @@ fn check_palette(bytes: &[u8]) -> Result<(), DecodeError> {
         }
     }
     Ok(())
+}
+
+/// The chunk that ends a PNG.
+const PNG_END: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
+
+/// Whether all chunks of a PNG are whole, and the one that ends it is not there: every pixel is. If
+/// data is missing all the same, the decoder says so.
+fn lacks_only_its_end(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    let mut has_data = false;
+    while let Some((&[a, b, c, d, ref kind @ ..], behind)) = rest.split_first_chunk::<8>() {
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        match behind.get(length.saturating_add(4)..) {
+            _ if kind == b"IEND" => return false,
+            Some(next) => rest = next,
+            None => return false,
+        }
+        has_data |= kind == b"IDAT";
+    }
+    has_data && rest.is_empty()
 }
 
 fn open<'a>(
