@@ -17,6 +17,7 @@ mod predictions;
 mod proxy;
 mod rows;
 mod traffic;
+mod upgrade;
 mod world;
 
 use anyhow::{Result, bail};
@@ -91,13 +92,23 @@ async fn run(options: Options) -> Result<Verdict> {
         .unwrap_or_else(|| env!("CARGO_BIN_EXE_tagstream").into());
     let model = match &options.model {
         Some(model) => model.clone(),
-        None => make_model(&binary, &folder, "house\ntree\ncar\nfish\n")?,
+        // An older build need not read what this one writes.
+        None => make_model(
+            options.upgrade_from.as_ref().unwrap_or(&binary),
+            &folder,
+            "house\ntree\ncar\nfish\n",
+        )?,
     };
     let servers = Servers::start(options.brokers)?;
     let partitions = options.partitions as usize;
     servers.create_topic(world::IMAGES, partitions, &[])?;
     servers.create_topic(world::PREDICTIONS, partitions, &[])?;
-    servers.create_topic(world::DEAD_LETTERS, 1, &[DEAD_LETTER_LIMIT])?;
+    // 0.1.0 ends by a dead letter that its topic has no room for.
+    let limit: &[&str] = match options.upgrade_from {
+        Some(_) => &[],
+        None => &[DEAD_LETTER_LIMIT],
+    };
+    servers.create_topic(world::DEAD_LETTERS, 1, limit)?;
     let proxy = Proxy::start(servers.s3_endpoint.clone(), options.seed).await?;
     let prefix = format!("chaos-{}", options.seed);
     let checker = Checker::new(
@@ -135,6 +146,9 @@ async fn run(options: Options) -> Result<Verdict> {
     };
     if let Some(matrix) = arena.options.matrix.clone() {
         return arena.matrix(matrix == "short").await;
+    }
+    if let Some(old) = arena.options.upgrade_from.clone() {
+        return arena.upgrade(&old).await;
     }
     let mut verdict = Verdict::default();
     for round in 1..=arena.options.rounds {
