@@ -330,7 +330,6 @@ fn model(spec: Option<&str>, scratch: &Path) -> anyhow::Result<Bundle> {
         source: "demo-clip",
         categories: &categories,
         tower: Default::default(),
-        fit: Default::default(),
     };
     Ok(init.run(&scratch.join("model"), |_| ())?)
 }

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use tagstream_core::error::{Exit, usage};
 use tagstream_model::clip::vision::{DenseMode, Precision, TowerOptions};
 use tagstream_model::init::hub::Hub;
-use tagstream_model::init::{CategoryList, ClipFolder, FitChoice, Init, InitStep};
+use tagstream_model::init::{CategoryList, ClipFolder, Init, InitStep};
 
 /// Arguments of `tagstream init`.
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
-    /// CLIP weights: a directory, or hf:owner/name[@revision] on the Hugging Face hub. Layouts:
-    /// docs/models.md.
+    /// CLIP weights: a directory, one file of weights in a directory, or hf:owner/name[@revision]
+    /// on the Hugging Face hub. Layouts: docs/models.md.
     #[arg(long)]
     pub clip: String,
     /// Categories: a file with one name a line, optionally followed by a tab and the words to use
@@ -32,20 +32,6 @@ pub(super) struct InitArgs {
     /// How features of locations are made.
     #[arg(long, value_enum, default_value_t = DenseModeName::Value)]
     pub dense_mode: DenseModeName,
-    /// How pictures are fitted to the input; embeddings mix only with those of the same fit.
-    #[arg(long, value_enum, default_value_t = FitName::Squash)]
-    pub fit: FitName,
-}
-
-/// `--fit`.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum FitName {
-    /// The whole picture, whatever its shape.
-    Squash,
-    /// The short side resized, the centre cropped, as CLIP was trained.
-    Crop,
-    /// As the model's own preprocessing file says.
-    Model,
 }
 
 /// `--precision`.
@@ -98,7 +84,13 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
         None => PathBuf::from(&args.clip),
     };
     let clip = ClipFolder::open(&folder).map_err(|error| usage(error.to_string()))?;
-    let name = source_name(&args.clip);
+    let name = match Path::new(&args.clip).parent() {
+        // One file of weights: the directory says whose they are.
+        Some(directory) if Path::new(&args.clip).is_file() => {
+            source_name(&directory.to_string_lossy())
+        }
+        _ => source_name(&args.clip),
+    };
     let bar = ProgressBar::new(categories.len() as u64);
     bar.set_style(ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}")?);
     let init = Init {
@@ -111,11 +103,6 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
         },
         categories: &categories,
         tower: args.tower(),
-        fit: match args.fit {
-            FitName::Squash => FitChoice::Squash,
-            FitName::Crop => FitChoice::Crop,
-            FitName::Model => FitChoice::Model,
-        },
     };
     let bundle = init
         .run(&args.out, |step| match step {
@@ -130,12 +117,11 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
     bar.finish_and_clear();
     let manifest = bundle.manifest();
     eprintln!(
-        "{}: {} categories, {}x{} pixels ({:?}), {}x{} locations of {} numbers, in {}",
+        "{}: {} categories, {}x{} pixels, {}x{} locations of {} numbers, in {}",
         bundle.id(),
         manifest.categories.len(),
         manifest.preprocessing.height,
         manifest.preprocessing.width,
-        manifest.preprocessing.fit,
         manifest.dims.grid_height,
         manifest.dims.grid_width,
         manifest.dims.embedding,
@@ -201,6 +187,7 @@ mod tests {
             source_name("hf:openai/clip-vit-base-patch32@main"),
             "clip-vit-base-patch32"
         );
+        assert_eq!(source_name("hf:acme/clip@refs/pr/7"), "clip");
         assert_eq!(source_name("models/demo clip/"), "demo-clip");
         assert_eq!(source_name(".."), "clip");
     }

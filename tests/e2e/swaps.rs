@@ -36,7 +36,6 @@ async fn registry(folder: &Path) -> Registry {
         source: "test",
         categories: &CategoryList::read(&list).unwrap(),
         tower: Default::default(),
-        fit: Default::default(),
     };
     let bundle = init.run(&two, |_| ()).unwrap();
     let three = folder.join("three");

@@ -63,7 +63,6 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
                 precision,
                 ..TowerOptions::default()
             },
-            fit: Default::default(),
         };
         let out = folder.path().join(format!("{precision:?}"));
         init.run(&out, |_| ()).unwrap()

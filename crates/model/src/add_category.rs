@@ -109,7 +109,6 @@ mod tests {
             source: "test",
             categories: &CategoryList::read(&list).unwrap(),
             tower: Default::default(),
-            fit: Default::default(),
         };
         let out = folder.join(format!("bundle-{}", names.len()));
         init.run(&out, |_| ()).unwrap()

@@ -142,7 +142,6 @@ mod tests {
             source: "the demo's weights",
             categories: &CategoryList::read(&list).unwrap(),
             tower: Default::default(),
-            fit: Default::default(),
         };
         let first = init.run(&folder.path().join("first"), |_| ()).unwrap();
         let (head, _) = first.head().unwrap();

@@ -204,7 +204,6 @@ mod tests {
                 precision,
                 ..TowerOptions::default()
             },
-            fit: Default::default(),
         };
         init.run(&folder.join(name), |_| ()).unwrap()
     }

@@ -227,7 +227,6 @@ fn zero_shot(folder: &Path, categories: &[String], scratch: &Path) -> Result<Bun
         source: "doctor",
         categories: &categories,
         tower: Default::default(),
-        fit: Default::default(),
     };
     init.run(&scratch.join("bundle"), |_| ())
         .map_err(|e| text(&e))

@@ -14,6 +14,13 @@ fn categories(folder: &Path) -> CategoryList {
     CategoryList::read(&path).unwrap()
 }
 
+fn weights_of(clip: &ClipFolder) -> Box<ClipParts> {
+    match clip.parts().unwrap() {
+        ClipSource::Weights(parts) => parts,
+        ClipSource::Encoder(_) => panic!("a ready-made encoder"),
+    }
+}
+
 #[test]
 fn every_layout_becomes_a_bundle_that_tags() {
     let folder = tempfile::tempdir().unwrap();
@@ -34,7 +41,6 @@ fn every_layout_becomes_a_bundle_that_tags() {
                 input_size: Some(side),
                 ..TowerOptions::default()
             },
-            fit: FitChoice::Squash,
         };
         let mut steps = Vec::new();
         let bundle = init.run(&out, |step| steps.push(step)).unwrap();
@@ -64,7 +70,7 @@ fn every_layout_becomes_a_bundle_that_tags() {
         let expected = ExportedHead::zero_shot(
             &features,
             24,
-            ZeroShot::from_logit(clip.logit().unwrap().0, None),
+            ZeroShot::from_logit(weights_of(&clip).logit().unwrap().0, None),
         );
         assert_eq!(head, expected);
 
@@ -96,7 +102,6 @@ fn a_ready_made_encoder_is_copied() {
             source: "a fixture",
             categories: &list,
             tower,
-            fit: FitChoice::Squash,
         };
         init.run(&folder.path().join(out), |_| ())
     };
@@ -135,56 +140,71 @@ fn folders_that_are_no_clip_are_told_why() {
     let folder = tempfile::tempdir().unwrap();
     let message = || ClipFolder::open(folder.path()).unwrap_err().to_string();
     assert!(message().contains("open_clip_config.json"));
-    let write = |name: &str| std::fs::write(folder.path().join(name), b"{}").unwrap();
+    let write = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, b"{}").unwrap();
+    };
+    // Each is found before what was written earlier.
+    for (name, word) in [
+        (
+            "flax_model.msgpack",
+            "Flax's weights only (flax_model.msgpack)",
+        ),
+        ("modules.json", "no vision tower"),
+        (
+            "onnx/vision_model.onnx",
+            "ONNX export (onnx/vision_model.onnx)",
+        ),
+        ("adapter_config.json", "merge_and_unload"),
+    ] {
+        write(name);
+        assert!(message().contains(word), "{}", message());
+    }
+    for name in [
+        "adapter_config.json",
+        "modules.json",
+        "onnx/vision_model.onnx",
+    ] {
+        std::fs::remove_file(folder.path().join(name)).unwrap();
+    }
+    std::fs::remove_file(folder.path().join("flax_model.msgpack")).unwrap();
     write("pytorch_model.bin");
-    assert!(message().contains("save it as safetensors"));
+    assert!(message().contains("without config.json"), "{}", message());
     write("config.json");
     write("model.safetensors");
     assert!(message().contains("lacks tokenizer.json"));
+    write("tokenizer.json");
+    let clip = ClipFolder::open(&folder.path().join("pytorch_model.bin")).unwrap();
+    assert_eq!(clip.kind(), "Hugging Face layout, pytorch_model.bin");
+    assert_eq!(
+        ClipFolder::open(folder.path()).unwrap().kind(),
+        "Hugging Face layout"
+    );
+    let nowhere = ClipFolder::open(Path::new("/nowhere"))
+        .unwrap_err()
+        .to_string();
+    assert!(nowhere.contains("/nowhere"), "{nowhere}");
 }
 
 #[test]
-fn pictures_are_fitted_as_is_asked_or_as_the_models_files_say() {
-    use tagstream_image::preprocessing::{Filter, Fit};
+fn an_index_names_the_pieces_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
-    let list = categories(folder.path());
-    let made = |clip: &ClipFolder, out: &str, fit| {
-        let init = Init {
-            clip,
-            name: "x",
-            source: "a fixture",
-            categories: &list,
-            tower: TowerOptions::default(),
-            fit,
-        };
-        init.run(&folder.path().join(out), |_| ())
-    };
-    let clip = ClipFolder::open(&fixture("open_clip_vit")).unwrap();
-    let fit = |bundle: Bundle| {
-        let preprocessing = &bundle.manifest().preprocessing;
-        (preprocessing.fit, preprocessing.filter)
-    };
-    let squash = fit(made(&clip, "squash", FitChoice::Squash).unwrap());
-    assert_eq!(squash, (Fit::Squash, Filter::Bicubic));
-    let crop = fit(made(&clip, "crop", FitChoice::Crop).unwrap());
-    assert_eq!(crop, (Fit::CenterCrop, Filter::Bicubic));
-    // OpenCLIP's own way where its file says nothing else.
-    let model = fit(made(&clip, "model", FitChoice::Model).unwrap());
-    assert_eq!(model, (Fit::CenterCrop, Filter::Bicubic));
-
-    // A folder that does not say it is not guessed at.
-    let silent = folder.path().join("silent");
-    std::fs::create_dir(&silent).unwrap();
-    for entry in std::fs::read_dir(fixture("hugging_face")).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap();
-        if path.is_file() && name != "preprocessor_config.json" {
-            std::fs::copy(&path, silent.join(name)).unwrap();
-        }
+    let at = |name: &str| folder.path().join(name);
+    for name in ["config.json", "tokenizer.json"] {
+        std::fs::copy(fixture("hugging_face").join(name), at(name)).unwrap();
     }
-    let clip = ClipFolder::open(&silent).unwrap();
-    let error = made(&clip, "none", FitChoice::Model)
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("preprocessor_config.json"), "{error}");
+    let message = |index: &str| {
+        std::fs::write(at("model.safetensors.index.json"), index).unwrap();
+        ClipFolder::open(folder.path()).unwrap_err().to_string()
+    };
+    let outside = message(r#"{"weight_map":{"a":"../model-00001-of-00001.safetensors"}}"#);
+    assert!(outside.contains("not beside it"), "{outside}");
+    let missing = message(r#"{"weight_map":{"a":"model-00001-of-00001.safetensors"}}"#);
+    assert!(
+        missing.contains("lacks model-00001-of-00001.safetensors"),
+        "{missing}"
+    );
+    assert!(message(r#"{"weight_map":{}}"#).contains("names no files"));
+    assert!(message("[]").contains("model.safetensors.index.json"));
 }

@@ -247,7 +247,6 @@ fn after_warming_with_the_largest_batch_no_batch_takes_new_memory() {
         source: "test",
         categories: &CategoryList::read(&list).unwrap(),
         tower: Default::default(),
-        fit: Default::default(),
     };
     let bundle = init.run(&folder.path().join("bundle"), |_| ()).unwrap();
     let options = TaggerOptions {
