@@ -299,7 +299,11 @@ mod tests {
 
     fn picture(width: u32, height: u32) -> image::RgbImage {
         image::RgbImage::from_fn(width, height, |x, y| {
-            image::Rgb([(x * 37 ^ y * 11) as u8, (x * y) as u8, (x + 3 * y) as u8])
+            image::Rgb([
+                ((x * 37) ^ (y * 11)) as u8,
+                (x * y) as u8,
+                (x + 3 * y) as u8,
+            ])
         })
     }
 

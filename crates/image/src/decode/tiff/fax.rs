@@ -33,7 +33,7 @@ impl Reader<'_> {
         self.at > 8 * self.bytes.len()
     }
 
-    fn to_byte(&mut self) {
+    fn skip_to_byte(&mut self) {
         self.at = self.at.next_multiple_of(8);
     }
 
@@ -110,7 +110,7 @@ pub(super) fn unpack(
                 }
             }
             _ => {
-                reader.to_byte();
+                reader.skip_to_byte();
                 read_runs(&mut reader, width, &mut row)
             }
         };
