@@ -235,7 +235,8 @@ mod tests {
         check_equal(&|x| gelu(&(&x[0] * 4.0)?), &composed, &[noise(3, &[4, 50])]);
         let composed = |x: &[Tensor]| {
             let x = (&x[0] * 4.0)?;
-            let inner = (&x + (x.sqr()? * &x * 0.044_715)?)?;
+            let cube = (x.sqr()? * &x)?;
+            let inner = (&x + (cube * 0.044_715)?)?;
             let inner = (inner * (2.0 / std::f64::consts::PI).sqrt())?;
             (&x * (inner.tanh()? + 1.0)?)? * 0.5
         };

@@ -34,9 +34,9 @@ impl VisionConfig {
         let Some(Value::String(name)) = options.remove("timm_model_name") else {
             return Self::open_clip(json);
         };
-        let mut trunk = options.clone();
-        trunk.remove("image_size");
-        let (architecture, naming, width) = trunk(&name, &trunk, weights)?;
+        let mut given = options.clone();
+        given.remove("image_size");
+        let (architecture, naming, width) = trunk(&name, &given, weights)?;
         // The rest is said as for OpenCLIP's own towers.
         options.retain(|key, _| key == "image_size");
         let plain = Self::open_clip(&value.to_string())?;
