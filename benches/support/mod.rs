@@ -79,6 +79,7 @@ pub(crate) fn random_tower(size: TowerSize) -> TextTower {
         activation: Activation::QuickGelu,
         layer_norm_eps: 1e-5,
         read_out: ReadOutPosition::FirstOf(VOCABULARY as u32 - 1),
+        padding: None,
     };
     TextTower::from_tensors(tensors, config, DType::F32).expect("a whole tower")
 }

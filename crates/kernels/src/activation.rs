@@ -20,6 +20,14 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Activation::Gelu)
 }
 
+/// `x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2`: the activation of SigLIP's weights.
+///
+/// # Errors
+/// If the element type is neither f32 nor f64.
+pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(Activation::GeluTanh)
+}
+
 /// The activation of a transformer's MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
@@ -27,6 +35,8 @@ pub enum Activation {
     QuickGelu,
     /// [`gelu`], with the error function: most OpenCLIP weights.
     Gelu,
+    /// [`gelu_tanh`]: SigLIP's weights.
+    GeluTanh,
 }
 
 /// Elements a thread takes at once.
@@ -54,6 +64,20 @@ pub(super) fn gelu_and_slope<T: Real>(x: T) -> (T, T) {
     )
 }
 
+/// `x σ(2u)` and its derivative `σ(2u) + x σ(2u) (1 - σ(2u)) 2u'`, with
+/// `u = √(2/π) (x + 0.044715 x³)`.
+#[inline(always)]
+fn gelu_tanh_and_slope<T: Real>(x: T) -> (T, T) {
+    /// 2 √(2/π).
+    const DOUBLE: f64 = 1.595_769_121_605_731;
+    const CUBIC: f64 = 0.044_715;
+    let square = x * x;
+    let twice = T::from_f64(DOUBLE) * x * (T::one() + T::from_f64(CUBIC) * square);
+    let sigma = T::one() / (T::one() + Real::exp(T::zero() - twice));
+    let rise = T::from_f64(DOUBLE) * (T::one() + T::from_f64(3.0 * CUBIC) * square);
+    (x * sigma, sigma + x * sigma * (T::one() - sigma) * rise)
+}
+
 impl Activation {
     /// Replaces every row of `x` (`[rows, bias.len()]`) by the activation of `x + bias`, and
     /// returns its derivative.
@@ -67,6 +91,13 @@ impl Activation {
                 for (x, slope) in rows {
                     for ((x, slope), &bias) in x.iter_mut().zip(slope).zip(bias) {
                         (*x, *slope) = gelu_and_slope(*x + bias);
+                    }
+                }
+            }),
+            Activation::GeluTanh => multiversioned(|| {
+                for (x, slope) in rows {
+                    for ((x, slope), &bias) in x.iter_mut().zip(slope).zip(bias) {
+                        (*x, *slope) = gelu_tanh_and_slope(*x + bias);
                     }
                 }
             }),
@@ -95,6 +126,9 @@ impl Activation {
                     Activation::Gelu => {
                         multiversioned(|| pairs.for_each(|(y, &x)| *y = gelu_and_slope(x).0));
                     }
+                    Activation::GeluTanh => {
+                        multiversioned(|| pairs.for_each(|(y, &x)| *y = gelu_tanh_and_slope(x).0));
+                    }
                 }
             });
         y
@@ -113,6 +147,10 @@ impl Activation {
                     Activation::Gelu => {
                         multiversioned(|| pairs.for_each(|(dx, &x)| *dx *= gelu_and_slope(x).1));
                     }
+                    Activation::GeluTanh => {
+                        let slope = |x: T| gelu_tanh_and_slope(x).1;
+                        multiversioned(|| pairs.for_each(|(dx, &x)| *dx *= slope(x)));
+                    }
                 }
             });
         dx
@@ -124,6 +162,7 @@ impl CustomOp1 for Activation {
         match self {
             Activation::QuickGelu => "quick-gelu",
             Activation::Gelu => "gelu",
+            Activation::GeluTanh => "gelu-tanh",
         }
     }
 
@@ -175,6 +214,7 @@ mod tests {
     fn the_gradients_agree_with_differences() {
         check_gradients(&|x| quick_gelu(&(&x[0] * 4.0)?), &[noise(3, &[2, 13])]);
         check_gradients(&|x| gelu(&(&x[0] * 4.0)?), &[noise(3, &[2, 13])]);
+        check_gradients(&|x| gelu_tanh(&(&x[0] * 4.0)?), &[noise(3, &[2, 13])]);
     }
 
     #[test]
@@ -193,6 +233,18 @@ mod tests {
             (&x * ((&x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)?)? * 0.5
         };
         check_equal(&|x| gelu(&(&x[0] * 4.0)?), &composed, &[noise(3, &[4, 50])]);
+        let composed = |x: &[Tensor]| {
+            let x = (&x[0] * 4.0)?;
+            let cube = (x.sqr()? * &x)?;
+            let inner = (&x + (cube * 0.044_715)?)?;
+            let inner = (inner * (2.0 / std::f64::consts::PI).sqrt())?;
+            (&x * (inner.tanh()? + 1.0)?)? * 0.5
+        };
+        check_equal(
+            &|x| gelu_tanh(&(&x[0] * 4.0)?),
+            &composed,
+            &[noise(3, &[4, 50])],
+        );
     }
 
     #[test]

@@ -65,6 +65,8 @@ struct CausalAttention {
 /// The slices of one sequence.
 pub(super) struct Sequence<'a, T> {
     pub(super) segment: Segment,
+    /// Whether a query sees the positions up to its own only.
+    pub(super) causal: bool,
     /// `[queries, W]`.
     pub(super) q: &'a [T],
     /// `[keys, 2 W]`.
@@ -137,7 +139,10 @@ impl<T: Real> Sequence<'_, T> {
         let dh = width / heads;
         let scale = T::from_f64(1.0 / (dh as f64).sqrt());
         for query in 0..self.segment.queries {
-            let seen = self.segment.keys - self.segment.queries + query + 1;
+            let seen = match self.causal {
+                true => self.segment.keys - self.segment.queries + query + 1,
+                false => self.segment.keys,
+            };
             let q = &self.q[query * width + head * dh..][..dh];
             let weights = &mut weights[..seen];
             for (key, weight) in weights.iter_mut().enumerate() {
@@ -159,6 +164,7 @@ impl CausalAttention {
             (q, kv) = (q_rest, kv_rest);
             Sequence {
                 segment: *segment,
+                causal: true,
                 q: q_here,
                 kv: kv_here,
             }

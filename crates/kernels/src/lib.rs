@@ -10,13 +10,13 @@
 //! | [`FrozenLinear`] | `x Wᵀ + b` | `dx = dy W`, never `dW` |
 //! | [`FrozenLayerNorm`] | `(x - mean) / sqrt(var + eps) · w + b` | `dx` only |
 //! | [`softmax()`] | over the last dimension | yes |
-//! | [`quick_gelu`], [`gelu`] | `x σ(1.702 x)`, `x Φ(x)` | yes |
+//! | [`quick_gelu`], [`gelu`], [`gelu_tanh`] | `x σ(1.702 x)`, `x Φ(x)`, by tanh | yes |
 //! | [`select_rows`] | rows of a matrix by index | scattered back |
 //! | [`ResidualMlp`] | `U + MLP(U)`, `U = LayerNorm(x + Q)` | yes |
 //! | [`Branches`] | region- and query-level logits from positions to matches | to every weight |
 //! | [`attention_pool`] | softmax-weighted mean of frozen positions | to the keys |
 //! | [`l2_normalize()`], [`row_products`] | L2 normalisation; `rows[b,c] . weight[c]` | yes |
-//! | [`FrozenTransformer`] | causal pre-norm blocks, each sequence read at its end | `dx` only |
+//! | [`FrozenTransformer`] | pre-norm blocks, each sequence read at its end | `dx` only |
 //! | [`causal_attention`] | multi-head, sequences of different length packed in one matrix | yes |
 //!
 //! All run on the CPU in `f32` (training) and `f64` (gradient checks), on rayon's threads, each
@@ -36,7 +36,7 @@ mod rows;
 mod softmax;
 mod transformer;
 
-pub use activation::{Activation, gelu, quick_gelu};
+pub use activation::{Activation, gelu, gelu_tanh, quick_gelu};
 pub use attention::{Segment, causal_attention};
 pub use branches::{BranchOutputs, Branches};
 pub use l2_normalize::l2_normalize_rows;

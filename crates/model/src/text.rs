@@ -1,6 +1,7 @@
 //! Texts to unit vectors: the text tower and its tokenizer together.
 
 use super::clip::text::{TextError, TextTower};
+use super::clip::text_config::TextConfig;
 use super::clip::tokenizer::{ClipTokenizer, TokenizerError};
 use super::clip::weights::WeightFiles;
 use std::path::PathBuf;
@@ -46,9 +47,28 @@ impl ClipTextEncoder {
     /// Names the file or tensor that does not fit.
     pub fn open(files: &TextFiles) -> Result<Self, TextEncoderError> {
         let config = TextTower::read_config(&files.config)?;
-        let tokenizer = ClipTokenizer::open(&files.tokenizer, config.context_length)?;
+        let path = &files.tokenizer;
+        let content = std::fs::read(path).map_err(|error| TokenizerError::Unreadable {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        let tokenizer = ClipTokenizer::for_tower(&content, path, &config)?;
         let weights = WeightFiles::open(&[&files.weights]).map_err(TextError::from)?;
-        let tower = TextTower::load(&weights, config)?;
+        Ok(Self::new(&weights, config, tokenizer)?)
+    }
+
+    /// A tower of these weights with its tokenizer.
+    ///
+    /// # Errors
+    /// If the weights do not fit the configuration.
+    pub(crate) fn new(
+        weights: &WeightFiles,
+        mut config: TextConfig,
+        tokenizer: ClipTokenizer,
+    ) -> Result<Self, TextError> {
+        // What texts are filled up with is the tokenizer's to say.
+        config.padding = tokenizer.padding();
+        let tower = TextTower::load(weights, config)?;
         Ok(Self { tower, tokenizer })
     }
 

@@ -1,4 +1,4 @@
-//! A frozen causal transformer as one operation.
+//! A frozen transformer as one operation.
 //!
 //! Composed of single operations, every product hands its rows to all threads and waits for them,
 //! and every sum is a pass over memory on one of them. Here groups of sequences go through all
@@ -57,6 +57,8 @@ pub struct FrozenTransformer {
     pub heads: usize,
     /// The MLPs' activation.
     pub activation: Activation,
+    /// Whether a position sees those before it only.
+    pub causal: bool,
 }
 
 impl FrozenTransformer {
@@ -175,6 +177,7 @@ struct Dims {
     width: usize,
     heads: usize,
     activation: Activation,
+    causal: bool,
     epsilon: (f64, f64),
 }
 
@@ -233,6 +236,7 @@ impl Operation {
             width,
             heads: self.transformer.heads,
             activation: self.transformer.activation,
+            causal: self.transformer.causal,
             epsilon: (first.norm_1.epsilon(), first.norm_2.epsilon()),
         }
     }
@@ -315,10 +319,12 @@ fn sequence<'a, T>(
     kv: &'a [T],
     (query, key): (usize, usize),
     segment: Segment,
-    width: usize,
+    dims: Dims,
 ) -> Sequence<'a, T> {
+    let width = dims.width;
     Sequence {
         segment,
+        causal: dims.causal,
         q: &q[query * width..(query + segment.queries) * width],
         kv: &kv[key * 2 * width..(key + segment.keys) * 2 * width],
     }
@@ -345,7 +351,7 @@ fn forward_group<T: Real>(
         let mut attended = vec![T::zero(); q.len()];
         each_sequence(lengths, last, |query, key, segment| {
             let out = &mut attended[query * w..(query + segment.queries) * w];
-            sequence(&q, &kv, (query, key), segment, w).attend(out, dims.heads);
+            sequence(&q, &kv, (query, key), segment, dims).attend(out, dims.heads);
         });
         add_linear(&mut x, &attended, block.out);
         let mut normal_2 = x.clone();
@@ -397,7 +403,7 @@ fn backward_group<T: Real>(
         each_sequence(lengths, last, |query, key, segment| {
             let queries = query * w..(query + segment.queries) * w;
             let keys = key * 2 * w..(key + segment.keys) * 2 * w;
-            sequence(&saved.q, &saved.kv, (query, key), segment, w).attend_backward(
+            sequence(&saved.q, &saved.kv, (query, key), segment, dims).attend_backward(
                 &d_attended[queries.clone()],
                 &mut dq[queries],
                 &mut dkv[keys],

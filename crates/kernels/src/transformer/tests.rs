@@ -1,7 +1,7 @@
 //! Against the same blocks composed of single operations.
 
-use super::super::testing::{check_equal, check_gradients, noise};
-use super::super::{causal_attention, gelu, quick_gelu, select_rows};
+use super::super::testing::{check_equal, check_gradients, distance, noise};
+use super::super::{causal_attention, gelu, gelu_tanh, quick_gelu, select_rows};
 use super::*;
 
 const W: usize = 4;
@@ -34,6 +34,7 @@ fn transformer(blocks: usize, activation: Activation, dtype: DType) -> FrozenTra
         blocks: (0..blocks).map(|_| block()).collect(),
         heads: 2,
         activation,
+        causal: true,
     }
 }
 
@@ -55,6 +56,7 @@ fn composed(this: &FrozenTransformer, x: &Tensor, lengths: &[usize]) -> Result<T
         let hidden = match this.activation {
             Activation::Gelu => gelu(&hidden)?,
             Activation::QuickGelu => quick_gelu(&hidden)?,
+            Activation::GeluTanh => gelu_tanh(&hidden)?,
         };
         x = (x + block.mlp_out.forward(&hidden)?)?;
     }
@@ -70,7 +72,11 @@ fn composed(this: &FrozenTransformer, x: &Tensor, lengths: &[usize]) -> Result<T
 
 #[test]
 fn the_gradient_agrees_with_differences() {
-    for activation in [Activation::QuickGelu, Activation::Gelu] {
+    for activation in [
+        Activation::QuickGelu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+    ] {
         let transformer = transformer(2, activation, DType::F64);
         check_gradients(
             &|x| transformer.forward(&x[0], &[3, 1, 2]),
@@ -85,7 +91,11 @@ fn it_equals_the_composed_operations_over_several_groups() {
     let lengths: Vec<usize> = (0..90).map(|at| 1 + at % 4).collect();
     let rows: usize = lengths.iter().sum();
     assert!(rows > 3 * ROWS_PER_GROUP);
-    for activation in [Activation::QuickGelu, Activation::Gelu] {
+    for activation in [
+        Activation::QuickGelu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+    ] {
         for blocks in [1, 2] {
             check_equal(
                 &|x| transformer(blocks, activation, x[0].dtype()).forward(&x[0], &lengths),
@@ -97,6 +107,36 @@ fn it_equals_the_composed_operations_over_several_groups() {
             );
         }
     }
+}
+
+/// Where every position sees all, the order of those that are not read means nothing, and what
+/// stands behind counts as much as what stands before.
+#[test]
+fn without_a_mask_every_position_sees_all() {
+    let whole = FrozenTransformer {
+        causal: false,
+        ..transformer(2, Activation::GeluTanh, DType::F64)
+    };
+    check_gradients(&|x| whole.forward(&x[0], &[3, 1, 2]), &[noise(50, &[6, W])]);
+    let x = noise(52, &[4, W]);
+    let turned = select_rows(&x, &[1, 2, 0, 3]).unwrap();
+    let read = |this: &FrozenTransformer, x: &Tensor| this.forward(x, &[4]).unwrap();
+    assert!(distance(&read(&whole, &x), &read(&whole, &turned)) < 1e-12);
+    let masked = FrozenTransformer {
+        causal: true,
+        ..whole.clone()
+    };
+    assert!(distance(&read(&masked, &x), &read(&masked, &turned)) > 1e-3);
+    // One block reads at its end, where a mask hides nothing.
+    let one = FrozenTransformer {
+        blocks: whole.blocks[..1].into(),
+        ..whole
+    };
+    let same = FrozenTransformer {
+        causal: true,
+        ..one.clone()
+    };
+    assert!(distance(&read(&one, &x), &read(&same, &x)) < 1e-12);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tagstream_kernels::Activation;
 
-/// The shape of a causal CLIP text tower.
+/// The shape of a text tower: CLIP's causal one, or SigLIP's, which sees a text whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextConfig {
     /// Number of tokens.
@@ -25,6 +25,9 @@ pub struct TextConfig {
     pub layer_norm_eps: f64,
     /// Where the tower is read.
     pub read_out: ReadOutPosition,
+    /// SigLIP's form, if it has that: a text has no begin token, is filled up to the context length
+    /// with this token, every position sees all, and the last one is read. `None` is causal.
+    pub padding: Option<u32>,
 }
 
 /// The position of a text at which the tower is read.
@@ -37,6 +40,8 @@ pub enum ReadOutPosition {
     /// configuration says `eos_token_id: 2`: configurations written before transformers 4.24 say so
     /// although the tokenizer's end token is 49407.
     LargestId,
+    /// The last token.
+    Last,
 }
 
 impl ReadOutPosition {
@@ -48,6 +53,7 @@ impl ReadOutPosition {
                 let largest = tokens.iter().max()?;
                 tokens.iter().position(|token| token == largest)
             }
+            ReadOutPosition::Last => tokens.len().checked_sub(1),
         }
     }
 }
@@ -71,8 +77,8 @@ pub enum TextConfigError {
 }
 
 impl TextConfig {
-    /// Reads `config.json` of Hugging Face's `CLIPTextModelWithProjection` or `CLIPModel`, or
-    /// OpenCLIP's `open_clip_config.json`.
+    /// Reads `config.json` of Hugging Face's `CLIPTextModelWithProjection`, `CLIPModel` or
+    /// `SiglipModel`, or OpenCLIP's `open_clip_config.json`.
     ///
     /// # Errors
     /// If it is none of these, or asks for something that this tower cannot do.
@@ -80,6 +86,11 @@ impl TextConfig {
         let value = Value::Object(serde_json::from_str(json)?);
         if let Some(model) = value.get("model_cfg") {
             return open_clip(OpenClip::deserialize(model)?);
+        }
+        if value.get("model_type").and_then(Value::as_str) == Some("siglip") {
+            let empty = Value::Object(serde_json::Map::new());
+            let text = value.get("text_config").unwrap_or(&empty);
+            return siglip(SigLip::deserialize(text)?);
         }
         if let Some(text) = value.get("text_config") {
             let mut config = hugging_face(HuggingFace::deserialize(text)?)?;
@@ -124,18 +135,69 @@ impl Default for HuggingFace {
     }
 }
 
-fn hugging_face(config: HuggingFace) -> Result<TextConfig, TextConfigError> {
-    let activation = match config.hidden_act.as_str() {
-        "quick_gelu" => Activation::QuickGelu,
-        "gelu" => Activation::Gelu,
-        other => {
-            return Err(TextConfigError::Unsupported {
-                key: "hidden_act",
-                value: other.to_owned(),
-                hint: "quick_gelu or gelu",
-            });
+/// Hugging Face's names of activations.
+fn activation(name: &str) -> Result<Activation, TextConfigError> {
+    match name {
+        "quick_gelu" => Ok(Activation::QuickGelu),
+        "gelu" => Ok(Activation::Gelu),
+        "gelu_pytorch_tanh" | "gelu_new" => Ok(Activation::GeluTanh),
+        other => Err(TextConfigError::Unsupported {
+            key: "hidden_act",
+            value: other.to_owned(),
+            hint: "quick_gelu, gelu or gelu_pytorch_tanh",
+        }),
+    }
+}
+
+/// `SiglipTextConfig`, with its defaults.
+#[derive(Deserialize)]
+#[serde(default)]
+struct SigLip {
+    vocab_size: usize,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    max_position_embeddings: usize,
+    projection_size: Option<usize>,
+    hidden_act: String,
+    layer_norm_eps: f64,
+}
+
+impl Default for SigLip {
+    fn default() -> Self {
+        Self {
+            vocab_size: 32_000,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            max_position_embeddings: 64,
+            projection_size: None,
+            hidden_act: "gelu_pytorch_tanh".to_owned(),
+            layer_norm_eps: 1e-6,
         }
-    };
+    }
+}
+
+fn siglip(config: SigLip) -> Result<TextConfig, TextConfigError> {
+    Ok(TextConfig {
+        vocabulary: config.vocab_size,
+        width: config.hidden_size,
+        layers: config.num_hidden_layers,
+        heads: config.num_attention_heads,
+        context_length: config.max_position_embeddings,
+        projection: config.projection_size.unwrap_or(config.hidden_size),
+        activation: activation(&config.hidden_act)?,
+        layer_norm_eps: config.layer_norm_eps,
+        read_out: ReadOutPosition::Last,
+        padding: Some(SIGLIP_PADDING),
+    })
+}
+
+/// What SigLIP fills texts with (its end token) where the tokenizer says nothing else.
+const SIGLIP_PADDING: u32 = 1;
+
+fn hugging_face(config: HuggingFace) -> Result<TextConfig, TextConfigError> {
+    let activation = activation(&config.hidden_act)?;
     Ok(TextConfig {
         vocabulary: config.vocab_size,
         width: config.hidden_size,
@@ -149,6 +211,7 @@ fn hugging_face(config: HuggingFace) -> Result<TextConfig, TextConfigError> {
             2 => ReadOutPosition::LargestId,
             id => ReadOutPosition::FirstOf(id),
         },
+        padding: None,
     })
 }
 
@@ -176,7 +239,37 @@ struct OpenClipText {
     proj_bias: bool,
     hf_model_name: Option<String>,
     ls_init_value: Option<f64>,
+    norm_kwargs: Option<OpenClipNorm>,
+    act_kwargs: Option<OpenClipActivation>,
+    #[serde(flatten)]
+    others: serde_json::Map<String, Value>,
 }
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OpenClipNorm {
+    eps: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OpenClipActivation {
+    approximate: String,
+}
+
+/// Keys of `text_cfg` that say how text becomes tokens, or nothing about what is computed.
+const NOT_COMPUTED: [&str; 10] = [
+    "hf_tokenizer_name",
+    "tokenizer_kwargs",
+    "tokenizer_mode",
+    "mlp_ratio",
+    "pad_id",
+    "eos_id",
+    "bos_id",
+    "output_tokens",
+    "hf_model_pretrained",
+    "correct_cls_mask",
+];
 
 impl Default for OpenClipText {
     fn default() -> Self {
@@ -193,6 +286,9 @@ impl Default for OpenClipText {
             proj_bias: false,
             hf_model_name: None,
             ls_init_value: None,
+            norm_kwargs: None,
+            act_kwargs: None,
+            others: serde_json::Map::new(),
         }
     }
 }
@@ -203,23 +299,44 @@ fn open_clip(config: OpenClip) -> Result<TextConfig, TextConfigError> {
     if let Some(name) = text.hf_model_name {
         return refuse("hf_model_name", name, "OpenCLIP's own causal transformer");
     }
-    if text.no_causal_mask || text.embed_cls || text.proj_bias || text.ls_init_value.is_some() {
+    if text.embed_cls || text.ls_init_value.is_some() {
         return refuse(
-            "no_causal_mask, embed_cls, proj_bias or ls_init_value",
+            "embed_cls or ls_init_value",
             "set".to_owned(),
-            "a causal tower read at its end token, without layer scale",
+            "a tower read at its end token, without layer scale",
         );
     }
-    if text.pool_type != "argmax" {
-        return refuse(
-            "pool_type",
-            text.pool_type,
-            "argmax (read at the end token)",
-        );
+    let off = |value: &Value| value.is_null() || value == &Value::Bool(false);
+    let mut others = text.others.iter();
+    if let Some((key, value)) =
+        others.find(|(key, value)| !NOT_COMPUTED.contains(&key.as_str()) && !off(value))
+    {
+        let hint = "OpenCLIP's own transformer";
+        return refuse("text_cfg", format!("{key}: {value}"), hint);
     }
+    // Two forms of the tower: CLIP's, and SigLIP's.
+    let padding = match (text.no_causal_mask, text.pool_type.as_str(), text.proj_bias) {
+        (false, "argmax", false) => None,
+        (true, "last", true) => Some(SIGLIP_PADDING),
+        (no_mask, pool, bias) => {
+            return refuse(
+                "no_causal_mask, pool_type and proj_bias",
+                format!("{no_mask}, {pool} and {bias}"),
+                "false, argmax and false (CLIP), or true, last and true (SigLIP)",
+            );
+        }
+    };
     if text.proj_type != "linear" {
         return refuse("proj_type", text.proj_type, "linear");
     }
+    let activation = match (config.quick_gelu, text.act_kwargs) {
+        (true, _) => Activation::QuickGelu,
+        (false, Some(how)) if how.approximate == "tanh" => Activation::GeluTanh,
+        (false, Some(how)) if how.approximate != "none" => {
+            return refuse("act_kwargs.approximate", how.approximate, "none or tanh");
+        }
+        (false, _) => Activation::Gelu,
+    };
     Ok(TextConfig {
         vocabulary: text.vocab_size,
         width: text.width,
@@ -227,13 +344,13 @@ fn open_clip(config: OpenClip) -> Result<TextConfig, TextConfigError> {
         heads: text.heads,
         context_length: text.context_length,
         projection: config.embed_dim,
-        activation: if config.quick_gelu {
-            Activation::QuickGelu
-        } else {
-            Activation::Gelu
+        activation,
+        layer_norm_eps: text.norm_kwargs.map_or(1e-5, |norm| norm.eps),
+        read_out: match padding {
+            None => ReadOutPosition::LargestId,
+            Some(_) => ReadOutPosition::Last,
         },
-        layer_norm_eps: 1e-5,
-        read_out: ReadOutPosition::LargestId,
+        padding,
     })
 }
 

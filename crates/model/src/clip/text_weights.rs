@@ -205,6 +205,7 @@ fn transformer(
         blocks: (0..config.layers).map(block).collect::<Result<_, _>>()?,
         heads: config.heads,
         activation: config.activation,
+        causal: config.padding.is_none(),
     })
 }
 
@@ -244,10 +245,13 @@ fn hugging_face_tower(source: &TensorSource, config: TextConfig) -> Result<TextT
         )?,
         transformer: transformer(&config, block)?,
         final_norm: source.norm("text_model.final_layer_norm", w, eps)?,
-        projection: FrozenLinear::new(
-            source.take("text_projection.weight", &[config.projection, w])?,
-            None,
-        )?,
+        projection: match config.padding {
+            None => FrozenLinear::new(
+                source.take("text_projection.weight", &[config.projection, w])?,
+                None,
+            )?,
+            Some(_) => source.linear("text_model.head", config.projection, w)?,
+        },
         dtype: source.dtype,
         config,
     })
@@ -276,16 +280,20 @@ fn open_clip_tower(source: &TensorSource, config: TextConfig) -> Result<TextTowe
             mlp_out: source.linear(&at("mlp.c_proj"), w, hidden)?,
         })
     };
-    // OpenCLIP multiplies from the right (x P), a linear layer's weight is the transpose of that.
-    let projection = source
-        .take("text_projection", &[w, config.projection])?
-        .t()?;
+    let projection = match config.padding {
+        Some(_) => source.linear("text_projection", config.projection, w)?,
+        // CLIP multiplies from the right (x P), a linear layer's weight is the transpose of that.
+        None => {
+            let weight = source.take("text_projection", &[w, config.projection])?;
+            FrozenLinear::new(weight.t()?, None)?
+        }
+    };
     Ok(TextTower {
         token_embedding: source.raw("token_embedding.weight", &[config.vocabulary, w])?,
         positional_embedding: source.take("positional_embedding", &[config.context_length, w])?,
         transformer: transformer(&config, block)?,
         final_norm: source.norm("ln_final", w, eps)?,
-        projection: FrozenLinear::new(projection, None)?,
+        projection,
         dtype: source.dtype,
         config,
     })

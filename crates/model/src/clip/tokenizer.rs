@@ -1,5 +1,8 @@
-//! CLIP's byte-pair tokenizer, from a Hugging Face `tokenizer.json`.
+//! A text tower's tokenizer, from a Hugging Face `tokenizer.json`: CLIP's byte pairs, or SigLIP's
+//! sentence pieces (T5's for the first, Gemma's for the second).
 
+use super::text_config::TextConfig;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 
@@ -21,6 +24,14 @@ pub enum TokenizerError {
          a CLIP tokenizer.json is needed"
     )]
     NoSpecialTokens {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file knows no token that ends a text.
+    #[error(
+        "the tokenizer {path} has neither <eos> nor </s>; the tokenizer.json of a SigLIP is needed"
+    )]
+    NoEndToken {
         /// The file.
         path: PathBuf,
     },
@@ -53,6 +64,17 @@ pub struct ClipTokenizer {
     begin: u32,
     end: u32,
     context_length: usize,
+    /// SigLIP's, if it is that.
+    filled: Option<Filled>,
+}
+
+/// What SigLIP's tokenizers do besides.
+#[derive(Debug, Clone, Copy)]
+struct Filled {
+    /// What a text is filled up with.
+    padding: u32,
+    /// Whether punctuation is taken out of it, as the first SigLIP was trained.
+    bare: bool,
 }
 
 impl ClipTokenizer {
@@ -69,7 +91,60 @@ impl ClipTokenizer {
         Self::from_json(&content, path, context_length)
     }
 
-    /// The same with the content of a `tokenizer.json`; `path` is where it came from, for people.
+    /// The tokenizer that a tower of this configuration needs.
+    ///
+    /// # Errors
+    /// As [`ClipTokenizer::open`].
+    pub fn for_tower(
+        content: &[u8],
+        path: &Path,
+        tower: &TextConfig,
+    ) -> Result<Self, TokenizerError> {
+        match tower.padding {
+            None => Self::from_json(content, path, tower.context_length),
+            Some(_) => Self::filled(content, path, tower.context_length),
+        }
+    }
+
+    /// SigLIP's. Texts are in small letters, as it was trained. There is no begin token: in its
+    /// place stands the end token, which the tower takes off.
+    fn filled(content: &[u8], path: &Path, context_length: usize) -> Result<Self, TokenizerError> {
+        let tokenizer = read(content, path)?;
+        let id = |token: &str| tokenizer.token_to_id(token);
+        // Gemma's knows HTML's tags, too: its own token comes first.
+        let (end, filled) = match (id("<eos>"), id("</s>")) {
+            (Some(end), _) => {
+                let padding = id("<pad>").unwrap_or(end);
+                (
+                    end,
+                    Filled {
+                        padding,
+                        bare: false,
+                    },
+                )
+            }
+            (None, Some(end)) => (
+                end,
+                Filled {
+                    padding: end,
+                    bare: true,
+                },
+            ),
+            (None, None) => {
+                let path = path.to_path_buf();
+                return Err(TokenizerError::NoEndToken { path });
+            }
+        };
+        Ok(Self {
+            tokenizer,
+            begin: end,
+            end,
+            context_length,
+            filled: Some(filled),
+        })
+    }
+
+    /// CLIP's, with the content of a `tokenizer.json`; `path` is where it came from, for people.
     ///
     /// # Errors
     /// As [`ClipTokenizer::open`].
@@ -82,13 +157,7 @@ impl ClipTokenizer {
             path: path.to_path_buf(),
             reason,
         };
-        let mut tokenizer =
-            Tokenizer::from_bytes(content).map_err(|error| unreadable(error.to_string()))?;
-        // Length is this type's business: a file may ask for padding to 77 or a silent cut.
-        tokenizer.with_padding(None);
-        tokenizer
-            .with_truncation(None)
-            .map_err(|error| unreadable(error.to_string()))?;
+        let tokenizer = read(content, path)?;
         let empty = tokenizer
             .encode("", true)
             .map_err(|error| unreadable(error.to_string()))?;
@@ -111,7 +180,21 @@ impl ClipTokenizer {
             begin,
             end,
             context_length,
+            filled: None,
         })
+    }
+
+    /// What a text is filled up with to the context length, if the tower needs that.
+    pub fn padding(&self) -> Option<u32> {
+        self.filled.map(|filled| filled.padding)
+    }
+
+    /// Positions that begin and end take.
+    fn enclosing(&self) -> usize {
+        match self.filled {
+            None => 2,
+            Some(_) => 1,
+        }
     }
 
     /// The token that begins every text.
@@ -134,14 +217,34 @@ impl ClipTokenizer {
     /// # Errors
     /// If the tokenizer fails.
     pub fn words(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let given = match self.filled {
+            None => Cow::Borrowed(text),
+            Some(filled) => Cow::Owned(canonical(text, filled.bare)),
+        };
         let encoding =
             self.tokenizer
-                .encode(text, false)
+                .encode(&*given, false)
                 .map_err(|error| TokenizerError::Failed {
                     text: text.to_owned(),
                     reason: error.to_string(),
                 })?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The tokens of `text` as it stands behind `before` and a blank: a tokenizer may keep the
+    /// blank with the word.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn words_behind(&self, before: &str, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let (head, whole) = (
+            self.words(before)?,
+            self.words(&format!("{before} {text}"))?,
+        );
+        match whole.strip_prefix(head.as_slice()) {
+            Some(rest) if !rest.is_empty() => Ok(rest.to_vec()),
+            _ => self.words(text),
+        }
     }
 
     /// `[begin] words [end]`.
@@ -150,10 +253,10 @@ impl ClipTokenizer {
     /// [`TokenizerError::TooLong`] if that is more than the context length.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let words = self.words(text)?;
-        if words.len() + 2 > self.context_length {
+        if words.len() + self.enclosing() > self.context_length {
             return Err(TokenizerError::TooLong {
                 text: text.to_owned(),
-                tokens: words.len() + 2,
+                tokens: words.len() + self.enclosing(),
                 limit: self.context_length,
             });
         }
@@ -167,7 +270,9 @@ impl ClipTokenizer {
     /// If the tokenizer fails.
     pub fn encode_truncated(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let words = self.words(text)?;
-        let fitting = words.len().min(self.context_length.saturating_sub(2));
+        let fitting = words
+            .len()
+            .min(self.context_length.saturating_sub(self.enclosing()));
         Ok(self.enclose(&words[..fitting]))
     }
 
@@ -178,6 +283,30 @@ impl ClipTokenizer {
         tokens.push(self.end);
         tokens
     }
+}
+
+/// The tokenizer of a file, without what it does about lengths, which is this module's business: it
+/// may ask for padding to 77 or a silent cut.
+fn read(content: &[u8], path: &Path) -> Result<Tokenizer, TokenizerError> {
+    let unreadable = |reason: String| TokenizerError::Unreadable {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let tokenizer = Tokenizer::from_bytes(content);
+    let mut tokenizer = tokenizer.map_err(|error| unreadable(error.to_string()))?;
+    tokenizer.with_padding(None);
+    tokenizer
+        .with_truncation(None)
+        .map_err(|error| unreadable(error.to_string()))?;
+    Ok(tokenizer)
+}
+
+/// A text in small letters, with single blanks, and without punctuation if `bare`.
+fn canonical(text: &str, bare: bool) -> String {
+    let text = text.replace('_', " ").to_lowercase();
+    let kept = text.chars().filter(|c| !(bare && c.is_ascii_punctuation()));
+    let kept: String = kept.collect();
+    kept.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

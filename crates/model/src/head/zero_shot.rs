@@ -36,11 +36,12 @@ impl Default for ZeroShot {
 impl ZeroShot {
     /// From what a model's weights say about its logits: `logit_scale` (a logarithm, as CLIP stores
     /// it) and, for towers trained with a sigmoid loss, `logit_bias` (a logit). The scale is kept
-    /// between 1 and 100.
+    /// between 1 and 100; with a bias, which belongs to it, it may be larger.
     pub fn from_logit(logit_scale: Option<f32>, logit_bias: Option<f32>) -> Self {
         let mut calibration = Self::default();
         if let Some(log) = logit_scale.filter(|x| x.is_finite()) {
-            calibration.scale = log.exp().clamp(1.0, 100.0);
+            let most = if logit_bias.is_some() { 1000.0 } else { 100.0 };
+            calibration.scale = log.exp().clamp(1.0, most);
         }
         if let Some(bias) = logit_bias.filter(|x| x.is_finite()) {
             calibration.zero_cosine = -bias / calibration.scale;

@@ -279,6 +279,21 @@ impl GraphBuilder {
         self.mul(&product, &half)
     }
 
+    /// GELU by the hyperbolic tangent: `x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3))`.
+    pub fn gelu_tanh(&mut self, x: &Value, element: Element) -> Value {
+        // 2 sqrt(2/pi), and that times 0.044715.
+        let (linear, cubic) = (
+            self.scalar(element, 1.595_769_1),
+            self.scalar(element, 0.071_354_82),
+        );
+        let square = self.mul(x, x);
+        let factor = self.mul(&square, &cubic);
+        let factor = self.add(&factor, &linear);
+        let scaled = self.mul(x, &factor);
+        let gate = self.node("Sigmoid", &[&scaled], &[]);
+        self.mul(x, &gate)
+    }
+
     /// `x * sigmoid(1.702 x)`.
     pub fn quick_gelu(&mut self, x: &Value, element: Element) -> Value {
         let factor = self.scalar(element, 1.702);

@@ -77,7 +77,7 @@ impl PromptTokens {
     ) -> std::result::Result<Self, TokenizerError> {
         let tokenized = |name: &String| {
             tokenizer.encode(&format!("{template} {name}"))?; // refuses what is too long
-            tokenizer.words(name)
+            tokenizer.words_behind(template, name)
         };
         Ok(Self {
             begin: tokenizer.begin(),

@@ -1,11 +1,14 @@
-//! CLIP's causal text transformer in candle, frozen, differentiable with respect to its input
-//! embeddings.
+//! Text transformers in candle, frozen, differentiable with respect to their input embeddings:
+//! CLIP's causal one, and SigLIP's.
 //!
 //! Prompts are short, the tower has 77 positions. Two exact savings follow from it being causal,
 //! position-wise apart from attention, and read at one position only: what follows the end token
 //! cannot influence the result, so every prompt is cut there and prompts of different length are
 //! packed into one matrix; and in the last block only the position that is read is computed. Values
 //! and gradients equal those of the full 77 positions (tested).
+//!
+//! SigLIP's tower sees a text whole and was trained on texts filled up to 64 tokens, so all of them
+//! are computed. It has no begin token: callers put one first all the same, and it is taken off.
 
 use super::text_config::{TextConfig, TextConfigError};
 use super::weights::WeightsError;
@@ -180,7 +183,8 @@ impl TextTower {
                 expected: vec![ends.len(), length, self.config.width],
             });
         }
-        let limit = self.config.context_length;
+        // A begin token that is taken off needs no position.
+        let limit = self.config.context_length + usize::from(self.config.padding.is_some());
         if let Some(&end) = ends.iter().find(|&&end| end >= length || end >= limit) {
             return Err(TextError::TooLong { length, end, limit });
         }
@@ -190,6 +194,9 @@ impl TextTower {
                 self.dtype,
                 x.device(),
             )?);
+        }
+        if let Some(token) = self.config.padding {
+            return self.forward_filled(x, ends, token);
         }
         let rows: Vec<usize> = ends
             .iter()
@@ -201,6 +208,29 @@ impl TextTower {
         let x = (packed + select_rows(&self.positional_embedding, &positions)?)?;
         let lengths: Vec<usize> = ends.iter().map(|end| end + 1).collect();
         let x = self.transformer.forward(&x, &lengths)?;
+        Ok(self.projection.forward(&self.final_norm.forward(&x)?)?)
+    }
+
+    /// The same for a tower that sees a text whole: without the first position, filled up with
+    /// `token` behind `ends`.
+    fn forward_filled(&self, x: &Tensor, ends: &[usize], token: u32) -> Result<Tensor, TextError> {
+        let (n, length, width) = x.dims3()?;
+        let context = self.config.context_length;
+        let filling = self.embed(&[[token]])?.reshape((1, width))?;
+        // The token behind all rows of `x` is the filling.
+        let rows = Tensor::cat(&[x.reshape((n * length, width))?, filling], 0)?;
+        let taken: Vec<usize> = ends
+            .iter()
+            .enumerate()
+            .flat_map(|(i, &end)| {
+                let words = (1..=end).map(move |at| i * length + at);
+                words.chain(std::iter::repeat_n(n * length, context - end))
+            })
+            .collect();
+        let positions: Vec<usize> = ends.iter().flat_map(|_| 0..context).collect();
+        let packed = select_rows(&rows, &taken)?;
+        let x = (packed + select_rows(&self.positional_embedding, &positions)?)?;
+        let x = self.transformer.forward(&x, &vec![context; n])?;
         Ok(self.projection.forward(&self.final_norm.forward(&x)?)?)
     }
 }

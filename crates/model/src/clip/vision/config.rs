@@ -1,7 +1,7 @@
 //! What a vision tower's configuration file says, in Hugging Face's and OpenCLIP's forms.
 
 use super::config_error::{VisionConfigError, unsupported};
-use super::pixel_values::{self, PreprocessorFile};
+use super::pixel_values::{self, PixelStatistics, PreprocessorFile};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tagstream_kernels::Activation;
@@ -13,13 +13,26 @@ pub enum Naming {
     HuggingFace,
     /// `visual.*`.
     OpenClip,
+    /// timm's, inside OpenCLIP's: `visual.trunk.*`.
+    Timm,
+}
+
+/// Where a transformer's feature of the whole picture comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// The class token, projected (CLIP).
+    ClassToken,
+    /// A learned query that attends to all locations, and an MLP (SigLIP).
+    Attention,
 }
 
 /// The kind of tower and the sizes that no tensor tells.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Architecture {
-    /// CLIP's vision transformer.
+    /// A vision transformer.
     Transformer {
+        /// Its head.
+        pooling: Pooling,
         /// Blocks.
         layers: usize,
         /// Width of the residual stream.
@@ -62,9 +75,9 @@ pub struct VisionConfig {
 }
 
 impl VisionConfig {
-    /// Reads Hugging Face's `config.json` of a `CLIPModel` or `CLIPVisionModelWithProjection`;
-    /// `preprocessors` are the `preprocessor_config.json` and `processor_config.json` beside it, as
-    /// far as they are there.
+    /// Reads Hugging Face's `config.json` of a `CLIPModel`, a `CLIPVisionModelWithProjection` or a
+    /// `SiglipModel`; `preprocessors` are the `preprocessor_config.json` and
+    /// `processor_config.json` beside it, as far as they are there.
     ///
     /// # Errors
     /// Names the key that these towers cannot honour.
@@ -73,9 +86,14 @@ impl VisionConfig {
         preprocessors: &[PreprocessorFile<'_>],
     ) -> Result<Self, VisionConfigError> {
         let value: Value = serde_json::from_str(json)?;
-        refuse_other_models(&value)?;
+        let pooling = family(&value)?;
         let whole = value.get("vision_config");
-        let mut config = HuggingFace::deserialize(whole.unwrap_or(&value))?;
+        let given = match (whole, pooling) {
+            (Some(given), _) => given.clone(),
+            (None, Pooling::ClassToken) => value.clone(),
+            (None, Pooling::Attention) => Value::Object(Map::new()),
+        };
+        let mut config = HuggingFace::of(given, pooling)?;
         if let (Some(_), Some(dim)) = (whole, value.get("projection_dim")) {
             // A whole CLIPModel says the joint width outside the two towers' own configurations.
             config.projection_dim = usize::deserialize(dim)?;
@@ -90,11 +108,20 @@ impl VisionConfig {
         let activation = match config.hidden_act.as_str() {
             "quick_gelu" => Activation::QuickGelu,
             "gelu" => Activation::Gelu,
-            other => return Err(unsupported("hidden_act", other, "quick_gelu or gelu")),
+            "gelu_pytorch_tanh" | "gelu_new" => Activation::GeluTanh,
+            other => {
+                let hint = "quick_gelu, gelu or gelu_pytorch_tanh";
+                return Err(unsupported("hidden_act", other, hint));
+            }
         };
-        let pixels = pixel_values::hugging_face(preprocessors)?;
+        let (unsaid, dim) = match pooling {
+            Pooling::ClassToken => (PixelStatistics::CLIP, config.projection_dim),
+            Pooling::Attention => (PixelStatistics::HALF, config.hidden_size),
+        };
+        let pixels = pixel_values::hugging_face(preprocessors, unsaid)?;
         Ok(Self {
             architecture: Architecture::Transformer {
+                pooling,
                 layers: config.num_hidden_layers,
                 width: config.hidden_size,
                 heads: config.num_attention_heads,
@@ -103,14 +130,17 @@ impl VisionConfig {
                 epsilon: config.layer_norm_eps,
             },
             naming: Naming::HuggingFace,
-            dim: config.projection_dim,
+            dim,
             image_size: config.image_size,
             mean: pixels.mean,
             std: pixels.std,
         })
     }
 
-    /// Reads OpenCLIP's `open_clip_config.json`.
+    /// Reads OpenCLIP's `open_clip_config.json` of its own towers.
+    ///
+    /// # Errors
+    /// Names the key that these towers cannot honour.
     pub fn open_clip(json: &str) -> Result<Self, VisionConfigError> {
         let file: OpenClipFile = serde_json::from_str(json)?;
         let vision = file.model_cfg.vision_cfg;
@@ -134,6 +164,7 @@ impl VisionConfig {
                 heads: heads(width * 32)?,
             },
             Layers::Blocks(layers) => Architecture::Transformer {
+                pooling: Pooling::ClassToken,
                 layers,
                 width,
                 heads: heads(width)?,
@@ -166,21 +197,35 @@ impl VisionConfig {
     }
 }
 
-/// Refuses a `config.json` of towers that are not CLIP's, by their family's name, and weights that
-/// are stored as something else than numbers.
-fn refuse_other_models(config: &Value) -> Result<(), VisionConfigError> {
+/// The family of a `config.json`. Refused are, by their name, towers that are not known, and
+/// weights that are stored as something else than numbers.
+fn family(config: &Value) -> Result<Pooling, VisionConfigError> {
     if let Some(how) = config.get("quantization_config").filter(|v| !v.is_null()) {
         let method = how.get("quant_method").unwrap_or(how);
         let hint = "quantized weights are not read: take the repository that they were made from";
         return Err(unsupported("quantization_config", method, hint));
     }
     match config.get("model_type").and_then(Value::as_str) {
-        None | Some("clip" | "clip_vision_model" | "clip_text_model") => Ok(()),
-        Some(other) => Err(unsupported(
-            "model_type",
-            other,
-            "clip is read: docs/models.md",
-        )),
+        None | Some("clip" | "clip_vision_model" | "clip_text_model") => Ok(Pooling::ClassToken),
+        Some("siglip") => {
+            let head = config.pointer("/vision_config/vision_use_head");
+            match head {
+                Some(Value::Bool(false)) => {
+                    let hint = "SigLIP with its attention pool";
+                    Err(unsupported("vision_use_head", false, hint))
+                }
+                _ => Ok(Pooling::Attention),
+            }
+        }
+        Some(other @ "siglip2") => {
+            let hint = "its pictures have sizes of their own (NaFlex); SigLIP 2 of a fixed size, \
+                        as google/siglip2-base-patch16-224, is read";
+            Err(unsupported("model_type", other, hint))
+        }
+        Some(other) => {
+            let hint = "clip and siglip are read: docs/models.md";
+            Err(unsupported("model_type", other, hint))
+        }
     }
 }
 
@@ -222,6 +267,23 @@ struct HuggingFace {
     projection_dim: usize,
     hidden_act: String,
     layer_norm_eps: f32,
+}
+
+impl HuggingFace {
+    /// Reads a vision tower's configuration; what it leaves out equals its family's defaults.
+    fn of(mut given: Value, pooling: Pooling) -> Result<Self, VisionConfigError> {
+        if let (Pooling::Attention, Some(given)) = (pooling, given.as_object_mut()) {
+            // Where SiglipVisionConfig's differ from CLIPVisionConfig's.
+            for (key, value) in [
+                ("patch_size", Value::from(16)),
+                ("hidden_act", Value::from("gelu_pytorch_tanh")),
+                ("layer_norm_eps", Value::from(1e-6)),
+            ] {
+                given.entry(key).or_insert(value);
+            }
+        }
+        Ok(Self::deserialize(given)?)
+    }
 }
 
 impl Default for HuggingFace {

@@ -1,5 +1,5 @@
-//! CLIP's vision towers as ONNX graphs: `pixels` uint8 `[B,H,W,3]` -> `dense` float `[B,N,D]`,
-//! `global` float `[B,D]`.
+//! CLIP's and SigLIP's vision towers as ONNX graphs: `pixels` uint8 `[B,H,W,3]` -> `dense` float
+//! `[B,N,D]`, `global` float `[B,D]`.
 //!
 //! The pixels' normalisation is inside the graph and computed in 32 bit. Neither output is
 //! L2-normalised. With [`Precision::Fp16`] weights and products are 16-bit, layer norms take their
@@ -12,11 +12,13 @@ mod config;
 mod config_error;
 mod patches;
 mod pixel_values;
+mod pool;
 mod position;
 mod resnet;
+mod timm;
 mod transformer;
 
-pub use config::{Architecture, Naming, VisionConfig};
+pub use config::{Architecture, Naming, Pooling, VisionConfig};
 pub use config_error::VisionConfigError;
 pub use pixel_values::{CLIP_MEAN, CLIP_STD, PreprocessorFile};
 pub use position::{Resampling, resample_grid};
@@ -41,13 +43,13 @@ pub enum DenseMode {
     /// The value path of the last attention in place of the attention. Transformer:
     /// `u = x + Wo(Wv LN(x))`, `u = u + MLP(LN(u))`, then final norm and projection (MaskCLIP).
     /// ResNet: value and output projection of the attention pool at each location, without
-    /// positional embedding (TaI-DPT).
+    /// positional embedding (TaI-DPT). SigLIP: as the ResNet, with the pool's MLP behind it.
     #[default]
     Value,
     /// Transformer: the last block's own outputs. A ResNet has none.
     Plain,
-    /// Transformer: `Wo(Wv LN(x))` of the last block alone, without residual and MLP. A ResNet has
-    /// no such choice.
+    /// Transformer: `Wo(Wv LN(x))` of the last block alone, without residual and MLP. SigLIP: value
+    /// and output projection of the pool, without its MLP. A ResNet has no such choice.
     ValueBare,
     /// ResNet: as [`DenseMode::Value`] with the interpolated positional embedding added first
     /// (DualCoOp). A transformer adds its positions at the start anyway.
@@ -130,8 +132,11 @@ impl Tower {
         options: TowerOptions,
     ) -> Result<Self, TowerError> {
         let input_size = options.input_size.unwrap_or(config.image_size);
+        let drops = matches!(config.architecture, Architecture::Transformer { .. });
         let side = |image: usize, step: usize| match step {
             0 => Err(TowerError::Sizes("a patch of 0 pixels".to_owned())),
+            // Some transformers were made for a size that leaves a rest, which they drop.
+            _ if image == config.image_size && image >= step && drops => Ok(image / step),
             _ if image == 0 || !image.is_multiple_of(step) => {
                 Err(TowerError::InputSize { size: image, step })
             }
@@ -144,8 +149,23 @@ impl Tower {
             Architecture::ModifiedResNet { .. } => resnet::STEP,
         };
         let (native, grid) = (side(config.image_size, step)?, side(input_size, step)?);
-        let sides = Sides { native, grid };
+        let sides = Sides {
+            native,
+            grid,
+            left_over: input_size - grid * step,
+        };
         let features = match config.architecture {
+            Architecture::Transformer {
+                pooling: Pooling::Attention,
+                ..
+            } => pool::write(
+                &mut graph,
+                config,
+                weights,
+                sides,
+                options.dense_mode,
+                &pixels,
+            )?,
             Architecture::Transformer { .. } => transformer::write(
                 &mut graph,
                 config,
@@ -196,6 +216,8 @@ struct Sides {
     native: usize,
     /// Of the graph that is written.
     grid: usize,
+    /// Pixels behind the last location.
+    left_over: usize,
 }
 
 /// What a tower gives.
@@ -303,6 +325,17 @@ struct Linear {
 }
 
 impl Linear {
+    /// The rows from `first` on, `count` of them, as a map of their own.
+    fn rows(&self, first: usize, count: usize) -> Self {
+        let rows = first..first + count;
+        Self {
+            outputs: count,
+            inputs: self.inputs,
+            weight: self.weight[rows.start * self.inputs..rows.end * self.inputs].to_vec(),
+            bias: self.bias.as_ref().map(|bias| bias[rows].to_vec()),
+        }
+    }
+
     /// Reads `<name>.weight` and `<name>.bias`.
     fn read(
         weights: &WeightFiles,

@@ -25,6 +25,11 @@ impl PixelStatistics {
         mean: CLIP_MEAN,
         std: CLIP_STD,
     };
+    /// SigLIP's: to [-1, 1].
+    pub(super) const HALF: Self = Self {
+        mean: [0.5; 3],
+        std: [0.5; 3],
+    };
 }
 
 /// A preprocessor file beside Hugging Face's `config.json`.
@@ -64,13 +69,14 @@ const REFUSED: [(&str, &str); 8] = [
     ),
 ];
 
-/// Reads the files that Hugging Face's libraries write, the later over the earlier where both speak
-/// of pixel values.
+/// Reads the files that Hugging Face's libraries write; `unsaid` is what counts where none of them
+/// says it.
 ///
 /// # Errors
 /// Names the key that cannot be honoured; two files that contradict each other are one, too.
 pub(super) fn hugging_face(
     files: &[PreprocessorFile<'_>],
+    unsaid: PixelStatistics,
 ) -> Result<PixelStatistics, VisionConfigError> {
     let mut found: Option<(&str, PixelStatistics)> = None;
     for file in files {
@@ -84,7 +90,7 @@ pub(super) fn hugging_face(
         if !whole && !values.keys().any(|key| is_about_pictures(key)) {
             continue;
         }
-        let statistics = statistics(values)?;
+        let statistics = statistics(values, unsaid)?;
         match found {
             Some((other, earlier)) if earlier != statistics => {
                 let hint = "the two files beside the weights contradict each other: correct one, \
@@ -95,14 +101,17 @@ pub(super) fn hugging_face(
             _ => found = Some((file.name, statistics)),
         }
     }
-    Ok(found.map_or(PixelStatistics::CLIP, |(_, statistics)| statistics))
+    Ok(found.map_or(unsaid, |(_, statistics)| statistics))
 }
 
 fn is_about_pictures(key: &str) -> bool {
     key.starts_with("do_") || key.starts_with("image_") || key.starts_with("rescale_")
 }
 
-fn statistics(values: &Map<String, Value>) -> Result<PixelStatistics, VisionConfigError> {
+fn statistics(
+    values: &Map<String, Value>,
+    unsaid: PixelStatistics,
+) -> Result<PixelStatistics, VisionConfigError> {
     for (key, value) in values {
         let off = value.is_null() || value == &Value::Bool(false) || is_zero(value);
         let refused = REFUSED.iter().find(|(name, _)| name == key);
@@ -124,8 +133,8 @@ fn statistics(values: &Map<String, Value>) -> Result<PixelStatistics, VisionConf
     };
     let (mean, std) = match switch("do_normalize")? {
         true => (
-            three(values, "image_mean", CLIP_MEAN)?,
-            three(values, "image_std", CLIP_STD)?,
+            three(values, "image_mean", unsaid.mean)?,
+            three(values, "image_std", unsaid.std)?,
         ),
         false => ([0.0; 3], [1.0; 3]),
     };
@@ -220,10 +229,10 @@ mod tests {
             .iter()
             .map(|&(name, json)| PreprocessorFile { name, json })
             .collect();
-        hugging_face(&files)
+        hugging_face(&files, PixelStatistics::CLIP)
     }
 
-    const HALF: PixelStatistics = PixelStatistics {
+    const GREY: PixelStatistics = PixelStatistics {
         mean: [0.5; 3],
         std: [0.25; 3],
     };
@@ -233,16 +242,16 @@ mod tests {
         let values = r#"{"image_mean":[0.5,0.5,0.5],"image_std":0.25,"do_normalize":true,
             "do_rescale":true,"rescale_factor":0.00392156862745098,"do_resize":true,
             "size":{"shortest_edge":224},"do_convert_rgb":true}"#;
-        assert_eq!(read(&[("preprocessor_config.json", values)]).unwrap(), HALF);
+        assert_eq!(read(&[("preprocessor_config.json", values)]).unwrap(), GREY);
         let whole = format!(r#"{{"image_processor":{values},"processor_class":"CLIPProcessor"}}"#);
-        assert_eq!(read(&[("processor_config.json", &whole)]).unwrap(), HALF);
+        assert_eq!(read(&[("processor_config.json", &whole)]).unwrap(), GREY);
         // A processor of before names its class only.
         let bare = r#"{"processor_class":"CLIPProcessor"}"#;
         let both = [
             ("preprocessor_config.json", values),
             ("processor_config.json", bare),
         ];
-        assert_eq!(read(&both).unwrap(), HALF);
+        assert_eq!(read(&both).unwrap(), GREY);
         assert_eq!(
             read(&[("processor_config.json", bare)]).unwrap(),
             PixelStatistics::CLIP

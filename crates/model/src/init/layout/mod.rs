@@ -6,7 +6,7 @@ mod refusals;
 
 use super::InitError;
 use crate::bundle::{BundleError, ENCODER_FILE};
-use crate::clip::text::{TextError, TextTower};
+use crate::clip::text::TextError;
 use crate::clip::text_config::TextConfig;
 use crate::clip::tokenizer::ClipTokenizer;
 use crate::clip::vision::{PreprocessorFile, VisionConfig};
@@ -214,7 +214,7 @@ impl ClipFolder {
                     .map(|(name, json)| PreprocessorFile { name, json });
                 VisionConfig::hugging_face(&config, &files.collect::<Vec<_>>())?
             }
-            Family::OpenClip | Family::OpenAi => VisionConfig::open_clip(&config)?,
+            Family::OpenClip | Family::OpenAi => VisionConfig::open_clip_of(&config, &weights)?,
         };
         let text = TextConfig::from_json(&config).map_err(|source| {
             let path = config_path.unwrap_or_else(|| weights.path().to_path_buf());
@@ -232,9 +232,8 @@ impl ClipFolder {
                 (path, made)
             }
         };
-        let length = text.context_length;
         Ok(ClipSource::Weights(Box::new(ClipParts {
-            tokenizer: ClipTokenizer::from_json(&tokenizer_json, &tokenizer_path, length)
+            tokenizer: ClipTokenizer::for_tower(&tokenizer_json, &tokenizer_path, &text)
                 .map_err(TextEncoderError::from)?,
             tokenizer_json,
             vision,
@@ -282,10 +281,8 @@ impl ClipParts {
 
     /// The text tower, loaded.
     pub(super) fn text_encoder(&self) -> Result<ClipTextEncoder, TextEncoderError> {
-        Ok(ClipTextEncoder {
-            tower: TextTower::load(&self.weights, self.text.clone())?,
-            tokenizer: self.tokenizer.clone(),
-        })
+        let tower = ClipTextEncoder::new(&self.weights, self.text.clone(), self.tokenizer.clone());
+        Ok(tower?)
     }
 }
 

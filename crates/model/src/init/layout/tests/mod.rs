@@ -1,6 +1,8 @@
 //! The layouts that disks and hubs hold, each with a tiny model that was saved in it:
 //! `tests/fixtures/layouts`, made by `scripts/make_layouts.py`.
 
+mod siglip;
+
 use super::*;
 use crate::clip::vision::TowerOptions;
 use crate::init::{CategoryList, Init};
@@ -59,15 +61,29 @@ const LAYOUTS: [(&str, &str, &str); 10] = [
     ("open_ai", "open_ai", "OpenAI's TorchScript, ViT-T-16.pt"),
 ];
 
-/// A golden's tensors as floats, and its pixels.
+/// A golden's tensors as numbers, and its pixels.
 struct Golden {
     content: Vec<u8>,
 }
 
 impl Golden {
-    fn open(name: &str) -> Self {
-        let content = std::fs::read(fixture(&format!("{name}.safetensors"))).unwrap();
+    /// Of a folder, or a file.
+    fn open(path: PathBuf) -> Self {
+        let path = match path.is_dir() {
+            true => path.join("expected.safetensors"),
+            false => path,
+        };
+        let content = std::fs::read(path).unwrap();
         Self { content }
+    }
+
+    fn integers(&self, name: &str) -> Vec<u32> {
+        let all = SafeTensors::deserialize(&self.content).unwrap();
+        let numbers = all.tensor(name).unwrap();
+        let numbers = numbers.data().chunks_exact(8);
+        numbers
+            .map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32)
+            .collect()
     }
 
     fn floats(&self, name: &str) -> Vec<f32> {
@@ -79,9 +95,9 @@ impl Golden {
             .collect()
     }
 
-    fn pixels(&self) -> (Vec<usize>, Vec<u8>) {
+    fn pixels(&self, name: &str) -> (Vec<usize>, Vec<u8>) {
         let all = SafeTensors::deserialize(&self.content).unwrap();
-        let pixels = all.tensor("pixels").unwrap();
+        let pixels = all.tensor(name).unwrap();
         (pixels.shape().to_vec(), pixels.data().to_vec())
     }
 }
@@ -106,8 +122,8 @@ fn every_public_layout_gives_what_its_library_gives() {
         let bundle = bundle.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(bundle.manifest().lineage.source.contains(kind), "{name}");
 
-        let golden = Golden::open(model);
-        let (shape, pixels) = golden.pixels();
+        let golden = Golden::open(fixture(&format!("{model}.safetensors")));
+        let (shape, pixels) = golden.pixels("pixels");
         let found = run_file(&bundle.encoder(), &[("pixels", Input::U8(shape, &pixels))]);
         for (output, expected) in [("global", "global"), ("dense", "dense/value")] {
             let d = difference(&found[output].1, &golden.floats(expected));

@@ -1,0 +1,144 @@
+//! SigLIP's head: a learned query attends to all locations, and an MLP follows.
+//!
+//! For features of locations the same path is taken with one location alone: its value, the output
+//! projection, the MLP. That is what the pool would give if it looked there only.
+
+use super::transformer::{self, Mlp, Transformer};
+use super::{DenseMode, Features, Linear, Naming, Sides, TowerError, TowerGraph, VisionConfig};
+use crate::clip::weights::{WeightFiles, WeightsError};
+use crate::onnx::{Attribute, Value};
+
+/// The weights, the query already multiplied into the keys.
+struct AttentionPool {
+    /// `[heads, W]`: what a location's score for each head is the product with.
+    scores: Linear,
+    value: Linear,
+    output: Linear,
+    mlp: Mlp,
+}
+
+/// Writes a tower with this head after the pixels `[B, side, side, 3]`.
+pub(super) fn write(
+    graph: &mut TowerGraph,
+    config: &VisionConfig,
+    weights: &WeightFiles,
+    sides: Sides,
+    mode: DenseMode,
+    pixels: &Value,
+) -> Result<Features, TowerError> {
+    let bare = match mode {
+        DenseMode::Value => false,
+        DenseMode::ValueBare => true,
+        DenseMode::Plain | DenseMode::ValuePositional => {
+            let available = "value and value_bare";
+            return Err(TowerError::DenseMode { mode, available });
+        }
+    };
+    let (tower, x) = transformer::locations(graph, config, weights, sides, pixels)?;
+    let (tower, x) = (&tower, &x);
+    let pool = AttentionPool::read(tower)?;
+    let (w, heads) = (tower.width as i64, tower.heads as i64);
+    let scores = graph.linear(x, "pool.scores", &pool.scores);
+    let scores = graph.g.transpose(&scores, &[0, 2, 1]);
+    let attention = graph.g.softmax(&scores, -1);
+    let attention = graph.g.reshape(&attention, &[0, heads, 1, -1]);
+    let values = graph.linear(x, "pool.value", &pool.value);
+    let split = graph.g.reshape(&values, &[0, 0, heads, w / heads]);
+    let split = graph.g.transpose(&split, &[0, 2, 1, 3]);
+    let mixed = graph.g.matmul(&attention, &split);
+    let mixed = graph.g.reshape(&mixed, &[0, 1, w]);
+    let join = [("axis", Attribute::Int(1))];
+    // Row 0 is the whole picture.
+    let joined = graph.g.node("Concat", &[&mixed, &values], &join);
+    let attended = graph.linear(&joined, "pool.output", &pool.output);
+    let first = |graph: &mut TowerGraph, x: &Value| {
+        let first = graph.g.slice(x, 1, 0, 1);
+        graph.g.reshape(&first, &[-1, w])
+    };
+    if !bare {
+        let whole = tower.mlp(graph, "pool", &pool.mlp, &attended);
+        return Ok(Features {
+            dense: graph.g.slice(&whole, 1, 1, i64::MAX),
+            global: first(graph, &whole),
+        });
+    }
+    let picture = graph.g.slice(&attended, 1, 0, 1);
+    let picture = tower.mlp(graph, "pool", &pool.mlp, &picture);
+    Ok(Features {
+        dense: graph.g.slice(&attended, 1, 1, i64::MAX),
+        global: first(graph, &picture),
+    })
+}
+
+impl AttentionPool {
+    fn read(tower: &Transformer<'_>) -> Result<Self, WeightsError> {
+        let (weights, w) = (tower.weights, tower.width);
+        let timm = tower.naming == Naming::Timm;
+        let name = |hugging_face: &str, timm_s: &str| match timm {
+            false => format!("vision_model.head.{hugging_face}"),
+            true => format!("visual.trunk.attn_pool.{timm_s}"),
+        };
+        let probe = weights.read(&name("probe", "latent"), &[1, 1, w])?;
+        let (query, key_value) = if timm {
+            (
+                Linear::read(weights, &name("", "q"), w, w)?,
+                Linear::read(weights, &name("", "kv"), 2 * w, w)?,
+            )
+        } else {
+            let whole = Linear {
+                outputs: 3 * w,
+                inputs: w,
+                weight: weights.read(&name("attention.in_proj_weight", ""), &[3 * w, w])?,
+                bias: Some(weights.read(&name("attention.in_proj_bias", ""), &[3 * w])?),
+            };
+            (whole.rows(0, w), whole.rows(w, 2 * w))
+        };
+        Ok(Self {
+            scores: scores(&probe, &query, &key_value.rows(0, w), tower.heads),
+            value: key_value.rows(w, w),
+            output: Linear::read(weights, &name("attention.out_proj", "proj"), w, w)?,
+            mlp: tower.read_mlp(
+                &name("layernorm", "norm"),
+                [&name("mlp.fc1", "mlp.fc1"), &name("mlp.fc2", "mlp.fc2")],
+            )?,
+        })
+    }
+}
+
+/// A head's score of a location is the product of its query with the location's key, which is one
+/// product with the location: `q (K x + b) = (q K) x + q b`. The last term is the same everywhere,
+/// and a softmax does not see it.
+fn scores(probe: &[f32], query: &Linear, key: &Linear, heads: usize) -> Linear {
+    let (w, width) = (probe.len(), probe.len() / heads);
+    let bias = query.bias.as_deref().unwrap_or_default();
+    let scale = 1.0 / (width as f64).sqrt();
+    let query: Vec<f64> = query
+        .weight
+        .chunks_exact(w)
+        .zip(bias)
+        .map(|(row, bias)| {
+            let products = row.iter().zip(probe);
+            let sum: f64 = products.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            (sum + f64::from(*bias)) * scale
+        })
+        .collect();
+    let mut weight = vec![0.0; heads * w];
+    for (head, out) in weight.chunks_exact_mut(w).enumerate() {
+        let mut sums = vec![0.0f64; w];
+        for row in head * width..(head + 1) * width {
+            let key = &key.weight[row * w..(row + 1) * w];
+            for (sum, key) in sums.iter_mut().zip(key) {
+                *sum += query[row] * f64::from(*key);
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = sum as f32;
+        }
+    }
+    Linear {
+        outputs: heads,
+        inputs: w,
+        weight,
+        bias: None,
+    }
+}
