@@ -1,5 +1,6 @@
 //! `tagstream labels`: partial labels from and to files and the topic.
 
+use super::kafka::KafkaArgs;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tagstream::labelling::publish;
 use tagstream::labelling::store::{join_uris, read_labels};
 use tagstream::labelling::suggest::{GlobalView, SuggestOptions, suggest};
+use tagstream::stage::source::ClientSettings;
 use tagstream_core::config::{ObjectStoreConfig, StageConfig};
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::{LabelEvent, QuestionPurpose};
@@ -107,12 +109,14 @@ pub(super) struct Destination {
     /// Write label events to this file, one a line.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Write label events to the topic at these brokers.
-    #[arg(long, value_name = "HOST:PORT", requires = "topic")]
-    pub brokers: Option<String>,
-    /// The labels topic.
-    #[arg(long, requires = "brokers")]
+    /// Write label events to this topic.
+    #[arg(long)]
     pub topic: Option<String>,
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+    /// Configuration file of the stage, whose `[kafka]` section says how to reach the brokers.
+    #[arg(long, env = "TAGSTREAM_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// Where labels are read.
@@ -164,16 +168,31 @@ pub(super) struct SuggestArgs {
     /// CSV file to write; standard output if missing.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Also write the suggestions to a topic at these brokers, as label events that say nothing
-    /// yet, with what to ask.
-    #[arg(long, value_name = "HOST:PORT", requires = "topic")]
-    pub brokers: Option<String>,
-    /// The topic of suggestions.
-    #[arg(long, requires = "brokers")]
+    /// Also write the suggestions to this topic, as label events that say nothing yet, with what to
+    /// ask.
+    #[arg(long)]
     pub topic: Option<String>,
-    /// Configuration file whose `[object_store]` section holds the store's options.
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+    /// Configuration file whose `[object_store]` section holds the store's options, and whose
+    /// `[kafka]` section says how to reach the brokers.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// A client of the brokers that `topic` is at; `None` without a topic.
+fn client(
+    topic: &Option<String>,
+    kafka: &KafkaArgs,
+    config: &Option<PathBuf>,
+) -> anyhow::Result<Option<(String, ClientSettings)>> {
+    let Some(topic) = topic else {
+        return match kafka.brokers {
+            Some(_) => Err(usage("--brokers needs --topic, the topic to write to").into()),
+            None => Ok(None),
+        };
+    };
+    Ok(Some((topic.clone(), kafka.client(config.as_deref())?)))
 }
 
 fn form(name: &str) -> Result<Form, String> {
@@ -281,7 +300,8 @@ async fn read(from: &LabelsFrom) -> anyhow::Result<LabelTable> {
 }
 
 async fn run_import(args: ImportArgs) -> anyhow::Result<()> {
-    if args.to.out.is_none() && args.to.brokers.is_none() {
+    let to = client(&args.to.topic, &args.to.kafka, &args.to.config)?;
+    if args.to.out.is_none() && to.is_none() {
         return Err(usage("name where events go: --out FILE, or --brokers and --topic").into());
     }
     let options = ImportOptions {
@@ -306,8 +326,8 @@ async fn run_import(args: ImportArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.to.out {
         write_whole(path, |w| write_events(&imported.events, w))?;
     }
-    if let (Some(brokers), Some(topic)) = (&args.to.brokers, &args.to.topic) {
-        publish(brokers, topic, &imported.events).await?;
+    if let Some((topic, client)) = &to {
+        publish(client, topic, &imported.events).await?;
     }
     eprintln!(
         "{} label events about {} images, {known} known labels",
@@ -357,6 +377,7 @@ async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
     if !(0.0..=1.0).contains(&args.measure) {
         return Err(usage("--measure is a share between 0 and 1").into());
     }
+    let to = client(&args.topic, &args.kafka, &args.config)?;
     let stores = options(&args.config)?;
     let store = open_store(&args.store, &stores)?;
     let labels = read_labels(&store, &args.table).await?;
@@ -398,10 +419,10 @@ async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
         Some(path) => write_whole(path, |w| write(w))?,
         None => write(&mut std::io::stdout().lock())?,
     }
-    if let (Some(brokers), Some(topic)) = (&args.brokers, &args.topic) {
+    if let Some((topic, client)) = &to {
         let ranked = suggestions.iter().zip(1..);
         let questions: Vec<_> = ranked.map(|(s, rank)| s.question(rank)).collect();
-        publish(brokers, topic, &questions).await?;
+        publish(client, topic, &questions).await?;
     }
     if suggestions.is_empty() {
         let of = args

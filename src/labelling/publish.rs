@@ -30,26 +30,32 @@ pub enum PublishError {
     },
 }
 
-/// Writes every event (or question, which is one with more in it) and waits until all are
+/// Writes every event (or question, which is one with more in it) by a client that is told what
+/// `client` says, and waits until all are
 /// acknowledged. The message key is the image's id, so that events about one image stay in order.
 ///
 /// # Errors
 /// [`PublishError`]; some events may have been written then, and writing them again is harmless
 /// (last write wins).
 pub async fn publish<E: Serialize + AsRef<LabelEvent>>(
-    brokers: &str,
+    client: &ClientSettings,
     topic: &str,
     events: &[E],
 ) -> Result<(), PublishError> {
+    let mut client = client.clone();
+    client
+        .set("enable.idempotence", "true")
+        .set_unless_users("message.timeout.ms", "30000");
+    let brokers = client
+        .get("bootstrap.servers")
+        .unwrap_or_default()
+        .to_owned();
     let failed = |source| PublishError::Kafka {
-        brokers: brokers.into(),
+        brokers: brokers.clone(),
         topic: topic.into(),
         source,
     };
-    let producer: FutureProducer<Covering> = ClientSettings::new(brokers)
-        .set("enable.idempotence", "true")
-        .set("message.timeout.ms", "30000")
-        .create()?;
+    let producer: FutureProducer<Covering> = client.create()?;
     for chunk in events.chunks(IN_FLIGHT) {
         let mut waiting = Vec::with_capacity(chunk.len());
         for event in chunk {

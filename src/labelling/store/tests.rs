@@ -121,6 +121,7 @@ async fn addresses_come_from_label_events_and_else_from_predictions() {
         categories: vec!["cat".into()],
         embedding: 2,
         region_embeddings: false,
+        records: false,
     });
     let prediction = |id: &str, uri: &str| PredictionRow {
         image_id: id.into(),
@@ -129,6 +130,7 @@ async fn addresses_come_from_label_events_and_else_from_predictions() {
         processed_time: DateTime::UNIX_EPOCH,
         partition: PartitionId::new("images", 0),
         offset: Offset(0),
+        record: 0,
         model: Arc::new(ModelStamp {
             version: "m".into(),
             preprocessing_hash: "h".into(),

@@ -1,12 +1,14 @@
 //! Images to rows: parse, fetch, decode straight into the model's batch, infer.
 
 use super::StageStatus;
+use super::records::Layouts;
 use crate::stage::budget::Budget;
 use crate::stage::decoding::dead_letter_kind;
 use crate::stage::fetch::{Body, FetchError, Fetcher, Resource, Seats, Waiter, is_local, lacking};
 use crate::stage::guard;
 use crate::stage::guard::record::TrialStep;
 use crate::stage::row_maker::{Leave, MakeError, RowMaker, RowOutcome};
+use crate::stage::sink::outgoing::Outgoing;
 use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, PredictionRow, RowTag};
 use crate::stage::sink::predictions_topic;
 use crate::stage::source::SourceMessage;
@@ -15,8 +17,9 @@ use chrono::Utc;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tagstream_core::events::{DeadLetterKind, ImageReference};
+use tagstream_core::events::{DeadLetterKind, ImageReference, MessageError};
 use tagstream_core::failpoint;
+use tagstream_core::mapping::Mapping;
 use tagstream_image::decode::{DecodeError, ImageSize};
 use tagstream_image::decoders::Decoders;
 use tagstream_image::preprocessing::Preprocessing;
@@ -104,6 +107,10 @@ pub struct ImageSettings {
     pub own_wait: Option<Duration>,
     /// Decoding threads; 0: one for every core.
     pub decode_threads: usize,
+    /// How messages name images.
+    pub mapping: Mapping,
+    /// Most records of one message.
+    pub max_records: usize,
 }
 
 /// Makes rows of the predictions table from image references.
@@ -122,6 +129,7 @@ pub struct ImageRows<T> {
     /// soon, and when a thread has decoded an image the next one is there. With fewer, threads wait
     /// for tasks that want the same cores.
     decode_places: Semaphore,
+    layouts: Layouts,
     settings: ImageSettings,
 }
 
@@ -135,7 +143,7 @@ struct Decoded<S> {
     size: Result<ImageSize, DecodeError>,
 }
 
-enum NoRow {
+pub(super) enum NoRow {
     DeadLetter(DeadLetterKind, String),
     Left,
     /// This process lacked something: the image is to be had again.
@@ -213,6 +221,7 @@ impl<T: ImageModel> ImageRows<T> {
             ),
             decode_places: Semaphore::new(4 * decoders.current_num_threads()),
             decoders,
+            layouts: Layouts::new(settings.mapping.has_many()),
             settings,
         })
     }
@@ -317,13 +326,17 @@ impl<T: ImageModel> ImageRows<T> {
         Ok((tagged, size))
     }
 
-    async fn row(
+    /// Fetches and tags what a reference names, until it is a row.
+    pub(super) async fn row(
         &self,
         message: &SourceMessage,
+        record: u32,
         reference: ImageReference,
-        event_time: chrono::DateTime<Utc>,
         leave: &Leave,
     ) -> Result<PredictionRow, NoRow> {
+        let event_time = message.time_of(reference.event_time);
+        let bad = |e: MessageError| NoRow::DeadLetter(DeadLetterKind::BadMessage, e.to_string());
+        let event_time = event_time.map_err(bad)?;
         failpoint::pass("fetch.before").await?;
         let waiter = Waiter {
             partition: &message.partition,
@@ -348,6 +361,7 @@ impl<T: ImageModel> ImageRows<T> {
             processed_time: Utc::now(),
             partition: message.partition.clone(),
             offset: message.offset,
+            record,
             model: tagged.model,
             width: size.width,
             height: size.height,
@@ -355,8 +369,37 @@ impl<T: ImageModel> ImageRows<T> {
             scores: tagged.scores,
             embedding: tagged.embedding,
             attributes: reference.attributes,
-            layout: tagged.layout,
+            layout: self.layouts.of(&tagged.layout),
         })
+    }
+
+    /// The row's message for the predictions topic.
+    pub(super) fn prediction(
+        &self,
+        message: &SourceMessage,
+        row: &PredictionRow,
+    ) -> Option<Outgoing> {
+        let topic = self.settings.predictions_topic.as_ref()?;
+        let with_embedding = self.settings.embedding_in_topic;
+        Some(predictions_topic::message(
+            topic,
+            row,
+            &message.headers,
+            with_embedding,
+        ))
+    }
+
+    pub(super) fn mapping(&self) -> &Mapping {
+        &self.settings.mapping
+    }
+
+    /// How many records of one message are worked on at once.
+    pub(super) fn records_at_once(&self) -> usize {
+        self.settings.fetches.max(1)
+    }
+
+    pub(super) fn max_records(&self) -> usize {
+        self.settings.max_records
     }
 }
 
@@ -368,26 +411,19 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
         message: &SourceMessage,
         leave: &Leave,
     ) -> Result<RowOutcome<PredictionRow>, MakeError> {
-        let Some(payload) = &message.payload else {
+        let mut records = match self.records(message) {
+            Ok(records) => records,
+            Err((kind, reason)) => return Ok(RowOutcome::DeadLetter { kind, reason }),
+        };
+        if self.mapping().has_many() {
+            return self.make_records(message, records, leave).await;
+        }
+        let Some(record) = records.pop() else {
             return Ok(RowOutcome::Nothing);
         };
-        let timed = ImageReference::from_json(payload)
-            .and_then(|reference| Ok((message.time_of(reference.event_time)?, reference)));
-        let (event_time, reference) = match timed {
-            Ok(timed) => timed,
-            Err(error) => {
-                return Ok(RowOutcome::DeadLetter {
-                    kind: DeadLetterKind::BadMessage,
-                    reason: error.to_string(),
-                });
-            }
-        };
-        match self.row(message, reference, event_time, leave).await {
+        match self.made(message, record, leave).await.1 {
             Ok(row) => {
-                let topic = self.settings.predictions_topic.as_ref();
-                let prediction = topic.map(|topic| {
-                    predictions_topic::message(topic, &row, self.settings.embedding_in_topic)
-                });
+                let prediction = self.prediction(message, &row);
                 Ok(RowOutcome::Row { row, prediction })
             }
             Err(NoRow::DeadLetter(kind, reason)) => Ok(RowOutcome::DeadLetter { kind, reason }),
@@ -398,8 +434,17 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
         }
     }
 
+    fn rows_in(&self, message: &SourceMessage) -> u64 {
+        if !self.mapping().has_many() {
+            return 1;
+        }
+        // What is more than may be is a dead letter, which takes no more than one row.
+        let records = self.records(message).map_or(1, |records| records.len());
+        records.max(1) as u64
+    }
+
     fn layout(&self) -> Arc<PredictionLayout> {
-        self.tagger.layout()
+        self.layouts.of(&self.tagger.layout())
     }
 
     fn row_bytes(&self) -> u64 {

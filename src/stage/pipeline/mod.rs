@@ -14,6 +14,7 @@ mod labels;
 mod line;
 mod lives;
 mod owned;
+mod records;
 mod repairs;
 mod run;
 mod status;
