@@ -14,6 +14,7 @@ mod common;
 
 mod acl;
 mod basics;
+mod browser;
 mod child;
 mod crash;
 mod dead_letters;
@@ -37,6 +38,7 @@ mod refusals;
 mod relay;
 mod secrets;
 mod secure;
+mod serve;
 mod servers;
 mod stores;
 mod swaps;

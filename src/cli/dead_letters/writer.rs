@@ -131,6 +131,18 @@ impl Writer {
                     value: value.as_deref(),
                 });
             }
+            // What is sent for the third time has the time of the first.
+            let replayed = outgoing
+                .headers
+                .iter()
+                .any(|(key, _)| key == header::REPLAY_TIME);
+            let time = outgoing.time.filter(|_| !replayed).map(|t| t.to_string());
+            if let Some(time) = &time {
+                headers = headers.insert(Header {
+                    key: header::REPLAY_TIME,
+                    value: Some(time.as_bytes()),
+                });
+            }
             headers = headers.insert(Header {
                 key: REPLAY_OF,
                 value: Some(name.as_bytes()),
@@ -149,7 +161,6 @@ impl Writer {
             }
             message.key = outgoing.key.as_deref();
             message.payload = outgoing.value.as_deref();
-            message.timestamp = outgoing.time;
             self.hand_over(message)?;
         }
         for _ in batch {
