@@ -1,8 +1,7 @@
 //! CloudEvents as Kafka carries them: structured (the event is the value) or binary (its attributes
 //! are headers that begin with `ce_`, and the value is its data).
 
-use super::field::Found;
-use super::scope::header;
+use super::place::{Found, header};
 use super::{HeaderBytes, MessageParts};
 use crate::events::MessageError;
 use crate::events::fields::{refused, text_of};

@@ -9,14 +9,13 @@
 //! filter      = "url-decoded" | "url-encoded" | "base64" | "after:" text | "before:" text
 //! ```
 
+use super::place::{Found, Source};
 use super::scope::Scope;
 use crate::events::MessageError;
-use crate::events::fields::{attribute, refused};
-use crate::events::json::Json;
+use crate::events::fields::refused;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use std::borrow::Cow;
 
 /// A field's place, compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,20 +38,6 @@ struct Chain {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Source {
-    /// A JSON Pointer into the record.
-    Record(Vec<String>),
-    /// A JSON Pointer into the message's value.
-    Message(Vec<String>),
-    Header(String),
-    CloudEvent(String),
-    Key,
-    Value,
-    /// The address, which is found first.
-    Uri,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
 enum Filter {
     UrlDecoded,
     UrlEncoded,
@@ -68,12 +53,6 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~')
     .remove(b'/');
-
-/// What was found at a field's place.
-pub(super) enum Found<'s, 'a> {
-    Json(&'s Json<'a>),
-    Text(Cow<'s, str>),
-}
 
 impl Field {
     /// Reads a place as a configuration writes it; the error says what is wrong with it.
@@ -136,16 +115,6 @@ impl Field {
             }
         }
         Ok(Some(Found::Text(whole.into())))
-    }
-}
-
-impl<'s> Found<'s, '_> {
-    /// As text.
-    pub(super) fn text(self, field: &str) -> Result<Option<Cow<'s, str>>, MessageError> {
-        match self {
-            Found::Text(text) => Ok(Some(text)),
-            Found::Json(json) => Ok(attribute(json, field)?.map(Cow::Owned)),
-        }
     }
 }
 

@@ -8,6 +8,7 @@
 mod cloud_event;
 mod condition;
 mod field;
+mod place;
 mod presets;
 mod reading;
 mod scope;
@@ -18,7 +19,8 @@ use crate::events::{ImageReference, MessageError};
 use bytes::Bytes;
 use chrono::FixedOffset;
 use condition::Condition;
-use field::{Field, Source};
+use field::Field;
+use place::Source;
 use presets::Preset;
 use std::collections::BTreeMap;
 

@@ -2,7 +2,8 @@
 
 use super::cloud_event::{CloudEvent, is_binary};
 use super::condition::Condition;
-use super::field::{Field, Found};
+use super::field::Field;
+use super::place::Found;
 use super::scope::Scope;
 use super::{Envelope, MappedRecord, Mapping, MessageParts, Records};
 use crate::events::fields;

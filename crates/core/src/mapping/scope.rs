@@ -1,8 +1,8 @@
 //! What a field may look into: one record, and the message around it.
 
+use super::MessageParts;
 use super::cloud_event::CloudEvent;
-use super::field::{Found, Source};
-use super::{HeaderBytes, MessageParts};
+use super::place::{Found, Source, header};
 use crate::events::MessageError;
 use crate::events::fields::{refused, text_of};
 use crate::events::json::Json;
@@ -40,12 +40,6 @@ fn text<'b>(
             format!("is to be {what}, which is not UTF-8"),
         )),
     }
-}
-
-/// The last header of that name: a later one stands for an earlier one.
-pub(super) fn header<'h>(headers: HeaderBytes<'h>, name: &str) -> Option<&'h [u8]> {
-    let (_, value) = headers.iter().rev().find(|(key, _)| key == name)?;
-    value.as_deref()
 }
 
 impl<'s, 'a> Scope<'s, 'a> {
