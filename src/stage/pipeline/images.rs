@@ -1,7 +1,8 @@
 //! Images to rows: parse, fetch, decode straight into the model's batch, infer.
 
 use super::StageStatus;
-use super::records::Layouts;
+use super::no_row::NoRow;
+use super::records::{Records, Work};
 use crate::stage::budget::Budget;
 use crate::stage::decoding::dead_letter_kind;
 use crate::stage::fetch::{Body, FetchError, Fetcher, Resource, Seats, Waiter, is_local, lacking};
@@ -14,12 +15,13 @@ use crate::stage::sink::predictions_topic;
 use crate::stage::source::SourceMessage;
 use bytes::Bytes;
 use chrono::Utc;
+use futures::FutureExt as _;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tagstream_core::events::{DeadLetterKind, ImageReference, MessageError};
 use tagstream_core::failpoint;
-use tagstream_core::mapping::Mapping;
+use tagstream_core::mapping::{MappedRecord, Mapping};
 use tagstream_image::decode::{DecodeError, ImageSize};
 use tagstream_image::decoders::Decoders;
 use tagstream_image::preprocessing::Preprocessing;
@@ -129,7 +131,7 @@ pub struct ImageRows<T> {
     /// soon, and when a thread has decoded an image the next one is there. With fewer, threads wait
     /// for tasks that want the same cores.
     decode_places: Semaphore,
-    layouts: Layouts,
+    records: Records,
     settings: ImageSettings,
 }
 
@@ -141,30 +143,6 @@ struct Decoded<S> {
     bytes: io::Result<Bytes>,
     slot: S,
     size: Result<ImageSize, DecodeError>,
-}
-
-pub(super) enum NoRow {
-    DeadLetter(DeadLetterKind, String),
-    Left,
-    /// This process lacked something: the image is to be had again.
-    Lacking(Resource, String),
-    Fatal(MakeError),
-}
-
-impl From<FetchError> for NoRow {
-    fn from(error: FetchError) -> Self {
-        match &error {
-            FetchError::Left { .. } => NoRow::Left,
-            FetchError::Own { .. } => NoRow::Fatal(MakeError::Lacking(error.to_string())),
-            _ => NoRow::DeadLetter(error.kind(), error.to_string()),
-        }
-    }
-}
-
-impl From<failpoint::Injected> for NoRow {
-    fn from(error: failpoint::Injected) -> Self {
-        NoRow::Fatal(error.into())
-    }
 }
 
 impl From<TagError> for NoRow {
@@ -221,7 +199,7 @@ impl<T: ImageModel> ImageRows<T> {
             ),
             decode_places: Semaphore::new(4 * decoders.current_num_threads()),
             decoders,
-            layouts: Layouts::new(settings.mapping.has_many()),
+            records: Records::new(settings.mapping.clone(), settings.max_records),
             settings,
         })
     }
@@ -327,7 +305,7 @@ impl<T: ImageModel> ImageRows<T> {
     }
 
     /// Fetches and tags what a reference names, until it is a row.
-    pub(super) async fn row(
+    async fn row(
         &self,
         message: &SourceMessage,
         record: u32,
@@ -369,16 +347,12 @@ impl<T: ImageModel> ImageRows<T> {
             scores: tagged.scores,
             embedding: tagged.embedding,
             attributes: reference.attributes,
-            layout: self.layouts.of(&tagged.layout),
+            layout: self.records.layout(&tagged.layout),
         })
     }
 
     /// The row's message for the predictions topic.
-    pub(super) fn prediction(
-        &self,
-        message: &SourceMessage,
-        row: &PredictionRow,
-    ) -> Option<Outgoing> {
+    fn prediction(&self, message: &SourceMessage, row: &PredictionRow) -> Option<Outgoing> {
         let topic = self.settings.predictions_topic.as_ref()?;
         let with_embedding = self.settings.embedding_in_topic;
         Some(predictions_topic::message(
@@ -389,17 +363,19 @@ impl<T: ImageModel> ImageRows<T> {
         ))
     }
 
-    pub(super) fn mapping(&self) -> &Mapping {
-        &self.settings.mapping
-    }
-
-    /// How many records of one message are worked on at once.
-    pub(super) fn records_at_once(&self) -> usize {
-        self.settings.fetches.max(1)
-    }
-
-    pub(super) fn max_records(&self) -> usize {
-        self.settings.max_records
+    /// Makes the row of one record.
+    async fn made(
+        &self,
+        message: &SourceMessage,
+        record: MappedRecord,
+        leave: &Leave,
+    ) -> (u32, Result<PredictionRow, NoRow>) {
+        let index = record.index;
+        let made = match record.reference {
+            Ok(reference) => self.row(message, index, reference, leave).await,
+            Err(e) => Err(NoRow::DeadLetter(DeadLetterKind::BadMessage, e.to_string())),
+        };
+        (index, made)
     }
 }
 
@@ -411,12 +387,18 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
         message: &SourceMessage,
         leave: &Leave,
     ) -> Result<RowOutcome<PredictionRow>, MakeError> {
-        let mut records = match self.records(message) {
+        let mut records = match self.records.of(message) {
             Ok(records) => records,
             Err((kind, reason)) => return Ok(RowOutcome::DeadLetter { kind, reason }),
         };
-        if self.mapping().has_many() {
-            return self.make_records(message, records, leave).await;
+        if self.records.are_many() {
+            let work = Work {
+                message,
+                at_once: self.settings.fetches.max(1),
+                make: |record| self.made(message, record, leave).boxed(),
+                prediction: |row: &PredictionRow| self.prediction(message, row),
+            };
+            return self.records.make(records, &work).await;
         }
         let Some(record) = records.pop() else {
             return Ok(RowOutcome::Nothing);
@@ -435,16 +417,16 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
     }
 
     fn rows_in(&self, message: &SourceMessage) -> u64 {
-        if !self.mapping().has_many() {
+        if !self.records.are_many() {
             return 1;
         }
         // What is more than may be is a dead letter, which takes no more than one row.
-        let records = self.records(message).map_or(1, |records| records.len());
+        let records = self.records.of(message).map_or(1, |records| records.len());
         records.max(1) as u64
     }
 
     fn layout(&self) -> Arc<PredictionLayout> {
-        self.layouts.of(&self.tagger.layout())
+        self.records.layout(&self.tagger.layout())
     }
 
     fn row_bytes(&self) -> u64 {

@@ -13,6 +13,7 @@ mod images;
 mod labels;
 mod line;
 mod lives;
+mod no_row;
 mod owned;
 mod records;
 mod repairs;
