@@ -4,6 +4,10 @@
 //! Every file that exists is committed and holds each event once, so a listing is all that is
 //! needed. Files are read one at a time.
 
+mod known;
+
+pub use known::{KnownPictures, UnknownPicture, known_pictures};
+
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
@@ -221,7 +225,8 @@ pub async fn read_labels(store: &TableStore, table: &str) -> Result<LabelTable, 
     Ok(labels)
 }
 
-/// Gives images whose label events told no address the one that the predictions table knows.
+/// Tells where each labelled image was when it was tagged, as the predictions table knows: from
+/// there it could be fetched once, while label events often tell addresses of an annotation tool.
 ///
 /// # Errors
 /// [`TableError`] names the file that cannot be read.
@@ -230,10 +235,7 @@ pub async fn join_uris(
     store: &TableStore,
     predictions: &str,
 ) -> Result<(), TableError> {
-    let mut missing: HashSet<String> = labels.without_uri().map(Into::into).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
+    let mut missing: HashSet<String> = labels.images().map(|(id, _)| id.to_owned()).collect();
     // The newest files first: where an image was seen twice, the later address is more likely to be
     // good.
     for file in data_files(store, predictions).await?.into_iter().rev() {
@@ -244,7 +246,7 @@ pub async fn join_uris(
             let (ids, uris) = (strings(batch, "image_id")?, strings(batch, "uri")?);
             for (id, uri) in ids.iter().zip(uris).filter_map(|(i, u)| i.zip(u)) {
                 if missing.remove(id) {
-                    labels.offer_uri(id, uri);
+                    labels.tagged_at(id, uri);
                 }
             }
             Ok(())

@@ -3,6 +3,7 @@
 use super::fields::{address, json_text, name, not_valid, object, strings, text, time};
 use super::json::Json;
 use super::message_error::MessageError;
+use super::time::readable_time;
 use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -113,7 +114,8 @@ impl LabelEvent {
         let decoded = json_text(bytes, WHAT)?;
         let json = Json::read(&decoded).map_err(not_valid(WHAT))?;
         let event = Self::of_object(object(&json, WHAT)?)?;
-        event.without_contradiction()
+        event.validate()?;
+        Ok(event)
     }
 
     fn of_object(json: &Json<'_>) -> Result<Self, MessageError> {
@@ -145,13 +147,22 @@ impl LabelEvent {
         })
     }
 
-    fn without_contradiction(self) -> Result<Self, MessageError> {
-        let event = self;
+    /// Whether this may be sent: what the stage would refuse is refused.
+    ///
+    /// # Errors
+    /// [`MessageError`] names what is wrong.
+    pub fn validate(&self) -> Result<(), MessageError> {
+        if self.image_id.is_empty() {
+            return Err(MessageError::EmptyField { field: "image_id" });
+        }
+        if let Some(time) = self.event_time {
+            readable_time(time, "`event_time`")?;
+        }
         let mut seen = std::collections::HashMap::new();
         for (list, names) in [
-            ("present", &event.present),
-            ("absent", &event.absent),
-            ("retract", &event.retract),
+            ("present", &self.present),
+            ("absent", &self.absent),
+            ("retract", &self.retract),
         ] {
             for name in names {
                 if name.is_empty() {
@@ -165,7 +176,7 @@ impl LabelEvent {
                 }
             }
         }
-        Ok(event)
+        Ok(())
     }
 }
 
