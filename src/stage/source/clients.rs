@@ -4,7 +4,8 @@
 use super::interdependent::Interdependent;
 use super::properties::{Hidden, Refusal, check_property, refusal};
 use super::security;
-use super::tokens::{TokenSource, is_taken};
+use super::token_keys::is_taken;
+use super::tokens::TokenSource;
 use super::trouble::{Troubles, is_news};
 use rdkafka::client::OAuthToken;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};

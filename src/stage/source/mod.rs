@@ -24,6 +24,7 @@ mod reading;
 mod recreated;
 mod security;
 mod thread;
+mod token_keys;
 mod tokens;
 mod topic_identity;
 mod trouble;

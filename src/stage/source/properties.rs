@@ -4,7 +4,7 @@
 //! refused with the password. [`Refusal`] names the property, the nearest one known and what it
 //! takes, never a value.
 
-use super::tokens::is_taken;
+use super::token_keys::is_taken;
 use rdkafka::ClientConfig;
 use rdkafka::bindings::rd_kafka_conf_properties_show;
 use rdkafka::error::KafkaError;

@@ -5,6 +5,7 @@
 //! before the last one ends.
 
 use super::properties::Refusal;
+use super::token_keys::{CA, CLIENT, ENDPOINT, METHOD, SCOPE, SECRET, TAKEN};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::Utc;
@@ -18,33 +19,10 @@ use tagstream_core::redact::redact;
 use tagstream_core::tls;
 use url::Url;
 
-const METHOD: &str = "sasl.oauthbearer.method";
-const ENDPOINT: &str = "sasl.oauthbearer.token.endpoint.url";
-const CLIENT: [&str; 2] = [
-    "sasl.oauthbearer.client.id",
-    "sasl.oauthbearer.client.credentials.client.id",
-];
-const SECRET: [&str; 2] = [
-    "sasl.oauthbearer.client.secret",
-    "sasl.oauthbearer.client.credentials.client.secret",
-];
-const SCOPE: &str = "sasl.oauthbearer.scope";
-const CA: &str = "https.ca.location";
-
-/// The properties that are taken here, and never reach librdkafka.
-const TAKEN: [&str; 8] = [
-    METHOD, ENDPOINT, CLIENT[0], CLIENT[1], SECRET[0], SECRET[1], SCOPE, CA,
-];
-
 /// How long a token's fetch may take.
 const WITHIN: Duration = Duration::from_secs(10);
 /// A token that says nothing of its end lasts this long.
 const LASTS: i64 = 300;
-
-/// Whether a property is taken here.
-pub(super) fn is_taken(key: &str) -> bool {
-    TAKEN.contains(&key)
-}
 
 /// Why there is no token. Nothing that the server was told is repeated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
