@@ -17,6 +17,7 @@ mod init;
 mod installed;
 mod kafka;
 mod labels;
+mod pictures;
 mod produce;
 mod registry;
 mod retrain;
