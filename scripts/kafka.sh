@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # A real Apache Kafka (KRaft) on this machine, for tests and for trying things out.
 #
-#   scripts/kafka.sh start [--brokers 1|3] [--port 19092]
-#                                             start a fresh cluster and wait until it serves
+#   scripts/kafka.sh start [--brokers 1|3] [--port 19092] [--secure]
+#                                             start a fresh cluster and wait until it serves;
+#                                             --secure: also listeners with TLS and logins, on the
+#                                             ports 200 (client certificates) and 201 (SASL) above,
+#                                             with keys in the data folder's tls/
 #   scripts/kafka.sh stop                     stop it and delete its data
 #   scripts/kafka.sh kill [NODE]              SIGKILL one broker (default 1); its data stay
 #   scripts/kafka.sh restart [NODE]           start that broker again on its data
@@ -57,6 +60,8 @@ write_properties() { # node, brokers
         | paste -sd,)
     replicas=$brokers
     local own=PLAINTEXT://localhost:$((port + node - 1))
+    [ "$secure" = no ] \
+        || own=$own,SSL://localhost:$((port + 200)),SASL_SSL://localhost:$((port + 201))
     cat >"$data/node-$node.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=$node
@@ -64,7 +69,7 @@ controller.quorum.voters=$voters
 controller.listener.names=CONTROLLER
 listeners=$own,CONTROLLER://localhost:$((port + 100 + node - 1))
 advertised.listeners=$own
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL
 log.dirs=$data/node-$node
 num.partitions=1
 default.replication.factor=$replicas
@@ -87,6 +92,49 @@ allow.everyone.if.no.acl.found=true
 num.network.threads=2
 num.io.threads=4
 PROPERTIES
+    [ "$secure" = no ] || secure_properties >>"$data/node-$node.properties"
+}
+
+# A user of all mechanisms; OAUTHBEARER takes tokens that nobody signed.
+user=tagstream password=tagstream-secret
+
+secure_properties() {
+    local module=org.apache.kafka.common.security
+    cat <<PROPERTIES
+ssl.keystore.type=PEM
+ssl.keystore.location=$data/tls/broker.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$data/tls/ca.crt
+listener.name.ssl.ssl.client.auth=required
+listener.name.sasl_ssl.sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512,PLAIN,OAUTHBEARER
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=$module.scram.ScramLoginModule required;
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=$module.scram.ScramLoginModule required;
+listener.name.sasl_ssl.plain.sasl.jaas.config=$module.plain.PlainLoginModule required \\
+ user_$user="$password";
+listener.name.sasl_ssl.oauthbearer.sasl.jaas.config=$module.oauthbearer.OAuthBearerLoginModule \\
+ required unsecuredLoginStringClaim_sub="broker";
+PROPERTIES
+}
+
+# A certificate authority, and certificates by it for the broker and a client.
+make_keys() {
+    mkdir -p "$data/tls"
+    (
+        cd "$data/tls"
+        key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1.key"; }
+        signed() { # name, extensions
+            key "$1"
+            openssl req -new -key "$1.key" -subj "/CN=$1" -out "$1.csr"
+            openssl x509 -req -in "$1.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 \
+                -extfile <(echo "$2") -out "$1.crt"
+        }
+        key ca
+        openssl req -x509 -new -key ca.key -subj "/CN=test" -days 30 -out ca.crt \
+            -addext basicConstraints=critical,CA:true
+        signed broker subjectAltName=DNS:localhost,IP:127.0.0.1
+        signed client extendedKeyUsage=clientAuth
+        cat broker.key broker.crt >broker.pem
+    ) >/dev/null 2>"$data/tls.log" || { cat "$data/tls.log" >&2; die "openssl made no keys"; }
 }
 
 launch() { # node
@@ -121,21 +169,30 @@ stop_all() {
 command=${1:-}; [ $# -gt 0 ] && shift
 case $command in
 start)
-    brokers=1 port=${TAGSTREAM_KAFKA_PORT:-19092}
+    brokers=1 port=${TAGSTREAM_KAFKA_PORT:-19092} secure=no
     while [ $# -gt 0 ]; do case $1 in
         --brokers) brokers=$2; shift 2 ;;
         --port) port=$2; shift 2 ;;
+        --secure) secure=yes; shift ;;
         *) die "unknown option $1" ;;
     esac; done
     [ "$brokers" = 1 ] || [ "$brokers" = 3 ] || die "--brokers takes 1 or 3"
     libraries
     [ -d "$data" ] && stop_all
     mkdir -p "$data"
+    [ "$secure" = no ] || [ "$brokers" = 1 ] || die "--secure takes one broker"
     echo "$port $brokers" >"$data/cluster"
+    users=()
+    if [ "$secure" = yes ]; then
+        make_keys
+        for mechanism in SCRAM-SHA-256 SCRAM-SHA-512; do
+            users+=(--add-scram "$mechanism=[name=$user,password=$password]")
+        done
+    fi
     for node in $(seq 1 "$brokers"); do
         write_properties "$node" "$brokers"
         java_with 256m kafka.tools.StorageTool format --cluster-id "$cluster_id" \
-            --config "$data/node-$node.properties" >"$data/format.log" 2>&1 \
+            --config "$data/node-$node.properties" "${users[@]}" >"$data/format.log" 2>&1 \
             || { cat "$data/format.log" >&2; die "formatting failed"; }
     done
     for node in $(seq 1 "$brokers"); do launch "$node"; done
@@ -170,5 +227,5 @@ tool)
     TAGSTREAM_KAFKA_LOG=warn java_with 256m "org.apache.kafka.tools.$class" \
         --bootstrap-server "$(broker_ports "$brokers")" "$@"
     ;;
-*) sed -n '2,18p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
+*) sed -n '2,21p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
 esac

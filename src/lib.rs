@@ -31,12 +31,13 @@
 //! | [`image`] | image files to the pixels that a model takes | `multiversion` |
 //! | [`address`] | where things are kept, as people write it, and the options of stores | nothing |
 //! | [`build`] | which build this is | nothing |
-//! | [`config`] | reading configurations, and the stage's | `address`, `digest` |
+//! | [`config`] | reading configurations, and the stage's | `address`, `digest`, `mapping` |
 //! | [`digest`] | SHA-256 of bytes and files | nothing |
 //! | [`error`] | exit codes, and the error that carries one | nothing |
 //! | [`events`] | wire types: image reference, label event, prediction, dead letter, offsets | nothing |
 //! | [`failpoint`] | where a test can kill, stop or fail the process | nothing |
 //! | [`image_id`] | what a picture is called, wherever it is written | `digest`, `redact` |
+//! | [`mapping`] | how the messages of a topic name images | `events` |
 //! | [`process`] | what is asked of the operating system | nothing |
 //! | [`redact`] | what of an address may be printed | nothing |
 //! | [`storage`] | folders and object stores, atomic files, names of tables' files, leases | `address`, `config`, `events`, `failpoint`, `process`, `redact`, `tls` |
@@ -51,13 +52,13 @@
 //! | [`groups`] | which images are relatives, and the folds made of them | `config` |
 //! | [`images`] | images by id, in a folder or a tar | `features`, `image` |
 //! | [`trainer`] | what trains a head, and its checkpoints | `arrays`, `chart`, `features`, `groups`, `kernels`, `model`, `multiversion`, `storage`, `trm` |
-//! | [`stage`] | the upper line, a folder per step | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage`, `tls` |
+//! | [`stage`] | the upper line, a folder per step | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `mapping`, `model`, `process`, `redact`, `storage`, `tls` |
 //! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `config`, `events`, `image_id`, `labels`, `model`, `stage`, `storage` |
 //! | [`retrain`] | the job: candidate, judge, decision, report | `build`, `chart`, `config`, `digest`, `eval`, `events`, `features`, `groups`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
 //! | [`ops`] | health, metrics, telemetry, the page of tags | `build`, `config`, `events` |
 //! | [`serve`] | pages for people and the model over HTTP; who may | `build`, `config`, `digest`, `events`, `image`, `labelling`, `labels`, `model`, `ops`, `process`, `redact`, `retrain`, `stage`, `storage`, `tls` |
 //! | [`demo`] | synthetic scenes and the embedded broker | `arrays`, `config`, `eval`, `events`, `labelling`, `labels`, `stage`, `storage` |
-//! | `cli` | the commands | `address`, `arrays`, `build`, `config`, `demo`, `digest`, `error`, `eval`, `events`, `features`, `groups`, `image`, `image_id`, `images`, `labelling`, `labels`, `model`, `ops`, `process`, `redact`, `retrain`, `serve`, `stage`, `storage`, `trainer`, `trm` |
+//! | `cli` | the commands | `address`, `arrays`, `build`, `config`, `demo`, `digest`, `error`, `eval`, `events`, `features`, `groups`, `image`, `image_id`, `images`, `labelling`, `labels`, `mapping`, `model`, `ops`, `process`, `redact`, `retrain`, `serve`, `stage`, `storage`, `trainer`, `trm` |
 //!
 //! The first three and `model` are crates of their own; `address` to `tls` are one crate
 //! (`tagstream-core`), `trm` to `trainer` another (`tagstream-train`); the rest is this package,
@@ -72,8 +73,8 @@ pub mod serve;
 pub mod stage;
 
 pub use tagstream_core::{
-    address, build, config, digest, error, events, failpoint, image_id, process, redact, storage,
-    tls,
+    address, build, config, digest, error, events, failpoint, image_id, mapping, process, redact,
+    storage, tls,
 };
 pub use tagstream_image as image;
 pub use tagstream_kernels as kernels;

@@ -4,6 +4,7 @@ mod import;
 
 pub(super) use import::NamingArgs;
 
+use super::kafka::KafkaArgs;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use tagstream::labelling::publish;
 use tagstream::labelling::store::{join_uris, read_labels};
 use tagstream::labelling::suggest::{GlobalView, SuggestOptions, suggest};
+use tagstream::stage::source::ClientSettings;
 use tagstream_core::config::{ObjectStoreConfig, StageConfig};
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::QuestionPurpose;
@@ -126,16 +128,31 @@ pub(super) struct SuggestArgs {
     /// CSV file to write; standard output if missing.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Also write the suggestions to a topic at these brokers, as label events that say nothing
-    /// yet, with what to ask.
-    #[arg(long, value_name = "HOST:PORT", requires = "topic")]
-    pub brokers: Option<String>,
-    /// The topic of suggestions.
-    #[arg(long, requires = "brokers")]
+    /// Also write the suggestions to this topic, as label events that say nothing yet, with what to
+    /// ask.
+    #[arg(long)]
     pub topic: Option<String>,
-    /// Configuration file whose `[object_store]` section holds the store's options.
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+    /// Configuration file whose `[object_store]` section holds the store's options, and whose
+    /// `[kafka]` section says how to reach the brokers.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// A client of the brokers that `topic` is at; `None` without a topic.
+fn client(
+    topic: &Option<String>,
+    kafka: &KafkaArgs,
+    config: &Option<PathBuf>,
+) -> anyhow::Result<Option<(String, ClientSettings)>> {
+    let Some(topic) = topic else {
+        return match kafka.brokers {
+            Some(_) => Err(usage("--brokers needs --topic, the topic to write to").into()),
+            None => Ok(None),
+        };
+    };
+    Ok(Some((topic.clone(), kafka.client(config.as_deref())?)))
 }
 
 fn form(name: &str) -> Result<Form, String> {
@@ -303,6 +320,7 @@ async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
     if !(0.0..=1.0).contains(&args.measure) {
         return Err(usage("--measure is a share between 0 and 1").into());
     }
+    let to = client(&args.topic, &args.kafka, &args.config)?;
     let stores = options(&args.config)?;
     let store = open_store(&args.store, &stores)?;
     let labels = read_labels(&store, &args.table).await?;
@@ -344,10 +362,10 @@ async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
         Some(path) => write_whole(path, |w| write(w))?,
         None => write(&mut std::io::stdout().lock())?,
     }
-    if let (Some(brokers), Some(topic)) = (&args.brokers, &args.topic) {
+    if let Some((topic, client)) = &to {
         let ranked = suggestions.iter().zip(1..);
         let questions: Vec<_> = ranked.map(|(s, rank)| s.question(rank)).collect();
-        publish(brokers, topic, &questions).await?;
+        publish(client, topic, &questions).await?;
     }
     if suggestions.is_empty() {
         let of = args

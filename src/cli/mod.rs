@@ -15,6 +15,7 @@ mod encode;
 mod eval;
 mod init;
 mod installed;
+mod kafka;
 mod labels;
 mod pictures;
 mod produce;
@@ -24,6 +25,7 @@ mod run;
 #[cfg(feature = "demo")]
 mod scenes;
 mod serve;
+mod source;
 mod table;
 mod tag;
 mod train;
@@ -69,6 +71,8 @@ enum Command {
     Encode(encode::EncodeArgs),
     /// Write image references to a topic.
     Produce(produce::ProduceArgs),
+    /// What the mapping makes of the topic's own messages.
+    Source(source::SourceArgs),
     /// What came to nothing: list it, send it again.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Partial labels from and to files and the topic.
@@ -132,6 +136,7 @@ pub(crate) fn main() -> Exit {
         Command::Init(args) => init::run(args),
         Command::Encode(args) => encode::run(args),
         Command::Produce(args) => produce::run(args),
+        Command::Source(args) => source::run(args),
         Command::DeadLetters(args) => dead_letters::run(args),
         Command::Labels(args) => labels::run(args),
         Command::Registry(args) => registry::run(args),

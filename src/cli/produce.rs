@@ -1,14 +1,17 @@
 //! `tagstream produce`: write image references to a topic.
 
+use super::kafka::KafkaArgs;
 use super::labels::NamingArgs;
 use anyhow::Context;
 use clap::Args;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tagstream::stage::source::{ClientSettings, Covering};
+use tagstream::stage::source::Covering;
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::ImageReference;
 use tagstream_core::image_id::{ImageNaming, PicturePlace, is_address};
@@ -18,15 +21,14 @@ use tagstream_image::folder::pictures_below;
 /// Arguments of `tagstream produce`.
 #[derive(Debug, Args)]
 pub(super) struct ProduceArgs {
-    /// Brokers, host:port, comma-separated.
-    #[arg(long)]
-    pub brokers: String,
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+    /// Configuration file of the stage, whose `[kafka]` section says how to reach the brokers.
+    #[arg(long, env = "TAGSTREAM_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Topic to write to.
     #[arg(long)]
     pub topic: String,
-    /// Further properties of librdkafka, for example --property security.protocol=ssl.
-    #[arg(long = "property", value_name = "KEY=VALUE")]
-    pub properties: Vec<String>,
     #[command(flatten)]
     pub naming: NamingArgs,
     /// A folder of images, or a file with one path or URI a line.
@@ -40,17 +42,10 @@ pub(super) fn run(args: ProduceArgs) -> anyhow::Result<Exit> {
     if references.is_empty() {
         return Err(usage(format!("{} names no image", args.input.display())).into());
     }
-    let mut settings = ClientSettings::new(&args.brokers);
+    let mut settings = args.kafka.client(args.config.as_deref())?;
     settings
         .set("enable.idempotence", "true")
-        .set("message.timeout.ms", "60000");
-    for (property, number) in args.properties.iter().zip(1..) {
-        // What has no `=` may be a value all the same.
-        let (key, value) = property
-            .split_once('=')
-            .ok_or_else(|| usage(format!("--property number {number} is not KEY=VALUE")))?;
-        settings.set_users(key, value, format!("--property {key}"));
-    }
+        .set_unless_users("message.timeout.ms", "60000");
     let context = Deliveries {
         covering: settings.covering(),
         failures: Default::default(),
@@ -98,6 +93,12 @@ struct Deliveries {
 }
 
 impl rdkafka::ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.covering.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         self.covering.log(level, facility, line);
     }

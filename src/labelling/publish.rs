@@ -106,20 +106,22 @@ impl Publisher {
     }
 }
 
-/// Writes events to a topic at `brokers`, once; see [`Publisher::publish`].
+/// Writes events to a topic by a client that is told what `client` says, once; see
+/// [`Publisher::publish`].
 ///
 /// # Errors
 /// [`PublishError`].
 pub async fn publish<E: Serialize + AsRef<LabelEvent>>(
-    brokers: &str,
+    client: &ClientSettings,
     topic: &str,
     events: &[E],
 ) -> Result<(), PublishError> {
-    let mut settings = ClientSettings::new(brokers);
+    let mut settings = client.clone();
     settings
         .set("enable.idempotence", "true")
-        .set("message.timeout.ms", "30000");
-    let publisher = Publisher::of(settings, brokers, topic)?;
+        .set_unless_users("message.timeout.ms", "30000");
+    let brokers = settings.get("bootstrap.servers").unwrap_or_default();
+    let publisher = Publisher::of(settings.clone(), brokers, topic)?;
     publisher.publish(events).await?;
     let flushed = publisher
         .producer

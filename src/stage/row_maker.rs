@@ -20,6 +20,14 @@ pub enum RowOutcome<R> {
         /// The message.
         prediction: Option<Outgoing>,
     },
+    /// What the records of one message came to.
+    Records {
+        /// Rows of those that are good, of one layout, with their messages for the predictions
+        /// topic.
+        rows: Vec<(R, Option<Outgoing>)>,
+        /// The others.
+        refused: Vec<RefusedRecord>,
+    },
     /// Nothing that can be used, and why.
     DeadLetter {
         /// The kind of failure.
@@ -31,6 +39,17 @@ pub enum RowOutcome<R> {
     Nothing,
     /// Nothing yet: it waited, and was asked to leave. The next reader reads it again.
     Left,
+}
+
+/// A record of a message that comes to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedRecord {
+    /// Which of the message's records it is.
+    pub index: u32,
+    /// The kind of failure.
+    pub kind: DeadLetterKind,
+    /// What went wrong, for people.
+    pub reason: String,
 }
 
 /// Asks whoever waits for something else than work to leave: the stage stops, or gives the
@@ -102,6 +121,11 @@ pub trait RowMaker: Send + Sync + 'static {
     /// Bytes that a row may take beside its message: taken from the budget before the message is
     /// worked on, so that finishing it never has to wait for memory.
     fn row_bytes(&self) -> u64;
+
+    /// How many rows a message may become, for the budget; what cannot be read counts as one.
+    fn rows_in(&self, _message: &SourceMessage) -> u64 {
+        1
+    }
 
     /// How many messages are worked on at once.
     fn places(&self) -> usize;

@@ -380,6 +380,7 @@ impl StandIn {
                 categories: (0..3 + more).map(|i| format!("category-{i}")).collect(),
                 embedding: 4,
                 region_embeddings: false,
+                records: false,
             }),
             preprocessing: Preprocessing {
                 height: 8,

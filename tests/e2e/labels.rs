@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tagstream::labelling::publish;
 use tagstream::labelling::store::{data_files, read_labels};
 use tagstream::stage::pipeline::{Control, RunOptions, StageStatus, run_labels};
+use tagstream::stage::source::ClientSettings;
 use tagstream_core::config::StageConfig;
 use tagstream_core::events::{LabelEvent, LabelQuestion};
 use tagstream_core::storage::store::TableStore;
@@ -51,9 +52,13 @@ async fn label_events_become_the_state_of_all_labels() {
     let mut events: Vec<LabelEvent> = (0..200)
         .map(|i| event(i, &["cat", "dog"], &["owl"], &[], 1))
         .collect();
-    publish(&bootstrap(), &config.labels.topic, &events)
-        .await
-        .unwrap();
+    publish(
+        &ClientSettings::new(&bootstrap()),
+        &config.labels.topic,
+        &events,
+    )
+    .await
+    .unwrap();
     drain(&config).await;
 
     // A second run of the line goes on: corrections, retractions, and one that comes too late to
@@ -63,9 +68,13 @@ async fn label_events_become_the_state_of_all_labels() {
         event(4, &[], &[], &["dog"], 2),
         event(5, &[], &["dog"], &[], 0),
     ];
-    publish(&bootstrap(), &config.labels.topic, &later)
-        .await
-        .unwrap();
+    publish(
+        &ClientSettings::new(&bootstrap()),
+        &config.labels.topic,
+        &later,
+    )
+    .await
+    .unwrap();
     drain(&config).await;
     drain(&config).await;
 

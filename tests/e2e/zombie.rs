@@ -48,6 +48,7 @@ pub(crate) fn layout() -> Arc<PredictionLayout> {
         categories: vec!["a".into()],
         embedding: 2,
         region_embeddings: false,
+        records: false,
     })
 }
 
@@ -59,6 +60,7 @@ pub(crate) fn row(offset: i64, layout: &Arc<PredictionLayout>) -> PredictionRow 
         processed_time: chrono::Utc::now(),
         partition: partition(),
         offset: Offset(offset),
+        record: 0,
         model: Arc::new(tagstream::stage::sink::predictions::ModelStamp {
             version: "m".into(),
             preprocessing_hash: "p".into(),

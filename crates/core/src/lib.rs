@@ -9,6 +9,7 @@ pub mod error;
 pub mod events;
 pub mod failpoint;
 pub mod image_id;
+pub mod mapping;
 pub mod process;
 pub mod redact;
 pub mod storage;

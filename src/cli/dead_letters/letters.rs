@@ -5,13 +5,16 @@ use chrono::{DateTime, Utc};
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Headers as _};
 use serde_json::{Value, json};
-use tagstream_core::events::{Offset, PartitionId, header};
+use tagstream_core::events::{Offset, PartitionId, header, listed_records, record_list};
 
 /// What a replayed message says of itself: the dead letter that it was.
 pub(super) const REPLAY_OF: &str = "replay.of";
 
+/// What an original is known by: its place, its time, and which record of it.
+pub(super) type Identity = (PartitionId, Offset, i64, Option<u32>);
+
 /// Headers, a value may be missing.
-pub(super) type HeaderList = Vec<(String, Option<Bytes>)>;
+pub(in crate::cli) type HeaderList = Vec<(String, Option<Bytes>)>;
 
 /// A dead letter, without its value.
 #[derive(Debug, Clone)]
@@ -24,6 +27,8 @@ pub(super) struct Letter {
     pub reason: String,
     /// Where its original was read.
     pub source: Option<(PartitionId, Offset)>,
+    /// The records of it that the letter is about; none: all of it.
+    pub records: Vec<u32>,
     /// The original's time.
     pub source_time: Option<i64>,
     /// What was left out of it: (header, how much).
@@ -55,7 +60,7 @@ pub(super) enum Original {
 }
 
 /// The headers of a message.
-pub(super) fn headers(message: &BorrowedMessage<'_>) -> HeaderList {
+pub(in crate::cli) fn headers(message: &BorrowedMessage<'_>) -> HeaderList {
     let Some(headers) = message.headers() else {
         return Vec::new();
     };
@@ -109,6 +114,9 @@ impl Letter {
             kind: text(&added, header::ERROR_KIND)?,
             reason: text(&added, header::ERROR_MESSAGE).unwrap_or_default(),
             source: source(),
+            records: text(&added, header::SOURCE_RECORDS)
+                .and_then(|list| listed_records(&list))
+                .unwrap_or_default(),
             source_time: number(header::SOURCE_TIMESTAMP),
             omitted: omitted.collect(),
             replayed: false,
@@ -116,11 +124,28 @@ impl Letter {
         })
     }
 
-    /// What its original is known by: after a crash the stage writes a letter again. A topic that
-    /// was created anew has the same offsets, but not the same times.
-    pub(super) fn identity(&self) -> Option<(PartitionId, Offset, i64)> {
-        let (partition, offset) = self.source.clone()?;
-        Some((partition, offset, self.source_time?))
+    /// What its original is known by, one for each of its records: after a crash the stage writes a
+    /// letter again. A topic that was created anew has the same offsets, but not the same times.
+    pub(super) fn identities(&self) -> Vec<Identity> {
+        let (Some((partition, offset)), Some(time)) = (&self.source, self.source_time) else {
+            return Vec::new();
+        };
+        let of = |record| (partition.clone(), *offset, time, record);
+        match self.records.is_empty() {
+            true => vec![of(None)],
+            false => self.records.iter().map(|r| of(Some(*r))).collect(),
+        }
+    }
+
+    /// Leaves out the records of which `sent` is true; whether nothing is left to be sent.
+    pub(super) fn without(&mut self, sent: impl Fn(&Identity) -> bool) -> bool {
+        let identities = self.identities();
+        let left: Vec<&Identity> = identities.iter().filter(|i| !sent(i)).collect();
+        if identities.is_empty() || !left.is_empty() {
+            self.records = left.iter().filter_map(|(.., record)| *record).collect();
+            return false;
+        }
+        true
     }
 
     /// Its partition and offset.
@@ -136,6 +161,12 @@ impl Letter {
     /// Where its original was read, for people.
     pub(super) fn source_text(&self) -> String {
         match &self.source {
+            Some((partition, offset)) if !self.records.is_empty() => {
+                format!(
+                    "{partition}@{offset} records {}",
+                    record_list(&self.records)
+                )
+            }
             Some((partition, offset)) => format!("{partition}@{offset}"),
             None => "no source".to_owned(),
         }
@@ -175,6 +206,7 @@ impl Letter {
             "kind": self.kind,
             "reason": self.reason,
             "source": source,
+            "records": self.records,
             "original": original,
             "replayed": self.replayed,
         })

@@ -1,9 +1,9 @@
 //! `tagstream dead-letters`: what came to nothing, and sending it again.
 
 mod journal;
-mod letters;
+pub(in crate::cli) mod letters;
 mod replay;
-mod topic;
+pub(in crate::cli) mod topic;
 mod writer;
 
 use super::config::{checks, refused};
@@ -115,11 +115,11 @@ pub(super) fn run(args: DeadLettersArgs) -> anyhow::Result<Exit> {
     let sources = [&config.source.images_topic, &config.labels.topic].map(String::as_str);
     let noted = |letter: &Letter| scanned.journal.is_replayed(letter.partition, letter.offset);
     let sent = scanned.letters.iter().filter(|l| noted(l));
-    let sent: BTreeSet<_> = sent.filter_map(Letter::identity).collect();
+    let sent: BTreeSet<_> = sent.flat_map(Letter::identities).collect();
     let mut chosen: Vec<Letter> = Vec::new();
     for letter in scanned.letters.iter().filter(|l| selection.takes(l)) {
         let mut letter = letter.clone();
-        letter.replayed = noted(&letter) || letter.identity().is_some_and(|i| sent.contains(&i));
+        letter.replayed = noted(&letter) || letter.clone().without(|i| sent.contains(i));
         chosen.push(letter);
     }
     match replay {

@@ -52,19 +52,19 @@ impl Replay<'_> {
         let settled = self.settle(&writer, scanned)?;
         let is_sent = |l: &Letter| l.replayed || settled.contains(&(l.partition, l.offset));
         let sent = scanned.letters.iter().filter(|l| is_sent(l));
-        let mut originals: BTreeSet<_> = sent.filter_map(Letter::identity).collect();
+        let mut originals: BTreeSet<_> = sent.flat_map(Letter::identities).collect();
         for (partition, end) in &scanned.ends {
             let mut wanted = BTreeMap::new();
             for letter in chosen.iter().filter(|l| l.partition == *partition) {
-                let identity = letter.identity();
-                if is_sent(letter) || identity.as_ref().is_some_and(|i| originals.contains(i)) {
+                let mut letter = letter.clone();
+                if is_sent(&letter) || letter.without(|i| originals.contains(i)) {
                     done.before += 1;
                     continue;
                 }
-                originals.extend(identity);
+                originals.extend(letter.identities());
                 match letter.original(self.sources) {
-                    Original::Nowhere(reason) => done.refused.push((letter.clone(), reason)),
-                    _ => _ = wanted.insert(letter.offset, letter.clone()),
+                    Original::Nowhere(reason) => done.refused.push((letter, reason)),
+                    _ => _ = wanted.insert(letter.offset, letter),
                 }
             }
             self.partition(&writer, *partition, *end, &wanted, &mut done)?;

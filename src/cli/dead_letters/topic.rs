@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
-use tagstream::stage::source::{ClientSettings, Covering};
+use tagstream::stage::source::{ClientSettings, Covering, await_token};
 use tagstream_core::config::KafkaConfig;
 
 /// One question to the brokers may take this long.
@@ -18,7 +18,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// A topic that is read.
-pub(super) struct Topic {
+pub(in crate::cli) struct Topic {
     consumer: BaseConsumer<Covering>,
     pub name: String,
     brokers: String,
@@ -34,7 +34,7 @@ pub(super) struct Scanned {
 
 impl Topic {
     /// Connects.
-    pub(super) fn open(kafka: &KafkaConfig, name: &str) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn open(kafka: &KafkaConfig, name: &str) -> anyhow::Result<Self> {
         let mut settings = ClientSettings::of(kafka);
         settings
             .set("group.id", "tagstream-dead-letters")
@@ -43,6 +43,7 @@ impl Topic {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed");
         let consumer = settings.create().map_err(refused_client)?;
+        await_token(&consumer);
         Ok(Topic {
             consumer,
             name: name.to_owned(),
@@ -58,7 +59,7 @@ impl Topic {
     }
 
     /// Its partitions.
-    pub(super) fn partitions(&self) -> anyhow::Result<Vec<i32>> {
+    pub(in crate::cli) fn partitions(&self) -> anyhow::Result<Vec<i32>> {
         let metadata = self.consumer.fetch_metadata(Some(&self.name), ANSWER);
         let metadata = metadata.map_err(|e| self.silent(e))?;
         let topic = metadata.topics().iter().find(|t| t.name() == self.name);
@@ -68,7 +69,7 @@ impl Topic {
     }
 
     /// The first and the next offset of a partition.
-    pub(super) fn bounds(&self, partition: i32) -> anyhow::Result<(i64, i64)> {
+    pub(in crate::cli) fn bounds(&self, partition: i32) -> anyhow::Result<(i64, i64)> {
         let bounds = self
             .consumer
             .fetch_watermarks(&self.name, partition, ANSWER);
@@ -76,7 +77,7 @@ impl Topic {
     }
 
     /// Reads `[from, to)` of a partition. `each` says whether to go on.
-    pub(super) fn read(
+    pub(in crate::cli) fn read(
         &self,
         partition: i32,
         from: i64,

@@ -7,16 +7,18 @@ use super::{refused_client, temporary};
 use anyhow::Context as _;
 use rdkafka::ClientContext;
 use rdkafka::Message as _;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use tagstream::stage::source::{ClientSettings, Covering};
 use tagstream_core::config::KafkaConfig;
-use tagstream_core::events::header;
+use tagstream_core::events::{header, record_list};
 
 /// Time for a message to be acknowledged.
 pub(super) const WITHIN: Duration = Duration::from_secs(30);
@@ -26,6 +28,12 @@ type Delivered = Result<i64, KafkaError>;
 struct Context(Covering);
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.0.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         self.0.log(level, facility, line);
     }
@@ -113,7 +121,11 @@ impl Writer {
             };
             let name = outgoing.letter.name();
             let mut headers = OwnedHeaders::new_with_capacity(outgoing.headers.len() + 2);
-            for (key, value) in outgoing.headers.iter().filter(|(key, _)| key != REPLAY_OF) {
+            let records = &outgoing.letter.records;
+            // A letter about the whole message keeps what the message was about.
+            let named = !records.is_empty();
+            let ours = |key: &str| key == REPLAY_OF || (named && key == header::ONLY_RECORDS);
+            for (key, value) in outgoing.headers.iter().filter(|(key, _)| !ours(key)) {
                 headers = headers.insert(Header {
                     key,
                     value: value.as_deref(),
@@ -135,6 +147,12 @@ impl Writer {
                 key: REPLAY_OF,
                 value: Some(name.as_bytes()),
             });
+            if named {
+                headers = headers.insert(Header {
+                    key: header::ONLY_RECORDS,
+                    value: Some(record_list(records).as_bytes()),
+                });
+            }
             let opaque = Box::new(answer.clone());
             let mut message: BaseRecord<'_, [u8], [u8], _> =
                 BaseRecord::with_opaque_to(&source.topic, opaque).headers(headers);

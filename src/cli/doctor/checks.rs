@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
-use tagstream::stage::source::{Broker, ClientSettings, Covering, SourceError};
+use tagstream::stage::source::{
+    Broker, ClientSettings, Covering, SourceError, await_token, security_features,
+};
 use tagstream_core::config::{Provider, StageConfig};
 use tagstream_core::process::blocking;
 use tagstream_core::storage::store::TableStore;
@@ -89,6 +91,7 @@ pub(super) async fn examine(config: &StageConfig, demo_clip: &Path) -> Vec<Findi
         findings.push(configured_model(runtime, config).await);
         findings.push(demo_model(runtime, demo_clip));
     }
+    findings.push(security());
     findings.push(broker(config).await);
     findings.push(store(config).await);
     findings
@@ -278,6 +281,14 @@ fn found_of_present(
     Ok(tally.into_inner().unwrap_or_else(|e| e.into_inner()))
 }
 
+/// Which ways to speak to brokers this build has.
+fn security() -> Finding {
+    let features = security_features();
+    let (has, lacks) = (features.has.join("; "), features.lacks.join("; "));
+    let found = format!("{has}; not in this build: {lacks}");
+    Finding::of::<String>("broker security", Ok(found))
+}
+
 async fn broker(config: &StageConfig) -> Finding {
     let (kafka, brokers) = (config.kafka.clone(), config.kafka.brokers.clone());
     let topic = config.source.images_topic.clone();
@@ -305,6 +316,7 @@ async fn broker(config: &StageConfig) -> Finding {
             })?;
         let settings = ClientSettings::of(&kafka);
         let consumer: BaseConsumer<Covering> = settings.create().map_err(|e| e.to_string())?;
+        await_token(&consumer);
         let metadata = consumer.fetch_metadata(None, ANSWER);
         let metadata = metadata.map_err(|e| format!("{brokers} does not answer any more: {e}"))?;
         let missing = others

@@ -1,6 +1,7 @@
 //! `tagstream labels import`: label files to label events.
 
-use super::{form, open_store, options as store_options, write_whole};
+use super::{client, form, open_store, options as store_options, write_whole};
+use crate::cli::kafka::KafkaArgs;
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -98,7 +99,8 @@ pub(in crate::cli) struct KnownArgs {
     /// The predictions table.
     #[arg(long, default_value = "predictions")]
     pub predictions: String,
-    /// Configuration file whose `[object_store]` section holds the store's options.
+    /// Configuration file whose `[object_store]` section holds the store's options, and whose
+    /// `[kafka]` section says how to reach the brokers.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -109,12 +111,11 @@ pub(in crate::cli) struct Destination {
     /// Write label events to this file, one a line.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Write label events to the topic at these brokers.
-    #[arg(long, value_name = "HOST:PORT", requires = "topic")]
-    pub brokers: Option<String>,
-    /// The labels topic.
-    #[arg(long, requires = "brokers")]
+    /// Write label events to this topic.
+    #[arg(long)]
     pub topic: Option<String>,
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
 }
 
 impl ImportArgs {
@@ -180,7 +181,8 @@ impl ImportArgs {
 }
 
 pub(super) async fn run(args: ImportArgs) -> anyhow::Result<()> {
-    if args.to.out.is_none() && args.to.brokers.is_none() {
+    let to = client(&args.to.topic, &args.to.kafka, &args.known.config)?;
+    if args.to.out.is_none() && to.is_none() {
         return Err(usage("name where events go: --out FILE, or --brokers and --topic").into());
     }
     args.check()?;
@@ -198,8 +200,8 @@ pub(super) async fn run(args: ImportArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.to.out {
         write_whole(path, |w| write_events(&imported.events, w))?;
     }
-    if let (Some(brokers), Some(topic)) = (&args.to.brokers, &args.to.topic) {
-        publish(brokers, topic, &imported.events).await?;
+    if let Some((topic, client)) = &to {
+        publish(client, topic, &imported.events).await?;
     }
     eprintln!(
         "{} label events about {} images, {known} known labels",

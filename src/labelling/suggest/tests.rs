@@ -13,6 +13,7 @@ async fn table(rows: &[(&str, [f32; 2], [f32; 2])]) -> TableStore {
         categories: vec!["cat".into(), "dog".into()],
         embedding: 2,
         region_embeddings: false,
+        records: false,
     });
     let rows: Vec<PredictionRow> = rows
         .iter()
@@ -24,6 +25,7 @@ async fn table(rows: &[(&str, [f32; 2], [f32; 2])]) -> TableStore {
             processed_time: chrono::DateTime::UNIX_EPOCH,
             partition: PartitionId::new("images", 0),
             offset: Offset(offset as i64),
+            record: 0,
             model: Arc::new(ModelStamp {
                 version: "m".into(),
                 preprocessing_hash: "h".into(),

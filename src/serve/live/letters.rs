@@ -1,6 +1,6 @@
 //! The newest dead letters: what became of them, and the picture where it can be had.
 
-use crate::stage::source::{ClientSettings, Covering, Refusal};
+use crate::stage::source::{ClientSettings, Covering, Refusal, await_token};
 use chrono::{DateTime, Utc};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -78,6 +78,7 @@ impl Tail {
 
     /// Looks for new letters for as long as anybody may want to see them. Blocks.
     pub(crate) fn watch(mut self, letters: &watch::Sender<Letters>) {
+        await_token(&self.consumer);
         while !letters.is_closed() {
             let found = self.look();
             letters.send_if_modified(|all| take(all, found));

@@ -59,13 +59,14 @@ impl CutReason {
 /// What became of a message.
 #[derive(Debug)]
 pub struct Finished<R> {
-    /// Its row; `None` for a dead letter or a tombstone, which still takes its place in a range.
-    pub row: Option<R>,
-    /// A message for the predictions topic.
-    pub prediction: Option<Outgoing>,
-    /// A message for the dead-letter topic.
-    pub dead_letter: Option<Outgoing>,
-    /// The bytes that the row holds, given back when its file is committed.
+    /// Its rows, of one layout; none for a dead letter or a tombstone, which still takes its place
+    /// in a range. All of them lie in one file: a message is never parted.
+    pub rows: Vec<R>,
+    /// Messages for the predictions topic.
+    pub predictions: Vec<Outgoing>,
+    /// Messages for the dead-letter topic.
+    pub dead_letters: Vec<Outgoing>,
+    /// The bytes that the rows hold, given back when their file is committed.
     pub reservation: Option<Reservation>,
 }
 
@@ -81,8 +82,8 @@ enum State<R> {
 struct Done<R> {
     finished: Finished<R>,
     bytes: u64,
-    prediction: Option<Ack>,
-    dead_letter: Option<Ack>,
+    predictions: Vec<Ack>,
+    dead_letters: Vec<Ack>,
     /// When everything before it was finished, too.
     ready: Option<Instant>,
 }
@@ -272,12 +273,12 @@ impl<R: TableRow> Ledger<R> {
         };
         let entry = &mut self.entries[index];
         if matches!(entry.state, State::Making) {
-            let bytes = finished.row.as_ref().map_or(0, TableRow::bytes);
+            let bytes = finished.rows.iter().map(TableRow::bytes).sum();
             entry.state = State::Done(Done {
                 finished,
                 bytes,
-                prediction: None,
-                dead_letter: None,
+                predictions: Vec::new(),
+                dead_letters: Vec::new(),
                 ready: None,
             });
             self.making -= 1;
@@ -316,7 +317,8 @@ impl<R: TableRow> Ledger<R> {
                 ..
             }) = entry.ok().and_then(|index| self.entries.get_mut(index))
             {
-                done.prediction = done.finished.prediction.take().map(&mut send);
+                let predictions = done.finished.predictions.drain(..).map(&mut send);
+                done.predictions.extend(predictions);
             }
         }
         while let Some(Entry {
@@ -324,10 +326,10 @@ impl<R: TableRow> Ledger<R> {
             ..
         }) = self.entries.get_mut(self.ready)
         {
-            if let Some(prediction) = done.finished.prediction.take() {
-                done.prediction = Some(send(prediction));
-            }
-            done.dead_letter = done.finished.dead_letter.take().map(&mut send);
+            let finished = &mut done.finished;
+            let predictions = finished.predictions.drain(..).map(&mut send);
+            done.predictions.extend(predictions);
+            done.dead_letters = finished.dead_letters.drain(..).map(&mut send).collect();
             done.ready = Some(now);
             self.ready_bytes += done.bytes;
             self.ready += 1;
@@ -342,7 +344,7 @@ impl<R: TableRow> Ledger<R> {
             let State::Done(done) = &self.entries[extent.count].state else {
                 unreachable!("only finished entries are ready");
             };
-            if let Some(row) = &done.finished.row {
+            if let Some(row) = done.finished.rows.first() {
                 match &extent.layout {
                     Some(l) if !Arc::ptr_eq(l, row.layout()) && l != row.layout() => {
                         extent.end = Some(CutReason::Layout);
@@ -421,12 +423,12 @@ impl<R: TableRow> Ledger<R> {
                 unreachable!("only finished entries are ready");
             };
             self.ready_bytes -= done.bytes;
-            if let Some(row) = done.finished.row {
+            if let Some(row) = done.finished.rows.first() {
                 cut.layout = Some(Arc::clone(row.layout()));
-                cut.rows.push(row);
             }
-            cut.predictions.extend(done.prediction);
-            cut.dead_letters.extend(done.dead_letter);
+            cut.rows.extend(done.finished.rows);
+            cut.predictions.extend(done.predictions);
+            cut.dead_letters.extend(done.dead_letters);
             cut.reservations.extend(done.finished.reservation);
         }
         self.ready -= count;

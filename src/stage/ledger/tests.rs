@@ -31,16 +31,16 @@ impl Fixture {
         }
     }
     fn finish(&mut self, offset: i64, with_row: bool) {
-        let row = with_row.then(|| row(offset, &self.layout));
+        let rows = with_row.then(|| row(offset, &self.layout));
         let message = |topic: &str| Outgoing {
             topic: topic.into(),
             key: Some(offset.to_string().into()),
             ..Outgoing::default()
         };
         let finished = Finished {
-            row,
-            prediction: with_row.then(|| message("p")),
-            dead_letter: (!with_row).then(|| message("d")),
+            rows: rows.into_iter().collect(),
+            predictions: with_row.then(|| message("p")).into_iter().collect(),
+            dead_letters: (!with_row).then(|| message("d")).into_iter().collect(),
             reservation: None,
         };
         self.ledger.finish(Offset(offset), finished);
@@ -208,7 +208,7 @@ fn walked(ledger: &Ledger<PredictionRow>) -> (usize, Option<CutReason>) {
         if bytes >= ledger.rules.max_bytes {
             return (count, Some(CutReason::Size));
         }
-        if let Some(row) = &done.finished.row {
+        if let Some(row) = done.finished.rows.first() {
             if layout.is_some_and(|l| l != row.layout()) {
                 return (count, Some(CutReason::Layout));
             }

@@ -51,6 +51,7 @@ fn shape(last: &Mutex<Option<Shape>>, model: &Arc<LoadedModel>, region_embedding
             categories: manifest.categories.iter().map(|c| c.name.clone()).collect(),
             embedding: manifest.dims.embedding,
             region_embeddings,
+            records: false,
         }),
         stamp: Arc::new(ModelStamp {
             version: manifest.id.clone(),

@@ -1,22 +1,27 @@
 //! Images to rows: parse, fetch, decode straight into the model's batch, infer.
 
 use super::StageStatus;
+use super::no_row::NoRow;
+use super::records::{Records, Work};
 use crate::stage::budget::Budget;
 use crate::stage::decoding::dead_letter_kind;
 use crate::stage::fetch::{Body, FetchError, Fetcher, Resource, Seats, Waiter, is_local, lacking};
 use crate::stage::guard;
 use crate::stage::guard::record::TrialStep;
 use crate::stage::row_maker::{Leave, MakeError, RowMaker, RowOutcome};
+use crate::stage::sink::outgoing::Outgoing;
 use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, PredictionRow, RowTag};
 use crate::stage::sink::predictions_topic;
 use crate::stage::source::SourceMessage;
 use bytes::Bytes;
 use chrono::Utc;
+use futures::FutureExt as _;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tagstream_core::events::{DeadLetterKind, ImageReference};
+use tagstream_core::events::{DeadLetterKind, ImageReference, MessageError};
 use tagstream_core::failpoint;
+use tagstream_core::mapping::{MappedRecord, Mapping};
 use tagstream_image::decode::{DecodeError, ImageSize};
 use tagstream_image::decoders::Decoders;
 use tagstream_image::preprocessing::Preprocessing;
@@ -104,6 +109,10 @@ pub struct ImageSettings {
     pub own_wait: Option<Duration>,
     /// Decoding threads; 0: one for every core.
     pub decode_threads: usize,
+    /// How messages name images.
+    pub mapping: Mapping,
+    /// Most records of one message.
+    pub max_records: usize,
 }
 
 /// Makes rows of the predictions table from image references.
@@ -122,6 +131,7 @@ pub struct ImageRows<T> {
     /// soon, and when a thread has decoded an image the next one is there. With fewer, threads wait
     /// for tasks that want the same cores.
     decode_places: Semaphore,
+    records: Records,
     settings: ImageSettings,
 }
 
@@ -133,30 +143,6 @@ struct Decoded<S> {
     bytes: io::Result<Bytes>,
     slot: S,
     size: Result<ImageSize, DecodeError>,
-}
-
-enum NoRow {
-    DeadLetter(DeadLetterKind, String),
-    Left,
-    /// This process lacked something: the image is to be had again.
-    Lacking(Resource, String),
-    Fatal(MakeError),
-}
-
-impl From<FetchError> for NoRow {
-    fn from(error: FetchError) -> Self {
-        match &error {
-            FetchError::Left { .. } => NoRow::Left,
-            FetchError::Own { .. } => NoRow::Fatal(MakeError::Lacking(error.to_string())),
-            _ => NoRow::DeadLetter(error.kind(), error.to_string()),
-        }
-    }
-}
-
-impl From<failpoint::Injected> for NoRow {
-    fn from(error: failpoint::Injected) -> Self {
-        NoRow::Fatal(error.into())
-    }
 }
 
 impl From<TagError> for NoRow {
@@ -213,6 +199,7 @@ impl<T: ImageModel> ImageRows<T> {
             ),
             decode_places: Semaphore::new(4 * decoders.current_num_threads()),
             decoders,
+            records: Records::new(settings.mapping.clone(), settings.max_records),
             settings,
         })
     }
@@ -321,13 +308,17 @@ impl<T: ImageModel> ImageRows<T> {
         Ok((tagged, size))
     }
 
+    /// Fetches and tags what a reference names, until it is a row.
     async fn row(
         &self,
         message: &SourceMessage,
+        record: u32,
         reference: ImageReference,
-        event_time: chrono::DateTime<Utc>,
         leave: &Leave,
     ) -> Result<PredictionRow, NoRow> {
+        let event_time = message.time_of(reference.event_time);
+        let bad = |e: MessageError| NoRow::DeadLetter(DeadLetterKind::BadMessage, e.to_string());
+        let event_time = event_time.map_err(bad)?;
         failpoint::pass("fetch.before").await?;
         let waiter = Waiter {
             partition: &message.partition,
@@ -352,6 +343,7 @@ impl<T: ImageModel> ImageRows<T> {
             processed_time: Utc::now(),
             partition: message.partition.clone(),
             offset: message.offset,
+            record,
             model: tagged.model,
             width: size.width,
             height: size.height,
@@ -359,8 +351,35 @@ impl<T: ImageModel> ImageRows<T> {
             scores: tagged.scores,
             embedding: tagged.embedding,
             attributes: reference.attributes,
-            layout: tagged.layout,
+            layout: self.records.layout(&tagged.layout),
         })
+    }
+
+    /// The row's message for the predictions topic.
+    fn prediction(&self, message: &SourceMessage, row: &PredictionRow) -> Option<Outgoing> {
+        let topic = self.settings.predictions_topic.as_ref()?;
+        let with_embedding = self.settings.embedding_in_topic;
+        Some(predictions_topic::message(
+            topic,
+            row,
+            &message.headers,
+            with_embedding,
+        ))
+    }
+
+    /// Makes the row of one record.
+    async fn made(
+        &self,
+        message: &SourceMessage,
+        record: MappedRecord,
+        leave: &Leave,
+    ) -> (u32, Result<PredictionRow, NoRow>) {
+        let index = record.index;
+        let made = match record.reference {
+            Ok(reference) => self.row(message, index, reference, leave).await,
+            Err(e) => Err(NoRow::DeadLetter(DeadLetterKind::BadMessage, e.to_string())),
+        };
+        (index, made)
     }
 }
 
@@ -372,26 +391,25 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
         message: &SourceMessage,
         leave: &Leave,
     ) -> Result<RowOutcome<PredictionRow>, MakeError> {
-        let Some(payload) = &message.payload else {
+        let mut records = match self.records.of(message) {
+            Ok(records) => records,
+            Err((kind, reason)) => return Ok(RowOutcome::DeadLetter { kind, reason }),
+        };
+        if self.records.are_many() {
+            let work = Work {
+                message,
+                at_once: self.settings.fetches.max(1),
+                make: |record| self.made(message, record, leave).boxed(),
+                prediction: |row: &PredictionRow| self.prediction(message, row),
+            };
+            return self.records.make(records, &work).await;
+        }
+        let Some(record) = records.pop() else {
             return Ok(RowOutcome::Nothing);
         };
-        let timed = ImageReference::from_json(payload)
-            .and_then(|reference| Ok((message.time_of(reference.event_time)?, reference)));
-        let (event_time, reference) = match timed {
-            Ok(timed) => timed,
-            Err(error) => {
-                return Ok(RowOutcome::DeadLetter {
-                    kind: DeadLetterKind::BadMessage,
-                    reason: error.to_string(),
-                });
-            }
-        };
-        match self.row(message, reference, event_time, leave).await {
+        match self.made(message, record, leave).await.1 {
             Ok(row) => {
-                let topic = self.settings.predictions_topic.as_ref();
-                let prediction = topic.map(|topic| {
-                    predictions_topic::message(topic, &row, self.settings.embedding_in_topic)
-                });
+                let prediction = self.prediction(message, &row);
                 Ok(RowOutcome::Row { row, prediction })
             }
             Err(NoRow::DeadLetter(kind, reason)) => Ok(RowOutcome::DeadLetter { kind, reason }),
@@ -402,8 +420,17 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
         }
     }
 
+    fn rows_in(&self, message: &SourceMessage) -> u64 {
+        if !self.records.are_many() {
+            return 1;
+        }
+        // What is more than may be is a dead letter, which takes no more than one row.
+        let records = self.records.of(message).map_or(1, |records| records.len());
+        records.max(1) as u64
+    }
+
     fn layout(&self) -> Arc<PredictionLayout> {
-        self.tagger.layout()
+        self.records.layout(&self.tagger.layout())
     }
 
     fn row_bytes(&self) -> u64 {

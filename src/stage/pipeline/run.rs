@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tagstream_core::config::{ConfigError, StageConfig, StartAt};
 use tagstream_core::events::PartitionId;
+use tagstream_core::mapping::MappingError;
 use tagstream_core::process::blocking;
 use tagstream_core::storage::store::{StoreError, TableStore};
 use tagstream_image::decode::DecodeError;
@@ -199,6 +200,9 @@ impl<'a> LineContext<'a> {
         metrics::gauge!("tagstream_row_budget_bytes", "table" => spec.table.clone())
             .set(budget.bytes() as f64);
         let admission = Admission::new(budget.clone(), maker.places(), maker.row_bytes());
+        let maker = Arc::new(maker);
+        let counting = Arc::clone(&maker);
+        let admission = admission.counting(move |message| counting.rows_in(message));
         let source = Source::start(
             &kafka_of(config, &broker).await?,
             &source_settings,
@@ -218,7 +222,7 @@ impl<'a> LineContext<'a> {
             IDENTITY_EVERY,
         );
         let line = Line {
-            maker: Arc::new(maker),
+            maker,
             sink,
             topics: Arc::clone(&self.topics),
             logs: broker,
@@ -332,6 +336,13 @@ fn written_topics(config: &StageConfig) -> Vec<Arc<str>> {
     named.map(|t| t.as_str().into()).collect()
 }
 
+fn bad_mapping(error: MappingError) -> ConfigError {
+    ConfigError::BadValue {
+        key: format!("source.mapping.{}", error.key),
+        reason: error.reason,
+    }
+}
+
 /// Runs the images line of a process with a model that is loaded and warm.
 ///
 /// # Errors
@@ -377,6 +388,8 @@ pub async fn run<T: ImageModel>(
             .until_drained
             .then(|| Duration::from_millis(config.fetch.outage_wait_ms)),
         decode_threads: config.decode.threads,
+        mapping: config.source.mapping.compile().map_err(bad_mapping)?,
+        max_records: config.source.mapping.max_records,
     };
     let maker = ImageRows::new(tagger, fetcher, images, settings).map_err(LineError::from)?;
     let spec = LineSpec {

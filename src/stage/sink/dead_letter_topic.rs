@@ -5,37 +5,78 @@
 //! `source.*` and `error.*` always stay, so that the original can be read where it came from.
 
 use super::outgoing::{MessageForm, Outgoing, beginning};
+use crate::stage::row_maker::RefusedRecord;
 use crate::stage::source::SourceMessage;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use tagstream_core::events::{DeadLetterKind, header};
+use tagstream_core::events::{DeadLetterKind, header, record_list};
 
 /// Longest explanation kept, bytes.
 const MAX_REASON: usize = 1000;
 /// Longest explanation in a letter of which everything else was left out, bytes.
 const SHORT_REASON: usize = 120;
 
+/// Most records that one letter is about: their list is a header, which always stays.
+const RECORDS: usize = 24;
+
+/// What a letter says: a message, or records of it, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordsRefused {
+    /// The records, in their order; none: the whole message.
+    pub records: Vec<u32>,
+    /// The kind of failure.
+    pub kind: DeadLetterKind,
+    /// What went wrong with the first, for people.
+    pub reason: String,
+}
+
+/// As few letters as tell of all `refused` records of a message: each is of one kind.
+pub fn letters_of(refused: Vec<RefusedRecord>) -> Vec<RecordsRefused> {
+    let mut by_kind: BTreeMap<DeadLetterKind, Vec<RefusedRecord>> = BTreeMap::new();
+    for record in refused {
+        by_kind.entry(record.kind).or_default().push(record);
+    }
+    let mut letters = Vec::new();
+    for (kind, mut records) in by_kind {
+        records.sort_by_key(|record| record.index);
+        for records in records.chunks(RECORDS) {
+            let first = &records[0];
+            let others = match records.len() - 1 {
+                0 => String::new(),
+                others => format!(" (and {others} more records, for reasons of the same kind)"),
+            };
+            letters.push(RecordsRefused {
+                records: records.iter().map(|record| record.index).collect(),
+                kind,
+                reason: format!("record {}: {}{others}", first.index, first.reason),
+            });
+        }
+    }
+    letters
+}
+
 fn text(value: impl ToString) -> Option<Bytes> {
     Some(value.to_string().into())
 }
 
-/// The dead letter for `message`.
-pub fn message(
-    topic: &Arc<str>,
-    message: &SourceMessage,
-    kind: DeadLetterKind,
-    reason: &str,
-) -> Outgoing {
+/// The dead letter for `message`, or for records of it.
+pub fn message(topic: &Arc<str>, message: &SourceMessage, refused: &RecordsRefused) -> Outgoing {
     let source = &message.partition;
+    let reason = beginning(&refused.reason, MAX_REASON);
     let added = [
-        (header::ERROR_KIND, text(kind)),
-        (header::ERROR_MESSAGE, text(beginning(reason, MAX_REASON))),
+        (header::ERROR_KIND, text(refused.kind)),
+        (header::ERROR_MESSAGE, text(reason)),
         (header::SOURCE_TOPIC, text(&source.topic)),
         (header::SOURCE_PARTITION, text(source.partition)),
         (header::SOURCE_OFFSET, text(message.offset)),
     ];
     let mut headers = message.headers.clone();
     headers.extend(added.map(|(key, value)| (key.to_owned(), value)));
+    if !refused.records.is_empty() {
+        let records = text(record_list(&refused.records));
+        headers.push((header::SOURCE_RECORDS.to_owned(), records));
+    }
     if let Some(time) = message.timestamp {
         let millis = text(time.timestamp_millis());
         headers.push((header::SOURCE_TIMESTAMP.to_owned(), millis));
@@ -158,7 +199,42 @@ mod tests {
     }
 
     fn letter(original: &SourceMessage, reason: &str) -> Outgoing {
-        message(&"dead".into(), original, DeadLetterKind::BadMessage, reason)
+        of_records(original, reason, Vec::new())
+    }
+
+    fn of_records(original: &SourceMessage, reason: &str, records: Vec<u32>) -> Outgoing {
+        let refused = RecordsRefused {
+            records,
+            kind: DeadLetterKind::BadMessage,
+            reason: reason.to_owned(),
+        };
+        message(&"dead".into(), original, &refused)
+    }
+
+    #[test]
+    fn records_share_letters_by_kind_and_are_named() {
+        let refused = |index: u32, kind| RefusedRecord {
+            index,
+            kind,
+            reason: format!("reason {index}"),
+        };
+        let many = (0..60).rev().map(|i| refused(i, DeadLetterKind::NotFound));
+        let mut all: Vec<RefusedRecord> = many.collect();
+        all.push(refused(70, DeadLetterKind::BadImage));
+        let letters = letters_of(all);
+        let of = |kind| letters.iter().filter(move |l| l.kind == kind);
+        let found: Vec<u32> = of(DeadLetterKind::NotFound)
+            .flat_map(|l| l.records.clone())
+            .collect();
+        assert_eq!(found, (0..60).collect::<Vec<_>>());
+        let alone: Vec<_> = of(DeadLetterKind::BadImage).collect();
+        assert_eq!(
+            (alone.len(), &alone[0].reason[..]),
+            (1, "record 70: reason 70")
+        );
+        assert!(letters.iter().all(|l| l.records.len() <= RECORDS));
+        let letter = message(&"dead".into(), &original(1, 1, 1), &letters[0]);
+        assert!(value(&letter, "source.records").is_some());
     }
 
     fn value(letter: &Outgoing, name: &str) -> Option<String> {
@@ -230,7 +306,11 @@ mod tests {
         let mut original = original(5_000, 5_000, 5_000);
         original.partition = PartitionId::new("t".repeat(249), i32::MAX);
         original.offset = Offset(i64::MAX);
-        let letter = letter(&original, &"\u{1F600}".repeat(500));
+        let far = (0..RECORDS as u32)
+            .map(|i| u32::MAX - 2 * i)
+            .rev()
+            .collect();
+        let letter = of_records(&original, &"\u{1F600}".repeat(500), far);
         let least = shortened(&letter, &within(super::super::outgoing::LEAST_LIMIT));
         let least = least.expect("it must fit");
         assert!(value(&least, "error.message").unwrap().len() > 100);

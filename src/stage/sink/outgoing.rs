@@ -67,6 +67,13 @@ impl Outgoing {
         BATCH_FRAME + with_length(record)
     }
 
+    /// Bytes of memory that it holds: its value, and what is only sent with it.
+    pub fn held_bytes(&self) -> u64 {
+        let headers = self.headers.iter();
+        let headers: usize = headers.map(|(k, v)| k.len() + length(v) + 64).sum();
+        (length(&self.payload) + headers) as u64
+    }
+
     /// Bytes as librdkafka reckons them before it takes a message (`message.max.bytes`).
     pub fn client_bytes(&self) -> usize {
         let headers = self.headers.iter();

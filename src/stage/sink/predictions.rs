@@ -24,6 +24,8 @@ pub struct PredictionLayout {
     pub embedding: usize,
     /// Whether there is a column of region embeddings.
     pub region_embeddings: bool,
+    /// Whether one message may be several rows, told apart by the column `record`.
+    pub records: bool,
 }
 
 /// What made a prediction.
@@ -63,6 +65,8 @@ pub struct PredictionRow {
     pub partition: PartitionId,
     /// The message's offset.
     pub offset: Offset,
+    /// Which of the message's records it is, from 0.
+    pub record: u32,
     /// What made the prediction.
     pub model: Arc<ModelStamp>,
     /// The upright image's width, pixels.
@@ -259,6 +263,9 @@ impl TableRow for PredictionRow {
             ));
         }
         columns.push(("attributes", Arc::new(attributes(rows)?)));
+        if layout.records {
+            columns.push(("record", integers(|r| r.record as i32)));
+        }
         RecordBatch::try_from_iter_with_nullable(
             columns
                 .into_iter()
@@ -305,6 +312,7 @@ pub(crate) mod tests {
             categories: vec!["cat".into(), "dog".into(), "kite".into()],
             embedding: 4,
             region_embeddings,
+            records: false,
         })
     }
 
@@ -328,6 +336,7 @@ pub(crate) mod tests {
             processed_time: DateTime::from_timestamp_micros(1_700_000_000_500_000).unwrap(),
             partition: PartitionId::new("images", 0),
             offset: Offset(offset),
+            record: 0,
             model: Arc::new(ModelStamp {
                 version: "demo-1".into(),
                 preprocessing_hash: "abc".into(),
@@ -357,7 +366,11 @@ pub(crate) mod tests {
     fn columns_are_those_of_the_published_schema() {
         let published: serde_json::Value =
             serde_json::from_str(include_str!("../../../schemas/predictions.table.json")).unwrap();
-        let schema = PredictionRow::schema(&layout(true)).unwrap();
+        let all = PredictionLayout {
+            records: true,
+            ..(*layout(true)).clone()
+        };
+        let schema = PredictionRow::schema(&all).unwrap();
         let ours: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
         let theirs: Vec<String> = published["columns"]
             .as_array()

@@ -6,6 +6,7 @@
 
 use super::outgoing::{MessageForm, Outgoing, beginning};
 use super::predictions::PredictionRow;
+use bytes::Bytes;
 use std::sync::Arc;
 use tagstream_core::digest::sha256;
 use tagstream_core::events::{Prediction, ShortenedField as Field, SourcePosition, Tag};
@@ -17,8 +18,13 @@ const ID_KEPT: usize = 16;
 /// Stands where something was cut off.
 const CUT: char = '…';
 
-/// The message for `row`.
-pub fn message(topic: &Arc<str>, row: &PredictionRow, with_embedding: bool) -> Outgoing {
+/// The message for `row`, with the headers of the message that asked for it.
+pub fn message(
+    topic: &Arc<str>,
+    row: &PredictionRow,
+    headers: &[(String, Option<Bytes>)],
+    with_embedding: bool,
+) -> Outgoing {
     let tags = row.tags.iter().filter_map(|tag| {
         Some(Tag {
             category: row.layout.categories.get(tag.category)?.clone(),
@@ -35,13 +41,16 @@ pub fn message(topic: &Arc<str>, row: &PredictionRow, with_embedding: bool) -> O
             topic: row.partition.topic.to_string(),
             partition: row.partition.partition,
             offset: row.offset,
+            record: row.record,
         },
         tags: tags.collect(),
+        attributes: row.attributes.clone(),
         embedding: with_embedding.then(|| row.embedding.clone()),
         shortened: Vec::new(),
     };
     let whole = Outgoing {
         topic: Arc::clone(topic),
+        headers: headers.to_vec(),
         form: MessageForm::Prediction,
         ..Outgoing::default()
     };
@@ -53,6 +62,10 @@ fn with_prediction(message: &Outgoing, prediction: &Prediction) -> Outgoing {
     Outgoing {
         key: Some(prediction.image_id.clone().into()),
         payload: Some(value.into()),
+        headers: match prediction.shortened.contains(&Field::Headers) {
+            true => Vec::new(),
+            false => message.headers.clone(),
+        },
         ..message.clone()
     }
 }
@@ -63,11 +76,21 @@ pub(super) fn shortened(message: &Outgoing, fits: &dyn Fn(&Outgoing) -> bool) ->
     let without = |fields: &[Field]| {
         let mut prediction = whole.clone();
         for field in fields {
-            leave_out(&mut prediction, *field);
+            match field {
+                Field::Headers if message.headers.is_empty() => {}
+                Field::Headers => prediction.shortened.push(Field::Headers),
+                field => leave_out(&mut prediction, *field),
+            }
         }
         prediction
     };
-    let fields = [Field::Embedding, Field::Uri, Field::ImageId];
+    let fields = [
+        Field::Embedding,
+        Field::Uri,
+        Field::ImageId,
+        Field::Attributes,
+        Field::Headers,
+    ];
     // Each by itself, then more and more of them.
     let steps = fields
         .chunks(1)
@@ -99,6 +122,7 @@ fn leave_out(prediction: &mut Prediction, field: Field) {
             *uri = format!("{}{CUT}", beginning(uri, URI_KEPT));
             true
         }
+        Field::Attributes => !std::mem::take(&mut prediction.attributes).is_empty(),
         // Two images never share a shortened id: it is the message's key, too.
         Field::ImageId if id.len() > ID_KEPT + 80 => {
             let hash = sha256(id.as_bytes());
@@ -110,7 +134,7 @@ fn leave_out(prediction: &mut Prediction, field: Field) {
             prediction.tags.truncate(prediction.tags.len() / 2);
             true
         }
-        Field::Uri | Field::ImageId => false,
+        Field::Uri | Field::ImageId | Field::Headers => false,
     };
     if changed && !prediction.shortened.contains(&field) {
         prediction.shortened.push(field);
@@ -124,14 +148,41 @@ mod tests {
 
     #[test]
     fn a_row_becomes_its_prediction() {
-        let message = message(&"predictions".into(), &row(4, &layout(false)), true);
+        let headers = [("trace".to_owned(), Some(Bytes::from_static(b"t-1")))];
+        let row = row(4, &layout(false));
+        let message = message(&"predictions".into(), &row, &headers, true);
+        assert_eq!(message.headers, headers);
         assert_eq!(message.key.as_deref(), Some(b"image-4".as_slice()));
         let read: Prediction = serde_json::from_slice(message.payload.as_deref().unwrap()).unwrap();
         assert_eq!(read.source.offset.0, 4);
         assert_eq!(read.tags.len(), 1);
         assert_eq!(read.tags[0].category, "cat");
         assert_eq!(read.embedding.unwrap().len(), 4);
+        assert_eq!(read.attributes, row.attributes);
         assert!(read.shortened.is_empty());
+    }
+
+    #[test]
+    fn attributes_and_headers_that_take_the_room_are_left_out_and_said_to_be() {
+        let mut row = row(4, &layout(false));
+        let long = "x".repeat(5_000);
+        let headers = [("trace".to_owned(), Some(Bytes::from(long.clone())))];
+        let short = message(&"predictions".into(), &row, &headers, false);
+        let short = shortened(&short, &|m| m.batch_bytes() <= 2_000).unwrap();
+        assert_eq!(
+            (read(&short).shortened, short.headers),
+            (vec![Field::Headers], Vec::new())
+        );
+        assert_eq!(read(&short_of(&row)).attributes, row.attributes);
+        row.attributes.insert("note".into(), long);
+        let said = read(&short_of(&row));
+        assert_eq!(said.shortened, [Field::Attributes]);
+        assert!(said.attributes.is_empty());
+    }
+
+    fn short_of(row: &PredictionRow) -> Outgoing {
+        let whole = message(&"predictions".into(), row, &[], false);
+        shortened(&whole, &|m| m.batch_bytes() <= 2_000).unwrap()
     }
 
     /// Sizes of what a prediction repeats or holds, each beyond 100,000 bytes if asked for.
@@ -152,7 +203,7 @@ mod tests {
             let tag = row.tags[0].clone();
             row.tags = vec![tag; 5_000];
         }
-        message(&"predictions".into(), &row, true)
+        message(&"predictions".into(), &row, &[], true)
     }
 
     fn read(message: &Outgoing) -> Prediction {
@@ -203,7 +254,7 @@ mod tests {
         let key = |end: &str| {
             let mut row = row(4, &layout(false));
             row.image_id = format!("{}{end}", "a".repeat(5_000));
-            let whole = message(&"predictions".into(), &row, false);
+            let whole = message(&"predictions".into(), &row, &[], false);
             shortened(&whole, &|m| m.batch_bytes() <= 2_000)
                 .unwrap()
                 .key

@@ -6,8 +6,10 @@
 //! more, are kept in even parts for each. So a partition whose messages wait for a host that is
 //! down does not keep others from working.
 
+use super::SourceMessage;
 use crate::stage::budget::{Budget, Reservation, Tally};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tagstream_core::events::PartitionId;
@@ -16,13 +18,24 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The part of the bytes that is kept for all partitions.
 const KEPT_BYTES: u64 = 4;
 
+/// How many rows a message may become.
+type Counting = Arc<dyn Fn(&SourceMessage) -> u64 + Send + Sync>;
+
 /// The right to have a message in the making. Clones share it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Admission {
     budget: Budget,
     base: usize,
     row_bytes: u64,
+    rows_in: Option<Counting>,
     lanes: Arc<Mutex<Lanes>>,
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Admission");
+        shown.field("budget", &self.budget).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -70,6 +83,7 @@ impl Admission {
             budget,
             base: places.max(1),
             row_bytes,
+            rows_in: None,
             lanes: Arc::new(Mutex::new(Lanes {
                 places: Arc::new(Semaphore::new(places.max(1))),
                 room: places.max(1),
@@ -77,6 +91,20 @@ impl Admission {
                 of: BTreeMap::new(),
             })),
         }
+    }
+
+    /// Asks `rows_in` how many rows a message may become, where that may be more than one.
+    pub fn counting(self, rows_in: impl Fn(&SourceMessage) -> u64 + Send + Sync + 'static) -> Self {
+        Admission {
+            rows_in: Some(Arc::new(rows_in)),
+            ..self
+        }
+    }
+
+    /// Bytes that a message takes, beside one row.
+    pub fn bytes_of(&self, message: &SourceMessage) -> u64 {
+        let rows = self.rows_in.as_ref().map_or(1, |rows_in| rows_in(message));
+        message.bytes() + rows.saturating_sub(1).saturating_mul(self.row_bytes)
     }
 
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
@@ -122,7 +150,9 @@ impl Admission {
     ) -> Result<(Reservation, Place), Short> {
         let mut lanes = self.lanes();
         let lane = lanes.of.entry(partition.clone()).or_default().clone();
-        let bytes = (bytes + self.row_bytes).min(self.budget.bytes());
+        let bytes = bytes
+            .saturating_add(self.row_bytes)
+            .min(self.budget.bytes());
         self.within_share(&lanes, partition, &lane, bytes)?;
         let short = |memory| Short {
             memory,

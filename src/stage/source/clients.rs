@@ -3,16 +3,22 @@
 
 use super::interdependent::Interdependent;
 use super::properties::{Hidden, Refusal, check_property, refusal};
+use super::security;
+use super::token_keys::is_taken;
+use super::tokens::TokenSource;
 use super::trouble::{Troubles, is_news};
+use rdkafka::client::OAuthToken;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 use rdkafka::{ClientConfig, ClientContext, Statistics};
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tagstream_core::config::KafkaConfig;
 
 /// A client in the making: what the program sets, and the user's own properties, whose values stay
@@ -56,24 +62,29 @@ impl ClientSettings {
     pub fn producer(kafka: &KafkaConfig) -> Self {
         let mut settings = Self::of(kafka);
         settings.set("enable.idempotence", "true");
-        for (key, alias, value) in [
-            ("linger.ms", "queue.buffering.max.ms", 5),
-            (
-                "message.timeout.ms",
-                "delivery.timeout.ms",
-                kafka.message_timeout_ms,
-            ),
-        ] {
-            if settings.get(key).or(settings.get(alias)).is_none() {
-                settings.set(key, value.to_string());
-            }
-        }
+        settings
+            .set_unless_users("linger.ms", "5")
+            .set_unless_users("message.timeout.ms", kafka.message_timeout_ms.to_string());
         settings
     }
 
     /// Sets what the program decides.
     pub fn set(&mut self, key: &str, value: impl Into<String>) -> &mut Self {
         self.config.set(key, value);
+        self
+    }
+
+    /// Sets what the program proposes: what the user said of it, by either of its names, stands.
+    pub fn set_unless_users(&mut self, key: &str, value: impl Into<String>) -> &mut Self {
+        const NAMES: [(&str, &str); 2] = [
+            ("linger.ms", "queue.buffering.max.ms"),
+            ("message.timeout.ms", "delivery.timeout.ms"),
+        ];
+        let alias = NAMES.iter().find(|(name, _)| *name == key);
+        let is_users = |key: &str| self.properties.contains_key(key);
+        if !is_users(key) && !alias.is_some_and(|(_, alias)| is_users(alias)) {
+            self.config.set(key, value);
+        }
         self
     }
 
@@ -96,7 +107,23 @@ impl ClientSettings {
         Covering {
             hidden: Arc::new(Hidden::of(values)),
             troubles: Troubles::default(),
+            // What is wrong with it is said when the client is made.
+            tokens: self.tokens().ok().flatten().map(Arc::new),
+            asked_for_token: Arc::default(),
         }
+    }
+
+    /// Where tokens come from, if the user's properties say so.
+    fn tokens(&self) -> Result<Option<TokenSource>, Refusal> {
+        let users = self.properties.keys();
+        let users = users.filter_map(|key| Some((key.as_str(), self.config.get(key)?)));
+        TokenSource::of(&users.collect(), |key| self.shown(key))
+    }
+
+    /// A property as the user knows it.
+    fn shown(&self, key: &str) -> String {
+        let users = self.properties.get(key).cloned();
+        users.unwrap_or_else(|| key.to_owned())
     }
 
     /// Makes the client.
@@ -131,7 +158,8 @@ impl ClientSettings {
         }
         // One by one first: librdkafka would tell of any of those that are wrong, another one at
         // each start.
-        for (key, shown) in &self.properties {
+        self.tokens()?;
+        for (key, shown) in self.properties.iter().filter(|(key, _)| !is_taken(key)) {
             check_property(key, self.config.get(key).unwrap_or_default(), shown)?;
         }
         if let Some(shown) = self.properties.get("transactional.id") {
@@ -140,18 +168,38 @@ impl ClientSettings {
                 reason: "messages are not written in transactions; remove it".into(),
             });
         }
-        let shown = |key: &str| {
-            let users = self.properties.get(key).cloned();
-            users.unwrap_or_else(|| key.to_owned())
-        };
+        self.refuse_missing_login()?;
         let mut config = self.config.clone();
+        for key in self.properties.keys().filter(|key| is_taken(key)) {
+            config.remove(key);
+        }
         let mut followed = Interdependent {
             config: &mut config,
             users: &|key| self.properties.contains_key(key),
         };
         followed.follow();
         let made = config.create_with_context(context);
-        made.map_err(|error| refusal(&error, shown, &self.covering().hidden))
+        made.map_err(|error| refusal(&error, |key| self.shown(key), &self.covering().hidden))
+    }
+
+    /// Refuses a way to log in that this build does not have, by its name.
+    fn refuse_missing_login(&self) -> Result<(), Refusal> {
+        let protocol = self.get("security.protocol").unwrap_or_default();
+        let set = ["sasl.mechanism", "sasl.mechanisms"];
+        let set = set.into_iter().find_map(|key| Some((key, self.get(key)?)));
+        let (key, mechanism) = match set {
+            Some(set) => set,
+            // librdkafka's default.
+            None if protocol.starts_with("sasl") => ("sasl.mechanism", "GSSAPI"),
+            None => return Ok(()),
+        };
+        match security::missing_login(mechanism) {
+            None => Ok(()),
+            Some(reason) => Err(Refusal::Unsupported {
+                property: self.shown(key),
+                reason,
+            }),
+        }
     }
 }
 
@@ -161,6 +209,9 @@ impl ClientSettings {
 pub struct Covering {
     hidden: Arc<Hidden>,
     troubles: Troubles,
+    tokens: Option<Arc<TokenSource>>,
+    /// Whether a token was fetched, or could not be.
+    asked_for_token: Arc<AtomicBool>,
 }
 
 impl Covering {
@@ -201,6 +252,28 @@ impl Covering {
         }
     }
 
+    /// A token for SASL OAUTHBEARER.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn token(&self) -> Result<OAuthToken, Box<dyn Error>> {
+        let Some(tokens) = &self.tokens else {
+            return Err(
+                "nothing says where tokens come from: set `sasl.oauthbearer.method` = \
+                        \"oidc\" and the properties that belong to it"
+                    .into(),
+            );
+        };
+        let token = tokens.fetch();
+        self.asked_for_token.store(true, Ordering::SeqCst);
+        if let Err(error) = &token
+            && is_news(&error.to_string(), Instant::now())
+        {
+            tracing::warn!(%error, "the brokers are not logged in to");
+        }
+        Ok(token?)
+    }
+
     /// What is wrong with the client's connections.
     pub fn troubles(&self) -> &Troubles {
         &self.troubles
@@ -216,6 +289,12 @@ impl Covering {
 }
 
 impl ClientContext for Covering {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         Covering::log(self, level, facility, line);
     }
@@ -230,6 +309,23 @@ impl ClientContext for Covering {
 
 impl ConsumerContext for Covering {}
 
+/// Longest wait for the first token.
+const TOKEN: Duration = Duration::from_secs(15);
+
+/// Waits for the first token of a consumer that is only asked questions: it is fetched when the
+/// consumer is polled, and without one no question is answered.
+pub fn await_token(consumer: &BaseConsumer<Covering>) {
+    let covering = consumer.context();
+    let (started, asked) = (Instant::now(), &covering.asked_for_token);
+    if covering.tokens.is_none() {
+        return;
+    }
+    while !asked.load(Ordering::SeqCst) && started.elapsed() < TOKEN {
+        // It is subscribed to nothing.
+        let _ = consumer.poll(Duration::from_millis(50));
+    }
+}
+
 impl ProducerContext for Covering {
     type DeliveryOpaque = ();
 
@@ -240,7 +336,6 @@ impl ProducerContext for Covering {
 mod tests {
     use super::*;
     use crate::stage::source::known_properties;
-    use rdkafka::consumer::BaseConsumer;
     use rdkafka::producer::BaseProducer;
 
     const MARK: &str = "hunter2-MARK";

@@ -5,6 +5,7 @@ use super::commits::commit_within;
 use super::leader_epochs::set_leader_epoch;
 use super::{Covering, Generation, OffsetCommit, SourceError, SourceEvent};
 use crate::stage::sink::hint::TableTag;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{
     BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol, base_consumer,
@@ -13,6 +14,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as KafkaOffset, Statistics, TopicPartitionList};
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -207,6 +209,12 @@ pub(super) fn offsets(commits: &[OffsetCommit], table: TableTag) -> Option<Topic
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.covering.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         self.covering.log(level, facility, line);
     }

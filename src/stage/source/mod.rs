@@ -22,18 +22,22 @@ mod log_ends;
 mod properties;
 mod reading;
 mod recreated;
+mod security;
 mod thread;
+mod token_keys;
+mod tokens;
 mod topic_identity;
 mod trouble;
 
 pub use admission::{Admission, Place, Short};
 pub(in crate::stage) use client::has_controller;
 pub use client::{Broker, Logs, Reached, Silence, require_topics};
-pub use clients::{ClientSettings, Covering};
+pub use clients::{ClientSettings, Covering, await_token};
 pub use continuity::compared;
 pub use properties::{Refusal, check_properties, known_properties};
 pub use reading::LogRecord;
 pub use recreated::recreated;
+pub use security::{SecurityFeatures, security_features};
 pub use thread::{Source, SourceSettings};
 pub use trouble::{Cause, Trouble, Troubles};
 

@@ -4,6 +4,7 @@
 //! refused with the password. [`Refusal`] names the property, the nearest one known and what it
 //! takes, never a value.
 
+use super::token_keys::is_taken;
 use rdkafka::ClientConfig;
 use rdkafka::bindings::rd_kafka_conf_properties_show;
 use rdkafka::error::KafkaError;
@@ -62,7 +63,7 @@ fn takes(range: &str) -> String {
 /// # Errors
 /// [`Refusal`] for the first that is refused, in the order of their names.
 pub fn check_properties(properties: &BTreeMap<String, Secret>) -> Result<(), Refusal> {
-    for (key, value) in properties {
+    for (key, value) in properties.iter().filter(|(key, _)| !is_taken(key)) {
         check_property(key, value.expose(), &format!("kafka.properties.\"{key}\""))?;
     }
     Ok(())
@@ -337,7 +338,7 @@ mod tests {
 
     #[test]
     fn what_this_build_lacks_is_told_from_what_nobody_knows() {
-        for key in ["sasl.oauthbearer.client.secret", "ssl.truststore.location"] {
+        for key in ["sasl.oauthbearer.extensions", "ssl.truststore.location"] {
             let refused = check(key, MARK).unwrap_err();
             assert!(
                 matches!(refused, Refusal::Unsupported { .. }),

@@ -194,7 +194,8 @@ pub(super) fn consumer_settings(kafka: &KafkaConfig, settings: &SourceSettings) 
 }
 
 enum Waiting {
-    Message(Generation, SourceMessage),
+    /// With the bytes that it takes, beside one row.
+    Message(Generation, SourceMessage, u64),
     End(Generation, PartitionId, Option<Offset>, Offset),
 }
 
@@ -315,15 +316,17 @@ impl Poller {
                     position,
                     high,
                 },
-                Waiting::Message(generation, message) => {
-                    match admission.admit(partition, message.bytes()) {
+                Waiting::Message(generation, message, bytes) => {
+                    match admission.admit(partition, bytes) {
                         Ok((reservation, place)) => SourceEvent::Message {
                             generation,
                             message,
                             reservation,
                             place,
                         },
-                        Err(short) => return Err((Waiting::Message(generation, message), short)),
+                        Err(short) => {
+                            return Err((Waiting::Message(generation, message, bytes), short));
+                        }
                     }
                 }
             };
@@ -347,8 +350,11 @@ impl Poller {
             None => return Ok(()),
             Some(Ok(message)) => {
                 let partition = self.partition(message.partition());
-                self.generation(&partition)
-                    .map(|generation| Waiting::Message(generation, owned(partition, &message)))
+                self.generation(&partition).map(|generation| {
+                    let message = owned(partition, &message);
+                    let bytes = self.admission.bytes_of(&message);
+                    Waiting::Message(generation, message, bytes)
+                })
             }
             Some(Err(KafkaError::PartitionEOF(number))) => {
                 let partition = self.partition(number);
@@ -361,7 +367,7 @@ impl Poller {
         };
         if let (true, Some(held)) = (self.reading, held) {
             let partition = match &held {
-                Waiting::Message(_, message) => message.partition.clone(),
+                Waiting::Message(_, message, _) => message.partition.clone(),
                 Waiting::End(_, partition, ..) => partition.clone(),
             };
             self.held.push(partition, held);

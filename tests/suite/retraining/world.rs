@@ -208,6 +208,7 @@ impl World {
             categories: vec!["any".into()],
             embedding: 1,
             region_embeddings: false,
+            records: false,
         });
         let model = Arc::new(ModelStamp {
             version: "m".into(),
@@ -224,6 +225,7 @@ impl World {
                     processed_time: DateTime::UNIX_EPOCH,
                     partition: PartitionId::new("images", 0),
                     offset: Offset(i as i64),
+                    record: 0,
                     model: Arc::clone(&model),
                     width: 128,
                     height: 128,

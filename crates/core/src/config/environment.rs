@@ -77,16 +77,15 @@ impl Place {
         for (depth, part) in parts.iter().enumerate() {
             let key = keys.iter().find(|key| key.name == *part)?;
             let rest = &parts[depth + 1..];
-            let open = matches!(key.kind, Kind::Properties | Kind::Options(_));
             if rest.is_empty() {
                 let path = parts.iter().map(ToString::to_string).collect();
                 let (kind, within) = (key.kind, None);
                 return Some(Place { path, kind, within });
             }
-            if open {
+            if let Some(kind) = key.kind.entries() {
                 let above = parts[..=depth].iter().map(ToString::to_string);
                 let path = above.chain([entry(rest, key.kind)]).collect();
-                let (kind, within) = (Kind::Secret, Some(key.kind));
+                let within = Some(key.kind);
                 return Some(Place { path, kind, within });
             }
             keys = key.kind.keys();
@@ -102,7 +101,7 @@ impl Place {
                 variable(&[above, &[near.to_owned()]].concat())
             })?;
         }
-        if !matches!(self.kind, Kind::Properties | Kind::Options(_)) {
+        if self.kind.entries().is_none() {
             return from_variable(text, self.kind);
         }
         let wrong = "must be a table, as { name = \"value\" }";

@@ -113,10 +113,8 @@ impl Reader<'_> {
         if let (Kind::Section(keys), DeValue::Table(table)) = (kind, value.get_ref()) {
             return Some(toml::Value::Table(self.table(table, keys, path)));
         }
-        if let (Kind::Properties | Kind::Options(_), DeValue::Table(table)) =
-            (kind, value.get_ref())
-        {
-            return Some(toml::Value::Table(self.open(table, kind, path)));
+        if let (Some(entries), DeValue::Table(table)) = (kind.entries(), value.get_ref()) {
+            return Some(toml::Value::Table(self.open(table, kind, entries, path)));
         }
         let joined = path.join(".");
         match values::from_file(value.get_ref(), kind) {
@@ -132,7 +130,13 @@ impl Reader<'_> {
     }
 
     /// A table whose names are not keys of ours.
-    fn open(&mut self, table: &DeTable<'_>, kind: Kind, above: &[&str]) -> toml::Table {
+    fn open(
+        &mut self,
+        table: &DeTable<'_>,
+        kind: Kind,
+        entries: Kind,
+        above: &[&str],
+    ) -> toml::Table {
         let mut right = toml::Table::new();
         for (name, value) in table {
             let at = name.span().start;
@@ -145,7 +149,7 @@ impl Reader<'_> {
                 let reason = "is a table, because the dots are not in quotes: write \
                               \"name.with.dots\" = \"...\"";
                 self.mistake(at, &path.join("."), reason.into());
-            } else if let Some(value) = self.value(value, Kind::Secret, &path, at) {
+            } else if let Some(value) = self.value(value, entries, &path, at) {
                 right.insert(name.to_owned(), value);
             }
         }

@@ -16,6 +16,7 @@ mod reference;
 mod schema;
 mod secret;
 mod settings;
+mod source;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -31,5 +32,6 @@ pub use reference::reference;
 pub use schema::schema;
 pub use secret::Secret;
 pub use settings::{Key, Kind, Setting, choice, settings};
+pub use source::{MappingConfig, SourceConfig, StartAt};
 pub use stage::*;
 pub use values::refuse_unknown_option;

@@ -1,6 +1,6 @@
 //! The nearest right name for one that is wrong.
 
-use super::{Key, Kind, Shape};
+use super::{Key, Shape};
 
 /// What the names of keys end in where they have a unit.
 const UNITS: [&str; 10] = [
@@ -144,7 +144,7 @@ impl Shape {
         for name in path {
             match keys.iter().find(|key| key.name == *name) {
                 Some(key) => {
-                    open = matches!(key.kind, Kind::Properties | Kind::Options(_));
+                    open = key.kind.entries().is_some();
                     keys = key.kind.keys();
                 }
                 None => return open,

@@ -18,16 +18,30 @@ pub fn reference<T: Configuration>() -> String {
     text.push_str(&wrapped(MADE));
     let defaults = Table::try_from(T::default()).expect("the defaults are plain data");
     for section in shape.keys {
-        text.push('\n');
-        text.push_str(&wrapped(&description(section)));
-        text.push_str(&format!("[{}]\n", section.name));
-        for key in section.kind.keys() {
-            text.push_str(&wrapped(&description(key)));
-            let default = inline(&defaults[section.name][key.name]);
-            text.push_str(&format!("#{} = {default}\n", key.name));
-        }
+        write_section(&mut text, section, section.name, &defaults[section.name]);
     }
     text
+}
+
+/// A section: its keys, then the sections within it.
+fn write_section(text: &mut String, section: &Key, path: &str, defaults: &Value) {
+    text.push('\n');
+    text.push_str(&wrapped(&description(section)));
+    text.push_str(&format!("[{path}]\n"));
+    let (within, keys): (Vec<&Key>, Vec<&Key>) = section
+        .kind
+        .keys()
+        .iter()
+        .partition(|key| !key.kind.keys().is_empty());
+    for key in keys {
+        text.push_str(&wrapped(&description(key)));
+        let default = inline(&defaults[key.name]);
+        text.push_str(&format!("#{} = {default}\n", key.name));
+    }
+    for key in within {
+        let path = format!("{path}.{}", key.name);
+        write_section(text, key, &path, &defaults[key.name]);
+    }
 }
 
 const HOW: &str = "A line that begins with `#` and no space is a key with its default: take the \

@@ -69,7 +69,7 @@ impl Serialize for Property<'_> {
                 map.serialize_entry("type", "array")?;
                 map.serialize_entry("items", &Text)?;
             }
-            Kind::Properties => {
+            Kind::Entries | Kind::Properties => {
                 map.serialize_entry("type", "object")?;
                 map.serialize_entry("additionalProperties", &Text)?;
             }

@@ -31,6 +31,8 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     /// A list of strings.
     Texts,
+    /// A table of strings, with names of any kind.
+    Entries,
     /// A table of strings that are never shown, with names of any kind (librdkafka's properties).
     Properties,
     /// A table of strings that are never shown, with the names of an object store's options.
@@ -52,7 +54,9 @@ impl Kind {
             Kind::Text | Kind::Secret => "a string (in quotes)".into(),
             Kind::OneOf(names) => Self::expected_of(names),
             Kind::Texts => "a list of strings, as [\"a\", \"b\"]".into(),
-            Kind::Properties | Kind::Options(_) => "a table of names and strings".into(),
+            Kind::Entries | Kind::Properties | Kind::Options(_) => {
+                "a table of names and strings".into()
+            }
             Kind::Section(_) => "a section with keys of its own".into(),
         }
     }
@@ -61,6 +65,15 @@ impl Kind {
     pub(crate) fn expected_of(names: &[&str]) -> String {
         let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
         format!("one of {}", quoted.join(", "))
+    }
+
+    /// Of a table with names of its own, what each of them holds; of anything else nothing.
+    pub(crate) fn entries(&self) -> Option<Kind> {
+        match self {
+            Kind::Entries => Some(Kind::Text),
+            Kind::Properties | Kind::Options(_) => Some(Kind::Secret),
+            _ => None,
+        }
     }
 
     /// The keys of a section; of anything else none.

@@ -2,8 +2,8 @@
 
 use super::decode::DecodeConfig;
 use super::{
-    Configuration, FileFormat, Flaw, Kind, PredictionsOrder, Secret, Shape, VectorEncoding, choice,
-    settings,
+    Configuration, FileFormat, Flaw, Kind, PredictionsOrder, Secret, Shape, SourceConfig,
+    VectorEncoding, choice, settings,
 };
 use crate::address::Address;
 use crate::address::options;
@@ -59,28 +59,6 @@ settings! {
         /// stand in quotes (`"sasl.password" = "..."`). In a variable's name underscores stand for
         /// their dots: TAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD.
         properties: BTreeMap<String, Secret> as Kind::Properties = BTreeMap::new(),
-    }
-}
-
-settings! {
-    /// The topics read.
-    SourceConfig {
-        /// Topic of image references.
-        images_topic: String = "images".into(),
-        /// Where a partition without any file starts: `earliest` or `latest`.
-        start: StartAt = StartAt::Earliest,
-        /// How often partition statistics (lag) are refreshed.
-        statistics_interval_ms: u64 = 5_000,
-    }
-}
-
-choice! {
-    /// Where a partition without any file starts.
-    StartAt {
-        /// The oldest message kept.
-        Earliest = "earliest",
-        /// Messages that arrive from now on.
-        Latest = "latest",
     }
 }
 
@@ -376,6 +354,7 @@ impl Configuration for StageConfig {
         if !self.output.url.is_empty() {
             flaws.extend(address_flaw("output.url", &self.output.url));
         }
+        flaws.extend(self.source.flaws());
         flaws.extend(self.fetch.flaws());
         flaws.extend(self.http.flaws());
         flaws.extend(self.decode.flaws());

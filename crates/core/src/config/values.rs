@@ -58,7 +58,7 @@ pub(super) fn from_variable(text: &str, kind: Kind) -> Result<Value, String> {
             let list: Vec<String> = serde::Deserialize::deserialize(parsed).map_err(|_| wrong())?;
             Ok(Value::Array(list.into_iter().map(Value::String).collect()))
         }
-        Kind::Properties | Kind::Options(_) | Kind::Section(_) => Err(wrong()),
+        Kind::Entries | Kind::Properties | Kind::Options(_) | Kind::Section(_) => Err(wrong()),
     }
 }
 

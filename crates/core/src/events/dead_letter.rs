@@ -17,6 +17,10 @@ pub mod header {
     pub const SOURCE_PARTITION: &str = "source.partition";
     /// The message's offset.
     pub const SOURCE_OFFSET: &str = "source.offset";
+    /// The records of the message that it is about, as `0,3-5`; missing: the whole message.
+    pub const SOURCE_RECORDS: &str = "source.records";
+    /// On a message of the input: the only records of it that are to be read, as `0,3-5`.
+    pub const ONLY_RECORDS: &str = "tagstream.records";
     /// The message's time, milliseconds since 1970, if it had one.
     pub const SOURCE_TIMESTAMP: &str = "source.timestamp";
     /// Stands in place of a value that the topic has no room for: its length.
@@ -107,6 +111,7 @@ mod tests {
             header::SOURCE_TOPIC,
             header::SOURCE_PARTITION,
             header::SOURCE_OFFSET,
+            header::SOURCE_RECORDS,
             header::SOURCE_TIMESTAMP,
             header::VALUE_OMITTED,
             header::HEADERS_OMITTED,

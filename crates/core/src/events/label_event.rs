@@ -1,9 +1,10 @@
 //! The message by which an annotator says what is, or is not, in an image.
 
-use super::image_reference::parse_json;
+use super::fields::{address, json_text, name, not_valid, object, strings, text, time};
+use super::json::Json;
 use super::message_error::MessageError;
-use super::time::readable_event_time;
-use chrono::{DateTime, TimeDelta, Utc};
+use super::time::readable_time;
+use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 /// What is known about one category in one image. What nobody mentioned is unknown and has no
@@ -102,15 +103,48 @@ impl LabelEvent {
         }
     }
 
-    /// Reads the value of a Kafka message.
+    /// Reads the value of a Kafka message. What is meant is taken, as in image references: a number
+    /// as the image's name, null for what is not there, a time without a zone (as UTC).
     ///
     /// # Errors
     /// [`MessageError`] says what is wrong; a category named twice with different meanings is an
     /// error.
     pub fn from_json(bytes: &[u8]) -> Result<Self, MessageError> {
-        let event: Self = parse_json(bytes, "label event")?;
+        const WHAT: &str = "label event";
+        let decoded = json_text(bytes, WHAT)?;
+        let json = Json::read(&decoded).map_err(not_valid(WHAT))?;
+        let event = Self::of_object(object(&json, WHAT)?)?;
         event.validate()?;
         Ok(event)
+    }
+
+    fn of_object(json: &Json<'_>) -> Result<Self, MessageError> {
+        let list = |field: &'static str| {
+            let names = json.get(field).map(|value| strings(value, field));
+            Ok::<_, MessageError>(names.transpose()?.unwrap_or_default())
+        };
+        let image_id = json.get("image_id").map(|v| name(v, "image_id"));
+        let missing = || MessageError::Missing {
+            field: "image_id",
+            place: "/image_id".into(),
+        };
+        let uri = match json.get("uri").map(|v| address(v, "uri")).transpose() {
+            // One that is empty is as good as none.
+            Err(MessageError::EmptyField { .. }) => None,
+            uri => uri?,
+        };
+        let annotator = json.get("annotator").map(|v| text(v, "annotator"));
+        let utc = FixedOffset::east_opt(0);
+        let event_time = json.get("event_time").map(|v| time(v, "event_time", utc));
+        Ok(LabelEvent {
+            image_id: image_id.transpose()?.flatten().ok_or_else(missing)?,
+            uri: uri.flatten().unwrap_or_default(),
+            present: list("present")?,
+            absent: list("absent")?,
+            retract: list("retract")?,
+            annotator: annotator.transpose()?.unwrap_or_default(),
+            event_time: event_time.transpose()?.flatten(),
+        })
     }
 
     /// Whether this may be sent: what the stage would refuse is refused.
@@ -121,7 +155,9 @@ impl LabelEvent {
         if self.image_id.is_empty() {
             return Err(MessageError::EmptyField { field: "image_id" });
         }
-        readable_event_time(self.event_time)?;
+        if let Some(time) = self.event_time {
+            readable_time(time, "`event_time`")?;
+        }
         let mut seen = std::collections::HashMap::new();
         for (list, names) in [
             ("present", &self.present),
@@ -161,7 +197,15 @@ pub(super) mod tests {
         if let Some(pointer) = schema["$ref"].as_str() {
             return fits(root.pointer(&pointer[1..]).unwrap(), root, value);
         }
+        if let Some(types) = schema["type"].as_array() {
+            let mut one = schema.clone();
+            return types.iter().any(|of| {
+                one["type"] = of.clone();
+                fits(&one, root, value)
+            });
+        }
         match schema["type"].as_str().unwrap() {
+            "null" => value.is_null(),
             "string" => value.as_str().is_some_and(|text| {
                 let long_enough = text.len() as u64 >= schema["minLength"].as_u64().unwrap_or(0);
                 let time = schema["format"] == "date-time";
@@ -215,10 +259,16 @@ pub(super) mod tests {
                 true,
                 r#"{"image_id":"a","event_time":"2026-01-01T00:00:00+02:00"}"#,
             ),
+            (true, r#"{"image_id":7}"#),
+            (
+                true,
+                r#"{"image_id":"a","uri":null,"present":null,"event_time":null}"#,
+            ),
             (false, r#"{"present":["cat"]}"#),
             (false, r#"{"image_id":""}"#),
-            (false, r#"{"image_id":7}"#),
-            (false, r#"{"image_id":"a","uri":null}"#),
+            (false, r#"{"image_id":null}"#),
+            (false, r#"{"image_id":7.5}"#),
+            (false, r#"{"image_id":"a","uri":7}"#),
             (false, r#"{"image_id":"a","present":"cat"}"#),
             (false, r#"{"image_id":"a","absent":[""]}"#),
             (false, r#"{"image_id":"a","retract":[1]}"#),

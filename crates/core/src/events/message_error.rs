@@ -3,6 +3,9 @@
 /// Why a message could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
+    /// No bytes, or nothing but blanks.
+    #[error("the message is empty")]
+    Empty,
     /// The bytes are not UTF-8.
     #[error("the message is not UTF-8 (first bad byte at {position})")]
     NotUtf8 {
@@ -15,6 +18,22 @@ pub enum MessageError {
         /// The message type expected.
         what: &'static str,
         /// What the JSON parser or the type said.
+        reason: String,
+    },
+    /// A field that must be there is not, or is null.
+    #[error("the message has no `{field}` (looked for at {place})")]
+    Missing {
+        /// The field's name.
+        field: &'static str,
+        /// Where it was looked for.
+        place: String,
+    },
+    /// A field that says what it cannot say.
+    #[error("the message's `{field}` {reason}")]
+    Field {
+        /// The field's name.
+        field: String,
+        /// What is wrong with it.
         reason: String,
     },
     /// A field that must say something is empty.

@@ -5,12 +5,15 @@
 //! agree.
 
 mod dead_letter;
+pub(crate) mod fields;
 mod image_reference;
+pub(crate) mod json;
 mod label_event;
 mod label_question;
 mod message_error;
 mod offset;
 mod prediction;
+mod records;
 mod time;
 
 pub use dead_letter::{DeadLetterKind, header};
@@ -20,4 +23,5 @@ pub use label_question::{Asked, LabelQuestion, QuestionPurpose};
 pub use message_error::MessageError;
 pub use offset::{Offset, OffsetRange, PartitionId, RangeError, SourcePosition};
 pub use prediction::{BoundingBox, Prediction, ShortenedField, Tag};
-pub use time::readable_time;
+pub use records::{listed_records, record_list};
+pub use time::{read_time, readable_time};

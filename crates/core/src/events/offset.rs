@@ -56,6 +56,13 @@ pub struct SourcePosition {
     pub partition: i32,
     /// Offset in that partition.
     pub offset: Offset,
+    /// Which of the message's records, from 0.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub record: u32,
+}
+
+fn is_first(record: &u32) -> bool {
+    *record == 0
 }
 
 /// A half-open range `[start, end)` of one partition's log.

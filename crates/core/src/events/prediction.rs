@@ -3,6 +3,7 @@
 use super::SourcePosition;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A rectangle in fractions of the image's width and height; all values lie in `[0, 1]`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -37,6 +38,10 @@ pub enum ShortenedField {
     Embedding,
     /// Its beginning, then `…`.
     Uri,
+    /// Left out.
+    Attributes,
+    /// The headers of the message that asked for it: left out.
+    Headers,
     /// Its beginning, then `…sha256:` and the hash of the whole; so is the message's key.
     ImageId,
     /// The best of them.
@@ -59,6 +64,9 @@ pub struct Prediction {
     pub source: SourcePosition,
     /// Tags at or above their thresholds, best first.
     pub tags: Vec<Tag>,
+    /// Carried through from the reference; absent if it has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
     /// The image's embedding, L2-normalised; only if configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embedding: Option<Vec<f32>>,
@@ -87,12 +95,16 @@ mod tests {
                 topic: "images".into(),
                 partition: 0,
                 offset: Offset(1),
+                record: 2,
             },
             tags: Vec::new(),
+            attributes: [("site".to_owned(), "north".to_owned())].into(),
             embedding: Some(vec![0.5]),
             shortened: vec![
                 ShortenedField::Embedding,
                 ShortenedField::Uri,
+                ShortenedField::Attributes,
+                ShortenedField::Headers,
                 ShortenedField::ImageId,
                 ShortenedField::Tags,
             ],
@@ -105,6 +117,8 @@ mod tests {
             names
         };
         assert_eq!(names(&written), names(&published["properties"]));
+        let source = &published["properties"]["source"]["properties"];
+        assert_eq!(names(&written["source"]), names(source));
         let fields = &published["properties"]["shortened"]["items"]["enum"];
         assert_eq!(fields, &written["shortened"]);
     }

@@ -60,6 +60,7 @@ pub(super) fn prediction(id: &str, uri: &str) -> PredictionRow {
         processed_time: DateTime::UNIX_EPOCH,
         partition: PartitionId::new("images", 0),
         offset: Offset(0),
+        record: 0,
         model: Arc::new(ModelStamp {
             version: "m".into(),
             preprocessing_hash: "h".into(),
@@ -77,6 +78,7 @@ pub(super) fn prediction(id: &str, uri: &str) -> PredictionRow {
             categories: vec!["cat".into()],
             embedding: EMBEDDING,
             region_embeddings: false,
+            records: false,
         }),
     }
 }

@@ -5,6 +5,8 @@ use crate::stage::guard::LifeGuard;
 use crate::stage::ledger::Finished;
 use crate::stage::row_maker::{Leave, RowMaker, RowOutcome};
 use crate::stage::sink::dead_letter_topic;
+use crate::stage::sink::dead_letter_topic::{RecordsRefused, letters_of};
+use crate::stage::sink::outgoing::Outgoing;
 use crate::stage::sink::table::TableRow;
 use crate::stage::source::SourceMessage;
 use std::sync::Arc;
@@ -74,21 +76,21 @@ impl<M: RowMaker> Driver<M> {
                 }
                 (None, None) => maker.make(&message, &leave).await?,
             };
-            let (mut finished, mut held) = (nothing(), 0);
-            match made {
-                RowOutcome::Row { row, prediction } => {
-                    let prediction = prediction.map(|message| topics.prepared(message));
-                    let payload = prediction.as_ref().and_then(|p| p.payload.as_ref());
-                    held = row.bytes() + payload.map_or(0, |bytes| bytes.len() as u64);
-                    (finished.row, finished.prediction) = (Some(row), prediction);
-                }
+            let (rows, letters) = match made {
+                RowOutcome::Row { row, prediction } => (vec![(row, prediction)], Vec::new()),
+                RowOutcome::Records { rows, refused } => (rows, letters_of(refused)),
                 RowOutcome::DeadLetter { kind, reason } => {
-                    held += message.bytes();
-                    count_dead_letter(&status, &message, kind, &reason);
-                    let letter = dead_letter_topic::message(&dead_letters, &message, kind, &reason);
-                    finished.dead_letter = Some(topics.prepared(letter));
+                    let records = Vec::new();
+                    (
+                        Vec::new(),
+                        vec![RecordsRefused {
+                            records,
+                            kind,
+                            reason,
+                        }],
+                    )
                 }
-                RowOutcome::Nothing => {}
+                RowOutcome::Nothing => (Vec::new(), Vec::new()),
                 RowOutcome::Left => {
                     return Ok(Task::Left {
                         partition: message.partition,
@@ -97,6 +99,22 @@ impl<M: RowMaker> Driver<M> {
                         alone,
                     });
                 }
+            };
+            let (mut finished, mut held) = (nothing(), 0);
+            for (row, prediction) in rows {
+                let prediction = prediction.map(|message| topics.prepared(message));
+                held += row.bytes() + prediction.as_ref().map_or(0, Outgoing::held_bytes);
+                finished.rows.push(row);
+                finished.predictions.extend(prediction);
+            }
+            for refused in &letters {
+                count_dead_letter(&status, &message, refused);
+                let letter = dead_letter_topic::message(&dead_letters, &message, refused);
+                finished.dead_letters.push(topics.prepared(letter));
+            }
+            if !letters.is_empty() {
+                // They share its bytes.
+                held += message.bytes();
             }
             let mut reservation = reservation;
             reservation.shrink(held);
@@ -115,19 +133,15 @@ impl<M: RowMaker> Driver<M> {
 
 fn nothing<R>() -> Finished<R> {
     Finished {
-        row: None,
-        prediction: None,
-        dead_letter: None,
+        rows: Vec::new(),
+        predictions: Vec::new(),
+        dead_letters: Vec::new(),
         reservation: None,
     }
 }
 
-fn count_dead_letter(
-    status: &StageStatus,
-    message: &SourceMessage,
-    kind: DeadLetterKind,
-    reason: &str,
-) {
+fn count_dead_letter(status: &StageStatus, message: &SourceMessage, refused: &RecordsRefused) {
+    let (kind, reason) = (refused.kind, &refused.reason);
     status.dead_letter(kind);
     let topic = message.partition.topic.to_string();
     metrics::counter!(

@@ -8,11 +8,13 @@ use crate::stage::sink::shortening::shortened;
 use crate::stage::sink::verdict::{ProduceVerdict, may_be_sent_again, verdict};
 use crate::stage::source::{ClientSettings, Covering, Refusal};
 use bytes::Bytes;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Headers as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Message as _, Statistics};
+use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tagstream_core::process::blocking;
@@ -69,6 +71,12 @@ struct Context {
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.covering.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         self.covering.log(level, facility, line);
     }

@@ -75,38 +75,34 @@ fn the_reference_is_the_defaults_as_it_is_and_with_every_key_uncommented() {
 
 #[test]
 fn every_key_is_described_and_every_default_is_of_its_kind() {
-    for section in StageConfig::KEYS {
-        assert!(!section.docs.is_empty(), "{}", section.name);
-        for key in section.kind.keys() {
-            assert!(!key.docs.is_empty(), "{}.{}", section.name, key.name);
+    fn described(keys: &[Key]) {
+        for key in keys {
+            assert!(!key.docs.is_empty(), "{}", key.name);
+            described(key.kind.keys());
         }
     }
+    described(StageConfig::KEYS);
 }
 
 #[test]
 fn the_schema_has_every_key_with_type_default_and_description() {
     let schema: serde_json::Value = serde_json::from_str(&schema::<StageConfig>()).unwrap();
     assert_eq!(schema["additionalProperties"], false);
-    for section in StageConfig::KEYS {
-        let section_schema = &schema["properties"][section.name];
-        assert_eq!(
-            section_schema["additionalProperties"], false,
-            "{}",
-            section.name
-        );
-        for key in section.kind.keys() {
-            let told = &section_schema["properties"][key.name];
-            assert!(
-                told["description"].is_string(),
-                "{}.{}",
-                section.name,
-                key.name
-            );
-            assert!(!told["default"].is_null(), "{}.{}", section.name, key.name);
-            let typed = told["type"].is_string() || told["enum"].is_array();
-            assert!(typed, "{}.{}", section.name, key.name);
+    fn told(keys: &[Key], schema: &serde_json::Value) {
+        for key in keys {
+            let told_of = &schema["properties"][key.name];
+            if !key.kind.keys().is_empty() {
+                assert_eq!(told_of["additionalProperties"], false, "{}", key.name);
+                told(key.kind.keys(), told_of);
+                continue;
+            }
+            assert!(told_of["description"].is_string(), "{}", key.name);
+            assert!(!told_of["default"].is_null(), "{}", key.name);
+            let typed = told_of["type"].is_string() || told_of["enum"].is_array();
+            assert!(typed, "{}", key.name);
         }
     }
+    told(StageConfig::KEYS, &schema);
     let fetch = &schema["properties"]["fetch"]["properties"];
     assert_eq!(fetch["retries"]["maximum"], u32::MAX);
     let provider = &schema["properties"]["model"]["properties"]["provider"];
