@@ -4,6 +4,7 @@
 mod common;
 
 mod build_name;
+mod completions;
 mod compose;
 mod config_command;
 mod decoders;
