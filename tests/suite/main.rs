@@ -15,6 +15,7 @@ mod fetching;
 mod fuzz_replay;
 mod gpu;
 mod hostile_pictures;
+mod kubernetes;
 mod label_tables;
 mod map;
 mod names;
