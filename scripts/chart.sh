@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The Helm chart in deploy/helm/tagstream, and the plain manifests that are made from it.
+# The Helm chart in deploy/helm/tagstream, the plain manifests that are made from it, and the units.
 #
 #   scripts/chart.sh helm      build Helm if it is not there, print where it is
 #   scripts/chart.sh render    write deploy/kubernetes from the chart's defaults
@@ -83,12 +83,22 @@ check() {
     fi
 }
 
+# What this machine has not installed is no flaw of a unit.
+check_units() {
+    command -v systemd-analyze >/dev/null || { echo "units: NOT CHECKED (no systemd)"; return 0; }
+    local said
+    said=$(systemd-analyze verify deploy/systemd/* 2>&1 \
+        | grep -Ev "is not executable: No such file|Command 'man .*failed" || true)
+    [ -z "$said" ] || die "$said"
+    echo "systemd takes the units"
+}
+
 build_tools
 case ${1:-} in
 helm) echo "$tools/helm" ;;
 render)
     rm -rf deploy/kubernetes
     render deploy/kubernetes ;;
-check) check ;;
+check) check_units; check ;;
 *) die "helm, render or check" ;;
 esac
