@@ -12,6 +12,7 @@ mod demonstration;
 mod documents;
 mod fetch_decode;
 mod fetching;
+mod formats;
 mod fuzz_replay;
 mod gpu;
 mod hostile_pictures;

@@ -4,6 +4,9 @@
 //! Every file that exists is committed and holds each event once, so a listing is all that is
 //! needed. Files are read one at a time.
 
+use crate::stage::label_rows::LabelRow;
+use crate::stage::sink::predictions::PredictionRow;
+use crate::stage::sink::table::TableRow;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
@@ -74,11 +77,31 @@ pub async fn read_columns(
         parquet_batches(bytes, columns)
     }
     .map_err(&bad)?;
+    refuse_newer(&footer).map_err(&bad)?;
     for batch in batches {
         let batch = batch.map_err(|e| bad(e.to_string()))?;
         take(&batch, &footer).map_err(&bad)?;
     }
     Ok(())
+}
+
+/// The newest schema version that this build reads of either table.
+const KNOWN: u32 = if LabelRow::SCHEMA_VERSION > PredictionRow::SCHEMA_VERSION {
+    LabelRow::SCHEMA_VERSION
+} else {
+    PredictionRow::SCHEMA_VERSION
+};
+
+/// A newer build may mean something else by a column of the same name.
+fn refuse_newer(footer: &Footer) -> Result<(), String> {
+    let version = footer.get("tagstream.schema_version");
+    let version = version.and_then(|version| version.parse::<u64>().ok());
+    match version.filter(|version| *version > u64::from(KNOWN)) {
+        Some(newer) => Err(format!(
+            "it has schema version {newer}, and this tagstream reads {KNOWN}: use a newer one"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The entries of a file's footer.
