@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall demo test figures lint fuzz compose-test chaos chaos-matrix chaos-sabotage bench bench-scale bench-steps
+.PHONY: help build install uninstall demo test figures lint fuzz compose-test chaos chaos-matrix chaos-sabotage upgrade-test bench bench-scale bench-steps
 
 ROUNDS ?= 20
 SEED ?= 1
@@ -11,6 +11,7 @@ MATRIX ?= full
 PREFIX ?= /usr/local
 IMAGES ?= 8000
 FUZZ_SECONDS ?= 7200
+FROM ?= 46e3ef7
 
 chaos = @setup=$$(scripts/setup.sh test); eval "$$setup"; cargo test --release --locked --features failpoints --test chaos --
 
@@ -57,6 +58,9 @@ chaos-sabotage: ## ROUNDS=n SEED=s: the protocol broken on purpose in two ways; 
 		--failpoints sabotage.put.overwrite=on --only FrozenPut
 	$(chaos) --rounds $(ROUNDS) --seed $(SEED) --brokers 1 --partitions 4 --expect-broken \
 		--failpoints sabotage.commit.early=on,put.before=delay1500,sabotage.resume.trust=on --only Kill
+
+upgrade-test: ## FROM=46e3ef7: a group of that build is replaced by this one under load, and back
+	@scripts/upgrade_test.sh $(FROM)
 
 bench: ## The stage beside bare ONNX Runtime and a Python peer (KAFKA=1: on a real broker), rows in benches/runs/stage.jsonl
 	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; scripts/bench.sh

@@ -2,8 +2,8 @@
 # Installs what building and testing need and this machine does not have. Safe to run again.
 #
 #   scripts/setup.sh build   what `cargo build` and running need (compilers, headers, ONNX Runtime)
-#   scripts/setup.sh test    that, and what the tests need (Java and Maven, Go, the Python readers,
-#                            cargo-deny, Helm, promtool)
+#   scripts/setup.sh test    that, and what the tests need (Java and Maven, Go, Chromium, the Python
+#                            readers, cargo-deny, Helm, promtool)
 #   scripts/setup.sh readers that, and Spark 3.5 and 4 for scripts/check_readers.py (1.2 GB)
 #
 # It says what is missing before it does anything, and asks before it uses sudo if somebody is there
@@ -33,6 +33,9 @@ with_tests=
 [ "$what" = build ] || with_tests=yes
 if [ -n "$with_tests" ]; then
     need java openjdk-17-jre-headless; need mvn maven; need go golang-go
+    if ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
+        need chromium chromium
+    fi
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 fi
 if [ ${#missing[@]} -gt 0 ]; then

@@ -51,11 +51,12 @@
 //! | [`images`] | images by id, in a folder or a tar | `features` |
 //! | [`trainer`] | what trains a head, and its checkpoints | `arrays`, `chart`, `features`, `groups`, `kernels`, `model`, `multiversion`, `storage`, `trm` |
 //! | [`stage`] | the upper line, a folder per step | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage`, `tls` |
-//! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `events`, `labels`, `model`, `stage`, `storage` |
+//! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `config`, `events`, `labels`, `model`, `stage`, `storage` |
 //! | [`retrain`] | the job: candidate, judge, decision, report | `build`, `chart`, `config`, `digest`, `eval`, `events`, `features`, `groups`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
 //! | [`ops`] | health, metrics, telemetry, the page of tags | `build`, `config`, `events` |
+//! | [`serve`] | pages for people: what the stages do, labelling, deciding about models; who may | `build`, `config`, `digest`, `events`, `image`, `labelling`, `labels`, `model`, `ops`, `process`, `redact`, `retrain`, `stage`, `storage`, `tls` |
 //! | [`demo`] | synthetic scenes and the embedded broker | `arrays`, `config`, `eval`, `events`, `labelling`, `labels`, `stage`, `storage` |
-//! | `cli` | the commands | `address`, `arrays`, `build`, `config`, `demo`, `digest`, `error`, `eval`, `events`, `features`, `groups`, `image`, `images`, `labelling`, `labels`, `model`, `ops`, `process`, `redact`, `retrain`, `stage`, `storage`, `trainer`, `trm` |
+//! | `cli` | the commands | `address`, `arrays`, `build`, `config`, `demo`, `digest`, `error`, `eval`, `events`, `features`, `groups`, `image`, `images`, `labelling`, `labels`, `model`, `ops`, `process`, `redact`, `retrain`, `serve`, `stage`, `storage`, `trainer`, `trm` |
 //!
 //! The first three and `model` are crates of their own; `address` to `tls` are one crate
 //! (`tagstream-core`), `trm` to `trainer` another (`tagstream-train`); the rest is this package,
@@ -66,6 +67,7 @@ pub mod demo;
 pub mod labelling;
 pub mod ops;
 pub mod retrain;
+pub mod serve;
 pub mod stage;
 
 pub use tagstream_core::{

@@ -23,19 +23,7 @@ OVERRIDES=${OVERRIDES:-}
 NAME=${NAME:-}
 ROWS=${ROWS:-benches/quality/new_series.csv}
 SERIES=${SERIES:-'^(\d+)\d{3}$'}
-tagstream=${TAGSTREAM:-}
-if [ -z "$tagstream" ]; then
-  cargo build --release --bin tagstream
-  tagstream=${CARGO_TARGET_DIR:-target}/release/tagstream
-fi
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-host="$(nproc) x $(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -1 | tr ',' ' ')"
-commit=$(git rev-parse --short HEAD)$(git diff --quiet HEAD || echo +)
-mkdir -p "$(dirname "$ROWS")"
-columns=time,host,commit,set,split,method,variant,overrides,known,mask_seed,
-columns+=map_plain,map_envelope,cf1,of1,ece,train_seconds
-[ -s "$ROWS" ] || echo "$columns" > "$ROWS"
+. benches/quality/common.sh
 
 for fold in $FOLDS; do
   python3 benches/quality/series.py split "$data" "$fold" "$work"

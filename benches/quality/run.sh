@@ -22,20 +22,8 @@ OVERRIDES=${OVERRIDES:-}
 NAME=${NAME:-}
 SPLIT=${SPLIT:-dev}
 ROWS=${ROWS:-benches/quality/corel5k.csv}
-tagstream=${TAGSTREAM:-}
-if [ -z "$tagstream" ]; then
-  cargo build --release --bin tagstream
-  tagstream=${CARGO_TARGET_DIR:-target}/release/tagstream
-fi
+. benches/quality/common.sh
 data=$TAGSTREAM_BENCH_DIR/corel5k
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-host="$(nproc) x $(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -1 | tr ',' ' ')"
-commit=$(git rev-parse --short HEAD)$(git diff --quiet HEAD || echo +)
-mkdir -p "$(dirname "$ROWS")"
-columns=time,host,commit,set,split,method,variant,overrides,known,mask_seed,
-columns+=map_plain,map_envelope,cf1,of1,ece,train_seconds
-[ -s "$ROWS" ] || echo "$columns" > "$ROWS"
 
 for set in $SETS; do
   case $set in

@@ -15,18 +15,7 @@ NAME=${NAME:-}
 TRAIN=${TRAIN:-1500}
 TEST=${TEST:-800}
 ROWS=${ROWS:-benches/quality/scenes.csv}
-tagstream=${TAGSTREAM:-}
-if [ -z "$tagstream" ]; then
-  cargo build --release --bin tagstream
-  tagstream=${CARGO_TARGET_DIR:-target}/release/tagstream
-fi
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-host="$(nproc) x $(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -1 | tr ',' ' ')"
-commit=$(git rev-parse --short HEAD)$(git diff --quiet HEAD || echo +)
-columns=time,host,commit,set,split,method,variant,overrides,known,mask_seed,
-columns+=map_plain,map_envelope,cf1,of1,ece,train_seconds
-[ -s "$ROWS" ] || echo "$columns" > "$ROWS"
+. benches/quality/common.sh
 "$tagstream" scenes --out "$work/train" --count "$TRAIN" --seed 7001 --style pale
 "$tagstream" scenes --out "$work/test" --count "$TEST" --seed 9001 --style pale
 "$tagstream" init --clip models/demo-clip --categories "$work/train/categories.txt" \

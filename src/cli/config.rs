@@ -8,6 +8,7 @@ use checks::Check;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use tagstream::retrain::config::RetrainConfig;
+use tagstream::serve::config::ServeConfig;
 use tagstream_core::config;
 use tagstream_core::config::{
     ConfigError, Configuration, Flaw, Loaded, Shape, StageConfig, reference, schema, section_names,
@@ -17,7 +18,7 @@ use tagstream_core::redact::redact_place;
 use tagstream_model::registry::Location;
 
 /// The configurations that share an environment.
-const ALL: [Shape; 2] = [StageConfig::SHAPE, RetrainConfig::SHAPE];
+const ALL: [Shape; 3] = [StageConfig::SHAPE, RetrainConfig::SHAPE, ServeConfig::SHAPE];
 
 /// Reads a configuration and checks its values.
 pub(super) fn load<T: Configuration>(path: Option<&Path>) -> anyhow::Result<Loaded<T>> {
@@ -64,11 +65,13 @@ pub(super) enum ConfigCommand {
 #[derive(Debug, Args)]
 pub(super) struct What {
     /// The file; without it what TAGSTREAM_CONFIG names (with --kind retrain:
-    /// TAGSTREAM_RETRAIN_CONFIG), else defaults and variables alone.
+    /// TAGSTREAM_RETRAIN_CONFIG, with --kind serve: TAGSTREAM_SERVE_CONFIG), else defaults and
+    /// variables alone.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Whose configuration it is. Without it a file is recognised by the sections that only one of
-    /// the two has, and if it has none of those by `retrain` in its name; all else is the stage's.
+    /// Whose configuration it is. Without it a file is taken for the one that knows most of its
+    /// sections, and among several for the one in its name (`retrain`, `serve`); all else is the
+    /// stage's.
     #[arg(long, value_enum)]
     kind: Option<Kind>,
 }
@@ -80,6 +83,8 @@ enum Kind {
     Stage,
     /// `tagstream retrain`'s.
     Retrain,
+    /// `tagstream serve`'s.
+    Serve,
 }
 
 impl What {
@@ -91,6 +96,7 @@ impl What {
         match (self.kind, self.config) {
             (Some(kind), Some(path)) => (kind, Some(path)),
             (Some(Kind::Retrain), None) => (Kind::Retrain, of_variable("TAGSTREAM_RETRAIN_CONFIG")),
+            (Some(Kind::Serve), None) => (Kind::Serve, of_variable("TAGSTREAM_SERVE_CONFIG")),
             (Some(Kind::Stage), None) => (Kind::Stage, of_variable("TAGSTREAM_CONFIG")),
             (None, path) => match path.or_else(|| of_variable("TAGSTREAM_CONFIG")) {
                 Some(path) => (recognised(&path), Some(path)),
@@ -103,21 +109,41 @@ impl What {
 /// Whose configuration a file is. One that cannot be read is said to be so by whoever loads it.
 fn recognised(path: &Path) -> Kind {
     let sections = section_names(&std::fs::read_to_string(path).unwrap_or_default());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let has = |shape: &Shape, name: &str| shape.keys.iter().any(|key| key.name == name);
-    let (stage, job) = (StageConfig::SHAPE, RetrainConfig::SHAPE);
-    let only = |one: &Shape, other: &Shape| {
-        let names = sections.iter();
-        names
-            .filter(|name| has(one, name) && !has(other, name))
-            .count()
+    // A section that several know speaks for each of them.
+    let kinds = [Kind::Stage, Kind::Retrain, Kind::Serve].map(|kind| {
+        let known = sections.iter().filter(|name| has(&kind.shape(), name));
+        (known.count(), kind)
+    });
+    let most = kinds
+        .iter()
+        .map(|(known, _)| *known)
+        .max()
+        .unwrap_or_default();
+    let mut likely = kinds
+        .iter()
+        .filter(|(known, _)| *known == most)
+        .map(|(_, kind)| *kind);
+    let named = |kind: &Kind| match kind {
+        Kind::Stage => false,
+        Kind::Retrain => name.contains("retrain"),
+        Kind::Serve => name.contains("serve"),
     };
-    let named = path
-        .file_name()
-        .is_some_and(|name| name.to_string_lossy().contains("retrain"));
-    match only(&job, &stage).cmp(&only(&stage, &job)) {
-        std::cmp::Ordering::Greater => Kind::Retrain,
-        std::cmp::Ordering::Equal if named => Kind::Retrain,
-        _ => Kind::Stage,
+    likely
+        .clone()
+        .find(named)
+        .or_else(|| likely.next())
+        .unwrap_or(Kind::Stage)
+}
+
+impl Kind {
+    fn shape(self) -> Shape {
+        match self {
+            Kind::Stage => StageConfig::SHAPE,
+            Kind::Retrain => RetrainConfig::SHAPE,
+            Kind::Serve => ServeConfig::SHAPE,
+        }
     }
 }
 
@@ -137,6 +163,7 @@ pub(super) fn run(args: ConfigArgs) -> anyhow::Result<Exit> {
                 }
             }
             (Kind::Retrain, path) => drop(validate(path.as_deref(), checks::RETRAINING)?),
+            (Kind::Serve, path) => drop(validate(path.as_deref(), checks::PAGES)?),
         },
         ConfigCommand::Print {
             what,
@@ -145,6 +172,7 @@ pub(super) fn run(args: ConfigArgs) -> anyhow::Result<Exit> {
         } => match what.resolved() {
             (Kind::Stage, path) => print::<StageConfig>(path.as_deref(), reference, schema)?,
             (Kind::Retrain, path) => print::<RetrainConfig>(path.as_deref(), reference, schema)?,
+            (Kind::Serve, path) => print::<ServeConfig>(path.as_deref(), reference, schema)?,
         },
     }
     Ok(Exit::Success)
@@ -189,12 +217,13 @@ fn print<T: Configuration>(
 const AS_TOML: &str = "writing the configuration as TOML";
 
 /// The keys whose values are addresses, which can hold a password where none belongs.
-const ADDRESSES: [(&str, &str); 5] = [
+const ADDRESSES: [(&str, &str); 6] = [
     ("kafka", "brokers"),
     ("labels", "url"),
     ("model", "path"),
     ("output", "url"),
     ("registry", "url"),
+    ("tables", "url"),
 ];
 
 fn redact_addresses(config: &mut toml::Table) {

@@ -23,6 +23,7 @@ mod retrain;
 mod run;
 #[cfg(feature = "demo")]
 mod scenes;
+mod serve;
 mod table;
 mod tag;
 mod train;
@@ -74,6 +75,8 @@ enum Command {
     Labels(labels::LabelsArgs),
     /// Versions of the model: list, show, promote, roll back.
     Registry(registry::RegistryArgs),
+    /// Pages on which people see what the stages do and decide about models.
+    Serve(serve::ServeArgs),
     /// What is done to the files of a table, beside writing them: expiry.
     Table(table::TableArgs),
     /// Draw synthetic labelled scenes.
@@ -136,6 +139,7 @@ pub(crate) fn main() -> Exit {
         Command::DeadLetters(args) => dead_letters::run(args),
         Command::Labels(args) => labels::run(args),
         Command::Registry(args) => registry::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Table(args) => table::run(args),
         #[cfg(feature = "demo")]
         Command::Scenes(args) => scenes::run(args),

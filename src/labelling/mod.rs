@@ -6,4 +6,4 @@ mod publish;
 pub mod store;
 pub mod suggest;
 
-pub use publish::{PublishError, publish};
+pub use publish::{PublishError, Publisher, publish};

@@ -4,7 +4,8 @@
 //! many as it likes. When the bound is reached the connection that has been quiet for longest is
 //! closed, so that a probe is heard although others hold theirs open.
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -73,7 +74,7 @@ impl Table {
 
 /// A listener within [`ConnectionLimits`].
 #[derive(Debug)]
-pub(super) struct Bounded {
+pub struct Bounded {
     listener: TcpListener,
     limits: ConnectionLimits,
     places: Arc<Semaphore>,
@@ -81,7 +82,8 @@ pub(super) struct Bounded {
 }
 
 impl Bounded {
-    pub(super) fn new(listener: TcpListener, limits: ConnectionLimits) -> Self {
+    /// Takes over `listener`.
+    pub fn new(listener: TcpListener, limits: ConnectionLimits) -> Self {
         Bounded {
             listener,
             limits,
@@ -141,6 +143,16 @@ impl Listener for Bounded {
     }
 }
 
+/// Whom a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+impl Connected<IncomingStream<'_, Bounded>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
+        Peer(*stream.remote_addr())
+    }
+}
+
 /// Whether it was the peer that ended a connection which was being accepted.
 fn is_the_peers(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
@@ -152,7 +164,7 @@ fn is_the_peers(error: &io::Error) -> bool {
 
 /// A connection that ends when it has been quiet for too long, or has to make room.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub struct Connection {
     stream: TcpStream,
     number: u64,
     closed: oneshot::Receiver<()>,

@@ -131,8 +131,9 @@ impl Configuration for RetrainConfig {
         file: "retrain.toml",
         of: "Configuration of tagstream's retraining job (tagstream retrain)",
         head: "The retraining job's configuration (`tagstream retrain --config`): every key with \
-            its default. Variables that name keys of stage.toml alone are left to the stage, so \
-            that both can be given one environment; one that names no key of either is an error.",
+            its default. Variables that name keys of stage.toml or serve.toml alone are left to \
+            those, so that all can be given one environment; one that names no key of any is an \
+            error.",
         keys: RetrainConfig::KEYS,
     };
 

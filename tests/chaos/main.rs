@@ -17,6 +17,7 @@ mod predictions;
 mod proxy;
 mod rows;
 mod traffic;
+mod upgrade;
 mod world;
 
 use anyhow::{Result, bail};
@@ -91,7 +92,12 @@ async fn run(options: Options) -> Result<Verdict> {
         .unwrap_or_else(|| env!("CARGO_BIN_EXE_tagstream").into());
     let model = match &options.model {
         Some(model) => model.clone(),
-        None => make_model(&binary, &folder, "house\ntree\ncar\nfish\n")?,
+        // An older build need not read what this one writes.
+        None => make_model(
+            options.upgrade_from.as_ref().unwrap_or(&binary),
+            &folder,
+            "house\ntree\ncar\nfish\n",
+        )?,
     };
     let servers = Servers::start(options.brokers)?;
     let partitions = options.partitions as usize;
@@ -135,6 +141,9 @@ async fn run(options: Options) -> Result<Verdict> {
     };
     if let Some(matrix) = arena.options.matrix.clone() {
         return arena.matrix(matrix == "short").await;
+    }
+    if let Some(old) = arena.options.upgrade_from.clone() {
+        return arena.upgrade(&old).await;
     }
     let mut verdict = Verdict::default();
     for round in 1..=arena.options.rounds {

@@ -72,13 +72,7 @@ impl Arena {
         dice: &mut StdRng,
         verdict: &mut Verdict,
     ) -> Result<()> {
-        self.heal().await?;
-        for stage in &mut self.stages {
-            stage.kill()?;
-        }
-        self.stages.clear();
-        self.produce(MESSAGES, dice).await?;
-        self.checker.refresh(verdict).await?;
+        self.messages_that_nobody_reads(dice, verdict).await?;
         let ends = self.checker.ends();
         let mut gaps = Vec::new();
         let mut list = TopicPartitionList::new();
@@ -99,14 +93,7 @@ impl Arena {
             .delete_records(&list, &AdminOptions::new())
             .await
             .context("deleting records")?;
-        self.checker.refresh(verdict).await?;
-        let (seen, incarnation) = (self.checker.images(), self.producer.incarnation);
-        self.producer.excuse(&seen, |p| {
-            p.incarnation == incarnation
-                && gaps
-                    .iter()
-                    .any(|(partition, low)| p.partition == *partition && p.offset < *low)
-        });
+        self.excuse_below(&gaps, verdict).await?;
         self.replenish()?;
         if !self.refused("--accept-gap", verdict).await? {
             return Ok(());
@@ -121,13 +108,7 @@ impl Arena {
         dice: &mut StdRng,
         verdict: &mut Verdict,
     ) -> Result<()> {
-        self.heal().await?;
-        for stage in &mut self.stages {
-            stage.kill()?;
-        }
-        self.stages.clear();
-        self.produce(MESSAGES, dice).await?;
-        self.checker.refresh(verdict).await?;
+        self.messages_that_nobody_reads(dice, verdict).await?;
         let ends = self.checker.ends();
         let starts = self.checker.starts();
         let skip = dice.random_bool(0.5);
@@ -160,13 +141,31 @@ impl Arena {
             return self.operate(&["--restore-offset"]).await;
         }
         self.operate(&["--new-epoch", "--restore-offset"]).await?;
+        self.excuse_below(&moved, verdict).await
+    }
+
+    /// Kills all stages, and sends messages.
+    async fn messages_that_nobody_reads(
+        &mut self,
+        dice: &mut StdRng,
+        verdict: &mut Verdict,
+    ) -> Result<()> {
+        self.heal().await?;
+        for stage in &mut self.stages {
+            stage.kill()?;
+        }
+        self.stages.clear();
+        self.produce(MESSAGES, dice).await?;
+        self.checker.refresh(verdict).await
+    }
+
+    /// Excuses what lies before these offsets and is in no file.
+    async fn excuse_below(&mut self, offsets: &[(i32, i64)], verdict: &mut Verdict) -> Result<()> {
         self.checker.refresh(verdict).await?;
         let (seen, incarnation) = (self.checker.images(), self.producer.incarnation);
         self.producer.excuse(&seen, |p| {
-            p.incarnation == incarnation
-                && moved
-                    .iter()
-                    .any(|(partition, to)| p.partition == *partition && p.offset < *to)
+            let is_before = |&(partition, offset)| p.partition == partition && p.offset < offset;
+            p.incarnation == incarnation && offsets.iter().any(is_before)
         });
         Ok(())
     }

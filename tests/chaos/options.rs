@@ -39,6 +39,10 @@ pub struct Options {
     /// Instead of rounds: the kill matrix, every cell of it or a `short` selection.
     #[arg(long, value_name = "full|short", value_parser = ["full", "short"])]
     pub matrix: Option<String>,
+    /// Instead of rounds of faults: the stages begin as this older `tagstream`, and each round
+    /// replaces them one by one, under load: by this build, and back.
+    #[arg(long, value_name = "BINARY", conflicts_with = "matrix")]
+    pub upgrade_from: Option<PathBuf>,
     /// Draw faults of this kind only, for example `TopicRecreated`; of the matrix, only cells that
     /// begin so.
     #[arg(long)]

@@ -54,6 +54,8 @@ pub struct PredictionReader {
     told: HashMap<Key, Told>,
     /// What was wrong with messages that were read since the last check.
     wrong: Vec<String>,
+    /// When each message was sent, milliseconds since 1970.
+    times: Vec<i64>,
 }
 
 impl PredictionReader {
@@ -73,6 +75,7 @@ impl PredictionReader {
             partitions,
             told: HashMap::new(),
             wrong: Vec::new(),
+            times: Vec::new(),
         })
     }
 
@@ -100,6 +103,8 @@ impl PredictionReader {
             let prediction: Prediction = serde_json::from_slice(payload)
                 .with_context(|| String::from_utf8_lossy(payload).into_owned())?;
             let key = message.key().map(<[u8]>::to_vec);
+            let time = message.timestamp().to_millis();
+            self.times.extend(time);
             self.take(prediction, key.as_deref());
         }
         Ok(())
@@ -178,6 +183,19 @@ impl PredictionReader {
                 ));
             }
         }
+    }
+
+    /// The longest time without a message between two moments, all of them in milliseconds.
+    pub fn longest_gap(&self, from: i64, to: i64) -> i64 {
+        let within = self
+            .times
+            .iter()
+            .copied()
+            .filter(|t| (from..to).contains(t));
+        let mut times: Vec<i64> = within.chain([from, to]).collect();
+        times.sort_unstable();
+        let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+        gaps.max().unwrap_or(0)
     }
 
     /// Messages read, and how many of them were told before.

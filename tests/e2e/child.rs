@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+use tagstream::serve::config::ServeConfig;
 use tagstream_core::config::HttpConfig;
 
 /// A running `tagstream run`.
@@ -93,6 +94,21 @@ impl World {
             .unwrap();
         Stage { child, log }
     }
+
+    /// Starts `tagstream serve` with this configuration. `name` names its log.
+    pub(crate) fn serve(&self, name: &str, config: &ServeConfig) -> Stage {
+        let path = self.folder.path().join(format!("{name}.toml"));
+        std::fs::write(&path, toml::to_string(config).unwrap()).unwrap();
+        let log = self.folder.path().join(format!("{name}.log"));
+        let child = Command::new(env!("CARGO_BIN_EXE_tagstream"))
+            .args(["serve", "--config"])
+            .arg(&path)
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        Stage { child, log }
+    }
 }
 
 impl Stage {
@@ -130,10 +146,14 @@ impl Stage {
 
     /// Where its HTTP port is.
     pub(crate) fn address(&mut self) -> String {
-        const LINE: &str = "health, metrics and information are served";
-        self.says(LINE, 1);
+        self.address_in("health, metrics and information are served")
+    }
+
+    /// The address that stands in the line of its log that says `text`.
+    pub(crate) fn address_in(&mut self, text: &str) -> String {
+        self.says(text, 1);
         let log = self.log();
-        let line = log.lines().find(|l| l.contains(LINE)).unwrap();
+        let line = log.lines().find(|l| l.contains(text)).unwrap();
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         let address = &line["address"];
         let address = if address.is_null() {

@@ -3,6 +3,8 @@
 use crate::common::web_server::{Answer, WebServer};
 use crate::harness::World;
 use crate::servers::bootstrap;
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, OwnedHeaders};
@@ -30,8 +32,20 @@ fn raw(partition: i32, key: &str, value: Option<String>, headers: &[(&str, &str)
         key: Some(key.into()),
         value,
         headers: headers.iter().map(own).collect(),
-        time: 1_700_000_000_000,
+        // Not long ago: what is older than a topic keeps may be gone before it is read.
+        time: chrono::Utc::now().timestamp_millis() - 60_000,
     }
+}
+
+/// `again` as it was before it was sent again.
+fn before_replay(mut again: Raw, dead: &str) -> Raw {
+    let (name, of) = again.headers.pop().unwrap();
+    assert!(name == "replay.of" && of.starts_with(dead), "{name} {of}");
+    let (name, time) = again.headers.pop().unwrap();
+    assert_eq!(name, "replay.time");
+    let time = time.parse().unwrap();
+    assert!(again.time > time, "it was sent at {}", again.time);
+    Raw { time, ..again }
 }
 
 impl World {
@@ -201,13 +215,8 @@ async fn what_an_outage_cost_is_sent_again_once_and_becomes_rows() {
     for messages in [&mut originals, &mut again] {
         messages.sort_by_key(|m| m.key.clone());
     }
-    for (original, mut again) in originals.iter().zip(again) {
-        let (name, of) = again.headers.pop().unwrap();
-        assert!(
-            name == "replay.of" && of.starts_with(world.dead()),
-            "{name} {of}"
-        );
-        assert_eq!(*original, again);
+    for (original, again) in originals.iter().zip(again) {
+        assert_eq!(*original, before_replay(again, world.dead()));
     }
 
     let png = std::fs::read(world.picture(0)).unwrap();
@@ -276,9 +285,8 @@ fn what_a_letter_left_out_is_read_where_it_was_or_said_to_be_gone() {
     ] {
         assert!(reasons.contains(text), "{reasons}");
     }
-    let mut again = world.raw(world.images()).pop().unwrap();
-    assert_eq!(again.headers.pop().unwrap().0, "replay.of");
-    assert_eq!(again, original);
+    let again = world.raw(world.images()).pop().unwrap();
+    assert_eq!(before_replay(again, world.dead()), original);
     // What cannot be sent is said every time, what was sent is not sent again.
     let (lines, code, said) = world.dead_letters(&["replay"]);
     assert_eq!((counts(&lines, &said), code), ((0, 1, 3), 1));
@@ -324,4 +332,27 @@ fn a_replay_that_died_is_finished_and_one_that_lives_is_left_alone() {
     assert_eq!(code, 75, "{said}");
     assert!(said.contains("another replay is under way"), "{said}");
     assert_eq!(world.raw(world.images()).len(), images.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_older_than_its_topic_keeps_is_read_again_and_has_its_own_time() {
+    let world = World::new("old", 1);
+    let value = Some(world.good_reference("old"));
+    let time = 1_700_000_000_000_i64;
+    let old = [("source.timestamp", &*time.to_string())];
+    world.write(world.dead(), &[letter(&world, 0, value, &old)]);
+    let (lines, code, said) = world.dead_letters(&["replay"]);
+    assert_eq!((counts(&lines, &said), code), ((1, 0, 0), 0), "{said}");
+    // Had it been sent with its own time, the broker would delete it within its next look.
+    let again = world.raw(world.images()).pop().unwrap();
+    assert!(again.time > chrono::Utc::now().timestamp_millis() - 600_000);
+    world.drain().await.unwrap();
+    let mut times = Vec::new();
+    for (batches, _) in world.files().values() {
+        for batch in batches {
+            let column = batch["event_time"].as_primitive::<TimestampMicrosecondType>();
+            times.extend_from_slice(column.values());
+        }
+    }
+    assert_eq!(times, [time * 1000]);
 }

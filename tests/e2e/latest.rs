@@ -89,10 +89,18 @@ async fn a_partition_added_later_is_read_from_its_beginning() {
     all.sort();
     assert_eq!(world.image_names(), all);
     // A table of an older version has no record of its beginning: what has no file there is new.
-    let tables = std::path::Path::new(&world.config.output.url);
-    let topic = tables.join(&world.config.output.table);
-    let topic = topic.join(&world.config.source.images_topic);
-    std::fs::remove_file(topic.join("_begun.json")).unwrap();
+    let output = &world.config.output;
+    let store = TableStore::open(&output.url, &world.config.object_store).await;
+    let store = store.unwrap();
+    let folders = [
+        &*output.table,
+        &*world.config.source.images_topic,
+        "_begun.json",
+    ];
+    let root = store.root().clone();
+    let begun = folders.into_iter().fold(root, |path, name| path.join(name));
+    assert!(store.read(&begun).await.unwrap().is_some());
+    store.delete(&begun).await.unwrap();
     world.grow_to(4).await;
     world.send_to(3, "older", 2);
     world.drain().await.unwrap();

@@ -14,6 +14,7 @@ mod common;
 
 mod acl;
 mod basics;
+mod browser;
 mod child;
 mod crash;
 mod dead_letters;
@@ -36,6 +37,7 @@ mod rebalance;
 mod refusals;
 mod relay;
 mod secrets;
+mod serve;
 mod servers;
 mod stores;
 mod swaps;

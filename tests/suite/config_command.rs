@@ -148,10 +148,17 @@ fn known_mistakes_are_caught_in_one_file() {
 #[test]
 fn a_file_is_recognised_or_taken_for_what_it_is_said_to_be() {
     let job = "[registry]\nurl = \"s3://b/r\"\n[labels]\nurl = \"s3://b/t\"\n";
+    let pages = "[registry]\nurl = \"s3://b/r\"\n[serve]\nbind = \"127.0.0.1:0\"\n";
     for (name, text, valid_as) in [
         ("anything.toml", job, "retrain.toml"),
         ("anything.toml", "[kafka]\n", "stage.toml"),
         ("anything.toml", "[log]\n", "stage.toml"),
+        ("anything.toml", pages, "serve.toml"),
+        (
+            "serve.toml",
+            "[registry]\nurl = \"s3://b/r\"\n",
+            "serve.toml",
+        ),
     ] {
         let (code, said) = validated(name, text);
         assert_eq!(code, Some(0), "{said}");
@@ -183,7 +190,7 @@ fn a_file_is_recognised_or_taken_for_what_it_is_said_to_be() {
 #[test]
 fn what_is_shipped_is_what_is_printed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for kind in ["stage", "retrain"] {
+    for kind in ["stage", "retrain", "serve"] {
         for (flag, path) in [
             ("--reference", format!("configs/{kind}.toml")),
             ("--schema", format!("schemas/{kind}.schema.json")),

@@ -21,4 +21,5 @@ mod label_tables;
 mod map;
 mod names;
 mod retraining;
+mod serve;
 mod train_eval;

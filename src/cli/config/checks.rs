@@ -2,7 +2,7 @@
 //! network.
 //!
 //! A check is a function over a configuration that has passed the checks of its values. It belongs
-//! into one of the two lists; where the flaws stand is found by whoever calls it, from the key:
+//! into one of the three lists; where the flaws stand is found by whoever calls it, from the key:
 //! that of a property is `kafka.properties.` and its name, that of an option `object_store.s3.` and
 //! its.
 
@@ -11,6 +11,7 @@ use std::path::Path;
 use tagstream::ops::telemetry;
 use tagstream::ops::telemetry::TelemetryError;
 use tagstream::retrain::config::RetrainConfig;
+use tagstream::serve::config::ServeConfig;
 use tagstream::stage::fetch::Fetcher;
 use tagstream::stage::source::check_properties;
 use tagstream_core::address::Address;
@@ -34,6 +35,13 @@ pub(crate) const STAGE: &[Check<StageConfig>] = &[
 /// The checks of the retraining job's configuration.
 pub(crate) const RETRAINING: &[Check<RetrainConfig>] = &[
     folders,
+    |config| fetching(&config.fetch, &config.object_store),
+    |config| logging(&config.log),
+];
+
+/// The checks of the pages' configuration.
+pub(crate) const PAGES: &[Check<ServeConfig>] = &[
+    |config| properties(&config.kafka.properties),
     |config| fetching(&config.fetch, &config.object_store),
     |config| logging(&config.log),
 ];

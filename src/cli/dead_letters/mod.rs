@@ -32,8 +32,8 @@ enum DeadLettersCommand {
     /// What came to nothing, oldest first within a partition.
     List(Selection),
     /// Send originals to the topic that they came from, each once however often this is called:
-    /// key, value, headers, time and partition as they were, and the header `replay.of`. What was
-    /// sent is noted in the dead-letter topic itself.
+    /// key, value, headers and partition as they were, and the headers `replay.of` and
+    /// `replay.time` (the original's time). What was sent is noted in the dead-letter topic itself.
     Replay {
         #[command(flatten)]
         selection: Selection,

@@ -16,6 +16,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use tagstream::stage::source::{ClientSettings, Covering};
 use tagstream_core::config::KafkaConfig;
+use tagstream_core::events::header;
 
 /// Time for a message to be acknowledged.
 pub(super) const WITHIN: Duration = Duration::from_secs(30);
@@ -111,11 +112,23 @@ impl Writer {
                 continue;
             };
             let name = outgoing.letter.name();
-            let mut headers = OwnedHeaders::new_with_capacity(outgoing.headers.len() + 1);
+            let mut headers = OwnedHeaders::new_with_capacity(outgoing.headers.len() + 2);
             for (key, value) in outgoing.headers.iter().filter(|(key, _)| key != REPLAY_OF) {
                 headers = headers.insert(Header {
                     key,
                     value: value.as_deref(),
+                });
+            }
+            // What is sent for the third time has the time of the first.
+            let replayed = outgoing
+                .headers
+                .iter()
+                .any(|(key, _)| key == header::REPLAY_TIME);
+            let time = outgoing.time.filter(|_| !replayed).map(|t| t.to_string());
+            if let Some(time) = &time {
+                headers = headers.insert(Header {
+                    key: header::REPLAY_TIME,
+                    value: Some(time.as_bytes()),
                 });
             }
             headers = headers.insert(Header {
@@ -130,7 +143,6 @@ impl Writer {
             }
             message.key = outgoing.key.as_deref();
             message.payload = outgoing.value.as_deref();
-            message.timestamp = outgoing.time;
             self.hand_over(message)?;
         }
         for _ in batch {

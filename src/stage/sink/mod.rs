@@ -15,6 +15,8 @@ pub mod expire;
 mod fence;
 pub mod files;
 pub mod floor;
+#[cfg(test)]
+mod floor_model;
 pub mod footer;
 pub mod hint;
 mod limits;

@@ -42,7 +42,7 @@ use super::sink::hint::CommitHint;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use std::sync::mpsc::SyncSender;
-use tagstream_core::events::{MessageError, Offset, PartitionId, readable_time};
+use tagstream_core::events::{MessageError, Offset, PartitionId, header, readable_time};
 #[cfg(test)]
 use thread::consumer_settings;
 
@@ -73,16 +73,24 @@ impl SourceMessage {
         (std::mem::size_of::<Self>() + of(&self.key) + of(&self.payload) + headers) as u64
     }
 
-    /// The time of what it tells: what it says itself (`own`), else its Kafka timestamp, which
-    /// producers set as they like, else now.
+    /// The time of what it tells: what it says itself (`own`), else the time that it had before
+    /// it was sent again, else its Kafka timestamp, which producers set as they like, else now.
     ///
     /// # Errors
     /// [`MessageError::TimeOutOfRange`] if the tables' readers could not read its timestamp.
     pub fn time_of(&self, own: Option<DateTime<Utc>>) -> Result<DateTime<Utc>, MessageError> {
-        if let (None, Some(timestamp)) = (own, self.timestamp) {
+        let timestamp = self.time_before_replay().or(self.timestamp);
+        if let (None, Some(timestamp)) = (own, timestamp) {
             readable_time(timestamp, "Kafka timestamp (it has no `event_time`)")?;
         }
-        Ok(own.or(self.timestamp).unwrap_or_else(Utc::now))
+        Ok(own.or(timestamp).unwrap_or_else(Utc::now))
+    }
+
+    fn time_before_replay(&self) -> Option<DateTime<Utc>> {
+        let named = |(name, _): &&(String, Option<Bytes>)| name == header::REPLAY_TIME;
+        let value = self.headers.iter().rev().find(named)?.1.as_deref()?;
+        let millis = std::str::from_utf8(value).ok()?.parse().ok()?;
+        DateTime::from_timestamp_millis(millis)
     }
 }
 

@@ -350,8 +350,8 @@ impl Configuration for StageConfig {
         file: "stage.toml",
         of: "Configuration of tagstream's stage (tagstream run)",
         head: "The stage's configuration (`tagstream run --config`): every key with its default. \
-            Variables that name keys of retrain.toml alone are left to that job; one that names no \
-            key of either is an error.",
+            Variables that name keys of retrain.toml or serve.toml alone are left to them; one \
+            that names no key of any is an error.",
         keys: StageConfig::KEYS,
     };
 

@@ -25,6 +25,10 @@ pub mod header {
     pub const HEADERS_OMITTED: &str = "error.headers_omitted";
     /// Stands in place of a key: its length.
     pub const KEY_OMITTED: &str = "error.key_omitted_bytes";
+    /// On an original that was sent again: its time, milliseconds since 1970, if it had one. The
+    /// new message has the time at which it was sent, else a topic's retention would take what is
+    /// old before it is read.
+    pub const REPLAY_TIME: &str = "replay.time";
 }
 
 macro_rules! kinds {

@@ -92,14 +92,8 @@ impl Model {
                 queries: weights.get(names::QUERY)?,
                 norm_weight: weights.get(names::NORM_WEIGHT)?,
                 norm_bias: weights.get(names::NORM_BIAS)?,
-                mlp_in: (
-                    weights.get(names::MLP_IN_WEIGHT)?,
-                    weights.get(names::MLP_IN_BIAS)?,
-                ),
-                mlp_out: (
-                    weights.get(names::MLP_OUT_WEIGHT)?,
-                    weights.get(names::MLP_OUT_BIAS)?,
-                ),
+                mlp_in: layer(weights, names::MLP_IN_WEIGHT, names::MLP_IN_BIAS)?,
+                mlp_out: layer(weights, names::MLP_OUT_WEIGHT, names::MLP_OUT_BIAS)?,
                 epsilon: NORM_EPSILON,
             },
         };
@@ -173,14 +167,8 @@ impl Model {
             let layers = QueryLayers {
                 norm_weight: weights.get(names::NORM_WEIGHT)?,
                 norm_bias: weights.get(names::NORM_BIAS)?,
-                mlp_in: (
-                    weights.get(names::MLP_IN_WEIGHT)?,
-                    weights.get(names::MLP_IN_BIAS)?,
-                ),
-                mlp_out: (
-                    weights.get(names::MLP_OUT_WEIGHT)?,
-                    weights.get(names::MLP_OUT_BIAS)?,
-                ),
+                mlp_in: layer(weights, names::MLP_IN_WEIGHT, names::MLP_IN_BIAS)?,
+                mlp_out: layer(weights, names::MLP_OUT_WEIGHT, names::MLP_OUT_BIAS)?,
             };
             let query = query_level(&attended, weights.get(names::QUERY)?, &layers)?;
             let query = normalised(&query)?;
@@ -221,4 +209,9 @@ impl Model {
             logits: logits.broadcast_add(weights.get(&names::bias(GLOBAL))?)?,
         }))
     }
+}
+
+/// Weight and bias of a linear layer.
+fn layer<'a>(weights: &'a Weights, weight: &str, bias: &str) -> Result<(&'a Tensor, &'a Tensor)> {
+    Ok((weights.get(weight)?, weights.get(bias)?))
 }
