@@ -167,7 +167,10 @@ impl Producer {
         let (value, expected) = match self.sent % 65 {
             // More than the dead-letter topic takes: its letter has no value.
             7 => (
-                format!(r#"{{"image_id":"{image_id}","uri":"{}"#, "x".repeat(self.large)),
+                format!(
+                    r#"{{"image_id":"{image_id}","uri":"{}"#,
+                    "x".repeat(self.large)
+                ),
                 Some("bad_message"),
             ),
             13 => (format!(r#"{{"image_id":"{image_id}""#), Some("bad_message")),
