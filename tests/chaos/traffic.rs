@@ -27,8 +27,6 @@ pub struct Producer {
     pub incarnation: usize,
     sent: usize,
     transactions: usize,
-    /// Bytes of a message whose letter its topic may have no room for.
-    pub large: usize,
 }
 
 /// An idempotent producer; a fresh one knows nothing of a topic that was deleted.
@@ -60,7 +58,6 @@ impl Producer {
             incarnation: 0,
             sent: 0,
             transactions: 0,
-            large: LARGE,
         })
     }
 
@@ -167,10 +164,7 @@ impl Producer {
         let (value, expected) = match self.sent % 65 {
             // More than the dead-letter topic takes: its letter has no value.
             7 => (
-                format!(
-                    r#"{{"image_id":"{image_id}","uri":"{}"#,
-                    "x".repeat(self.large)
-                ),
+                format!(r#"{{"image_id":"{image_id}","uri":"{}"#, "x".repeat(LARGE)),
                 Some("bad_message"),
             ),
             13 => (format!(r#"{{"image_id":"{image_id}""#), Some("bad_message")),

@@ -24,8 +24,6 @@ impl Arena {
         let mut verdict = Verdict::default();
         let mut dice = StdRng::seed_from_u64(self.options.seed);
         self.allowed = Allowed::default();
-        // 0.1.0 ends by a dead letter that its topic has no room for.
-        self.producer.large = 40;
         self.launcher.binary = old.to_owned();
         self.replenish()?;
         self.produce(self.options.messages, &mut dice).await?;
