@@ -38,7 +38,7 @@ PATHS = {
     "tests/suite/build_name.rs": "build.rs",
 }
 # Modules below `#[cfg(test)]` that are no tests: helpers of several rooms, models of the chain.
-HELPERS = {"testing", "chain_model", "epoch_model"}
+HELPERS = {"testing", "chain_model", "epoch_model", "floor_model"}
 # Files that are tests as a whole.
 TESTS = re.compile(r"(?:^|/)tests(?:/|\.rs$)")
 

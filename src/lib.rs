@@ -36,6 +36,7 @@
 //! | [`error`] | exit codes, and the error that carries one | nothing |
 //! | [`events`] | wire types: image reference, label event, prediction, dead letter, offsets | nothing |
 //! | [`failpoint`] | where a test can kill, stop or fail the process | nothing |
+//! | [`image_id`] | what a picture is called, wherever it is written | `digest`, `redact` |
 //! | [`process`] | what is asked of the operating system | nothing |
 //! | [`redact`] | what of an address may be printed | nothing |
 //! | [`storage`] | folders and object stores, atomic files, names of tables' files, leases | `address`, `config`, `events`, `failpoint`, `process`, `redact`, `tls` |
@@ -43,7 +44,7 @@
 //! | [`model`] | bundles, towers, ONNX graphs, sessions, the registry | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `kernels`, `process`, `redact`, `storage`, `tls` |
 //! | [`trm`] | the method: prompts, regions, matching, prototypes, losses | `arrays`, `config`, `kernels`, `model` |
 //! | [`eval`] | metrics, the partial-label protocol, calibration, tags | `arrays`, `config` |
-//! | [`labels`] | partial labels: the table, the matrix made of it, files of other tools | `digest`, `events` |
+//! | [`labels`] | partial labels: the table, the matrix made of it, files of other tools | `digest`, `events`, `image_id`, `redact` |
 //! | [`arrays`] | views of matrices with a shape | nothing |
 //! | [`chart`] | curves as SVG | nothing |
 //! | [`features`] | dense features of images, and their cache | `config`, `digest`, `image`, `model`, `trm` |
@@ -51,12 +52,12 @@
 //! | [`images`] | images by id, in a folder or a tar | `features` |
 //! | [`trainer`] | what trains a head, and its checkpoints | `arrays`, `chart`, `features`, `groups`, `kernels`, `model`, `multiversion`, `storage`, `trm` |
 //! | [`stage`] | the upper line, a folder per step | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `model`, `process`, `redact`, `storage`, `tls` |
-//! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `config`, `events`, `labels`, `model`, `stage`, `storage` |
+//! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `config`, `events`, `image_id`, `labels`, `model`, `stage`, `storage` |
 //! | [`retrain`] | the job: candidate, judge, decision, report | `build`, `chart`, `config`, `digest`, `eval`, `events`, `features`, `groups`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
 //! | [`ops`] | health, metrics, telemetry, the page of tags | `build`, `config`, `events` |
 //! | [`serve`] | pages for people: what the stages do, labelling, deciding about models; who may | `build`, `config`, `digest`, `events`, `image`, `labelling`, `labels`, `model`, `ops`, `process`, `redact`, `retrain`, `stage`, `storage`, `tls` |
 //! | [`demo`] | synthetic scenes and the embedded broker | `arrays`, `config`, `eval`, `events`, `labelling`, `labels`, `stage`, `storage` |
-//! | `cli` | the commands | `address`, `arrays`, `build`, `config`, `demo`, `digest`, `error`, `eval`, `events`, `features`, `groups`, `image`, `images`, `labelling`, `labels`, `model`, `ops`, `process`, `redact`, `retrain`, `serve`, `stage`, `storage`, `trainer`, `trm` |
+//! | `cli` | the commands | `address`, `arrays`, `build`, `config`, `demo`, `digest`, `error`, `eval`, `events`, `features`, `groups`, `image`, `image_id`, `images`, `labelling`, `labels`, `model`, `ops`, `process`, `redact`, `retrain`, `serve`, `stage`, `storage`, `trainer`, `trm` |
 //!
 //! The first three and `model` are crates of their own; `address` to `tls` are one crate
 //! (`tagstream-core`), `trm` to `trainer` another (`tagstream-train`); the rest is this package,
@@ -71,7 +72,8 @@ pub mod serve;
 pub mod stage;
 
 pub use tagstream_core::{
-    address, build, config, digest, error, events, failpoint, process, redact, storage, tls,
+    address, build, config, digest, error, events, failpoint, image_id, process, redact, storage,
+    tls,
 };
 pub use tagstream_image as image;
 pub use tagstream_kernels as kernels;

@@ -9,18 +9,21 @@ use std::sync::LazyLock;
 use tagstream::stage::fetch::{UriPolicy, check};
 use tagstream_core::config::FetchConfig;
 use tagstream_core::events::{ImageReference, LabelEvent};
+use tagstream_core::image_id::IdRule;
 use tagstream_core::redact::{redact, trimmed};
 use tagstream_model::bundle::{Bundle, check_graph_files};
 use tagstream_model::clip::weights::WeightFile;
 use tagstream_model::head::ExportedHead;
 use tagstream_model::registry::{Cache, HistoryEntry, Pointer, Registry, VersionRecord};
-use tagstream_train::labels::{Form, ImportOptions, LabelMatrix, LabelTable, export, import};
+use tagstream_train::labels::{
+    Form, ImportOptions, Imported, LabelMatrix, LabelTable, export, import, import_at,
+};
 
 /// A body by its target's name.
 pub(super) type Body = fn(&[u8]);
 
 /// Every target.
-pub(super) const ALL: [(&str, Body); 7] = [
+pub(super) const ALL: [(&str, Body); 8] = [
     ("message", message),
     ("uri", uri),
     ("image", whole_image),
@@ -28,6 +31,7 @@ pub(super) const ALL: [(&str, Body); 7] = [
     ("bundle", bundle),
     ("registry", registry),
     ("labels", labels),
+    ("label_exports", label_exports),
 ];
 
 /// Images, by what the stage decodes itself and by all decoders.
@@ -214,13 +218,65 @@ pub(super) fn labels(bytes: &[u8]) {
         ..ImportOptions::default()
     };
     let (_, form) = Form::ALL[which % 6];
-    let Ok(imported) = import(form, bytes, &options) else {
-        return;
-    };
+    if let Ok(imported) = import(form, bytes, &options) {
+        hold(&imported);
+    }
+}
+
+/// What holds of every import: the stage takes each event, and the labels can be written.
+fn hold(imported: &Imported) {
+    for event in &imported.events {
+        event.validate().unwrap();
+    }
     let table = LabelTable::of_events(&imported.events);
     let _ = (table.hash(), table.counts());
-    for (_, form) in Form::ALL {
+    for (_, form) in Form::ALL.into_iter().filter(|(_, form)| form.is_written()) {
         let mut written = Vec::new();
         export(form, &table, &mut written).unwrap();
     }
+}
+
+/// Exports of annotation tools: the first byte says which form and what is asked of it.
+pub(super) fn label_exports(bytes: &[u8]) {
+    let Some((which, bytes)) = bytes.split_first() else {
+        return;
+    };
+    let told = |name: &str| (which & 128 != 0).then(|| name.to_owned());
+    let options = ImportOptions {
+        exhaustive: which & 64 != 0,
+        id: IdRule::ALL
+            .get(usize::from(which >> 4 & 3))
+            .map(|(_, rule)| *rule),
+        controls: told("choice").into_iter().collect(),
+        id_column: told("file"),
+        label_column: told("tags"),
+        label_separator: told("|"),
+        image_key: told("photo"),
+        ..ImportOptions::default()
+    };
+    let forms = [
+        Form::LabelStudio,
+        Form::Csv,
+        Form::Voc,
+        Form::Cvat,
+        Form::FiftyOne,
+        Form::Coco,
+    ];
+    let imported = match forms.get(usize::from(which & 7)) {
+        Some(form) => import(*form, bytes, &options).ok(),
+        None => yolo(bytes, &options),
+    };
+    if let Some(imported) = imported {
+        hold(&imported);
+    }
+}
+
+/// A folder of YOLO's form: the names of classes and one picture's labels, parted by a byte 0.
+fn yolo(bytes: &[u8], options: &ImportOptions) -> Option<Imported> {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| tempfile::tempdir().unwrap().keep());
+    let at = bytes.iter().position(|byte| *byte == 0)?;
+    std::fs::create_dir_all(FOLDER.join("labels")).unwrap();
+    std::fs::write(FOLDER.join("data.yaml"), &bytes[..at]).unwrap();
+    std::fs::write(FOLDER.join("labels/a.txt"), &bytes[at + 1..]).unwrap();
+    import_at(Form::Yolo, &FOLDER, options).ok()
 }

@@ -1,8 +1,12 @@
 //! `tagstream labels`: partial labels from and to files and the topic.
 
+mod import;
+
+pub(super) use import::NamingArgs;
+
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tagstream::labelling::publish;
@@ -10,15 +14,13 @@ use tagstream::labelling::store::{join_uris, read_labels};
 use tagstream::labelling::suggest::{GlobalView, SuggestOptions, suggest};
 use tagstream_core::config::{ObjectStoreConfig, StageConfig};
 use tagstream_core::error::{Exit, usage};
-use tagstream_core::events::{LabelEvent, QuestionPurpose};
+use tagstream_core::events::QuestionPurpose;
 use tagstream_core::redact::redact_place;
 use tagstream_core::storage::atomic::AtomicFile;
 use tagstream_core::storage::store::TableStore;
 use tagstream_train::labels::cells::guarded;
 use tagstream_train::labels::layouts::DatasetLayout;
-use tagstream_train::labels::{
-    Form, ImportOptions, LabelTable, export, import, layouts, open, read_class_names,
-};
+use tagstream_train::labels::{Form, ImportOptions, LabelTable, export, import_at, layouts};
 
 /// Arguments of `tagstream labels`.
 #[derive(Debug, Args)]
@@ -31,13 +33,13 @@ pub(super) struct LabelsArgs {
 #[derive(Debug, Subcommand)]
 pub(super) enum LabelsCommand {
     /// Read a label file and write label events to a topic or a file.
-    Import(ImportArgs),
+    Import(import::ImportArgs),
     /// Write the labels known now as a label file.
     Export {
         #[command(flatten)]
         from: LabelsFrom,
         /// Form to write: events, csv, open-images, coco or label-studio.
-        #[arg(long, default_value = "csv", value_parser = form)]
+        #[arg(long, default_value = "csv", value_parser = written_form)]
         form: Form,
         /// File to write; standard output if missing.
         #[arg(long, value_name = "FILE")]
@@ -56,9 +58,12 @@ pub(super) enum LabelsCommand {
     /// Turn a public data set in its distributed layout into labels.csv, categories.txt and
     /// splits.csv.
     Dataset {
-        /// coco14, voc07, voc12, vg200, nus-wide or cub.
+        /// coco14, coco17, voc07, voc12, vg200, nus-wide or cub.
         #[arg(long, value_parser = layout)]
         layout: DatasetLayout,
+        /// Only this split; without it all that are there.
+        #[arg(long)]
+        split: Option<String>,
         /// The data set's folder.
         folder: PathBuf,
         /// Folder to write.
@@ -70,49 +75,6 @@ pub(super) enum LabelsCommand {
 fn layout(name: &str) -> Result<DatasetLayout, String> {
     let names = || DatasetLayout::ALL.map(|(name, _)| name).join(", ");
     DatasetLayout::named(name).ok_or_else(|| format!("the layouts are {}", names()))
-}
-
-/// Arguments of `tagstream labels import`.
-#[derive(Debug, Args)]
-pub(super) struct ImportArgs {
-    /// The label file.
-    pub file: PathBuf,
-    /// Its form: events, csv, open-images, coco or label-studio.
-    #[arg(long, default_value = "csv", value_parser = form)]
-    pub form: Form,
-    /// The annotation is exhaustive: what an image does not have is absent there (COCO, Label
-    /// Studio).
-    #[arg(long)]
-    pub exhaustive: bool,
-    /// Put before file names to make URIs, for example s3://bucket/photos/.
-    #[arg(long, default_value = "")]
-    pub uri_prefix: String,
-    /// Annotator of labels whose form names none.
-    #[arg(long, default_value = "")]
-    pub annotator: String,
-    /// Label Studio: name of the control whose choices mean absence; without it `absent`, as
-    /// `labels export` calls it.
-    #[arg(long, value_name = "NAME")]
-    pub absent_control: Option<String>,
-    /// Open Images: the file of class descriptions (machine name, display name).
-    #[arg(long, value_name = "FILE")]
-    pub classes: Option<PathBuf>,
-    #[command(flatten)]
-    pub to: Destination,
-}
-
-/// Where label events go.
-#[derive(Debug, Args)]
-pub(super) struct Destination {
-    /// Write label events to this file, one a line.
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-    /// Write label events to the topic at these brokers.
-    #[arg(long, value_name = "HOST:PORT", requires = "topic")]
-    pub brokers: Option<String>,
-    /// The labels topic.
-    #[arg(long, requires = "brokers")]
-    pub topic: Option<String>,
 }
 
 /// Where labels are read.
@@ -177,10 +139,12 @@ pub(super) struct SuggestArgs {
 }
 
 fn form(name: &str) -> Result<Form, String> {
-    Form::named(name).ok_or_else(|| {
-        let names: Vec<_> = Form::ALL.iter().map(|(n, _)| *n).collect();
-        format!("one of {}", names.join(", "))
-    })
+    Form::named(name).ok_or_else(|| format!("one of {}", Form::names(|_| true)))
+}
+
+fn written_form(name: &str) -> Result<Form, String> {
+    let found = Form::named(name).filter(|form| form.is_written());
+    found.ok_or_else(|| format!("one of {}", Form::names(Form::is_written)))
 }
 
 /// Runs the command.
@@ -191,7 +155,7 @@ pub(super) fn run(args: LabelsArgs) -> anyhow::Result<Exit> {
         .context("starting the asynchronous runtime")?;
     runtime.block_on(async {
         match args.command {
-            LabelsCommand::Import(args) => run_import(args).await,
+            LabelsCommand::Import(args) => import::run(args).await,
             LabelsCommand::Export { from, form, out } => {
                 let table = read(&from).await?;
                 match out {
@@ -204,24 +168,43 @@ pub(super) fn run(args: LabelsArgs) -> anyhow::Result<Exit> {
             LabelsCommand::Suggest(args) => run_suggest(args).await,
             LabelsCommand::Dataset {
                 layout,
+                split,
                 folder,
                 out,
-            } => {
-                let set =
-                    layouts::read(layout, &folder).map_err(|error| usage(error.to_string()))?;
-                set.write(&out)?;
-                eprintln!(
-                    "{}: {} images, {} categories, {} present",
-                    out.display(),
-                    set.labels.images().len(),
-                    set.labels.categories().len(),
-                    set.labels.flat().iter().filter(|state| **state > 0).count()
-                );
-                Ok(())
-            }
+            } => dataset(layout, split.as_deref(), &folder, &out),
         }
     })?;
     Ok(Exit::Success)
+}
+
+/// Turns a public data set into our files.
+fn dataset(
+    layout: DatasetLayout,
+    split: Option<&str>,
+    folder: &Path,
+    out: &Path,
+) -> anyhow::Result<()> {
+    let set = layouts::read(layout, folder).map_err(|error| usage(error.to_string()))?;
+    for missing in &set.missing {
+        eprintln!("no file of the split `{missing}` is there");
+    }
+    let set = match split {
+        None => set,
+        Some(name) => set.only(name).ok_or_else(|| {
+            let there: BTreeSet<&str> = set.splits.iter().copied().collect();
+            let there: Vec<&str> = there.into_iter().collect();
+            usage(format!("--split {name}: there is {}", there.join(" and ")))
+        })?,
+    };
+    set.write(out)?;
+    eprintln!(
+        "{}: {} images, {} categories, {} present",
+        out.display(),
+        set.labels.images().len(),
+        set.labels.categories().len(),
+        set.labels.flat().iter().filter(|state| **state > 0).count()
+    );
+    Ok(())
 }
 
 /// Writes a file that is whole or not there.
@@ -259,9 +242,8 @@ fn open_store(url: &str, options: &ObjectStoreConfig) -> anyhow::Result<TableSto
 
 async fn read(from: &LabelsFrom) -> anyhow::Result<LabelTable> {
     if let Some(path) = &from.file {
-        let file = open(path).map_err(|e| usage(format!("{}: {e}", path.display())))?;
-        let read = import(from.from_form, file, &ImportOptions::default());
-        let imported = read.with_context(|| path.display().to_string())?;
+        let read = import_at(from.from_form, path, &ImportOptions::default());
+        let imported = read.map_err(|error| usage(error.to_string()))?;
         return Ok(LabelTable::of_events(&imported.events));
     }
     let Some(url) = &from.store else {
@@ -278,51 +260,6 @@ async fn read(from: &LabelsFrom) -> anyhow::Result<LabelTable> {
     }
     join_uris(&mut table, &store, &from.predictions).await?;
     Ok(table)
-}
-
-async fn run_import(args: ImportArgs) -> anyhow::Result<()> {
-    if args.to.out.is_none() && args.to.brokers.is_none() {
-        return Err(usage("name where events go: --out FILE, or --brokers and --topic").into());
-    }
-    let options = ImportOptions {
-        exhaustive: args.exhaustive,
-        uri_prefix: args.uri_prefix,
-        annotator: args.annotator,
-        absent_control: args.absent_control,
-        class_names: match &args.classes {
-            Some(path) => read_class_names(path).map_err(|e| usage(e.to_string()))?,
-            None => BTreeMap::new(),
-        },
-    };
-    let shown = args.file.display().to_string();
-    let file = open(&args.file).map_err(|e| usage(format!("{shown}: {e}")))?;
-    let read = import(args.form, file, &options);
-    let imported = read.map_err(|e| usage(format!("{shown}: {e}")))?;
-    for (what, count) in &imported.left_out {
-        eprintln!("left out {count} {what}");
-    }
-    let table = LabelTable::of_events(&imported.events);
-    let known = table.known().count();
-    if let Some(path) = &args.to.out {
-        write_whole(path, |w| write_events(&imported.events, w))?;
-    }
-    if let (Some(brokers), Some(topic)) = (&args.to.brokers, &args.to.topic) {
-        publish(brokers, topic, &imported.events).await?;
-    }
-    eprintln!(
-        "{} label events about {} images, {known} known labels",
-        imported.events.len(),
-        table.images().count()
-    );
-    Ok(())
-}
-
-fn write_events(events: &[LabelEvent], to: &mut impl Write) -> anyhow::Result<()> {
-    for event in events {
-        serde_json::to_writer(&mut *to, event)?;
-        writeln!(to)?;
-    }
-    Ok(())
 }
 
 fn stats(table: &LabelTable, json: bool) -> anyhow::Result<()> {

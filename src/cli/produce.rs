@@ -1,5 +1,6 @@
 //! `tagstream produce`: write image references to a topic.
 
+use super::labels::NamingArgs;
 use anyhow::Context;
 use clap::Args;
 use rdkafka::config::RDKafkaLogLevel;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use tagstream::stage::source::{ClientSettings, Covering};
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::ImageReference;
-use tagstream_core::redact::redact_place;
+use tagstream_core::image_id::{ImageNaming, PicturePlace, is_address};
+use tagstream_core::redact::{redact_place, trimmed};
 
 /// Image files, by extension.
 const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
@@ -27,6 +29,8 @@ pub(super) struct ProduceArgs {
     /// Further properties of librdkafka, for example --property security.protocol=ssl.
     #[arg(long = "property", value_name = "KEY=VALUE")]
     pub properties: Vec<String>,
+    #[command(flatten)]
+    pub naming: NamingArgs,
     /// A folder of images, or a file with one path or URI a line.
     #[arg(value_name = "DIR|LIST")]
     pub input: PathBuf,
@@ -34,7 +38,7 @@ pub(super) struct ProduceArgs {
 
 /// Runs the command.
 pub(super) fn run(args: ProduceArgs) -> anyhow::Result<Exit> {
-    let references = references(&args.input)?;
+    let references = references(&args.input, &args.naming)?;
     if references.is_empty() {
         return Err(usage(format!("{} names no image", args.input.display())).into());
     }
@@ -118,39 +122,72 @@ impl rdkafka::producer::ProducerContext for Deliveries {
 }
 
 /// Image references for every image below a folder, or for every line of a list.
-fn references(input: &Path) -> anyhow::Result<Vec<ImageReference>> {
+fn references(input: &Path, naming: &NamingArgs) -> anyhow::Result<Vec<ImageReference>> {
     let meta = std::fs::metadata(input).map_err(|e| usage(format!("{}: {e}", input.display())))?;
-    let mut references = Vec::new();
-    if meta.is_dir() {
-        let root = input.canonicalize()?;
-        let mut folders = vec![root.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-                let path = entry?.path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if is_image(&path) {
-                    references.push(reference(&root, &path)?);
-                }
+    let found = match meta.is_dir() {
+        true => in_folder(input)?,
+        false => in_list(input)?,
+    };
+    let naming = ImageNaming {
+        rule: naming.id.unwrap_or_default(),
+        root: naming.root.clone(),
+    };
+    let (places, uris): (Vec<PicturePlace>, Vec<String>) = found.into_iter().unzip();
+    let named = naming.ids(&places);
+    let named = named.map_err(|error| usage(format!("{}: {error}", input.display())))?;
+    if let Some(note) = named.note {
+        eprintln!("{note}");
+    }
+    let reference = |(image_id, uri)| ImageReference {
+        image_id,
+        uri,
+        event_time: None,
+        attributes: Default::default(),
+    };
+    Ok(named.ids.into_iter().zip(uris).map(reference).collect())
+}
+
+/// A picture's place and address.
+type Found = (PicturePlace, String);
+
+fn in_folder(input: &Path) -> anyhow::Result<Vec<Found>> {
+    let root = input.canonicalize()?;
+    let mut found = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if is_image(&path) {
+                found.push(of_file(path.strip_prefix(&root).unwrap_or(&path), &path)?);
             }
         }
-        references.sort_by(|a, b| a.image_id.cmp(&b.image_id));
-    } else {
-        let text = std::fs::read_to_string(input).with_context(|| input.display().to_string())?;
-        let folder = input.parent().unwrap_or(Path::new("."));
-        for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
-            references.push(if line.contains("://") || line.starts_with("data:") {
-                named(image_id_of_uri(line), line.to_owned())
-            } else {
-                let path = folder.join(line);
-                let path = path
-                    .canonicalize()
-                    .with_context(|| redact_place(&path.to_string_lossy()))?;
-                reference(path.parent().unwrap_or(Path::new("/")), &path)?
-            });
-        }
     }
-    Ok(references)
+    found.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+fn in_list(input: &Path) -> anyhow::Result<Vec<Found>> {
+    let text = std::fs::read_to_string(input).with_context(|| input.display().to_string())?;
+    let text = text.trim_start_matches('\u{feff}');
+    let folder = input.parent().unwrap_or(Path::new("."));
+    let mut found = Vec::new();
+    for line in text.lines().map(trimmed).filter(|line| !line.is_empty()) {
+        if is_address(line) {
+            found.push((PicturePlace::of(line), line.to_owned()));
+            continue;
+        }
+        let written = folder.join(line);
+        let path = written.canonicalize();
+        let path = path.with_context(|| redact_place(&written.to_string_lossy()))?;
+        // Folders below the list's own belong to the name, as do those of an absolute path.
+        found.push(of_file(
+            written.strip_prefix(folder).unwrap_or(&written),
+            &path,
+        )?);
+    }
+    Ok(found)
 }
 
 fn is_image(path: &Path) -> bool {
@@ -161,49 +198,22 @@ fn is_image(path: &Path) -> bool {
     extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
 }
 
-/// An image's name: its path below `root`, without the extension.
-fn reference(root: &Path, path: &Path) -> anyhow::Result<ImageReference> {
-    let name = path.strip_prefix(root).unwrap_or(path).with_extension("");
+/// A file's place: `name` is its path below the root.
+fn of_file(name: &Path, path: &Path) -> anyhow::Result<Found> {
     let uri = url::Url::from_file_path(path)
         .map_err(|()| anyhow::anyhow!("{} cannot be written as a URI", path.display()))?;
-    Ok(named(name.to_string_lossy().into_owned(), uri.into()))
-}
-
-fn image_id_of_uri(uri: &str) -> String {
-    if uri.starts_with("data:") {
-        return format!("data-{:x}", fingerprint(uri));
-    }
-    let path = uri.split(['?', '#']).next().unwrap_or(uri);
-    let last = path.rsplit('/').next().unwrap_or(path);
-    let stem = last.rsplit_once('.').map_or(last, |(stem, _)| stem);
-    // What stands where a name should may be a password or a signature, and a name is shown
-    // everywhere.
-    if stem.is_empty() || stem.contains(['@', ':', ';', '&', '%']) {
-        format!("uri-{:x}", fingerprint(uri))
-    } else {
-        stem.to_owned()
-    }
-}
-
-/// FNV-1a: a name for what has none.
-fn fingerprint(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
-fn named(image_id: String, uri: String) -> ImageReference {
-    ImageReference {
-        image_id,
-        uri,
-        event_time: None,
-        attributes: Default::default(),
-    }
+    let place = PicturePlace {
+        path: name.to_string_lossy().into_owned(),
+        whole: uri.as_str().to_owned(),
+    };
+    Ok((place, uri.into()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
+    use tagstream_core::image_id::IdRule;
 
     #[test]
     fn folders_and_lists_become_references() {
@@ -212,16 +222,32 @@ mod tests {
         for name in ["b.JPG", "sub/a.png", "notes.txt"] {
             std::fs::write(folder.path().join(name), "x").unwrap();
         }
-        let found = references(folder.path()).unwrap();
+        let naming = NamingArgs {
+            id: None,
+            root: String::new(),
+        };
+        let found = references(folder.path(), &naming).unwrap();
         let ids: Vec<&str> = found.iter().map(|r| r.image_id.as_str()).collect();
         assert_eq!(ids, ["b", "sub/a"]);
         assert!(found[0].uri.starts_with("file:///") && found[0].uri.ends_with("/b.JPG"));
         let list = folder.path().join("list");
-        std::fs::write(&list, "b.JPG\n\nhttps://host/x/y.png?size=2\n").unwrap();
-        let found = references(&list).unwrap();
-        assert_eq!(found[1].image_id, "y");
-        assert_eq!(found.len(), 2);
+        std::fs::write(&list, "sub/a.png\n\n https://host/x/y.png?size=2 \n").unwrap();
+        let found = references(&list, &naming).unwrap();
+        let ids: Vec<&str> = found.iter().map(|r| r.image_id.as_str()).collect();
+        assert_eq!(ids, ["sub/a", "x/y"]);
         std::fs::write(&list, "missing.jpg\n").unwrap();
-        assert!(references(&list).is_err());
+        assert!(references(&list, &naming).is_err());
+        let uris =
+            "https://h/1001/a.jpg\nhttps://h/1002/a.jpg\nhttps://h/p?id=7\nhttps://h/p?id=8\n";
+        std::fs::write(&list, uris).unwrap();
+        let found = references(&list, &naming).unwrap();
+        let ids: HashSet<&str> = found.iter().map(|r| r.image_id.as_str()).collect();
+        assert_eq!(ids.len(), 4, "{ids:?}");
+        let stem = NamingArgs {
+            id: Some(IdRule::Stem),
+            ..naming
+        };
+        let refused = references(&list, &stem).unwrap_err().to_string();
+        assert!(refused.contains("the same id `a`"), "{refused}");
     }
 }

@@ -61,7 +61,8 @@ settings! {
         url: String = String::new(),
         /// The label table, below `url`.
         table: String = "labels".into(),
-        /// The predictions table, for addresses that label events do not tell; empty: none.
+        /// The predictions table: images are fetched from where they were tagged, else from the
+        /// address that label events tell; empty: from the latter alone.
         predictions_table: String = "predictions".into(),
         /// Fewer new or changed labels than this since the last run: nothing to do (exit code 99).
         min_new_labels: usize = 100,

@@ -107,6 +107,45 @@ fn a_candidate_as_good_as_the_champion_is_held() {
     world.assert_whole();
 }
 
+/// Label Studio knows addresses of its own server alone; where pictures are the predictions know.
+#[test]
+fn an_export_of_label_studio_is_learned_from_and_promoted() {
+    let train = "method = \"linear-probe\"\nset = [\"optimizer.epochs=20\"]\nwarm_start = false";
+    let mut world = World::new(300, Words::Unknown, train);
+    world.configure("[judge]\nmin_categories = 1");
+    let tasks = (0..300).map(|i| {
+        let of = |wanted: bool| {
+            let names = world::names().iter().copied();
+            names
+                .filter(|name| truth(i, name) == wanted)
+                .collect::<Vec<_>>()
+        };
+        let choices = |control: &str, names: Vec<&str>| {
+            serde_json::json!({"type": "choices", "from_name": control, "to_name": "image",
+                "value": {"choices": names}})
+        };
+        serde_json::json!({
+            "id": i,
+            "data": {"image": format!("/data/upload/29/{i:08x}-{}.jpg", world::scene(i).image_id)},
+            "annotations": [{
+                "result": [choices("objects", of(true)), choices("absent", of(false))],
+                "was_cancelled": null,
+                "completed_by": 1,
+                "updated_at": "2026-01-01T00:00:00.000000Z",
+            }],
+            "predictions": [],
+        })
+    });
+    let export = serde_json::Value::from(tasks.collect::<Vec<_>>());
+    world.import("label-studio", &export.to_string());
+    // Without predictions nobody knows where the pictures are.
+    assert_eq!(world.finish(&["--dry-run"]), Some(99), "{}", world.log());
+    world.predict_all();
+    assert_eq!(world.finish(&[]), Some(0), "{}", world.log());
+    assert_eq!(world.serving(), 2);
+    assert_eq!(world.report()["labels"]["used_images"], 300);
+}
+
 /// A version of the old way keeps no heads that judge: it is judged on what it has not seen, and
 /// the next one on everything.
 #[test]

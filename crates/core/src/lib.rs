@@ -8,6 +8,7 @@ pub mod digest;
 pub mod error;
 pub mod events;
 pub mod failpoint;
+pub mod image_id;
 pub mod process;
 pub mod redact;
 pub mod storage;

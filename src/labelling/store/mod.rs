@@ -4,6 +4,10 @@
 //! Every file that exists is committed and holds each event once, so a listing is all that is
 //! needed. Files are read one at a time.
 
+mod known;
+
+pub use known::{KnownPictures, UnknownPicture, known_pictures};
+
 use crate::stage::label_rows::LabelRow;
 use crate::stage::sink::predictions::PredictionRow;
 use crate::stage::sink::table::TableRow;
@@ -86,7 +90,7 @@ pub async fn read_columns(
 }
 
 /// The newest schema version that this build reads of either table.
-const KNOWN: u32 = if LabelRow::SCHEMA_VERSION > PredictionRow::SCHEMA_VERSION {
+const KNOWN_SCHEMA: u32 = if LabelRow::SCHEMA_VERSION > PredictionRow::SCHEMA_VERSION {
     LabelRow::SCHEMA_VERSION
 } else {
     PredictionRow::SCHEMA_VERSION
@@ -96,9 +100,9 @@ const KNOWN: u32 = if LabelRow::SCHEMA_VERSION > PredictionRow::SCHEMA_VERSION {
 fn refuse_newer(footer: &Footer) -> Result<(), String> {
     let version = footer.get("tagstream.schema_version");
     let version = version.and_then(|version| version.parse::<u64>().ok());
-    match version.filter(|version| *version > u64::from(KNOWN)) {
+    match version.filter(|version| *version > u64::from(KNOWN_SCHEMA)) {
         Some(newer) => Err(format!(
-            "it has schema version {newer}, and this tagstream reads {KNOWN}: use a newer one"
+            "it has schema version {newer}, and this tagstream reads {KNOWN_SCHEMA}: use a newer one"
         )),
         None => Ok(()),
     }
@@ -244,7 +248,8 @@ pub async fn read_labels(store: &TableStore, table: &str) -> Result<LabelTable, 
     Ok(labels)
 }
 
-/// Gives images whose label events told no address the one that the predictions table knows.
+/// Tells where each labelled image was when it was tagged, as the predictions table knows: from
+/// there it could be fetched once, while label events often tell addresses of an annotation tool.
 ///
 /// # Errors
 /// [`TableError`] names the file that cannot be read.
@@ -253,10 +258,7 @@ pub async fn join_uris(
     store: &TableStore,
     predictions: &str,
 ) -> Result<(), TableError> {
-    let mut missing: HashSet<String> = labels.without_uri().map(Into::into).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
+    let mut missing: HashSet<String> = labels.images().map(|(id, _)| id.to_owned()).collect();
     // The newest files first: where an image was seen twice, the later address is more likely to be
     // good.
     for file in data_files(store, predictions).await?.into_iter().rev() {
@@ -267,7 +269,7 @@ pub async fn join_uris(
             let (ids, uris) = (strings(batch, "image_id")?, strings(batch, "uri")?);
             for (id, uri) in ids.iter().zip(uris).filter_map(|(i, u)| i.zip(u)) {
                 if missing.remove(id) {
-                    labels.offer_uri(id, uri);
+                    labels.tagged_at(id, uri);
                 }
             }
             Ok(())

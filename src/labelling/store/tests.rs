@@ -108,8 +108,76 @@ async fn the_state_does_not_depend_on_how_events_are_filed() {
     );
 }
 
+/// A file of the predictions table for each picture, given by name and address.
+async fn put_predictions(store: &TableStore, rows: &[(&str, &str)]) {
+    let layout = Arc::new(PredictionLayout {
+        categories: vec!["cat".into()],
+        embedding: 2,
+        region_embeddings: false,
+    });
+    for (i, (id, uri)) in rows.iter().enumerate() {
+        let row = PredictionRow {
+            image_id: (*id).into(),
+            uri: (*uri).into(),
+            event_time: DateTime::UNIX_EPOCH,
+            processed_time: DateTime::UNIX_EPOCH,
+            partition: PartitionId::new("images", 0),
+            offset: Offset(0),
+            model: Arc::new(ModelStamp {
+                version: "m".into(),
+                preprocessing_hash: "h".into(),
+            }),
+            width: 1,
+            height: 1,
+            tags: Vec::new(),
+            scores: vec![0.5],
+            embedding: vec![1.0, 0.0],
+            attributes: BTreeMap::new(),
+            layout: Arc::clone(&layout),
+        };
+        let bytes =
+            parquet::encode(&*layout, &[row], &BTreeMap::new(), VectorEncoding::Plain).unwrap();
+        put(
+            store,
+            &format!("predictions/images/0/0-0{i}.parquet"),
+            bytes,
+        )
+        .await;
+    }
+}
+
 #[tokio::test]
-async fn addresses_come_from_label_events_and_else_from_predictions() {
+async fn pictures_that_predictions_do_not_know_are_named_with_the_nearest() {
+    let store = TableStore::in_memory();
+    let rows = [
+        ("a", "s3://b/a.jpg"),
+        ("video_a/frame_0001", "file:///x/video_a/frame_0001.jpg"),
+        ("video_b/frame_0001", "file:///x/video_b/frame_0001.jpg"),
+        ("uuid-7", "s3://b/cat.jpg"),
+    ];
+    put_predictions(&store, &rows).await;
+    let asked = [
+        ("a", ""),
+        ("deep/video_b/FRAME_0001.jpg", ""),
+        ("cat", "s3://b/cat.jpg"),
+        ("zebra", ""),
+    ];
+    let found = known_pictures(&store, "predictions", asked).await.unwrap();
+    assert_eq!((found.asked, found.known, found.predicted), (4, 1, 4));
+    let misses = found.misses.iter();
+    let misses: Vec<_> = misses
+        .map(|m| (&*m.image_id, m.nearest.as_deref()))
+        .collect();
+    let expected = [
+        ("cat", Some("uuid-7")),
+        ("deep/video_b/FRAME_0001.jpg", Some("video_b/frame_0001")),
+        ("zebra", None),
+    ];
+    assert_eq!(misses, expected);
+}
+
+#[tokio::test]
+async fn addresses_come_from_predictions_and_else_from_label_events() {
     let store = TableStore::in_memory();
     put(
         &store,
@@ -117,58 +185,27 @@ async fn addresses_come_from_label_events_and_else_from_predictions() {
         parquet_file(&rows().await),
     )
     .await;
-    let layout = Arc::new(PredictionLayout {
-        categories: vec!["cat".into()],
-        embedding: 2,
-        region_embeddings: false,
-    });
-    let prediction = |id: &str, uri: &str| PredictionRow {
-        image_id: id.into(),
-        uri: uri.into(),
-        event_time: DateTime::UNIX_EPOCH,
-        processed_time: DateTime::UNIX_EPOCH,
-        partition: PartitionId::new("images", 0),
-        offset: Offset(0),
-        model: Arc::new(ModelStamp {
-            version: "m".into(),
-            preprocessing_hash: "h".into(),
-        }),
-        width: 1,
-        height: 1,
-        tags: Vec::new(),
-        scores: vec![0.5],
-        embedding: vec![1.0, 0.0],
-        attributes: BTreeMap::new(),
-        layout: Arc::clone(&layout),
-    };
-    for (i, row) in [
-        prediction("a", "s3://wrong/a.jpg"),
-        prediction("b", "s3://old/b.jpg"),
-        prediction("b", "s3://new/b.jpg"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let bytes =
-            parquet::encode(&*layout, &[row], &BTreeMap::new(), VectorEncoding::Plain).unwrap();
-        put(
-            &store,
-            &format!("predictions/images/0/0-0{i}.parquet"),
-            bytes,
-        )
-        .await;
-    }
+    let rows = [
+        ("a", "file:///tagged/a.jpg"),
+        ("b", "s3://old/b.jpg"),
+        ("b", "s3://new/b.jpg"),
+    ];
+    put_predictions(&store, &rows).await;
     let mut labels = read_labels(&store, "labels").await.unwrap();
     let hash = labels.hash();
     join_uris(&mut labels, &store, "predictions").await.unwrap();
     let uris: Vec<_> = labels
         .images()
-        .map(|(id, i)| (id, i.uri.as_str()))
+        .map(|(id, i)| (id, i.addresses().collect::<Vec<_>>()))
         .collect();
-    assert_eq!(
-        uris,
-        [("a", "s3://b/a.jpg"), ("b", "s3://new/b.jpg"), ("c", "")]
-    );
+    // Where it was tagged it could be fetched once; the label's own address is what is left.
+    let expected = [
+        ("a", vec!["file:///tagged/a.jpg", "s3://b/a.jpg"]),
+        ("b", vec!["s3://new/b.jpg"]),
+        ("c", vec![]),
+    ];
+    assert_eq!(uris, expected);
+    assert_eq!(labels.without_uri().collect::<Vec<_>>(), ["c"]);
     assert_eq!(labels.hash(), hash, "addresses are no labels");
 }
 

@@ -7,6 +7,7 @@ use crate::stage::fetch::{FetchError, Fetcher, is_local};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::path::PathBuf;
 use tagstream_image::decoders::Decoders;
 use tagstream_model::bundle::Bundle;
@@ -22,7 +23,7 @@ pub(super) struct UriImages {
     budget: Budget,
     decoders: Decoders,
     runtime: Handle,
-    uris: HashMap<String, String>,
+    addresses: HashMap<String, Vec<String>>,
 }
 
 impl UriImages {
@@ -40,7 +41,7 @@ impl UriImages {
             budget: Budget::new(room << 20),
             decoders,
             runtime: runtime.handle().clone(),
-            uris: inputs.uris(),
+            addresses: inputs.addresses(),
         })
     }
 
@@ -49,40 +50,59 @@ impl UriImages {
         &self.decoders
     }
 
-    fn uri(&self, id: &str) -> Result<&str, ImageError> {
-        let uri = self.uris.get(id).map(String::as_str);
-        uri.ok_or_else(|| ImageError::NotFound {
+    /// Where the image may be, the likeliest first: at least one address.
+    fn addresses(&self, id: &str) -> Result<&[String], ImageError> {
+        let addresses = self.addresses.get(id).filter(|all| !all.is_empty());
+        let addresses = addresses.map(Vec::as_slice);
+        addresses.ok_or_else(|| ImageError::NotFound {
             container: "the label table".into(),
+        })
+    }
+
+    fn fetch(&self, uri: &str) -> Result<Bytes, FetchError> {
+        let fetched = self.runtime.block_on(self.fetcher.fetch(uri, &self.budget));
+        fetched.and_then(|f| {
+            let loaded = f.body.load();
+            loaded.map_err(|e| FetchError::unreadable(uri, &e))
         })
     }
 }
 
+/// What the first address gives from which something can be had, or what was wrong with each.
+fn first<T, E: Display>(
+    addresses: &[String],
+    mut have: impl FnMut(&str) -> Result<T, E>,
+) -> Result<T, ImageError> {
+    let mut reasons = Vec::new();
+    for uri in addresses {
+        match have(uri) {
+            Ok(found) => return Ok(found),
+            Err(error) => reasons.push(error.to_string()),
+        }
+    }
+    Err(ImageError::Unreadable {
+        reason: reasons.join("; and by the label's own address: "),
+    })
+}
+
 impl ImageBytes for UriImages {
     fn read(&self, id: &str) -> Result<Bytes, ImageError> {
-        let uri = self.uri(id)?;
-        let fetched = self.runtime.block_on(self.fetcher.fetch(uri, &self.budget));
-        fetched
-            .and_then(|f| {
-                let loaded = f.body.load();
-                loaded.map_err(|e| FetchError::unreadable(uri, &e))
-            })
-            .map_err(|e| ImageError::Unreadable {
-                reason: e.to_string(),
-            })
+        first(self.addresses(id)?, |uri| self.fetch(uri))
     }
 
     /// Behind an address in a network there is one image for ever: what is in the cache needs no
     /// fetching. Local files change more easily and are cheap to read: their content counts.
     fn identity(&self, id: &str) -> Result<Identity, ImageError> {
-        let uri = self.uri(id)?;
-        if is_local(uri) {
+        let addresses = self.addresses(id)?;
+        if addresses.iter().any(|uri| is_local(uri)) {
             let bytes = self.read(id)?;
             return Ok(Identity {
                 key: Sha256::digest(&bytes).into(),
                 bytes: Some(bytes),
             });
         }
-        let named = Sha256::digest([b"uri\0", uri.as_bytes()].concat());
+        // Nobody knows before it is fetched which of several addresses still holds the image.
+        let named = Sha256::digest([b"uri\0", addresses.join("\0").as_bytes()].concat());
         Ok(Identity {
             key: named.into(),
             bytes: None,
@@ -142,5 +162,28 @@ impl Job<'_> {
         }
         let rows: Vec<usize> = skipped.iter().map(|s| s.row).collect();
         Ok((labels.without(&rows), store))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_address_is_tried_where_one_fails() {
+        let all = ["a", "b"].map(String::from);
+        let only = |wanted: &'static str| {
+            move |uri: &str| match uri == wanted {
+                true => Ok(uri.to_owned()),
+                false => Err(format!("nothing at {uri}")),
+            }
+        };
+        assert_eq!(first(&all, only("a")), Ok("a".into()));
+        assert_eq!(first(&all, only("b")), Ok("b".into()));
+        let refused = first(&all, only("c")).unwrap_err().to_string();
+        assert!(
+            refused.contains("nothing at a") && refused.contains("nothing at b"),
+            "{refused}"
+        );
     }
 }

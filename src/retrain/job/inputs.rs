@@ -96,7 +96,7 @@ impl Inputs {
             .filter(|(name, _)| !categories.iter().any(|c| c.name == **name));
         let ids: Vec<String> = table
             .images()
-            .filter(|(_, image)| !image.uri.is_empty())
+            .filter(|(_, image)| !image.address().is_empty())
             .map(|(id, _)| id.to_owned())
             .collect();
         Inputs {
@@ -115,11 +115,20 @@ impl Inputs {
         self.table.counts()
     }
 
-    /// The address of every image.
+    /// The likeliest address of every image.
     pub fn uris(&self) -> HashMap<String, String> {
         let images = self.table.images();
         images
-            .map(|(id, image)| (id.to_owned(), image.uri.clone()))
+            .map(|(id, image)| (id.to_owned(), image.address().to_owned()))
+            .collect()
+    }
+
+    /// The addresses of every image, the likeliest first.
+    pub fn addresses(&self) -> HashMap<String, Vec<String>> {
+        let images = self.table.images();
+        let own = |uri: &str| uri.to_owned();
+        images
+            .map(|(id, image)| (id.to_owned(), image.addresses().map(own).collect()))
             .collect()
     }
 

@@ -1,13 +1,15 @@
 //! What the cases share: pictures, a registry with the demo model, label tables, and the binary.
 
+use chrono::DateTime;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use tagstream::demo::scenes::{Scene, Style, categories};
 use tagstream::stage::label_rows::{LabelRow, LabelRows};
 use tagstream::stage::row_maker::{Leave, RowMaker, RowOutcome};
 use tagstream::stage::sink::parquet;
+use tagstream::stage::sink::predictions::{ModelStamp, PredictionLayout, PredictionRow};
 use tagstream::stage::source::SourceMessage;
 use tagstream_core::config::{ObjectStoreConfig, VectorEncoding};
 use tagstream_core::events::{Offset, PartitionId};
@@ -161,18 +163,80 @@ impl World {
                 row(start + at as i64, &event.to_string())
             })
             .collect();
-        let bytes =
-            parquet::encode(&(), &rows, &Default::default(), VectorEncoding::Plain).unwrap();
+        self.file_labels(start, &rows);
+    }
+
+    /// Puts a file into the label table, whose first row has the offset `start`.
+    fn file_labels(&mut self, start: i64, rows: &[LabelRow]) {
+        let bytes = parquet::encode(&(), rows, &Default::default(), VectorEncoding::Plain).unwrap();
+        self.put("labels", start, bytes);
+        self.tables += 1;
+    }
+
+    fn put(&self, table: &str, start: i64, bytes: Vec<u8>) {
         RUNTIME.block_on(async {
             let options = ObjectStoreConfig::default();
             let tables = self.path("tables");
             let store = TableStore::open(tables.to_str().unwrap(), &options).await;
             let store = store.unwrap();
-            let path = store.root().clone().join("labels").join("labels").join("0");
+            let path = store.root().clone().join(table).join(table).join("0");
             let path = path.join(format!("0-{start:020}.parquet"));
             store.put_if_absent(&path, bytes.into()).await.unwrap();
         });
-        self.tables += 1;
+    }
+
+    /// Imports a label file by the command, into the label table.
+    pub(super) fn import(&mut self, form: &str, text: &str) {
+        let (file, events) = (self.path("export"), self.path("events.jsonl"));
+        std::fs::write(&file, text).unwrap();
+        run(tagstream(self.folder.path())
+            .args(["labels", "import", "--form", form, "--out"])
+            .args([&events, &file]));
+        let events = std::fs::read_to_string(events).unwrap();
+        let start = self.tables * self.images as i64;
+        let rows = events
+            .lines()
+            .zip(start..)
+            .map(|(event, offset)| row(offset, event));
+        let rows: Vec<LabelRow> = rows.collect();
+        self.file_labels(start, &rows);
+    }
+
+    /// Predictions of all pictures, which know where they are.
+    pub(super) fn predict_all(&self) {
+        let layout = Arc::new(PredictionLayout {
+            categories: vec!["any".into()],
+            embedding: 1,
+            region_embeddings: false,
+        });
+        let model = Arc::new(ModelStamp {
+            version: "m".into(),
+            preprocessing_hash: "h".into(),
+        });
+        let rows: Vec<PredictionRow> = (0..self.images)
+            .map(|i| {
+                let image_id = scene(i).image_id;
+                let path = self.path(&format!("images/{image_id}.jpg"));
+                PredictionRow {
+                    uri: format!("file://{}", path.display()),
+                    image_id,
+                    event_time: DateTime::UNIX_EPOCH,
+                    processed_time: DateTime::UNIX_EPOCH,
+                    partition: PartitionId::new("images", 0),
+                    offset: Offset(i as i64),
+                    model: Arc::clone(&model),
+                    width: 128,
+                    height: 128,
+                    tags: Vec::new(),
+                    scores: vec![0.5],
+                    embedding: vec![1.0],
+                    attributes: BTreeMap::new(),
+                    layout: Arc::clone(&layout),
+                }
+            })
+            .collect();
+        let encoded = parquet::encode(&*layout, &rows, &Default::default(), VectorEncoding::Plain);
+        self.put("predictions", 0, encoded.unwrap());
     }
 
     /// Labels every picture.
@@ -274,7 +338,7 @@ pub(super) fn run(command: &mut Command) {
     assert!(status.success(), "{command:?}");
 }
 
-fn names() -> &'static [&'static str] {
+pub(super) fn names() -> &'static [&'static str] {
     &categories()[..CATEGORIES]
 }
 

@@ -109,15 +109,24 @@ impl LabelEvent {
     /// error.
     pub fn from_json(bytes: &[u8]) -> Result<Self, MessageError> {
         let event: Self = parse_json(bytes, "label event")?;
-        if event.image_id.is_empty() {
+        event.validate()?;
+        Ok(event)
+    }
+
+    /// Whether this may be sent: what the stage would refuse is refused.
+    ///
+    /// # Errors
+    /// [`MessageError`] names what is wrong.
+    pub fn validate(&self) -> Result<(), MessageError> {
+        if self.image_id.is_empty() {
             return Err(MessageError::EmptyField { field: "image_id" });
         }
-        readable_event_time(event.event_time)?;
+        readable_event_time(self.event_time)?;
         let mut seen = std::collections::HashMap::new();
         for (list, names) in [
-            ("present", &event.present),
-            ("absent", &event.absent),
-            ("retract", &event.retract),
+            ("present", &self.present),
+            ("absent", &self.absent),
+            ("retract", &self.retract),
         ] {
             for name in names {
                 if name.is_empty() {
@@ -131,7 +140,7 @@ impl LabelEvent {
                 }
             }
         }
-        Ok(event)
+        Ok(())
     }
 }
 

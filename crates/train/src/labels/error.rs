@@ -1,6 +1,7 @@
 //! What can be wrong with label files.
 
 use std::path::{Path, PathBuf};
+use tagstream_core::image_id::SameId;
 
 /// Why labels could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +21,10 @@ pub enum LabelsError {
         source: serde_json::Error,
     },
     /// A table has no such column.
-    #[error("line 1: there is no column `{column}`; found: {found}")]
+    #[error(
+        "line 1: there is no column `{column}`; found: {found}{}",
+        remedy(column)
+    )]
     NoColumn {
         /// The column.
         column: &'static str,
@@ -35,6 +39,12 @@ pub enum LabelsError {
         /// What is wrong and what was expected.
         reason: String,
     },
+    /// Two pictures would have one name.
+    #[error(transparent)]
+    SameId(#[from] SameId),
+    /// A form that is read only.
+    #[error("this form is read and not written; written are {0}")]
+    NotWritten(String),
     /// Nothing is left to work with.
     #[error("it {0}")]
     Empty(String),
@@ -58,6 +68,18 @@ pub struct LabelFileError {
     pub path: PathBuf,
     /// What is wrong with it.
     pub error: LabelsError,
+}
+
+/// What to do where a column is missing: an import may be told another's name.
+fn remedy(column: &str) -> &'static str {
+    match column {
+        "image_id" => ". `labels import` takes another by --id-column NAME",
+        "label" => ". `labels import` takes another by --label-column NAME",
+        "state" => {
+            ". `labels import` reads every row as a presence if --label-column names the labels"
+        }
+        _ => "",
+    }
 }
 
 pub(super) fn record(place: impl Into<String>, reason: impl Into<String>) -> LabelsError {

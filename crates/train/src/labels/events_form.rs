@@ -1,13 +1,13 @@
 //! Label events, one JSON object a line: the form of the topic itself.
 
 use super::error::{LabelsError, line};
-use super::{Imported, LabelTable, file};
+use super::{Drafts, LabelTable, Picture, file};
 use std::collections::BTreeMap;
 use std::io::{BufRead, Read, Write};
 use tagstream_core::events::{LabelEvent, LabelState};
 
-pub(super) fn read(input: impl Read) -> Result<Imported, LabelsError> {
-    let mut imported = Imported::default();
+pub(super) fn read(input: impl Read) -> Result<Drafts, LabelsError> {
+    let mut drafts = Drafts::default();
     for (text, number) in file::unicode(input)?.lines().zip(1..) {
         let text = text?;
         if text.trim().is_empty() {
@@ -15,9 +15,9 @@ pub(super) fn read(input: impl Read) -> Result<Imported, LabelsError> {
         }
         let event = LabelEvent::from_json(text.as_bytes());
         let event = event.map_err(|e| line(number, e.to_string()))?;
-        imported.events.push(event);
+        drafts.say(Picture::Id(event.image_id.clone()), event);
     }
-    Ok(imported)
+    Ok(drafts)
 }
 
 pub(super) fn write(table: &LabelTable, output: &mut impl Write) -> Result<(), LabelsError> {
@@ -37,7 +37,7 @@ pub(super) fn events_of(table: &LabelTable) -> Vec<LabelEvent> {
             let key = (label.stamp.time, label.annotator.clone());
             let event = by_source.entry(key).or_insert_with(|| LabelEvent {
                 image_id: id.into(),
-                uri: image.uri.clone(),
+                uri: image.address().to_owned(),
                 present: Vec::new(),
                 absent: Vec::new(),
                 retract: Vec::new(),

@@ -64,7 +64,7 @@ fn categories(input: Input) -> Result<Vec<String>, LabelsError> {
 
 fn split_ids(input: Input, split: &str) -> Result<Vec<String>, LabelsError> {
     const COLUMNS: [&str; 2] = ["image_id", "split"];
-    let mut reader = file::table(input, COLUMNS[0], Trim::All)?;
+    let mut reader = file::table(input, &COLUMNS, Trim::All)?;
     let columns = file::columns(&mut reader, COLUMNS)?;
     let mut ids = Vec::new();
     for record in reader.records() {

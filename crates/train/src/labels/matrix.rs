@@ -1,9 +1,11 @@
 //! Labels as training and evaluation take them: a matrix, a row an image and a column a category.
 //!
 //! The file is CSV with a header and the columns `image_id`, `label` (the category) and `state`:
-//! `present`, `absent` or `unknown`. What is not mentioned is unknown. Of repeated lines the last
-//! wins, whatever time it names. A name ending in `.gz` is decompressed.
+//! `present` (`1`, `true`), `absent` (`0`, `false`) or `unknown`; or with a column a category. What
+//! is not mentioned is unknown. Of repeated lines the last wins, whatever time it names. A name
+//! that ends in `.gz` is decompressed.
 
+use super::ImportOptions;
 use super::csv_form::{Statement, rows, write_states};
 use super::error::{LabelFileError, LabelsError};
 use super::file;
@@ -81,7 +83,8 @@ impl LabelMatrix {
         }
         let mut ignored = 0;
         let mut entries: Vec<(usize, usize, i8)> = Vec::new();
-        rows(input, Trim::All, |row| {
+        let options = ImportOptions::default();
+        rows(input, Trim::All, &options, |row| {
             // Images of which only ignored categories are known are images too: all their labels
             // are unknown.
             let image = images.at(row.image_id);

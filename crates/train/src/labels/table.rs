@@ -33,13 +33,28 @@ pub struct Label {
 /// All that is known about one image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImageLabels {
-    /// Where the image is; empty if no event told.
+    /// Where label events say that the image is; empty if none told.
     pub uri: String,
     uri_stamp: Stamp,
+    /// Where the image was when it was tagged; empty if that is not known.
+    tagged_at: String,
     labels: BTreeMap<String, Label>,
 }
 
 impl ImageLabels {
+    /// Where the image is: the addresses that are known, the likeliest first. From where it was
+    /// tagged it could be fetched once; annotation tools often tell addresses of their own.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        let told = Some(self.uri.as_str()).filter(|uri| *uri != self.tagged_at);
+        let all = [Some(self.tagged_at.as_str()), told].into_iter().flatten();
+        all.filter(|uri| !uri.is_empty())
+    }
+
+    /// The likeliest address; empty if none is known.
+    pub fn address(&self) -> &str {
+        self.addresses().next().unwrap_or_default()
+    }
+
     /// Known labels, by category.
     pub fn known(&self) -> impl Iterator<Item = (&str, LabelState, &Label)> {
         self.labels
@@ -131,16 +146,14 @@ impl LabelTable {
     /// Ids of images that have labels but no address.
     pub fn without_uri(&self) -> impl Iterator<Item = &str> {
         self.images()
-            .filter(|(_, image)| image.uri.is_empty())
+            .filter(|(_, image)| image.address().is_empty())
             .map(|(id, _)| id)
     }
 
-    /// Gives an image its address, unless a label event told one.
-    pub fn offer_uri(&mut self, image_id: &str, uri: &str) {
-        if let Some(image) = self.images.get_mut(image_id)
-            && image.uri.is_empty()
-        {
-            image.uri = uri.into();
+    /// Tells where an image was when it was tagged.
+    pub fn tagged_at(&mut self, image_id: &str, uri: &str) {
+        if let Some(image) = self.images.get_mut(image_id) {
+            image.tagged_at = uri.into();
         }
     }
 

@@ -1,6 +1,39 @@
+mod coco;
+mod label_studio;
+mod objects;
+mod tables;
+
 use super::*;
 use tagstream_core::events::LabelState;
 use tagstream_core::events::LabelState::{Absent, Present};
+
+/// What an import says, and nothing else that could be told of it.
+fn read(form: Form, text: &str, options: &ImportOptions) -> Imported {
+    import(form, text.as_bytes(), options).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn refused(form: Form, text: &str, options: &ImportOptions) -> String {
+    match import(form, text.as_bytes(), options) {
+        Ok(imported) => panic!("{text}: {imported:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// `image: +present -absent` a picture, in order.
+fn said(imported: &Imported) -> Vec<String> {
+    let mut said: BTreeMap<String, [String; 2]> = BTreeMap::new();
+    for (image, category, state) in known(&imported.events) {
+        let [present, absent] = said.entry(image).or_default();
+        match state {
+            Present => *present += &format!(" +{category}"),
+            Absent => *absent += &format!(" -{category}"),
+        }
+    }
+    let lines = said.into_iter();
+    lines
+        .map(|(image, [present, absent])| format!("{image}:{present}{absent}"))
+        .collect()
+}
 
 fn known(events: &[LabelEvent]) -> Vec<(String, String, LabelState)> {
     let table = LabelTable::of_events(events);
@@ -42,10 +75,10 @@ fn label_studio_takes_checked_choices_only() {
     assert_eq!(
         known(&imported.events),
         triples(&[
-            ("im7", "bird", Absent),
-            ("im7", "car", Present),
-            ("im7", "cat", Present),
-            ("im7", "dog", Present),
+            ("photos/im7", "bird", Absent),
+            ("photos/im7", "car", Present),
+            ("photos/im7", "cat", Present),
+            ("photos/im7", "dog", Present),
         ])
     );
     assert_eq!(imported.events[0].annotator, "a@x.org");
@@ -95,12 +128,13 @@ fn coco_makes_absences_only_of_what_was_verified() {
     assert_eq!(
         known(&plain.events),
         triples(&[
-            ("000001", "bird", Absent),
-            ("000001", "cat", Present),
-            ("000002", "cat", Present)
+            ("000002", "cat", Present),
+            ("x/000001", "bird", Absent),
+            ("x/000001", "cat", Present),
         ])
     );
     assert_eq!(plain.events[1].uri, "http://h/000002.jpg");
+    assert_eq!(plain.events[0].uri, "", "a name alone is no address");
     let options = ImportOptions {
         exhaustive: true,
         ..ImportOptions::default()
@@ -160,7 +194,7 @@ fn what_is_written_is_read_again() {
         event("a", &[], &["cow"], "y"),
         event("b", &[], &["cat"], "x"),
     ]);
-    for (name, form) in Form::ALL {
+    for (name, form) in Form::ALL.into_iter().filter(|(_, form)| form.is_written()) {
         let mut bytes = Vec::new();
         export(form, &table, &mut bytes).unwrap();
         let imported = import(form, bytes.as_slice(), &ImportOptions::default()).unwrap();
@@ -231,7 +265,7 @@ fn a_byte_order_mark_is_no_part_of_any_form() {
         ..none
     };
     let table = LabelTable::of_events(&[event]);
-    for (name, form) in Form::ALL {
+    for (name, form) in Form::ALL.into_iter().filter(|(_, form)| form.is_written()) {
         let mut bytes = "\u{feff}".as_bytes().to_vec();
         export(form, &table, &mut bytes).unwrap();
         let imported = import(form, bytes.as_slice(), &options);

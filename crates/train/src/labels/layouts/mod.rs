@@ -8,13 +8,15 @@
 //! | layout | read below the folder | image id | splits |
 //! |---|---|---|---|
 //! | `coco14` | `annotations/instances_{train,val}2014.json` | file name | train, val |
+//! | `coco17` | `annotations/instances_{train,val}2017.json` | file name | train, val |
 //! | `voc07` | `ImageSets/Main/<class>_{trainval,test}.txt` (1) | 000005 | trainval, test |
 //! | `voc12` | `ImageSets/Main/<class>_{train,val}.txt` (1) | 2008_000008 | train, val |
 //! | `vg200` | `{train,test}_list_500.txt`, (2), `categories.txt` | file name | train, test |
 //! | `nus-wide` | `Concepts81.txt`, `ImageList/<Part>Imagelist.txt`, (3) | path | train, test |
 //! | `cub` | `images.txt`, `train_test_split.txt`, (4) | path | train, test |
 //!
-//! File names and paths lose their extension as ids.
+//! File names and paths lose their extension as ids, as everywhere (`tagstream_core::image_id`).
+//! A split of which no file is there is left out, and named.
 //!
 //! - (1) also below `VOCdevkit/VOC2007` or `VOC2007`; of 2012 accordingly
 //! - (2) `vg_category_200_labels_index.json`
@@ -35,12 +37,15 @@ use super::matrix::LabelMatrix;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use tagstream_core::image_id::{ImageNaming, PicturePlace};
 
 /// The layout of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatasetLayout {
     /// MS-COCO 2014, 80 categories.
     Coco14,
+    /// MS-COCO 2017: the same images and categories, split otherwise.
+    Coco17,
     /// PASCAL VOC 2007.
     Voc07,
     /// PASCAL VOC 2012.
@@ -55,8 +60,9 @@ pub enum DatasetLayout {
 
 impl DatasetLayout {
     /// Every layout with its name.
-    pub const ALL: [(&'static str, DatasetLayout); 6] = [
+    pub const ALL: [(&'static str, DatasetLayout); 7] = [
         ("coco14", DatasetLayout::Coco14),
+        ("coco17", DatasetLayout::Coco17),
         ("voc07", DatasetLayout::Voc07),
         ("voc12", DatasetLayout::Voc12),
         ("vg200", DatasetLayout::Vg200),
@@ -80,9 +86,22 @@ pub struct DataSet {
     pub labels: LabelMatrix,
     /// The split of every image of `labels`.
     pub splits: Vec<&'static str>,
+    /// Splits of which no file is there.
+    pub missing: Vec<&'static str>,
 }
 
 impl DataSet {
+    /// The images of one split; `None` if it has none.
+    pub fn only(&self, split: &str) -> Option<Self> {
+        let rows = 0..self.splits.len();
+        let rows: Vec<usize> = rows.filter(|&row| self.splits[row] == split).collect();
+        (!rows.is_empty()).then(|| DataSet {
+            labels: self.labels.chosen(&rows),
+            splits: rows.iter().map(|&row| self.splits[row]).collect(),
+            missing: Vec::new(),
+        })
+    }
+
     /// Writes `labels.csv`, `categories.txt` and `splits.csv` into `folder`.
     ///
     /// # Errors
@@ -109,7 +128,8 @@ impl DataSet {
 /// Names the file that is missing or the line that is not as it should be.
 pub fn read(layout: DatasetLayout, folder: &Path) -> Result<DataSet, LabelFileError> {
     match layout {
-        DatasetLayout::Coco14 => coco14(folder),
+        DatasetLayout::Coco14 => coco(folder, 2014),
+        DatasetLayout::Coco17 => coco(folder, 2017),
         DatasetLayout::Voc07 => voc(folder, "VOC2007", ["trainval", "test"]),
         DatasetLayout::Voc12 => voc(folder, "VOC2012", ["train", "val"]),
         DatasetLayout::Vg200 => visual_genome(folder),
@@ -126,11 +146,13 @@ struct Builder {
     splits: Vec<&'static str>,
     /// Image and category.
     present: Vec<(usize, usize)>,
+    missing: Vec<&'static str>,
 }
 
 impl Builder {
     fn new(categories: Vec<String>) -> Self {
         Self {
+            missing: Vec::new(),
             categories,
             images: Vec::new(),
             rows: HashMap::new(),
@@ -148,6 +170,21 @@ impl Builder {
         self.images.push(id);
         self.splits.push(split);
         row
+    }
+
+    /// The splits that are there, by `is_there`; all if none is, so that reading names what is
+    /// missing.
+    fn splits(
+        &mut self,
+        splits: [&'static str; 2],
+        is_there: impl Fn(&str) -> bool,
+    ) -> Vec<&'static str> {
+        let (there, missing): (Vec<_>, Vec<_>) = splits.iter().partition(|split| is_there(split));
+        if there.is_empty() {
+            return splits.to_vec();
+        }
+        self.missing = missing;
+        there
     }
 
     fn present(&mut self, row: usize, category: usize) {
@@ -168,6 +205,7 @@ impl Builder {
         Ok(DataSet {
             labels,
             splits: self.splits,
+            missing: self.missing,
         })
     }
 }
@@ -187,34 +225,44 @@ fn malformed(path: &Path, number: u64, reason: &str) -> LabelFileError {
     line(number, reason).at(path)
 }
 
-/// A file name without its extension, with `/` between folders.
+/// The name of a picture, as `produce` names it.
 fn id_of(name: &str) -> String {
-    let name = name.trim().replace('\\', "/");
-    name.rsplit_once('.')
-        .map_or(name.clone(), |(stem, _)| stem.to_owned())
+    ImageNaming::default().id(&PicturePlace::of(name))
 }
 
-fn coco14(folder: &Path) -> Result<DataSet, LabelFileError> {
+fn coco(folder: &Path, year: u16) -> Result<DataSet, LabelFileError> {
     let mut builder = Builder::new(Vec::new());
-    for split in ["train", "val"] {
-        let path = folder.join(format!("annotations/instances_{split}2014.json"));
+    let path = |split: &str| folder.join(format!("annotations/instances_{split}{year}.json"));
+    let splits = builder.splits(["train", "val"], |split| path(split).is_file());
+    let mut found = Vec::new();
+    for split in splits {
+        let path = path(split);
         let input = file::open(&path).map_err(LabelsError::from);
         let file = input.and_then(coco::instances);
         let file = file.map_err(|error| error.at(&path))?;
-        let columns: HashMap<u64, usize> = file.categories.keys().copied().zip(0..).collect();
-        let names: Vec<String> = file.categories.into_values().collect();
-        if builder.images.is_empty() {
-            builder.categories = names;
-        } else if builder.categories != names {
+        if found.is_empty() {
+            builder.categories = file.categories;
+        } else if builder.categories != file.categories {
             let reason = "not those of the train split".to_owned();
             return Err(record("categories", reason).at(&path));
         }
         // All images, also those without any object.
-        for (image, has) in file.images {
-            let row = builder.image(id_of(&image.file_name), split);
-            for category in has {
-                builder.present(row, columns[&category]);
-            }
+        for labels in file.images {
+            let place = labels.image.path().map(PicturePlace::of).ok_or_else(|| {
+                let reason = "it has neither `file_name` nor `coco_url`";
+                record(labels.place.as_str(), reason).at(&path)
+            })?;
+            found.push((place, split, labels.has));
+        }
+    }
+    let places: Vec<PicturePlace> = found.iter().map(|(place, ..)| place.clone()).collect();
+    let named = ImageNaming::default().ids(&places);
+    let named = named.map_err(|error| LabelsError::from(error).at(folder))?;
+    let columns: HashMap<String, usize> = builder.categories.iter().cloned().zip(0..).collect();
+    for (id, (_, split, has)) in named.ids.into_iter().zip(found) {
+        let row = builder.image(id, split);
+        for category in has {
+            builder.present(row, columns[&category]);
         }
     }
     builder.finish(folder)
@@ -233,18 +281,19 @@ fn voc(folder: &Path, year: &str, splits: [&'static str; 2]) -> Result<DataSet, 
     let lists = lists.unwrap_or_else(|| folder.join("ImageSets/Main"));
     let entries = fs::read_dir(&lists);
     let entries = entries.map_err(|error| LabelsError::from(error).at(&lists))?;
-    let suffix = format!("_{}.txt", splits[0]);
-    let names = entries.filter_map(|entry| {
-        entry
-            .ok()?
-            .file_name()
-            .to_str()?
-            .strip_suffix(&suffix)
-            .map(str::to_owned)
-    });
-    let mut names: Vec<String> = names.collect();
-    names.sort();
-    let mut builder = Builder::new(names.clone());
+    let files = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let files: Vec<String> = files.collect();
+    let classes = |split: &str| {
+        let suffix = format!("_{split}.txt");
+        let names = files.iter().filter_map(|file| file.strip_suffix(&suffix));
+        let mut names: Vec<String> = names.map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    let mut builder = Builder::new(Vec::new());
+    let splits = builder.splits(splits, |split| !classes(split).is_empty());
+    let names = classes(splits[0]);
+    builder.categories.clone_from(&names);
     for split in splits {
         for (category, name) in names.iter().enumerate() {
             let path = lists.join(format!("{name}_{split}.txt"));
@@ -274,8 +323,9 @@ fn visual_genome(folder: &Path) -> Result<DataSet, LabelFileError> {
             LabelsError::Json { form, source }.at(&path)
         })?;
     let mut builder = Builder::new(names);
-    for split in ["train", "test"] {
-        let list = folder.join(format!("{split}_list_500.txt"));
+    let list = |split: &str| folder.join(format!("{split}_list_500.txt"));
+    for split in builder.splits(["train", "test"], |split| list(split).is_file()) {
+        let list = list(split);
         for (line, content) in lines(&text(&list)?) {
             let file = content.trim();
             let present = labels
@@ -297,8 +347,10 @@ fn visual_genome(folder: &Path) -> Result<DataSet, LabelFileError> {
 fn nus_wide(folder: &Path) -> Result<DataSet, LabelFileError> {
     let names = read_categories(&folder.join("Concepts81.txt"))?;
     let mut builder = Builder::new(names.clone());
-    for (split, part) in [("train", "Train"), ("test", "Test")] {
-        let list = folder.join(format!("ImageList/{part}Imagelist.txt"));
+    let part = |split: &str| if split == "train" { "Train" } else { "Test" };
+    let list = |split: &str| folder.join(format!("ImageList/{}Imagelist.txt", part(split)));
+    for split in builder.splits(["train", "test"], |split| list(split).is_file()) {
+        let (part, list) = (part(split), list(split));
         let images = text(&list)?;
         let rows: Vec<usize> = lines(&images)
             .map(|(_, line)| builder.image(id_of(line), split))

@@ -61,6 +61,35 @@ fn coco() {
         ("COCO_val2014_000000000042", "val", &[1, -1]),
     ];
     check(DatasetLayout::Coco14, &files, &["person", "car"], &rows);
+    // A split alone is read, and the other one named.
+    let alone = [("annotations/instances_val2017.json", val.as_str())];
+    let dir = check(
+        DatasetLayout::Coco17,
+        &alone,
+        &["person", "car"],
+        &rows[2..],
+    );
+    let set = read(DatasetLayout::Coco17, dir.path()).unwrap();
+    assert_eq!(set.missing, ["train"]);
+    assert!(set.only("train").is_none());
+    assert_eq!(set.only("val").unwrap().labels, set.labels);
+}
+
+#[test]
+fn a_split_alone_is_read_in_every_layout_that_has_files_for_each() {
+    let dir = folder(&VOC[..2]);
+    let set = read(DatasetLayout::Voc07, dir.path()).unwrap();
+    assert_eq!(
+        (set.labels.images().len(), &set.missing[..]),
+        (3, &["test"][..])
+    );
+    let dir = folder(&[
+        ("test_list_500.txt", "2.jpg\n"),
+        ("vg_category_200_labels_index.json", r#"{"2.jpg": [0]}"#),
+        ("categories.txt", "tree\n"),
+    ]);
+    let set = read(DatasetLayout::Vg200, dir.path()).unwrap();
+    assert_eq!((set.splits, set.missing), (vec!["test"], vec!["train"]));
 }
 
 const VOC: [(&str, &str); 4] = [
