@@ -102,7 +102,7 @@ fn refuse_newer(footer: &Footer) -> Result<(), String> {
     let version = version.and_then(|version| version.parse::<u64>().ok());
     match version.filter(|version| *version > u64::from(KNOWN_SCHEMA)) {
         Some(newer) => Err(format!(
-            "it has schema version {newer}, and this tagstream reads {KNOWN_SCHEMA}: use a newer one"
+            "it has schema version {newer}; this tagstream reads {KNOWN_SCHEMA}: use a newer one"
         )),
         None => Ok(()),
     }
