@@ -10,6 +10,8 @@ import torch.nn.functional as F
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+Features = dict[str, torch.Tensor]
+
 
 def normalise(pixels: torch.Tensor, mean=CLIP_MEAN, std=CLIP_STD) -> torch.Tensor:
     """uint8 [B,H,W,3] to float64 [B,3,H,W]."""
@@ -41,10 +43,10 @@ def spread(module: torch.nn.Module, seed: int) -> None:
 
 
 @torch.no_grad()
-def hugging_face(model, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+def hugging_face(model, pixels: torch.Tensor, pixel_values=(CLIP_MEAN, CLIP_STD)) -> Features:
     """`model` is a CLIPModel or CLIPVisionModelWithProjection in float64."""
     vision, project = model.vision_model, model.visual_projection
-    normalised = normalise(pixels)
+    normalised = normalise(pixels, *pixel_values)
     hidden = vision(
         pixel_values=normalised, interpolate_pos_encoding=True, output_hidden_states=True
     )
@@ -62,9 +64,11 @@ def hugging_face(model, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def open_clip_transformer(visual, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+def open_clip_transformer(
+    visual, pixels: torch.Tensor, pixel_values=(CLIP_MEAN, CLIP_STD)
+) -> Features:
     """`visual` is open_clip's VisionTransformer in float64, at the size of the pixels."""
-    normalised = normalise(pixels)
+    normalised = normalise(pixels, *pixel_values)
     x = visual._embeds(normalised)
     blocks = visual.transformer.resblocks
     for block in blocks[:-1]:

@@ -12,7 +12,7 @@ use tagstream_core::events::{ImageReference, LabelEvent};
 use tagstream_core::image_id::IdRule;
 use tagstream_core::redact::{redact, trimmed};
 use tagstream_model::bundle::{Bundle, check_graph_files};
-use tagstream_model::clip::weights::WeightFile;
+use tagstream_model::clip::weights::WeightFiles;
 use tagstream_model::head::ExportedHead;
 use tagstream_model::registry::{Cache, HistoryEntry, Pointer, Registry, VersionRecord};
 use tagstream_train::labels::{
@@ -144,7 +144,7 @@ pub(super) fn bundle(bytes: &[u8]) {
         _ => {
             let path = FOLDER.join("weights.safetensors");
             std::fs::write(&path, bytes).unwrap();
-            if let Ok(file) = WeightFile::open(&path) {
+            if let Ok(file) = WeightFiles::open(&[&path]) {
                 for name in file.names() {
                     let shape = file.shape(name).unwrap();
                     let _ = file.read(name, shape);

@@ -12,8 +12,8 @@ use tagstream_model::init::{CategoryList, ClipFolder, Init, InitStep};
 /// Arguments of `tagstream init`.
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
-    /// CLIP weights: a directory, or hf:owner/name[@revision] on the Hugging Face hub. Layouts:
-    /// docs/models.md.
+    /// CLIP weights: a directory, one file of weights in a directory, or hf:owner/name[@revision]
+    /// on the Hugging Face hub. Layouts: docs/models.md.
     #[arg(long)]
     pub clip: String,
     /// Categories: a file with one name a line, optionally followed by a tab and the words to use
@@ -84,7 +84,13 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
         None => PathBuf::from(&args.clip),
     };
     let clip = ClipFolder::open(&folder).map_err(|error| usage(error.to_string()))?;
-    let name = source_name(&args.clip);
+    let name = match Path::new(&args.clip).parent() {
+        // One file of weights: the directory says whose they are.
+        Some(directory) if Path::new(&args.clip).is_file() => {
+            source_name(&directory.to_string_lossy())
+        }
+        _ => source_name(&args.clip),
+    };
     let bar = ProgressBar::new(categories.len() as u64);
     bar.set_style(ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}")?);
     let init = Init {
@@ -181,6 +187,7 @@ mod tests {
             source_name("hf:openai/clip-vit-base-patch32@main"),
             "clip-vit-base-patch32"
         );
+        assert_eq!(source_name("hf:acme/clip@refs/pr/7"), "clip");
         assert_eq!(source_name("models/demo clip/"), "demo-clip");
         assert_eq!(source_name(".."), "clip");
     }

@@ -2,6 +2,7 @@
 
 use super::clip::text::{TextError, TextTower};
 use super::clip::tokenizer::{ClipTokenizer, TokenizerError};
+use super::clip::weights::WeightFiles;
 use std::path::PathBuf;
 
 /// The three files of a text tower.
@@ -46,7 +47,8 @@ impl ClipTextEncoder {
     pub fn open(files: &TextFiles) -> Result<Self, TextEncoderError> {
         let config = TextTower::read_config(&files.config)?;
         let tokenizer = ClipTokenizer::open(&files.tokenizer, config.context_length)?;
-        let tower = TextTower::load(&files.weights, config)?;
+        let weights = WeightFiles::open(&[&files.weights]).map_err(TextError::from)?;
+        let tower = TextTower::load(&weights, config)?;
         Ok(Self { tower, tokenizer })
     }
 

@@ -2,11 +2,9 @@
 
 use super::text::{TextError, TextTower};
 use super::text_config::TextConfig;
+use super::weights::{WeightFiles, WeightsError};
 use candle_core::{DType, Device, Tensor};
-use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use tagstream_kernels::{FrozenBlock, FrozenLayerNorm, FrozenLinear, FrozenTransformer};
 
@@ -37,7 +35,8 @@ impl TextTower {
             })
         };
         let config = Self::read_config(&find("configuration", &CONFIGS)?)?;
-        Self::load(&find("weights", &WEIGHTS)?, config)
+        let weights = find("weights", &WEIGHTS)?;
+        Self::load(&WeightFiles::open(&[weights])?, config)
     }
 
     /// Reads a configuration file.
@@ -55,13 +54,21 @@ impl TextTower {
         })
     }
 
-    /// Loads the weights of a safetensors file.
+    /// Loads the text tower out of these weights.
     ///
     /// # Errors
-    /// If the file cannot be read, or its tensors do not fit the configuration.
-    pub fn load(weights: &Path, config: TextConfig) -> Result<Self, TextError> {
-        let tensors = read(weights)?;
-        Self::from_tensors(tensors, config, DType::F32)
+    /// If they cannot be read, or their tensors do not fit the configuration.
+    pub fn load(weights: &WeightFiles, config: TextConfig) -> Result<Self, TextError> {
+        Self::load_as(weights, config, DType::F32)
+    }
+
+    /// The same, computing in `dtype`.
+    pub(super) fn load_as(
+        weights: &WeightFiles,
+        config: TextConfig,
+        dtype: DType,
+    ) -> Result<Self, TextError> {
+        Self::from_tensors(read(weights)?, config, dtype)
     }
 
     /// Builds the tower from tensors under Hugging Face's (`text_model.*`) or OpenCLIP's
@@ -80,52 +87,19 @@ impl TextTower {
 }
 
 /// Reads the tensors of the text tower, and only those: a whole CLIP's vision tower is skipped.
-pub(super) fn read(path: &Path) -> Result<HashMap<String, Tensor>, TextError> {
-    let unreadable = |reason: String| TextError::Unreadable {
-        path: path.to_path_buf(),
-        reason,
-    };
-    let io = |error: std::io::Error| unreadable(error.to_string());
-    let mut file = File::open(path).map_err(io)?;
-    let file_length = file.metadata().map_err(io)?.len();
-    let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(io)?;
-    let header_length = u64::from_le_bytes(length);
-    if header_length > file_length {
-        return Err(unreadable("not a safetensors file".to_owned()));
-    }
-    let mut header = Vec::new();
-    file.by_ref()
-        .take(header_length)
-        .read_to_end(&mut header)
-        .map_err(io)?;
-    let metadata: Metadata =
-        serde_json::from_slice(&header).map_err(|error| unreadable(error.to_string()))?;
-    let data_start = header_length + 8;
-    let end = data_start.checked_add(metadata.data_len() as u64);
-    if end.is_none_or(|end| end > file_length) {
-        return Err(unreadable(
-            "the file ends before its last tensor".to_owned(),
-        ));
-    }
-    let mut tensors = HashMap::new();
-    for (name, info) in metadata.tensors() {
-        if is_text(&name) {
-            let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
-            file.seek(SeekFrom::Start(data_start + info.data_offsets.0 as u64))
-                .map_err(io)?;
-            file.read_exact(&mut bytes).map_err(io)?;
-            let tensor = tensor(info, &bytes)
-                .map_err(|error| unreadable(format!("tensor {name}: {error}")))?;
-            tensors.insert(name, tensor);
-        }
-    }
-    Ok(tensors)
-}
-
-fn tensor(info: &TensorInfo, bytes: &[u8]) -> candle_core::Result<Tensor> {
-    let dtype = DType::try_from(info.dtype)?;
-    Tensor::from_raw_buffer(bytes, dtype, &info.shape, &Device::Cpu)
+fn read(weights: &WeightFiles) -> Result<HashMap<String, Tensor>, TextError> {
+    let raw = weights.raw(is_text)?;
+    raw.into_iter()
+        .map(|raw| {
+            let dtype = DType::try_from(raw.dtype).map_err(|_| WeightsError::Type {
+                path: weights.path().to_path_buf(),
+                name: raw.name.to_owned(),
+                dtype: raw.dtype,
+            })?;
+            let tensor = Tensor::from_raw_buffer(&raw.bytes, dtype, raw.shape, &Device::Cpu)?;
+            Ok((raw.name.to_owned(), tensor))
+        })
+        .collect()
 }
 
 fn is_text(name: &str) -> bool {

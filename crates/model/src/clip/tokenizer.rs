@@ -62,12 +62,28 @@ impl ClipTokenizer {
     /// # Errors
     /// If the file is no tokenizer, or names no tokens that begin and end a text.
     pub fn open(path: &Path, context_length: usize) -> Result<Self, TokenizerError> {
+        let content = std::fs::read(path).map_err(|error| TokenizerError::Unreadable {
+            path: path.to_path_buf(),
+            reason: error.to_string(),
+        })?;
+        Self::from_json(&content, path, context_length)
+    }
+
+    /// The same with the content of a `tokenizer.json`; `path` is where it came from, for people.
+    ///
+    /// # Errors
+    /// As [`ClipTokenizer::open`].
+    pub fn from_json(
+        content: &[u8],
+        path: &Path,
+        context_length: usize,
+    ) -> Result<Self, TokenizerError> {
         let unreadable = |reason: String| TokenizerError::Unreadable {
             path: path.to_path_buf(),
             reason,
         };
         let mut tokenizer =
-            Tokenizer::from_file(path).map_err(|error| unreadable(error.to_string()))?;
+            Tokenizer::from_bytes(content).map_err(|error| unreadable(error.to_string()))?;
         // Length is this type's business: a file may ask for padding to 77 or a silent cut.
         tokenizer.with_padding(None);
         tokenizer

@@ -14,7 +14,9 @@ use super::bundle::{
 use super::clip::vision::{Precision, Tower, TowerError, TowerOptions, VisionConfigError};
 use super::clip::weights::WeightsError;
 use super::head::{ExportedHead, HeadError, ZeroShot};
+use super::source::EncoderFolder;
 use super::text::{ClipTextEncoder, TextEncoderError};
+use layout::{ClipParts, ClipSource};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tagstream_core::build;
@@ -105,9 +107,15 @@ impl Init<'_> {
     pub fn run(&self, out: &Path, mut progress: impl FnMut(InitStep)) -> Result<Bundle, InitError> {
         let mut writer = BundleWriter::new(out)?;
         progress(InitStep::Vision);
-        let (dims, preprocessing) = self.write_encoder(&mut writer)?;
-
-        let text = ClipTextEncoder::open(&self.clip.text_files())?;
+        let CopiedTowers {
+            dims,
+            preprocessing,
+            text,
+            logit,
+        } = match self.clip.parts()? {
+            ClipSource::Encoder(folder) => self.copy_towers(folder, &mut writer)?,
+            ClipSource::Weights(parts) => self.write_towers(&parts, &mut writer)?,
+        };
         if text.dim() != dims.embedding {
             return Err(InitError::Dimensions {
                 vision: dims.embedding,
@@ -116,18 +124,13 @@ impl Init<'_> {
         }
         let prompts: Vec<String> = self.categories.prompts(PROMPT_TEMPLATE).collect();
         let features = text.embed(&prompts, |done| progress(InitStep::Text(done)))?;
-        let (logit_scale, logit_bias) = self.clip.logit()?;
-        let calibration = ZeroShot::from_logit(logit_scale, logit_bias);
+        let calibration = ZeroShot::from_logit(logit.0, logit.1);
         let head = ExportedHead::zero_shot(&features, dims.embedding, calibration);
         let files = head.to_files(Some(dims.grid_height * dims.grid_width), &[])?;
 
         progress(InitStep::Write);
         writer.add(HEAD_FILE, &files.onnx)?;
         writer.add(HEAD_WEIGHTS_FILE, &files.safetensors)?;
-        writer.add(TEXT_WEIGHTS_FILE, &self.clip.text_weights()?)?;
-        let text_files = self.clip.text_files();
-        writer.add_copy(TEXT_CONFIG_FILE, &text_files.config)?;
-        writer.add_copy(TOKENIZER_FILE, &text_files.tokenizer)?;
         let categories = self.categories.iter().map(|(name, prompt)| Category {
             name: name.to_owned(),
             prompt: prompt.to_owned(),
@@ -151,43 +154,73 @@ impl Init<'_> {
         })?)
     }
 
-    fn write_encoder(&self, writer: &mut BundleWriter) -> Result<(Dims, Preprocessing), InitError> {
-        if let ClipFolder::Encoder(folder) = self.clip {
-            if self.tower != TowerOptions::default() {
-                return Err(InitError::ReadyMade);
-            }
-            writer.add_copy(ENCODER_FILE, &folder.encoder())?;
-            return Ok((folder.dims(), folder.preprocessing().clone()));
+    /// Both towers of a ready-made encoder, as they are.
+    fn copy_towers(
+        &self,
+        folder: &EncoderFolder,
+        writer: &mut BundleWriter,
+    ) -> Result<CopiedTowers, InitError> {
+        if self.tower != TowerOptions::default() {
+            return Err(InitError::ReadyMade);
         }
-        let (config, weights) = self.clip.vision()?;
-        let tower = Tower::write(&config, &weights, self.tower)?;
+        let text = folder.text();
+        writer.add_copy(ENCODER_FILE, &folder.encoder())?;
+        writer.add(TEXT_WEIGHTS_FILE, &layout::text_weights(&text.weights)?)?;
+        writer.add_copy(TEXT_CONFIG_FILE, &text.config)?;
+        writer.add_copy(TOKENIZER_FILE, &text.tokenizer)?;
+        Ok(CopiedTowers {
+            dims: folder.dims(),
+            preprocessing: folder.preprocessing().clone(),
+            logit: layout::encoder_logit(folder)?,
+            text: ClipTextEncoder::open(&text)?,
+        })
+    }
+
+    /// The vision tower as a graph, the text tower as it is.
+    fn write_towers(
+        &self,
+        parts: &ClipParts,
+        writer: &mut BundleWriter,
+    ) -> Result<CopiedTowers, InitError> {
+        let tower = Tower::write(&parts.vision, &parts.weights, self.tower)?;
         writer.add(ENCODER_FILE, &tower.onnx)?;
-        let preprocessing = Preprocessing {
-            height: tower.input_size,
-            width: tower.input_size,
-            fit: Fit::Squash,
-            filter: Filter::Bicubic,
-        };
-        Ok((tower.dims, preprocessing))
+        writer.add(TEXT_WEIGHTS_FILE, &parts.text_weights()?)?;
+        writer.add(TEXT_CONFIG_FILE, parts.config.as_bytes())?;
+        writer.add(TOKENIZER_FILE, &parts.tokenizer_json)?;
+        Ok(CopiedTowers {
+            dims: tower.dims,
+            preprocessing: Preprocessing {
+                height: tower.input_size,
+                width: tower.input_size,
+                fit: Fit::Squash,
+                filter: Filter::Bicubic,
+            },
+            logit: parts.logit()?,
+            text: parts.text_encoder()?,
+        })
     }
 
     fn lineage(&self) -> String {
-        match self.clip {
-            ClipFolder::Encoder(_) => format!("{} (ready-made encoder)", self.source),
-            _ => {
-                let precision = match self.tower.precision {
-                    Precision::Fp32 => "fp32",
-                    Precision::Fp16 => "fp16",
-                };
-                let mode = self.tower.dense_mode.name();
-                format!(
-                    "{} ({}, {precision}, dense mode {mode})",
-                    self.source,
-                    self.clip.kind()
-                )
-            }
+        let kind = self.clip.kind();
+        if self.clip.is_encoder() {
+            return format!("{} ({kind})", self.source);
         }
+        let precision = match self.tower.precision {
+            Precision::Fp32 => "fp32",
+            Precision::Fp16 => "fp16",
+        };
+        let mode = self.tower.dense_mode.name();
+        format!("{} ({kind}, {precision}, dense mode {mode})", self.source)
     }
+}
+
+/// What the towers' files say.
+struct CopiedTowers {
+    dims: Dims,
+    preprocessing: Preprocessing,
+    text: ClipTextEncoder,
+    /// `logit_scale` (a logarithm) and `logit_bias`.
+    logit: (Option<f32>, Option<f32>),
 }
 
 #[cfg(test)]

@@ -14,6 +14,13 @@ fn categories(folder: &Path) -> CategoryList {
     CategoryList::read(&path).unwrap()
 }
 
+fn weights_of(clip: &ClipFolder) -> Box<ClipParts> {
+    match clip.parts().unwrap() {
+        ClipSource::Weights(parts) => parts,
+        ClipSource::Encoder(_) => panic!("a ready-made encoder"),
+    }
+}
+
 #[test]
 fn every_layout_becomes_a_bundle_that_tags() {
     let folder = tempfile::tempdir().unwrap();
@@ -63,7 +70,7 @@ fn every_layout_becomes_a_bundle_that_tags() {
         let expected = ExportedHead::zero_shot(
             &features,
             24,
-            ZeroShot::from_logit(clip.logit().unwrap().0, None),
+            ZeroShot::from_logit(weights_of(&clip).logit().unwrap().0, None),
         );
         assert_eq!(head, expected);
 
@@ -133,10 +140,71 @@ fn folders_that_are_no_clip_are_told_why() {
     let folder = tempfile::tempdir().unwrap();
     let message = || ClipFolder::open(folder.path()).unwrap_err().to_string();
     assert!(message().contains("open_clip_config.json"));
-    let write = |name: &str| std::fs::write(folder.path().join(name), b"{}").unwrap();
+    let write = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, b"{}").unwrap();
+    };
+    // Each is found before what was written earlier.
+    for (name, word) in [
+        (
+            "flax_model.msgpack",
+            "Flax's weights only (flax_model.msgpack)",
+        ),
+        ("modules.json", "no vision tower"),
+        (
+            "onnx/vision_model.onnx",
+            "ONNX export (onnx/vision_model.onnx)",
+        ),
+        ("adapter_config.json", "merge_and_unload"),
+    ] {
+        write(name);
+        assert!(message().contains(word), "{}", message());
+    }
+    for name in [
+        "adapter_config.json",
+        "modules.json",
+        "onnx/vision_model.onnx",
+    ] {
+        std::fs::remove_file(folder.path().join(name)).unwrap();
+    }
+    std::fs::remove_file(folder.path().join("flax_model.msgpack")).unwrap();
     write("pytorch_model.bin");
-    assert!(message().contains("save it as safetensors"));
+    assert!(message().contains("without config.json"), "{}", message());
     write("config.json");
     write("model.safetensors");
     assert!(message().contains("lacks tokenizer.json"));
+    write("tokenizer.json");
+    let clip = ClipFolder::open(&folder.path().join("pytorch_model.bin")).unwrap();
+    assert_eq!(clip.kind(), "Hugging Face layout, pytorch_model.bin");
+    assert_eq!(
+        ClipFolder::open(folder.path()).unwrap().kind(),
+        "Hugging Face layout"
+    );
+    let nowhere = ClipFolder::open(Path::new("/nowhere"))
+        .unwrap_err()
+        .to_string();
+    assert!(nowhere.contains("/nowhere"), "{nowhere}");
+}
+
+#[test]
+fn an_index_names_the_pieces_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["config.json", "tokenizer.json"] {
+        std::fs::copy(fixture("hugging_face").join(name), at(name)).unwrap();
+    }
+    let message = |index: &str| {
+        std::fs::write(at("model.safetensors.index.json"), index).unwrap();
+        ClipFolder::open(folder.path()).unwrap_err().to_string()
+    };
+    let outside = message(r#"{"weight_map":{"a":"../model-00001-of-00001.safetensors"}}"#);
+    assert!(outside.contains("not beside it"), "{outside}");
+    let missing = message(r#"{"weight_map":{"a":"model-00001-of-00001.safetensors"}}"#);
+    assert!(
+        missing.contains("lacks model-00001-of-00001.safetensors"),
+        "{missing}"
+    );
+    assert!(message(r#"{"weight_map":{}}"#).contains("names no files"));
+    assert!(message("[]").contains("model.safetensors.index.json"));
 }

@@ -8,6 +8,7 @@
 //! and gradients equal those of the full 77 positions (tested).
 
 use super::text_config::{TextConfig, TextConfigError};
+use super::weights::WeightsError;
 use candle_core::{DType, Device, Tensor};
 use std::path::PathBuf;
 use tagstream_kernels::{FrozenLayerNorm, FrozenLinear, FrozenTransformer, select_rows};
@@ -41,6 +42,9 @@ pub enum TextError {
         /// Why.
         source: TextConfigError,
     },
+    /// The weights cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// A tensor is not in the weights.
     #[error("the text tower's weights have no tensor {name}")]
     MissingTensor {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::clip::weights::WeightFiles;
 use candle_core::Var;
 use serde::Deserialize;
 use std::path::Path;
@@ -49,10 +50,8 @@ fn it_agrees_with_transformers_and_open_clip() {
 
 fn tower(dtype: DType) -> TextTower {
     let config = TextTower::read_config(&folder("hugging_face").join("config.json")).unwrap();
-    let tensors =
-        super::super::text_weights::read(&folder("hugging_face").join("model.safetensors"))
-            .unwrap();
-    TextTower::from_tensors(tensors, config, dtype).unwrap()
+    let weights = WeightFiles::open(&[folder("hugging_face").join("model.safetensors")]).unwrap();
+    TextTower::load_as(&weights, config, dtype).unwrap()
 }
 
 #[test]
@@ -211,7 +210,7 @@ fn what_a_folder_lacks_is_named() {
     std::fs::write(empty.path().join("model.safetensors"), b"short").unwrap();
     assert!(matches!(
         TextTower::open(empty.path()),
-        Err(TextError::Unreadable { .. })
+        Err(TextError::Weights(_))
     ));
     std::fs::write(
         empty.path().join("model.safetensors"),
@@ -220,7 +219,7 @@ fn what_a_folder_lacks_is_named() {
     .unwrap();
     assert!(matches!(
         TextTower::open(empty.path()),
-        Err(TextError::Unreadable { .. })
+        Err(TextError::Weights(_))
     ));
     // Weights of another tower.
     let other = folder("open_clip").join("open_clip_model.safetensors");

@@ -1,13 +1,10 @@
 //! What a vision tower's configuration file says, in Hugging Face's and OpenCLIP's forms.
 
+use super::config_error::{VisionConfigError, unsupported};
+use super::pixel_values::{self, PreprocessorFile};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tagstream_kernels::Activation;
-
-/// CLIP's own pixel statistics, the default where a configuration gives none.
-pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-/// See [`CLIP_MEAN`].
-pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// How the tower's tensors are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,37 +61,19 @@ pub struct VisionConfig {
     pub std: [f32; 3],
 }
 
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum VisionConfigError {
-    /// No JSON of a known form.
-    #[error("not a CLIP configuration: {0}")]
-    Malformed(#[from] serde_json::Error),
-    /// A setting these towers do not have.
-    #[error("the vision tower has {key} = {value}, which is not supported ({hint})")]
-    Unsupported {
-        /// The key.
-        key: String,
-        /// Its value.
-        value: String,
-        /// What is supported.
-        hint: &'static str,
-    },
-}
-
-fn unsupported(key: &str, value: impl ToString, hint: &'static str) -> VisionConfigError {
-    VisionConfigError::Unsupported {
-        key: key.to_owned(),
-        value: value.to_string(),
-        hint,
-    }
-}
-
 impl VisionConfig {
     /// Reads Hugging Face's `config.json` of a `CLIPModel` or `CLIPVisionModelWithProjection`;
-    /// `preprocessor` is the `preprocessor_config.json` beside it, if there is one.
-    pub fn hugging_face(json: &str, preprocessor: Option<&str>) -> Result<Self, VisionConfigError> {
+    /// `preprocessors` are the `preprocessor_config.json` and `processor_config.json` beside it, as
+    /// far as they are there.
+    ///
+    /// # Errors
+    /// Names the key that these towers cannot honour.
+    pub fn hugging_face(
+        json: &str,
+        preprocessors: &[PreprocessorFile<'_>],
+    ) -> Result<Self, VisionConfigError> {
         let value: Value = serde_json::from_str(json)?;
+        refuse_other_models(&value)?;
         let whole = value.get("vision_config");
         let mut config = HuggingFace::deserialize(whole.unwrap_or(&value))?;
         if let (Some(_), Some(dim)) = (whole, value.get("projection_dim")) {
@@ -113,10 +92,7 @@ impl VisionConfig {
             "gelu" => Activation::Gelu,
             other => return Err(unsupported("hidden_act", other, "quick_gelu or gelu")),
         };
-        let preprocessor: HuggingFacePreprocessor = match preprocessor {
-            Some(json) => serde_json::from_str(json)?,
-            None => HuggingFacePreprocessor::default(),
-        };
+        let pixels = pixel_values::hugging_face(preprocessors)?;
         Ok(Self {
             architecture: Architecture::Transformer {
                 layers: config.num_hidden_layers,
@@ -129,8 +105,8 @@ impl VisionConfig {
             naming: Naming::HuggingFace,
             dim: config.projection_dim,
             image_size: config.image_size,
-            mean: preprocessor.image_mean,
-            std: preprocessor.image_std,
+            mean: pixels.mean,
+            std: pixels.std,
         })
     }
 
@@ -170,7 +146,7 @@ impl VisionConfig {
                 epsilon: vision.norm_kwargs.and_then(|norm| norm.eps).unwrap_or(1e-5),
             },
         };
-        let preprocess = file.preprocess_cfg.unwrap_or_default();
+        let pixels = pixel_values::open_clip(file.preprocess_cfg.as_ref())?;
         Ok(Self {
             architecture,
             naming: Naming::OpenClip,
@@ -184,16 +160,32 @@ impl VisionConfig {
                     return Err(unsupported("vision_cfg.image_size", sides, "square inputs"));
                 }
             },
-            mean: preprocess.mean.unwrap_or(CLIP_MEAN),
-            std: preprocess.std.unwrap_or(CLIP_STD),
+            mean: pixels.mean,
+            std: pixels.std,
         })
     }
 }
 
+/// Refuses a `config.json` of towers that are not CLIP's, by their family's name, and weights that
+/// are stored as something else than numbers.
+fn refuse_other_models(config: &Value) -> Result<(), VisionConfigError> {
+    if let Some(how) = config.get("quantization_config").filter(|v| !v.is_null()) {
+        let method = how.get("quant_method").unwrap_or(how);
+        let hint = "quantized weights are not read: take the repository that they were made from";
+        return Err(unsupported("quantization_config", method, hint));
+    }
+    match config.get("model_type").and_then(Value::as_str) {
+        None | Some("clip" | "clip_vision_model" | "clip_text_model") => Ok(()),
+        Some(other) => Err(unsupported(
+            "model_type",
+            other,
+            "clip is read: docs/models.md",
+        )),
+    }
+}
+
 /// Refuses keys of `vision_cfg` that change what is computed.
-fn refuse_what_is_not_read(
-    others: &serde_json::Map<String, Value>,
-) -> Result<(), VisionConfigError> {
+fn refuse_what_is_not_read(others: &Map<String, Value>) -> Result<(), VisionConfigError> {
     for (key, value) in others {
         let harmless = match key.as_str() {
             // Training only, or of the text tower.
@@ -249,25 +241,9 @@ impl Default for HuggingFace {
 }
 
 #[derive(Deserialize)]
-#[serde(default)]
-struct HuggingFacePreprocessor {
-    image_mean: [f32; 3],
-    image_std: [f32; 3],
-}
-
-impl Default for HuggingFacePreprocessor {
-    fn default() -> Self {
-        Self {
-            image_mean: CLIP_MEAN,
-            image_std: CLIP_STD,
-        }
-    }
-}
-
-#[derive(Deserialize)]
 struct OpenClipFile {
     model_cfg: OpenClipModel,
-    preprocess_cfg: Option<OpenClipPreprocess>,
+    preprocess_cfg: Option<Map<String, Value>>,
 }
 
 #[derive(Deserialize)]
@@ -287,7 +263,7 @@ struct OpenClipVision {
     image_size: Option<ImageSize>,
     norm_kwargs: Option<NormOptions>,
     #[serde(flatten)]
-    others: serde_json::Map<String, Value>,
+    others: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -309,22 +285,20 @@ struct NormOptions {
     eps: Option<f32>,
 }
 
-#[derive(Deserialize, Default)]
-struct OpenClipPreprocess {
-    mean: Option<[f32; 3]>,
-    std: Option<[f32; 3]>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clip::vision::CLIP_MEAN;
 
     #[test]
     fn defaults_of_hugging_face_are_those_of_vit_b_32() {
         let config = VisionConfig::hugging_face(
             r#"{"model_type":"clip","projection_dim":640,"text_config":{},
                 "vision_config":{"patch_size":16}}"#,
-            Some(r#"{"image_mean":[0.5,0.5,0.5],"image_std":[0.25,0.25,0.25],"size":224}"#),
+            &[PreprocessorFile {
+                name: "preprocessor_config.json",
+                json: r#"{"image_mean":[0.5,0.5,0.5],"image_std":[0.25,0.25,0.25],"size":224}"#,
+            }],
         )
         .unwrap();
         assert_eq!(config.dim, 640);
@@ -390,8 +364,17 @@ mod tests {
         assert!(open_clip(r#""qk_norm":true"#).contains("qk_norm"));
         assert!(open_clip(r#""image_size":[224,336]"#).contains("224x336"));
         assert!(open_clip(r#""head_width":100"#).contains("head_width"));
-        let error = VisionConfig::hugging_face(r#"{"hidden_act":"relu"}"#, None).unwrap_err();
-        assert!(error.to_string().contains("relu"), "{error}");
+        for (json, word) in [
+            (r#"{"hidden_act":"relu"}"#, "relu"),
+            (r#"{"model_type":"blip"}"#, "blip"),
+            (
+                r#"{"quantization_config":{"quant_method":"bitsandbytes"}}"#,
+                "bitsandbytes",
+            ),
+        ] {
+            let error = VisionConfig::hugging_face(json, &[]).unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+        }
         assert!(VisionConfig::open_clip("{}").is_err());
     }
 }

@@ -9,15 +9,19 @@
 //! space, which CLIP was never trained to give; [`DenseMode`] says how they are made.
 
 mod config;
+mod config_error;
 mod patches;
+mod pixel_values;
 mod position;
 mod resnet;
 mod transformer;
 
-pub use config::{Architecture, CLIP_MEAN, CLIP_STD, Naming, VisionConfig, VisionConfigError};
+pub use config::{Architecture, Naming, VisionConfig};
+pub use config_error::VisionConfigError;
+pub use pixel_values::{CLIP_MEAN, CLIP_STD, PreprocessorFile};
 pub use position::{Resampling, resample_grid};
 
-use super::weights::{WeightFile, WeightsError};
+use super::weights::{WeightFiles, WeightsError};
 use crate::bundle::Dims;
 use crate::onnx::{Dim, Element, GraphBuilder, GraphError, Value};
 
@@ -122,7 +126,7 @@ impl Tower {
     /// Writes the tower that `config` describes from `weights`.
     pub fn write(
         config: &VisionConfig,
-        weights: &WeightFile,
+        weights: &WeightFiles,
         options: TowerOptions,
     ) -> Result<Self, TowerError> {
         let input_size = options.input_size.unwrap_or(config.image_size);
@@ -301,7 +305,7 @@ struct Linear {
 impl Linear {
     /// Reads `<name>.weight` and `<name>.bias`.
     fn read(
-        weights: &WeightFile,
+        weights: &WeightFiles,
         name: &str,
         outputs: usize,
         inputs: usize,

@@ -5,7 +5,7 @@ use super::{
     Architecture, DenseMode, Features, Linear, Resampling, Sides, TowerError, TowerGraph,
     VisionConfig, resample_grid,
 };
-use crate::clip::weights::{WeightFile, WeightsError};
+use crate::clip::weights::{WeightFiles, WeightsError};
 use crate::onnx::{Attribute, Value};
 use rayon::prelude::*;
 
@@ -17,14 +17,14 @@ const BATCH_NORM_EPSILON: f64 = 1e-5;
 
 struct ResNet<'a> {
     graph: &'a mut TowerGraph,
-    weights: &'a WeightFile,
+    weights: &'a WeightFiles,
 }
 
 /// Writes the tower after the pixels `[B, side, side, 3]`.
 pub(super) fn write(
     graph: &mut TowerGraph,
     config: &VisionConfig,
-    weights: &WeightFile,
+    weights: &WeightFiles,
     sides: Sides,
     mode: DenseMode,
     pixels: &Value,

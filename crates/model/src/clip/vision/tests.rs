@@ -11,19 +11,22 @@ fn folder(name: &str) -> PathBuf {
     root.join("tests/fixtures/towers").join(name)
 }
 
-fn open(name: &str) -> (VisionConfig, WeightFile) {
+fn open(name: &str) -> (VisionConfig, WeightFiles) {
     let folder = folder(name);
     let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
     if name == "hugging_face" {
-        let preprocessor = read("preprocessor_config.json");
+        let preprocessor = [PreprocessorFile {
+            name: "preprocessor_config.json",
+            json: &read("preprocessor_config.json"),
+        }];
         (
-            VisionConfig::hugging_face(&read("config.json"), Some(&preprocessor)).unwrap(),
-            WeightFile::open(folder.join("model.safetensors")).unwrap(),
+            VisionConfig::hugging_face(&read("config.json"), &preprocessor).unwrap(),
+            WeightFiles::open(&[folder.join("model.safetensors")]).unwrap(),
         )
     } else {
         (
             VisionConfig::open_clip(&read("open_clip_config.json")).unwrap(),
-            WeightFile::open(folder.join("open_clip_model.safetensors")).unwrap(),
+            WeightFiles::open(&[folder.join("open_clip_model.safetensors")]).unwrap(),
         )
     }
 }

@@ -4,13 +4,13 @@ use super::{
     Architecture, DenseMode, Features, Linear, Naming, Resampling, Sides, TowerError, TowerGraph,
     VisionConfig, patches, resample_grid, transposed,
 };
-use crate::clip::weights::{WeightFile, WeightsError};
+use crate::clip::weights::{WeightFiles, WeightsError};
 use crate::onnx::{Attribute, Value};
 use tagstream_kernels::Activation;
 
 /// Sizes and the sources of the weights.
 struct Transformer<'a> {
-    weights: &'a WeightFile,
+    weights: &'a WeightFiles,
     naming: Naming,
     width: usize,
     heads: usize,
@@ -32,7 +32,7 @@ struct Block {
 pub(super) fn write(
     graph: &mut TowerGraph,
     config: &VisionConfig,
-    weights: &WeightFile,
+    weights: &WeightFiles,
     sides: Sides,
     mode: DenseMode,
     pixels: &Value,

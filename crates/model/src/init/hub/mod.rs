@@ -22,7 +22,10 @@ use tokio::io::AsyncWriteExt;
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// Not `owner/name`.
-    #[error("`{0}` is no repository of the hub: write hf:owner/name or hf:owner/name@revision")]
+    #[error(
+        "`{0}` is no repository of the hub: write hf:owner/name or hf:owner/name@revision, where \
+         a revision is a branch, a tag, a commit or refs/pr/N"
+    )]
     Name(String),
     /// Offline, and not in the cache.
     #[error(
@@ -62,14 +65,12 @@ pub enum HubError {
         source: serde_json::Error,
     },
     /// The repository has no layout that is known.
-    #[error(
-        "{repository} has no CLIP in safetensors: it needs open_clip_config.json + \
-         open_clip_model.safetensors or \
-         config.json + model.safetensors, and tokenizer.json; it has {files}"
-    )]
+    #[error("{repository} {reason}; it has {files}")]
     Layout {
         /// The repository.
         repository: String,
+        /// What it is or lacks, and what would do.
+        reason: String,
         /// Its files.
         files: String,
     },
@@ -186,9 +187,11 @@ impl Hub {
                 });
         }
         let client = self.client()?;
+        // A revision may have slashes, which are part of its name and not of the path.
         let url = format!(
-            "{}/api/models/{name}/revision/{revision}?blobs=true",
-            self.endpoint
+            "{}/api/models/{name}/revision/{}?blobs=true",
+            self.endpoint,
+            revision.replace('/', "%2F")
         );
         let response = self.get(&client, &url).await?;
         let body = response.bytes().await;
@@ -197,21 +200,22 @@ impl Hub {
             url: redact(&url),
             source,
         })?;
-        if !is_revision(&info.sha) {
+        if !is_plain(&info.sha) {
             return Err(HubError::Name(info.sha));
         }
         let files: Vec<String> = info.siblings.iter().map(|s| s.rfilename.clone()).collect();
-        let needed = ClipFolder::files_needed(&files).ok_or_else(|| HubError::Layout {
+        let needed = ClipFolder::files_needed(&files).map_err(|reason| HubError::Layout {
             repository: repository.to_owned(),
+            reason,
             files: files.join(", "),
         })?;
         let snapshot = root.join("snapshots").join(&info.sha);
-        for file in needed {
+        for file in &needed {
             let path = snapshot.join(file);
             if path.is_file() {
                 continue;
             }
-            let sibling = info.siblings.iter().find(|s| s.rfilename == file);
+            let sibling = info.siblings.iter().find(|s| s.rfilename == *file);
             let sha256 = sibling
                 .and_then(|s| s.lfs.as_ref())
                 .map(|lfs| lfs.sha256.as_str());
@@ -223,7 +227,7 @@ impl Hub {
                 Failure::Hub(error) => error,
                 Failure::Damaged(flaw) => HubError::Damaged {
                     repository: repository.to_owned(),
-                    file: file.to_owned(),
+                    file: file.clone(),
                     flaw,
                 },
             })?;
@@ -331,21 +335,20 @@ fn make_folder(file: &Path) -> Result<(), HubError> {
 
 /// `owner/name`, of characters that mean nothing in a path or an address.
 fn is_name(name: &str) -> bool {
-    let plain = |part: &str| {
-        !part.is_empty()
-            && !part.starts_with('.')
-            && part
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
     name.split_once('/')
-        .is_some_and(|(owner, name)| plain(owner) && plain(name))
+        .is_some_and(|(owner, name)| is_plain(owner) && is_plain(name))
 }
 
+/// A branch, a tag, a commit or `refs/pr/N`: where the hub keeps what a pull request proposes, as
+/// its robot does with weights turned into safetensors.
 fn is_revision(revision: &str) -> bool {
-    !revision.is_empty()
-        && !revision.starts_with('.')
-        && revision
+    revision.split('/').all(is_plain)
+}
+
+fn is_plain(part: &str) -> bool {
+    !part.is_empty()
+        && !part.starts_with('.')
+        && part
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }

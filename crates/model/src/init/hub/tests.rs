@@ -174,3 +174,99 @@ async fn a_mirror_s_password_is_not_told() {
     assert!(!said.contains("hush"), "{said}");
     assert!(said.contains("127.0.0.1:1/api/models/acme/clip"), "{said}");
 }
+
+/// A hub with one repository of these files (each holds its own name) at one revision, written as
+/// it stands in the address.
+async fn hub_of(revision: &str, files: &'static [&'static str]) -> (Hub, tempfile::TempDir) {
+    let siblings: Vec<_> = files
+        .iter()
+        .map(|name| serde_json::json!({"rfilename": name}))
+        .collect();
+    let info = serde_json::json!({"sha": "abc123", "siblings": siblings});
+    let file = move |axum::extract::Path(name): axum::extract::Path<String>| async move {
+        match files.contains(&name.as_str()) {
+            true => Ok(name),
+            false => Err(axum::http::StatusCode::NOT_FOUND),
+        }
+    };
+    let app = Router::new()
+        .route(
+            &format!("/api/models/acme/clip/revision/{revision}"),
+            get(|| async { axum::Json(info) }),
+        )
+        .route("/acme/clip/resolve/abc123/{*file}", get(file));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let cache = tempfile::tempdir().unwrap();
+    let hub = Hub {
+        endpoint,
+        cache: cache.path().to_path_buf(),
+        offline: false,
+        token: None,
+    };
+    (hub, cache)
+}
+
+#[tokio::test]
+async fn what_a_pull_request_proposes_is_fetched_by_its_name() {
+    let files = &[
+        "open_clip_config.json",
+        "tokenizer.json",
+        "open_clip_pytorch_model.safetensors",
+        "open_clip_pytorch_model.bin",
+    ];
+    let (mut hub, cache) = hub_of("refs%2Fpr%2F7", files).await;
+    let fetched = hub.fetch("acme/clip@refs/pr/7", &mut |_, _, _| ()).await;
+    let folder = fetched.unwrap();
+    assert!(folder.join("open_clip_pytorch_model.safetensors").is_file());
+    assert!(!folder.join("open_clip_pytorch_model.bin").exists());
+    // Where the hub's own tools keep it.
+    let reference = cache.path().join("models--acme--clip/refs/refs/pr/7");
+    assert_eq!(std::fs::read_to_string(reference).unwrap(), "abc123");
+    hub.offline = true;
+    let again = hub.fetch("acme/clip@refs/pr/7", &mut |_, _, _| ()).await;
+    assert_eq!(again.unwrap(), folder);
+}
+
+#[tokio::test]
+async fn pieces_and_folders_of_a_repository_are_fetched() {
+    let files = &[
+        "modules.json",
+        "0_CLIPModel/config.json",
+        "0_CLIPModel/vocab.json",
+        "0_CLIPModel/merges.txt",
+        "0_CLIPModel/pytorch_model.bin.index.json",
+        "0_CLIPModel/pytorch_model-00001-of-00002.bin",
+        "0_CLIPModel/pytorch_model-00002-of-00002.bin",
+        "../0_CLIPModel/tokenizer.json",
+        "0_CLIPModel/../../tokenizer.json",
+    ];
+    let (hub, cache) = hub_of("main", files).await;
+    let folder = hub.fetch("acme/clip", &mut |_, _, _| ()).await.unwrap();
+    for name in &files[1..7] {
+        let content = std::fs::read_to_string(folder.join(name)).unwrap();
+        assert_eq!(content, *name);
+    }
+    let outside = cache
+        .path()
+        .join("models--acme--clip/snapshots/tokenizer.json");
+    assert!(!outside.exists() && !folder.join("tokenizer.json").exists());
+}
+
+#[tokio::test]
+async fn a_repository_of_something_else_is_told_what_would_do() {
+    let adapter: &[&str] = &["adapter_config.json", "adapter_model.safetensors"];
+    let export: &[&str] = &["config.json", "tokenizer.json", "onnx/vision_model.onnx"];
+    let readme: &[&str] = &["README.md"];
+    for (files, word) in [
+        (adapter, "merge_and_unload"),
+        (export, "ONNX export (onnx/vision_model.onnx)"),
+        (readme, "needs open_clip_config.json"),
+    ] {
+        let (hub, _cache) = hub_of("main", files).await;
+        let error = hub.fetch("acme/clip", &mut |_, _, _| ()).await.unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains(word) && said.contains(files[0]), "{said}");
+    }
+}

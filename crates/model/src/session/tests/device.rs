@@ -4,8 +4,8 @@
 
 use super::*;
 use super::{fixture, open, picture};
-use crate::clip::vision::{Precision, Tower, TowerOptions, VisionConfig};
-use crate::clip::weights::WeightFile;
+use crate::clip::vision::{Precision, PreprocessorFile, Tower, TowerOptions, VisionConfig};
+use crate::clip::weights::WeightFiles;
 use crate::session::binding::{Outputs, RunMode};
 use crate::session::graph::{Graph, GraphSource};
 use crate::session::pixels::HostMemory;
@@ -131,8 +131,12 @@ fn towers() -> [EncoderModel; 2] {
         .join("tests/fixtures/towers/hugging_face");
     let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap();
     let preprocessor = read("preprocessor_config.json");
-    let config = VisionConfig::hugging_face(&read("config.json"), Some(&preprocessor)).unwrap();
-    let weights = WeightFile::open(folder.join("model.safetensors")).unwrap();
+    let preprocessor = [PreprocessorFile {
+        name: "preprocessor_config.json",
+        json: &preprocessor,
+    }];
+    let config = VisionConfig::hugging_face(&read("config.json"), &preprocessor).unwrap();
+    let weights = WeightFiles::open(&[folder.join("model.safetensors")]).unwrap();
     [Precision::Fp32, Precision::Fp16].map(|precision| {
         let options = TowerOptions {
             precision,
