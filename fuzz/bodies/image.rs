@@ -15,6 +15,7 @@ use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 const LIMITS: DecodeLimits = DecodeLimits {
     max_pixels: 1 << 20,
     max_alloc_bytes: 32 << 20,
+    max_damaged_percent: 50,
 };
 /// What a helper may hold: its cap, and 16 MiB.
 const HELPER_KB: u64 = (32 + 16) << 10;

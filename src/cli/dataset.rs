@@ -136,6 +136,9 @@ impl DataArgs {
         mirror: bool,
     ) -> anyhow::Result<(FeatureStore, Vec<tagstream_train::features::Skipped>)> {
         let images = ImageSource::open(&self.images).map_err(|error| usage(error.to_string()))?;
+        if images.left_out().count() > 0 {
+            eprintln!("{}: {}", self.images.display(), images.left_out());
+        }
         let bar = bar(
             ids.len() as u64,
             "features {bar:30} {pos}/{len} images, {eta} left {msg}",

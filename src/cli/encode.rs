@@ -26,8 +26,8 @@ pub(super) struct EncodeArgs {
     /// Where images are encoded: cpu, cuda, tensorrt or auto.
     #[arg(long, default_value = "cpu", value_parser = parse_provider)]
     pub provider: Provider,
-    /// Images to embed.
-    #[arg(value_name = "IMAGE")]
+    /// Images to embed, or folders of them.
+    #[arg(value_name = "IMAGE|DIR")]
     pub images: Vec<String>,
 }
 
@@ -89,7 +89,8 @@ fn encode_images(
     let preprocessing = model.preprocessing();
     let decoders = Decoders::default();
     let size = preprocessing.height * preprocessing.width * 3;
-    for images in args.images.chunks(BATCH) {
+    let images = super::pictures::expand(&args.images)?;
+    for images in images.chunks(BATCH) {
         let mut pixels = vec![0; images.len() * size];
         for (image, pixels) in images.iter().zip(pixels.chunks_exact_mut(size)) {
             let bytes = std::fs::read(image).with_context(|| format!("reading {image}"))?;

@@ -17,6 +17,7 @@ mod eval;
 mod init;
 mod installed;
 mod labels;
+mod pictures;
 mod produce;
 mod registry;
 mod retrain;

@@ -13,9 +13,7 @@ use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::ImageReference;
 use tagstream_core::image_id::{ImageNaming, PicturePlace, is_address};
 use tagstream_core::redact::{redact_place, trimmed};
-
-/// Image files, by extension.
-const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
+use tagstream_image::folder::pictures_below;
 
 /// Arguments of `tagstream produce`.
 #[derive(Debug, Args)]
@@ -152,17 +150,13 @@ type Found = (PicturePlace, String);
 
 fn in_folder(input: &Path) -> anyhow::Result<Vec<Found>> {
     let root = input.canonicalize()?;
+    let pictures = pictures_below(&root)?;
+    if pictures.left_out.count() > 0 {
+        eprintln!("{}: {}", input.display(), pictures.left_out);
+    }
     let mut found = Vec::new();
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if is_image(&path) {
-                found.push(of_file(path.strip_prefix(&root).unwrap_or(&path), &path)?);
-            }
-        }
+    for path in &pictures.files {
+        found.push(of_file(path.strip_prefix(&root).unwrap_or(path), path)?);
     }
     found.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
     Ok(found)
@@ -190,14 +184,6 @@ fn in_list(input: &Path) -> anyhow::Result<Vec<Found>> {
     Ok(found)
 }
 
-fn is_image(path: &Path) -> bool {
-    let extension = path
-        .extension()
-        .and_then(|e| e.to_str())
-        .map(str::to_ascii_lowercase);
-    extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
-}
-
 /// A file's place: `name` is its path below the root.
 fn of_file(name: &Path, path: &Path) -> anyhow::Result<Found> {
     let uri = url::Url::from_file_path(path)
@@ -219,8 +205,12 @@ mod tests {
     fn folders_and_lists_become_references() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("sub")).unwrap();
-        for name in ["b.JPG", "sub/a.png", "notes.txt"] {
-            std::fs::write(folder.path().join(name), "x").unwrap();
+        for (name, bytes) in [
+            ("b.JPG", &b"\xff\xd8\xff\xe0"[..]),
+            ("sub/a.png", b"\x89PNG\r\n\x1a\n"),
+            ("notes.txt", b"x"),
+        ] {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
         }
         let naming = NamingArgs {
             id: None,

@@ -4,12 +4,12 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tagstream::ops::tag_page::{PageImage, PageTag, render};
 use tagstream::stage::budget::Budget;
 use tagstream::stage::fetch::{FetchError, Fetcher};
 use tagstream_core::config::{FetchConfig, ObjectStoreConfig};
-use tagstream_core::error::{Exit, usage};
+use tagstream_core::error::Exit;
 use tagstream_core::events::{BoundingBox, Tag};
 use tagstream_core::redact::redact_place;
 use tagstream_image::decode::ImageSize;
@@ -36,9 +36,6 @@ pub(super) struct TagArgs {
     pub inputs: Vec<String>,
 }
 
-/// File names taken from a folder.
-const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
-
 /// A JSON line of the output.
 #[derive(Serialize)]
 struct Line<'a> {
@@ -59,7 +56,7 @@ enum Outcome {
 /// Runs the command. An input that cannot be read or decoded is named, the others are tagged, and
 /// the exit code is 1.
 pub(super) fn run(args: TagArgs) -> anyhow::Result<Exit> {
-    let inputs = expand(&args.inputs)?;
+    let inputs = super::pictures::expand(&args.inputs)?;
     let bundle = super::open_model(&args.model, &ObjectStoreConfig::default())?.into_bundle()?;
     let runtime = Runtime::load()?;
     let tagger = Tagger::open(&runtime, &bundle, TaggerOptions::on(Device::Cpu), None)?;
@@ -221,41 +218,6 @@ fn print_human(out: &mut impl Write, input: &str, tags: &[Tag]) -> std::io::Resu
         writeln!(out, "  no tag reached its threshold")?;
     }
     Ok(())
-}
-
-/// Files as they are, folders as the images below them, URIs as they are.
-fn expand(inputs: &[String]) -> anyhow::Result<Vec<String>> {
-    let mut all = Vec::new();
-    for input in inputs {
-        let path = Path::new(input);
-        if !path.is_dir() {
-            all.push(input.clone());
-            continue;
-        }
-        let mut folders = vec![path.to_path_buf()];
-        let mut found = Vec::new();
-        while let Some(folder) = folders.pop() {
-            let entries = std::fs::read_dir(&folder)
-                .with_context(|| format!("reading folder {}", folder.display()))?;
-            for entry in entries {
-                let path = entry?.path();
-                let extension = path.extension().and_then(|e| e.to_str());
-                if path.is_dir() {
-                    folders.push(path);
-                } else if extension
-                    .is_some_and(|e| EXTENSIONS.contains(&e.to_ascii_lowercase().as_str()))
-                {
-                    found.push(path.display().to_string());
-                }
-            }
-        }
-        if found.is_empty() {
-            return Err(usage(format!("no images below {input}")).into());
-        }
-        found.sort();
-        all.extend(found);
-    }
-    Ok(all)
 }
 
 /// Reads paths directly and URIs through the stage's fetcher.

@@ -61,6 +61,8 @@ pub const METRICS: &[Metric] = {
             files are not affected, lag figures are.";
         // fetch and decode
         "tagstream_dead_letters_total" Counter, ["topic, kind"] "Messages that yielded no row.";
+        "tagstream_damaged_images_total" Counter, [""] "Damaged images that were decoded all the \
+            same, as `decode.damaged = \"accept\"` allows.";
         // batch and inference
         "tagstream_outages" Gauge, [""] "Hosts, buckets and folders that are down: their messages \
             wait; `/health/readyz` names them.";

@@ -7,7 +7,7 @@ use crate::retrain::config::RegistryConfig;
 use std::net::IpAddr;
 use tagstream_core::config::{
     Configuration, DecodeConfig, FetchConfig, Flaw, KafkaConfig, LogConfig, ObjectStoreConfig,
-    Shape, address_flaw, settings,
+    Provider, Shape, address_flaw, settings,
 };
 
 settings! {
@@ -29,6 +29,8 @@ settings! {
         stages: StagesConfig = StagesConfig::default(),
         /// The page on which pictures are labelled.
         review: ReviewConfig = ReviewConfig::default(),
+        /// The model over HTTP.
+        inference: InferenceConfig = InferenceConfig::default(),
         /// How pictures are fetched, and from where they may be: as in stage.toml.
         fetch: FetchConfig = FetchConfig::default(),
         /// How pictures are decoded: as in stage.toml.
@@ -136,6 +138,28 @@ settings! {
     }
 }
 
+settings! {
+    /// The model over HTTP: `/v1/tag`, `/v1/embed`, `/v2/...`, and search by words.
+    InferenceConfig {
+        /// Whether the model that serves is loaded into this process, too.
+        enabled: bool = false,
+        /// `cpu`, `cuda`, `tensorrt` or `auto`.
+        provider: Provider = Provider::Cpu,
+        /// Device number for `cuda` and `tensorrt`.
+        device: u32 = 0,
+        /// Inference workers; 0: as many as a stage has.
+        workers: usize = 1,
+        /// Largest batch.
+        max_batch: usize = 16,
+        /// Longest time that a ready picture waits for others to join its batch.
+        max_delay_ms: u64 = 5,
+        /// Requests at a time; more are told to come again.
+        most_waiting: usize = 64,
+        /// Bytes of pictures that are held at a time, MiB.
+        memory_mib: u64 = 256,
+    }
+}
+
 impl ServeConfig {
     /// Whether the pages can be reached from this machine alone.
     pub fn is_local(&self) -> bool {
@@ -235,6 +259,18 @@ impl Configuration for ServeConfig {
             no_brokers,
             "kafka.brokers",
             "must name `host:port`, without a user name (see `kafka.properties`)",
+        );
+        let inference = &self.inference;
+        for (count, key) in [
+            (inference.max_batch, "inference.max_batch"),
+            (inference.most_waiting, "inference.most_waiting"),
+        ] {
+            refuse(count == 0, key, "must be at least 1");
+        }
+        refuse(
+            inference.memory_mib <= self.fetch.max_mib,
+            "inference.memory_mib",
+            "must be larger than `fetch.max_mib`, or the largest picture could never be read",
         );
         match self.registry.url.as_str() {
             "" => flaws.push(Flaw::new(

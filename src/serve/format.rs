@@ -25,7 +25,8 @@ pub(crate) fn ago(time: DateTime<Utc>, now: DateTime<Utc>) -> String {
 
 /// A whole number with spaces between thousands.
 pub(crate) fn count(value: f64) -> String {
-    let digits = format!("{:.0}", value.max(0.0));
+    // An empty sum of floats is -0.
+    let digits = format!("{:.0}", value.max(0.0) + 0.0);
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {
@@ -79,7 +80,7 @@ mod tests {
     #[test]
     fn figures_are_short() {
         assert_eq!(count(1_234_567.0), "1\u{2009}234\u{2009}567");
-        assert_eq!((count(0.0), count(999.0)), ("0".into(), "999".into()));
+        assert_eq!((count(-0.0), count(999.0)), ("0".into(), "999".into()));
         assert_eq!(
             (rate(0.5), rate(31.25), rate(1_234.0)),
             ("0.50".into(), "31.2".into(), "1\u{2009}234".into())

@@ -17,14 +17,17 @@ pub(crate) enum Tab {
     Live,
     /// Pictures that are worth a label.
     Review,
+    /// Pictures of the tables.
+    Search,
     /// Versions of the model.
     Models,
 }
 
 impl Tab {
-    const ALL: [(Tab, &'static str, &'static str); 3] = [
+    const ALL: [(Tab, &'static str, &'static str); 4] = [
         (Tab::Live, "/", "Live"),
         (Tab::Review, "/review", "Review"),
+        (Tab::Search, "/search", "Search"),
         (Tab::Models, "/models", "Models"),
     ];
 }

@@ -5,7 +5,9 @@
 //! |---|---|
 //! | `/` | live: throughput, lag, dead letters, the model that serves, the newest pictures |
 //! | `/review` | pictures worth a label, and answers as label events |
+//! | `/search` | pictures of the tables, by words, likeness, tag and time |
 //! | `/models` | versions, decisions, comparing two, promoting and rolling back |
+//! | `/v1/...`, `/v2/...` | the model over HTTP |
 //! | `/pictures/{key}` | a picture that a page shows |
 //! | `/login`, `/logout` | who somebody is, where tokens are used |
 //!
@@ -14,14 +16,17 @@
 
 mod access;
 mod addresses;
+mod api;
 pub mod config;
 mod format;
 mod frame;
 mod live;
 mod models;
+mod picture_view;
 mod pictures;
 mod review;
 mod rows;
+mod search;
 mod visitor;
 
 pub use access::TokenFileError;
@@ -30,6 +35,7 @@ pub use live::LiveError;
 use crate::labelling::PublishError;
 use crate::ops::connections::{Bounded, ConnectionLimits, Peer};
 use access::Access;
+use api::Predictor;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
@@ -40,6 +46,7 @@ use live::Board;
 use models::Catalogue;
 use pictures::Pictures;
 use review::{Labeller, Review};
+use search::Search;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,13 +162,26 @@ fn routes(config: &ServeConfig, address: SocketAddr) -> Result<Router, ServeErro
         Arc::clone(&catalogue),
         Arc::clone(&pictures),
     )?;
+    let predictor = match config.inference.enabled {
+        true => Some(Predictor::start(config, Arc::clone(&catalogue))?),
+        false => None,
+    };
+    let search = Search::new(
+        store.clone(),
+        &config.tables.predictions,
+        predictor.clone(),
+        Arc::clone(&pictures),
+    );
     let labeller = match (store, config.topics.labels.as_str()) {
         (None, _) => Err("Questions are chosen from the tables: set `tables.url`."),
         (_, "") => Err("Answers go to a topic: set `topics.labels`."),
         (Some(store), _) => Ok(Labeller::new(config, store, Arc::clone(&catalogue))?),
     };
     let review = Review::new(labeller, Arc::clone(&catalogue), Arc::clone(&pictures));
+    let api = predictor.map_or_else(Router::new, api::routes);
     let routes = live::routes(board)
+        .merge(api)
+        .merge(search::routes(search))
         .merge(review::routes(review))
         .merge(models::routes(catalogue))
         .merge(pictures::routes(pictures))

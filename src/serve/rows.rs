@@ -2,7 +2,7 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, TimestampMicrosecondType};
-use arrow_array::{Array, RecordBatch, StringArray, StructArray};
+use arrow_array::{Array, ListArray, RecordBatch, StringArray, StructArray};
 use chrono::{DateTime, Utc};
 use tagstream_core::events::{BoundingBox, Tag};
 
@@ -33,33 +33,106 @@ pub(crate) const COLUMNS: [&str; 6] = [
     "tags",
 ];
 
-/// The rows of a batch.
+/// A batch's rows, each made when it is asked for.
+pub(crate) struct PictureRows<'a> {
+    ids: &'a StringArray,
+    uris: &'a StringArray,
+    versions: &'a StringArray,
+    event_times: Vec<DateTime<Utc>>,
+    processed_times: Vec<DateTime<Utc>>,
+    tags: &'a ListArray,
+}
+
+impl<'a> PictureRows<'a> {
+    /// The columns of [`COLUMNS`].
+    ///
+    /// # Errors
+    /// What is wrong with a column, to stand behind the file's name.
+    pub(crate) fn of(batch: &'a RecordBatch) -> Result<Self, String> {
+        let tags = column(batch, "tags")?.as_list_opt::<i32>();
+        Ok(PictureRows {
+            ids: strings(batch, "image_id")?,
+            uris: strings(batch, "uri")?,
+            versions: strings(batch, "model_version")?,
+            event_times: times(batch, "event_time")?,
+            processed_times: times(batch, "processed_time")?,
+            tags: tags.ok_or_else(no_tags)?,
+        })
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// A row's image.
+    pub(crate) fn image_id(&self, row: usize) -> &str {
+        self.ids.value(row)
+    }
+
+    /// When a row's image came to be.
+    pub(crate) fn event_time(&self, row: usize) -> DateTime<Utc> {
+        self.event_times[row]
+    }
+
+    /// When a row was made.
+    pub(crate) fn processed_time(&self, row: usize) -> DateTime<Utc> {
+        self.processed_times[row]
+    }
+
+    /// A whole row.
+    ///
+    /// # Errors
+    /// As [`PictureRows::of`].
+    pub(crate) fn picture(&self, row: usize) -> Result<TaggedPicture, String> {
+        let tags = self.tags.value(row);
+        let tags = tags.as_struct_opt().and_then(tags_of).ok_or_else(no_tags)?;
+        Ok(TaggedPicture {
+            image_id: self.ids.value(row).to_owned(),
+            uri: self.uris.value(row).to_owned(),
+            event_time: self.event_times[row],
+            processed_time: self.processed_times[row],
+            model_version: self.versions.value(row).to_owned(),
+            tags,
+        })
+    }
+}
+
+fn no_tags() -> String {
+    "its column `tags` holds no tags".to_owned()
+}
+
+/// All rows of a batch.
 ///
 /// # Errors
-/// What is wrong with a column, to stand behind the file's name.
+/// As [`PictureRows::of`].
 pub(crate) fn pictures(batch: &RecordBatch) -> Result<Vec<TaggedPicture>, String> {
-    let (ids, uris) = (strings(batch, "image_id")?, strings(batch, "uri")?);
-    let versions = strings(batch, "model_version")?;
-    let event_times = times(batch, "event_time")?;
-    let processed_times = times(batch, "processed_time")?;
-    let wrong = || "its column `tags` holds no tags".to_owned();
-    let lists = column(batch, "tags")?
-        .as_list_opt::<i32>()
+    let rows = PictureRows::of(batch)?;
+    (0..rows.len()).map(|row| rows.picture(row)).collect()
+}
+
+/// The vectors of a column, one after another, and the length of one.
+///
+/// # Errors
+/// As [`PictureRows::of`].
+pub(crate) fn vectors<'a>(
+    batch: &'a RecordBatch,
+    name: &str,
+) -> Result<(&'a [f32], usize), String> {
+    let wrong = || format!("its column `{name}` holds no vectors");
+    let lists = column(batch, name)?
+        .as_fixed_size_list_opt()
         .ok_or_else(wrong)?;
-    (0..batch.num_rows())
-        .map(|row| {
-            let tags = lists.value(row);
-            let tags = tags.as_struct_opt().ok_or_else(wrong)?;
-            Ok(TaggedPicture {
-                image_id: ids.value(row).to_owned(),
-                uri: uris.value(row).to_owned(),
-                event_time: event_times[row],
-                processed_time: processed_times[row],
-                model_version: versions.value(row).to_owned(),
-                tags: tags_of(tags).ok_or_else(wrong)?,
-            })
-        })
-        .collect()
+    let values = lists
+        .values()
+        .as_primitive_opt::<Float32Type>()
+        .ok_or_else(wrong)?;
+    let length = usize::try_from(lists.value_length()).map_err(|_| wrong())?;
+    let start = lists.offset() * length;
+    Ok((
+        &values.values()[start..start + lists.len() * length],
+        length,
+    ))
 }
 
 fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a dyn Array, String> {

@@ -2,7 +2,7 @@
 //! not decoded.
 
 use std::time::Duration;
-use tagstream_core::config::DecodeConfig;
+use tagstream_core::config::{DamagedPictures, DecodeConfig};
 use tagstream_core::events::DeadLetterKind;
 use tagstream_core::process::blocking;
 use tagstream_image::decode::{DecodeError, DecodeFault, DecodeLimits};
@@ -14,6 +14,10 @@ pub fn decoders(config: &DecodeConfig) -> Decoders {
         limits: DecodeLimits {
             max_pixels: config.max_megapixels.saturating_mul(1_000_000),
             max_alloc_bytes: config.max_alloc_mib.saturating_mul(1 << 20),
+            max_damaged_percent: match config.damaged {
+                DamagedPictures::Refuse => 0,
+                DamagedPictures::Accept => config.max_damaged_percent.min(100) as u8,
+            },
         },
         timeout: Duration::from_millis(config.timeout_ms),
         helpers: config.threads,
@@ -59,5 +63,19 @@ mod tests {
             *decoders(&DecodeConfig::default()).settings(),
             DecoderSettings::default()
         );
+    }
+
+    #[test]
+    fn damage_is_allowed_where_it_is_accepted_and_nowhere_else() {
+        let allowed = |damaged| {
+            let config = DecodeConfig {
+                damaged,
+                max_damaged_percent: 30,
+                ..DecodeConfig::default()
+            };
+            decoders(&config).settings().limits.max_damaged_percent
+        };
+        assert_eq!(allowed(DamagedPictures::Refuse), 0);
+        assert_eq!(allowed(DamagedPictures::Accept), 30);
     }
 }

@@ -328,7 +328,11 @@ impl Yard {
                 file("half-progressive.jpg"),
                 BadImage,
             ),
-            ("JPEG without its end", file("no-end.jpg"), BadImage),
+            (
+                "JPEG without its last bytes",
+                file("no-last-bytes.jpg"),
+                BadImage,
+            ),
             (
                 "JPEG with missing rows and an end",
                 file("hole.jpg"),

@@ -3,7 +3,7 @@
 
 use crate::child::Launch;
 use crate::common::get;
-use crate::common::hostile::{all, png_of, tiff_of_jpeg_strips};
+use crate::common::hostile::{all, png_of, tiff_of_wide_tiles};
 use crate::harness::{STUCK, World};
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -32,7 +32,7 @@ async fn hostile_pictures_between_good_ones_cost_themselves_alone() {
     world.config.decode.timeout_ms = 2_000;
     let good = std::fs::read(world.picture(1)).unwrap();
     let mut hostile: Vec<_> = all().into_iter().map(|hostile| hostile.bytes).collect();
-    hostile.push(tiff_of_jpeg_strips(12_000, 1_000));
+    hostile.push(tiff_of_wide_tiles(12_000));
     let mut files = Vec::new();
     for (i, bytes) in hostile.into_iter().enumerate() {
         files.push((format!("hostile-{i}"), bytes));

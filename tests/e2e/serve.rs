@@ -168,6 +168,7 @@ async fn a_person_watches_labels_and_rolls_back() {
         let line = format!("\"act\":\"{act}\"");
         assert!(audit.contains(&line), "{act} is not in\n{audit}");
     }
+    tokio::task::block_in_place(|| searches(&mut browser, &scene));
     tokio::task::block_in_place(|| looks_everywhere(&mut browser, &scene));
     scene.end();
 }
@@ -275,6 +276,42 @@ fn rolls_back(browser: &mut Browser, scene: &Scene) {
     browser.until("document.body.innerText.includes('version 1 serves')");
     assert!(browser.text("main").contains("tags were better before"));
     browser.picture("models");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+/// Pictures by tag, by likeness and by time.
+fn searches(browser: &mut Browser, scene: &Scene) {
+    browser.open(&scene.url("/search"));
+    browser.click("#tag");
+    browser.write("blue");
+    browser.click("#least");
+    browser.write("90");
+    browser.click("form.search button");
+    browser.until("document.querySelectorAll('.pictures figure').length > 10");
+    let scores = browser.run(
+        "[...document.querySelectorAll('.tags')].every(t => t.innerText.includes('blue 0.9'))",
+    );
+    assert_eq!(scores, true, "{}", browser.text("main"));
+    assert!(
+        browser.text("main").contains("108 rows in"),
+        "{}",
+        browser.text("main")
+    );
+    browser.picture("search");
+    let first = browser.text(".pictures figcaption span");
+    browser.click(".pictures form button");
+    browser.until("document.getElementById('image').value !== ''");
+    assert_eq!(
+        browser.text(".pictures figcaption span"),
+        first,
+        "most like itself"
+    );
+    browser.open(&scene.url("/search?from=2999-01-01"));
+    browser.until("document.body.innerText.includes('Nothing was found')");
+    browser.open(&scene.url("/search?words=a%20cat"));
+    browser.until("document.body.innerText.includes('Words need the model')");
+    browser.open(&scene.url("/search?image=nobody&from=yesterday"));
+    browser.until("document.body.innerText.includes('A time is written as')");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 

@@ -1,7 +1,7 @@
 //! The helper processes that pictures are decoded in: what they may do, what is lost when one dies,
 //! and what is said where there is none.
 
-use crate::common::hostile::tiff_of_jpeg_strips;
+use crate::common::hostile::tiff_of_wide_tiles;
 use crate::common::pictures::{encoded, progressive_jpeg};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -35,9 +35,9 @@ fn png() -> Vec<u8> {
     encoded(64, image::ImageFormat::Png)
 }
 
-/// Takes minutes: each of its strips is a picture of a megapixel.
+/// Takes minutes: each of its tiles has four million pixels.
 fn slow() -> Vec<u8> {
-    tiff_of_jpeg_strips(60_000, 1_000)
+    tiff_of_wide_tiles(60_000)
 }
 
 const WHOLE: ImageSize = ImageSize {
@@ -308,4 +308,30 @@ fn as_many_callers_as_there_are_share_the_helpers() {
     });
     assert!(decoders.helpers().len() <= 2, "{:?}", decoders.helpers());
     assert_eq!(decoders.deaths(), 0);
+}
+
+/// A JPEG that is cut, as tests/fixtures/photographs has it.
+fn cut() -> Vec<u8> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(root.join("tests/fixtures/photographs/jpeg-cut")).unwrap()
+}
+
+#[test]
+fn damaged_pictures_are_refused_or_accepted_and_counted() {
+    let strict = Decoders::new(settings());
+    let error = decoded(&strict, &cut()).unwrap_err();
+    assert_eq!(error.fault(), DecodeFault::Damaged, "{error}");
+    assert!(error.to_string().contains("decode.damaged"), "{error}");
+    assert_eq!(strict.take_damaged(), 0);
+
+    let mut tolerant = settings();
+    tolerant.limits.max_damaged_percent = 90;
+    let tolerant = Decoders::new(tolerant);
+    for _ in 0..2 {
+        assert!(decoded(&tolerant, &cut()).is_ok());
+    }
+    assert_eq!(decoded(&tolerant, &png()), Ok(WHOLE));
+    assert_eq!(tolerant.take_damaged(), 2);
+    assert_eq!(tolerant.take_damaged(), 0);
+    assert_eq!(tolerant.deaths(), 0);
 }

@@ -1,7 +1,7 @@
 //! What hostile pictures cost: the memory and the time of the helper that decodes them, against the
 //! caps; and what becomes of the next picture.
 
-use crate::common::hostile::{Hostile, all, png_of, tiff_of_jpeg_strips};
+use crate::common::hostile::{Hostile, all, png_of, tiff_of_wide_tiles};
 use crate::common::pictures::encoded;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -29,6 +29,7 @@ fn strict() -> DecoderSettings {
         limits: DecodeLimits {
             max_pixels: 1_000_000,
             max_alloc_bytes: 32 * MIB,
+            max_damaged_percent: 50,
         },
         helpers: 1,
         program: Some(env!("CARGO_BIN_EXE_tagstream").into()),
@@ -107,15 +108,15 @@ fn no_hostile_picture_takes_more_memory_than_its_cap() {
     assert!(most.values().all(|&bytes| bytes <= cap), "{most:?}");
 }
 
-/// Every strip stays within the cap on memory; all of them together would take minutes.
+/// Every tile stays within the cap on memory; all of them together would take minutes.
 #[test]
 fn a_picture_of_many_small_costs_ends_by_the_cap_on_time() {
     let decoders = Decoders::new(DecoderSettings {
         timeout: Duration::from_secs(1),
         ..strict()
     });
-    let strips = tiff_of_jpeg_strips(12_000, 1_000);
-    let (result, most) = measured(&decoders, || decoded(&decoders, &strips));
+    let tiles = tiff_of_wide_tiles(12_000);
+    let (result, most) = measured(&decoders, || decoded(&decoders, &tiles));
     match result.unwrap_err() {
         DecodeError::TooMuchTime { timeout_ms: 1_000 } => (),
         // On a machine so busy that the helper got next to no time.

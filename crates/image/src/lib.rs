@@ -5,6 +5,7 @@
 
 pub mod decode;
 pub mod decoders;
+pub mod folder;
 pub mod helper;
 pub mod preprocessing;
 mod wire;

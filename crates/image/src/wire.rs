@@ -12,7 +12,7 @@ use crate::preprocessing::{Filter, Fit, Preprocessing};
 use std::io::{self, Read, Write};
 
 /// The first bytes from a helper that is ready; the digits are the version of this exchange.
-pub(crate) const GREETING: [u8; 8] = *b"TAGDEC01";
+pub(crate) const GREETING: [u8; 8] = *b"TAGDEC02";
 /// Bytes of a request's head.
 const REQUEST: usize = 20;
 /// Bytes of an answer's head.
@@ -116,6 +116,7 @@ pub(crate) fn write_answer(to: &mut impl Write, answer: &Answer, pixels: &[u8]) 
             head[0] = code::FINE;
             head[1] = index_of_name(info.format);
             head[2] = info.orientation.to_exif();
+            head[3] = info.damaged_percent;
             sides = (info.size.width, info.size.height);
         }
         Err(DecodeError::Empty) => head[0] = code::EMPTY,
@@ -166,6 +167,7 @@ pub(crate) fn read_answer(
             format,
             size,
             orientation: Orientation::from_exif(head[2]),
+            damaged_percent: head[3],
         };
         return Ok((Ok(info), length));
     }
@@ -226,6 +228,7 @@ mod tests {
                     height: 480,
                 },
                 orientation: Orientation::Turn270,
+                damaged_percent: 12,
             }),
             Err(DecodeError::Empty),
             Err(DecodeError::UnknownFormat {

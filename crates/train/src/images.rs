@@ -7,9 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-
-/// File name extensions that make a file an image.
-const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff"];
+use tagstream_image::folder::{FolderError, HEAD, PassedOver, pictures_below};
 
 /// Why a folder or tar could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -29,11 +27,16 @@ pub enum ImageSourceError {
         path: PathBuf,
     },
     /// There is no image in it.
-    #[error("{path} holds no image (looked for files ending in {})", EXTENSIONS.join(", "))]
+    #[error("{path} holds no image ({left_out})")]
     Empty {
         /// The file or folder.
         path: PathBuf,
+        /// What it holds instead.
+        left_out: PassedOver,
     },
+    /// A folder cannot be listed.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
 }
 
 /// Where the bytes of an image are.
@@ -51,7 +54,8 @@ enum Found {
     Several,
 }
 
-/// A folder (with its subfolders) or an uncompressed tar of images.
+/// A folder (with its subfolders) or an uncompressed tar of images, which are told by their first
+/// bytes.
 ///
 /// The image of an id is the file whose path below the folder, without extension, is the id; or
 /// whose bare name, without extension, is the id, if only one file has it. An id may also carry the
@@ -62,6 +66,7 @@ pub struct ImageSource {
     tar: Option<File>,
     images: HashMap<String, Found>,
     files: usize,
+    left_out: PassedOver,
 }
 
 impl ImageSource {
@@ -79,9 +84,10 @@ impl ImageSource {
             tar: None,
             images: HashMap::new(),
             files: 0,
+            left_out: PassedOver::default(),
         };
         if path.is_dir() {
-            source.list_folder(path, "")?;
+            source.list_folder(path)?;
         } else {
             let mut file = File::open(path).map_err(unreadable)?;
             let mut magic = [0; 6];
@@ -102,6 +108,7 @@ impl ImageSource {
         if source.files == 0 {
             return Err(ImageSourceError::Empty {
                 path: path.to_path_buf(),
+                left_out: source.left_out,
             });
         }
         Ok(source)
@@ -117,55 +124,54 @@ impl ImageSource {
         self.files == 0
     }
 
+    /// What lies beside the images and is none.
+    pub fn left_out(&self) -> &PassedOver {
+        &self.left_out
+    }
+
     /// Whether `id` leads to exactly one image.
     pub fn contains(&self, id: &str) -> bool {
         matches!(self.images.get(id), Some(Found::One(_)))
     }
 
-    fn list_folder(&mut self, folder: &Path, below: &str) -> Result<(), ImageSourceError> {
-        let unreadable = |source| ImageSourceError::Unreadable {
-            path: folder.to_path_buf(),
-            source,
-        };
-        for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-            let path = entry.map_err(unreadable)?.path();
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-                continue; // an id is text: a name that is not can never be asked for
-            };
-            let relative = format!("{below}{name}");
-            if path.is_dir() {
-                self.list_folder(&path, &format!("{relative}/"))?;
-            } else {
-                self.add(&relative, Stored::File(path.clone()));
+    fn list_folder(&mut self, folder: &Path) -> Result<(), ImageSourceError> {
+        let found = pictures_below(folder)?;
+        self.left_out = found.left_out;
+        for path in found.files {
+            // An id is text: a name that is not can never be asked for.
+            if let Some(relative) = path.strip_prefix(folder).ok().and_then(Path::to_str) {
+                self.add(relative, &Stored::File(path.clone()));
             }
         }
         Ok(())
     }
 
     fn list_tar(&mut self, file: File) -> std::io::Result<()> {
+        let members = file.try_clone()?;
         for entry in tar::Archive::new(file).entries_with_seek()? {
             let entry = entry?;
             if !entry.header().entry_type().is_file() {
                 continue;
             }
             let (offset, length) = (entry.raw_file_position(), entry.size());
-            if let Some(name) = entry.path()?.to_str() {
-                self.add(
-                    name.trim_start_matches("./"),
-                    Stored::Member { offset, length },
-                );
+            let mut head = vec![0; length.min(HEAD as u64) as usize];
+            members.read_exact_at(&mut head, offset)?;
+            if let Some(name) = entry.path()?.to_str()
+                && self.left_out.is_picture(&head)
+            {
+                let name = name.trim_start_matches("./");
+                self.add(name, &Stored::Member { offset, length });
             }
         }
         Ok(())
     }
 
-    fn add(&mut self, relative: &str, stored: Stored) {
-        let Some((stem, extension)) = relative.rsplit_once('.') else {
-            return;
+    fn add(&mut self, relative: &str, stored: &Stored) {
+        let stem = match relative.rsplit_once('.') {
+            // A point in a folder's name is none before an extension.
+            Some((stem, extension)) if !extension.contains('/') => stem,
+            _ => relative,
         };
-        if !EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str()) {
-            return;
-        }
         self.files += 1;
         let bare = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
         let mut names = vec![
@@ -218,6 +224,9 @@ impl ImageBytes for ImageSource {
 mod tests {
     use super::*;
 
+    /// What a PNG begins with.
+    const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+
     fn folder() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (name, content) in [
@@ -226,18 +235,29 @@ mod tests {
             ("b/twin.png", "b"),
             ("a/twin.png", "a"),
             ("dotted.name.jpeg", "dotted"),
-            ("labels.csv", "no image"),
+            ("labels.csv", ""),
+            ("named.jpg", ""),
+            ("a/001.first/bare", "bare"),
         ] {
             let path = dir.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, content).unwrap();
+            let bytes = match content {
+                "" => b"no image".to_vec(),
+                name => [PNG, name.as_bytes()].concat(),
+            };
+            std::fs::write(path, bytes).unwrap();
         }
         dir
     }
 
     fn check(source: &ImageSource) {
-        assert_eq!(source.len(), 5);
-        let read = |id: &str| String::from_utf8(source.read(id).unwrap().to_vec()).unwrap();
+        assert_eq!(source.len(), 6);
+        assert_eq!(source.left_out().count(), 2);
+        let read = |id: &str| {
+            let bytes = source.read(id).unwrap();
+            String::from_utf8(bytes.strip_prefix(PNG).unwrap().to_vec()).unwrap()
+        };
+        assert_eq!(read("a/001.first/bare"), "bare");
         assert_eq!(read("one"), "one");
         assert_eq!(read("one.JPG"), "one");
         assert_eq!(read("a/001.first/one"), "one");

@@ -47,6 +47,11 @@ impl ActForm {
     }
 }
 
+/// Whether a path is the model's, which changes nothing and takes bodies of its own.
+fn is_of_the_model(path: &str) -> bool {
+    path.starts_with("/v1/") || path.starts_with("/v2/")
+}
+
 /// Lets a request through to the pages, or answers it.
 pub(crate) async fn guard(
     State(access): State<Arc<Access>>,
@@ -123,6 +128,12 @@ async fn admit(access: &Access, mut parts: Parts, body: Body) -> Result<Request,
         limit(&access.requests, &visitor.name)?;
     }
     if parts.method == Method::GET || parts.method == Method::HEAD {
+        parts.extensions.insert(visitor);
+        return Ok(Request::from_parts(parts, body));
+    }
+    if is_of_the_model(path) {
+        // A foreign page can neither send these kinds of body unasked nor read an answer.
+        same_origin(&parts.headers, &host)?;
         parts.extensions.insert(visitor);
         return Ok(Request::from_parts(parts, body));
     }

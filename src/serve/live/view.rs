@@ -6,8 +6,8 @@ use super::newest::Newest;
 use super::stages::{StageState, StageView};
 use crate::serve::format;
 use crate::serve::models::{Listing, Report, gate_table};
+use crate::serve::picture_view;
 use crate::serve::pictures::Pictures;
-use crate::serve::rows::TaggedPicture;
 use chrono::Utc;
 use maud::{Markup, PreEscaped, html};
 use std::collections::BTreeMap;
@@ -366,40 +366,11 @@ fn newest(shown: &Shown<'_>) -> Markup {
                     p.soft { "The table has no rows yet." }
                 }
                 div.pictures {
-                    @for picture in &newest.pictures { (figure(picture, shown.pictures)) }
+                    @for picture in &newest.pictures {
+                        (picture_view::figure(picture, shown.pictures))
+                    }
                 }
             },
-        }
-    }
-}
-
-/// A picture with its tags and where they were seen.
-pub(super) fn figure(picture: &TaggedPicture, pictures: &Pictures) -> Markup {
-    let name = picture
-        .image_id
-        .rsplit('/')
-        .next()
-        .unwrap_or(&picture.image_id);
-    html! {
-        figure {
-            span.shot {
-                img loading="lazy" alt=(picture.image_id) src=(pictures.path(&picture.uri));
-                svg viewBox="0 0 1 1" preserveAspectRatio="none" aria-hidden="true" {
-                    @for tag in &picture.tags {
-                        @let b = tag.bounding_box;
-                        rect x=(b.x) y=(b.y) width=(b.w) height=(b.h) {}
-                    }
-                }
-            }
-            figcaption {
-                span title=(picture.image_id) { (name) }
-                ul.tags {
-                    @for tag in &picture.tags {
-                        li.chip { (tag.category) " " span.soft { (format!("{:.2}", tag.score)) } }
-                    }
-                    @if picture.tags.is_empty() { li.soft { "no tag" } }
-                }
-            }
         }
     }
 }

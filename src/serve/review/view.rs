@@ -154,7 +154,7 @@ pub(super) fn progress(known: &Known, report: Option<&Report>, shown: Option<&Sh
         h2 { "Known so far" }
         p { b #known-total data-known=(total) { (format::count(total as f64)) } " labels" }
         (missing(total, report))
-        div.bars.known {
+        div.bars.known tabindex="0" role="group" aria-label="what is known of each category" {
             @for (name, count) in categories.iter().take(SHOWN_CATEGORIES) {
                 span.current[asked == Some(name.as_str())] { (name) }
                 svg.share viewBox={ "0 0 " (most) " 1" } preserveAspectRatio="none" role="img"

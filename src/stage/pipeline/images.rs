@@ -284,6 +284,10 @@ impl<T: ImageModel> ImageRows<T> {
             if let Ok(size) = size {
                 slot.set_image_size(size);
             }
+            let damaged = decoders.take_damaged();
+            if damaged > 0 {
+                metrics::counter!("tagstream_damaged_images_total").increment(damaged);
+            }
             // Nobody waits if the stage is stopping.
             let _ = sender.send(Decoded { bytes, slot, size });
         });

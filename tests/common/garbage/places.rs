@@ -51,7 +51,7 @@ pub(super) fn fill(folder: &Path) {
         ("empty.jpg", Vec::new()),
         ("half.jpg", half(&jpeg)),
         ("half-progressive.jpg", half(&progressive_jpeg(64))),
-        ("no-end.jpg", jpeg[..jpeg.len() - 2].to_vec()),
+        ("no-last-bytes.jpg", jpeg[..jpeg.len() - 40].to_vec()),
         ("hole.jpg", hole),
         ("nothing.jpg", jpeg_declaring(0, 0)),
         ("scans.jpg", scan_bomb(400)),

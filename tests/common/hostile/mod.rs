@@ -9,7 +9,7 @@ mod tiff;
 mod webp;
 
 pub(crate) use png::png_of;
-pub(crate) use tiff::tiff_of_jpeg_strips;
+pub(crate) use tiff::tiff_of_wide_tiles;
 
 use super::pictures::{encoded, gif_declaring, scan_bomb};
 

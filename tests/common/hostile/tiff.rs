@@ -94,9 +94,25 @@ const DEFLATE: u32 = 8;
 const PACK_BITS: u32 = 32_773;
 
 /// A picture of 64 columns in so many strips of one row, each a JPEG that declares `side` x `side`.
-pub(crate) fn tiff_of_jpeg_strips(count: u32, side: u16) -> Vec<u8> {
+fn tiff_of_jpeg_strips(count: u32, side: u16) -> Vec<u8> {
     let jpeg = grey_jpeg(side);
     tiff(&jpeg, strips((64, count, 1), JPEG, 1, &jpeg), Some(0))
+}
+
+/// A picture of 64 columns in so many tiles of one row, each of four million pixels, all but 64 of
+/// which lie outside. Every tile stays within the cap on memory; all of them take minutes.
+pub(crate) fn tiff_of_wide_tiles(count: u32) -> Vec<u8> {
+    const SIDE: u32 = 4_000_000;
+    let tile = deflated_zeros(SIDE as usize);
+    let mut entries = strips((64, count, 1), DEFLATE, 1, &tile);
+    entries.retain(|entry| ![273, 278, 279].contains(&entry.tag));
+    entries.extend([
+        long(322, vec![SIDE]),
+        long(323, vec![1]),
+        long(324, vec![DATA; count as usize]),
+        long(325, vec![tile.len() as u32; count as usize]),
+    ]);
+    tiff(&tile, entries, Some(0))
 }
 
 /// Of 16 x 16 pixels, with another size in its frame header.

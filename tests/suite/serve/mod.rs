@@ -1,6 +1,7 @@
 //! The pages, asked over HTTP as browsers, proxies and attackers ask.
 
 mod access;
+mod model;
 mod models;
 
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ struct Served {
     pages: Pages,
     registry: Registry,
     client: reqwest::Client,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// An answer, read to its end.
@@ -58,7 +59,7 @@ impl Served {
             pages: Pages::start(&config).await.unwrap(),
             registry,
             client: client.build().unwrap(),
-            _folder: folder,
+            folder,
         }
     }
 

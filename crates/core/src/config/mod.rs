@@ -5,6 +5,7 @@
 //! and tests prove them fresh. An error names file, line, column and key, or the variable, and what
 //! was likely meant; the values of secrets are in no message.
 
+mod decode;
 mod environment;
 mod error;
 mod file;
@@ -19,6 +20,7 @@ mod stage;
 mod tests;
 mod values;
 
+pub use decode::{DamagedPictures, DecodeConfig};
 pub use error::{ConfigError, Flaw, Mistake, Origin, Origins};
 pub use file::section_names;
 pub use load::{Configuration, Loaded, Shape, load, read, read_with};

@@ -1,5 +1,6 @@
 //! The stage's configuration; every key stands with its default in `configs/stage.toml`.
 
+use super::decode::DecodeConfig;
 use super::{Configuration, Flaw, Kind, Secret, Shape, choice, settings};
 use crate::address::Address;
 use crate::address::options;
@@ -134,24 +135,6 @@ settings! {
         allow_private_addresses: bool = false,
         /// Networks that http(s) may fetch from although they are not public, as `10.20.0.0/16`.
         allow_networks: Vec<String> = Vec::new(),
-    }
-}
-
-settings! {
-    /// How images are decoded.
-    DecodeConfig {
-        /// Decoding threads; 0: chosen from the cores and the model workers.
-        threads: usize = 0,
-        /// Largest image in pixels, megapixels, checked before decoding.
-        max_megapixels: u64 = 64,
-        /// Largest memory of one image while it is decoded, MiB; whatever a decoder asks for, it
-        /// gets no more than this and 16 MiB.
-        max_alloc_mib: u64 = 512,
-        /// How long one image may take; whatever is decoded in a helper process is ended then.
-        timeout_ms: u64 = 20_000,
-        /// The program that decodes what is no plain JPEG, in processes of its own: `tagstream` of
-        /// the same version; empty: the program that runs.
-        helper: String = String::new(),
     }
 }
 
@@ -432,34 +415,6 @@ impl HttpConfig {
             let reason = "must be `host:port`, or empty for no port";
             flaws.push(Flaw::new("http.bind", reason));
         }
-        flaws
-    }
-}
-
-impl DecodeConfig {
-    /// What cannot be although every type is right.
-    pub fn flaws(&self) -> Vec<Flaw> {
-        let mut flaws = Vec::new();
-        let mut refuse = |wrong: bool, key: &str, reason: &str| {
-            if wrong {
-                flaws.push(Flaw::new(key, reason));
-            }
-        };
-        refuse(
-            self.max_megapixels == 0,
-            "decode.max_megapixels",
-            "must be at least 1",
-        );
-        refuse(
-            self.max_alloc_mib == 0,
-            "decode.max_alloc_mib",
-            "must be at least 1",
-        );
-        refuse(
-            self.timeout_ms < 1_000,
-            "decode.timeout_ms",
-            "must be at least 1000: the largest pictures take about a second",
-        );
         flaws
     }
 }

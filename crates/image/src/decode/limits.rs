@@ -10,14 +10,19 @@ pub struct DecodeLimits {
     pub max_pixels: u64,
     /// Largest memory for decoding one picture, bytes.
     pub max_alloc_bytes: u64,
+    /// Largest share of a JPEG that may be missing or wrong, percent; 0: none, such a picture is
+    /// damaged.
+    pub max_damaged_percent: u8,
 }
 
-/// 64 megapixels and 512 MiB: the largest pictures of today's cameras, and what decoding one takes.
+/// 64 megapixels and 512 MiB: the largest pictures of today's cameras, and what decoding one takes;
+/// no damage.
 impl Default for DecodeLimits {
     fn default() -> Self {
         DecodeLimits {
             max_pixels: 64_000_000,
             max_alloc_bytes: 512 << 20,
+            max_damaged_percent: 0,
         }
     }
 }

@@ -10,20 +10,33 @@ pub(super) const SOF1: u8 = 0xc1;
 pub(super) const SOF2: u8 = 0xc2;
 /// Huffman tables.
 pub(super) const DHT: u8 = 0xc4;
+/// Start of a differential sequential frame, Huffman-coded: the first of those that need another
+/// frame.
+pub(super) const SOF5: u8 = 0xc5;
 /// Start of a differential progressive frame, Huffman-coded.
 pub(super) const SOF6: u8 = 0xc6;
+/// Start of a differential lossless frame, Huffman-coded.
+pub(super) const SOF7: u8 = 0xc7;
 /// Reserved for extensions, among the codes of frames.
 pub(super) const JPG: u8 = 0xc8;
+/// Start of an extended sequential frame, arithmetic-coded.
+pub(super) const SOF9: u8 = 0xc9;
 /// Start of a progressive frame, arithmetic-coded.
 pub(super) const SOF10: u8 = 0xca;
 /// Arithmetic coding conditions.
 pub(super) const DAC: u8 = 0xcc;
+/// Start of a lossless frame, arithmetic-coded.
+pub(super) const SOF11: u8 = 0xcb;
+/// Start of a differential sequential frame, arithmetic-coded.
+pub(super) const SOF13: u8 = 0xcd;
 /// Start of a differential progressive frame, arithmetic-coded.
 pub(super) const SOF14: u8 = 0xce;
 /// The last code of a frame.
 pub(super) const SOF15: u8 = 0xcf;
 /// The first of the eight restart markers, which stand alone.
 pub(super) const RST0: u8 = 0xd0;
+/// The last of the restart markers.
+pub(super) const RST7: u8 = 0xd7;
 /// Start of image; stands alone.
 pub(super) const SOI: u8 = 0xd8;
 /// End of image; stands alone.

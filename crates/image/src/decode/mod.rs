@@ -4,13 +4,15 @@
 //! picture turned upright by its EXIF orientation, `convert("RGB")`, resized with Pillow's
 //! antialiased filter, cropped. In particular transparency is dropped (not composited), colour
 //! profiles are ignored, CMYK is converted without a profile, and of an animation the first frame
-//! counts. Two differences are on purpose: 16-bit grey keeps its high byte (Pillow clips it to
-//! white), and a JPEG much larger than needed is decoded only as far as it shows: its low
-//! frequencies, or a reduced size.
+//! counts. Three differences are on purpose: 16-bit grey keeps its high byte (Pillow clips it to
+//! white); a JPEG much larger than needed is decoded only as far as it shows: its low frequencies,
+//! or a reduced size; and a JPEG of which only the end marker is missing is read. docs/formats.md
+//! has the table of what is read.
 //!
 //! Input is hostile until proven otherwise. The format is recognised by content, never by name;
 //! declared sizes are checked before anything is allocated; a file that ends early is an error, not
-//! half a picture; and a decoder that panics loses its picture, not the process.
+//! half a picture, unless the limits allow for damage; and a decoder that panics loses its picture,
+//! not the process.
 //!
 //! What a header does not declare, these checks do not see, and what a library does is its own: so
 //! the functions here are for the helper process, for fuzzers and for benches. Whoever decodes what
@@ -32,26 +34,32 @@
 //! | `jpeg` | a JPEG's header is read, and one of the two ways below is chosen; `jpeg::plain` for files that need no helper |
 //! | `sequential` | plain JPEGs much larger than needed: coefficients straight to the wanted size |
 //! | `jpeg` again | all other JPEGs: libjpeg-turbo, at a reduced size where that is enough |
-//! | `raster` | PNG, WebP, GIF, BMP and TIFF by the `image` crate |
+//! | `tiff` | TIFF: its directory by own code, its strips and tiles by a crate for each packing |
+//! | `raster`, `gif_screen` | PNG, WebP, GIF and BMP by the `image` crate |
+//! | `metadata` | what EXIF and XMP say of how the picture is to be turned |
 //! | `resize` | the window that the preprocessing wants is resampled to the model's input |
 //! | `orientation` | the result, small by now, is turned upright |
 //!
 //! Beside the road: `limits` says what a picture may cost, `error` why there is none, `size` and
-//! `picture` what is known of one, `marker` how JPEG's segments are numbered, `scratch` keeps
-//! memory from one picture to the next.
+//! `picture` what is known of one, `marker` how JPEG's segments are numbered, `segments` where they
+//! are, `scratch` keeps memory from one picture to the next.
 
 mod error;
 mod format;
+mod gif_screen;
 mod jpeg;
 mod limits;
 mod marker;
+mod metadata;
 mod orientation;
 mod picture;
 mod raster;
 mod resize;
 mod scratch;
+mod segments;
 mod sequential;
 mod size;
+mod tiff;
 
 pub use error::{DecodeError, DecodeFault};
 pub(crate) use format::{index_of_name, name_at};
@@ -118,16 +126,30 @@ pub fn decode_into(
         "the slice does not fit the preprocessing"
     );
     assert!(!pixels.is_empty(), "the preprocessing's size is 0");
+    decode_told(bytes, preprocessing, limits, pixels).map(|info| info.size)
+}
+
+/// As [`decode_into`], with what is known of the picture; its pixels are upright.
+pub(crate) fn decode_told(
+    bytes: &[u8],
+    preprocessing: &Preprocessing,
+    limits: &DecodeLimits,
+    pixels: &mut [u8],
+) -> Result<ImageInfo, DecodeError> {
     let format = format::sniff(bytes)?;
     contained(format, |scratch| {
         let fit = Some((preprocessing, &mut *pixels));
         let picture = match decode(bytes, format, limits, fit, scratch)? {
-            Decoded::Fitted(size) => return Ok(size),
+            Decoded::Fitted(size) => return Ok(upright_info(format, size)),
             Decoded::Stored(picture) => picture,
         };
         resize::fit(&picture, preprocessing, scratch, pixels);
-        Ok(picture.upright_size())
+        Ok(picture.info(format))
     })
+}
+
+fn upright_info(format: ImageFormat, size: ImageSize) -> ImageInfo {
+    Stored::whole(size, Orientation::Upright).info(format)
 }
 
 /// Decodes `bytes` at full size, upright.
@@ -150,13 +172,22 @@ pub fn decode_into(
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn decode_rgb(bytes: &[u8], limits: &DecodeLimits) -> Result<image::RgbImage, DecodeError> {
+    decode_rgb_told(bytes, limits).map(|(picture, _)| picture)
+}
+
+/// As [`decode_rgb`], with what is known of the picture, which is upright.
+pub(crate) fn decode_rgb_told(
+    bytes: &[u8],
+    limits: &DecodeLimits,
+) -> Result<(image::RgbImage, ImageInfo), DecodeError> {
     let format = format::sniff(bytes)?;
     contained(format, |scratch| {
         let picture = match decode(bytes, format, limits, None, scratch)? {
             Decoded::Stored(picture) => picture,
             Decoded::Fitted(_) => unreachable!("there is nothing to fit it into"),
         };
-        upright(&picture, limits, scratch)
+        let info = picture.info(format);
+        Ok((upright(&picture, limits, scratch)?, info))
     })
 }
 
@@ -242,10 +273,8 @@ pub(crate) fn forget_scratch() {
     scratch::forget();
 }
 
-/// The name of the format that the bytes have.
-pub(crate) fn format_of(bytes: &[u8]) -> &'static str {
-    format::sniff(bytes).map_or("unknown", format::name)
-}
+/// Bytes of a file by which its format is told.
+pub(crate) const FIRST_BYTES: usize = 256;
 
 /// Why no decoder looks at these bytes at all.
 pub(crate) fn refusal_by_first_bytes(bytes: &[u8]) -> Option<DecodeError> {
@@ -341,13 +370,13 @@ pub fn probe(bytes: &[u8], limits: &DecodeLimits) -> Result<ImageInfo, DecodeErr
     contained(format, |scratch| {
         let (stored, orientation) = match format {
             ImageFormat::Jpeg => jpeg::probe(bytes, scratch)?,
+            ImageFormat::Tiff => tiff::probe(bytes)?,
             _ => raster::probe(bytes, format, limits)?,
         };
         limits.check_pixels(stored)?;
         Ok(ImageInfo {
-            format: format::name(format),
-            size: orientation.upright(stored),
             orientation,
+            ..Stored::whole(stored, orientation).info(format)
         })
     })
 }
@@ -363,6 +392,10 @@ fn decode(
 ) -> Result<Decoded, DecodeError> {
     match format {
         ImageFormat::Jpeg => jpeg::decode(bytes, limits, fit, scratch),
+        ImageFormat::Tiff => {
+            let fit = fit.map(|(preprocessing, _)| preprocessing);
+            tiff::decode(bytes, limits, fit, scratch).map(Decoded::Stored)
+        }
         _ => {
             let fit = fit.map(|(preprocessing, _)| preprocessing);
             raster::decode(bytes, format, limits, fit, scratch).map(Decoded::Stored)

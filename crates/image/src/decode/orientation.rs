@@ -24,12 +24,6 @@ pub enum Orientation {
     Turn270,
 }
 
-impl From<image::metadata::Orientation> for Orientation {
-    fn from(other: image::metadata::Orientation) -> Self {
-        Orientation::from_exif(other.to_exif())
-    }
-}
-
 impl Orientation {
     /// Values that EXIF does not know mean upright, as most readers take them.
     pub fn from_exif(value: u8) -> Self {

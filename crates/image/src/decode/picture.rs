@@ -1,7 +1,9 @@
 //! A picture on the way: what its file says of it, and where its pixels are.
 
+use super::format::name;
 use super::orientation::Orientation;
 use super::size::ImageSize;
+use image::ImageFormat;
 
 /// What a file says of itself, without decoding it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +14,9 @@ pub struct ImageInfo {
     pub size: ImageSize,
     /// How the stored picture must be turned to be upright.
     pub orientation: Orientation,
+    /// The share of it that could not be read and is grey, percent, rounded up; 0 for all but
+    /// damaged pictures that are accepted.
+    pub damaged_percent: u8,
 }
 
 /// A decoded picture in the scratch memory's `rgb`, as stored (not yet upright), possibly reduced.
@@ -23,6 +28,8 @@ pub(super) struct Stored {
     /// By how many eighths of the original's sides it was decoded: 8 means not reduced.
     pub eighths: u32,
     pub orientation: Orientation,
+    /// The share that is missing, percent, rounded up.
+    pub damaged_percent: u8,
 }
 
 impl Stored {
@@ -33,12 +40,23 @@ impl Stored {
             decoded: size,
             eighths: 8,
             orientation,
+            damaged_percent: 0,
         }
     }
 
     /// Size of the upright original.
     pub(super) fn upright_size(&self) -> ImageSize {
         self.orientation.upright(self.original)
+    }
+
+    /// What is known of it once it is upright.
+    pub(super) fn info(&self, format: ImageFormat) -> ImageInfo {
+        ImageInfo {
+            format: name(format),
+            size: self.upright_size(),
+            orientation: Orientation::Upright,
+            damaged_percent: self.damaged_percent,
+        }
     }
 }
 

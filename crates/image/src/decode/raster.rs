@@ -1,15 +1,15 @@
-//! PNG, WebP, GIF, BMP and TIFF by the `image` crate.
+//! PNG, WebP, GIF and BMP by the `image` crate.
 
 use super::error::DecodeError;
 use super::format::name;
+use super::gif_screen::FirstFrame;
 use super::limits::DecodeLimits;
 use super::orientation::Orientation;
 use super::picture::Stored;
-use super::resize;
 use super::resize::Window;
-use super::scratch;
 use super::scratch::Scratch;
 use super::size::ImageSize;
+use super::{metadata, resize, scratch};
 use crate::preprocessing::Preprocessing;
 use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
@@ -28,7 +28,16 @@ pub(super) fn decode(
     if format == ImageFormat::Png {
         check_palette(bytes)?;
     }
-    let mut decoder = open(bytes, format, limits)?;
+    let ended;
+    let bytes = match format {
+        ImageFormat::Png if lacks_only_its_end(bytes) => {
+            limits.check_alloc(bytes.len() as u64)?;
+            ended = [bytes, PNG_END].concat();
+            &ended
+        }
+        _ => bytes,
+    };
+    let decoder = open(bytes, format, limits)?;
     let size = size_of(&decoder, format)?;
     limits.check_pixels(size)?;
     let color = decoder.color_type();
@@ -37,7 +46,7 @@ pub(super) fn decode(
     // The samples as read, once more inside some decoders, and as RGB.
     let rgb_len = pixels * 3;
     let direct = color == ColorType::Rgb8;
-    let orientation = orientation_of(&mut decoder);
+    let orientation = metadata::of(bytes, format);
     let resampled = fit.map_or(0, |preprocessing| {
         let window = Window::of(size, orientation, preprocessing);
         resize::working_bytes(size, window.target)
@@ -58,6 +67,13 @@ pub(super) fn decode(
             reason: format!("samples of type {color:?}"),
         })?;
     }
+    if format == ImageFormat::Gif
+        && let Some(frame) = FirstFrame::of(bytes)
+        && !frame.covers(size.width as usize, size.height as usize)
+    {
+        let rgb = scratch::sized(&mut scratch.rgb, rgb_len);
+        frame.paint_around(size.width as usize, rgb);
+    }
     Ok(Stored::whole(size, orientation))
 }
 
@@ -67,9 +83,9 @@ pub(super) fn probe(
     format: ImageFormat,
     limits: &DecodeLimits,
 ) -> Result<(ImageSize, Orientation), DecodeError> {
-    let mut decoder = open(bytes, format, limits)?;
+    let decoder = open(bytes, format, limits)?;
     let size = size_of(&decoder, format)?;
-    Ok((size, orientation_of(&mut decoder)))
+    Ok((size, metadata::of(bytes, format)))
 }
 
 /// Refuses palettes that are not 1 to 256 whole colours: the decoder takes that for granted, and
@@ -99,6 +115,26 @@ fn check_palette(bytes: &[u8]) -> Result<(), DecodeError> {
     Ok(())
 }
 
+/// The chunk that ends a PNG.
+const PNG_END: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
+
+/// Whether all chunks of a PNG are whole, and the one that ends it is not there: every pixel is. If
+/// data is missing all the same, the decoder says so.
+fn lacks_only_its_end(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    let mut has_data = false;
+    while let Some((&[a, b, c, d, ref kind @ ..], behind)) = rest.split_first_chunk::<8>() {
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        match behind.get(length.saturating_add(4)..) {
+            _ if kind == b"IEND" => return false,
+            Some(next) => rest = next,
+            None => return false,
+        }
+        has_data |= kind == b"IDAT";
+    }
+    has_data && rest.is_empty()
+}
+
 fn open<'a>(
     bytes: &'a [u8],
     format: ImageFormat,
@@ -122,15 +158,6 @@ fn size_of(decoder: &impl ImageDecoder, format: ImageFormat) -> Result<ImageSize
         });
     }
     Ok(ImageSize { width, height })
-}
-
-/// Metadata that cannot be read does not spoil the picture: it counts as upright, as in most
-/// readers.
-fn orientation_of(decoder: &mut impl ImageDecoder) -> Orientation {
-    decoder
-        .orientation()
-        .map(Orientation::from)
-        .unwrap_or_default()
 }
 
 /// Samples to RGB: alpha dropped, grey repeated, 16 bits cut to the high byte. None for types that

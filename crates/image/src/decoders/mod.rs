@@ -141,6 +141,12 @@ impl Decoders {
         self.pool.deaths()
     }
 
+    /// Damaged pictures that were decoded all the same, as `max_damaged_percent` allows, since this
+    /// was asked last.
+    pub fn take_damaged(&self) -> u64 {
+        self.pool.take_damaged()
+    }
+
     fn ask(
         &self,
         bytes: &[u8],

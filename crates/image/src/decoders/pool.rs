@@ -7,6 +7,7 @@ use super::starter::Starter;
 use crate::decode::{DecodeError, ImageInfo};
 use crate::wire::Task;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ pub(super) struct Pool {
     /// A helper, or room for one, has become free.
     freed: Condvar,
     starter: Mutex<Option<Starter>>,
+    /// Damaged pictures that were decoded all the same, and nobody has asked about yet.
+    damaged: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +76,7 @@ impl Pool {
             state: Mutex::default(),
             freed: Condvar::new(),
             starter: Mutex::default(),
+            damaged: AtomicU64::new(0),
         }
     }
 
@@ -154,7 +158,12 @@ impl Pool {
         // Not more have retired than there were.
         while killed < TRIES && retired <= self.most {
             let loss = match self.ask_one(&place, bytes, task, space)? {
-                Ok(answer) => return answer,
+                Ok(answer) => {
+                    if answer.as_ref().is_ok_and(|info| info.damaged_percent > 0) {
+                        self.damaged.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return answer;
+                }
                 Err(Loss::Retired) => {
                     retired += 1;
                     continue;
@@ -223,6 +232,13 @@ impl Pool {
         let state = self.state();
         let idle = state.idle.iter().map(Helper::id);
         idle.chain(state.asked.iter().copied()).collect()
+    }
+
+    pub(super) fn take_damaged(&self) -> u64 {
+        match self.damaged.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.damaged.swap(0, Ordering::Relaxed),
+        }
     }
 
     pub(super) fn deaths(&self) -> u64 {

@@ -21,7 +21,7 @@ mod system_calls;
 
 pub(crate) use settings::{HelperSettings, SUBCOMMAND};
 
-use crate::decode::{DecodeError, DecodeLimits, ImageInfo, Orientation};
+use crate::decode::{DecodeError, DecodeLimits};
 use crate::wire::{self, Answer, Task};
 #[cfg(target_os = "linux")]
 use limits::Cage;
@@ -120,34 +120,23 @@ fn decode(bytes: &[u8], task: &Task, limits: &DecodeLimits) -> (Answer, Vec<u8>)
     let mut pixels = Vec::new();
     let answer = match task {
         Task::Probe => crate::decode::probe(bytes, limits),
-        Task::Whole => crate::decode::decode_rgb(bytes, limits).map(|picture| {
-            let (width, height) = picture.dimensions();
+        Task::Whole => crate::decode::decode_rgb_told(bytes, limits).map(|(picture, info)| {
             pixels = picture.into_raw();
-            info(bytes, width, height)
+            info
         }),
         Task::Fit(preprocessing) => {
             let side = |side: usize| side as u64;
             let wanted = 3 * side(preprocessing.height) * side(preprocessing.width);
-            let fits = limits.check_alloc(wanted).and_then(|()| {
+            limits.check_alloc(wanted).and_then(|()| {
                 pixels.resize(wanted as usize, 0);
-                crate::decode::decode_into(bytes, preprocessing, limits, &mut pixels)
-            });
-            fits.map(|size| info(bytes, size.width, size.height))
+                crate::decode::decode_told(bytes, preprocessing, limits, &mut pixels)
+            })
         }
     };
     if answer.is_err() {
         pixels = Vec::new();
     }
     (answer, pixels)
-}
-
-/// Of a picture that is upright by now.
-fn info(bytes: &[u8], width: u32, height: u32) -> ImageInfo {
-    ImageInfo {
-        format: crate::decode::format_of(bytes),
-        size: crate::decode::ImageSize { width, height },
-        orientation: Orientation::Upright,
-    }
 }
 
 /// Decodes a small picture of every format: what decoders need once (pages of the program, tables)

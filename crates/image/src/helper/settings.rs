@@ -19,11 +19,12 @@ pub(crate) struct HelperSettings {
 
 impl HelperSettings {
     /// As arguments, the hidden command first.
-    pub(crate) fn arguments(&self) -> [String; 5] {
+    pub(crate) fn arguments(&self) -> [String; 6] {
         [
             SUBCOMMAND.into(),
             self.limits.max_pixels.to_string(),
             self.limits.max_alloc_bytes.to_string(),
+            self.limits.max_damaged_percent.to_string(),
             self.timeout.as_millis().to_string(),
             self.parent.to_string(),
         ]
@@ -32,13 +33,21 @@ impl HelperSettings {
     /// From the arguments behind the hidden command.
     pub(super) fn parse(arguments: impl Iterator<Item = String>) -> Option<Self> {
         let numbers: Vec<u64> = arguments.map(|a| a.parse().ok()).collect::<Option<_>>()?;
-        let [max_pixels, max_alloc_bytes, timeout_ms, parent] = numbers[..] else {
+        let [
+            max_pixels,
+            max_alloc_bytes,
+            max_damaged_percent,
+            timeout_ms,
+            parent,
+        ] = numbers[..]
+        else {
             return None;
         };
         Some(HelperSettings {
             limits: DecodeLimits {
                 max_pixels,
                 max_alloc_bytes,
+                max_damaged_percent: max_damaged_percent.try_into().ok()?,
             },
             timeout: Duration::from_millis(timeout_ms),
             parent: parent.try_into().ok()?,
@@ -56,6 +65,7 @@ mod tests {
             limits: DecodeLimits {
                 max_pixels: 1_000_000,
                 max_alloc_bytes: 32 << 20,
+                max_damaged_percent: 25,
             },
             timeout: Duration::from_millis(1500),
             parent: 77,
@@ -65,7 +75,14 @@ mod tests {
         let read = HelperSettings::parse(arguments.into_iter().skip(1));
         assert_eq!(read, Some(settings));
         let words = |text: &str| HelperSettings::parse(text.split(' ').map(str::to_owned));
-        for wrong in ["", "1 2 3", "1 2 3 x", "1 2 3 4 5", "1 2 3 99999999999"] {
+        for wrong in [
+            "",
+            "1 2 3 4",
+            "1 2 3 4 x",
+            "1 2 3 4 5 6",
+            "1 2 256 4 5",
+            "1 2 3 4 99999999999",
+        ] {
             assert_eq!(words(wrong), None, "{wrong}");
         }
     }

@@ -4,7 +4,7 @@
 //! annotated, and nowhere if it is never annotated itself.
 
 use super::error::{LabelsError, record};
-use super::label_studio::without_upload_prefix;
+use super::label_studio::{locate, without_upload_prefix};
 use super::{Drafts, ImportOptions, LabelTable, Picture, file, uri};
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io::{BufRead, Read, Write};
 use tagstream_core::events::{LabelEvent, LabelState};
-use tagstream_core::image_id::{PicturePlace, is_address, is_extension};
+use tagstream_core::image_id::{is_address, is_extension};
 
 /// Who wrote a file whose names begin as its uploads do.
 const LABEL_STUDIO: &str = "Label Studio";
@@ -335,27 +335,22 @@ fn picture(
         let reason = "it has neither `file_name` nor `coco_url`, which are read as where it is";
         record(labels.place.as_str(), reason)
     })?;
-    let url = image.coco_url.as_deref().unwrap_or_default();
-    // An address that is told counts, unless one is asked for by a prefix.
-    let uri = match options.uri_prefix.is_empty() && is_address(url) {
-        true => url.to_owned(),
-        false => uri(&options.uri_prefix, path),
-    };
-    if let Some(id) = image.tagstream_id.as_ref().filter(|id| !id.is_empty()) {
-        return Ok((Picture::Id(id.clone()), uri));
+    // Its own exports name the address of a file that Label Studio has not fetched.
+    let mut located = locate(path, &options.uri_prefix);
+    if uploaded && located.place.path == path && !is_address(path) {
+        let plain = path.replace('\\', "/");
+        let below = plain.strip_prefix("images/").unwrap_or(&plain);
+        located.place.path = without_upload_prefix(below).to_owned();
+        located.uri = uri(&options.uri_prefix, &located.place.path);
     }
-    let place = match uploaded && !is_address(path) {
-        true => {
-            let plain = path.replace('\\', "/");
-            let below = plain.strip_prefix("images/").unwrap_or(&plain);
-            PicturePlace {
-                path: without_upload_prefix(below).to_owned(),
-                whole: path.to_owned(),
-            }
-        }
-        false => PicturePlace::of(path),
-    };
-    Ok((Picture::At(place), uri))
+    // An address that is told counts, unless one is asked for by a prefix.
+    let url = image.coco_url.as_deref().unwrap_or_default();
+    if options.uri_prefix.is_empty() && is_address(url) {
+        located.uri = url.to_owned();
+    }
+    let told = image.tagstream_id.as_ref().filter(|id| !id.is_empty());
+    let picture = told.map_or(Picture::At(located.place), |id| Picture::Id(id.clone()));
+    Ok((picture, located.uri))
 }
 
 /// The categories that an image does not have: verified ones, and all others if that is what

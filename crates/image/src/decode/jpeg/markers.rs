@@ -1,7 +1,7 @@
 //! What a JPEG's marker segments say, read by own code.
 
 use super::super::marker;
-use super::super::orientation::Orientation;
+use super::super::segments::{Segment, Segments};
 use super::super::size::ImageSize;
 
 /// What the components of a colour picture are.
@@ -15,9 +15,14 @@ pub(super) enum Colours {
 /// on (T.81, B.1.1.4).
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Markers {
-    pub orientation: Orientation,
     /// The frame header's size.
     pub size: Option<ImageSize>,
+    /// The frame header's code, which says how the picture is coded.
+    process: u8,
+    /// Bits of a sample.
+    precision: u8,
+    /// Components of a pixel.
+    components: u8,
     /// Coefficients for every 8 pixels (8 for grey, 24 for 4:4:4, 12 for 4:2:0), rounded up.
     coefficients_per_8_pixels: u64,
     /// Whether libjpeg keeps all coefficients until the last scan.
@@ -52,43 +57,11 @@ impl Markers {
         }
     }
 
-    /// Walks the segments; stops at the first scan or at the first thing that makes no sense, about
-    /// which libjpeg will complain.
+    /// Walks the segments up to the first scan.
     pub(super) fn of(bytes: &[u8]) -> Self {
         let mut markers = Markers::default();
-        let mut components = 0;
-        let mut oriented = false;
-        let mut at = 2;
-        while let Some(&[0xff, code]) = bytes.get(at..at + 2) {
+        for Segment { code, body, .. } in Segments::of(bytes) {
             match code {
-                // A fill byte (T.81, B.1.1.2).
-                0xff => {
-                    at += 1;
-                    continue;
-                }
-                marker::TEM | marker::RST0..=marker::SOI => {
-                    at += 2;
-                    continue;
-                }
-                marker::EOI => break,
-                _ => {}
-            }
-            let Some(&[high, low]) = bytes.get(at + 2..at + 4) else {
-                break;
-            };
-            let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
-            let Some(body) = bytes.get(at + 4..end) else {
-                break;
-            };
-            match code {
-                marker::APP1 if !oriented => {
-                    if let Some(exif) = body.strip_prefix(b"Exif\0\0") {
-                        oriented = true;
-                        markers.orientation = image::metadata::Orientation::from_exif_chunk(exif)
-                            .map(Orientation::from)
-                            .unwrap_or_default();
-                    }
-                }
                 marker::APP0 if body.len() >= 14 && body.starts_with(b"JFIF\0") => {
                     markers.jfif = Some(body[5] == 1);
                 }
@@ -99,28 +72,85 @@ impl Markers {
                     if ![marker::DHT, marker::JPG, marker::DAC].contains(&code)
                         && body.len() > 5 =>
                 {
-                    let side = |at| u32::from(u16::from_be_bytes([body[at], body[at + 1]]));
-                    markers.size = Some(ImageSize {
-                        width: side(3),
-                        height: side(1),
-                    });
-                    components = body[5];
-                    markers.coefficients_per_8_pixels = coefficients_per_8_pixels(&body[6..]);
-                    markers.buffers_coefficients = matches!(
-                        code,
-                        marker::SOF2 | marker::SOF6 | marker::SOF10 | marker::SOF14
-                    );
+                    markers.read_frame_header(code, body);
                 }
                 marker::SOS => {
                     // A sequential file in several scans is buffered like a progressive one.
-                    markers.buffers_coefficients |= body.first().is_some_and(|&n| n < components);
+                    let components = body.first();
+                    markers.buffers_coefficients |=
+                        components.is_some_and(|&n| n < markers.components);
                     break;
                 }
                 _ => {}
             }
-            at = end;
         }
         markers
+    }
+
+    /// T.81, B.2.2.
+    fn read_frame_header(&mut self, code: u8, body: &[u8]) {
+        let side = |at| u32::from(u16::from_be_bytes([body[at], body[at + 1]]));
+        self.process = code;
+        self.precision = body[0];
+        self.size = Some(ImageSize {
+            width: side(3),
+            height: side(1),
+        });
+        self.components = body[5];
+        self.coefficients_per_8_pixels = coefficients_per_8_pixels(&body[6..]);
+        self.buffers_coefficients = matches!(
+            code,
+            marker::SOF2 | marker::SOF6 | marker::SOF10 | marker::SOF14
+        );
+    }
+
+    /// What of a sound file is not decoded here.
+    pub(super) fn unsupported(&self) -> Option<String> {
+        let size = self.size?;
+        match self.process {
+            marker::SOF5..=marker::SOF7 | marker::SOF13..=marker::SOF15 => {
+                return Some("hierarchical coding".into());
+            }
+            marker::SOF11 => return Some("lossless arithmetic coding".into()),
+            _ => {}
+        }
+        match (self.precision, self.components) {
+            (8, 1 | 3 | 4) if size.height == 0 && size.width > 0 => {
+                Some("a height that only follows the picture (DNL)".into())
+            }
+            (8, 1 | 3 | 4) => None,
+            (8, n) => Some(format!("{n} components")),
+            (bits, _) => Some(format!("samples of {bits} bits")),
+        }
+    }
+
+    /// Whether coefficients are coded by Huffman codes and in one pass.
+    pub(super) fn is_sequential_huffman(&self) -> bool {
+        matches!(self.process, marker::SOF0 | marker::SOF1) && !self.buffers_coefficients
+    }
+
+    /// Whether every scan has all coefficients of its components.
+    pub(super) fn is_sequential(&self) -> bool {
+        matches!(self.process, marker::SOF0 | marker::SOF1 | marker::SOF9)
+    }
+
+    /// The segments that say what the colours are, with nothing in them that libjpeg warns of, and
+    /// the meaning that it gives them after its warning.
+    pub(super) fn colour_segments(&self) -> Vec<u8> {
+        let mut segments = Vec::new();
+        if self.jfif.is_some() {
+            segments.extend(b"\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0");
+        }
+        if let Some(transform) = self.adobe {
+            let transform = match (self.components, transform) {
+                (4, known @ (0 | 2)) | (1..=3, known @ (0 | 1)) => known,
+                (4, _) => 2,
+                _ => 1,
+            };
+            segments.extend(b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0");
+            segments.push(transform);
+        }
+        segments
     }
 }
 

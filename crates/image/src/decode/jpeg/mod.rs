@@ -1,10 +1,23 @@
 //! JPEG: plain files that are much larger than the model's input by `sequential`, straight to that
 //! size; all others by libjpeg-turbo, at a reduced size where the model needs fewer pixels.
+//!
+//! | file | what happens there |
+//! |---|---|
+//! | `mod` | tries: the file as it is, without what does not matter, without what is missing |
+//! | `markers` | what the marker segments say, by own code |
+//! | `clean` | the copy of an odd file that holds what pixels are made of |
+//! | `survey` | how much of a damaged file is there |
+//! | `plain` | which files a process decodes itself |
+//! | `strip` | JPEGs that are strips of a TIFF |
 
+mod clean;
 mod markers;
 mod plain;
+mod strip;
+mod survey;
 
 pub(super) use plain::decode as decode_plain;
+pub(super) use strip::{StripColours, decode_strip};
 
 use super::error::DecodeError;
 use super::limits::DecodeLimits;
@@ -13,10 +26,11 @@ use super::picture::{Decoded, Stored};
 use super::resize::Window;
 use super::scratch::Scratch;
 use super::size::ImageSize;
-use super::{marker, raster, resize, scratch};
+use super::{marker, metadata, resize, scratch};
 use crate::preprocessing::Preprocessing;
-use image::ImageFormat;
+use clean::{Tail, clean};
 use markers::Markers;
+use survey::Survey;
 use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor};
 
 /// Sizes, in eighths, at which libjpeg-turbo's inverse cosine transform is vectorised.
@@ -88,35 +102,158 @@ impl Request {
     }
 }
 
+/// A file, or a copy of what matters in it.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    bytes: &'a [u8],
+    orientation: Orientation,
+    /// Whether the pixels are all grey before it is decoded: those that are missing stay so.
+    grey: bool,
+}
+
+/// Why a file was not simply decoded.
+enum Trouble {
+    /// It is not for us.
+    Refused(DecodeError),
+    /// libjpeg-turbo had something to say; if that was about the data, there are pixels all the
+    /// same.
+    Complaint {
+        words: String,
+        stored: Option<Stored>,
+    },
+}
+
+impl Trouble {
+    fn complaint(error: &turbojpeg::Error) -> Self {
+        Trouble::Complaint {
+            words: error.to_string(),
+            stored: None,
+        }
+    }
+
+    /// As an error, if nothing more is to be tried.
+    fn into_error(self) -> DecodeError {
+        match self {
+            Trouble::Refused(error) => error,
+            Trouble::Complaint { words, .. } => damaged(&words),
+        }
+    }
+}
+
+impl From<DecodeError> for Trouble {
+    fn from(error: DecodeError) -> Self {
+        Trouble::Refused(error)
+    }
+}
+
+/// What the model gets, and where to.
+type FitInto<'a> = Option<(&'a Preprocessing, &'a mut [u8])>;
+
+/// The same for one of several tries.
+fn again<'a>(fit: &'a mut FitInto<'_>) -> FitInto<'a> {
+    let fit = fit.as_mut();
+    fit.map(|(preprocessing, pixels)| (*preprocessing, &mut **pixels))
+}
+
 /// Decodes into `scratch.rgb`, reduced as far as does no harm to what the preprocessing asks for,
 /// or, where that can be done, straight into the pixels given with the preprocessing.
 pub(super) fn decode(
     bytes: &[u8],
     limits: &DecodeLimits,
-    fit: Option<(&Preprocessing, &mut [u8])>,
+    mut fit: FitInto<'_>,
     scratch: &mut Scratch,
 ) -> Result<Decoded, DecodeError> {
-    let mut decompressor = take_decompressor(scratch)?;
-    let header = match decompressor.read_header(bytes) {
-        Ok(header) => header,
-        Err(error)
-            if HEADER_WARNINGS
-                .iter()
-                .any(|w| error.to_string().contains(w)) =>
-        {
-            require_end(bytes)?;
-            let fit = fit.map(|(preprocessing, _)| preprocessing);
-            let stored = raster::decode(bytes, ImageFormat::Jpeg, limits, fit, scratch)?;
-            return Ok(Decoded::Stored(stored));
-        }
-        Err(error) => return Err(damaged(&error.to_string())),
+    let source = Source {
+        bytes,
+        orientation: metadata::of_jpeg(bytes),
+        grey: false,
+    };
+    match attempt(source, limits, again(&mut fit), scratch) {
+        Ok(decoded) => Ok(decoded),
+        Err(Trouble::Refused(error)) => Err(error),
+        Err(Trouble::Complaint { .. }) => decode_odd(source, limits, fit, scratch),
+    }
+}
+
+/// Decodes a file that libjpeg-turbo does not like as it is: without what does not matter; then
+/// without what may be padding; and at last, if that is allowed, without what is missing.
+fn decode_odd(
+    source: Source<'_>,
+    limits: &DecodeLimits,
+    mut fit: FitInto<'_>,
+    scratch: &mut Scratch,
+) -> Result<Decoded, DecodeError> {
+    let Source {
+        bytes, orientation, ..
+    } = source;
+    limits.check_alloc(bytes.len() as u64)?;
+    let rest = DecodeLimits {
+        max_alloc_bytes: limits.max_alloc_bytes - bytes.len() as u64,
+        ..*limits
+    };
+    let mut attempt = |bytes: &[u8], grey| {
+        let source = Source {
+            bytes,
+            orientation,
+            grey,
+        };
+        attempt(source, &rest, again(&mut fit), scratch)
     };
     let markers = Markers::of(bytes);
+    let mut copy = clean(bytes, &markers, Tail::Kept);
+    let words = match attempt(&copy, false) {
+        Ok(decoded) => return Ok(decoded),
+        Err(Trouble::Refused(error)) => return Err(error),
+        Err(Trouble::Complaint { words, .. }) => words,
+    };
+    if !markers.is_sequential_huffman() {
+        drop(copy);
+        let trimmed = clean(bytes, &markers, Tail::Trimmed);
+        return attempt(&trimmed, false).map_err(|_| damaged(&words));
+    }
+    let Some(survey) = Survey::of(&copy) else {
+        return Err(damaged(&words));
+    };
+    if survey.damaged == 0 {
+        copy.truncate(survey.end);
+        copy.extend([0xff, marker::EOI]);
+        return attempt(&copy, false).map_err(Trouble::into_error);
+    }
+    let percent = survey.percent();
+    if percent > limits.max_damaged_percent {
+        return Err(damaged(&format!(
+            "{} ({percent} % of it cannot be read; `decode.damaged` says how much may be missing)",
+            libjpegs(&words)
+        )));
+    }
+    match attempt(&copy, true) {
+        Err(Trouble::Complaint {
+            stored: Some(stored),
+            ..
+        }) if scratch.rgb.iter().any(|&byte| byte != GREY) => Ok(Decoded::Stored(Stored {
+            damaged_percent: percent,
+            ..stored
+        })),
+        other => other.map_err(Trouble::into_error),
+    }
+}
+
+/// One try to decode `source`.
+fn attempt(
+    source: Source<'_>,
+    limits: &DecodeLimits,
+    fit: FitInto<'_>,
+    scratch: &mut Scratch,
+) -> Result<Decoded, Trouble> {
+    let Source {
+        bytes, orientation, ..
+    } = source;
+    let (decompressor, header, markers) = read_header(bytes, scratch)?;
     let original = size_of(&header, &markers)?;
     limits.check_pixels(original)?;
     let window = fit
         .as_ref()
-        .map(|(preprocessing, _)| Window::of(original, markers.orientation, preprocessing));
+        .map(|(preprocessing, _)| Window::of(original, orientation, preprocessing));
     let request = Request::new(original, window.as_ref(), Kind::of(&header));
     let pixels = u64::from(original.width) * u64::from(original.height);
     let resampled = window.as_ref().map_or(0, |window| {
@@ -125,10 +262,9 @@ pub(super) fn decode(
     limits.check_alloc(request.len() as u64 + markers.coefficient_bytes(pixels) + resampled)?;
 
     let stored = Stored {
-        original,
         decoded: request.decoded,
         eighths: request.eighths,
-        orientation: markers.orientation,
+        ..Stored::whole(original, orientation)
     };
     // Where the picture is reduced less, fewer pixels go into a sample of the result, and how other
     // readers round them shows more.
@@ -140,46 +276,76 @@ pub(super) fn decode(
         scratch.decompressor = Some(decompressor);
         return Ok(Decoded::Fitted(stored.upright_size()));
     }
+    let mut decompressor = decompressor;
     decompressor
         .set_scan_limit(scan_limit(pixels, limits))
-        .map_err(|e| damaged(&e.to_string()))?;
-    decode_pixels(decompressor, bytes, &request, scratch)?;
-    Ok(Decoded::Stored(stored))
+        .map_err(|e| Trouble::complaint(&e))?;
+    match decode_pixels(decompressor, source, &request, scratch) {
+        Ok(()) => Ok(Decoded::Stored(stored)),
+        Err(error) => Err(Trouble::Complaint {
+            words: error.to_string(),
+            stored: Some(stored),
+        }),
+    }
 }
 
-/// Has libjpeg-turbo decode into `scratch.rgb`.
+/// What libjpeg-turbo and own code read in the header, and the decompressor that read it.
+fn read_header(
+    bytes: &[u8],
+    scratch: &mut Scratch,
+) -> Result<(Decompressor, DecompressHeader, Markers), Trouble> {
+    let markers = Markers::of(bytes);
+    if let Some(reason) = markers.unsupported() {
+        return Err(Trouble::Refused(DecodeError::UnsupportedFeature {
+            format: "jpeg",
+            reason,
+        }));
+    }
+    let mut decompressor = take_decompressor(scratch)?;
+    let header = decompressor.read_header(bytes);
+    let header = header.map_err(|e| Trouble::complaint(&e))?;
+    Ok((decompressor, header, markers))
+}
+
+/// What pixels are that a damaged file does not have.
+const GREY: u8 = 128;
+
+/// Has libjpeg-turbo decode into `scratch.rgb`, which holds what it could decode after an error,
+/// too.
 fn decode_pixels(
     mut decompressor: Decompressor,
-    bytes: &[u8],
+    source: Source<'_>,
     request: &Request,
     scratch: &mut Scratch,
-) -> Result<(), DecodeError> {
-    decompressor
-        .set_scaling_factor(request.factor)
-        .and_then(|()| decompressor.set_fast_upsample(request.fast_upsample))
-        .map_err(|e| damaged(&e.to_string()))?;
+) -> Result<(), turbojpeg::Error> {
+    decompressor.set_scaling_factor(request.factor)?;
+    decompressor.set_fast_upsample(request.fast_upsample)?;
     let cmyk = request.format == PixelFormat::CMYK;
     let output = if cmyk {
         &mut scratch.samples
     } else {
         &mut scratch.rgb
     };
+    let pixels = scratch::sized(output, request.len());
+    if source.grey {
+        pixels.fill(GREY);
+    }
     let image = Image {
-        pixels: scratch::sized(output, request.len()),
+        pixels,
         width: request.decoded.width as usize,
         pitch: request.decoded.width as usize * request.format.size(),
         height: request.decoded.height as usize,
         format: request.format,
     };
-    match decompressor.decompress(bytes, image) {
-        Ok(()) => scratch.decompressor = Some(decompressor),
-        Err(error) => tolerate(&error.to_string(), bytes)?,
+    let decoded = decompressor.decompress(source.bytes, image);
+    if decoded.is_ok() {
+        scratch.decompressor = Some(decompressor);
     }
     if cmyk {
         let rgb = scratch::sized(&mut scratch.rgb, request.pixels() * 3);
         inverted_cmyk_to_rgb(&scratch.samples[..request.len()], rgb);
     }
-    Ok(())
+    decoded
 }
 
 /// Reads stored size and orientation.
@@ -187,13 +353,15 @@ pub(super) fn probe(
     bytes: &[u8],
     scratch: &mut Scratch,
 ) -> Result<(ImageSize, Orientation), DecodeError> {
-    let mut decompressor = take_decompressor(scratch)?;
-    let header = decompressor
-        .read_header(bytes)
-        .map_err(|e| damaged(&e.to_string()))?;
+    let (decompressor, header, markers) = match read_header(bytes, scratch) {
+        Err(Trouble::Complaint { .. }) => {
+            let copy = clean(bytes, &Markers::of(bytes), Tail::Kept);
+            read_header(&copy, scratch).map_err(Trouble::into_error)?
+        }
+        read => read.map_err(Trouble::into_error)?,
+    };
     scratch.decompressor = Some(decompressor);
-    let markers = Markers::of(bytes);
-    Ok((size_of(&header, &markers)?, markers.orientation))
+    Ok((size_of(&header, &markers)?, metadata::of_jpeg(bytes)))
 }
 
 /// This thread's decompressor, or a new one. It is put back only after it worked without an error:
@@ -248,48 +416,16 @@ fn scan_limit(pixels: u64, limits: &DecodeLimits) -> u32 {
     (16 * limits.max_pixels / pixels.max(1)).clamp(16, 256) as u32
 }
 
-/// Warnings in the header, about things that do not matter for the pixels.
-const HEADER_WARNINGS: [&str; 3] = [
-    "extraneous bytes before marker",
-    "unknown JFIF revision",
-    "Unknown Adobe color transform",
-];
-
-/// libjpeg decodes what it can and reports its first warning. After most warnings the picture is
-/// not whole; these are the exceptions.
-fn tolerate(message: &str, bytes: &[u8]) -> Result<(), DecodeError> {
-    // Padding between the last scan and the end marker: all pixels are there.
-    let padding = message.contains("extraneous bytes before marker 0xd9");
-    // Some cameras write a wrong spectral selection into the scan header of a sequential file. This
-    // warning comes first and would hide a later one about missing data.
-    let camera = message.contains("Invalid SOS parameters for sequential JPEG");
-    if padding {
-        Ok(())
-    } else if camera {
-        require_end(bytes)
-    } else {
-        Err(damaged(message))
-    }
-}
-
-/// An error unless the end marker is there.
-fn require_end(bytes: &[u8]) -> Result<(), DecodeError> {
-    if bytes
-        .windows(2)
-        .rev()
-        .any(|pair| pair == [0xff, marker::EOI])
-    {
-        Ok(())
-    } else {
-        Err(damaged("it ends early"))
-    }
-}
-
 fn damaged(reason: &str) -> DecodeError {
     DecodeError::Damaged {
         format: "jpeg",
-        reason: reason.trim_start_matches("TurboJPEG error: ").into(),
+        reason: libjpegs(reason).into(),
     }
+}
+
+/// The words of libjpeg-turbo, without those of the crate around it.
+fn libjpegs(words: &str) -> &str {
+    words.trim_start_matches("TurboJPEG error: ")
 }
 
 /// CMYK JPEGs hold inverted values (Adobe's convention, which everybody follows): 255 is no ink.
@@ -342,6 +478,7 @@ mod tests {
         let limits = DecodeLimits {
             max_pixels: 64_000_000,
             max_alloc_bytes: u64::MAX,
+            max_damaged_percent: 0,
         };
         assert_eq!(scan_limit(64_000_000, &limits), 16);
         assert_eq!(scan_limit(16_000_000, &limits), 64);

@@ -29,7 +29,7 @@ use super::super::scratch::Scratch;
 use super::super::sequential::Outline;
 use super::super::size::ImageSize;
 use super::markers::{Colours, Markers};
-use super::{Kind, Request, decode_pixels, take_decompressor};
+use super::{Kind, Request, Source, decode_pixels, metadata, take_decompressor};
 use crate::preprocessing::Preprocessing;
 
 /// Longest side, pixels.
@@ -70,15 +70,19 @@ pub(in super::super) fn decode(
     if original.width > SIDE || original.height > SIDE || pixels > PIXELS {
         return None;
     }
+    let source = Source {
+        bytes,
+        orientation: metadata::of_jpeg(bytes),
+        grey: false,
+    };
     let window = fit
         .as_ref()
-        .map(|(preprocessing, _)| Window::of(original, markers.orientation, preprocessing));
+        .map(|(preprocessing, _)| Window::of(original, source.orientation, preprocessing));
     let request = Request::new(original, window.as_ref(), Kind::default());
     let stored = Stored {
-        original,
         decoded: request.decoded,
         eighths: request.eighths,
-        orientation: markers.orientation,
+        ..Stored::whole(original, source.orientation)
     };
     if let (true, Colours::YCbCr, Some((preprocessing, pixels))) =
         (request.eighths < 8, colours, fit)
@@ -99,7 +103,7 @@ pub(in super::super) fn decode(
     }
     // What is wrong with it, or how to put up with that, a helper says.
     let decompressor = take_decompressor(scratch).ok()?;
-    decode_pixels(decompressor, bytes, &request, scratch).ok()?;
+    decode_pixels(decompressor, source, &request, scratch).ok()?;
     Some(Ok(Decoded::Stored(stored)))
 }
 

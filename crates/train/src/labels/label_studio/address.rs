@@ -14,13 +14,13 @@ const LOCAL_FILES: &str = "data/local-files/";
 
 /// Where a picture is, and the address that others can fetch; empty if there is none.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Located {
-    pub(super) place: PicturePlace,
-    pub(super) uri: String,
+pub(in super::super) struct Located {
+    pub(in super::super) place: PicturePlace,
+    pub(in super::super) uri: String,
 }
 
 /// What the value of a task's image key says. `prefix` stands before what is only a path.
-pub(super) fn locate(value: &str, prefix: &str) -> Located {
+pub(in super::super) fn locate(value: &str, prefix: &str) -> Located {
     let value = trimmed(value);
     let path = of_server(value);
     if let Some(stored) = path.and_then(|path| parameter(path, "fileuri")) {

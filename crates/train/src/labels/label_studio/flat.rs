@@ -5,7 +5,7 @@ use super::super::error::{LabelsError, line, record};
 use super::super::json::{self, Object};
 use super::super::{Drafts, ImportOptions, file};
 use super::controls::{Answer, choices_of};
-use super::{Annotated, ID_KEY, annotator, image_key, picture, time};
+use super::{ABSENT, Annotated, ID_KEY, annotator, image_key, picture, time};
 use csv::Trim;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -127,9 +127,10 @@ fn controls(
     options: &ImportOptions,
     drafts: &mut Drafts,
 ) -> Result<Vec<String>, LabelsError> {
+    let absent = options.absent_control.as_deref().unwrap_or(ABSENT);
     if records.is_empty() || !options.controls.is_empty() {
         let mut named = options.controls.clone();
-        named.extend(options.absent_control.clone());
+        named.push(absent.to_owned());
         return Ok(named);
     }
     let (mut sure, mut words) = (BTreeSet::new(), BTreeSet::new());
@@ -138,6 +139,10 @@ fn controls(
         let id = options.id_column.as_deref().unwrap_or(ID_KEY);
         for (key, value) in flat.iter() {
             if OWN.contains(&key.as_str()) || Some(key.as_str()) == image || key == id {
+                continue;
+            }
+            if key == absent {
+                // Known by its name, whatever its form.
                 continue;
             }
             if is_answer(value) {
@@ -175,5 +180,6 @@ fn controls(
             return Err(record(place.as_str(), reason));
         }
     }
+    sure.insert(absent.to_owned());
     Ok(sure.into_iter().collect())
 }

@@ -11,10 +11,9 @@ mod controls;
 mod flat;
 mod write;
 
-pub(super) use address::{as_before_upload, without_upload_prefix};
+pub(super) use address::{as_before_upload, locate, without_upload_prefix};
 pub(super) use write::write;
 
-use self::address::locate;
 use self::controls::{Answer, Meanings};
 use super::error::{LabelsError, record};
 use super::json::{self, Object};

@@ -120,6 +120,10 @@ fn label_studio_s_own_prefix_is_taken_off() {
     let text = file(images, r#"{"image_id":0,"category_id":1}"#, CATS);
     let text = text.replacen('{', r#"{"info":{"contributor":"Label Studio"},"#, 1);
     assert_eq!(said(&plain(&text)), ["cat01: +cat"]);
+    // As it writes a file that it has not fetched.
+    let stored = text.replace(r"images\\3f2a9c1b", "/data/upload/1/3f2a9c1b");
+    assert!(stored.contains("/data/upload/1/"), "{stored}");
+    assert_eq!(said(&plain(&stored)), ["cat01: +cat"]);
 }
 
 #[test]

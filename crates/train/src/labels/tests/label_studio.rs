@@ -272,6 +272,18 @@ fn json_min_is_read() {
     let imported = plain(JSON_MIN);
     assert_eq!(said(&imported), ["a: +cat", "b: +cat +dog", "c: +car"]);
     assert_eq!(imported.events[0].annotator, "1");
+    // The control of absences is known by its name, and read whichever others are.
+    let absent = JSON_MIN.replace(
+        "\"choice\": \"cat\"",
+        "\"choice\": \"cat\", \"absent\": \"dog\"",
+    );
+    let expected = ["a: +cat -dog", "b: +cat +dog", "c: +car"];
+    assert_eq!(said(&plain(&absent)), expected);
+    let options = ImportOptions {
+        controls: vec!["choice".into(), "box".into()],
+        ..ImportOptions::default()
+    };
+    assert_eq!(said(&read(Form::LabelStudio, &absent, &options)), expected);
     // A bare word may be the task's own data.
     let caption = JSON_MIN.replace(
         "\"choice\": \"cat\"",

@@ -3,6 +3,8 @@
     reason = "what the decoders are, without the helper's process around them"
 )]
 
+mod photographs;
+
 use super::*;
 use crate::preprocessing::{Filter, Fit};
 
@@ -65,7 +67,13 @@ fn what_is_no_image_is_named_by_its_kind_and_not_by_its_bytes() {
         (b"<?xml version=\"1.0\"?><svg/>", "SVG"),
         (b"{\"error\":\"no such key\"}", "JSON"),
         (b"%PDF-1.7", "PDF"),
-        (b"\0\0\0\x18ftypmp42", "HEIF or video"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", "AVIF"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+        (b"\xff\x0a\x10\x20", "JPEG XL"),
+        (b"8BPS\0\x01", "Photoshop"),
+        (b"\0\0\x01\0\x01\0", "Ico"),
         (b"\x7fELF\x02\x01", "like no file known here"),
         (b"hunter2", "like no file known here"),
     ] {
@@ -291,6 +299,7 @@ fn mutated_pictures_give_pixels_or_an_error_and_never_a_panic() {
     let limits = DecodeLimits {
         max_pixels: 1 << 20,
         max_alloc_bytes: 32 << 20,
+        max_damaged_percent: 50,
     };
     let mut decoded_anyway = 0;
     for path in &names {

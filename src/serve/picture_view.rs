@@ -1,0 +1,36 @@
+//! A tagged picture as pages show it.
+
+use super::pictures::Pictures;
+use super::rows::TaggedPicture;
+use maud::{Markup, html};
+
+/// A picture with its tags and where they were seen.
+pub(crate) fn figure(picture: &TaggedPicture, pictures: &Pictures) -> Markup {
+    let name = picture
+        .image_id
+        .rsplit('/')
+        .next()
+        .unwrap_or(&picture.image_id);
+    html! {
+        figure {
+            span.shot {
+                img loading="lazy" alt=(picture.image_id) src=(pictures.path(&picture.uri));
+                svg viewBox="0 0 1 1" preserveAspectRatio="none" aria-hidden="true" {
+                    @for tag in &picture.tags {
+                        @let b = tag.bounding_box;
+                        rect x=(b.x) y=(b.y) width=(b.w) height=(b.h) {}
+                    }
+                }
+            }
+            figcaption {
+                span title=(picture.image_id) { (name) }
+                ul.tags {
+                    @for tag in &picture.tags {
+                        li.chip { (tag.category) " " span.soft { (format!("{:.2}", tag.score)) } }
+                    }
+                    @if picture.tags.is_empty() { li.soft { "no tag" } }
+                }
+            }
+        }
+    }
+}
