@@ -11,7 +11,7 @@
 //! | `/pictures/{key}` | a picture that a page shows |
 //! | `/login`, `/logout` | who somebody is, where tokens are used |
 //!
-//! Every request passes [`access`] first. Pages are written by `maud`, which escapes by type;
+//! Every request passes `access` first. Pages are written by `maud`, which escapes by type;
 //! what they load comes from here alone, and a policy has browsers refuse anything else.
 
 mod access;
