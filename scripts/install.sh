@@ -9,11 +9,16 @@
 #   lib/tagstream/libonnxruntime.so.*      found from there by the program
 #   share/tagstream/configs/*.toml         every key with its default
 #   share/tagstream/models/demo-clip/      for `tagstream demo`, `doctor` and `bench`
+#   share/man/man1/tagstream*.1            manual pages
+#   share/bash-completion/, share/zsh/, share/fish/   completion, where these shells look for it
 #
 # $DESTDIR is put before $PREFIX, for packagers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 prefix=${DESTDIR:-}${PREFIX:-/usr/local}
+bash=share/bash-completion/completions/tagstream
+zsh=share/zsh/site-functions/_tagstream
+fish=share/fish/vendor_completions.d/tagstream.fish
 die() { echo "install.sh: $*" >&2; exit 1; }
 
 # Sets `as` to what a change below $prefix needs, and says so: nothing, or sudo.
@@ -36,7 +41,10 @@ case ${1:-} in
     ask_for_root
     $as rm -f "$prefix/bin/tagstream"
     $as rm -rf "$prefix/lib/tagstream" "$prefix/share/tagstream"
-    echo "removed from $prefix: bin/tagstream, lib/tagstream, share/tagstream" >&2
+    $as rm -f "$prefix"/share/man/man1/tagstream{,-*}.1 "$prefix/$bash" "$prefix/$zsh" \
+        "$prefix/$fish"
+    echo "removed from $prefix: bin/tagstream, lib/tagstream, share/tagstream, pages of the" \
+        "manual, completions" >&2
     exit ;;
 '') ;;
 *) die "unknown argument $1" ;;
@@ -53,4 +61,12 @@ $as install -D -m 644 -t "$prefix/lib/tagstream" "$(dirname "$library")"/*.so*
 $as install -D -m 644 -t "$prefix/share/tagstream/configs" configs/*.toml
 (cd models && find demo-clip -type f -exec \
     $as install -D -m 644 {} "$prefix/share/tagstream/models/{}" \;)
-echo "installed in $prefix: bin/tagstream, lib/tagstream, share/tagstream" >&2
+made=$(mktemp -d); trap 'rm -rf "$made"' EXIT
+"$binary" man "$made/man" 2>/dev/null
+$as install -D -m 644 -t "$prefix/share/man/man1" "$made"/man/*.1
+for shell in bash zsh fish; do
+    "$binary" completions "$shell" >"$made/$shell"
+    $as install -D -m 644 "$made/$shell" "$prefix/${!shell}"
+done
+echo "installed in $prefix: bin/tagstream, lib/tagstream, share/tagstream, pages of the manual," \
+    "completions" >&2

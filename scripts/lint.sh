@@ -15,6 +15,8 @@ echo "== figures of the documents are those of benches/"; scripts/figures.py --c
 echo "== links and file names in documents"; scripts/links.py
 echo "== a reason for every dependency"; scripts/dependencies.py
 echo "== one form of imports, one home for unit tests"; scripts/imports.py
+echo "== Helm chart and manifests"; scripts/chart.sh check
+echo "== rules, their tests, and the board"; scripts/alerts.sh
 echo "== cargo fmt"; cargo fmt --all --check
 clippy="cargo clippy --workspace --locked --quiet --all-targets"
 echo "== clippy, default features"; $clippy -- -D warnings

@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh build   what `cargo build` and running need (compilers, headers, ONNX Runtime)
 #   scripts/setup.sh test    that, and what the tests need (Java and Maven, Go, Chromium, the Python
-#                            readers, cargo-deny)
+#                            readers, cargo-deny, Helm, promtool)
 #   scripts/setup.sh readers that, and Spark 3.5 and 4 for scripts/check_readers.py (1.2 GB)
 #
 # It says what is missing before it does anything, and asks before it uses sudo if somebody is there
@@ -99,6 +99,29 @@ if [ -n "$with_tests" ]; then
     fi
 fi
 
+# Of Debian's package of Prometheus promtool alone: installing it would start a server.
+fetch_promtool() {
+    local scratch; scratch=$(mktemp -d)
+    echo "setup.sh: fetching promtool" >&2
+    (
+        cd "$scratch"
+        fetch() { apt-get -qq -o APT::Sandbox::User=root download prometheus >&2; }
+        as=; [ "$(id -u)" = 0 ] || as=sudo
+        fetch || { $as apt-get -qq update >&2 && fetch; }
+        dpkg-deb -x prometheus_*.deb .
+    ) || { rm -rf "$scratch"; die "the package prometheus cannot be had; install promtool"; }
+    mkdir -p "$cache/promtool"
+    mv "$scratch/usr/bin/promtool" "$cache/promtool/promtool"
+    rm -rf "$scratch"
+}
+if [ -n "$with_tests" ]; then
+    if ! command -v promtool >/dev/null && [ ! -x "$cache/promtool/promtool" ]; then
+        command -v apt-get >/dev/null || die "please install promtool (it comes with Prometheus)"
+        fetch_promtool
+    fi
+    helm=$("$here/chart.sh" helm)
+fi
+
 # What callers evaluate.
 "$here/onnxruntime.sh"
 if [ "$what" = readers ]; then
@@ -108,5 +131,6 @@ if [ "$what" = readers ]; then
 fi
 if [ -n "$with_tests" ]; then
     echo "export TAGSTREAM_READERS_PYTHON=$venv/bin/python"
-    echo "export PATH=$deny/bin:\$PATH"
+    echo "export TAGSTREAM_TEST_HELM=$helm"
+    echo "export PATH=$deny/bin:\$PATH:$cache/promtool"
 fi

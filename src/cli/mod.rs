@@ -5,6 +5,7 @@
 mod bench;
 #[cfg(feature = "demo")]
 mod broker;
+mod completions;
 mod config;
 mod dataset;
 mod dead_letters;
@@ -31,7 +32,7 @@ mod tag;
 mod train;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tagstream_core::build;
 use tagstream_core::config::ObjectStoreConfig;
 use tagstream_core::error::{Exit, WithExit};
@@ -96,6 +97,10 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Validate or print the configuration.
     Config(config::ConfigArgs),
+    /// Print a completion script for a shell.
+    Completions(completions::CompletionsArgs),
+    /// Write manual pages.
+    Man(completions::ManArgs),
 }
 
 /// Opens a model argument from a command that is not asynchronous itself.
@@ -150,6 +155,8 @@ pub(crate) fn main() -> Exit {
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(args),
+        Command::Completions(args) => completions::run(args, Cli::command()),
+        Command::Man(args) => completions::write_pages(args, Cli::command()),
     };
     match result {
         Ok(exit) => exit,

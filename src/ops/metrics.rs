@@ -91,6 +91,13 @@ pub const METRICS: &[Metric] = {
             `done` or `refused`.";
         "tagstream_model_versions_refused_total" Counter, [""] "Versions of the registry's \
             pointer that were not taken.";
+        "tagstream_registry_decision_timestamp_seconds" Gauge, ["action"] "Unix time of the \
+            registry's newest decision, where the stage follows it; `action` is `promoted`, \
+            `rolled_back`, `held` or `rejected`, and the largest of them is the newest.";
+        "tagstream_tags_total" Counter, ["category"] "Tags given; `category` is one of the first \
+            `model.metric_categories` of the model, or `(others)`.";
+        "tagstream_scores_total" Counter, ["category, score"] "Scores given, one for each image \
+            and category; `score` is the lower end of the tenth that it lies in.";
         // sinks
         "tagstream_rows_total" Counter, ["table"] "Rows in committed files.";
         "tagstream_files_total" Counter, ["table"] "Files committed.";
@@ -295,13 +302,15 @@ mod tests {
         }
     }
 
-    /// What a message can choose (an image's name, a URI, a host, a category) is no label: whoever
-    /// sends messages could otherwise make as many series as there are messages.
+    /// What a message can choose (an image's name, a URI, a host) is no label: whoever sends
+    /// messages could otherwise make as many series as there are messages.
     #[test]
     fn no_label_has_values_that_a_message_can_choose() {
         // Configured, or from closed lists; `model_version` and `partition` grow with promotions
-        // and topics only.
+        // and topics only, `category` up to a key.
         let few = [
+            "action",
+            "category",
             "fault",
             "kind",
             "model_version",
@@ -312,6 +321,7 @@ mod tests {
             "resource",
             "result",
             "revision",
+            "score",
             "store",
             "table",
             "topic",

@@ -2,6 +2,7 @@
 
 pub mod build_info;
 pub mod connections;
+pub mod first_values;
 pub mod http;
 pub mod metrics;
 pub mod tag_page;

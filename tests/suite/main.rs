@@ -4,6 +4,7 @@
 mod common;
 
 mod build_name;
+mod completions;
 mod compose;
 mod config_command;
 mod decoders;
@@ -11,9 +12,11 @@ mod demonstration;
 mod documents;
 mod fetch_decode;
 mod fetching;
+mod formats;
 mod fuzz_replay;
 mod gpu;
 mod hostile_pictures;
+mod kubernetes;
 mod label_tables;
 mod map;
 mod names;

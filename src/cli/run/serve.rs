@@ -57,6 +57,7 @@ pub(super) async fn start(config: &StageConfig, shown: &Shown) -> anyhow::Result
         anyhow::bail!("another recorder of metrics is installed in this process");
     };
     ops::build_info::publish();
+    ops::first_values::publish(config, shown.images.is_some(), shown.labels.is_some());
     if config.http.bind.is_empty() {
         return Ok(Port::None);
     }

@@ -2,6 +2,9 @@
 //! several at once.
 
 use super::{TableError, VANISHED};
+use crate::stage::label_rows::LabelRow;
+use crate::stage::sink::predictions::PredictionRow;
+use crate::stage::sink::table::TableRow;
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
 use bytes::{Buf, Bytes};
@@ -96,6 +99,25 @@ pub async fn read_columns(
     read_files(store, std::iter::once((0, meta)), columns, take).await
 }
 
+/// The newest schema version that this build reads of either table.
+const KNOWN_SCHEMA: u32 = if LabelRow::SCHEMA_VERSION > PredictionRow::SCHEMA_VERSION {
+    LabelRow::SCHEMA_VERSION
+} else {
+    PredictionRow::SCHEMA_VERSION
+};
+
+/// A newer build may mean something else by a column of the same name.
+fn refuse_newer(footer: &Footer) -> Result<(), String> {
+    let version = footer.get("tagstream.schema_version");
+    let version = version.and_then(|version| version.parse::<u64>().ok());
+    match version.filter(|version| *version > u64::from(KNOWN_SCHEMA)) {
+        Some(newer) => Err(format!(
+            "it has schema version {newer}; this tagstream reads {KNOWN_SCHEMA}: use a newer one"
+        )),
+        None => Ok(()),
+    }
+}
+
 struct Fetching {
     place: usize,
     path: ObjectPath,
@@ -116,6 +138,7 @@ impl Fetching {
         };
         let fetched = self.task.await.map_err(|error| bad(error.to_string()))??;
         let (batches, footer) = fetched.decode(&self.path, columns).map_err(&bad)?;
+        refuse_newer(&footer).map_err(&bad)?;
         for batch in batches {
             let batch = batch.map_err(|e| bad(e.to_string()))?;
             if take(self.place, &batch, &footer).map_err(&bad)?.is_break() {

@@ -9,6 +9,7 @@
 mod batcher;
 mod jobs;
 mod old_models;
+mod tallies;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -33,6 +34,7 @@ use tagstream_model::bundle::Bundle;
 use tagstream_model::runtime::{Device, Runtime, RuntimeError};
 use tagstream_model::session::{PixelBuffer, SessionError, SessionOptions};
 use tagstream_model::tagger::{BatchBounds, HeadRows, Tagger, TaggerOptions};
+use tallies::Tallies;
 use tokio::sync::oneshot;
 
 /// Why an image got no inference, or an engine or a swap did not come about.
@@ -154,7 +156,8 @@ impl Engine {
         tracing::info!(model = tagger.model().id(), %device, workers, "model is warm");
         let heartbeats = Heartbeats::default();
         let heartbeat = heartbeats.register("infer-queue");
-        let work = move |jobs: &_, batcher: &_| worker::run(jobs, regions, batcher);
+        let tallies = Arc::new(Tallies::new(config.metric_categories));
+        let work = move |jobs: &_, batcher: &_| worker::run(jobs, regions, batcher, &tallies);
         let batcher = Batcher::start(Arc::clone(&tagger), config, heartbeat, work)
             .map_err(|e| no_thread(bundle.id(), &e))?;
         let shared = Arc::new(EngineInner {

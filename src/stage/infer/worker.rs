@@ -2,7 +2,8 @@
 
 use super::batcher::{Batcher, ReadyBatch};
 use super::jobs::Worker;
-use super::{InferError, Waiting, bucket_sizes};
+use super::tallies::{ModelTally, Tallies};
+use super::{InferError, Inference, Waiting, bucket_sizes};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use tagstream_model::tagger::Tagger;
 use tracing::Level;
 
 /// Runs until there are no more jobs.
-pub(super) fn run(jobs: &Worker<ReadyBatch>, regions: bool, batcher: &Batcher) {
+pub(super) fn run(jobs: &Worker<ReadyBatch>, regions: bool, batcher: &Batcher, tallies: &Tallies) {
     let index = jobs.index();
     loop {
         if jobs.announce() {
@@ -37,6 +38,7 @@ pub(super) fn run(jobs: &Worker<ReadyBatch>, regions: bool, batcher: &Batcher) {
         metrics::histogram!("tagstream_batch_images").record(images as f64);
         let sessions = Sessions {
             tagger: &tagger,
+            tally: &tallies.of(tagger.model()),
             worker: index,
             regions,
         };
@@ -73,6 +75,7 @@ pub(super) fn run(jobs: &Worker<ReadyBatch>, regions: bool, batcher: &Batcher) {
 /// A model on one worker's sessions.
 struct Sessions<'a> {
     tagger: &'a Arc<Tagger>,
+    tally: &'a ModelTally,
     worker: usize,
     regions: bool,
 }
@@ -85,7 +88,7 @@ impl Sessions<'_> {
             Ok(outputs) => {
                 for (i, waiting) in replies.into_iter().enumerate() {
                     let result = self.tagger.model().interpret(&outputs, i, waiting.size);
-                    finish(waiting, result);
+                    self.finish(waiting, result);
                 }
             }
             Err(reason) => {
@@ -99,7 +102,7 @@ impl Sessions<'_> {
                     let result = self.run(pixels, image..image + 1).and_then(|outputs| {
                         self.tagger.model().interpret(&outputs, 0, waiting.size)
                     });
-                    finish(waiting, result);
+                    self.finish(waiting, result);
                 }
             }
         }
@@ -132,13 +135,16 @@ impl Sessions<'_> {
             .run(self.worker, part, images.len(), self.regions)
             .map_err(|e| e.to_string())
     }
-}
 
-fn finish(waiting: Waiting, result: Result<super::Inference, String>) {
-    let outcome = if result.is_ok() { "ok" } else { "error" };
-    metrics::counter!("tagstream_inference_images_total", "result" => outcome).increment(1);
-    // Nobody waits any more when the message's partition was revoked.
-    let _ = waiting
-        .reply
-        .send(result.map_err(|reason| InferError::Image { reason }));
+    fn finish(&self, waiting: Waiting, result: Result<Inference, String>) {
+        let outcome = if result.is_ok() { "ok" } else { "error" };
+        metrics::counter!("tagstream_inference_images_total", "result" => outcome).increment(1);
+        if let Ok(inference) = &result {
+            self.tally.count(inference);
+        }
+        // Nobody waits any more when the message's partition was revoked.
+        let _ = waiting
+            .reply
+            .send(result.map_err(|reason| InferError::Image { reason }));
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tagstream_core::failpoint;
 use tagstream_core::process::blocking;
 use tagstream_model::bundle::{Bundle, BundleError};
-use tagstream_model::registry::{Cache, Pointer, Registry, RegistryError};
+use tagstream_model::registry::{Action, Cache, Pointer, Registry, RegistryError};
 
 /// A version that this machine cannot take is tried again after at most this long.
 const MOST_PAUSE: Duration = Duration::from_secs(60);
@@ -175,6 +175,7 @@ impl<E: Swappable> Watch<E> {
             Ok(None) => return Look::Same,
             Err(error) => return Look::Unreachable(error),
         };
+        publish_decision(&pointer);
         let Some(version) = pointer.version else {
             return Look::Same;
         };
@@ -224,6 +225,18 @@ impl<E: Swappable> Watch<E> {
              Roll back with `tagstream registry rollback`"
         );
     }
+}
+
+/// Who waits for a retraining sees here when one came to a decision last.
+fn publish_decision(pointer: &Pointer) {
+    let action = match pointer.entry.action {
+        Action::Promoted => "promoted",
+        Action::RolledBack => "rolled_back",
+        Action::Held => "held",
+        Action::Rejected => "rejected",
+    };
+    metrics::gauge!("tagstream_registry_decision_timestamp_seconds", "action" => action)
+        .set(pointer.entry.time.timestamp() as f64);
 }
 
 fn injected(source: object_store::Error) -> RegistryError {

@@ -155,6 +155,32 @@ async fn a_moved_pointer_is_followed_once() {
     assert_eq!(w.engine.0.lock().unwrap().1, 1);
 }
 
+/// Who waits for a retraining must not take one that held for one that did not come.
+#[tokio::test]
+async fn the_newest_decision_is_told_also_where_it_moves_nothing() {
+    let recorder = crate::ops::metrics::recorder();
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let mut w = World::new().await;
+    let (serves, held) = (w.add("second").await, w.add("third").await);
+    w.point_at(serves).await;
+    w.watch.look().await;
+    let hold = Decision::by_hand(Action::Held, held, "test", "test");
+    w.registry.decide(hold).await.unwrap();
+    w.watch.look().await;
+    let pointer = w.registry.pointer().await.unwrap().unwrap();
+    let text = recorder.handle().render();
+    let name = "tagstream_registry_decision_timestamp_seconds";
+    let told = format!(
+        "{name}{{action=\"held\"}} {}",
+        pointer.entry.time.timestamp()
+    );
+    assert!(text.lines().any(|line| line == told), "{told}\n{text}");
+    assert!(
+        text.contains(&format!("{name}{{action=\"promoted\"}} ")),
+        "{text}"
+    );
+}
+
 #[tokio::test]
 async fn an_incompatible_version_is_refused_once_and_a_rollback_is_followed() {
     let mut w = World::new().await;

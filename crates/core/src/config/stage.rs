@@ -159,6 +159,9 @@ settings! {
         max_tags: usize = 100,
         /// How often the registry's pointer is looked at; 0: never.
         watch_interval_ms: u64 = 5_000,
+        /// Categories whose tags and scores are counted by name among the metrics, the model's
+        /// first ones, eleven series each; all others are counted together. 0: all together.
+        metric_categories: usize = 100,
         /// Most GPU memory for the arena of one session, MiB; 0: what there is. A worker has two
         /// sessions, encoder and head; what CUDA and cuDNN take for themselves comes on top.
         device_memory_mib: u64 = 0,

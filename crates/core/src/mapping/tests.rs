@@ -45,7 +45,9 @@ fn image(mapping: &Mapping, parts: &MessageParts<'_>) -> ImageReference {
 fn every_preset_reads_the_message_of_its_form() {
     const NAME: &str = "cats/a%20%C3%BC%2B1.jpg";
     let plain = "s3://photos/cats/a%201.jpg".to_owned();
-    let all: &[(&str, &str, String, &str, &[(&str, &str)])] = &[
+    // Preset, file, address, name and attributes.
+    type Case<'a> = (&'a str, &'a str, String, &'a str, &'a [(&'a str, &'a str)]);
+    let all: &[Case] = &[
         (
             "tagstream",
             "tagstream",

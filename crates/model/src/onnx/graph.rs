@@ -283,7 +283,7 @@ impl GraphBuilder {
     pub fn gelu_tanh(&mut self, x: &Value, element: Element) -> Value {
         // 2 sqrt(2/pi), and that times 0.044715.
         let (linear, cubic) = (
-            self.scalar(element, 1.595_769_1),
+            self.scalar(element, 1.595_769),
             self.scalar(element, 0.071_354_82),
         );
         let square = self.mul(x, x);

@@ -1,7 +1,6 @@
 //! The one mutable object, `current.json`, and its compare-and-set.
 
 use super::error::DELETED;
-use super::record::REGISTRY_FORMAT;
 use super::store::{RegistryStore, parse, to_json};
 use super::{Pointer, RegistryError};
 use tagstream_core::failpoint;
@@ -35,13 +34,6 @@ impl RegistryStore {
             };
         };
         let pointer: Pointer = parse(&path, &read.bytes)?;
-        if pointer.format_version != REGISTRY_FORMAT {
-            return Err(RegistryError::UnknownFormat {
-                path: path.to_string(),
-                found: pointer.format_version,
-                known: REGISTRY_FORMAT,
-            });
-        }
         Ok(Some(PointerRead { pointer, read }))
     }
 

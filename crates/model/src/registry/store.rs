@@ -123,13 +123,6 @@ impl RegistryStore {
             None => Err(RegistryError::NotARegistry {
                 url: self.0.url.clone(),
             }),
-            Some(marker) if marker.format_version != REGISTRY_FORMAT => {
-                Err(RegistryError::UnknownFormat {
-                    path: MARKER.into(),
-                    found: marker.format_version,
-                    known: REGISTRY_FORMAT,
-                })
-            }
             Some(_) => Ok(()),
         }
     }
@@ -269,12 +262,27 @@ pub(super) fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
+/// What an object is asked first: one of a newer format may hold anything beside it.
+#[derive(Deserialize)]
+struct Versioned {
+    format_version: Option<u32>,
+}
+
 pub(super) fn parse<T: DeserializeOwned>(
     path: &ObjectPath,
     bytes: &[u8],
 ) -> Result<T, RegistryError> {
-    serde_json::from_slice(bytes).map_err(|e| RegistryError::Corrupt {
+    let corrupt = |e: serde_json::Error| RegistryError::Corrupt {
         path: path.to_string(),
         reason: e.to_string(),
-    })
+    };
+    let Versioned { format_version } = serde_json::from_slice(bytes).map_err(corrupt)?;
+    match format_version.filter(|found| *found != REGISTRY_FORMAT) {
+        Some(found) => Err(RegistryError::UnknownFormat {
+            path: path.to_string(),
+            found,
+            known: REGISTRY_FORMAT,
+        }),
+        None => serde_json::from_slice(bytes).map_err(corrupt),
+    }
 }

@@ -125,10 +125,10 @@ fn scores(probe: &[f32], query: &Linear, key: &Linear, heads: usize) -> Linear {
     let mut weight = vec![0.0; heads * w];
     for (head, out) in weight.chunks_exact_mut(w).enumerate() {
         let mut sums = vec![0.0f64; w];
-        for row in head * width..(head + 1) * width {
-            let key = &key.weight[row * w..(row + 1) * w];
+        let rows = query.iter().zip(key.weight.chunks_exact(w));
+        for (query, key) in rows.skip(head * width).take(width) {
             for (sum, key) in sums.iter_mut().zip(key) {
-                *sum += query[row] * f64::from(*key);
+                *sum += query * f64::from(*key);
             }
         }
         for (out, sum) in out.iter_mut().zip(sums) {
