@@ -272,9 +272,9 @@ mod tests {
             for offset in 0..rows {
                 assert!(ledger.admit(Offset(offset), Some(0)));
                 let finished = Finished {
-                    row: Some(row(offset, &layout)),
-                    prediction: None,
-                    dead_letter: None,
+                    rows: vec![row(offset, &layout)],
+                    predictions: Vec::new(),
+                    dead_letters: Vec::new(),
                     reservation: None,
                 };
                 ledger.finish(Offset(offset), finished);
