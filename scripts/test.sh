@@ -24,11 +24,12 @@ $cargo --test e2e --test suite --quiet -- --skip real_s3 --skip cannot_be_writte
     | tee "$without_gpu"
 
 step "the end-to-end suite on a real Apache Kafka and a real S3 server"
-TAGSTREAM_TEST_KAFKA=$(scripts/kafka.sh start)
+TAGSTREAM_TEST_KAFKA=$(scripts/kafka.sh start --secure)
+TAGSTREAM_TEST_KAFKA_TLS=${TAGSTREAM_KAFKA_DIR:-${TMPDIR:-/tmp}/tagstream-kafka}/tls
 s3=$(scripts/s3.sh start)
 (
     eval "$s3"
-    export TAGSTREAM_TEST_KAFKA
+    export TAGSTREAM_TEST_KAFKA TAGSTREAM_TEST_KAFKA_TLS
     # On a real broker every killed process costs a session: fewer seeds.
     # What only an embedded broker does was tested above.
     TAGSTREAM_TEST_CRASH_SEEDS=${TAGSTREAM_TEST_CRASH_SEEDS:-6} $cargo --test e2e --quiet -- \
