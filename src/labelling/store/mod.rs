@@ -1,4 +1,4 @@
-//! The label store read back: all files of the label table into one [`LabelTable`], addresses
+//! The label store read back: all files of the label table as one table, addresses
 //! joined from predictions.
 //!
 //! Every file that exists is committed and holds each event once, so a listing is all that is

@@ -2,7 +2,7 @@
 //!
 //! On loopback nobody is asked. Elsewhere a token (typed in once, then a session's cookie, or sent
 //! as `Authorization: Bearer`) or the header of a trusted proxy says who it is. Everything is
-//! decided in one place ([`guard`]) before any page is reached, and what changes something has to
+//! decided in one place ([`guard()`]) before any page is reached, and what changes something has to
 //! show more: the right to act, a form made by a page of ours, and the same origin.
 
 mod guard;
