@@ -265,6 +265,8 @@ impl Covering {
             );
         };
         let token = tokens.fetch();
+        let refused = token.as_ref().err().map(|error| error.reason.as_str());
+        self.troubles.token(&tokens.endpoint(), refused);
         self.asked_for_token.store(true, Ordering::SeqCst);
         if let Err(error) = &token
             && is_news(&error.to_string(), Instant::now())

@@ -29,7 +29,8 @@ const LASTS: i64 = 300;
 #[error("no token from {endpoint}: {reason}")]
 pub(super) struct TokenError {
     endpoint: String,
-    reason: String,
+    /// In place of the token.
+    pub(super) reason: String,
 }
 
 /// Where tokens come from.
@@ -127,9 +128,14 @@ impl TokenSource {
         });
         let token = fetched.and_then(|body| self.token(&body));
         token.map_err(|reason| TokenError {
-            endpoint: redact(self.endpoint.as_str()),
+            endpoint: self.endpoint(),
             reason,
         })
+    }
+
+    /// The server's address, as it may be printed.
+    pub(super) fn endpoint(&self) -> String {
+        redact(self.endpoint.as_str())
     }
 
     async fn answer(&self) -> Result<Vec<u8>, String> {

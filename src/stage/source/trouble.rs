@@ -42,6 +42,8 @@ pub enum Cause {
     Mechanism(String),
     /// The login was refused.
     Login(String),
+    /// The server that gives tokens gave none.
+    NoToken(String),
     /// Something else, in librdkafka's words.
     Other(String),
 }
@@ -154,6 +156,7 @@ impl fmt::Display for Cause {
                 f,
                 "it refuses the login (`sasl.username`, `sasl.password`): {words}"
             ),
+            Cause::NoToken(words) => write!(f, "it gives no token to log in with: {words}"),
             Cause::Other(words) => f.write_str(words),
         }
     }
@@ -254,6 +257,21 @@ impl Troubles {
             address: address.clone(),
             cause: seen.cause.clone(),
         })
+    }
+
+    /// Takes note of what the server of tokens at `endpoint` answered: a reason, or a token.
+    pub(super) fn token(&self, endpoint: &str, refused: Option<&str>) {
+        let mut all = self.0.lock().expect("no panic while locked");
+        match refused {
+            None => _ = all.remove(endpoint),
+            Some(reason) => {
+                let seen = Seen {
+                    cause: Cause::NoToken(reason.to_owned()),
+                    since: Instant::now(),
+                };
+                all.insert(endpoint.to_owned(), seen);
+            }
+        }
     }
 
     /// The addresses that there is trouble with.
