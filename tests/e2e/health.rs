@@ -170,7 +170,7 @@ fn an_advertised_address_that_is_no_good_here_is_named_by_run_and_doctor() {
         .unwrap();
     assert_eq!(doctor.status.code(), Some(1));
     let text = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    let line = text.lines().find(|line| line.contains("broker"));
+    let line = text.lines().find(|line| line.contains("  broker  "));
     assert!(line.is_some_and(told), "{text}");
 }
 
