@@ -87,10 +87,13 @@ log.retention.check.interval.ms=1000
 log.initial.task.delay.ms=1000
 log.segment.delete.delay.ms=1000
 log.cleaner.backoff.ms=500
-authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-allow.everyone.if.no.acl.found=true
 num.network.threads=2
 num.io.threads=4
+PROPERTIES
+    # Rights are for a broker alone: controllers that vote have to talk before they know any.
+    [ "$brokers" != 1 ] || cat >>"$data/node-$node.properties" <<PROPERTIES
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
 PROPERTIES
     [ "$secure" = no ] || secure_properties >>"$data/node-$node.properties"
 }

@@ -199,11 +199,13 @@ fn watches(browser: &mut Browser, scene: &Scene) {
 /// Twenty questions by keyboard.
 fn labels(browser: &mut Browser, scene: &Scene) {
     browser.open(&scene.url("/review"));
+    // The page moves until the first question is there.
+    browser.until("document.querySelector('.ask img')?.naturalWidth > 0");
     browser.click("#annotator");
     browser.write("Ann Otator");
     // Leaves the field.
     browser.click("h1");
-    browser.until("document.querySelector('.ask img')?.naturalWidth > 0");
+    browser.until("localStorage.getItem('tagstream-annotator') === 'Ann Otator'");
     let before = known(browser);
     let mut questions = BTreeSet::new();
     for at in 0..20 {

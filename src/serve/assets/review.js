@@ -83,7 +83,8 @@ question.addEventListener("submit", (event) => {
 document.getElementById("order").addEventListener("change", (event) => event.target.form.submit());
 
 if (annotator) {
-  annotator.value = localStorage.getItem(NAME) || "";
+  // Somebody may have typed before this ran.
+  annotator.value = annotator.value || localStorage.getItem(NAME) || "";
   annotator.addEventListener("change", () => localStorage.setItem(NAME, annotator.value));
 }
 

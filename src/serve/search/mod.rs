@@ -139,6 +139,7 @@ impl Search {
                     let vector = vector.map_err(|error| error.to_string())?;
                     let missing = || format!("No row of the table has the image {image}.");
                     wanted.near = Some(vector.ok_or_else(missing)?);
+                    wanted.itself = Some(image);
                 }
                 let scanned = scan::scan(&store, &table, &wanted).await;
                 scanned.map_err(|error| error.to_string())

@@ -22,6 +22,8 @@ const MOST_ROWS: usize = 1_000_000;
 pub(crate) struct Wanted {
     /// A unit vector that pictures should be near to: the nearest come first.
     pub near: Option<Vec<f32>>,
+    /// The image whose vector that is: it stands before others that are as near.
+    pub itself: Option<String>,
     /// A category, and how probable it must be at least.
     pub tag: Option<(String, f32)>,
     /// Pictures from then on.
@@ -54,6 +56,8 @@ impl Found {
 #[derive(Default)]
 struct Best {
     rows: HashMap<String, (f64, TaggedPicture)>,
+    /// An image that stands before all others.
+    first: Option<String>,
 }
 
 impl Best {
@@ -78,15 +82,19 @@ impl Best {
 
     /// Keeps those that are shown.
     fn trim(&mut self) {
+        let first = self.first.clone();
         let best = std::mem::take(self).sorted();
+        self.first = first;
         let named = best.into_iter().map(|row| (row.1.image_id.clone(), row));
         self.rows = named.collect();
     }
 
     fn sorted(self) -> Vec<(f64, TaggedPicture)> {
         let mut all: Vec<_> = self.rows.into_values().collect();
+        let is_first = |row: &(f64, TaggedPicture)| self.first.as_ref() == Some(&row.1.image_id);
         all.sort_by(|a, b| {
-            let worth = b.0.total_cmp(&a.0);
+            let first = is_first(b).cmp(&is_first(a));
+            let worth = first.then_with(|| b.0.total_cmp(&a.0));
             worth.then_with(|| a.1.image_id.cmp(&b.1.image_id))
         });
         all.truncate(SHOWN);
@@ -132,7 +140,11 @@ pub(crate) async fn scan(
         all_files: files.len(),
         ..Found::default()
     };
-    let (mut best, began) = (Best::default(), Instant::now());
+    let mut best = Best {
+        first: wanted.itself.clone(),
+        ..Best::default()
+    };
+    let began = Instant::now();
     for file in &files {
         if found.rows >= MOST_ROWS || began.elapsed() > LONGEST {
             break;
