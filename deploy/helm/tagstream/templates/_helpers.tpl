@@ -82,8 +82,8 @@ parser: whole ones are written as such.
 {{- with $stage.fetch }}{{ $_ := set $config "fetch" (deepCopy .) }}{{ end -}}
 {{- with $stage.object_store }}{{ $_ := set $config "object_store" (deepCopy .) }}{{ end -}}
 {{- $folders := dict
-  "features" (dict "cache" "/work/features")
-  "train" (dict "work_folder" "/work/train") -}}
+  "features" (dict "cache" "/scratch/features")
+  "train" (dict "work_folder" "/scratch/train") -}}
 {{- include "tagstream.toml" (mergeOverwrite $config (deepCopy .Values.retrain.config) $folders) -}}
 {{- end -}}
 
