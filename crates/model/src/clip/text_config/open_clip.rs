@@ -103,8 +103,8 @@ pub(super) fn read(model: &Value) -> Result<TextConfig, TextConfigError> {
 fn of(config: OpenClip) -> Result<TextConfig, TextConfigError> {
     let text = config.text_cfg;
     let refuse = |key, value: String, hint| Err(TextConfigError::Unsupported { key, value, hint });
-    if let Some(name) = text.hf_model_name {
-        return refuse("hf_model_name", name, "OpenCLIP's own causal transformer");
+    if let Some(name) = &text.hf_model_name {
+        return refuse("hf_model_name", name.clone(), "OpenCLIP's own transformer");
     }
     if text.embed_cls {
         let hint = "a tower read at its end token; CoCa's class token is not";
@@ -118,8 +118,41 @@ fn of(config: OpenClip) -> Result<TextConfig, TextConfigError> {
         let hint = "OpenCLIP's own transformer";
         return refuse("text_cfg", format!("{key}: {value}"), hint);
     }
-    let options = text.tokenizer_kwargs.unwrap_or_default();
-    let canonical = match options.clean.as_deref() {
+    let (read_out, padding, texts) = form(&text)?;
+    if !["linear", "none"].contains(&&*text.proj_type) {
+        return refuse("proj_type", text.proj_type, "linear or none");
+    }
+    let activation = match (config.quick_gelu, text.act_kwargs) {
+        (true, _) => Activation::QuickGelu,
+        (false, Some(how)) if how.approximate == "tanh" => Activation::GeluTanh,
+        (false, Some(how)) if how.approximate != "none" => {
+            return refuse("act_kwargs.approximate", how.approximate, "none or tanh");
+        }
+        (false, _) => Activation::Gelu,
+    };
+    Ok(TextConfig {
+        vocabulary: text.vocab_size,
+        width: text.width,
+        layers: text.layers,
+        heads: text.heads,
+        context_length: text.context_length,
+        projection: config.embed_dim,
+        activation,
+        layer_norm_eps: text.norm_kwargs.map_or(1e-5, |norm| norm.eps),
+        read_out,
+        padding,
+        texts,
+        begin: texts != TextForm::SigLip,
+    })
+}
+
+/// Where a tower is read, what its texts are filled up with, and how they become tokens.
+fn form(text: &OpenClipText) -> Result<(ReadOutPosition, Option<u32>, TextForm), TextConfigError> {
+    let refuse = |key, value: String, hint| Err(TextConfigError::Unsupported { key, value, hint });
+    let said = text.tokenizer_kwargs.as_ref();
+    let clean = said.and_then(|said| said.clean.as_deref());
+    let strip = said.is_some_and(|said| said.strip_sep_token);
+    let canonical = match clean {
         Some("canonicalize") => true,
         None | Some("whitespace") => false,
         Some(other) => {
@@ -132,7 +165,7 @@ fn of(config: OpenClip) -> Result<TextConfig, TextConfigError> {
         false => TextForm::Plain,
     };
     let (filled, pool) = (text.no_causal_mask, text.pool_type.as_str());
-    let (read_out, padding, texts) = match (filled, pool, options.strip_sep_token) {
+    Ok(match (filled, pool, strip) {
         (false, "argmax", false) => (ReadOutPosition::LargestId, None, plain),
         (false, "eos", false) => match text.eos_id {
             Some(id) => (ReadOutPosition::FirstOf(id), None, plain),
@@ -158,30 +191,5 @@ fn of(config: OpenClip) -> Result<TextConfig, TextConfigError> {
                  and last (SigLIP, CLIPA)",
             );
         }
-    };
-    if !["linear", "none"].contains(&&*text.proj_type) {
-        return refuse("proj_type", text.proj_type, "linear or none");
-    }
-    let activation = match (config.quick_gelu, text.act_kwargs) {
-        (true, _) => Activation::QuickGelu,
-        (false, Some(how)) if how.approximate == "tanh" => Activation::GeluTanh,
-        (false, Some(how)) if how.approximate != "none" => {
-            return refuse("act_kwargs.approximate", how.approximate, "none or tanh");
-        }
-        (false, _) => Activation::Gelu,
-    };
-    Ok(TextConfig {
-        vocabulary: text.vocab_size,
-        width: text.width,
-        layers: text.layers,
-        heads: text.heads,
-        context_length: text.context_length,
-        projection: config.embed_dim,
-        activation,
-        layer_norm_eps: text.norm_kwargs.map_or(1e-5, |norm| norm.eps),
-        read_out,
-        padding,
-        texts,
-        begin: texts != TextForm::SigLip,
     })
 }
