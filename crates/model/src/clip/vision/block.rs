@@ -1,13 +1,10 @@
 //! One block of a vision transformer: its weights, and its nodes.
 
-use super::transformer::Transformer;
+use super::base::{Norm, Transformer};
 use super::{Linear, Naming, TowerGraph};
 use crate::clip::weights::WeightsError;
 use crate::onnx::Value;
 use tagstream_kernels::Activation;
-
-/// Weight and bias of a layer norm.
-pub(super) type Norm = (Vec<f32>, Vec<f32>);
 
 /// One block's weights. `qkv` is fused and carries the attention's scale in its first third; layer
 /// scale is multiplied into `output` and the MLP's last layer.

@@ -1,7 +1,7 @@
 //! ConvNeXt as timm has it, inside OpenCLIP's models: depthwise convolutions of 7 x 7, an MLP for
 //! each location, four stages.
 
-use super::block::Norm;
+use super::base::Norm;
 use super::convolution::{Convolution, Steps};
 use super::{
     Architecture, DenseMode, Features, Linear, Sides, TowerError, TowerGraph, VisionConfig,

@@ -4,8 +4,8 @@
 //! all locations. Each dense mode puts something else in that attention's place, for the locations
 //! only; the tokens that the whole picture's feature is made of attend as ever.
 
+use super::base::Transformer;
 use super::block::{Block, attend};
-use super::transformer::Transformer;
 use super::{DenseMode, TowerGraph};
 use crate::onnx::{Attribute, Value};
 

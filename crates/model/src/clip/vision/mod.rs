@@ -9,6 +9,7 @@
 //! space, which CLIP was never trained to give; [`DenseMode`] says how they are made.
 
 mod architecture;
+mod base;
 mod block;
 mod config;
 mod config_error;

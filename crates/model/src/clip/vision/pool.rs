@@ -3,9 +3,10 @@
 //! For features of locations the same path is taken with one location alone: its value, the output
 //! projection, the MLP. That is what the pool would give if it looked there only.
 
+use super::base::Transformer;
 use super::block::Mlp;
 use super::dense::concatenated;
-use super::transformer::{self, Transformer};
+use super::transformer;
 use super::{
     DenseMode, Features, Linear, Naming, Pooling, Sides, TowerError, TowerGraph, VisionConfig,
     projection,

@@ -1,30 +1,15 @@
 //! Vision transformers: CLIP's, read at a class token; those read at the mean of their locations;
 //! SigLIP's and PE-Core's, with an attention pool.
 
-use super::block::Norm;
+use super::base::{Norm, Transformer};
 use super::dense::{Whole, concatenated};
 use super::rotary::Rotation;
 use super::{
     Architecture, DenseMode, Features, Naming, Pooling, Resampling, Sides, TowerError, TowerGraph,
-    TransformerForm, VisionConfig, patches, projection, resample_grid, stem,
+    VisionConfig, patches, projection, resample_grid, stem,
 };
 use crate::clip::weights::{WeightFiles, WeightsError};
 use crate::onnx::Value;
-use tagstream_kernels::Activation;
-
-/// Sizes and the sources of the weights.
-pub(super) struct Transformer<'a> {
-    pub weights: &'a WeightFiles,
-    pub naming: Naming,
-    pub width: usize,
-    pub heads: usize,
-    /// Locations a side.
-    pub grid: usize,
-    pub form: TransformerForm,
-    pub activation: Activation,
-    pub rotation: Option<Rotation>,
-    epsilon: f32,
-}
 
 /// The tower and its first blocks, up to the last one.
 struct Begun<'a> {
@@ -174,36 +159,12 @@ pub(super) fn write(
 }
 
 impl Transformer<'_> {
-    /// Tokens before the locations.
-    pub(super) fn first(&self) -> usize {
-        usize::from(self.form.class_token)
-    }
-
     /// The mean of the first `count` tokens in their place.
     fn mean_first(&self, graph: &mut TowerGraph, x: &Value, count: i64) -> Value {
         let whole = graph.g.slice(x, 1, 0, count);
         let mean = graph.g.mean(&whole, 1, true);
         let rest = graph.g.slice(x, 1, count, i64::MAX);
         concatenated(graph, &[&mean, &rest])
-    }
-
-    fn name(&self, hugging_face: &str, open_clip: &str, timm: &str) -> String {
-        match self.naming {
-            Naming::HuggingFace => format!("vision_model.{hugging_face}"),
-            Naming::OpenClip => format!("visual.{open_clip}"),
-            Naming::Timm => format!("visual.trunk.{timm}"),
-        }
-    }
-
-    pub(super) fn read_norm(&self, name: &str) -> Result<Norm, WeightsError> {
-        self.read_norm_of(name, self.width)
-    }
-
-    pub(super) fn read_norm_of(&self, name: &str, width: usize) -> Result<Norm, WeightsError> {
-        Ok((
-            self.weights.read(&format!("{name}.weight"), &[width])?,
-            self.weights.read(&format!("{name}.bias"), &[width])?,
-        ))
     }
 
     /// Where timm puts the norm behind the pooling it gives it another name.
@@ -306,13 +267,6 @@ impl Transformer<'_> {
         };
         class.iter_mut().zip(placed).for_each(|(c, p)| *c += p);
         Ok((Some(class), grid))
-    }
-
-    pub(super) fn norm(&self, graph: &mut TowerGraph, x: &Value, name: &str, norm: &Norm) -> Value {
-        let width = norm.0.len();
-        let weight = graph.weight(&format!("{name}.weight"), &[width], &norm.0);
-        let bias = graph.weight(&format!("{name}.bias"), &[width], &norm.1);
-        graph.g.layer_norm(x, &weight, &bias, self.epsilon)
     }
 }
 
