@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Goldens of text towers beyond CLIP's own: tiny ones with random weights in OpenCLIP's layout,
-with tokenizers of their kinds, and what open_clip makes of some texts, in float64.
+"""Goldens of text towers beyond CLIP's own: tiny ones with random weights in OpenCLIP's and Hugging
+Face's layouts, with tokenizers of their kinds, and what open_clip and transformers make of some
+texts, in float64.
 
     python scripts/make_language_goldens.py      writes tests/fixtures/languages
 
-Needs torch, open_clip_torch, safetensors, tokenizers. Weights are stored in 16 bit.
+Needs torch, open_clip_torch, transformers, safetensors, tokenizers. Weights are stored in 16 bit.
 """
 
 import json
@@ -92,19 +93,98 @@ def save(name: str, tokenizer: Tokenizer, ids: torch.Tensor, options: dict, said
     tower = TextTransformer(**sizes, **options, output_dim=DIM).double().eval()
     reference.spread(tower, len(name))
     state = {f"text.{key}": value for key, value in tower.state_dict().items()}
+    write(name, state, sizes | options | said, ids, tower(ids))
+    tokenizer.save(str(ROOT / "languages" / name / "tokenizer.json"), pretty=False)
+
+
+def write(name: str, state: dict, text: dict, ids: torch.Tensor, features: torch.Tensor) -> None:
+    """In OpenCLIP's layout, or in Hugging Face's, where `text` is a whole configuration."""
     made = ROOT / "languages" / name
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
-    weights = {key: value.half().contiguous() for key, value in state.items()}
-    save_file(weights, made / "open_clip_model.safetensors")
-    tokenizer.save(str(made / "tokenizer.json"), pretty=False)
-    vision = dict(image_size=32, layers=2, width=32, head_width=16, patch_size=16)
-    model = dict(embed_dim=DIM, vision_cfg=vision, text_cfg=sizes | options | said)
-    config = dict(model_cfg=model)
-    (made / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    floats = {key: value for key, value in state.items() if value.is_floating_point()}
+    weights = {key: value.half().contiguous() for key, value in floats.items()}
+    if "model_type" in text:
+        files, config = ("model.safetensors", "config.json"), text
+    else:
+        files = ("open_clip_model.safetensors", "open_clip_config.json")
+        vision = dict(image_size=32, layers=2, width=32, head_width=16, patch_size=16)
+        config = dict(model_cfg=dict(embed_dim=DIM, vision_cfg=vision, text_cfg=text))
+    save_file(weights, made / files[0])
+    (made / files[1]).write_text(json.dumps(config, indent=1) + "\n")
     (made / "texts.json").write_text(json.dumps(TEXTS, ensure_ascii=False) + "\n")
-    expected = {"tokens": ids, "text": tower(ids).float().contiguous()}
+    expected = {"tokens": ids, "text": features.float().contiguous()}
     save_file(expected, made / "expected.safetensors")
+
+
+@torch.no_grad()
+def xlm_roberta(tokenizer: Tokenizer) -> None:
+    """OpenCLIP's adapter of Hugging Face's encoders."""
+    from open_clip.hf_model import HFTextEncoder
+    from transformers import XLMRobertaConfig
+
+    shape = dict(hidden_size=128, num_hidden_layers=2, num_attention_heads=2)
+    shape |= dict(intermediate_size=32, max_position_embeddings=CONTEXT + 2, type_vocab_size=1)
+    shape |= dict(layer_norm_eps=1e-5)  # As the published ones have it.
+    config = XLMRobertaConfig(vocab_size=tokenizer.get_vocab_size(), **shape)
+    tower = HFTextEncoder("", DIM, config, pooler_type="mean_pooler", proj_type="mlp")
+    tower = tower.double().eval()
+    reference.spread(tower, 5)
+    ids = tokens(tokenizer, 1)
+    state = {f"text.{key}": value for key, value in tower.state_dict().items()}
+    said = dict(hf_model_name="xlm-roberta-base", hf_tokenizer_name="xlm-roberta-base")
+    said |= dict(hf_pooler_type="mean_pooler", context_length=CONTEXT)
+    write("xlm_roberta", state, said, ids, tower(ids))
+    tokenizer.save(str(ROOT / "languages" / "xlm_roberta" / "tokenizer.json"), pretty=False)
+
+
+VISION = dict(
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    image_size=32,
+    patch_size=16,
+)
+
+
+@torch.no_grad()
+def hugging_face(name: str, model, config: dict, ids: torch.Tensor, filling: int) -> None:
+    model = model.double().eval()
+    reference.spread(model, len(name))
+    given = dict(input_ids=ids, attention_mask=(ids != filling).long())
+    features = model.get_text_features(**given)
+    features = getattr(features, "pooler_output", features)
+    write(name, model.state_dict(), config, ids, features)
+
+
+def chinese_clip() -> None:
+    """With the tokenizer's file of older repositories, a word a line."""
+    from transformers import ChineseCLIPConfig, ChineseCLIPModel
+
+    tokenizer = word_pieces()
+    words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    shape = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
+    shape |= dict(vocab_size=len(words), max_position_embeddings=CONTEXT)
+    whole = dict(text_config=shape, vision_config=VISION, projection_dim=DIM)
+    model = ChineseCLIPModel(ChineseCLIPConfig(**whole))
+    config = dict(model_type="chinese_clip", **whole)
+    hugging_face("chinese_clip", model, config, tokens(tokenizer, 0), 0)
+    file = ROOT / "languages" / "chinese_clip" / "vocab.txt"
+    file.write_text("".join(f"{word}\n" for word, _ in words))
+
+
+def altclip(tokenizer: Tokenizer) -> None:
+    from transformers import AltCLIPConfig, AltCLIPModel
+
+    shape = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
+    shape |= dict(vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=CONTEXT + 2)
+    shape |= dict(project_dim=20, pad_token_id=1)
+    whole = dict(text_config=shape, vision_config=VISION, projection_dim=DIM)
+    model = AltCLIPModel(AltCLIPConfig(**whole))
+    config = dict(model_type="altclip", **whole)
+    hugging_face("altclip", model, config, tokens(tokenizer, 1), 1)
+    tokenizer.save(str(ROOT / "languages" / "altclip" / "tokenizer.json"), pretty=False)
 
 
 def main() -> None:
@@ -126,6 +206,9 @@ def main() -> None:
     said = dict(tokenizer_kwargs=dict(clean="canonicalize"))
     save("siglip_i18n", i18n, tokens(i18n, 1), whole | dict(proj_type="none"), said)
     save("layer_scale", clip, tokens(clip, 0), dict(ls_init_value=1e-4), {})
+    xlm_roberta(xlm)
+    chinese_clip()
+    altclip(xlm)
 
 
 if __name__ == "__main__":

@@ -9,3 +9,4 @@ mod text_weights;
 pub mod tokenizer;
 pub mod vision;
 pub mod weights;
+pub(crate) mod word_pieces;

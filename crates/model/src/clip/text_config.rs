@@ -34,6 +34,18 @@ pub struct TextConfig {
     pub texts: TextForm,
     /// Whether a text begins with a token of its own. Callers put one first in any case.
     pub begin: bool,
+    /// BERT's form, if it has that; its vocabulary, width and layers are those of the tensors.
+    pub encoder: Option<EncoderForm>,
+}
+
+/// What encoders of BERT's kind differ in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncoderForm {
+    /// The row of the table of positions that a text's first token has: RoBERTa's begin behind that
+    /// of the filling.
+    pub first_position: usize,
+    /// Whether the mean of a text's tokens is read, or the first.
+    pub mean: bool,
 }
 
 /// How texts become tokens.
@@ -98,6 +110,25 @@ pub enum TextConfigError {
 }
 
 impl TextConfig {
+    /// An encoder of BERT's kind. No heads stand for heads of 64 numbers.
+    fn encoder(projection: usize, form: EncoderForm) -> Self {
+        Self {
+            vocabulary: 0,
+            width: 0,
+            layers: 0,
+            heads: 0,
+            context_length: 0,
+            projection,
+            activation: Activation::Gelu,
+            layer_norm_eps: 1e-5,
+            read_out: ReadOutPosition::Last,
+            padding: None,
+            texts: TextForm::Plain,
+            begin: true,
+            encoder: Some(form),
+        }
+    }
+
     /// Reads `config.json` of Hugging Face's `CLIPTextModelWithProjection`, `CLIPModel` or
     /// `SiglipModel`, or OpenCLIP's `open_clip_config.json`.
     ///
@@ -114,6 +145,9 @@ impl TextConfig {
             return siglip(SigLip::deserialize(text)?);
         }
         let kind = value.get("model_type").and_then(Value::as_str);
+        if let Some(family @ ("chinese_clip" | "altclip")) = kind {
+            return bert(&value, family == "altclip");
+        }
         let first_end = kind.is_some_and(|kind| kind.starts_with("metaclip_2"));
         if let Some(text) = value.get("text_config") {
             let mut config = hugging_face(HuggingFace::deserialize(text)?, first_end)?;
@@ -215,6 +249,7 @@ fn siglip(config: SigLip) -> Result<TextConfig, TextConfigError> {
         padding: Some(SIGLIP_PADDING),
         texts: TextForm::SigLip,
         begin: false,
+        encoder: None,
     })
 }
 
@@ -240,6 +275,55 @@ fn hugging_face(config: HuggingFace, first_end: bool) -> Result<TextConfig, Text
         padding: None,
         texts: TextForm::Plain,
         begin: true,
+        encoder: None,
+    })
+}
+
+/// `ChineseCLIPTextConfig` and `AltCLIPTextConfig`, as far as no tensor tells it.
+#[derive(Deserialize)]
+struct Bert {
+    num_attention_heads: Option<usize>,
+    max_position_embeddings: Option<usize>,
+    hidden_act: Option<String>,
+    layer_norm_eps: Option<f64>,
+    pad_token_id: Option<usize>,
+}
+
+/// Reads an encoder of BERT's kind; `altclip` is the family, else it is Chinese-CLIP.
+fn bert(config: &Value, altclip: bool) -> Result<TextConfig, TextConfigError> {
+    let text = Bert::deserialize(config.get("text_config").unwrap_or(config))?;
+    let projection = match config.get("projection_dim") {
+        Some(dim) => usize::deserialize(dim)?,
+        None if altclip => 768,
+        None => 512,
+    };
+    let (heads, positions, epsilon) = match altclip {
+        true => (16, 514, 1e-5),
+        false => (12, 512, 1e-12),
+    };
+    let first_position = match altclip {
+        true => text.pad_token_id.unwrap_or(1) + 1,
+        false => 0,
+    };
+    let positions = text.max_position_embeddings.unwrap_or(positions);
+    if let Some(other) = text.hidden_act.filter(|act| act != "gelu") {
+        return Err(TextConfigError::Unsupported {
+            key: "hidden_act",
+            value: other,
+            hint: "gelu",
+        });
+    }
+    Ok(TextConfig {
+        heads: text.num_attention_heads.unwrap_or(heads),
+        context_length: positions.saturating_sub(first_position),
+        layer_norm_eps: text.layer_norm_eps.unwrap_or(epsilon),
+        ..TextConfig::encoder(
+            projection,
+            EncoderForm {
+                first_position,
+                mean: false,
+            },
+        )
     })
 }
 
@@ -297,7 +381,8 @@ mod tests {
             r#"{"no_causal_mask": true, "use_pad_mask": true}"#,
             r#"{"tokenizer_kwargs": {"clean": "upper"}}"#,
             r#"{"tokenizer_mode": "clips"}"#,
-            r#"{"hf_model_name": "roberta"}"#,
+            r#"{"hf_model_name": "google/mt5-base"}"#,
+            r#"{"hf_model_name": "roberta-base", "hf_pooler_type": "cls_pooler"}"#,
             r#"{"proj_type": "mlp"}"#,
         ] {
             let json = format!(r#"{{"model_cfg": {{"embed_dim": 8, "text_cfg": {text}}}}}"#);

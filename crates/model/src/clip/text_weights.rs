@@ -1,7 +1,7 @@
 //! The text tower loaded: its tensors from safetensors, under Hugging Face's or OpenCLIP's names.
 
-use super::text::{TextError, TextTower};
-use super::text_config::{TextConfig, TextForm};
+use super::text::{BertBlock, BertEncoder, BertPooling, Body, ClipBody, TextError, TextTower};
+use super::text_config::{EncoderForm, TextConfig, TextForm};
 use super::weights::{WeightFiles, WeightsError};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
@@ -110,6 +110,7 @@ fn is_text(name: &str) -> bool {
         "positional_embedding",
         "ln_final.",
         "text_projection",
+        "proj.",
     ];
     name.starts_with("text_model.") || open_clip.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -154,6 +155,22 @@ impl TensorSource {
         Ok(FrozenLinear::new(weight, Some(bias))?)
     }
 
+    /// A linear map without a bias.
+    fn bare(&self, name: &str, out: usize, inner: usize) -> Result<FrozenLinear, TextError> {
+        let weight = self.take(&format!("{name}.weight"), &[out, inner])?;
+        Ok(FrozenLinear::new(weight, None)?)
+    }
+
+    /// The shape of a matrix.
+    fn sides(&self, name: &str) -> Result<[usize; 2], TextError> {
+        match self.tensors.get(name).map(Tensor::dims) {
+            Some(&[rows, columns]) => Ok([rows, columns]),
+            _ => Err(TextError::MissingTensor {
+                name: name.to_owned(),
+            }),
+        }
+    }
+
     fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
@@ -194,7 +211,10 @@ fn build(
     config: TextConfig,
     dtype: DType,
 ) -> Result<TextTower, TextError> {
-    if config.layers == 0 || config.heads == 0 || !config.width.is_multiple_of(config.heads) {
+    let encoder = config.encoder;
+    if encoder.is_none()
+        && (config.layers == 0 || config.heads == 0 || !config.width.is_multiple_of(config.heads))
+    {
         return Err(TextError::WrongShape {
             name: "the configuration's layers, heads, width".to_owned(),
             found: vec![config.layers, config.heads, config.width],
@@ -211,7 +231,9 @@ fn build(
         .collect();
     let hugging_face = tensors.keys().any(|name| name.starts_with("text_model."));
     let source = TensorSource { tensors, dtype };
-    if hugging_face {
+    if let Some(form) = encoder {
+        encoder_tower(&source, config, form)
+    } else if hugging_face {
         hugging_face_tower(&source, config)
     } else {
         open_clip_tower(&source, config)
@@ -260,18 +282,17 @@ fn hugging_face_tower(source: &TensorSource, config: TextConfig) -> Result<TextT
             "text_model.embeddings.token_embedding.weight",
             &[config.vocabulary, w],
         )?,
-        positional_embedding: source.take(
-            "text_model.embeddings.position_embedding.weight",
-            &[config.context_length, w],
-        )?,
-        transformer: transformer(&config, block)?,
-        final_norm: source.norm("text_model.final_layer_norm", w, eps)?,
-        projection: Some(match config.padding {
-            None => FrozenLinear::new(
-                source.take("text_projection.weight", &[config.projection, w])?,
-                None,
+        body: Body::Clip(ClipBody {
+            positional_embedding: source.take(
+                "text_model.embeddings.position_embedding.weight",
+                &[config.context_length, w],
             )?,
-            Some(_) => source.linear("text_model.head", config.projection, w)?,
+            transformer: transformer(&config, block)?,
+            final_norm: source.norm("text_model.final_layer_norm", w, eps)?,
+            projection: Some(match config.padding {
+                None => source.bare("text_projection", config.projection, w)?,
+                Some(_) => source.linear("text_model.head", config.projection, w)?,
+            }),
         }),
         dtype: source.dtype,
         config,
@@ -315,11 +336,150 @@ fn open_clip_tower(source: &TensorSource, config: TextConfig) -> Result<TextTowe
     };
     Ok(TextTower {
         token_embedding: source.raw("token_embedding.weight", &[config.vocabulary, w])?,
-        positional_embedding: source.take("positional_embedding", &[config.context_length, w])?,
-        transformer: transformer(&config, block)?,
-        final_norm: source.norm("ln_final", w, eps)?,
-        projection,
+        body: Body::Clip(ClipBody {
+            positional_embedding: source
+                .take("positional_embedding", &[config.context_length, w])?,
+            transformer: transformer(&config, block)?,
+            final_norm: source.norm("ln_final", w, eps)?,
+            projection,
+        }),
         dtype: source.dtype,
         config,
     })
+}
+
+/// The names that an encoder's tensors begin with: AltCLIP's, Chinese-CLIP's, OpenCLIP's.
+const ENCODERS: [&str; 3] = ["text_model.roberta.", "text_model.", "transformer."];
+
+fn encoder_tower(
+    source: &TensorSource,
+    mut config: TextConfig,
+    form: EncoderForm,
+) -> Result<TextTower, TextError> {
+    const WORDS: &str = "embeddings.word_embeddings.weight";
+    let there = ENCODERS
+        .iter()
+        .find(|name| source.has(&format!("{name}{WORDS}")));
+    let prefix = there.copied().unwrap_or(ENCODERS[2]);
+    let at = |part: &str| format!("{prefix}{part}");
+    let [vocabulary, w] = source.sides(&at(WORDS))?;
+    // transformers 5 has another name for AltCLIP's in memory than in files.
+    let stems = ["encoder.layers.", "encoder.layer."];
+    let begins = |stem: &&str| {
+        source
+            .tensors
+            .keys()
+            .any(|name| name.starts_with(&at(stem)))
+    };
+    let stem = stems.into_iter().find(begins).unwrap_or(stems[1]);
+    let blocks = at(stem);
+    let numbers = source.tensors.keys().filter_map(|name| {
+        let number = name.strip_prefix(&*blocks)?.split('.').next()?;
+        number.parse::<usize>().ok()
+    });
+    config.vocabulary = vocabulary;
+    config.width = w;
+    config.layers = numbers.max().map_or(0, |last| last + 1);
+    if config.heads == 0 {
+        config.heads = w / 64;
+    }
+    if config.layers == 0 || config.heads == 0 || !w.is_multiple_of(config.heads) {
+        return Err(TextError::WrongShape {
+            name: "the encoder's layers, heads, width".to_owned(),
+            found: vec![config.layers, config.heads, w],
+            expected: vec![12, 12, 768],
+        });
+    }
+    let [rows, _] = source.sides(&at("embeddings.position_embeddings.weight"))?;
+    let count = rows.saturating_sub(form.first_position);
+    config.context_length = config.context_length.min(count);
+    let places = source.take(&at("embeddings.position_embeddings.weight"), &[rows, w])?;
+    let [kinds, _] = source.sides(&at("embeddings.token_type_embeddings.weight"))?;
+    let kinds = source.take(&at("embeddings.token_type_embeddings.weight"), &[kinds, w])?;
+    let places = places.narrow(0, form.first_position, count)?;
+    let eps = config.layer_norm_eps;
+    let layers =
+        (0..config.layers).map(|layer| bert_block(source, &format!("{blocks}{layer}"), w, eps));
+    let (head_norm, head, head_gelu) = encoder_head(source, w, &config)?;
+    Ok(TextTower {
+        token_embedding: source.raw(&at(WORDS), &[vocabulary, w])?,
+        body: Body::Bert(BertEncoder {
+            positions: places.broadcast_add(&kinds.narrow(0, 0, 1)?)?,
+            norm: source.norm(&at("embeddings.LayerNorm"), w, eps)?,
+            blocks: layers.collect::<Result<_, _>>()?,
+            heads: config.heads,
+            pooling: match form.mean {
+                true => BertPooling::Mean,
+                false => BertPooling::First,
+            },
+            head,
+            head_norm,
+            head_gelu,
+        }),
+        dtype: source.dtype,
+        config,
+    })
+}
+
+fn bert_block(
+    source: &TensorSource,
+    name: &str,
+    w: usize,
+    eps: f64,
+) -> Result<BertBlock, TextError> {
+    let at = |part: &str| format!("{name}.{part}");
+    let hidden = source.rows(&at("intermediate.dense.weight"))?;
+    Ok(BertBlock {
+        query: source.linear(&at("attention.self.query"), w, w)?,
+        key: source.linear(&at("attention.self.key"), w, w)?,
+        value: source.linear(&at("attention.self.value"), w, w)?,
+        out: source.linear(&at("attention.output.dense"), w, w)?,
+        norm_1: source.norm(&at("attention.output.LayerNorm"), w, eps)?,
+        mlp_in: source.linear(&at("intermediate.dense"), hidden, w)?,
+        mlp_out: source.linear(&at("output.dense"), w, hidden)?,
+        norm_2: source.norm(&at("output.LayerNorm"), w, eps)?,
+    })
+}
+
+/// A norm, layers, and whether a GELU stands between them.
+type EncoderHead = (Option<FrozenLayerNorm>, Vec<FrozenLinear>, bool);
+
+/// What leads from an encoder into the joint space.
+fn encoder_head(
+    source: &TensorSource,
+    w: usize,
+    config: &TextConfig,
+) -> Result<EncoderHead, TextError> {
+    const TRANSFORMATION: &str = "text_model.transformation";
+    let dim = config.projection;
+    if source.has("proj.0.weight") {
+        let hidden = source.rows("proj.0.weight")?;
+        let layers = vec![
+            source.bare("proj.0", hidden, w)?,
+            source.bare("proj.2", dim, hidden)?,
+        ];
+        return Ok((None, layers, true));
+    }
+    if source.has("proj.weight") {
+        return Ok((None, vec![source.bare("proj", dim, w)?], false));
+    }
+    if source.has(&format!("{TRANSFORMATION}.weight")) {
+        let hidden = source.rows(&format!("{TRANSFORMATION}.weight"))?;
+        let norm = source.norm("text_model.pre_LN", w, config.layer_norm_eps)?;
+        let layers = vec![
+            source.linear(TRANSFORMATION, hidden, w)?,
+            source.bare("text_projection", dim, hidden)?,
+        ];
+        return Ok((Some(norm), layers, false));
+    }
+    if source.has("text_projection.weight") {
+        let layer = source.bare("text_projection", dim, w)?;
+        return Ok((None, vec![layer], false));
+    }
+    match w == dim {
+        true => Ok((None, Vec::new(), false)),
+        false => Err(TextError::MissingTensor {
+            name: "proj.weight".to_owned(),
+        }),
+    }
 }

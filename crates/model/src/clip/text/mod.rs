@@ -11,6 +11,10 @@
 //! the context length, so all of its tokens are computed. Some tokenizers have no begin token:
 //! callers put one first all the same, and it is taken off.
 
+mod encoder;
+
+pub(super) use encoder::{BertBlock, BertEncoder, BertPooling};
+
 use super::text_config::{ReadOutPosition, TextConfig, TextConfigError};
 use super::weights::WeightsError;
 use candle_core::{DType, Device, Tensor};
@@ -103,12 +107,47 @@ pub struct TextTower {
     pub(super) config: TextConfig,
     /// `[vocabulary, W]` in the file's precision; rows are widened when they are taken.
     pub(super) token_embedding: Tensor,
-    /// `[context length, W]`.
-    pub(super) positional_embedding: Tensor,
-    pub(super) transformer: FrozenTransformer,
-    pub(super) final_norm: FrozenLayerNorm,
-    pub(super) projection: Option<FrozenLinear>,
+    pub(super) body: Body,
     pub(super) dtype: DType,
+}
+
+/// What stands behind the token embeddings.
+#[derive(Debug, Clone)]
+pub(super) enum Body {
+    Clip(ClipBody),
+    Bert(BertEncoder),
+}
+
+/// A transformer with norms before attention and MLP.
+#[derive(Debug, Clone)]
+pub(super) struct ClipBody {
+    /// `[context length, W]`.
+    pub positional_embedding: Tensor,
+    pub transformer: FrozenTransformer,
+    pub final_norm: FrozenLayerNorm,
+    pub projection: Option<FrozenLinear>,
+}
+
+impl ClipBody {
+    /// Token embeddings of texts, packed, with what stands at their positions, read at each text's
+    /// last row.
+    fn forward(
+        &self,
+        x: &Tensor,
+        positions: &[usize],
+        lengths: &[usize],
+    ) -> candle_core::Result<Tensor> {
+        let x = (x + select_rows(&self.positional_embedding, positions)?)?;
+        let x = self.transformer.forward(&x, lengths)?;
+        self.project(&self.final_norm.forward(&x)?)
+    }
+
+    fn project(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match &self.projection {
+            Some(projection) => projection.forward(x),
+            None => Ok(x.clone()),
+        }
+    }
 }
 
 impl TextTower {
@@ -203,8 +242,8 @@ impl TextTower {
                 x.device(),
             )?);
         }
-        if let Some(token) = self.config.padding {
-            return self.forward_filled(x, ends, token);
+        if let (Some(token), Body::Clip(body)) = (self.config.padding, &self.body) {
+            return self.forward_filled(body, x, ends, token);
         }
         let rows: Vec<usize> = ends
             .iter()
@@ -213,21 +252,24 @@ impl TextTower {
             .collect();
         let positions: Vec<usize> = ends.iter().flat_map(|&end| 0..=end - first).collect();
         let packed = select_rows(&x.reshape((n * length, width))?, &rows)?;
-        let x = (packed + select_rows(&self.positional_embedding, &positions)?)?;
         let lengths: Vec<usize> = ends.iter().map(|end| end + 1 - first).collect();
-        let x = self.transformer.forward(&x, &lengths)?;
-        Ok(self.project(&self.final_norm.forward(&x)?)?)
-    }
-
-    fn project(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        match &self.projection {
-            Some(projection) => projection.forward(x),
-            None => Ok(x.clone()),
+        match &self.body {
+            Body::Clip(body) => Ok(body.forward(&packed, &positions, &lengths)?),
+            Body::Bert(encoder) => {
+                let places = select_rows(&encoder.positions, &positions)?;
+                Ok(encoder.forward(&(packed + places)?, &lengths)?)
+            }
         }
     }
 
     /// The same for a tower that sees a text whole: filled up with `token` behind `ends`.
-    fn forward_filled(&self, x: &Tensor, ends: &[usize], token: u32) -> Result<Tensor, TextError> {
+    fn forward_filled(
+        &self,
+        body: &ClipBody,
+        x: &Tensor,
+        ends: &[usize],
+        token: u32,
+    ) -> Result<Tensor, TextError> {
         let (n, length, width) = x.dims3()?;
         let (context, first) = (self.config.context_length, usize::from(!self.config.begin));
         let filling = self.embed(&[[token]])?.reshape((1, width))?;
@@ -248,9 +290,7 @@ impl TextTower {
             positions.swap(start + read, start + context - 1);
         }
         let packed = select_rows(&rows, &taken)?;
-        let x = (packed + select_rows(&self.positional_embedding, &positions)?)?;
-        let x = self.transformer.forward(&x, &vec![context; n])?;
-        Ok(self.project(&self.final_norm.forward(&x)?)?)
+        Ok(body.forward(&packed, &positions, &vec![context; n])?)
     }
 }
 

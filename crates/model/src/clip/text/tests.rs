@@ -116,9 +116,12 @@ fn cut_prompts_equal_all_77_positions_in_values_and_gradients() {
 
 /// The tower as a textbook has it: every position of every block, sequences unpacked.
 fn plain_forward(tower: &TextTower, x: &Tensor, ends: &[usize]) -> candle_core::Result<Tensor> {
+    let Body::Clip(body) = &tower.body else {
+        panic!("CLIP's");
+    };
     let (n, length, width) = x.dims3()?;
     let mut x = x
-        .broadcast_add(&tower.positional_embedding.narrow(0, 0, length)?)?
+        .broadcast_add(&body.positional_embedding.narrow(0, 0, length)?)?
         .reshape((n * length, width))?;
     let segments = vec![
         Segment {
@@ -127,7 +130,7 @@ fn plain_forward(tower: &TextTower, x: &Tensor, ends: &[usize]) -> candle_core::
         };
         n
     ];
-    for block in tower.transformer.blocks.iter() {
+    for block in body.transformer.blocks.iter() {
         let normal = block.norm_1.forward(&x)?;
         let (query, key_value) = (
             block.query.forward(&normal)?,
@@ -143,7 +146,7 @@ fn plain_forward(tower: &TextTower, x: &Tensor, ends: &[usize]) -> candle_core::
         .enumerate()
         .map(|(index, end)| index * length + end)
         .collect();
-    tower.project(&tower.final_norm.forward(&select_rows(&x, &rows)?)?)
+    body.project(&body.final_norm.forward(&select_rows(&x, &rows)?)?)
 }
 
 #[test]

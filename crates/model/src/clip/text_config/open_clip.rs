@@ -1,6 +1,6 @@
 //! OpenCLIP's `open_clip_config.json`, as far as the text tower goes.
 
-use super::{ReadOutPosition, SIGLIP_PADDING, TextConfig, TextConfigError, TextForm};
+use super::{EncoderForm, ReadOutPosition, SIGLIP_PADDING, TextConfig, TextConfigError, TextForm};
 use serde::Deserialize;
 use serde_json::Value;
 use tagstream_kernels::Activation;
@@ -30,6 +30,7 @@ struct OpenClipText {
     eos_id: Option<u32>,
     tokenizer_kwargs: Option<TokenizerOptions>,
     hf_model_name: Option<String>,
+    hf_pooler_type: Option<String>,
     norm_kwargs: Option<OpenClipNorm>,
     act_kwargs: Option<OpenClipActivation>,
     #[serde(flatten)]
@@ -85,6 +86,7 @@ impl Default for OpenClipText {
             eos_id: None,
             tokenizer_kwargs: None,
             hf_model_name: None,
+            hf_pooler_type: None,
             norm_kwargs: None,
             act_kwargs: None,
             others: serde_json::Map::new(),
@@ -104,7 +106,7 @@ fn of(config: OpenClip) -> Result<TextConfig, TextConfigError> {
     let text = config.text_cfg;
     let refuse = |key, value: String, hint| Err(TextConfigError::Unsupported { key, value, hint });
     if let Some(name) = &text.hf_model_name {
-        return refuse("hf_model_name", name.clone(), "OpenCLIP's own transformer");
+        return encoder(name, &text, config.embed_dim);
     }
     if text.embed_cls {
         let hint = "a tower read at its end token; CoCa's class token is not";
@@ -143,6 +145,7 @@ fn of(config: OpenClip) -> Result<TextConfig, TextConfigError> {
         padding,
         texts,
         begin: texts != TextForm::SigLip,
+        encoder: None,
     })
 }
 
@@ -191,5 +194,50 @@ fn form(text: &OpenClipText) -> Result<(ReadOutPosition, Option<u32>, TextForm),
                  and last (SigLIP, CLIPA)",
             );
         }
+    })
+}
+
+/// An encoder of Hugging Face's library.
+fn encoder(
+    name: &str,
+    text: &OpenClipText,
+    projection: usize,
+) -> Result<TextConfig, TextConfigError> {
+    let refuse = |key, value: &str, hint| {
+        Err(TextConfigError::Unsupported {
+            key,
+            value: value.to_owned(),
+            hint,
+        })
+    };
+    let bare = name.strip_prefix("FacebookAI/").unwrap_or(name);
+    let known = [
+        "roberta-base",
+        "roberta-large",
+        "xlm-roberta-base",
+        "xlm-roberta-large",
+    ];
+    if !known.contains(&bare) {
+        let hint = "RoBERTa's and XLM-R's encoders are read, and OpenCLIP's own transformer; \
+                    MetaCLIP 2 and SigLIP 2 know as many languages";
+        return refuse("hf_model_name", name, hint);
+    }
+    let mean = match text.hf_pooler_type.as_deref() {
+        None | Some("mean_pooler") => true,
+        Some("cls_last_hidden_state_pooler") => false,
+        Some(other) => {
+            let hint = "mean_pooler or cls_last_hidden_state_pooler";
+            return refuse("hf_pooler_type", other, hint);
+        }
+    };
+    Ok(TextConfig {
+        context_length: text.context_length,
+        ..TextConfig::encoder(
+            projection,
+            EncoderForm {
+                first_position: 2,
+                mean,
+            },
+        )
     })
 }

@@ -177,6 +177,8 @@ fn family(config: &Value) -> Result<Pooling, VisionConfigError> {
             "clip"
             | "clip_vision_model"
             | "clip_text_model"
+            | "chinese_clip"
+            | "altclip"
             | "metaclip_2"
             | "metaclip_2_vision_model"
             | "metaclip_2_text_model",
@@ -197,7 +199,8 @@ fn family(config: &Value) -> Result<Pooling, VisionConfigError> {
             Err(unsupported("model_type", other, hint))
         }
         Some(other) => {
-            let hint = "clip, metaclip_2 and siglip are read: docs/models.md";
+            let hint =
+                "clip, chinese_clip, altclip, metaclip_2 and siglip are read: docs/models.md";
             Err(unsupported("model_type", other, hint))
         }
     }

@@ -11,7 +11,7 @@ use crate::clip::text_config::TextConfig;
 use crate::clip::tokenizer::ClipTokenizer;
 use crate::clip::vision::{PreprocessorFile, VisionConfig};
 use crate::clip::weights::{WeightFiles, WeightsError};
-use crate::clip::{byte_pairs, open_ai};
+use crate::clip::{byte_pairs, open_ai, word_pieces};
 use crate::source::{EncoderFolder, OpenError};
 use crate::text::{ClipTextEncoder, TextEncoderError};
 use plan::{Family, Plan, PlannedTokenizer, PlannedWeights, TOKENIZER};
@@ -222,6 +222,15 @@ impl ClipFolder {
         })?;
         let (tokenizer_path, tokenizer_json) = match &plan.tokenizer {
             PlannedTokenizer::Json(name) => (folder.join(name), read(name)?.into_bytes()),
+            PlannedTokenizer::Words(name) => {
+                let path = folder.join(name);
+                let made = word_pieces::tokenizer_json(&read(name)?);
+                let made = made.map_err(|reason| LayoutError::Malformed {
+                    path: path.clone(),
+                    reason,
+                })?;
+                (path, made)
+            }
             PlannedTokenizer::Pairs { vocabulary, merges } => {
                 let path = folder.join(vocabulary);
                 let made = byte_pairs::tokenizer_json(&read(vocabulary)?, &read(merges)?);

@@ -56,6 +56,8 @@ pub(super) enum PlannedWeights {
 pub(super) enum PlannedTokenizer {
     /// `tokenizer.json`.
     Json(String),
+    /// BERT's `vocab.txt`.
+    Words(String),
     /// `vocab.json` and `merges.txt`.
     Pairs { vocabulary: String, merges: String },
 }
@@ -77,7 +79,7 @@ impl Plan {
     pub(super) fn files(&self) -> Vec<&str> {
         let mut files: Vec<&str> = self.config.iter().map(String::as_str).collect();
         match &self.tokenizer {
-            PlannedTokenizer::Json(name) => files.push(name),
+            PlannedTokenizer::Json(name) | PlannedTokenizer::Words(name) => files.push(name),
             PlannedTokenizer::Pairs { vocabulary, merges } => files.extend([&**vocabulary, merges]),
         }
         files.extend(self.preprocessors.iter().map(String::as_str));
@@ -302,6 +304,9 @@ impl Names<'_> {
             }
             if let (Some(vocabulary), Some(merges)) = (at("vocab.json"), at("merges.txt")) {
                 return Some(PlannedTokenizer::Pairs { vocabulary, merges });
+            }
+            if let Some(words) = at("vocab.txt") {
+                return Some(PlannedTokenizer::Words(words));
             }
         }
         None

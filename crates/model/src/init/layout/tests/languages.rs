@@ -1,4 +1,4 @@
-//! Text towers beyond CLIP's own, in OpenCLIP's layout, with words in four scripts:
+//! Text towers beyond CLIP's own, in both layouts, with words in four scripts:
 //! `tests/fixtures/languages`, made by `scripts/make_language_goldens.py`.
 
 use super::*;
@@ -16,17 +16,20 @@ fn parts(name: &str) -> Box<ClipParts> {
 }
 
 /// The folder, and whether its texts begin with a token.
-const TOWERS: [(&str, bool); 6] = [
+const TOWERS: [(&str, bool); 9] = [
     ("metaclip_2", true),
     ("metaclip_2_mt5", false),
     ("clipa", true),
     ("mobileclip", true),
     ("siglip_i18n", false),
     ("layer_scale", true),
+    ("xlm_roberta", true),
+    ("chinese_clip", true),
+    ("altclip", true),
 ];
 
 #[test]
-fn texts_equal_open_clip() {
+fn texts_equal_the_libraries() {
     for (name, begins) in TOWERS {
         let (parts, golden) = (parts(name), Golden::open(folder(name)));
         let texts = std::fs::read(folder(name).join("texts.json")).unwrap();
