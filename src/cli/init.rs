@@ -1,5 +1,6 @@
 //! `tagstream init`: make a bundle from CLIP weights and a list of categories.
 
+use super::guess::GuessArgs;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,8 +17,8 @@ pub(super) struct InitArgs {
     /// on the Hugging Face hub. Layouts: docs/models.md.
     #[arg(long)]
     pub clip: String,
-    /// Categories: a file with one name a line, optionally followed by a tab and the words to use
-    /// in prompts.
+    /// Categories: a file with one name a line, or a table of names, words, parents, groups and
+    /// more (docs/categories.md).
     #[arg(long)]
     pub categories: PathBuf,
     /// Where to write the bundle; must not exist.
@@ -32,6 +33,8 @@ pub(super) struct InitArgs {
     /// How features of locations are made.
     #[arg(long, value_enum, default_value_t = DenseModeName::Value)]
     pub dense_mode: DenseModeName,
+    #[command(flatten)]
+    pub guess: GuessArgs,
 }
 
 /// `--precision`.
@@ -77,6 +80,7 @@ impl InitArgs {
 
 /// Runs the command.
 pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
+    args.guess.check()?;
     let categories =
         CategoryList::read(&args.categories).map_err(|error| usage(error.to_string()))?;
     let folder = match args.clip.strip_prefix("hf:") {
@@ -104,8 +108,14 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
         categories: &categories,
         tower: args.tower(),
     };
-    let bundle = init
-        .run(&args.out, |step| match step {
+    // What thresholds are guessed with is no model yet.
+    let aside = Aside::beside(&args.out);
+    let place = match args.guess.is_wanted() {
+        true => aside.0.clone(),
+        false => args.out.clone(),
+    };
+    let mut bundle = init
+        .run(&place, |step| match step {
             InitStep::Vision => bar.set_message("vision tower"),
             InitStep::Text(done) => {
                 bar.set_message("categories");
@@ -115,6 +125,9 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
         })
         .with_context(|| format!("making a bundle of {}", args.clip))?;
     bar.finish_and_clear();
+    if args.guess.is_wanted() {
+        bundle = args.guess.apply(&bundle, |_| true, &args.out)?;
+    }
     let manifest = bundle.manifest();
     eprintln!(
         "{}: {} categories, {}x{} pixels, {}x{} locations of {} numbers, in {}",
@@ -128,6 +141,24 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
         args.out.display()
     );
     Ok(Exit::Success)
+}
+
+/// A folder beside another that goes when nobody needs it any more.
+struct Aside(PathBuf);
+
+impl Aside {
+    fn beside(out: &Path) -> Self {
+        let name = out.file_name().unwrap_or_default().to_string_lossy();
+        let number = std::process::id();
+        Aside(out.with_file_name(format!(".{name}.unguessed-{number}")))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // Whatever came of it, and if it was never made: nothing to say.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 fn fetch(repository: &str) -> anyhow::Result<PathBuf> {

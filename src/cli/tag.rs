@@ -96,7 +96,11 @@ pub(super) fn run(args: TagArgs) -> anyhow::Result<Exit> {
                 if args.json {
                     print_line(&mut out, input, model.id(), Some(tags), None)?;
                 } else {
-                    print_human(&mut out, &redact_place(input), &tags)?;
+                    print_human(
+                        &mut out,
+                        &redact_place(input),
+                        &shown(&model, &tagged.0, tags),
+                    )?;
                 }
             }
         }
@@ -152,6 +156,14 @@ fn named(model: &LoadedModel, inference: &Inference) -> Vec<Tag> {
     hits.collect()
 }
 
+/// The same tags under the names that people are shown.
+fn shown(model: &LoadedModel, inference: &Inference, mut tags: Vec<Tag>) -> Vec<Tag> {
+    for (tag, hit) in tags.iter_mut().zip(&inference.tags) {
+        tag.category = model.manifest.categories[hit.category].shown().to_owned();
+    }
+    tags
+}
+
 /// An image on the page: each tag with that part of the saliency which is its category's.
 fn page_image(
     model: &LoadedModel,
@@ -162,10 +174,11 @@ fn page_image(
 ) -> PageImage {
     let locations = model.shape.locations;
     let covered = visible_part(model.preprocessing(), picture.dimensions());
-    let maps = inference
-        .tags
-        .iter()
-        .map(|hit| saliency[hit.category * locations..(hit.category + 1) * locations].to_vec());
+    let maps = inference.tags.iter().map(|hit| {
+        let category = model.decision.evidence(hit.category, &inference.scores);
+        saliency[category * locations..(category + 1) * locations].to_vec()
+    });
+    let tags = shown(model, inference, tags.to_vec());
     let tags = tags.iter().zip(maps).map(|(tag, saliency)| PageTag {
         category: tag.category.clone(),
         score: tag.score,
