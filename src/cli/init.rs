@@ -6,9 +6,10 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use tagstream_core::error::{Exit, usage};
+use tagstream_model::bundle::{Bundle, BundleWriter};
 use tagstream_model::clip::vision::{DenseMode, Precision, TowerOptions};
 use tagstream_model::init::hub::Hub;
-use tagstream_model::init::{CategoryList, ClipFolder, Init, InitStep};
+use tagstream_model::init::{CategoryList, ClipFolder, Init, InitError, InitStep};
 
 /// Arguments of `tagstream init`.
 #[derive(Debug, Args)]
@@ -108,26 +109,7 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
         categories: &categories,
         tower: args.tower(),
     };
-    // What thresholds are guessed with is no model yet.
-    let aside = Aside::beside(&args.out);
-    let place = match args.guess.is_wanted() {
-        true => aside.0.clone(),
-        false => args.out.clone(),
-    };
-    let mut bundle = init
-        .run(&place, |step| match step {
-            InitStep::Vision => bar.set_message("vision tower"),
-            InitStep::Text(done) => {
-                bar.set_message("categories");
-                bar.set_position(done as u64);
-            }
-            InitStep::Write => bar.set_message("writing"),
-        })
-        .with_context(|| format!("making a bundle of {}", args.clip))?;
-    bar.finish_and_clear();
-    if args.guess.is_wanted() {
-        bundle = args.guess.apply(&bundle, |_| true, &args.out)?;
-    }
+    let bundle = write(&init, &args, &bar)?;
     let manifest = bundle.manifest();
     eprintln!(
         "{}: {} categories, {}x{} pixels, {}x{} locations of {} numbers, in {}",
@@ -141,6 +123,33 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
         args.out.display()
     );
     Ok(Exit::Success)
+}
+
+/// Writes the bundle, with guessed thresholds if pictures are given.
+fn write(init: &Init<'_>, args: &InitArgs, bar: &ProgressBar) -> anyhow::Result<Bundle> {
+    let make = |out: &Path| {
+        let made = init.run(out, |step| match step {
+            InitStep::Vision => bar.set_message("vision tower"),
+            InitStep::Text(done) => {
+                bar.set_message("categories");
+                bar.set_position(done as u64);
+            }
+            InitStep::Write => bar.set_message("writing"),
+        });
+        bar.finish_and_clear();
+        made.map_err(|error| match error {
+            InitError::Categories(_) => usage(error.to_string()).into(),
+            other => anyhow::Error::new(other).context(format!("making a bundle of {}", args.clip)),
+        })
+    };
+    if !args.guess.is_wanted() {
+        return make(&args.out);
+    }
+    // Before the work, not behind it: a place that is taken.
+    drop(BundleWriter::new(&args.out)?);
+    // What thresholds are guessed with is no model yet.
+    let aside = Aside::beside(&args.out);
+    args.guess.apply(&make(&aside.0)?, |_| true, &args.out)
 }
 
 /// A folder beside another that goes when nobody needs it any more.

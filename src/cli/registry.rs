@@ -3,6 +3,7 @@
 mod print;
 mod words;
 
+use super::guess::GuessArgs;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use print::{Listing, print, print_listing, print_pointer, print_pruning, print_version};
@@ -67,6 +68,8 @@ pub(super) enum RegistryCommand {
         /// Add all categories of this file (docs/categories.md).
         #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "words"])]
         categories: Option<PathBuf>,
+        #[command(flatten)]
+        guess: GuessArgs,
         /// Make the new version serve at once.
         #[arg(long)]
         promote: bool,
@@ -79,6 +82,8 @@ pub(super) enum RegistryCommand {
         /// The file (docs/categories.md). Categories that it does not name stay as they are.
         #[arg(long, value_name = "FILE")]
         categories: PathBuf,
+        #[command(flatten)]
+        guess: GuessArgs,
         /// Make the new version serve at once.
         #[arg(long)]
         promote: bool,
@@ -236,6 +241,7 @@ async fn execute(
             name,
             words,
             categories,
+            guess,
             promote,
             reason,
         } => {
@@ -246,16 +252,17 @@ async fn execute(
                     words: words.as_deref(),
                 },
             };
-            let version = change.register(&registry, promote, &reason).await?;
+            let version = change.register(&registry, &guess, promote, &reason).await?;
             print(&version, json, |v| change.describe(v, promote))
         }
         RegistryCommand::SetWords {
             categories,
+            guess,
             promote,
             reason,
         } => {
             let change = WordsChange::Set(&categories);
-            let version = change.register(&registry, promote, &reason).await?;
+            let version = change.register(&registry, &guess, promote, &reason).await?;
             print(&version, json, |v| change.describe(v, promote))
         }
         RegistryCommand::Add { .. } => unreachable!("handled above"),

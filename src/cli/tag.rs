@@ -96,11 +96,7 @@ pub(super) fn run(args: TagArgs) -> anyhow::Result<Exit> {
                 if args.json {
                     print_line(&mut out, input, model.id(), Some(tags), None)?;
                 } else {
-                    print_human(
-                        &mut out,
-                        &redact_place(input),
-                        &shown(&model, &tagged.0, tags),
-                    )?;
+                    print_human(&mut out, &redact_place(input), &tags)?;
                 }
             }
         }
@@ -150,18 +146,11 @@ fn named(model: &LoadedModel, inference: &Inference) -> Vec<Tag> {
     let categories = &model.manifest.categories;
     let hits = inference.tags.iter().map(|hit| Tag {
         category: categories[hit.category].name.clone(),
+        display: categories[hit.category].tags.display.clone(),
         score: hit.score,
         bounding_box: hit.bounding_box,
     });
     hits.collect()
-}
-
-/// The same tags under the names that people are shown.
-fn shown(model: &LoadedModel, inference: &Inference, mut tags: Vec<Tag>) -> Vec<Tag> {
-    for (tag, hit) in tags.iter_mut().zip(&inference.tags) {
-        tag.category = model.manifest.categories[hit.category].shown().to_owned();
-    }
-    tags
 }
 
 /// An image on the page: each tag with that part of the saliency which is its category's.
@@ -178,9 +167,8 @@ fn page_image(
         let category = model.decision.evidence(hit.category, &inference.scores);
         saliency[category * locations..(category + 1) * locations].to_vec()
     });
-    let tags = shown(model, inference, tags.to_vec());
     let tags = tags.iter().zip(maps).map(|(tag, saliency)| PageTag {
-        category: tag.category.clone(),
+        category: tag.shown().to_owned(),
         score: tag.score,
         bounding_box: tag.bounding_box,
         saliency,
@@ -219,7 +207,7 @@ fn print_human(out: &mut impl Write, input: &str, tags: &[Tag]) -> std::io::Resu
         writeln!(
             out,
             "  {:<24} {:.2}   at {:.0}%,{:.0}%  {:.0}% x {:.0}%",
-            tag.category,
+            tag.shown(),
             tag.score,
             100.0 * x,
             100.0 * y,

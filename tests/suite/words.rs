@@ -100,9 +100,9 @@ fn a_table_of_categories_decides_what_becomes_a_tag() {
 
     folder.write(
         "words.csv",
-        "name,words,parent,group,threshold,do_not_show\n\
-         house,,thing,,0,\ntree,,thing,,0,\nsun,,,sun,0,\nround sun,,,sun,0,\n\
-         flat sun,,,sun,0,\n狗,,,,0,yes\nthing,,,,0,\n",
+        "name,words,parent,group,threshold,do_not_show,display\n\
+         house,,thing,,0,,Haus\ntree,,thing,,0,,\nsun,,,sun,0,,\nround sun,,,sun,0,,\n\
+         flat sun,,,sun,0,,\n狗,,,,0,yes,\nthing,,,,0,,物\n",
     );
     let bundle = folder.init("words.csv", "words", &[]);
     assert_eq!(bundle.manifest().format_version, 2);
@@ -124,6 +124,19 @@ fn a_table_of_categories_decides_what_becomes_a_tag() {
         let thing = after.iter().find(|(name, _)| name == "thing").unwrap().1;
         assert_eq!(thing, score("house").max(score("tree")));
     }
+    // Programs read the name, people what they are shown.
+    let lines = folder.done(&["tag", "--model", "words", "--json", "pictures"]);
+    assert!(
+        lines.contains(r#""category":"house","display":"Haus""#),
+        "{lines}"
+    );
+    let text = folder.done(&["tag", "--model", "words", "--html", "page.html", "pictures"]);
+    assert!(text.contains("  Haus ") && text.contains("  物 "), "{text}");
+    let page = std::fs::read_to_string(folder.path("page.html")).unwrap();
+    assert!(
+        page.contains("Haus") && !page.contains("house"),
+        "the page has names"
+    );
 }
 
 #[test]
@@ -216,6 +229,19 @@ fn thresholds_are_guessed_from_pictures_without_labels() {
         let count = tags.iter().flatten().filter(|(own, _)| own == name).count();
         assert!((4..=30).contains(&count), "{name}: {count}");
     }
+    // A category that comes later gets its own; the others keep theirs.
+    folder.done(&["registry", "add", "--promote", "guessed"]);
+    let add = ["registry", "add-category", "flower", "--promote"];
+    folder.done(&[add.as_slice(), &guess].concat());
+    let url = folder.path("registry");
+    let tags = folder.tags(url.to_str().unwrap());
+    let count = tags
+        .iter()
+        .flatten()
+        .filter(|(own, _)| own == "flower")
+        .count();
+    assert!((4..=30).contains(&count), "flower: {count}");
+
     let left: Vec<_> = std::fs::read_dir(folder.path("."))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -1,10 +1,10 @@
 //! `tagstream registry add-category` and `set-words`: versions that differ by words alone.
 
-use super::{BY_HAND, Reason, register};
-use std::path::Path;
+use super::{BY_HAND, GuessArgs, Reason, register};
+use std::path::{Path, PathBuf};
 use tagstream_core::error::usage;
 use tagstream_model::add_category::{AddCategoryError, add_categories, add_category, set_words};
-use tagstream_model::bundle::Bundle;
+use tagstream_model::bundle::{Bundle, Category};
 use tagstream_model::categories::CategoryList;
 use tagstream_model::registry::{Cache, Registry, VersionRecord};
 
@@ -22,34 +22,66 @@ pub(super) enum WordsChange<'a> {
     Set(&'a Path),
 }
 
+/// A folder of its own that goes when nobody needs it any more.
+struct TemporaryFolder(PathBuf);
+
+impl TemporaryFolder {
+    fn new() -> Self {
+        let name = format!("tagstream-category-{:032x}", rand::random::<u128>());
+        TemporaryFolder(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        // It may never have been made.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 impl WordsChange<'_> {
     /// Registers the serving version with the change and, if `wanted`, makes it serve.
     pub(super) async fn register(
         self,
         registry: &Registry,
+        guess: &GuessArgs,
         wanted: bool,
         reason: &Reason,
     ) -> anyhow::Result<VersionRecord> {
+        guess.check()?;
         let pointer = registry.pointer().await?;
         let generation = pointer.map(|p| p.generation);
         let serving = registry.current().await?;
         let folder = registry
             .materialise(&serving, &Cache::default_location())
             .await?;
-        let aside = std::env::temp_dir().join(format!(
-            "tagstream-category-{:032x}",
-            rand::random::<u128>()
-        ));
+        // Whatever comes of it, in the registry or not: what lies there is not needed any more.
+        let aside = TemporaryFolder::new();
         let bundle = Bundle::open(folder)?;
-        let changed = self.apply(&bundle, &aside).map_err(|error| match error {
-            AddCategoryError::Known(_)
-            | AddCategoryError::Empty
-            | AddCategoryError::NothingNew(_)
-            | AddCategoryError::List(_)
-            | AddCategoryError::Text(_)
-            | AddCategoryError::Head(_) => usage(error.to_string()).into(),
-            other => anyhow::Error::new(other),
-        })?;
+        let changed =
+            self.apply(&bundle, &aside.0.join("changed"))
+                .map_err(|error| match error {
+                    AddCategoryError::Known(_)
+                    | AddCategoryError::Empty
+                    | AddCategoryError::NothingNew(_)
+                    | AddCategoryError::List(_)
+                    | AddCategoryError::Text(_)
+                    | AddCategoryError::Head(_) => usage(error.to_string()).into(),
+                    other => anyhow::Error::new(other),
+                })?;
+        let changed = match guess.is_wanted() {
+            false => changed,
+            true => {
+                let before = &bundle.manifest().categories;
+                let unknown = |new: &Category| {
+                    let same = |old: &Category| {
+                        (&old.name, &old.prompt, &old.words) == (&new.name, &new.prompt, &new.words)
+                    };
+                    !before.iter().any(same)
+                };
+                guess.apply(&changed, unknown, &aside.0.join("guessed"))?
+            }
+        };
         let why = match reason.why.as_str() {
             BY_HAND => self.why(),
             why => why.to_owned(),
@@ -59,10 +91,7 @@ impl WordsChange<'_> {
             why,
         };
         let over = wanted.then_some(generation);
-        let registered = register(registry, &changed, over, &reason).await;
-        // Whatever comes of it: in the registry or not, this copy is not needed any more.
-        let _ = std::fs::remove_dir_all(&aside);
-        registered
+        register(registry, &changed, over, &reason).await
     }
 
     fn apply(self, bundle: &Bundle, out: &Path) -> Result<Bundle, AddCategoryError> {

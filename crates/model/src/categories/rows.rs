@@ -178,7 +178,7 @@ fn table(path: &Path, text: &str, delimiter: u8) -> Result<Vec<Row>, CategoryLis
             let line = error.position().map_or(0, csv::Position::line);
             flaw(line as usize, error.to_string())
         })?;
-        let line = record.position().map_or(0, csv::Position::line) as usize;
+        let line = line_of(&record, text);
         if columns.is_empty() {
             columns = header(&record).map_err(|what| flaw(line, what))?;
             continue;
@@ -204,6 +204,18 @@ fn table(path: &Path, text: &str, delimiter: u8) -> Result<Vec<Row>, CategoryLis
         }
     }
     Ok(rows)
+}
+
+/// The line on which a record begins. The reader says where it began to look for one, which may be
+/// an empty line before it.
+fn line_of(record: &csv::StringRecord, text: &str) -> usize {
+    let Some(position) = record.position() else {
+        return 0;
+    };
+    let from = usize::try_from(position.byte()).unwrap_or(usize::MAX);
+    let rest = text.as_bytes().get(from..).unwrap_or_default();
+    let empty = rest.iter().take_while(|byte| [b'\r', b'\n'].contains(byte));
+    position.line() as usize + empty.filter(|byte| **byte == b'\n').count()
 }
 
 fn header(record: &csv::StringRecord) -> Result<Vec<Column>, String> {
