@@ -135,7 +135,7 @@ impl Prompts {
         })
     }
 
-    /// These prompts around `features` (`[C, D]`, row-major, rows of norm 1): with nothing learned, positive
+    /// These prompts around `features` (`[C, D]`, rows of norm 1): with nothing learned, positive
     /// prompts have exactly these, and what is learned moves them from there. For categories of
     /// several words, of which a prompt has only one.
     ///
