@@ -2,7 +2,7 @@
 //! training, no label.
 
 use super::bundle::{Bundle, BundleError, Category};
-use super::categories::{CategoryList, CategoryListError, FeatureError, settle, text_features};
+use super::categories::{CategoryList, CategoryListError, WordFeatureError, settle, text_features};
 use super::head::{ExportedHead, HeadError, NewDirection};
 use super::new_head::{NewHead, Towers};
 use super::text::{ClipTextEncoder, TextEncoderError};
@@ -42,7 +42,7 @@ pub enum AddCategoryError {
     List(#[from] CategoryListError),
     /// The words cannot be embedded.
     #[error("embedding the categories' words: {0}")]
-    Text(#[from] FeatureError),
+    Text(#[from] WordFeatureError),
     /// The head does not take it.
     #[error(transparent)]
     Head(#[from] HeadError),
@@ -216,7 +216,7 @@ impl<'a> Change<'a> {
     }
 
     /// The error with the line that it is about.
-    fn located(&self, error: FeatureError, changed: &[usize]) -> AddCategoryError {
+    fn located(&self, error: WordFeatureError, changed: &[usize]) -> AddCategoryError {
         let of_list = |at: usize| changed.get(at).and_then(|at| self.listed[*at]);
         match self.list.located(&error, of_list) {
             Some(located) => AddCategoryError::List(located),

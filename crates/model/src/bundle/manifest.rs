@@ -98,7 +98,7 @@ pub(super) fn format_of(categories: &[Category]) -> u32 {
 }
 
 /// Whether this build reads bundles of this version.
-pub(super) fn is_read(version: u64) -> bool {
+pub fn is_read_format(version: u64) -> bool {
     (u64::from(PLAIN_FORMAT)..=u64::from(FORMAT_VERSION)).contains(&version)
 }
 

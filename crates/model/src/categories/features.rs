@@ -28,7 +28,7 @@ const NOTHING: f64 = 1e-4;
 
 /// Why categories have no features.
 #[derive(Debug, thiserror::Error)]
-pub enum FeatureError {
+pub enum WordFeatureError {
     /// A phrase is too long for the tower.
     #[error("`{category}`, `{phrase}`: {}", self.flaw())]
     TooLong {
@@ -60,20 +60,20 @@ pub enum FeatureError {
     Text(#[from] TextEncoderError),
 }
 
-impl FeatureError {
+impl WordFeatureError {
     /// The category that it is about, and whether its negative words are.
     pub(super) fn place(&self) -> Option<(usize, bool)> {
         match self {
-            FeatureError::TooLong { at, negative, .. } => Some((*at, *negative)),
-            FeatureError::Nothing { at, .. } => Some((*at, true)),
-            FeatureError::Text(_) => None,
+            WordFeatureError::TooLong { at, negative, .. } => Some((*at, *negative)),
+            WordFeatureError::Nothing { at, .. } => Some((*at, true)),
+            WordFeatureError::Text(_) => None,
         }
     }
 
     /// The phrase that it is about.
     pub(super) fn phrase(&self) -> Option<&str> {
         match self {
-            FeatureError::TooLong { phrase, .. } => Some(phrase),
+            WordFeatureError::TooLong { phrase, .. } => Some(phrase),
             _ => None,
         }
     }
@@ -81,7 +81,7 @@ impl FeatureError {
     /// What is wrong, and what to do about it.
     pub(super) fn flaw(&self) -> String {
         match self {
-            FeatureError::TooLong {
+            WordFeatureError::TooLong {
                 sentence,
                 tokens,
                 limit,
@@ -90,10 +90,10 @@ impl FeatureError {
                 "in the sentence `{sentence}` these are {tokens} tokens, and the text tower takes \
                  {limit}: write fewer words, or take shorter templates"
             ),
-            FeatureError::Nothing { .. } => "the negative words take everything away that the \
+            WordFeatureError::Nothing { .. } => "the negative words take everything away that the \
                                              words say: write others, or smaller weights"
                 .into(),
-            FeatureError::Text(error) => error.to_string(),
+            WordFeatureError::Text(error) => error.to_string(),
         }
     }
 }
@@ -116,12 +116,12 @@ struct Sentences {
 /// hears how many categories have theirs.
 ///
 /// # Errors
-/// [`FeatureError`] names the category and the phrase.
+/// [`WordFeatureError`] names the category and the phrase.
 pub fn text_features(
     categories: &[&Category],
     text: &ClipTextEncoder,
     mut done: impl FnMut(usize),
-) -> Result<Vec<f32>, FeatureError> {
+) -> Result<Vec<f32>, WordFeatureError> {
     let mut all = Vec::with_capacity(categories.len() * text.dim());
     let mut waiting: Vec<Sentences> = Vec::new();
     let mut count = 0;
@@ -142,7 +142,7 @@ pub fn text_features(
         let first = at + 1 - waiting.len();
         for (at, own) in (first..).zip(waiting.drain(..)) {
             let rows: Vec<&[f32]> = rows.by_ref().take(own.all.len()).collect();
-            let feature = own.mean(&rows).ok_or_else(|| FeatureError::Nothing {
+            let feature = own.mean(&rows).ok_or_else(|| WordFeatureError::Nothing {
                 at,
                 category: categories[at].name.clone(),
             })?;
@@ -159,7 +159,7 @@ fn sentences_of(
     at: usize,
     category: &Category,
     text: &ClipTextEncoder,
-) -> Result<Sentences, FeatureError> {
+) -> Result<Sentences, WordFeatureError> {
     let plain = CategoryWords::plain(&category.prompt);
     let words = category.words.as_ref().unwrap_or(&plain);
     let mut all = Vec::new();
@@ -170,7 +170,7 @@ fn sentences_of(
                 match text.tokenizer.encode(&sentence) {
                     Ok(_) => {}
                     Err(TokenizerError::TooLong { tokens, limit, .. }) => {
-                        return Err(FeatureError::TooLong {
+                        return Err(WordFeatureError::TooLong {
                             at,
                             category: category.name.clone(),
                             phrase: phrase.text.clone(),

@@ -2,7 +2,7 @@
 
 use super::cells;
 use super::error::CategoryListError;
-use super::features::FeatureError;
+use super::features::WordFeatureError;
 use super::rows::{self, Cell, Column, Row};
 use super::templates::{TemplateSet, Templates};
 use super::words::{CategoryWords, Phrase, ThresholdSource, check_relations};
@@ -155,7 +155,7 @@ impl CategoryList {
     /// which of the list's categories its categories are.
     pub(crate) fn located(
         &self,
-        error: &FeatureError,
+        error: &WordFeatureError,
         listed: impl Fn(usize) -> Option<usize>,
     ) -> Option<CategoryListError> {
         let (at, negative) = error.place()?;

@@ -10,7 +10,7 @@ mod templates;
 mod words;
 
 pub use error::CategoryListError;
-pub use features::{FeatureError, text_features};
+pub use features::{WordFeatureError, text_features};
 pub(crate) use list::settle;
 pub use list::{CategoryList, ListedCategory};
 pub use templates::{TemplateSet, Templates};

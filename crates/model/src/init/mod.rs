@@ -10,7 +10,7 @@ use super::bundle::{
     Bundle, BundleError, BundleWriter, Calibration, Category, Dims, Draft, ENCODER_FILE, HEAD_FILE,
     HEAD_WEIGHTS_FILE, Lineage, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE,
 };
-use super::categories::{FeatureError, text_features};
+use super::categories::{WordFeatureError, text_features};
 use super::clip::vision::{Precision, Tower, TowerError, TowerOptions, VisionConfigError};
 use super::clip::weights::WeightsError;
 use super::head::{ExportedHead, HeadError, ZeroShot};
@@ -69,7 +69,7 @@ pub enum InitError {
     Tower(#[from] TowerError),
     /// The text tower.
     #[error("embedding the categories: {0}")]
-    Text(#[from] FeatureError),
+    Text(#[from] WordFeatureError),
     /// The file of categories asks for what the text tower does not take.
     #[error(transparent)]
     Categories(CategoryListError),
