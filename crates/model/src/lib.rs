@@ -20,3 +20,4 @@ pub mod text;
 
 pub use source::{EncoderFolder, OpenError, OpenedModel, open};
 pub mod tagger;
+pub mod views;
