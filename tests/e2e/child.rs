@@ -64,6 +64,8 @@ impl World {
             assert!(text.contains(&hidden), "{key} is not in\n{text}");
             text = text.replace(&hidden, &format!("\"{key}\" = {:?}", value.expose()));
         }
+        let webhook = config.notify.webhook.expose();
+        text = text.replace("webhook = \"***\"", &format!("webhook = {webhook:?}"));
         std::fs::write(&path, text).unwrap();
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-model");
         let log = self.folder.path().join(format!("{name}.log"));

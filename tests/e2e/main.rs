@@ -28,6 +28,7 @@ mod health;
 mod labels;
 mod latest;
 mod memory;
+mod news;
 mod outages;
 mod outgoing;
 mod pages;
