@@ -18,6 +18,7 @@ mod init;
 mod installed;
 mod kafka;
 mod labels;
+mod listing;
 mod news;
 mod pictures;
 mod produce;

@@ -313,6 +313,7 @@ mod tests {
         let few = [
             "action",
             "category",
+            "event",
             "fault",
             "kind",
             "model_version",

@@ -4,6 +4,7 @@
 pub(crate) mod garbage;
 pub(crate) mod hook;
 pub(crate) mod hostile;
+pub(crate) mod object_server;
 pub(crate) mod pictures;
 pub(crate) mod web_server;
 

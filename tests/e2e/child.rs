@@ -28,6 +28,8 @@ pub(crate) struct Launch<'a> {
     pub memory_kib: u64,
     /// A control group that it runs in.
     pub group: Option<&'a Path>,
+    /// Variables that it has beside this process's.
+    pub environment: &'a [(&'a str, &'a str)],
 }
 
 impl World {
@@ -89,6 +91,7 @@ impl World {
             .envs(self.credentials())
             .env("TAGSTREAM_FAILPOINTS", launch.failpoints)
             .env("TAGSTREAM_MODEL__WORKERS", "1")
+            .envs(launch.environment.iter().copied())
             .env("TAGSTREAM_HTTP__BIND", self.bind(launch.http))
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())

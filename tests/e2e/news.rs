@@ -12,6 +12,7 @@ const FOR_EVER: Launch<'static> = Launch {
     http: false,
     memory_kib: 0,
     group: None,
+    environment: &[],
 };
 
 #[test]
