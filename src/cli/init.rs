@@ -31,7 +31,7 @@ pub(super) struct InitArgs {
     #[arg(long)]
     pub input_size: Option<usize>,
     /// How features of locations are made.
-    #[arg(long, value_enum, default_value_t = DenseModeName::Value)]
+    #[arg(long, visible_alias = "dense", value_enum, default_value_t = DenseModeName::Value)]
     pub dense_mode: DenseModeName,
     /// Further views of each picture that the encoder takes beside the whole, e.g. mirror,middle.
     /// Each costs the encoder as much as the whole.
@@ -63,6 +63,12 @@ pub(super) enum PrecisionName {
 pub(super) enum DenseModeName {
     /// Value path of the last attention.
     Value,
+    /// Transformers: queries with queries and keys with keys in the last attention, without
+    /// residual and MLP (SCLIP, ClearCLIP).
+    #[value(name = "self")]
+    SelfCorrelating,
+    /// Transformers: keys with keys, and more of what is near, without residual and MLP (NACLIP).
+    Neighbour,
     /// Transformers: the last block's own outputs.
     Plain,
     /// Transformers: the value path without residual and MLP.
@@ -81,6 +87,8 @@ impl InitArgs {
             input_size: self.input_size,
             dense_mode: match self.dense_mode {
                 DenseModeName::Value => DenseMode::Value,
+                DenseModeName::SelfCorrelating => DenseMode::SelfCorrelating,
+                DenseModeName::Neighbour => DenseMode::Neighbour,
                 DenseModeName::Plain => DenseMode::Plain,
                 DenseModeName::ValueBare => DenseMode::ValueBare,
                 DenseModeName::ValuePositional => DenseMode::ValuePositional,
