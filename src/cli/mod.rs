@@ -20,6 +20,7 @@ mod installed;
 mod kafka;
 mod labels;
 mod listing;
+mod news;
 mod pictures;
 mod produce;
 mod registry;

@@ -3,6 +3,7 @@
 mod kills;
 mod world;
 
+use crate::common::hook::Hook;
 use std::time::Duration;
 use tagstream::retrain::judge::is_held_out;
 use tagstream_model::registry::{Action, Verdict};
@@ -70,7 +71,12 @@ fn a_candidate_that_learned_shuffled_labels_is_rejected() {
         Words::Known,
         "method = \"linear-probe\"\nset = [\"optimizer.epochs=20\"]",
     );
-    world.configure("[judge]\nfolds = 1");
+    let (hook, nobody) = (Hook::start(), closed_port());
+    let (webhook, tracking) = (hook.url(), format!("http://{nobody}"));
+    world.configure(&format!(
+        "[judge]\nfolds = 1\n[notify]\nwebhook = {webhook:?}\n[mlflow]\nurl = {tracking:?}\n\
+         retries = 0"
+    ));
     // Images that are learned from are labelled with what another picture shows; held-out ones
     // honestly.
     world.label_all(|i, category| {
@@ -81,6 +87,25 @@ fn a_candidate_that_learned_shuffled_labels_is_rejected() {
     assert_eq!((world.serving(), world.versions()), (1, 2));
     assert_eq!(world.history().last().unwrap().action, Action::Rejected);
     world.assert_whole();
+    let told = hook.told();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(
+        (&told[0]["event"], &told[0]["command"]),
+        (&"rejected".into(), &"retrain".into())
+    );
+    assert_eq!(told[0]["model"]["version"], 2);
+    assert_eq!(told[0]["why"], world.history().last().unwrap().why);
+    let log = world.log();
+    assert!(
+        log.contains("the run was not recorded") && log.contains(&tracking),
+        "{log}"
+    );
+    assert!(!log.contains("hunter2"), "{log}");
+}
+
+fn closed_port() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
 }
 
 #[test]

@@ -247,3 +247,24 @@ async fn what_this_machine_lacks_refuses_no_version_for_good() {
     assert!(matches!(w.watch.look().await, Look::Postponed { .. }));
     assert!(matches!(w.watch.look().await, Look::Swapped(_)));
 }
+
+/// Who is to be told of a refusal hears of it once, and of what goes well, too.
+#[tokio::test]
+async fn every_look_is_told() {
+    let w = World::new().await;
+    let version = w.add("incompatible").await;
+    w.point_at(version).await;
+    let told = Mutex::new(Vec::new());
+    let (heard, hear) = tokio::sync::watch::channel(0);
+    let keep = |look: &Look| {
+        let refused = matches!(look, Look::Refused { version: of, .. } if *of == version);
+        told.lock().unwrap().push(refused);
+        heard.send_modify(|looks| *looks += 1);
+    };
+    let mut hear = hear.clone();
+    tokio::select! {
+        () = w.watch.run_and_tell(Duration::from_millis(1), keep) => {}
+        enough = hear.wait_for(|looks| *looks >= 3) => assert!(enough.is_ok()),
+    }
+    assert_eq!(told.into_inner().unwrap()[..3], [true, false, false]);
+}
