@@ -47,7 +47,8 @@ fn words_and_relations_are_of_the_second_format_and_nothing_else_is() {
     assert_eq!(read.manifest().categories[0], cat);
 
     // What cannot be is refused, whoever wrote it.
-    let broken: [(&str, fn(&mut serde_json::Value), &str); 5] = [
+    type Change = fn(&mut serde_json::Value);
+    let broken: [(&str, Change, &str); 5] = [
         (
             "version",
             |m| m["format_version"] = 1.into(),
