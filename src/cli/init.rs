@@ -1,13 +1,17 @@
 //! `tagstream init`: make a bundle from CLIP weights and a list of categories.
 
+mod parity;
+
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use parity::Comparison;
 use std::path::{Path, PathBuf};
 use tagstream_core::error::{Exit, usage};
 use tagstream_model::clip::vision::{DenseMode, Precision, TowerOptions};
 use tagstream_model::init::hub::Hub;
 use tagstream_model::init::{CategoryList, ClipFolder, Init, InitStep};
+use tagstream_model::onnx::IntegerRange;
 
 /// Arguments of `tagstream init`.
 #[derive(Debug, Args)]
@@ -29,6 +33,10 @@ pub(super) struct InitArgs {
     /// Input size in pixels; default: the size that the tower was made for.
     #[arg(long)]
     pub input_size: Option<usize>,
+    /// With --precision int8: pictures on which the bundle is compared with one of fp32, a folder;
+    /// default: drawn ones.
+    #[arg(long, value_name = "DIR")]
+    pub pictures: Option<PathBuf>,
     /// How features of locations are made.
     #[arg(long, value_enum, default_value_t = DenseModeName::Value)]
     pub dense_mode: DenseModeName,
@@ -41,6 +49,10 @@ pub(super) enum PrecisionName {
     Fp32,
     /// 16-bit floats, for GPUs.
     Fp16,
+    /// 8-bit integers, for processors; of a reduced range if this one lacks VNNI.
+    Int8,
+    /// 8-bit integers of the reduced range: for processors without VNNI, and right on all.
+    Int8Reduced,
 }
 
 /// `--dense-mode`.
@@ -63,6 +75,8 @@ impl InitArgs {
             precision: match self.precision {
                 PrecisionName::Fp32 => Precision::Fp32,
                 PrecisionName::Fp16 => Precision::Fp16,
+                PrecisionName::Int8 => Precision::Int8(IntegerRange::of_this_processor()),
+                PrecisionName::Int8Reduced => Precision::Int8(IntegerRange::Reduced),
             },
             input_size: self.input_size,
             dense_mode: match self.dense_mode {
@@ -84,6 +98,7 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
         None => PathBuf::from(&args.clip),
     };
     let clip = ClipFolder::open(&folder).map_err(|error| usage(error.to_string()))?;
+    let comparison = Comparison::prepare(&args)?;
     let name = match Path::new(&args.clip).parent() {
         // One file of weights: the directory says whose they are.
         Some(directory) if Path::new(&args.clip).is_file() => {
@@ -112,6 +127,7 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
                 bar.set_position(done as u64);
             }
             InitStep::Write => bar.set_message("writing"),
+            InitStep::Parity(_) => {}
         })
         .with_context(|| format!("making a bundle of {}", args.clip))?;
     bar.finish_and_clear();
@@ -127,6 +143,9 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
         manifest.dims.embedding,
         args.out.display()
     );
+    if let Some(comparison) = comparison {
+        comparison.run(&init, &bundle)?;
+    }
     Ok(Exit::Success)
 }
 
