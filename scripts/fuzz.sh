@@ -35,7 +35,7 @@ export CARGO_TARGET_DIR=$root/fuzz
 RUSTC_WRAPPER=$PWD/fuzz/instrument.sh \
     cargo build --release --bins --manifest-path fuzz/Cargo.toml
 if [ ${#targets[@]} = 0 ]; then
-    targets=(message uri image decoders bundle registry labels label_exports)
+    targets=(message mapping schemas uri image decoders bundle registry labels label_exports)
 fi
 for target in "${targets[@]}"; do
     seeds=fuzz/seeds/$target

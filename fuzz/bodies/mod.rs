@@ -2,6 +2,7 @@
 //! (`suite fuzz_replay`).
 
 mod image;
+pub(super) mod mapping;
 
 use self::image::{decoders, image, plain};
 use std::path::{Path, PathBuf};
@@ -23,8 +24,10 @@ use tagstream_train::labels::{
 pub(super) type Body = fn(&[u8]);
 
 /// Every target.
-pub(super) const ALL: [(&str, Body); 8] = [
+pub(super) const ALL: [(&str, Body); 10] = [
     ("message", message),
+    ("mapping", mapping::mapping),
+    ("schemas", mapping::schemas),
     ("uri", uri),
     ("image", whole_image),
     ("decoders", decoders),

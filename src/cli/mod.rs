@@ -18,6 +18,7 @@ mod init;
 mod installed;
 mod kafka;
 mod labels;
+mod listing;
 mod pictures;
 mod produce;
 mod registry;

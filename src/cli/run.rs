@@ -124,7 +124,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
 
 /// Threads for tasks: what is fetched, parsed and sent. Decoding, inference and encoding files have
 /// their own, and more threads here would only wake each other for the little that is left.
-fn task_threads() -> anyhow::Result<usize> {
+pub(super) fn task_threads() -> anyhow::Result<usize> {
     let cores = std::thread::available_parallelism()?.get();
     Ok((cores / 4).max(2))
 }
@@ -294,7 +294,7 @@ async fn follow_registry(
     })
 }
 
-fn ended(error: PipelineError) -> anyhow::Error {
+pub(super) fn ended(error: PipelineError) -> anyhow::Error {
     let of_source = match &error {
         PipelineError::Source(error) | PipelineError::Line(LineError::Source(error)) => Some(error),
         _ => None,
@@ -312,7 +312,7 @@ fn ended(error: PipelineError) -> anyhow::Error {
 }
 
 /// The first SIGTERM or SIGINT drains, the second ends the process at once.
-fn control_by_signals() -> anyhow::Result<watch::Receiver<Control>> {
+pub(super) fn control_by_signals() -> anyhow::Result<watch::Receiver<Control>> {
     let (sender, control) = watch::channel(Control::Run);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

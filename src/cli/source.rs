@@ -1,6 +1,7 @@
 //! `tagstream source check`: what the mapping makes of the topic's own messages, before anything
 //! runs. It joins no group, commits nothing and fetches nothing.
 
+mod framed;
 mod sample;
 
 use super::config::{checks, refused};
@@ -83,8 +84,9 @@ pub(super) fn run(args: SourceArgs) -> anyhow::Result<Exit> {
     })?;
     let policy = UriPolicy::new(&config.fetch).map_err(refused)?;
     let topic = &config.source.images_topic;
-    let sampled = newest(&config.kafka, topic, args.sample)
+    let mut sampled = newest(&config.kafka, topic, args.sample)
         .with_context(|| format!("reading the topic {topic}"))?;
+    framed::open(config, &mut sampled)?;
     let mut lines = Vec::new();
     for message in &sampled {
         lines.extend(read(&mapping, &policy, message));
@@ -113,6 +115,9 @@ fn read(mapping: &Mapping, policy: &UriPolicy, message: &Sampled) -> Vec<Line> {
         record,
         made,
     };
+    if let Some(reason) = &message.unreadable {
+        return vec![line(None, Made::Refused(reason.clone()))];
+    }
     let records = match mapping.read(&message.parts()) {
         Err(error) => return vec![line(None, Made::Refused(error.to_string()))],
         Ok(records) if records.is_empty() => return vec![line(None, Made::PassedOver)],

@@ -1,5 +1,8 @@
 //! `tagstream tag`: tag images and print or draw what was found.
 
+mod parquet;
+
+use super::labels::NamingArgs;
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
@@ -31,8 +34,31 @@ pub(super) struct TagArgs {
     /// Print a JSON line for each image.
     #[arg(long)]
     pub json: bool,
+    /// Write the predictions table into this folder or object store instead, as the stage does, for
+    /// one folder, list (a path or address a line) or prefix (s3://bucket/prefix). Broken off at
+    /// any point and run again, it goes on: no row is lost or doubled. Exit code 1 if images came
+    /// to nothing, 75 if it has to be run again.
+    #[arg(long, value_name = "OUT", conflicts_with_all = ["html", "json"])]
+    pub parquet: Option<String>,
+    /// With --parquet: the stage's configuration, for all but what is read and where it goes.
+    #[arg(long, value_name = "FILE", requires = "parquet")]
+    pub config: Option<PathBuf>,
+    /// With --parquet: what rows call the list (the column `topic`); another list in the same table
+    /// needs a name of its own.
+    #[arg(long, value_name = "NAME", requires = "parquet", default_value = "listing",
+        value_parser = parquet::list_name)]
+    pub name: String,
+    /// With --parquet: what becomes of a list that is not the one that the table was begun with.
+    #[arg(long, value_enum, requires = "parquet", default_value = "refuse")]
+    pub changed: parquet::Changed,
+    /// With --parquet: JSON lines of the images that came to nothing, and why. By default
+    /// NAME-dead-letters.jsonl in OUT, or here if OUT is an object store.
+    #[arg(long, value_name = "FILE", requires = "parquet")]
+    pub dead_letters: Option<PathBuf>,
+    #[command(flatten)]
+    pub naming: NamingArgs,
     /// Images, folders or URIs.
-    #[arg(required = true, value_name = "IMAGE|DIR|URI")]
+    #[arg(required = true, value_name = "IMAGE|DIR|LIST|URI")]
     pub inputs: Vec<String>,
 }
 
@@ -56,6 +82,9 @@ enum Outcome {
 /// Runs the command. An input that cannot be read or decoded is named, the others are tagged, and
 /// the exit code is 1.
 pub(super) fn run(args: TagArgs) -> anyhow::Result<Exit> {
+    if let Some(out) = &args.parquet {
+        return parquet::run(&args, out);
+    }
     let inputs = super::pictures::expand(&args.inputs)?;
     let bundle = super::open_model(&args.model, &ObjectStoreConfig::default())?.into_bundle()?;
     let runtime = Runtime::load()?;

@@ -12,6 +12,7 @@ pub mod label_rows;
 pub mod ledger;
 pub mod pipeline;
 pub mod row_maker;
+pub mod schemas;
 pub mod sink;
 pub mod source;
 pub mod watch;

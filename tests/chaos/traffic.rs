@@ -6,10 +6,12 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers;
+use rdkafka::producer::future_producer::Delivery;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Message, TopicPartitionList};
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Most that the dead-letter topic takes of a message, bytes.
 pub const DEAD_LETTER_LIMIT: &str = "max.message.bytes=3000";
@@ -38,6 +40,33 @@ fn producer(bootstrap: &str) -> Result<FutureProducer> {
         .set("linger.ms", "0")
         .set("reconnect.backoff.max.ms", "500")
         .create()?)
+}
+
+/// Sends one message. A partition that was just added is unknown to a broker that has not heard of
+/// it yet, and then the client refuses the message before it sends it: it is tried again.
+async fn deliver(
+    producer: &FutureProducer,
+    partition: i32,
+    key: &str,
+    value: &str,
+) -> Result<Delivery> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let record = FutureRecord::to(IMAGES)
+            .partition(partition)
+            .key(key)
+            .payload(value);
+        match producer.send(record, Duration::from_secs(120)).await {
+            Ok(delivery) => return Ok(delivery),
+            Err((error, _))
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition)
+                    && Instant::now() < deadline =>
+            {
+                pause().await;
+            }
+            Err((error, _)) => return Err(error).context("the chaos producer could not send"),
+        }
+    }
 }
 
 impl Producer {
@@ -73,15 +102,7 @@ impl Producer {
                 .map(|(partition, (image_id, value, expected))| {
                     let producer = &self.producer;
                     async move {
-                        let record = FutureRecord::to(IMAGES)
-                            .partition(partition)
-                            .key(&image_id)
-                            .payload(&value);
-                        let delivery = producer
-                            .send(record, Duration::from_secs(120))
-                            .await
-                            .map_err(|(error, _)| error)
-                            .context("the chaos producer could not send")?;
+                        let delivery = deliver(producer, partition, &image_id, &value).await?;
                         let produced = Produced {
                             incarnation,
                             partition: delivery.partition,

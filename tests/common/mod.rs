@@ -3,6 +3,7 @@
 
 pub(crate) mod garbage;
 pub(crate) mod hostile;
+pub(crate) mod object_server;
 pub(crate) mod pictures;
 pub(crate) mod web_server;
 

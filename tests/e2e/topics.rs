@@ -1,6 +1,7 @@
 //! Topics as they are: every form that docs/sources.md shows, with the configuration that it shows
 //! there; messages of several records; `tagstream source check`.
 
+use crate::common::object_server::serve_objects;
 use crate::harness::{World, bootstrap, create_topic, unique};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
@@ -10,8 +11,6 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -78,46 +77,6 @@ fn shown() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Answers for objects as S3, Google Cloud Storage and Azure do, as far as reading goes.
-fn serve_objects(picture: Vec<u8>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let answer = move |mut stream: TcpStream| {
-        let mut head = Vec::new();
-        let mut part = [0; 4096];
-        while !head.windows(4).any(|w| w == b"\r\n\r\n") {
-            match stream.read(&mut part) {
-                Ok(n @ 1..) => head.extend_from_slice(&part[..n]),
-                _ => return,
-            }
-        }
-        let head = String::from_utf8_lossy(&head);
-        let path = head.split(' ').nth(1).unwrap_or_default();
-        let path = percent_encoding::percent_decode_str(path.split('?').next().unwrap());
-        let path = path.decode_utf8_lossy().into_owned();
-        let found = PICTURES.iter().any(|name| path.ends_with(name));
-        let (status, body) = match found {
-            true => ("200 OK", &picture[..]),
-            false => ("404 Not Found", &b""[..]),
-        };
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: image/png\r\nContent-Length: {}\r\nETag: \"e\"\r\n\
-             Last-Modified: Sat, 31 Jan 2026 12:00:00 GMT\r\nConnection: close\r\n\r\n",
-            body.len()
-        );
-        // Whoever asked may have hung up.
-        let _ = stream
-            .write_all(head.as_bytes())
-            .and_then(|()| stream.write_all(body));
-    };
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            answer(stream);
-        }
-    });
-    format!("http://{address}")
-}
-
 fn stores_at(server: &str) -> ObjectStoreConfig {
     let mut stores = ObjectStoreConfig::default();
     let options = |of: &[(&str, &str)]| {
@@ -157,7 +116,7 @@ async fn every_form_in_the_documents_runs_with_the_few_lines_that_are_shown() {
         );
     }
     let base = World::new("forms", 1);
-    let server = serve_objects(std::fs::read(base.picture(3)).unwrap());
+    let server = serve_objects(std::fs::read(base.picture(3)).unwrap(), &PICTURES);
     for (preset, text) in &shown {
         assert!(
             text.lines().count() <= LINES,
@@ -253,7 +212,7 @@ fn notified(name: &str) -> World {
     world
 }
 
-fn run(world: &World, arguments: &[&str]) -> Output {
+pub(crate) fn run(world: &World, arguments: &[&str]) -> Output {
     let path = world.folder.path().join("cli.toml");
     let mut config = world.config.clone();
     config.object_store = ObjectStoreConfig::default();

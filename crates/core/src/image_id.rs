@@ -21,7 +21,7 @@ use percent_encoding::percent_decode_str;
 use std::collections::{HashMap, HashSet};
 
 /// Extensions of pictures, whether or not this build can decode them.
-const EXTENSIONS: [&str; 22] = [
+pub const PICTURE_EXTENSIONS: [&str; 22] = [
     "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif",
     "heic", "heif", "jxl", "jp2", "ppm", "pgm", "tga", "dng", "cr2", "nef",
 ];
@@ -326,7 +326,7 @@ pub fn without_extension(name: &str) -> &str {
 
 /// Whether files of pictures end so.
 pub fn is_extension(extension: &str) -> bool {
-    EXTENSIONS
+    PICTURE_EXTENSIONS
         .iter()
         .any(|known| known.eq_ignore_ascii_case(extension))
 }

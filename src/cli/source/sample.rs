@@ -18,7 +18,9 @@ pub(super) struct Sampled {
     pub offset: i64,
     time: i64,
     key: Option<Bytes>,
-    value: Option<Bytes>,
+    pub value: Option<Bytes>,
+    /// Why its value cannot be taken out of its frame.
+    pub unreadable: Option<String>,
     headers: HeaderList,
 }
 
@@ -54,6 +56,7 @@ pub(super) fn newest(
                 time: message.timestamp().to_millis().unwrap_or_default(),
                 key: message.key().map(Bytes::copy_from_slice),
                 value: message.payload().map(Bytes::copy_from_slice),
+                unreadable: None,
                 headers: headers(message),
             });
             if last.len() > count {

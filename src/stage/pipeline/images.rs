@@ -1,8 +1,9 @@
 //! Images to rows: parse, fetch, decode straight into the model's batch, infer.
 
 use super::StageStatus;
+use super::framed::Framing;
 use super::no_row::NoRow;
-use super::records::{Records, Work};
+use super::records::{Records, Work, outcome_of};
 use crate::stage::budget::Budget;
 use crate::stage::decoding::{self, dead_letter_kind};
 use crate::stage::fetch::{Body, FetchError, Fetcher, Resource, Seats, Waiter, is_local, lacking};
@@ -111,6 +112,8 @@ pub struct ImageSettings {
     pub decode_threads: usize,
     /// How messages name images.
     pub mapping: Mapping,
+    /// The schema registry that messages are framed for.
+    pub framing: Option<Framing>,
     /// Most records of one message.
     pub max_records: usize,
 }
@@ -199,7 +202,11 @@ impl<T: ImageModel> ImageRows<T> {
             ),
             decode_places: Semaphore::new(4 * decoders.current_num_threads()),
             decoders,
-            records: Records::new(settings.mapping.clone(), settings.max_records),
+            records: Records::new(
+                settings.mapping.clone(),
+                settings.framing.clone(),
+                settings.max_records,
+            ),
             settings,
         })
     }
@@ -388,13 +395,22 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
         message: &SourceMessage,
         leave: &Leave,
     ) -> Result<RowOutcome<PredictionRow>, MakeError> {
-        let mut records = match self.records.of(message) {
+        let framed = match self
+            .records
+            .framed(message, &self.settings.status, leave)
+            .await
+        {
+            Ok(framed) => framed,
+            Err(none) => return outcome_of(none),
+        };
+        let mut records = match self.records.of(message, &framed) {
             Ok(records) => records,
             Err((kind, reason)) => return Ok(RowOutcome::DeadLetter { kind, reason }),
         };
         if self.records.are_many() {
             let work = Work {
                 message,
+                framed: &framed,
                 at_once: self.settings.fetches.max(1),
                 make: |record| self.made(message, record, leave).boxed(),
                 prediction: |row: &PredictionRow| self.prediction(message, row),
@@ -409,21 +425,12 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
                 let prediction = self.prediction(message, &row);
                 Ok(RowOutcome::Row { row, prediction })
             }
-            Err(NoRow::DeadLetter(kind, reason)) => Ok(RowOutcome::DeadLetter { kind, reason }),
-            Err(NoRow::Left) => Ok(RowOutcome::Left),
-            // `row` goes on until it has enough of waiting, which is fatal.
-            Err(NoRow::Lacking(_, reason)) => Err(MakeError::Lacking(reason)),
-            Err(NoRow::Fatal(error)) => Err(error),
+            Err(none) => outcome_of(none),
         }
     }
 
     fn rows_in(&self, message: &SourceMessage) -> u64 {
-        if !self.records.are_many() {
-            return 1;
-        }
-        // What is more than may be is a dead letter, which takes no more than one row.
-        let records = self.records.of(message).map_or(1, |records| records.len());
-        records.max(1) as u64
+        self.records.most_rows(message) as u64
     }
 
     fn layout(&self) -> Arc<PredictionLayout> {

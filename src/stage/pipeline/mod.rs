@@ -9,9 +9,11 @@
 mod around;
 mod commit;
 mod engine_model;
+mod framed;
 mod images;
 mod labels;
 mod line;
+mod listed;
 mod lives;
 mod no_row;
 mod owned;
@@ -21,9 +23,11 @@ mod run;
 mod status;
 
 pub use engine_model::EngineModel;
+pub use framed::Framing;
 pub use images::{ImageModel, ImageRows, ImageSettings, PixelSlot, TagError, Tagged};
 pub use labels::{LABELS_BUDGET_MIB, run_labels};
 pub use line::{Line, LineSettings};
+pub use listed::{ListingRun, run_listing};
 pub use run::{LineContext, LineSpec, PipelineError, RunOptions, run};
 pub use status::StageStatus;
 

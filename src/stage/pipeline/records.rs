@@ -1,8 +1,10 @@
 //! Messages that hold several records: each is an image of its own, and all rows of a message lie
 //! in one file.
 
+use super::StageStatus;
+use super::framed::{Framed, Framing};
 use super::no_row::NoRow;
-use crate::stage::row_maker::{MakeError, RefusedRecord, RowOutcome};
+use crate::stage::row_maker::{Leave, MakeError, RefusedRecord, RowOutcome};
 use crate::stage::sink::outgoing::Outgoing;
 use crate::stage::sink::predictions::{PredictionLayout, PredictionRow};
 use crate::stage::source::SourceMessage;
@@ -11,6 +13,17 @@ use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex};
 use tagstream_core::events::{DeadLetterKind, header, listed_records};
 use tagstream_core::mapping::{MappedRecord, Mapping, MessageParts};
+
+/// What a message comes to that gives no row.
+pub(super) fn outcome_of(none: NoRow) -> Result<RowOutcome<PredictionRow>, MakeError> {
+    match none {
+        NoRow::DeadLetter(kind, reason) => Ok(RowOutcome::DeadLetter { kind, reason }),
+        NoRow::Left => Ok(RowOutcome::Left),
+        // Waiting goes on until it has been enough, which is fatal.
+        NoRow::Lacking(_, reason) => Err(MakeError::Lacking(reason)),
+        NoRow::Fatal(error) => Err(error),
+    }
+}
 
 /// Why nothing of a message can be read.
 type Refusal = (DeadLetterKind, String);
@@ -21,6 +34,7 @@ type Made = (u32, Result<PredictionRow, NoRow>);
 /// Which records messages have.
 pub(super) struct Records {
     mapping: Mapping,
+    framing: Option<Framing>,
     most: usize,
     layouts: Layouts,
 }
@@ -28,6 +42,8 @@ pub(super) struct Records {
 /// The making of a message's rows.
 pub(super) struct Work<'a, M, P> {
     pub message: &'a SourceMessage,
+    /// How its value is read.
+    pub framed: &'a Framed,
     /// How many records are worked on at once.
     pub at_once: usize,
     /// Makes the row of one record.
@@ -37,9 +53,10 @@ pub(super) struct Work<'a, M, P> {
 }
 
 impl Records {
-    pub(super) fn new(mapping: Mapping, most: usize) -> Self {
+    pub(super) fn new(mapping: Mapping, framing: Option<Framing>, most: usize) -> Self {
         Records {
             most,
+            framing,
             layouts: Layouts::new(mapping.has_many()),
             mapping,
         }
@@ -55,12 +72,53 @@ impl Records {
         self.layouts.of(told)
     }
 
+    /// How a message's value is read. Waits for a schema registry.
+    pub(super) async fn framed(
+        &self,
+        message: &SourceMessage,
+        status: &StageStatus,
+        leave: &Leave,
+    ) -> Result<Framed, NoRow> {
+        match &self.framing {
+            None => Ok(Framed::Not),
+            Some(framing) => framing.of(message, status, leave).await,
+        }
+    }
+
+    /// Most rows that a message may become.
+    pub(super) fn most_rows(&self, message: &SourceMessage) -> usize {
+        if !self.are_many() {
+            return 1;
+        }
+        let framing = self.framing.as_ref();
+        match framing.map_or(Framed::Not, |framing| framing.known(message)) {
+            // What cannot be looked into yet may hold as many as any.
+            Framed::Unknown => self.most,
+            // What is more than may be is a dead letter, which takes no more than one row.
+            known => self.of(message, &known).map_or(1, |all| all.len()).max(1),
+        }
+    }
+
     /// The records of a message that are to be images.
-    pub(super) fn of(&self, message: &SourceMessage) -> Result<Vec<MappedRecord>, Refusal> {
+    pub(super) fn of(
+        &self,
+        message: &SourceMessage,
+        framed: &Framed,
+    ) -> Result<Vec<MappedRecord>, Refusal> {
         let bad = |reason: String| (DeadLetterKind::BadMessage, reason);
+        let opened;
+        let value = match (framed, &message.payload) {
+            (Framed::By(schema), Some(payload)) => {
+                let value = schema.value_of(payload);
+                let told = |e| bad(format!("with schema {}: {e}", schema.number()));
+                opened = value.map_err(told)?;
+                Some(&opened[..])
+            }
+            _ => message.payload.as_deref(),
+        };
         let parts = MessageParts {
             key: message.key.as_deref(),
-            value: message.payload.as_deref(),
+            value,
             headers: &message.headers,
         };
         let read = self.mapping.read(&parts);
@@ -123,7 +181,7 @@ impl Records {
             // A model took over meanwhile: the rows of one message lie in one file, and those of a
             // file have one layout.
             rows.retain(|row| !odd.contains(&row.record));
-            waiting = self.of(work.message).unwrap_or_default();
+            waiting = self.of(work.message, work.framed).unwrap_or_default();
             waiting.retain(|record| odd.contains(&record.index));
         }
         rows.sort_by_key(|row| row.record);

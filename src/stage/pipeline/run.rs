@@ -1,6 +1,7 @@
 //! The lines of a process, from a configuration.
 
 use super::around::{Watched, kafka_of};
+use super::framed::Framing;
 use super::images::{ImageModel, ImageSettings};
 use super::repairs;
 use super::{Control, ImageRows, Line, LineError, LineSettings, StageStatus};
@@ -10,6 +11,7 @@ use crate::stage::fetch::Fetcher;
 use crate::stage::guard::OpenLives;
 use crate::stage::ledger::CutRules;
 use crate::stage::row_maker::RowMaker;
+use crate::stage::schemas::SchemaRegistry;
 use crate::stage::sink::begun::{BegunError, FirstOffset, TableBegun};
 use crate::stage::sink::chain::WriterId;
 use crate::stage::sink::files::FileSink;
@@ -281,7 +283,7 @@ impl<'a> LineContext<'a> {
         Ok(FirstOffset::Latest(Arc::new(begun)))
     }
 
-    fn line_settings(
+    pub(super) fn line_settings(
         &self,
         start: FirstOffset,
         until: Option<BTreeMap<PartitionId, LogFacts>>,
@@ -343,6 +345,58 @@ fn bad_mapping(error: MappingError) -> ConfigError {
     }
 }
 
+fn framing(
+    config: &StageConfig,
+    patience: Option<Duration>,
+) -> Result<Option<Framing>, ConfigError> {
+    let registry = SchemaRegistry::new(&config.source.registry)?;
+    Ok(registry.map(|registry| Framing {
+        registry: Arc::new(registry),
+        unknown_id: config.source.registry.unknown_id,
+        patience,
+    }))
+}
+
+/// What makes rows of images, and the bytes for rows.
+pub(super) async fn image_rows<T: ImageModel>(
+    shared: &LineContext<'_>,
+    tagger: Arc<T>,
+) -> Result<(ImageRows<T>, Budget), PipelineError> {
+    let config = shared.config;
+    let total = config.memory.budget_mib << 20;
+    let (rows, images) = (Budget::new(total / 2), Budget::new(total / 2));
+    let fetcher = Fetcher::new(&config.fetch, &config.object_store)?;
+    shared.status.shows(Arc::clone(fetcher.outages()));
+    let topic = &config.output.predictions_topic;
+    let decoders = decoding::started(&config.decode).await?;
+    // A process has one line of images.
+    let _ = shared.status.decoders.set(decoders.clone());
+    // A run that reads to the end has somebody who waits for it.
+    let own_wait = shared
+        .options
+        .until_drained
+        .then(|| Duration::from_millis(config.fetch.outage_wait_ms));
+    let settings = ImageSettings {
+        decoders,
+        status: Arc::clone(&shared.status),
+        predictions_topic: (!topic.is_empty()).then(|| topic.as_str().into()),
+        embedding_in_topic: config.output.embedding_in_topic,
+        places: 2 * config.fetch.concurrency + 8 * config.model.max_batch,
+        fetches: config.fetch.concurrency,
+        fetches_per_place: match config.fetch.host_concurrency {
+            0 => (config.fetch.concurrency * 3 / 4).max(1),
+            most => most,
+        },
+        own_wait,
+        decode_threads: config.decode.threads,
+        mapping: config.source.mapping.compile().map_err(bad_mapping)?,
+        framing: framing(config, own_wait)?,
+        max_records: config.source.mapping.max_records,
+    };
+    let maker = ImageRows::new(tagger, fetcher, images, settings).map_err(LineError::from)?;
+    Ok((maker, rows))
+}
+
 /// Runs the images line of a process with a model that is loaded and warm.
 ///
 /// # Errors
@@ -364,34 +418,7 @@ pub async fn run<T: ImageModel>(
     blocking::run(move || source::require_topics(&kafka, &written))
         .await
         .map_err(LineError::Panicked)??;
-    let total = config.memory.budget_mib << 20;
-    let (rows, images) = (Budget::new(total / 2), Budget::new(total / 2));
-    let fetcher = Fetcher::new(&config.fetch, &config.object_store)?;
-    shared.status.shows(Arc::clone(fetcher.outages()));
-    let topic = &config.output.predictions_topic;
-    let decoders = decoding::started(&config.decode).await?;
-    // A process has one line of images.
-    let _ = shared.status.decoders.set(decoders.clone());
-    let settings = ImageSettings {
-        decoders,
-        status: Arc::clone(&shared.status),
-        predictions_topic: (!topic.is_empty()).then(|| topic.as_str().into()),
-        embedding_in_topic: config.output.embedding_in_topic,
-        places: 2 * config.fetch.concurrency + 8 * config.model.max_batch,
-        fetches: config.fetch.concurrency,
-        fetches_per_place: match config.fetch.host_concurrency {
-            0 => (config.fetch.concurrency * 3 / 4).max(1),
-            most => most,
-        },
-        // A run that reads to the end has somebody who waits for it.
-        own_wait: options
-            .until_drained
-            .then(|| Duration::from_millis(config.fetch.outage_wait_ms)),
-        decode_threads: config.decode.threads,
-        mapping: config.source.mapping.compile().map_err(bad_mapping)?,
-        max_records: config.source.mapping.max_records,
-    };
-    let maker = ImageRows::new(tagger, fetcher, images, settings).map_err(LineError::from)?;
+    let (maker, rows) = image_rows(&shared, tagger).await?;
     let spec = LineSpec {
         topic: config.source.images_topic.as_str().into(),
         group: config.kafka.group_id.clone(),

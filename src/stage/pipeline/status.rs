@@ -50,6 +50,10 @@ impl StageStatus {
     /// The condition that images can be decoded; said only where it was found broken.
     pub const DECODERS_START: &'static str = "decoders_start";
 
+    /// The condition that the schema registry tells the schemas of messages; said only where it was
+    /// found broken.
+    pub const SCHEMAS_KNOWN: &'static str = "schemas_known";
+
     /// Says that a condition holds (`None`), or why it does not. Returns whether that is news.
     pub fn report(&self, condition: &'static str, broken: Option<String>) -> bool {
         let mut conditions = self.conditions.lock().expect("no panic while locked");

@@ -19,6 +19,8 @@ pub mod floor;
 mod floor_model;
 pub mod footer;
 pub mod hint;
+pub mod kept_listing;
+pub mod letter_file;
 mod limits;
 pub mod lineage;
 pub mod log_facts;

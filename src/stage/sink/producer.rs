@@ -66,6 +66,14 @@ pub enum ProduceError {
         /// What would be needed.
         bytes: usize,
     },
+    /// A file in the place of a topic cannot be written.
+    #[error("cannot write to {path}: {reason}")]
+    LetterFile {
+        /// The file.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
     /// The producer was stopped.
     #[error("the producer was stopped before the message was acknowledged")]
     Stopped,
@@ -110,8 +118,17 @@ impl Ack {
 
     /// One that has arrived.
     pub fn acknowledged() -> Self {
+        Ack::answered(Ok(()))
+    }
+
+    /// One that says that the message was not written.
+    pub fn failed(error: ProduceError) -> Self {
+        Ack::answered(Err(error))
+    }
+
+    fn answered(answer: Result<(), ProduceError>) -> Self {
         let (sender, receiver) = oneshot::channel();
-        let _ = sender.send(Ok(()));
+        let _ = sender.send(answer);
         Ack(receiver)
     }
 }

@@ -18,6 +18,7 @@ mod continuity;
 mod held;
 mod interdependent;
 mod leader_epochs;
+mod listing;
 mod log_ends;
 mod properties;
 mod reading;
@@ -34,6 +35,7 @@ pub(in crate::stage) use client::has_controller;
 pub use client::{Broker, Logs, Reached, Silence, require_topics};
 pub use clients::{ClientSettings, Covering, await_token};
 pub use continuity::compared;
+pub use listing::{Listing, OnStart};
 pub use properties::{Refusal, check_properties, known_properties};
 pub use reading::LogRecord;
 pub use recreated::recreated;
@@ -281,6 +283,9 @@ pub enum SourceError {
     /// The stage has ended and waits for nothing any more; it knows why.
     #[error("the stage has ended")]
     Dismissed,
+    /// The file in the place of the dead-letter topic.
+    #[error("{0}")]
+    Letters(String),
     /// The stage did not say where to start.
     #[error("no start position for the assigned partitions within {seconds} s")]
     NoStart {

@@ -136,6 +136,21 @@ impl Source {
         })
     }
 
+    /// A source that another thread feeds.
+    pub(super) fn from_parts(
+        events: UnboundedReceiver<SourceEvent>,
+        commands: Sender<SourceCommand>,
+        pulse: Arc<Pulse>,
+        thread: JoinHandle<()>,
+    ) -> Self {
+        Source {
+            events,
+            commands,
+            pulse,
+            thread: Some(thread),
+        }
+    }
+
     /// Tells the source something; nobody hears it after its end.
     pub fn command(&self, command: SourceCommand) {
         let _ = self.commands.send(command);

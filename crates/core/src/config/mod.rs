@@ -32,6 +32,6 @@ pub use reference::reference;
 pub use schema::schema;
 pub use secret::Secret;
 pub use settings::{Key, Kind, Setting, choice, settings};
-pub use source::{MappingConfig, SourceConfig, StartAt};
+pub use source::{MappingConfig, SchemaRegistryConfig, SourceConfig, StartAt, UnknownId};
 pub use stage::*;
 pub use values::refuse_unknown_option;

@@ -1,6 +1,6 @@
 //! What is read: the topics, and how their messages name images.
 
-use super::{Flaw, Kind, choice, settings};
+use super::{Flaw, Kind, Secret, choice, settings};
 use crate::mapping::{Mapping, MappingError, MappingSpec};
 use std::collections::BTreeMap;
 
@@ -15,6 +15,39 @@ settings! {
         statistics_interval_ms: u64 = 5_000,
         /// How the messages of the images topic name images (docs/sources.md).
         mapping: MappingConfig = MappingConfig::default(),
+        /// The schema registry that messages of the images topic are framed for.
+        registry: SchemaRegistryConfig = SchemaRegistryConfig::default(),
+    }
+}
+
+settings! {
+    /// The schema registry that messages of the images topic are framed for (Confluent's wire
+    /// format). Their values, in Avro, Protobuf or JSON by JSON Schema, are JSON to the mapping.
+    SchemaRegistryConfig {
+        /// Its address, as `https://registry:8081`; empty: none, and framed messages are refused.
+        url: String = String::new(),
+        /// User name or API key; empty: none.
+        user: String = String::new(),
+        /// Password or API secret of `user`.
+        password: Secret = Secret::default(),
+        /// Bearer token, instead of a user; empty: none.
+        token: Secret = Secret::default(),
+        /// File of certificates (PEM) that its own is checked by, beside those of the system;
+        /// empty: none.
+        ca_file: String = String::new(),
+        /// What becomes of messages whose schema the registry does not know: `wait`, for most
+        /// likely it is the wrong registry, or `dead_letter`.
+        unknown_id: UnknownId = UnknownId::Wait,
+    }
+}
+
+choice! {
+    /// What becomes of messages whose schema the registry does not know.
+    UnknownId {
+        /// They wait until it does, and `/health/readyz` says so.
+        Wait = "wait",
+        /// They are dead letters.
+        DeadLetter = "dead_letter",
     }
 }
 
@@ -91,8 +124,42 @@ impl SourceConfig {
                 "must be at least 1",
             ));
         }
+        flaws.extend(self.registry.flaw());
         flaws
     }
+}
+
+impl SchemaRegistryConfig {
+    fn flaw(&self) -> Option<Flaw> {
+        let (user, token) = (!self.user.is_empty(), !self.token.expose().is_empty());
+        let (key, reason) = match &*self.url {
+            "" if user || token || !self.ca_file.is_empty() => (
+                "url",
+                "is empty, but other keys of [source.registry] are not",
+            ),
+            "" => return None,
+            url if !url.starts_with("http://") && !url.starts_with("https://") => {
+                ("url", "must begin with http:// or https://")
+            }
+            url if host_part(url).contains('@') => (
+                "url",
+                "holds a user name or a password: they belong into `source.registry.user` and \
+                 `password`",
+            ),
+            _ if user && token => ("token", "cannot stand beside `source.registry.user`"),
+            _ if !user && !self.password.expose().is_empty() => {
+                ("password", "needs `source.registry.user`")
+            }
+            _ => return None,
+        };
+        Some(Flaw::new(format!("source.registry.{key}"), reason))
+    }
+}
+
+/// What stands between an address's scheme and its path.
+fn host_part(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or(rest)
 }
 
 impl MappingConfig {

@@ -57,7 +57,8 @@ pub(crate) fn json_text<'a>(
 ) -> Result<Cow<'a, str>, MessageError> {
     // Confluent's framing: a zero byte and the schema's number.
     if bytes.len() > 5 && bytes[0] == 0 {
-        let reason = "it begins with a zero byte, as messages framed for a schema registry do";
+        let reason = "it begins with a zero byte, as messages framed for a schema registry do \
+                      (those of the images topic are read where `source.registry.url` names it)";
         return Err(not_valid(what)(reason.into()));
     }
     text_of(bytes)

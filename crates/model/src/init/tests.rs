@@ -43,6 +43,7 @@ fn every_layout_becomes_a_bundle_that_tags() {
                 input_size: Some(side),
                 ..TowerOptions::default()
             },
+            views: crate::views::Views::default(),
         };
         let mut steps = Vec::new();
         let bundle = init.run(&out, |step| steps.push(step)).unwrap();
@@ -104,6 +105,7 @@ fn a_ready_made_encoder_is_copied() {
             source: "a fixture",
             categories: &list,
             tower,
+            views: crate::views::Views::default(),
         };
         init.run(&folder.path().join(out), |_| ())
     };
@@ -227,6 +229,7 @@ fn a_bundle_in_integers_is_another_one_and_says_how_near_it_is() {
             precision,
             ..TowerOptions::default()
         },
+        views: Views::default(),
     };
     let precisions = [
         Precision::Fp32,

@@ -5,6 +5,7 @@ use crate::arrays::{rows, to_matrix};
 use crate::trainer::data::{TrainingSet, branch_sum};
 use crate::trainer::error::TrainError;
 use crate::trainer::random::shuffled;
+use crate::trainer::ranking::{clearly_better, mean_precision, weighed};
 use crate::trm::blend::{Blend, fit_blend};
 use crate::trm::export::KernelRidges;
 use crate::trm::kernel_ridge::aims::{Aims, SoftConfig};
@@ -137,7 +138,7 @@ fn fit_images(
         };
         let aims = Aims::soft(targets, guesses.view(), groups, &soft);
         let left_out = system.left_out(&aims)?;
-        let precision = known_precision(left_out.view(), targets.labels);
+        let precision = mean_precision(left_out.view(), targets);
         if best.as_ref().is_none_or(|(most, ..)| precision > *most) {
             best = Some((precision, aims, left_out));
         }
@@ -148,28 +149,6 @@ fn fit_images(
         ));
     };
     Ok(system.fit(&aims, targets, left_out)?)
-}
-
-/// Mean over categories of the average precision among known entries.
-fn known_precision(scores: ArrayView2<'_, f32>, labels: ArrayView2<'_, i8>) -> f64 {
-    let (mut sum, mut count) = (0.0, 0usize);
-    for (scores, labels) in scores.columns().into_iter().zip(labels.columns()) {
-        let known = scores.iter().zip(&labels).filter(|(_, label)| **label != 0);
-        let mut known: Vec<(f32, bool)> = known.map(|(s, label)| (*s, *label > 0)).collect();
-        known.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let (mut hits, mut precision) = (0.0, 0.0);
-        for (rank, (_, present)) in known.iter().enumerate() {
-            if *present {
-                hits += 1.0;
-                precision += hits / (rank + 1) as f64;
-            }
-        }
-        if hits > 0.0 && hits < known.len() as f64 {
-            sum += precision / hits;
-            count += 1;
-        }
-    }
-    sum / count.max(1) as f64
 }
 
 /// The regressions on regions.
@@ -225,6 +204,12 @@ fn blend(
         let smoothed = images.is_some() && set.model.config().learns_without_labels();
         return Blend::new(0.0, f64::from(u8::from(smoothed)), 0.0);
     };
+    if let Some((_, alone)) = images
+        && set.model.config().learns_without_labels()
+        && !clearly_better(&weighed(&columns, &found), alone, targets)
+    {
+        return Blend::new(0.0, 1.0, 0.0);
+    }
     let mut found = found.into_iter();
     let mut next = |there: bool| there.then(|| found.next()).flatten().unwrap_or(0.0);
     Blend::new(next(true), next(images.is_some()), next(regions.is_some()))

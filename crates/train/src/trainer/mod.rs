@@ -12,6 +12,7 @@ mod error;
 pub mod left_out;
 pub mod optimizer;
 mod random;
+mod ranking;
 pub mod run_folder;
 pub mod scoring;
 mod teacher;
