@@ -36,10 +36,6 @@ pub(super) struct InitArgs {
     /// Input size in pixels; default: the size that the tower was made for.
     #[arg(long)]
     pub input_size: Option<usize>,
-    /// With --precision int8: pictures on which the bundle is compared with one of fp32, a folder;
-    /// default: drawn ones.
-    #[arg(long, value_name = "DIR")]
-    pub pictures: Option<PathBuf>,
     /// How features of locations are made.
     #[arg(long, visible_alias = "dense", value_enum, default_value_t = DenseModeName::Value)]
     pub dense_mode: DenseModeName,
@@ -67,7 +63,8 @@ pub(super) enum PrecisionName {
     Fp32,
     /// 16-bit floats, for GPUs.
     Fp16,
-    /// 8-bit integers, for processors; of a reduced range if this one lacks VNNI.
+    /// 8-bit integers, for processors; of a reduced range if this one lacks VNNI. Compared with
+    /// fp32 on --pictures, or on drawn ones.
     Int8,
     /// 8-bit integers of the reduced range: for processors without VNNI, and right on all.
     Int8Reduced,

@@ -1,12 +1,10 @@
 //! The report on how near a bundle in 8-bit integers is to one in 32-bit floats.
 
 use super::InitArgs;
-use anyhow::{Context, ensure};
+use crate::cli::pictures;
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::{Path, PathBuf};
-use tagstream_core::error::usage;
 use tagstream_image::decoders::Decoders;
-use tagstream_image::folder::pictures_below;
 use tagstream_image::preprocessing::Preprocessing;
 use tagstream_model::bundle::Bundle;
 use tagstream_model::clip::vision::Precision;
@@ -21,7 +19,7 @@ const PICTURES: usize = 32;
 pub(super) struct Comparison {
     runtime: Runtime,
     /// Files of pictures; none: they are drawn.
-    files: Vec<PathBuf>,
+    files: Vec<String>,
 }
 
 impl Comparison {
@@ -31,27 +29,16 @@ impl Comparison {
     /// ONNX Runtime is not there, or the pictures are not.
     pub(super) fn prepare(args: &InitArgs) -> anyhow::Result<Option<Self>> {
         let Precision::Int8(_) = args.tower().precision else {
-            ensure!(
-                args.pictures.is_none(),
-                usage("--pictures: only a bundle of --precision int8 is compared with one of fp32")
-            );
             return Ok(None);
         };
-        let files = match &args.pictures {
-            None => Vec::new(),
-            Some(folder) => {
-                let mut found = pictures_below(folder)?.files;
-                ensure!(
-                    !found.is_empty(),
-                    usage(format!("--pictures: {} holds none", folder.display()))
-                );
-                // From all of the folder, not its first names only.
-                let step = found.len().div_ceil(PICTURES);
-                let mut at = 0..;
-                found.retain(|_| at.next().is_some_and(|at| at % step == 0));
-                found
-            }
+        let mut files = match &args.guess.pictures[..] {
+            [] => Vec::new(),
+            named => pictures::expand(named)?,
         };
+        // Some of all, not the first names only.
+        let step = files.len().div_ceil(PICTURES).max(1);
+        let mut at = 0..;
+        files.retain(|_| at.next().is_some_and(|at| at % step == 0));
         let runtime = Runtime::load().context("int8 is compared with fp32 by running both")?;
         Ok(Some(Comparison { runtime, files }))
     }
@@ -62,7 +49,7 @@ impl Comparison {
         let (pixels, which) = if self.files.is_empty() {
             (drawn(preprocessing.width, PICTURES), "drawn")
         } else {
-            (decoded(&self.files, preprocessing)?, "given")
+            (decoded(&self.files, preprocessing), "given")
         };
         let bar = ProgressBar::new(PICTURES as u64);
         bar.set_style(ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}")?);
@@ -88,17 +75,22 @@ impl Comparison {
     }
 }
 
-/// The model's input of every file, one after the other.
-fn decoded(files: &[PathBuf], preprocessing: &Preprocessing) -> anyhow::Result<Vec<u8>> {
+/// The model's input of every file that can be read, one after the other.
+fn decoded(files: &[String], preprocessing: &Preprocessing) -> Vec<u8> {
     let decoders = Decoders::default();
     let image = 3 * preprocessing.height * preprocessing.width;
-    let mut pixels = vec![0; image * files.len()];
-    for (path, pixels) in files.iter().zip(pixels.chunks_exact_mut(image)) {
-        let path: &Path = path;
-        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-        decoders
-            .decode_into(&bytes, preprocessing, pixels)
-            .with_context(|| path.display().to_string())?;
+    let mut all = Vec::new();
+    let mut pixels = vec![0; image];
+    for file in files {
+        let bytes = std::fs::read(file).map_err(|error| error.to_string());
+        let decoded = bytes.and_then(|bytes| {
+            let size = decoders.decode_into(&bytes, preprocessing, &mut pixels);
+            size.map_err(|error| error.to_string())
+        });
+        match decoded {
+            Ok(_) => all.extend_from_slice(&pixels),
+            Err(error) => eprintln!("{file}: {error}"),
+        }
     }
-    Ok(pixels)
+    all
 }
