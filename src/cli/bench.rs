@@ -330,6 +330,7 @@ fn model(spec: Option<&str>, scratch: &Path) -> anyhow::Result<Bundle> {
         source: "demo-clip",
         categories: &categories,
         tower: Default::default(),
+        views: tagstream_model::views::Views::default(),
     };
     Ok(init.run(&scratch.join("model"), |_| ())?)
 }

@@ -8,6 +8,7 @@ use tagstream_core::error::{Exit, usage};
 use tagstream_model::clip::vision::{DenseMode, Precision, TowerOptions};
 use tagstream_model::init::hub::Hub;
 use tagstream_model::init::{CategoryList, ClipFolder, Init, InitStep};
+use tagstream_model::views::Views;
 
 /// Arguments of `tagstream init`.
 #[derive(Debug, Args)]
@@ -32,6 +33,19 @@ pub(super) struct InitArgs {
     /// How features of locations are made.
     #[arg(long, value_enum, default_value_t = DenseModeName::Value)]
     pub dense_mode: DenseModeName,
+    /// Further views of each picture that the encoder takes beside the whole, e.g. mirror,middle.
+    /// Each costs the encoder as much as the whole.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub views: Vec<ViewName>,
+}
+
+/// `--views`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ViewName {
+    /// Left and right exchanged.
+    Mirror,
+    /// The middle, enlarged.
+    Middle,
 }
 
 /// `--precision`.
@@ -103,6 +117,10 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
         },
         categories: &categories,
         tower: args.tower(),
+        views: Views {
+            mirror: args.views.contains(&ViewName::Mirror),
+            middle: args.views.contains(&ViewName::Middle),
+        },
     };
     let bundle = init
         .run(&args.out, |step| match step {

@@ -63,6 +63,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
                 precision,
                 ..TowerOptions::default()
             },
+            views: tagstream_model::views::Views::default(),
         };
         let out = folder.path().join(format!("{precision:?}"));
         init.run(&out, |_| ()).unwrap()

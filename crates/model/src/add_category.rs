@@ -109,6 +109,7 @@ mod tests {
             source: "test",
             categories: &CategoryList::read(&list).unwrap(),
             tower: Default::default(),
+            views: crate::views::Views::default(),
         };
         let out = folder.join(format!("bundle-{}", names.len()));
         init.run(&out, |_| ()).unwrap()

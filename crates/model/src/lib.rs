@@ -19,3 +19,4 @@ pub mod text;
 
 pub use source::{EncoderFolder, OpenError, OpenedModel, open};
 pub mod tagger;
+pub mod views;

@@ -142,6 +142,7 @@ mod tests {
             source: "the demo's weights",
             categories: &CategoryList::read(&list).unwrap(),
             tower: Default::default(),
+            views: crate::views::Views::default(),
         };
         let first = init.run(&folder.path().join("first"), |_| ()).unwrap();
         let (head, _) = first.head().unwrap();

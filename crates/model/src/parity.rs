@@ -204,6 +204,7 @@ mod tests {
                 precision,
                 ..TowerOptions::default()
             },
+            views: crate::views::Views::default(),
         };
         init.run(&folder.join(name), |_| ()).unwrap()
     }

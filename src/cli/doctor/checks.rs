@@ -230,6 +230,7 @@ fn zero_shot(folder: &Path, categories: &[String], scratch: &Path) -> Result<Bun
         source: "doctor",
         categories: &categories,
         tower: Default::default(),
+        views: tagstream_model::views::Views::default(),
     };
     init.run(&scratch.join("bundle"), |_| ())
         .map_err(|e| text(&e))

@@ -90,9 +90,9 @@ async fn truncated_at<R: TableRow>(
         return Ok(None);
     }
     let (broker, log) = (Arc::clone(broker), log.clone());
-    let compare = move || source::compared(&*broker, &partition, &log, resumed);
+    let compare = move || source::compared(&*broker, &partition, log, resumed);
     let compared = blocking::run(compare).await.map_err(LineError::Panicked)?;
-    Ok(match compared?.broken {
+    Ok(match compared?.1.broken {
         Some(BrokenChain::Truncated { at, .. }) => Some(at),
         _ => None,
     })

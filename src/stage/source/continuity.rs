@@ -11,16 +11,29 @@ use crate::stage::sink::log_facts::LogFacts;
 use tagstream_core::events::{Offset, PartitionId};
 
 /// `resumed`, and whether the log of `partition` still holds what its chain was read from, as far
-/// as that can be known. Blocks.
+/// as that can be known; beside it what the log said last. Blocks.
+///
+/// `log` was asked before the chain was walked, and whoever had the partition before may have put
+/// files meanwhile, of messages that were written meanwhile. So a chain that seems to be ahead of
+/// the log is compared with what the log says now.
 ///
 /// # Errors
 /// [`SourceError::Unreachable`] if the brokers do not answer.
 pub fn compared(
     logs: &dyn Logs,
     partition: &PartitionId,
-    log: &LogFacts,
+    mut log: LogFacts,
     mut resumed: Resumed,
-) -> Result<Resumed, SourceError> {
+) -> Result<(LogFacts, Resumed), SourceError> {
+    if resumed.chain.end > log.high {
+        log = logs.facts(partition)?;
+        if let Some(BrokenChain::AheadOfLog { high, .. }) = &mut resumed.broken {
+            *high = log.high;
+            if resumed.chain.end <= log.high {
+                resumed.broken = None;
+            }
+        }
+    }
     let may_be_the_same = match &resumed.broken {
         None | Some(BrokenChain::OffsetMoved { .. } | BrokenChain::Truncated { .. }) => true,
         Some(BrokenChain::AheadOfLog { same_topic, .. }) => *same_topic,
@@ -32,7 +45,7 @@ pub fn compared(
     };
     if may_be_the_same {
         let (read, end) = (&resumed.chain.lineage, resumed.chain.end);
-        if let Some(cut) = cut(logs, partition, log, read, end)? {
+        if let Some(cut) = cut(logs, partition, &log, read, end)? {
             resumed.broken = Some(BrokenChain::Truncated {
                 at: cut.at,
                 known: cut.known,
@@ -40,7 +53,7 @@ pub fn compared(
             });
         }
     }
-    Ok(resumed)
+    Ok((log, resumed))
 }
 
 /// Where a log was cut.
@@ -123,14 +136,16 @@ fn is_whole(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::sink::chain::Chain;
     use crate::stage::source::{LogRecord, Silence};
+    use tagstream_core::storage::names::Epoch;
 
     /// A log whose visible records are these.
     struct Log(Vec<(i64, i32)>);
 
     impl Logs for Log {
         fn facts(&self, _: &PartitionId) -> Result<LogFacts, SourceError> {
-            unreachable!("the facts are given")
+            Ok(facts(0, self.0.last().map_or(0, |(offset, _)| offset + 1)))
         }
 
         fn first_from(
@@ -158,20 +173,23 @@ mod tests {
         }
     }
 
+    fn facts(low: i64, high: i64) -> LogFacts {
+        LogFacts {
+            low: Offset(low),
+            stable: Offset(high),
+            high: Offset(high),
+            leader_epoch: None,
+            committed: None,
+            identity: Default::default(),
+        }
+    }
+
     fn find(read: &[(i64, i32)], end: i64, log: &[(i64, i32)], low: i64) -> Option<i64> {
         let mut lineage = LogLineage::default();
         for (offset, epoch) in read {
             lineage.read(Offset(*offset), Some(*epoch));
         }
-        let high = Offset(log.last().map_or(low, |(offset, _)| offset + 1));
-        let facts = LogFacts {
-            low: Offset(low),
-            stable: high,
-            high,
-            leader_epoch: None,
-            committed: None,
-            identity: Default::default(),
-        };
+        let facts = facts(low, log.last().map_or(low, |(offset, _)| offset + 1));
         let log = Log(log.iter().filter(|(o, _)| *o >= low).copied().collect());
         let partition = PartitionId::new("images", 0);
         let cut = cut(&log, &partition, &facts, &lineage, Offset(end));
@@ -212,6 +230,37 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_log_that_grew_while_the_chain_was_walked_is_whole() {
+        let resumed = |end: i64| {
+            let mut chain = Chain::new(Epoch(0), Offset(0));
+            (0..end).for_each(|offset| chain.lineage.read(Offset(offset), Some(1)));
+            chain.end = Offset(end);
+            Resumed {
+                chain,
+                last_start: None,
+                broken: Some(BrokenChain::AheadOfLog {
+                    high: Offset(6),
+                    same_topic: true,
+                }),
+            }
+        };
+        let partition = PartitionId::new("images", 0);
+        let compare = |log: &Log, end| {
+            let (log, resumed) = compared(log, &partition, facts(0, 6), resumed(end)).unwrap();
+            (log.high.0, resumed.broken)
+        };
+        // Asked when it ended at 6; the files reach to 9, and so does the log now.
+        assert_eq!(compare(&Log(run(0..9, 1)), 9), (9, None));
+        // It did not grow enough.
+        let cut = BrokenChain::Truncated {
+            at: Offset(8),
+            known: true,
+            high: Offset(8),
+        };
+        assert_eq!(compare(&Log(run(0..8, 1)), 9), (8, Some(cut)));
     }
 
     #[test]

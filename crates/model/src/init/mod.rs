@@ -16,6 +16,7 @@ use super::clip::weights::WeightsError;
 use super::head::{ExportedHead, HeadError, ZeroShot};
 use super::source::EncoderFolder;
 use super::text::{ClipTextEncoder, TextEncoderError};
+use super::views::{Views, ViewsError};
 use layout::{ClipParts, ClipSource};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -42,6 +43,8 @@ pub struct Init<'a> {
     pub categories: &'a CategoryList,
     /// How the vision tower is written. A ready-made encoder takes the defaults only.
     pub tower: TowerOptions,
+    /// The views that the encoder takes of a picture.
+    pub views: Views,
 }
 
 /// A step of the work, for progress bars.
@@ -79,6 +82,9 @@ pub enum InitError {
     /// The bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The views.
+    #[error(transparent)]
+    Views(#[from] ViewsError),
     /// The two towers do not meet.
     #[error(
         "the vision tower gives {vision} numbers, the text tower {text}: these are not towers of \
@@ -164,7 +170,16 @@ impl Init<'_> {
             return Err(InitError::ReadyMade);
         }
         let text = folder.text();
-        writer.add_copy(ENCODER_FILE, &folder.encoder())?;
+        let path = folder.encoder();
+        if self.views == Views::default() {
+            writer.add_copy(ENCODER_FILE, &path)?;
+        } else {
+            let whole = std::fs::read(&path).map_err(BundleError::io(&path))?;
+            let sides = folder.preprocessing();
+            let sides = (sides.height, sides.width);
+            let encoder = self.views.add_to(whole.into(), folder.dims(), sides)?;
+            writer.add(ENCODER_FILE, &encoder)?;
+        }
         writer.add(TEXT_WEIGHTS_FILE, &layout::text_weights(&text.weights)?)?;
         writer.add_copy(TEXT_CONFIG_FILE, &text.config)?;
         writer.add_copy(TOKENIZER_FILE, &text.tokenizer)?;
@@ -183,7 +198,13 @@ impl Init<'_> {
         writer: &mut BundleWriter,
     ) -> Result<CopiedTowers, InitError> {
         let tower = Tower::write(&parts.vision, &parts.weights, self.tower)?;
-        writer.add(ENCODER_FILE, &tower.onnx)?;
+        if self.views == Views::default() {
+            writer.add(ENCODER_FILE, &tower.onnx)?;
+        } else {
+            let sides = (tower.input_size, tower.input_size);
+            let encoder = self.views.add_to(tower.onnx.into(), tower.dims, sides)?;
+            writer.add(ENCODER_FILE, &encoder)?;
+        }
         writer.add(TEXT_WEIGHTS_FILE, &parts.text_weights()?)?;
         writer.add(TEXT_CONFIG_FILE, parts.config.as_bytes())?;
         writer.add(TOKENIZER_FILE, &parts.tokenizer_json)?;
@@ -202,15 +223,19 @@ impl Init<'_> {
 
     fn lineage(&self) -> String {
         let kind = self.clip.kind();
-        if self.clip.is_encoder() {
-            return format!("{} ({kind})", self.source);
+        let mut how = kind.to_string();
+        if !self.clip.is_encoder() {
+            let precision = match self.tower.precision {
+                Precision::Fp32 => "fp32",
+                Precision::Fp16 => "fp16",
+            };
+            let mode = self.tower.dense_mode.name();
+            how = format!("{how}, {precision}, dense mode {mode}");
         }
-        let precision = match self.tower.precision {
-            Precision::Fp32 => "fp32",
-            Precision::Fp16 => "fp16",
-        };
-        let mode = self.tower.dense_mode.name();
-        format!("{} ({kind}, {precision}, dense mode {mode})", self.source)
+        if self.views != Views::default() {
+            how = format!("{how}, views {}", self.views.names());
+        }
+        format!("{} ({how})", self.source)
     }
 }
 

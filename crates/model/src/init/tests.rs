@@ -41,6 +41,7 @@ fn every_layout_becomes_a_bundle_that_tags() {
                 input_size: Some(side),
                 ..TowerOptions::default()
             },
+            views: crate::views::Views::default(),
         };
         let mut steps = Vec::new();
         let bundle = init.run(&out, |step| steps.push(step)).unwrap();
@@ -102,6 +103,7 @@ fn a_ready_made_encoder_is_copied() {
             source: "a fixture",
             categories: &list,
             tower,
+            views: crate::views::Views::default(),
         };
         init.run(&folder.path().join(out), |_| ())
     };

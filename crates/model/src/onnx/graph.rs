@@ -29,6 +29,8 @@ pub enum Attribute {
     Ints(Vec<i64>),
     /// A float.
     Float(f32),
+    /// A word.
+    Text(&'static str),
 }
 
 /// Collects the nodes of one graph. Nodes must be added in an order in which every input is already
@@ -253,6 +255,27 @@ impl GraphBuilder {
         self.node("Slice", &[x, &start, &end, &axis], &[])
     }
 
+    /// `[B, C, h, w]` of these sides made larger, bilinear, with the centres of pixels at halves.
+    pub fn enlarge(&mut self, x: &Value, from: (usize, usize), to: (usize, usize)) -> Value {
+        // The new size is rounded down from a product in 32 bit.
+        let scale = |from: usize, to: usize| {
+            let scale = to as f32 / from as f32;
+            if scale * (from as f32) < to as f32 {
+                scale.next_up()
+            } else {
+                scale
+            }
+        };
+        let scales = [1.0, 1.0, scale(from.0, to.0), scale(from.1, to.1)];
+        let scales = self.weight("scales", &[4], Element::F32, &scales);
+        let none = Value(String::new());
+        self.node(
+            "Resize",
+            &[x, &none, &scales],
+            &[("mode", Attribute::Text("linear"))],
+        )
+    }
+
     /// Layer normalisation over the last axis, mean and variance in 32 bit.
     pub fn layer_norm(&mut self, x: &Value, weight: &Value, bias: &Value, epsilon: f32) -> Value {
         self.node(
@@ -379,6 +402,10 @@ fn attribute(name: &str, value: &Attribute) -> AttributeProto {
         Attribute::Float(f) => {
             proto.f = Some(*f);
             AttributeType::Float
+        }
+        Attribute::Text(text) => {
+            proto.s = Some(text.as_bytes().to_vec().into());
+            AttributeType::String
         }
     };
     proto.r#type = Some(kind as i32);

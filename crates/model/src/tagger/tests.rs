@@ -247,6 +247,7 @@ fn after_warming_with_the_largest_batch_no_batch_takes_new_memory() {
         source: "test",
         categories: &CategoryList::read(&list).unwrap(),
         tower: Default::default(),
+        views: crate::views::Views::default(),
     };
     let bundle = init.run(&folder.path().join("bundle"), |_| ()).unwrap();
     let options = TaggerOptions {

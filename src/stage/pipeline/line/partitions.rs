@@ -59,7 +59,7 @@ impl<M: RowMaker> Driver<M> {
             let chains = futures::future::try_join_all(chains).await?;
             let compared = blocking::run(move || {
                 let compare = |(partition, log, resumed): (PartitionId, LogFacts, Resumed)| {
-                    let resumed = source::compared(&*logs, &partition, &log, resumed)?;
+                    let (log, resumed) = source::compared(&*logs, &partition, log, resumed)?;
                     let resumed = restore(&partition, resumed, &restored).unbroken(&partition)?;
                     Ok::<_, LineError>((partition, log, resumed))
                 };

@@ -225,8 +225,8 @@ impl Protocol {
             last_start: None,
             broken,
         };
-        let compared = compared(state, &partition(), &log, resumed);
-        compared.expect("the model answers").broken
+        let compared = compared(state, &partition(), log, resumed);
+        compared.expect("the model answers").1.broken
     }
 
     fn resume(&self, state: &mut State, w: usize) {

@@ -117,6 +117,7 @@ fn every_public_layout_gives_what_its_library_gives() {
             source: "a fixture",
             categories: &categories,
             tower: TowerOptions::default(),
+            views: crate::views::Views::default(),
         };
         let bundle = init.run(&folder.path().join(name), |_| ());
         let bundle = bundle.unwrap_or_else(|error| panic!("{name}: {error}"));
