@@ -36,6 +36,7 @@ async fn registry(folder: &Path) -> Registry {
         source: "test",
         categories: &CategoryList::read(&list).unwrap(),
         tower: Default::default(),
+        views: Default::default(),
     };
     let bundle = init.run(&two, |_| ()).unwrap();
     let three = folder.join("three");
