@@ -11,6 +11,8 @@
 # positive label a picture). To narrow it:
 #   METHODS="zero-shot trm-ml" KNOWN="none 0.1 0.5 single" SEEDS="0 1 2" FOLDS="fold0 fold1" \
 #       OVERRIDES="memory.words=0" NAME=no-words benches/quality/new_series.sh
+# With further views of each picture in the encoder (three times its work):
+#   VIEWS=mirror,middle NAME=views METHODS=trm-ml benches/quality/new_series.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 : "${TAGSTREAM_BENCH_DIR:?names the folder with corel5k/ and lab-clip/; needed to measure}"
@@ -24,6 +26,13 @@ NAME=${NAME:-}
 ROWS=${ROWS:-benches/quality/new_series.csv}
 SERIES=${SERIES:-'^(\d+)\d{3}$'}
 . benches/quality/common.sh
+
+model=$TAGSTREAM_BENCH_DIR/lab-clip
+if [ -n "${VIEWS:-}" ]; then
+  "$tagstream" init --clip "$model" --categories "$data/categories.txt" --views "$VIEWS" \
+      --out "$work/model"
+  model=$work/model
+fi
 
 for fold in $FOLDS; do
   python3 benches/quality/series.py split "$data" "$fold" "$work"
@@ -42,7 +51,7 @@ for fold in $FOLDS; do
         esac
         out=$work/$fold-$method-$known-$seed
         settings=(); for change in $OVERRIDES; do settings+=(--set "$change"); done
-        "$tagstream" train --model "$TAGSTREAM_BENCH_DIR/lab-clip" --labels "$data/labels.csv" \
+        "$tagstream" train --model "$model" --labels "$data/labels.csv" \
           --images "$data/images.tar" --split "$work/$fold.csv:train" \
           --categories "$data/categories.txt" --group-pattern "$SERIES" --method "$method" \
           --seed "$seed" "${mask[@]}" --mask-seed "$seed" --no-calibration "${settings[@]}" \

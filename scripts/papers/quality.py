@@ -99,6 +99,7 @@ def methods(title: str, file: str, group: str, lines, write, known=KNOWN, head=H
 SERIES = [
     ("zero-shot (scale from labels, order not)", "zero-shot", ""),
     ("**trm-ml**", "trm-ml", ""),
+    ("trm-ml, three views of each picture", "trm-ml", "views"),
 ]
 
 
