@@ -1,4 +1,4 @@
-//! Images of several topics in one process: a line for each, with one model and one bound on memory.
+//! Images of several topics in one process: a line for each, one model and one bound on memory.
 
 use super::images::{ImageModel, ImageRows};
 use super::{Control, LineContext, LineError, LineSpec, PipelineError};

@@ -56,8 +56,8 @@ impl ImageTopics {
             || self.patterns.iter().any(|pattern| pattern.is_match(topic))
     }
 
-    /// Those that there are: the named ones, and of the brokers' those that a pattern takes, without
-    /// `written`, which a stage does not read. Blocks.
+    /// Those that there are: the named ones, and of the brokers' those that a pattern takes,
+    /// without `written`, which a stage does not read. Blocks.
     ///
     /// # Errors
     /// [`SourceError::Unreachable`] if the brokers do not answer, [`SourceError::NoTopicLike`] if
