@@ -14,6 +14,7 @@ mod demo;
 mod doctor;
 mod encode;
 mod eval;
+mod guess;
 mod init;
 mod installed;
 mod kafka;

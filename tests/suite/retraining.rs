@@ -218,7 +218,8 @@ fn a_registry_of_the_old_way_goes_on_with_parts() {
     world.assert_whole();
 }
 
-/// Heads that judge go along with a category that words added.
+/// Heads that judge go along with a category that words added, and with other words for it, which
+/// the next model keeps.
 #[test]
 fn a_champion_with_a_category_more_is_judged_by_its_parent_s_heads() {
     let train = "method = \"linear-probe\"\nset = [\"optimizer.epochs=20\"]";
@@ -228,6 +229,17 @@ fn a_champion_with_a_category_more_is_judged_by_its_parent_s_heads() {
     let add = ["add-category", "umbrella stand", "--promote"];
     world::run(&mut world.registry_command(&add));
     assert_eq!(world.serving(), 3);
+    let file = world.path("words.csv");
+    let row = "umbrella stand,umbrella stand | hat rack:0.5,seven,stands,0.4";
+    std::fs::write(
+        &file,
+        format!("name,words,templates,group,threshold\n{row}\n"),
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    let set = ["set-words", "--categories", file, "--promote"];
+    world::run(&mut world.registry_command(&set));
+    assert_eq!(world.serving(), 4);
     world.label(150..200, truth);
     let code = world.finish(&[]);
     assert!(
@@ -236,6 +248,10 @@ fn a_champion_with_a_category_more_is_judged_by_its_parent_s_heads() {
         world.log()
     );
     assert_eq!(world.report()["labels"]["judged_images"], 200);
+    let (before, after) = (world.bundle(4), world.bundle(5));
+    let last = after.manifest().categories.last().unwrap();
+    assert_eq!(Some(last), before.manifest().categories.last());
+    assert_eq!(last.threshold, 0.4);
 }
 
 /// Nobody has filed a label yet, or `labels.url` is mistyped.

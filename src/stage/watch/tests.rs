@@ -34,11 +34,7 @@ fn bundle(root: &Path, name: &str) -> PathBuf {
         name: name.into(),
         parent: None,
         created: chrono::DateTime::UNIX_EPOCH,
-        categories: vec![Category {
-            name: "cat".into(),
-            prompt: "cat".into(),
-            threshold: 0.5,
-        }],
+        categories: vec![Category::named("cat", "cat", 0.5)],
         dims: Dims {
             embedding: 2,
             grid_height: 1,
