@@ -95,15 +95,30 @@ def hugging_face() -> None:
     goldens = {}
     for side in (36, 48):
         normalised = reference.normalise(pixels(side), *HALF)
-        outputs = model.vision_model(pixel_values=normalised, interpolate_pos_encoding=side != 36)
+        outputs = model.vision_model(
+            pixel_values=normalised,
+            interpolate_pos_encoding=side != 36,
+            output_hidden_states=True,
+        )
         x, head = outputs.last_hidden_state, model.vision_model.head
         pool, width = head.attention, x.shape[-1]
-        value = F.linear(x, pool.in_proj_weight[2 * width :], pool.in_proj_bias[2 * width :])
-        path = pool.out_proj(value)
+        weight, bias = pool.in_proj_weight[2 * width :], pool.in_proj_bias[2 * width :]
+
+        def pooled(x):
+            path = pool.out_proj(F.linear(x, weight, bias))
+            return path + head.mlp(head.layernorm(path))
+
+        path = pool.out_proj(F.linear(x, weight, bias))
+        last, before = model.vision_model.encoder.layers[-1], outputs.hidden_states[-2]
+        attention, normed = last.self_attn, last.layer_norm1(before)
+        parts = [part(normed) for part in (attention.q_proj, attention.k_proj, attention.v_proj)]
+        made = reference.correlations(*parts, attention.num_heads, side // 16, 0)
+        finish = lambda x: pooled(model.vision_model.post_layernorm(attention.out_proj(x)))
         goldens[side] = {
             "global": outputs.pooler_output,
             "dense/value": path + head.mlp(head.layernorm(path)),
             "dense/value_bare": path,
+            **{f"dense/{mode}": finish(heads) for mode, heads in made.items()},
         }
     ids = tokens(tokenizer, 1, 1, 2)
     features = model.text_model(input_ids=ids).pooler_output
@@ -142,10 +157,22 @@ def open_clip() -> None:
             trunk.set_input_size((side, side))
         x, pool = trunk.forward_features(normalised), trunk.attn_pool
         path = pool.proj(pool.kv(x)[..., width:])
+
+        def pooled(x):
+            path = pool.proj(pool.kv(x)[..., width:])
+            return path + pool.mlp(pool.norm(path))
+
+        before = trunk.norm_pre(trunk._pos_embed(trunk.patch_embed(normalised)))
+        for block in trunk.blocks[:-1]:
+            before = block(before)
+        last = trunk.blocks[-1]
+        parts = last.attn.qkv(last.norm1(before)).chunk(3, -1)
+        made = reference.correlations(*parts, heads, side // 16, 0)
         goldens[side] = {
             "global": trunk(normalised),
             "dense/value": path + pool.mlp(pool.norm(path)),
             "dense/value_bare": path,
+            **{f"dense/{m}": pooled(trunk.norm(last.attn.proj(x))) for m, x in made.items()},
         }
     size = tokenizer.get_vocab_size()
     text_cfg = dict(context_length=CONTEXT, vocab_size=size, width=16, heads=2, layers=2)

@@ -21,10 +21,11 @@ def normalise(pixels: torch.Tensor, mean=CLIP_MEAN, std=CLIP_STD) -> torch.Tenso
 
 def spread(module: torch.nn.Module, seed: int) -> None:
     """Random weights large enough that every part matters, and rounded to 16 bit, so that files
-    can be small."""
+    can be small. What no file holds (masks, rotary tables) is left as it is."""
     generator = torch.Generator().manual_seed(seed)
+    stored = module.state_dict()
     tensors = list(module.named_parameters()) + [
-        (n, b) for n, b in module.named_buffers() if b.is_floating_point()
+        (n, b) for n, b in module.named_buffers() if b.is_floating_point() and n in stored
     ]
     with torch.no_grad():
         for name, tensor in tensors:
@@ -42,6 +43,29 @@ def spread(module: torch.nn.Module, seed: int) -> None:
             tensor.copy_(value.half().to(tensor.dtype))
 
 
+def correlations(q, k, v, heads: int, grid: int, first: int) -> dict[str, torch.Tensor]:
+    """What the locations' heads give under self-correlating attention (SCLIP's sum of two, as in
+    ClearCLIP's last block) and under NACLIP's neighbourhood; q, k, v are [B, T, W], `first` tokens
+    are no locations. Written as their papers' code has it: one attention over all tokens, from
+    which rows are taken at the end."""
+    batch, tokens, width = q.shape
+    rows = lambda x: x.reshape(batch, tokens, heads, -1).transpose(1, 2)
+    q, k, v = rows(q), rows(k), rows(v)
+    scale = q.shape[-1] ** -0.5
+    together = (q @ q.mT * scale).softmax(-1) + (k @ k.mT * scale).softmax(-1)
+    # A bell over 2 g - 1 places, laid on every place in turn, with no bonus for the class token.
+    side = torch.arange(1 - grid, grid).double()
+    bell = torch.exp(-(side[:, None] ** 2 + side[None] ** 2) / (2 * 5.0**2))
+    bonus = torch.zeros(tokens, tokens).double()
+    for place in range(grid * grid):
+        y, x = divmod(place, grid)
+        window = bell[grid - 1 - y : 2 * grid - 1 - y, grid - 1 - x : 2 * grid - 1 - x]
+        bonus[first + place, first:] = window.flatten()
+    near = (k @ k.mT * scale + bonus).softmax(-1)
+    merged = lambda x: x.transpose(1, 2).reshape(batch, tokens, width)[:, first:]
+    return {"self": merged(together @ v), "neighbour": merged(near @ v)}
+
+
 @torch.no_grad()
 def hugging_face(model, pixels: torch.Tensor, pixel_values=(CLIP_MEAN, CLIP_STD)) -> Features:
     """`model` is a CLIPModel or CLIPVisionModelWithProjection in float64."""
@@ -55,7 +79,13 @@ def hugging_face(model, pixels: torch.Tensor, pixel_values=(CLIP_MEAN, CLIP_STD)
     path = last.self_attn.out_proj(last.self_attn.v_proj(last.layer_norm1(x)))
     u = x + path
     u = u + last.mlp(last.layer_norm2(u))
+    attention, normed = last.self_attn, last.layer_norm1(states[len(layers) - 1])
+    parts = [part(normed) for part in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    grid = round(x.shape[1] ** 0.5)
+    made = correlations(*parts, attention.num_heads, grid, 1)
+    finish = lambda heads: project(vision.post_layernorm(attention.out_proj(heads)))
     return {
+        **{f"dense/{mode}": finish(heads) for mode, heads in made.items()},
         "global": project(hidden.pooler_output),
         "dense/plain": project(vision.post_layernorm(states[len(layers)][:, 1:])),
         "dense/value": project(vision.post_layernorm(u)),
@@ -83,7 +113,12 @@ def open_clip_transformer(
     path = attention.out_proj(value)
     u = x[:, 1:] + path
     u = u + last.mlp(last.ln_2(u))
+    parts = F.linear(last.ln_1(x), attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1)
+    grid = round((x.shape[1] - 1) ** 0.5)
+    made = correlations(*parts, attention.num_heads, grid, 1)
+    finish = lambda heads: visual.ln_post(attention.out_proj(heads)) @ visual.proj
     return {
+        **{f"dense/{mode}": finish(heads) for mode, heads in made.items()},
         "global": visual(normalised),
         "dense/plain": visual.ln_post(last(x)[:, 1:]) @ visual.proj,
         "dense/value": visual.ln_post(u) @ visual.proj,

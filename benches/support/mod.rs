@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use tagstream_kernels::Activation;
 use tagstream_model::clip::text::TextTower;
-use tagstream_model::clip::text_config::{ReadOutPosition, TextConfig};
+use tagstream_model::clip::text_config::{ReadOutPosition, TextConfig, TextForm};
 
 /// Tokens of the vocabulary; the last one ends a text.
 pub(crate) const VOCABULARY: usize = 64;
@@ -80,6 +80,8 @@ pub(crate) fn random_tower(size: TowerSize) -> TextTower {
         layer_norm_eps: 1e-5,
         read_out: ReadOutPosition::FirstOf(VOCABULARY as u32 - 1),
         padding: None,
+        texts: TextForm::Plain,
+        begin: true,
     };
     TextTower::from_tensors(tensors, config, DType::F32).expect("a whole tower")
 }

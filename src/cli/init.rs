@@ -1,13 +1,15 @@
 //! `tagstream init`: make a bundle from CLIP weights and a list of categories.
 
+use super::guess::GuessArgs;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use tagstream_core::error::{Exit, usage};
+use tagstream_model::bundle::{Bundle, BundleWriter};
 use tagstream_model::clip::vision::{DenseMode, Precision, TowerOptions};
 use tagstream_model::init::hub::Hub;
-use tagstream_model::init::{CategoryList, ClipFolder, Init, InitStep};
+use tagstream_model::init::{CategoryList, ClipFolder, Init, InitError, InitStep};
 use tagstream_model::views::Views;
 
 /// Arguments of `tagstream init`.
@@ -17,8 +19,8 @@ pub(super) struct InitArgs {
     /// on the Hugging Face hub. Layouts: docs/models.md.
     #[arg(long)]
     pub clip: String,
-    /// Categories: a file with one name a line, optionally followed by a tab and the words to use
-    /// in prompts.
+    /// Categories: a file with one name a line, or a table of names, words, parents, groups and
+    /// more (docs/categories.md).
     #[arg(long)]
     pub categories: PathBuf,
     /// Where to write the bundle; must not exist.
@@ -31,12 +33,14 @@ pub(super) struct InitArgs {
     #[arg(long)]
     pub input_size: Option<usize>,
     /// How features of locations are made.
-    #[arg(long, value_enum, default_value_t = DenseModeName::Value)]
+    #[arg(long, visible_alias = "dense", value_enum, default_value_t = DenseModeName::Value)]
     pub dense_mode: DenseModeName,
     /// Further views of each picture that the encoder takes beside the whole, e.g. mirror,middle.
     /// Each costs the encoder as much as the whole.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub views: Vec<ViewName>,
+    #[command(flatten)]
+    pub guess: GuessArgs,
 }
 
 /// `--views`.
@@ -63,6 +67,12 @@ pub(super) enum PrecisionName {
 pub(super) enum DenseModeName {
     /// Value path of the last attention.
     Value,
+    /// Transformers: queries with queries and keys with keys in the last attention, without
+    /// residual and MLP (SCLIP, ClearCLIP).
+    #[value(name = "self")]
+    SelfCorrelating,
+    /// Transformers: keys with keys, and more of what is near, without residual and MLP (NACLIP).
+    Neighbour,
     /// Transformers: the last block's own outputs.
     Plain,
     /// Transformers: the value path without residual and MLP.
@@ -81,6 +91,8 @@ impl InitArgs {
             input_size: self.input_size,
             dense_mode: match self.dense_mode {
                 DenseModeName::Value => DenseMode::Value,
+                DenseModeName::SelfCorrelating => DenseMode::SelfCorrelating,
+                DenseModeName::Neighbour => DenseMode::Neighbour,
                 DenseModeName::Plain => DenseMode::Plain,
                 DenseModeName::ValueBare => DenseMode::ValueBare,
                 DenseModeName::ValuePositional => DenseMode::ValuePositional,
@@ -91,6 +103,7 @@ impl InitArgs {
 
 /// Runs the command.
 pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
+    args.guess.check()?;
     let categories =
         CategoryList::read(&args.categories).map_err(|error| usage(error.to_string()))?;
     let folder = match args.clip.strip_prefix("hf:") {
@@ -122,17 +135,7 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
             middle: args.views.contains(&ViewName::Middle),
         },
     };
-    let bundle = init
-        .run(&args.out, |step| match step {
-            InitStep::Vision => bar.set_message("vision tower"),
-            InitStep::Text(done) => {
-                bar.set_message("categories");
-                bar.set_position(done as u64);
-            }
-            InitStep::Write => bar.set_message("writing"),
-        })
-        .with_context(|| format!("making a bundle of {}", args.clip))?;
-    bar.finish_and_clear();
+    let bundle = write(&init, &args, &bar)?;
     let manifest = bundle.manifest();
     eprintln!(
         "{}: {} categories, {}x{} pixels, {}x{} locations of {} numbers, in {}",
@@ -146,6 +149,51 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
         args.out.display()
     );
     Ok(Exit::Success)
+}
+
+/// Writes the bundle, with guessed thresholds if pictures are given.
+fn write(init: &Init<'_>, args: &InitArgs, bar: &ProgressBar) -> anyhow::Result<Bundle> {
+    let make = |out: &Path| {
+        let made = init.run(out, |step| match step {
+            InitStep::Vision => bar.set_message("vision tower"),
+            InitStep::Text(done) => {
+                bar.set_message("categories");
+                bar.set_position(done as u64);
+            }
+            InitStep::Write => bar.set_message("writing"),
+        });
+        bar.finish_and_clear();
+        made.map_err(|error| match error {
+            InitError::Categories(_) => usage(error.to_string()).into(),
+            other => anyhow::Error::new(other).context(format!("making a bundle of {}", args.clip)),
+        })
+    };
+    if !args.guess.is_wanted() {
+        return make(&args.out);
+    }
+    // Before the work, not behind it: a place that is taken.
+    drop(BundleWriter::new(&args.out)?);
+    // What thresholds are guessed with is no model yet.
+    let aside = Aside::beside(&args.out);
+    args.guess.apply(&make(&aside.0)?, |_| true, &args.out)
+}
+
+/// A folder beside another that goes when nobody needs it any more.
+struct Aside(PathBuf);
+
+impl Aside {
+    fn beside(out: &Path) -> Self {
+        let name = out.file_name().unwrap_or_default().to_string_lossy();
+        let number = std::process::id();
+        Aside(out.with_file_name(format!(".{name}.unguessed-{number}")))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // Whatever came of it, and if it was never made: nothing to say.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 fn fetch(repository: &str) -> anyhow::Result<PathBuf> {

@@ -3,6 +3,7 @@
 mod serve;
 
 use super::config::{checks, refused};
+use super::news::Teller;
 use anyhow::Context;
 use clap::Args;
 use serve::Shown;
@@ -17,7 +18,7 @@ use tagstream::stage::pipeline::{
 };
 use tagstream::stage::sink::repair::Repair;
 use tagstream::stage::source::{ImageTopics, SourceError};
-use tagstream::stage::watch::Watch;
+use tagstream::stage::watch::{Look, Watch};
 use tagstream_core::config::StageConfig;
 use tagstream_core::error::{Exit, WithExit, usage};
 use tagstream_core::events::DeadLetterKind;
@@ -108,7 +109,12 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
         runtime.worker_threads(task_threads()?);
     }
     let runtime = runtime.enable_all().build()?;
-    let outcome = runtime.block_on(stage(&config, &options, images, labels));
+    let teller = Arc::new(Teller::new(&config.notify, "run")?);
+    let outcome = runtime.block_on(async {
+        let outcome = stage(&config, &options, (images, labels), &teller).await;
+        teller.stopped(&outcome).await;
+        outcome
+    });
     // Tasks that hang in a system call must not keep a stage from ending that has committed all it
     // could.
     runtime.shutdown_background();
@@ -132,8 +138,8 @@ pub(super) fn task_threads() -> anyhow::Result<usize> {
 async fn stage(
     config: &StageConfig,
     options: &RunOptions,
-    images: bool,
-    labels: bool,
+    (images, labels): (bool, bool),
+    teller: &Arc<Teller>,
 ) -> anyhow::Result<Exit> {
     let control = control_by_signals()?;
     let of_images = ImageTopics::of(&config.source).map_err(refused)?;
@@ -187,7 +193,7 @@ async fn stage(
             config.memory.budget_mib = rest;
         }
         let options = of_topics(&|topic| of_images.takes(topic));
-        let line = image_line(&config, &options, &status, &shown);
+        let line = image_line(&config, &options, (&status, &shown), teller);
         unless_told_to_end(&control, &status, line).await
     };
     let outcome = tokio::try_join!(image_line, label_line);
@@ -223,8 +229,8 @@ async fn unless_told_to_end(
 async fn image_line(
     config: &StageConfig,
     options: &RunOptions,
-    status: &Arc<StageStatus>,
-    shown: &Shown,
+    (status, shown): (&Arc<StageStatus>, &Shown),
+    teller: &Arc<Teller>,
 ) -> anyhow::Result<()> {
     let opened = model::open(&config.model.path, &config.object_store).await?;
     let bundle = opened.into_bundle()?;
@@ -232,7 +238,7 @@ async fn image_line(
     let engine = blocking::run(move || Engine::start_with(&settings, &bundle, regions))
         .await
         .context("starting the model")??;
-    let following = follow_registry(config, engine.clone()).await?;
+    let following = follow_registry(config, engine.clone(), Arc::clone(teller)).await?;
     // Set nowhere else.
     let _ = shown.engine.set(engine.clone());
     let model = Arc::new(EngineModel::new(engine, regions));
@@ -272,6 +278,7 @@ fn outlasted(status: &StageStatus) -> anyhow::Result<()> {
 async fn follow_registry(
     config: &StageConfig,
     engine: Engine,
+    teller: Arc<Teller>,
 ) -> anyhow::Result<impl Future<Output = ()> + use<>> {
     let spec = &config.model.path;
     let location = Location::parse(spec);
@@ -286,9 +293,13 @@ async fn follow_registry(
         None
     };
     let interval = Duration::from_millis(config.model.watch_interval_ms);
+    let registry = location.url;
     Ok(async move {
         match watch {
-            Some(watch) => watch.run(interval).await,
+            Some(watch) => {
+                let told = |look: &Look| teller.looked(&registry, look);
+                watch.run_and_tell(interval, told).await;
+            }
             None => std::future::pending().await,
         }
     })

@@ -94,6 +94,8 @@ pub const METRICS: &[Metric] = {
         "tagstream_registry_decision_timestamp_seconds" Gauge, ["action"] "Unix time of the \
             registry's newest decision, where the stage follows it; `action` is `promoted`, \
             `rolled_back`, `held` or `rejected`, and the largest of them is the newest.";
+        "tagstream_notifications_total" Counter, ["event, result"] "News for `notify.webhook`; \
+            `event` is `refused` or `stopped`, `result` is `sent` or `failed`.";
         "tagstream_tags_total" Counter, ["category"] "Tags given; `category` is one of the first \
             `model.metric_categories` of the model, or `(others)`.";
         "tagstream_scores_total" Counter, ["category, score"] "Scores given, one for each image \
@@ -311,6 +313,7 @@ mod tests {
         let few = [
             "action",
             "category",
+            "event",
             "fault",
             "kind",
             "model_version",

@@ -29,6 +29,7 @@ mod labels;
 mod latest;
 mod listed;
 mod memory;
+mod news;
 mod outages;
 mod outgoing;
 mod pages;

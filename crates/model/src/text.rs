@@ -66,8 +66,9 @@ impl ClipTextEncoder {
         mut config: TextConfig,
         tokenizer: ClipTokenizer,
     ) -> Result<Self, TextError> {
-        // What texts are filled up with is the tokenizer's to say.
+        // What texts begin with and are filled up with is the tokenizer's to say.
         config.padding = tokenizer.padding();
+        config.begin = tokenizer.begins();
         let tower = TextTower::load(weights, config)?;
         Ok(Self { tower, tokenizer })
     }

@@ -1,5 +1,7 @@
 //! What a text tower's configuration file says, in Hugging Face's and OpenCLIP's forms.
 
+mod open_clip;
+
 use serde::Deserialize;
 use serde_json::Value;
 use tagstream_kernels::Activation;
@@ -25,9 +27,28 @@ pub struct TextConfig {
     pub layer_norm_eps: f64,
     /// Where the tower is read.
     pub read_out: ReadOutPosition,
-    /// SigLIP's form, if it has that: a text has no begin token, is filled up to the context length
-    /// with this token, every position sees all, and the last one is read. `None` is causal.
+    /// If every position sees all: the token with which a text is filled up to the context length.
+    /// `None` is causal.
     pub padding: Option<u32>,
+    /// How texts become tokens.
+    pub texts: TextForm,
+    /// Whether a text begins with a token of its own. Callers put one first in any case.
+    pub begin: bool,
+}
+
+/// How texts become tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextForm {
+    /// As typed, between begin and end token where the tokenizer has both (CLIP, MetaCLIP 2).
+    Plain,
+    /// The same, in small letters and without punctuation.
+    Canonical,
+    /// In small letters, without a begin token, filled up (SigLIP).
+    SigLip,
+    /// Between begin and end token, filled up with 0 (MobileCLIP).
+    Filled,
+    /// Behind a begin token, filled up with 0 in place of an end token (CLIPA).
+    Unended,
 }
 
 /// The position of a text at which the tower is read.
@@ -85,22 +106,24 @@ impl TextConfig {
     pub fn from_json(json: &str) -> Result<Self, TextConfigError> {
         let value = Value::Object(serde_json::from_str(json)?);
         if let Some(model) = value.get("model_cfg") {
-            return open_clip(OpenClip::deserialize(model)?);
+            return open_clip::read(model);
         }
         if value.get("model_type").and_then(Value::as_str) == Some("siglip") {
             let empty = Value::Object(serde_json::Map::new());
             let text = value.get("text_config").unwrap_or(&empty);
             return siglip(SigLip::deserialize(text)?);
         }
+        let kind = value.get("model_type").and_then(Value::as_str);
+        let first_end = kind.is_some_and(|kind| kind.starts_with("metaclip_2"));
         if let Some(text) = value.get("text_config") {
-            let mut config = hugging_face(HuggingFace::deserialize(text)?)?;
+            let mut config = hugging_face(HuggingFace::deserialize(text)?, first_end)?;
             // A whole CLIPModel says the joint width outside the two towers' own configurations.
             if let Some(projection) = value.get("projection_dim") {
                 config.projection = usize::deserialize(projection)?;
             }
             return Ok(config);
         }
-        hugging_face(HuggingFace::deserialize(&value)?)
+        hugging_face(HuggingFace::deserialize(&value)?, first_end)
     }
 }
 
@@ -190,13 +213,16 @@ fn siglip(config: SigLip) -> Result<TextConfig, TextConfigError> {
         layer_norm_eps: config.layer_norm_eps,
         read_out: ReadOutPosition::Last,
         padding: Some(SIGLIP_PADDING),
+        texts: TextForm::SigLip,
+        begin: false,
     })
 }
 
 /// What SigLIP fills texts with (its end token) where the tokenizer says nothing else.
 const SIGLIP_PADDING: u32 = 1;
 
-fn hugging_face(config: HuggingFace) -> Result<TextConfig, TextConfigError> {
+/// `first_end`: the end token is looked for by its id, whatever that is (MetaCLIP 2).
+fn hugging_face(config: HuggingFace, first_end: bool) -> Result<TextConfig, TextConfigError> {
     let activation = activation(&config.hidden_act)?;
     Ok(TextConfig {
         vocabulary: config.vocab_size,
@@ -208,149 +234,12 @@ fn hugging_face(config: HuggingFace) -> Result<TextConfig, TextConfigError> {
         activation,
         layer_norm_eps: config.layer_norm_eps,
         read_out: match config.eos_token_id {
-            2 => ReadOutPosition::LargestId,
+            2 if !first_end => ReadOutPosition::LargestId,
             id => ReadOutPosition::FirstOf(id),
         },
         padding: None,
-    })
-}
-
-/// OpenCLIP's `model_cfg`, as far as the text tower goes.
-#[derive(Deserialize)]
-struct OpenClip {
-    embed_dim: usize,
-    #[serde(default)]
-    quick_gelu: bool,
-    text_cfg: OpenClipText,
-}
-
-#[derive(Deserialize)]
-#[serde(default)]
-struct OpenClipText {
-    context_length: usize,
-    vocab_size: usize,
-    width: usize,
-    heads: usize,
-    layers: usize,
-    no_causal_mask: bool,
-    embed_cls: bool,
-    pool_type: String,
-    proj_type: String,
-    proj_bias: bool,
-    hf_model_name: Option<String>,
-    ls_init_value: Option<f64>,
-    norm_kwargs: Option<OpenClipNorm>,
-    act_kwargs: Option<OpenClipActivation>,
-    #[serde(flatten)]
-    others: serde_json::Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OpenClipNorm {
-    eps: f64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OpenClipActivation {
-    approximate: String,
-}
-
-/// Keys of `text_cfg` that say how text becomes tokens, or nothing about what is computed.
-const NOT_COMPUTED: [&str; 10] = [
-    "hf_tokenizer_name",
-    "tokenizer_kwargs",
-    "tokenizer_mode",
-    "mlp_ratio",
-    "pad_id",
-    "eos_id",
-    "bos_id",
-    "output_tokens",
-    "hf_model_pretrained",
-    "correct_cls_mask",
-];
-
-impl Default for OpenClipText {
-    fn default() -> Self {
-        Self {
-            context_length: 77,
-            vocab_size: 49_408,
-            width: 512,
-            heads: 8,
-            layers: 12,
-            no_causal_mask: false,
-            embed_cls: false,
-            pool_type: "argmax".to_owned(),
-            proj_type: "linear".to_owned(),
-            proj_bias: false,
-            hf_model_name: None,
-            ls_init_value: None,
-            norm_kwargs: None,
-            act_kwargs: None,
-            others: serde_json::Map::new(),
-        }
-    }
-}
-
-fn open_clip(config: OpenClip) -> Result<TextConfig, TextConfigError> {
-    let text = config.text_cfg;
-    let refuse = |key, value: String, hint| Err(TextConfigError::Unsupported { key, value, hint });
-    if let Some(name) = text.hf_model_name {
-        return refuse("hf_model_name", name, "OpenCLIP's own causal transformer");
-    }
-    if text.embed_cls || text.ls_init_value.is_some() {
-        return refuse(
-            "embed_cls or ls_init_value",
-            "set".to_owned(),
-            "a tower read at its end token, without layer scale",
-        );
-    }
-    let off = |value: &Value| value.is_null() || value == &Value::Bool(false);
-    let mut others = text.others.iter();
-    if let Some((key, value)) =
-        others.find(|(key, value)| !NOT_COMPUTED.contains(&key.as_str()) && !off(value))
-    {
-        let hint = "OpenCLIP's own transformer";
-        return refuse("text_cfg", format!("{key}: {value}"), hint);
-    }
-    // Two forms of the tower: CLIP's, and SigLIP's.
-    let padding = match (text.no_causal_mask, text.pool_type.as_str(), text.proj_bias) {
-        (false, "argmax", false) => None,
-        (true, "last", true) => Some(SIGLIP_PADDING),
-        (no_mask, pool, bias) => {
-            return refuse(
-                "no_causal_mask, pool_type and proj_bias",
-                format!("{no_mask}, {pool} and {bias}"),
-                "false, argmax and false (CLIP), or true, last and true (SigLIP)",
-            );
-        }
-    };
-    if text.proj_type != "linear" {
-        return refuse("proj_type", text.proj_type, "linear");
-    }
-    let activation = match (config.quick_gelu, text.act_kwargs) {
-        (true, _) => Activation::QuickGelu,
-        (false, Some(how)) if how.approximate == "tanh" => Activation::GeluTanh,
-        (false, Some(how)) if how.approximate != "none" => {
-            return refuse("act_kwargs.approximate", how.approximate, "none or tanh");
-        }
-        (false, _) => Activation::Gelu,
-    };
-    Ok(TextConfig {
-        vocabulary: text.vocab_size,
-        width: text.width,
-        layers: text.layers,
-        heads: text.heads,
-        context_length: text.context_length,
-        projection: config.embed_dim,
-        activation,
-        layer_norm_eps: text.norm_kwargs.map_or(1e-5, |norm| norm.eps),
-        read_out: match padding {
-            None => ReadOutPosition::LargestId,
-            Some(_) => ReadOutPosition::Last,
-        },
-        padding,
+        texts: TextForm::Plain,
+        begin: true,
     })
 }
 
@@ -403,9 +292,13 @@ mod tests {
     fn what_cannot_be_done_is_refused() {
         for text in [
             r#"{"pool_type": "last"}"#,
-            r#"{"no_causal_mask": true}"#,
+            r#"{"pool_type": "first", "no_causal_mask": true}"#,
+            r#"{"pool_type": "eos"}"#,
+            r#"{"no_causal_mask": true, "use_pad_mask": true}"#,
+            r#"{"tokenizer_kwargs": {"clean": "upper"}}"#,
+            r#"{"tokenizer_mode": "clips"}"#,
             r#"{"hf_model_name": "roberta"}"#,
-            r#"{"proj_bias": true}"#,
+            r#"{"proj_type": "mlp"}"#,
         ] {
             let json = format!(r#"{{"model_cfg": {{"embed_dim": 8, "text_cfg": {text}}}}}"#);
             assert!(TextConfig::from_json(&json).is_err(), "{text}");

@@ -1,7 +1,7 @@
 //! The text tower loaded: its tensors from safetensors, under Hugging Face's or OpenCLIP's names.
 
 use super::text::{TextError, TextTower};
-use super::text_config::TextConfig;
+use super::text_config::{TextConfig, TextForm};
 use super::weights::{WeightFiles, WeightsError};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
@@ -154,6 +154,27 @@ impl TensorSource {
         Ok(FrozenLinear::new(weight, Some(bias))?)
     }
 
+    fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// A linear map with the layer scale `scale` multiplied in, if the weights have it.
+    fn scaled(
+        &self,
+        name: &str,
+        [out, inner]: [usize; 2],
+        scale: &str,
+    ) -> Result<FrozenLinear, TextError> {
+        if !self.has(scale) {
+            return self.linear(name, out, inner);
+        }
+        let scale = self.take(scale, &[out])?;
+        let weight = self.take(&format!("{name}.weight"), &[out, inner])?;
+        let bias = self.take(&format!("{name}.bias"), &[out])?;
+        let weight = weight.broadcast_mul(&scale.reshape((out, 1))?)?;
+        Ok(FrozenLinear::new(weight, Some((bias * scale)?))?)
+    }
+
     /// The width of an MLP is in no OpenCLIP configuration file of the usual kind: the tensor says
     /// it.
     fn rows(&self, name: &str) -> Result<usize, TextError> {
@@ -245,13 +266,13 @@ fn hugging_face_tower(source: &TensorSource, config: TextConfig) -> Result<TextT
         )?,
         transformer: transformer(&config, block)?,
         final_norm: source.norm("text_model.final_layer_norm", w, eps)?,
-        projection: match config.padding {
+        projection: Some(match config.padding {
             None => FrozenLinear::new(
                 source.take("text_projection.weight", &[config.projection, w])?,
                 None,
             )?,
             Some(_) => source.linear("text_model.head", config.projection, w)?,
-        },
+        }),
         dtype: source.dtype,
         config,
     })
@@ -274,19 +295,23 @@ fn open_clip_tower(source: &TensorSource, config: TextConfig) -> Result<TextTowe
             norm_1: source.norm(&at("ln_1"), w, eps)?,
             query: rows(0, w)?,
             key_value: rows(w, 2 * w)?,
-            out: source.linear(&at("attn.out_proj"), w, w)?,
+            out: source.scaled(&at("attn.out_proj"), [w, w], &at("ls_1.gamma"))?,
             norm_2: source.norm(&at("ln_2"), w, eps)?,
             mlp_in: source.linear(&at("mlp.c_fc"), hidden, w)?,
-            mlp_out: source.linear(&at("mlp.c_proj"), w, hidden)?,
+            mlp_out: source.scaled(&at("mlp.c_proj"), [w, hidden], &at("ls_2.gamma"))?,
         })
     };
-    let projection = match config.padding {
-        Some(_) => source.linear("text_projection", config.projection, w)?,
+    let projection = if source.has("text_projection.weight") {
+        Some(source.linear("text_projection", config.projection, w)?)
+    } else if source.has("text_projection") {
         // CLIP multiplies from the right (x P), a linear layer's weight is the transpose of that.
-        None => {
-            let weight = source.take("text_projection", &[w, config.projection])?;
-            FrozenLinear::new(weight.t()?, None)?
-        }
+        let weight = source.take("text_projection", &[w, config.projection])?;
+        Some(FrozenLinear::new(weight.t()?, None)?)
+    } else if config.projection == w && config.texts == TextForm::SigLip {
+        None
+    } else {
+        let name = "text_projection".to_owned();
+        return Err(TextError::MissingTensor { name });
     };
     Ok(TextTower {
         token_embedding: source.raw("token_embedding.weight", &[config.vocabulary, w])?,

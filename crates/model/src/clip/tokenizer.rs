@@ -1,7 +1,8 @@
-//! A text tower's tokenizer, from a Hugging Face `tokenizer.json`: CLIP's byte pairs, or SigLIP's
-//! sentence pieces (T5's for the first, Gemma's for the second).
+//! A text tower's tokenizer, from a Hugging Face `tokenizer.json`: CLIP's byte pairs, SigLIP's
+//! sentence pieces (T5's for the first, Gemma's for the second), those of many languages (MetaCLIP
+//! 2), BERT's words and their pieces.
 
-use super::text_config::TextConfig;
+use super::text_config::{TextConfig, TextForm};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
@@ -64,17 +65,22 @@ pub struct ClipTokenizer {
     begin: u32,
     end: u32,
     context_length: usize,
-    /// SigLIP's, if it is that.
-    filled: Option<Filled>,
+    /// Whether a text begins with `begin`.
+    begins: bool,
+    /// What a text is filled up with, if it is.
+    padding: Option<u32>,
+    case: Case,
 }
 
-/// What SigLIP's tokenizers do besides.
-#[derive(Debug, Clone, Copy)]
-struct Filled {
-    /// What a text is filled up with.
-    padding: u32,
-    /// Whether punctuation is taken out of it, as the first SigLIP was trained.
-    bare: bool,
+/// What is done to a text before it is cut into tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Case {
+    /// Nothing.
+    AsTyped,
+    /// Small letters, single blanks.
+    Small,
+    /// The same, without punctuation, as the first SigLIP was trained.
+    Bare,
 }
 
 impl ClipTokenizer {
@@ -100,9 +106,23 @@ impl ClipTokenizer {
         path: &Path,
         tower: &TextConfig,
     ) -> Result<Self, TokenizerError> {
-        match tower.padding {
-            None => Self::from_json(content, path, tower.context_length),
-            Some(_) => Self::filled(content, path, tower.context_length),
+        let plain = || Self::from_json(content, path, tower.context_length);
+        match tower.texts {
+            TextForm::Plain => plain(),
+            TextForm::Canonical => Ok(Self {
+                case: Case::Bare,
+                ..plain()?
+            }),
+            TextForm::SigLip => Self::filled(content, path, tower.context_length),
+            TextForm::Filled => Ok(Self {
+                padding: tower.padding,
+                ..plain()?
+            }),
+            TextForm::Unended => Ok(Self {
+                padding: tower.padding,
+                end: tower.padding.unwrap_or_default(),
+                ..plain()?
+            }),
         }
     }
 
@@ -112,24 +132,9 @@ impl ClipTokenizer {
         let tokenizer = read(content, path)?;
         let id = |token: &str| tokenizer.token_to_id(token);
         // Gemma's knows HTML's tags, too: its own token comes first.
-        let (end, filled) = match (id("<eos>"), id("</s>")) {
-            (Some(end), _) => {
-                let padding = id("<pad>").unwrap_or(end);
-                (
-                    end,
-                    Filled {
-                        padding,
-                        bare: false,
-                    },
-                )
-            }
-            (None, Some(end)) => (
-                end,
-                Filled {
-                    padding: end,
-                    bare: true,
-                },
-            ),
+        let (end, padding, case) = match (id("<eos>"), id("</s>")) {
+            (Some(end), _) => (end, id("<pad>").unwrap_or(end), Case::Small),
+            (None, Some(end)) => (end, end, Case::Bare),
             (None, None) => {
                 let path = path.to_path_buf();
                 return Err(TokenizerError::NoEndToken { path });
@@ -140,7 +145,9 @@ impl ClipTokenizer {
             begin: end,
             end,
             context_length,
-            filled: Some(filled),
+            begins: false,
+            padding: Some(padding),
+            case,
         })
     }
 
@@ -161,8 +168,15 @@ impl ClipTokenizer {
         let empty = tokenizer
             .encode("", true)
             .map_err(|error| unreadable(error.to_string()))?;
+        let mut begins = true;
         let (begin, end) = match empty.get_ids() {
             [begin, end] => (*begin, *end),
+            // T5's in many languages: in the begin token's place stands the end token, which the
+            // tower takes off.
+            [end] if tokenizer.token_to_id("</s>") == Some(*end) => {
+                begins = false;
+                (*end, *end)
+            }
             _ => {
                 let id = |token| tokenizer.token_to_id(token);
                 match (id("<|startoftext|>"), id("<|endoftext|>")) {
@@ -180,21 +194,25 @@ impl ClipTokenizer {
             begin,
             end,
             context_length,
-            filled: None,
+            begins,
+            padding: None,
+            case: Case::AsTyped,
         })
     }
 
     /// What a text is filled up with to the context length, if the tower needs that.
     pub fn padding(&self) -> Option<u32> {
-        self.filled.map(|filled| filled.padding)
+        self.padding
+    }
+
+    /// Whether a text begins with [`ClipTokenizer::begin`]; else the tower takes that off.
+    pub fn begins(&self) -> bool {
+        self.begins
     }
 
     /// Positions that begin and end take.
     fn enclosing(&self) -> usize {
-        match self.filled {
-            None => 2,
-            Some(_) => 1,
-        }
+        1 + usize::from(self.begins)
     }
 
     /// The token that begins every text.
@@ -217,9 +235,9 @@ impl ClipTokenizer {
     /// # Errors
     /// If the tokenizer fails.
     pub fn words(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let given = match self.filled {
-            None => Cow::Borrowed(text),
-            Some(filled) => Cow::Owned(canonical(text, filled.bare)),
+        let given = match self.case {
+            Case::AsTyped => Cow::Borrowed(text),
+            case => Cow::Owned(canonical(text, case == Case::Bare)),
         };
         let encoding =
             self.tokenizer

@@ -1,16 +1,16 @@
 //! From CLIP weights and a list of categories to a bundle that tags without having seen a label.
 
-mod categories;
 pub mod hub;
 mod layout;
 
-pub use categories::{CategoryList, CategoryListError};
+pub use super::categories::{CategoryList, CategoryListError};
 pub use layout::{ClipFolder, LayoutError};
 
 use super::bundle::{
     Bundle, BundleError, BundleWriter, Calibration, Category, Dims, Draft, ENCODER_FILE, HEAD_FILE,
     HEAD_WEIGHTS_FILE, Lineage, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE,
 };
+use super::categories::{WordFeatureError, text_features};
 use super::clip::vision::{Precision, Tower, TowerError, TowerOptions, VisionConfigError};
 use super::clip::weights::WeightsError;
 use super::head::{ExportedHead, HeadError, ZeroShot};
@@ -26,9 +26,6 @@ use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 /// What stands around a category's words in a prompt. No period: with one, zero-shot quality falls
 /// on some towers.
 pub const PROMPT_TEMPLATE: &str = "a photo of a {}";
-
-/// The probability from which a category counts as a tag before any label was seen.
-const THRESHOLD: f32 = 0.5;
 
 /// What a bundle is made from.
 #[derive(Debug, Clone)]
@@ -75,7 +72,13 @@ pub enum InitError {
     Tower(#[from] TowerError),
     /// The text tower.
     #[error("embedding the categories: {0}")]
-    Text(#[from] TextEncoderError),
+    Text(#[from] WordFeatureError),
+    /// The file of categories asks for what the text tower does not take.
+    #[error(transparent)]
+    Categories(CategoryListError),
+    /// The text tower cannot be opened.
+    #[error(transparent)]
+    TextTower(#[from] TextEncoderError),
     /// The head.
     #[error("writing the head: {0}")]
     Head(#[from] HeadError),
@@ -128,8 +131,12 @@ impl Init<'_> {
                 text: text.dim(),
             });
         }
-        let prompts: Vec<String> = self.categories.prompts(PROMPT_TEMPLATE).collect();
-        let features = text.embed(&prompts, |done| progress(InitStep::Text(done)))?;
+        let categories: Vec<&Category> = self.categories.iter().collect();
+        let features = text_features(&categories, &text, |done| progress(InitStep::Text(done)));
+        let features = features.map_err(|error| match self.categories.located(&error, Some) {
+            Some(located) => InitError::Categories(located),
+            None => InitError::Text(error),
+        })?;
         let calibration = ZeroShot::from_logit(logit.0, logit.1);
         let head = ExportedHead::zero_shot(&features, dims.embedding, calibration);
         let files = head.to_files(Some(dims.grid_height * dims.grid_width), &[])?;
@@ -137,16 +144,11 @@ impl Init<'_> {
         progress(InitStep::Write);
         writer.add(HEAD_FILE, &files.onnx)?;
         writer.add(HEAD_WEIGHTS_FILE, &files.safetensors)?;
-        let categories = self.categories.iter().map(|(name, prompt)| Category {
-            name: name.to_owned(),
-            prompt: prompt.to_owned(),
-            threshold: THRESHOLD,
-        });
         Ok(writer.finish(Draft {
             name: self.name.to_owned(),
             parent: None,
             created: chrono::Utc::now(),
-            categories: categories.collect(),
+            categories: self.categories.iter().cloned().collect(),
             dims,
             preprocessing,
             calibration: Calibration { temperature: 1.0 },

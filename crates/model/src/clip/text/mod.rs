@@ -7,10 +7,11 @@
 //! packed into one matrix; and in the last block only the position that is read is computed. Values
 //! and gradients equal those of the full 77 positions (tested).
 //!
-//! SigLIP's tower sees a text whole and was trained on texts filled up to 64 tokens, so all of them
-//! are computed. It has no begin token: callers put one first all the same, and it is taken off.
+//! SigLIP's tower, MobileCLIP's and CLIPA's see a text whole and were trained on texts filled up to
+//! the context length, so all of its tokens are computed. Some tokenizers have no begin token:
+//! callers put one first all the same, and it is taken off.
 
-use super::text_config::{TextConfig, TextConfigError};
+use super::text_config::{ReadOutPosition, TextConfig, TextConfigError};
 use super::weights::WeightsError;
 use candle_core::{DType, Device, Tensor};
 use std::path::PathBuf;
@@ -106,7 +107,7 @@ pub struct TextTower {
     pub(super) positional_embedding: Tensor,
     pub(super) transformer: FrozenTransformer,
     pub(super) final_norm: FrozenLayerNorm,
-    pub(super) projection: FrozenLinear,
+    pub(super) projection: Option<FrozenLinear>,
     pub(super) dtype: DType,
 }
 
@@ -127,10 +128,13 @@ impl TextTower {
     /// # Errors
     /// If a text has no end token or is longer than the context, or a token is unknown.
     pub fn forward_tokens(&self, texts: &[Vec<u32>]) -> Result<Tensor, TextError> {
+        // What stands in for a begin token may be the end token itself.
+        let first = usize::from(!self.config.begin);
         let ends = texts.iter().enumerate().map(|(index, text)| {
-            self.config
-                .read_out
-                .find(text)
+            let end = text
+                .get(first..)
+                .and_then(|text| self.config.read_out.find(text));
+            end.map(|end| end + first)
                 .ok_or(TextError::NoEndToken { index })
         });
         let ends: Vec<usize> = ends.collect::<Result<_, _>>()?;
@@ -184,8 +188,12 @@ impl TextTower {
             });
         }
         // A begin token that is taken off needs no position.
-        let limit = self.config.context_length + usize::from(self.config.padding.is_some());
-        if let Some(&end) = ends.iter().find(|&&end| end >= length || end >= limit) {
+        let first = usize::from(!self.config.begin);
+        let limit = self.config.context_length + first;
+        if let Some(&end) = ends
+            .iter()
+            .find(|&&end| end >= length || end >= limit || end < first)
+        {
             return Err(TextError::TooLong { length, end, limit });
         }
         if n == 0 {
@@ -201,37 +209,48 @@ impl TextTower {
         let rows: Vec<usize> = ends
             .iter()
             .enumerate()
-            .flat_map(|(i, &end)| (0..=end).map(move |at| i * length + at))
+            .flat_map(|(i, &end)| (first..=end).map(move |at| i * length + at))
             .collect();
-        let positions: Vec<usize> = ends.iter().flat_map(|&end| 0..=end).collect();
+        let positions: Vec<usize> = ends.iter().flat_map(|&end| 0..=end - first).collect();
         let packed = select_rows(&x.reshape((n * length, width))?, &rows)?;
         let x = (packed + select_rows(&self.positional_embedding, &positions)?)?;
-        let lengths: Vec<usize> = ends.iter().map(|end| end + 1).collect();
+        let lengths: Vec<usize> = ends.iter().map(|end| end + 1 - first).collect();
         let x = self.transformer.forward(&x, &lengths)?;
-        Ok(self.projection.forward(&self.final_norm.forward(&x)?)?)
+        Ok(self.project(&self.final_norm.forward(&x)?)?)
     }
 
-    /// The same for a tower that sees a text whole: without the first position, filled up with
-    /// `token` behind `ends`.
+    fn project(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match &self.projection {
+            Some(projection) => projection.forward(x),
+            None => Ok(x.clone()),
+        }
+    }
+
+    /// The same for a tower that sees a text whole: filled up with `token` behind `ends`.
     fn forward_filled(&self, x: &Tensor, ends: &[usize], token: u32) -> Result<Tensor, TextError> {
         let (n, length, width) = x.dims3()?;
-        let context = self.config.context_length;
+        let (context, first) = (self.config.context_length, usize::from(!self.config.begin));
         let filling = self.embed(&[[token]])?.reshape((1, width))?;
         // The token behind all rows of `x` is the filling.
         let rows = Tensor::cat(&[x.reshape((n * length, width))?, filling], 0)?;
-        let taken: Vec<usize> = ends
-            .iter()
-            .enumerate()
-            .flat_map(|(i, &end)| {
-                let words = (1..=end).map(move |at| i * length + at);
-                words.chain(std::iter::repeat_n(n * length, context - end))
-            })
-            .collect();
-        let positions: Vec<usize> = ends.iter().flat_map(|_| 0..context).collect();
+        let (mut taken, mut positions) = (Vec::new(), Vec::new());
+        for (i, &end) in ends.iter().enumerate() {
+            let start = taken.len();
+            taken.extend((first..=end).map(|at| i * length + at));
+            taken.resize(start + context, n * length);
+            positions.extend(0..context);
+            // A transformer reads the last row. Where all see all, rows may stand in any order.
+            let read = match self.config.read_out {
+                ReadOutPosition::Last => context - 1,
+                _ => end - first,
+            };
+            taken.swap(start + read, start + context - 1);
+            positions.swap(start + read, start + context - 1);
+        }
         let packed = select_rows(&rows, &taken)?;
         let x = (packed + select_rows(&self.positional_embedding, &positions)?)?;
         let x = self.transformer.forward(&x, &vec![context; n])?;
-        Ok(self.projection.forward(&self.final_norm.forward(&x)?)?)
+        Ok(self.project(&self.final_norm.forward(&x)?)?)
     }
 }
 

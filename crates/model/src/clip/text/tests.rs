@@ -143,9 +143,7 @@ fn plain_forward(tower: &TextTower, x: &Tensor, ends: &[usize]) -> candle_core::
         .enumerate()
         .map(|(index, end)| index * length + end)
         .collect();
-    tower
-        .projection
-        .forward(&tower.final_norm.forward(&select_rows(&x, &rows)?)?)
+    tower.project(&tower.final_norm.forward(&select_rows(&x, &rows)?)?)
 }
 
 #[test]

@@ -1,61 +1,11 @@
 //! What a vision tower's configuration file says, in Hugging Face's and OpenCLIP's forms.
 
+use super::architecture::{Architecture, Naming, Pooling, TransformerForm};
 use super::config_error::{VisionConfigError, unsupported};
 use super::pixel_values::{self, PixelStatistics, PreprocessorFile};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tagstream_kernels::Activation;
-
-/// How the tower's tensors are named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Naming {
-    /// `vision_model.*`, `visual_projection.weight`.
-    HuggingFace,
-    /// `visual.*`.
-    OpenClip,
-    /// timm's, inside OpenCLIP's: `visual.trunk.*`.
-    Timm,
-}
-
-/// Where a transformer's feature of the whole picture comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pooling {
-    /// The class token, projected (CLIP).
-    ClassToken,
-    /// A learned query that attends to all locations, and an MLP (SigLIP).
-    Attention,
-}
-
-/// The kind of tower and the sizes that no tensor tells.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Architecture {
-    /// A vision transformer.
-    Transformer {
-        /// Its head.
-        pooling: Pooling,
-        /// Blocks.
-        layers: usize,
-        /// Width of the residual stream.
-        width: usize,
-        /// Attention heads.
-        heads: usize,
-        /// Side of a patch, pixels.
-        patch: usize,
-        /// The MLP's activation.
-        activation: Activation,
-        /// Added to the variance in every layer norm.
-        epsilon: f32,
-    },
-    /// CLIP's ResNet with an attention pool.
-    ModifiedResNet {
-        /// Bottlenecks in each of the four stages.
-        layers: [usize; 4],
-        /// Channels after the stem.
-        width: usize,
-        /// Heads of the attention pool.
-        heads: usize,
-    },
-}
 
 /// A vision tower's configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,8 +40,8 @@ impl VisionConfig {
         let whole = value.get("vision_config");
         let given = match (whole, pooling) {
             (Some(given), _) => given.clone(),
-            (None, Pooling::ClassToken) => value.clone(),
             (None, Pooling::Attention) => Value::Object(Map::new()),
+            (None, _) => value.clone(),
         };
         let mut config = HuggingFace::of(given, pooling)?;
         if let (Some(_), Some(dim)) = (whole, value.get("projection_dim")) {
@@ -115,13 +65,17 @@ impl VisionConfig {
             }
         };
         let (unsaid, dim) = match pooling {
-            Pooling::ClassToken => (PixelStatistics::CLIP, config.projection_dim),
             Pooling::Attention => (PixelStatistics::HALF, config.hidden_size),
+            _ => (PixelStatistics::CLIP, config.projection_dim),
         };
         let pixels = pixel_values::hugging_face(preprocessors, unsaid)?;
         Ok(Self {
             architecture: Architecture::Transformer {
                 pooling,
+                form: TransformerForm::plain(
+                    pooling == Pooling::ClassToken,
+                    config.num_attention_heads,
+                ),
                 layers: config.num_hidden_layers,
                 width: config.hidden_size,
                 heads: config.num_attention_heads,
@@ -164,7 +118,19 @@ impl VisionConfig {
                 heads: heads(width * 32)?,
             },
             Layers::Blocks(layers) => Architecture::Transformer {
-                pooling: Pooling::ClassToken,
+                pooling: match vision.pool_type.as_deref() {
+                    None | Some("tok") => Pooling::ClassToken,
+                    Some("avg") => Pooling::Mean {
+                        norm_behind: vision.final_ln_after_pool,
+                    },
+                    Some(other) => {
+                        return Err(unsupported("vision_cfg.pool_type", other, "tok or avg"));
+                    }
+                },
+                form: TransformerForm {
+                    first_norm: !vision.no_ln_pre,
+                    ..TransformerForm::plain(true, heads(width)?)
+                },
                 layers,
                 width,
                 heads: heads(width)?,
@@ -206,7 +172,15 @@ fn family(config: &Value) -> Result<Pooling, VisionConfigError> {
         return Err(unsupported("quantization_config", method, hint));
     }
     match config.get("model_type").and_then(Value::as_str) {
-        None | Some("clip" | "clip_vision_model" | "clip_text_model") => Ok(Pooling::ClassToken),
+        None
+        | Some(
+            "clip"
+            | "clip_vision_model"
+            | "clip_text_model"
+            | "metaclip_2"
+            | "metaclip_2_vision_model"
+            | "metaclip_2_text_model",
+        ) => Ok(Pooling::ClassToken),
         Some("siglip") => {
             let head = config.pointer("/vision_config/vision_use_head");
             match head {
@@ -223,7 +197,7 @@ fn family(config: &Value) -> Result<Pooling, VisionConfigError> {
             Err(unsupported("model_type", other, hint))
         }
         Some(other) => {
-            let hint = "clip and siglip are read: docs/models.md";
+            let hint = "clip, metaclip_2 and siglip are read: docs/models.md";
             Err(unsupported("model_type", other, hint))
         }
     }
@@ -239,9 +213,8 @@ fn refuse_what_is_not_read(others: &Map<String, Value>) -> Result<(), VisionConf
             | "timm_model_pretrained"
             | "attn_pooler_queries"
             | "attn_pooler_heads" => true,
-            // Reading one token commutes with a layer norm.
-            "final_ln_after_pool" => true,
-            "pool_type" => value == "tok",
+            // The tensors say whether there is layer scale.
+            "ls_init_value" => true,
             // Either is stored as a tensor.
             "pos_embed_type" => value == "learnable" || value == "sin_cos_2d",
             _ => value.is_null() || value == &Value::Bool(false) || key == "mlp_ratio",
@@ -324,6 +297,11 @@ struct OpenClipVision {
     patch_size: Option<usize>,
     image_size: Option<ImageSize>,
     norm_kwargs: Option<NormOptions>,
+    pool_type: Option<String>,
+    #[serde(default)]
+    no_ln_pre: bool,
+    #[serde(default)]
+    final_ln_after_pool: bool,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -422,7 +400,7 @@ mod tests {
         };
         assert!(open_clip(r#""timm_model_name":"convnext_base""#).contains("timm_model_name"));
         assert!(open_clip(r#""attentional_pool":true"#).contains("attentional_pool"));
-        assert!(open_clip(r#""pool_type":"avg""#).contains("pool_type"));
+        assert!(open_clip(r#""pool_type":"map""#).contains("pool_type"));
         assert!(open_clip(r#""qk_norm":true"#).contains("qk_norm"));
         assert!(open_clip(r#""image_size":[224,336]"#).contains("224x336"));
         assert!(open_clip(r#""head_width":100"#).contains("head_width"));

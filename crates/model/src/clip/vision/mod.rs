@@ -1,5 +1,5 @@
-//! CLIP's and SigLIP's vision towers as ONNX graphs: `pixels` uint8 `[B,H,W,3]` -> `dense` float
-//! `[B,N,D]`, `global` float `[B,D]`.
+//! The vision towers of CLIP and its kin as ONNX graphs: `pixels` uint8 `[B,H,W,3]` -> `dense`
+//! float `[B,N,D]`, `global` float `[B,D]`.
 //!
 //! The pixels' normalisation is inside the graph and computed in 32 bit. Neither output is
 //! L2-normalised. With [`Precision::Fp16`] weights and products are 16-bit, layer norms take their
@@ -8,20 +8,31 @@
 //! `global` is the tower's own image feature. `dense` are features of locations in the same joint
 //! space, which CLIP was never trained to give; [`DenseMode`] says how they are made.
 
+mod architecture;
+mod base;
+mod block;
 mod config;
 mod config_error;
+mod convnext;
+mod convolution;
+mod dense;
 mod patches;
 mod pixel_values;
 mod pool;
 mod position;
+mod projection;
 mod resnet;
+mod rotary;
+mod stem;
 mod timm;
 mod transformer;
 
-pub use config::{Architecture, Naming, Pooling, VisionConfig};
+pub use architecture::{Architecture, Naming, Pooling, TransformerForm};
+pub use config::VisionConfig;
 pub use config_error::VisionConfigError;
 pub use pixel_values::{CLIP_MEAN, CLIP_STD, PreprocessorFile};
 pub use position::{Resampling, resample_grid};
+pub use rotary::Rotary;
 
 use super::weights::{WeightFiles, WeightsError};
 use crate::bundle::Dims;
@@ -44,8 +55,17 @@ pub enum DenseMode {
     /// `u = x + Wo(Wv LN(x))`, `u = u + MLP(LN(u))`, then final norm and projection (MaskCLIP).
     /// ResNet: value and output projection of the attention pool at each location, without
     /// positional embedding (TaI-DPT). SigLIP: as the ResNet, with the pool's MLP behind it.
+    /// ConvNeXt: what the head gives if it pools that location only.
     #[default]
     Value,
+    /// Transformer: `Wo((softmax(q q) + softmax(k k)) v)` of the last block, without residual and
+    /// MLP (SCLIP's attention in ClearCLIP's block). With an attention pool: behind that, its value
+    /// path as in [`DenseMode::Value`].
+    SelfCorrelating,
+    /// Transformer: `Wo(softmax(k k + w) v)` of the last block, without residual and MLP, where `w`
+    /// falls with the distance of two locations as a bell of 5 locations' width (NACLIP). With an
+    /// attention pool as before.
+    Neighbour,
     /// Transformer: the last block's own outputs. A ResNet has none.
     Plain,
     /// Transformer: `Wo(Wv LN(x))` of the last block alone, without residual and MLP. SigLIP: value
@@ -61,6 +81,8 @@ impl DenseMode {
     pub fn name(self) -> &'static str {
         match self {
             Self::Value => "value",
+            Self::SelfCorrelating => "self",
+            Self::Neighbour => "neighbour",
             Self::Plain => "plain",
             Self::ValueBare => "value_bare",
             Self::ValuePositional => "value_positional",
@@ -147,6 +169,7 @@ impl Tower {
         let step = match config.architecture {
             Architecture::Transformer { patch, .. } => patch,
             Architecture::ModifiedResNet { .. } => resnet::STEP,
+            Architecture::ConvNeXt { .. } => convnext::STEP,
         };
         let (native, grid) = (side(config.image_size, step)?, side(input_size, step)?);
         let sides = Sides {
@@ -154,34 +177,22 @@ impl Tower {
             grid,
             left_over: input_size - grid * step,
         };
+        let mode = options.dense_mode;
         let features = match config.architecture {
             Architecture::Transformer {
                 pooling: Pooling::Attention,
                 ..
-            } => pool::write(
-                &mut graph,
-                config,
-                weights,
-                sides,
-                options.dense_mode,
-                &pixels,
-            )?,
-            Architecture::Transformer { .. } => transformer::write(
-                &mut graph,
-                config,
-                weights,
-                sides,
-                options.dense_mode,
-                &pixels,
-            )?,
-            Architecture::ModifiedResNet { .. } => resnet::write(
-                &mut graph,
-                config,
-                weights,
-                sides,
-                options.dense_mode,
-                &pixels,
-            )?,
+            } => pool::write(&mut graph, config, weights, (sides, mode), &pixels)?,
+            Architecture::Transformer { pooling, .. } => {
+                let how = (sides, mode, pooling);
+                transformer::write(&mut graph, config, weights, how, &pixels)?
+            }
+            Architecture::ModifiedResNet { .. } => {
+                resnet::write(&mut graph, config, weights, sides, mode, &pixels)?
+            }
+            Architecture::ConvNeXt { .. } => {
+                convnext::write(&mut graph, config, weights, (sides, mode), &pixels)?
+            }
         };
         let dims = Dims {
             embedding: config.dim,
@@ -334,6 +345,34 @@ impl Linear {
             weight: self.weight[rows.start * self.inputs..rows.end * self.inputs].to_vec(),
             bias: self.bias.as_ref().map(|bias| bias[rows].to_vec()),
         }
+    }
+
+    /// Multiplies each output.
+    fn scale_rows(&mut self, scale: &[f32]) {
+        for (row, scale) in self.weight.chunks_exact_mut(self.inputs.max(1)).zip(scale) {
+            row.iter_mut().for_each(|x| *x *= scale);
+        }
+        for (bias, scale) in self.bias.iter_mut().flatten().zip(scale) {
+            *bias *= scale;
+        }
+    }
+
+    /// Reads `<name>.weight`, and `<name>.bias` if it is there.
+    fn read_any(
+        weights: &WeightFiles,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Self, WeightsError> {
+        if weights.contains(&format!("{name}.bias")) {
+            return Self::read(weights, name, outputs, inputs);
+        }
+        Ok(Self {
+            outputs,
+            inputs,
+            weight: weights.read(&format!("{name}.weight"), &[outputs, inputs])?,
+            bias: None,
+        })
     }
 
     /// Reads `<name>.weight` and `<name>.bias`.

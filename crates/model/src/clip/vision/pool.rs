@@ -1,16 +1,22 @@
-//! SigLIP's head: a learned query attends to all locations, and an MLP follows.
+//! SigLIP's and PE-Core's head: a learned query attends to all tokens, and an MLP follows.
 //!
 //! For features of locations the same path is taken with one location alone: its value, the output
 //! projection, the MLP. That is what the pool would give if it looked there only.
 
-use super::transformer::{self, Mlp, Transformer};
-use super::{DenseMode, Features, Linear, Naming, Sides, TowerError, TowerGraph, VisionConfig};
+use super::base::Transformer;
+use super::block::Mlp;
+use super::dense::concatenated;
+use super::transformer;
+use super::{
+    DenseMode, Features, Linear, Naming, Pooling, Sides, TowerError, TowerGraph, VisionConfig,
+    projection,
+};
 use crate::clip::weights::{WeightFiles, WeightsError};
-use crate::onnx::{Attribute, Value};
+use crate::onnx::Value;
 
 /// The weights, the query already multiplied into the keys.
 struct AttentionPool {
-    /// `[heads, W]`: what a location's score for each head is the product with.
+    /// `[heads, W]`: what a token's score for each head is the product with.
     scores: Linear,
     value: Linear,
     output: Linear,
@@ -22,51 +28,58 @@ pub(super) fn write(
     graph: &mut TowerGraph,
     config: &VisionConfig,
     weights: &WeightFiles,
-    sides: Sides,
-    mode: DenseMode,
+    (sides, mode): (Sides, DenseMode),
     pixels: &Value,
 ) -> Result<Features, TowerError> {
-    let bare = match mode {
-        DenseMode::Value => false,
-        DenseMode::ValueBare => true,
-        DenseMode::Plain | DenseMode::ValuePositional => {
-            let available = "value and value_bare";
-            return Err(TowerError::DenseMode { mode, available });
-        }
-    };
-    let (tower, x) = transformer::locations(graph, config, weights, sides, pixels)?;
-    let (tower, x) = (&tower, &x);
+    if matches!(mode, DenseMode::Plain | DenseMode::ValuePositional) {
+        let available = "value, self, neighbour and value_bare";
+        return Err(TowerError::DenseMode { mode, available });
+    }
+    let read = transformer::tokens(graph, config, weights, (sides, mode), pixels)?;
+    let (tower, x) = (&read.tower, &read.all);
     let pool = AttentionPool::read(tower)?;
-    let (w, heads) = (tower.width as i64, tower.heads as i64);
+    let (w, heads) = (tower.width as i64, tower.form.pool_heads as i64);
     let scores = graph.linear(x, "pool.scores", &pool.scores);
     let scores = graph.g.transpose(&scores, &[0, 2, 1]);
     let attention = graph.g.softmax(&scores, -1);
     let attention = graph.g.reshape(&attention, &[0, heads, 1, -1]);
-    let values = graph.linear(x, "pool.value", &pool.value);
-    let split = graph.g.reshape(&values, &[0, 0, heads, w / heads]);
+    let looked_at = match &read.places {
+        None => x.clone(),
+        Some(places) => concatenated(graph, &[x, places]),
+    };
+    let values = graph.linear(&looked_at, "pool.value", &pool.value);
+    let first = tower.first() as i64;
+    let count = first + (sides.grid * sides.grid) as i64;
+    let (pooled, alone) = match &read.places {
+        None => (values.clone(), graph.g.slice(&values, 1, first, i64::MAX)),
+        Some(_) => (
+            graph.g.slice(&values, 1, 0, count),
+            graph.g.slice(&values, 1, count, i64::MAX),
+        ),
+    };
+    let split = graph.g.reshape(&pooled, &[0, 0, heads, w / heads]);
     let split = graph.g.transpose(&split, &[0, 2, 1, 3]);
     let mixed = graph.g.matmul(&attention, &split);
     let mixed = graph.g.reshape(&mixed, &[0, 1, w]);
-    let join = [("axis", Attribute::Int(1))];
     // Row 0 is the whole picture.
-    let joined = graph.g.node("Concat", &[&mixed, &values], &join);
+    let joined = concatenated(graph, &[&mixed, &alone]);
     let attended = graph.linear(&joined, "pool.output", &pool.output);
-    let first = |graph: &mut TowerGraph, x: &Value| {
-        let first = graph.g.slice(x, 1, 0, 1);
-        graph.g.reshape(&first, &[-1, w])
+    let pooled = if mode == DenseMode::ValueBare {
+        let picture = graph.g.slice(&attended, 1, 0, 1);
+        let picture = tower.mlp(graph, "pool", &pool.mlp, &picture);
+        let places = graph.g.slice(&attended, 1, 1, i64::MAX);
+        concatenated(graph, &[&picture, &places])
+    } else {
+        tower.mlp(graph, "pool", &pool.mlp, &attended)
     };
-    if !bare {
-        let whole = tower.mlp(graph, "pool", &pool.mlp, &attended);
-        return Ok(Features {
-            dense: graph.g.slice(&whole, 1, 1, i64::MAX),
-            global: first(graph, &whole),
-        });
-    }
-    let picture = graph.g.slice(&attended, 1, 0, 1);
-    let picture = tower.mlp(graph, "pool", &pool.mlp, &picture);
+    let features = match projection::follows(config, Pooling::Attention) {
+        true => projection::write(graph, config, weights, tower.width, &pooled)?,
+        false => pooled,
+    };
+    let picture = graph.g.slice(&features, 1, 0, 1);
     Ok(Features {
-        dense: graph.g.slice(&attended, 1, 1, i64::MAX),
-        global: first(graph, &picture),
+        dense: graph.g.slice(&features, 1, 1, i64::MAX),
+        global: graph.g.reshape(&picture, &[-1, config.dim as i64]),
     })
 }
 
@@ -94,7 +107,7 @@ impl AttentionPool {
             (whole.rows(0, w), whole.rows(w, 2 * w))
         };
         Ok(Self {
-            scores: scores(&probe, &query, &key_value.rows(0, w), tower.heads),
+            scores: scores(&probe, &query, &key_value.rows(0, w), tower.form.pool_heads),
             value: key_value.rows(w, w),
             output: Linear::read(weights, &name("attention.out_proj", "proj"), w, w)?,
             mlp: tower.read_mlp(

@@ -1,6 +1,7 @@
 //! CLIP's ModifiedResNet: a three-convolution stem, bottlenecks that average-pool instead of
 //! striding, an attention pool.
 
+use super::convolution::{Convolution, Steps};
 use super::{
     Architecture, DenseMode, Features, Linear, Resampling, Sides, TowerError, TowerGraph,
     VisionConfig, resample_grid,
@@ -11,9 +12,6 @@ use rayon::prelude::*;
 
 /// Pixels a location: stem 4, three stages 2 each.
 pub(super) const STEP: usize = 32;
-
-/// PyTorch's default, which CLIP keeps.
-const BATCH_NORM_EPSILON: f64 = 1e-5;
 
 struct ResNet<'a> {
     graph: &'a mut TowerGraph,
@@ -40,7 +38,7 @@ pub(super) fn write(
     let positional = match mode {
         DenseMode::Value => false,
         DenseMode::ValuePositional => true,
-        DenseMode::Plain | DenseMode::ValueBare => {
+        _ => {
             return Err(TowerError::DenseMode {
                 mode,
                 available: "value and value_positional",
@@ -121,50 +119,24 @@ impl ResNet<'_> {
         Ok(self.relu(&sum))
     }
 
-    /// A convolution with its batch norm folded in: `(w x - mean) g / sqrt(var + eps) + b` is a
-    /// convolution with another weight and a bias, computed here in 64 bit. `shape` is outputs,
-    /// inputs, side of the kernel.
+    /// A convolution with its batch norm folded in. `shape` is outputs, inputs, side of the kernel.
     fn convolution(
         &mut self,
         x: &Value,
         (convolution, norm): &(String, String),
         shape: [usize; 3],
-        stride: i64,
+        stride: usize,
     ) -> Result<Value, WeightsError> {
         let [outputs, inputs, side] = shape;
         let dims = [outputs, inputs, side, side];
-        let name = format!("visual.{convolution}.weight");
-        let mut weight = self.weights.read(&name, &dims)?;
-        let statistic = |part: &str| {
-            self.weights
-                .read(&format!("visual.{norm}.{part}"), &[outputs])
+        let read = Convolution::read(self.weights, &format!("visual.{convolution}"), dims)?;
+        let read = read.folded(self.weights, &format!("visual.{norm}"))?;
+        let steps = Steps {
+            stride,
+            pad: side / 2,
+            groups: 1,
         };
-        let (gain, shift) = (statistic("weight")?, statistic("bias")?);
-        let (mean, variance) = (statistic("running_mean")?, statistic("running_var")?);
-        let mut bias = Vec::with_capacity(outputs);
-        for (o, kernel) in weight.chunks_exact_mut(inputs * side * side).enumerate() {
-            let factor = f64::from(gain[o]) / (f64::from(variance[o]) + BATCH_NORM_EPSILON).sqrt();
-            for w in kernel {
-                *w = (f64::from(*w) * factor) as f32;
-            }
-            bias.push((f64::from(shift[o]) - f64::from(mean[o]) * factor) as f32);
-        }
-        let weight = self
-            .graph
-            .weight(&format!("{convolution}.weight"), &dims, &weight);
-        let bias = self
-            .graph
-            .weight(&format!("{convolution}.bias"), &[outputs], &bias);
-        let (kernel, pad) = (side as i64, (side / 2) as i64);
-        Ok(self.graph.g.node(
-            "Conv",
-            &[x, &weight, &bias],
-            &[
-                ("kernel_shape", Attribute::Ints(vec![kernel; 2])),
-                ("pads", Attribute::Ints(vec![pad; 4])),
-                ("strides", Attribute::Ints(vec![stride; 2])),
-            ],
-        ))
+        Ok(read.write(self.graph, convolution, x, steps))
     }
 
     fn relu(&mut self, x: &Value) -> Value {

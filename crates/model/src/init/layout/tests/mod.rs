@@ -1,6 +1,7 @@
 //! The layouts that disks and hubs hold, each with a tiny model that was saved in it:
 //! `tests/fixtures/layouts`, made by `scripts/make_layouts.py`.
 
+mod languages;
 mod siglip;
 
 use super::*;

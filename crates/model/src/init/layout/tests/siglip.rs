@@ -25,7 +25,12 @@ fn vision_towers_equal_the_libraries() {
     for (name, sides) in CASES {
         let (parts, golden) = (parts(name), Golden::open(folder(name)));
         for side in sides {
-            for dense_mode in [DenseMode::Value, DenseMode::ValueBare] {
+            for dense_mode in [
+                DenseMode::Value,
+                DenseMode::SelfCorrelating,
+                DenseMode::Neighbour,
+                DenseMode::ValueBare,
+            ] {
                 let options = TowerOptions {
                     input_size: Some(side),
                     dense_mode,
@@ -131,11 +136,7 @@ fn what_is_no_siglip_of_a_fixed_size_is_named() {
     let json = std::fs::read_to_string(folder("open_clip").join("open_clip_config.json")).unwrap();
     let weights = parts("open_clip").weights;
     for (from, to, word) in [
-        (
-            "vit_base_patch16_siglip_32",
-            "convnext_base",
-            "convnext_base",
-        ),
+        ("vit_base_patch16_siglip_32", "vitamin_base", "vitamin_base"),
         (
             "vit_base_patch16_siglip_32",
             "vit_base_patch16_siglip_gap_32",

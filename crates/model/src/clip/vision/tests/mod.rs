@@ -1,6 +1,8 @@
 //! Against transformers and open_clip: `tests/fixtures/towers`, made by
 //! `scripts/make_tower_goldens.py`.
 
+mod trunks;
+
 use super::*;
 use crate::onnx::testing::{Input, Outputs, difference, run};
 use safetensors::SafeTensors;
@@ -33,7 +35,13 @@ fn open(name: &str) -> (VisionConfig, WeightFiles) {
 
 /// Name, sides, dense modes of each golden.
 type Case = (&'static str, &'static [usize], &'static [DenseMode]);
-const TRANSFORMER: &[DenseMode] = &[DenseMode::Value, DenseMode::Plain, DenseMode::ValueBare];
+const TRANSFORMER: &[DenseMode] = &[
+    DenseMode::Value,
+    DenseMode::SelfCorrelating,
+    DenseMode::Neighbour,
+    DenseMode::Plain,
+    DenseMode::ValueBare,
+];
 const RESNET: &[DenseMode] = &[DenseMode::Value, DenseMode::ValuePositional];
 const CASES: [Case; 3] = [
     ("hugging_face", &[32, 48], TRANSFORMER),
@@ -160,8 +168,17 @@ fn what_cannot_be_written_is_named() {
     };
     let message = refusal("hugging_face", mode(DenseMode::ValuePositional));
     assert!(message.contains("value_positional"), "{message}");
-    let message = refusal("open_clip_resnet", mode(DenseMode::Plain));
-    assert!(message.contains("plain"), "{message}");
+    for absent in [
+        DenseMode::Plain,
+        DenseMode::SelfCorrelating,
+        DenseMode::Neighbour,
+    ] {
+        let message = refusal("open_clip_resnet", mode(absent));
+        assert!(
+            message.contains(&format!("`{}`", absent.name())),
+            "{message}"
+        );
+    }
     let size = |size| TowerOptions {
         input_size: Some(size),
         ..TowerOptions::default()
