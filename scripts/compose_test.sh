@@ -137,9 +137,10 @@ our_image
 
 step "pictures and labels"
 mkdir -p "$work/project/pictures"
-cp -r docker-compose.yml configs "$work/project/"
 mkdir "$work/unpacked"
 tar -xzf "${archives[0]}" -C "$work/unpacked" --strip-components=1
+# The archive's own configurations: those of the sources may be newer than it.
+cp -r docker-compose.yml "$work/unpacked/share/tagstream/configs" "$work/project/"
 binary=$work/unpacked/bin/tagstream
 count=${TAGSTREAM_COMPOSE_IMAGES:-800}
 "$binary" scenes --out "$work/scenes" --count "$count" --seed 7 --style pale

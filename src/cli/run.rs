@@ -17,7 +17,7 @@ use tagstream::stage::pipeline::{
     Control, EngineModel, LABELS_BUDGET_MIB, LineError, PipelineError, RunOptions, StageStatus,
 };
 use tagstream::stage::sink::repair::Repair;
-use tagstream::stage::source::SourceError;
+use tagstream::stage::source::{ImageTopics, SourceError};
 use tagstream::stage::watch::{Look, Watch};
 use tagstream_core::config::StageConfig;
 use tagstream_core::error::{Exit, WithExit, usage};
@@ -142,14 +142,14 @@ async fn stage(
     teller: &Arc<Teller>,
 ) -> anyhow::Result<Exit> {
     let control = control_by_signals()?;
-    let topics = [
-        images.then_some(&config.source.images_topic),
-        labels.then_some(&config.labels.topic),
-    ];
+    let of_images = ImageTopics::of(&config.source).map_err(refused)?;
+    let is_read = |topic: &str| {
+        (images && of_images.takes(topic)) || (labels && config.labels.topic == topic)
+    };
     if let Some(skip) = options
         .repairs
         .iter()
-        .find(|s| !topics.iter().flatten().any(|t| **t == *s.partition.topic))
+        .find(|s| !is_read(&s.partition.topic))
     {
         let message = format!(
             "{} belongs to no topic that this stage reads",
@@ -157,11 +157,11 @@ async fn stage(
         );
         return Err(usage(message).into());
     }
-    let of_topic = |topic: &str| RunOptions {
+    let of_topics = |takes: &dyn Fn(&str) -> bool| RunOptions {
         repairs: options
             .repairs
             .iter()
-            .filter(|s| *s.partition.topic == *topic)
+            .filter(|s| takes(&s.partition.topic))
             .cloned()
             .collect(),
         ..options.clone()
@@ -177,7 +177,7 @@ async fn stage(
         let Some(status) = shown.labels.clone() else {
             return Ok(());
         };
-        let options = of_topic(&config.labels.topic);
+        let options = of_topics(&|topic| topic == config.labels.topic);
         let line = pipeline::run_labels(config, &options, Arc::clone(&status), control.clone());
         let line = async { line.await.map_err(ended) };
         unless_told_to_end(&control, &status, line).await
@@ -192,7 +192,7 @@ async fn stage(
             let rest = config.memory.budget_mib.saturating_sub(LABELS_BUDGET_MIB);
             config.memory.budget_mib = rest;
         }
-        let options = of_topic(&config.source.images_topic);
+        let options = of_topics(&|topic| of_images.takes(topic));
         let line = image_line(&config, &options, (&status, &shown), teller);
         unless_told_to_end(&control, &status, line).await
     };

@@ -63,6 +63,9 @@ pub const METRICS: &[Metric] = {
         "tagstream_dead_letters_total" Counter, ["topic, kind"] "Messages that yielded no row.";
         "tagstream_damaged_images_total" Counter, [""] "Damaged images that were decoded all the \
             same, as `decode.damaged = \"accept\"` allows.";
+        "tagstream_jpegs_decoded_total" Counter, ["reader"] "JPEGs decoded; `reader` is `own` \
+            (plain ones much larger than the model's input, unless `decode.jpeg` says otherwise), \
+            `libjpeg_turbo` (other plain ones) or `helper` (all others, in another process).";
         // batch and inference
         "tagstream_outages" Gauge, [""] "Hosts, buckets and folders that are down: their messages \
             wait; `/health/readyz` names them.";
@@ -320,6 +323,7 @@ mod tests {
             "operation",
             "partition",
             "provider",
+            "reader",
             "reason",
             "resource",
             "result",

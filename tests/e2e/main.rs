@@ -43,6 +43,7 @@ mod secrets;
 mod secure;
 mod serve;
 mod servers;
+mod several;
 mod stores;
 mod swaps;
 mod topics;

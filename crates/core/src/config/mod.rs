@@ -23,7 +23,7 @@ mod stage;
 mod tests;
 mod values;
 
-pub use decode::{DamagedPictures, DecodeConfig};
+pub use decode::{DamagedPictures, DecodeConfig, JpegReader};
 pub use error::{ConfigError, Flaw, Mistake, Origin, Origins};
 pub use file::section_names;
 pub use load::{Configuration, Loaded, Shape, load, read, read_with};

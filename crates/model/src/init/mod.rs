@@ -2,18 +2,21 @@
 
 pub mod hub;
 mod layout;
+mod parity;
 
 pub use super::categories::{CategoryList, CategoryListError};
 pub use layout::{ClipFolder, LayoutError};
+pub use parity::{Cosines, PrecisionParity, drawn};
 
 use super::bundle::{
     Bundle, BundleError, BundleWriter, Calibration, Category, Dims, Draft, ENCODER_FILE, HEAD_FILE,
     HEAD_WEIGHTS_FILE, Lineage, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE,
 };
 use super::categories::{WordFeatureError, text_features};
-use super::clip::vision::{Precision, Tower, TowerError, TowerOptions, VisionConfigError};
+use super::clip::vision::{Tower, TowerError, TowerOptions, VisionConfigError};
 use super::clip::weights::WeightsError;
 use super::head::{ExportedHead, HeadError, ZeroShot};
+use super::session::SessionError;
 use super::source::EncoderFolder;
 use super::text::{ClipTextEncoder, TextEncoderError};
 use super::views::{Views, ViewsError};
@@ -53,6 +56,8 @@ pub enum InitStep {
     Text(usize),
     /// Files are hashed and made durable.
     Write,
+    /// This many images were compared with the tower in 32 bit.
+    Parity(usize),
 }
 
 /// Why a bundle cannot be made.
@@ -99,6 +104,12 @@ pub enum InitError {
         /// D of the text tower.
         text: usize,
     },
+    /// Running both towers, to compare them.
+    #[error("comparing with the tower in fp32: {0}")]
+    Parity(#[from] SessionError),
+    /// There is nothing to compare them on.
+    #[error("there are no pictures to compare with the tower in fp32 on")]
+    NoPictures,
     /// A ready-made encoder cannot be written anew.
     #[error(
         "the folder holds a ready-made encoder.onnx: precision, input size and dense mode are \
@@ -227,10 +238,7 @@ impl Init<'_> {
         let kind = self.clip.kind();
         let mut how = kind.to_string();
         if !self.clip.is_encoder() {
-            let precision = match self.tower.precision {
-                Precision::Fp32 => "fp32",
-                Precision::Fp16 => "fp16",
-            };
+            let precision = self.tower.precision.name();
             let mode = self.tower.dense_mode.name();
             how = format!("{how}, {precision}, dense mode {mode}");
         }
