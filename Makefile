@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall demo test figures lint fuzz compose-test chaos chaos-matrix chaos-sabotage upgrade-test bench bench-scale bench-steps
+.PHONY: help build install uninstall demo test figures lint fuzz dist dist-test compose-test chaos chaos-matrix chaos-sabotage upgrade-test bench bench-scale bench-steps
 
 ROUNDS ?= 20
 SEED ?= 1
@@ -44,7 +44,13 @@ lint: ## Formatting, clippy, rustdoc, licences, sources, and what the documents 
 fuzz: ## FUZZ_SECONDS=7200 for each target: libFuzzer, with caps on memory and time
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
-compose-test: build ## docker-compose.yml on podman: pictures in, Parquet and a promotion out
+dist: ## dist/: archive, Python wheel, list of components, checksums (x86-64, glibc 2.28 or newer)
+	@setup=$$(scripts/setup.sh build); eval "$$setup"; scripts/dist.sh build; scripts/dist.sh pack
+
+dist-test: ## What is in dist/ on a clean Debian root: without Python, and with nothing else (as root)
+	@scripts/dist_test.sh
+
+compose-test: ## docker-compose.yml on podman, of the archive that `make dist` made: pictures in, Parquet and a promotion out
 	@scripts/compose_test.sh
 
 chaos: ## ROUNDS=n SEED=s BROKERS=1|3: faults on real servers, and an independent checker

@@ -10,7 +10,7 @@ for (( i = 1; i < $#; i++ )); do
 done
 case $crate in
 tagstream | tagstream_core | tagstream_image | tagstream_model | tagstream_train) ;;
-image | png | fdeflate | zune_jpeg | zune_core | gif | weezl | image_webp | tiff) ;;
+image | png | fdeflate | zune_jpeg | zune_core | gif | weezl | tiff) ;;
 csv | csv_core) ;;
 message | uri | bundle | registry | labels) ;;
 *) exec "$rustc" "$@" ;;

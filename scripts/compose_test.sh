@@ -5,8 +5,8 @@
 #                                labels, and sees Parquet files and a promotion; removes it all
 #
 # Images have the names that the compose file uses. Debian's base comes from debootstrap; Kafka and
-# the S3 server from what scripts/kafka.sh and scripts/s3.sh run; ours is the last stage of the
-# Dockerfile over what `make install` installs, so that nothing is compiled twice: build first.
+# the S3 server from what scripts/kafka.sh and scripts/s3.sh run; ours is made by the Dockerfile of
+# the archive in dist/, so that nothing is compiled twice: `make dist` first.
 # Needs root, podman, buildah, runc, netavark, aardvark-dns, iptables, debootstrap, and
 # podman-compose, which is fetched. Images are kept; $TAGSTREAM_COMPOSE_KEEP=1 leaves the containers
 # running.
@@ -20,6 +20,9 @@ for tool in podman buildah runc iptables debootstrap java; do
     command -v "$tool" >/dev/null || die "$tool is missing (apt-get install podman buildah runc \
 netavark aardvark-dns iptables debootstrap openjdk-17-jre-headless)"
 done
+
+archives=("${DIST:-dist}"/tagstream-*.tar.gz)
+[ -f "${archives[0]}" ] || die "no archive in ${DIST:-dist}: make dist"
 
 # runc and cgroupfs: no systemd is needed, and hybrid cgroups do.
 cat >"$work/containers.conf" <<'CONF'
@@ -81,12 +84,14 @@ FILE
 our_image() {
     step "image of tagstream"
     local context=$work/ours
-    mkdir -p "$context"
-    DESTDIR=$context PREFIX=/dist scripts/install.sh
-    sed -n '/^FROM debian/,$p' Dockerfile \
-        | sed 's/^FROM debian/FROM docker.io\/library\/debian/; s/--from=build //' \
-        >"$context/Containerfile"
-    podman build -q -t localhost/tagstream -f "$context/Containerfile" "$context"
+    mkdir -p "$context/dist"
+    cp "${archives[0]}" "$context/dist"
+    # Without the stage that compiles: there is no image of Rust here.
+    sed -e '/^FROM rust/,/^COPY . ./d; /^RUN export/,/^$/d' \
+        -e 's/^FROM debian/FROM docker.io\/library\/debian/' Dockerfile >"$context/Containerfile"
+    podman build -q --build-arg FROM=archive -t localhost/tagstream -f "$context/Containerfile" \
+        "$context"
+    podman image inspect -f 'size {{.Size}} bytes, user {{.User}}' localhost/tagstream
 }
 
 # The container of a service.
@@ -132,9 +137,11 @@ our_image
 
 step "pictures and labels"
 mkdir -p "$work/project/pictures"
-cp -r docker-compose.yml configs "$work/project/"
-binary=${BINARY:-${CARGO_TARGET_DIR:-target}/release/tagstream}
-eval "$(scripts/onnxruntime.sh)"
+mkdir "$work/unpacked"
+tar -xzf "${archives[0]}" -C "$work/unpacked" --strip-components=1
+# The archive's own configurations: those of the sources may be newer than it.
+cp -r docker-compose.yml "$work/unpacked/share/tagstream/configs" "$work/project/"
+binary=$work/unpacked/bin/tagstream
 count=${TAGSTREAM_COMPOSE_IMAGES:-800}
 "$binary" scenes --out "$work/scenes" --count "$count" --seed 7 --style pale
 cp "$work"/scenes/images/* "$work/project/pictures/"

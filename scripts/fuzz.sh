@@ -14,7 +14,7 @@ root=${CARGO_TARGET_DIR:-$PWD/target}
 limits=(-malloc_limit_mb=2048 -rss_limit_mb=4096 -timeout=20 -max_len=65536)
 
 if [ -n "$asan" ]; then
-    # libjpeg-turbo is C: it is instrumented by the C compiler, everything else by nightly's rustc.
+    # libjpeg-turbo and libwebp are C: the C compiler instruments them, nightly's rustc all else.
     export CC=gcc CFLAGS="-fsanitize=address -fno-omit-frame-pointer -g"
     RUSTFLAGS="-Zsanitizer=address --cfg fuzzing -Cdebug-assertions=on -Ccodegen-units=1"
     RUSTFLAGS+=" -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"

@@ -46,7 +46,8 @@ for wheel in source.glob("*.whl"):
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             base = name.rsplit("/", 1)[-1]
-            if ".so" in base and "pybind11" not in base:
+            library = ".so" in base and "pybind11" not in base
+            if library or base in ("LICENSE", "ThirdPartyNotices.txt"):
                 (target / base).write_bytes(archive.read(name))
 PYTHON
     [ -f "$target.partial/libonnxruntime.so.$version" ] \

@@ -31,6 +31,7 @@
 //! | [`image`] | image files to the pixels that a model takes | `multiversion` |
 //! | [`address`] | where things are kept, as people write it, and the options of stores | nothing |
 //! | [`build`] | which build this is | nothing |
+//! | [`calls`] | requests to servers of others that are told something | `config`, `redact`, `tls` |
 //! | [`config`] | reading configurations, and the stage's | `address`, `digest`, `mapping` |
 //! | [`digest`] | SHA-256 of bytes and files | nothing |
 //! | [`error`] | exit codes, and the error that carries one | nothing |
@@ -54,8 +55,8 @@
 //! | [`trainer`] | what trains a head, and its checkpoints | `arrays`, `chart`, `features`, `groups`, `kernels`, `model`, `multiversion`, `storage`, `trm` |
 //! | [`stage`] | the upper line, a folder per step | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `mapping`, `model`, `process`, `redact`, `storage`, `tls` |
 //! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `config`, `events`, `image_id`, `labels`, `model`, `stage`, `storage` |
-//! | [`retrain`] | the job: candidate, judge, decision, report | `build`, `chart`, `config`, `digest`, `eval`, `events`, `features`, `groups`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
-//! | [`ops`] | health, metrics, telemetry, the page of tags | `build`, `config`, `events` |
+//! | [`retrain`] | the job: candidate, judge, decision, report, record on a tracking server | `build`, `calls`, `chart`, `config`, `digest`, `eval`, `events`, `features`, `groups`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
+//! | [`ops`] | health, metrics, telemetry, the page of tags, news for people | `build`, `calls`, `config`, `events` |
 //! | [`serve`] | pages for people and the model over HTTP; who may | `build`, `config`, `digest`, `events`, `image`, `labelling`, `labels`, `model`, `ops`, `process`, `redact`, `retrain`, `stage`, `storage`, `tls` |
 //! | [`demo`] | synthetic scenes and the embedded broker | `arrays`, `config`, `eval`, `events`, `labelling`, `labels`, `stage`, `storage` |
 //! | `cli` | the commands | `address`, `arrays`, `build`, `config`, `demo`, `digest`, `error`, `eval`, `events`, `features`, `groups`, `image`, `image_id`, `images`, `labelling`, `labels`, `mapping`, `model`, `ops`, `process`, `redact`, `retrain`, `serve`, `stage`, `storage`, `trainer`, `trm` |
@@ -73,8 +74,8 @@ pub mod serve;
 pub mod stage;
 
 pub use tagstream_core::{
-    address, build, config, digest, error, events, failpoint, image_id, mapping, process, redact,
-    storage, tls,
+    address, build, calls, config, digest, error, events, failpoint, image_id, mapping, process,
+    redact, storage, tls,
 };
 pub use tagstream_image as image;
 pub use tagstream_kernels as kernels;

@@ -16,6 +16,7 @@ const LIMITS: DecodeLimits = DecodeLimits {
     max_pixels: 1 << 20,
     max_alloc_bytes: 32 << 20,
     max_damaged_percent: 50,
+    own_jpeg_reader: true,
 };
 /// What a helper may hold: its cap, and 16 MiB.
 const HELPER_KB: u64 = (32 + 16) << 10;

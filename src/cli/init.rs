@@ -1,13 +1,19 @@
 //! `tagstream init`: make a bundle from CLIP weights and a list of categories.
 
+mod parity;
+
+use super::guess::GuessArgs;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use parity::Comparison;
 use std::path::{Path, PathBuf};
 use tagstream_core::error::{Exit, usage};
+use tagstream_model::bundle::{Bundle, BundleWriter};
 use tagstream_model::clip::vision::{DenseMode, Precision, TowerOptions};
 use tagstream_model::init::hub::Hub;
-use tagstream_model::init::{CategoryList, ClipFolder, Init, InitStep};
+use tagstream_model::init::{CategoryList, ClipFolder, Init, InitError, InitStep};
+use tagstream_model::onnx::IntegerRange;
 use tagstream_model::views::Views;
 
 /// Arguments of `tagstream init`.
@@ -17,8 +23,8 @@ pub(super) struct InitArgs {
     /// on the Hugging Face hub. Layouts: docs/models.md.
     #[arg(long)]
     pub clip: String,
-    /// Categories: a file with one name a line, optionally followed by a tab and the words to use
-    /// in prompts.
+    /// Categories: a file with one name a line, or a table of names, words, parents, groups and
+    /// more (docs/categories.md).
     #[arg(long)]
     pub categories: PathBuf,
     /// Where to write the bundle; must not exist.
@@ -37,6 +43,8 @@ pub(super) struct InitArgs {
     /// Each costs the encoder as much as the whole.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub views: Vec<ViewName>,
+    #[command(flatten)]
+    pub guess: GuessArgs,
 }
 
 /// `--views`.
@@ -55,6 +63,11 @@ pub(super) enum PrecisionName {
     Fp32,
     /// 16-bit floats, for GPUs.
     Fp16,
+    /// 8-bit integers, for processors; of a reduced range if this one lacks VNNI. Compared with
+    /// fp32 on --pictures, or on drawn ones.
+    Int8,
+    /// 8-bit integers of the reduced range: for processors without VNNI, and right on all.
+    Int8Reduced,
 }
 
 /// `--dense-mode`.
@@ -83,6 +96,8 @@ impl InitArgs {
             precision: match self.precision {
                 PrecisionName::Fp32 => Precision::Fp32,
                 PrecisionName::Fp16 => Precision::Fp16,
+                PrecisionName::Int8 => Precision::Int8(IntegerRange::of_this_processor()),
+                PrecisionName::Int8Reduced => Precision::Int8(IntegerRange::Reduced),
             },
             input_size: self.input_size,
             dense_mode: match self.dense_mode {
@@ -99,6 +114,7 @@ impl InitArgs {
 
 /// Runs the command.
 pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
+    args.guess.check()?;
     let categories =
         CategoryList::read(&args.categories).map_err(|error| usage(error.to_string()))?;
     let folder = match args.clip.strip_prefix("hf:") {
@@ -106,6 +122,7 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
         None => PathBuf::from(&args.clip),
     };
     let clip = ClipFolder::open(&folder).map_err(|error| usage(error.to_string()))?;
+    let comparison = Comparison::prepare(&args)?;
     let name = match Path::new(&args.clip).parent() {
         // One file of weights: the directory says whose they are.
         Some(directory) if Path::new(&args.clip).is_file() => {
@@ -130,17 +147,7 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
             middle: args.views.contains(&ViewName::Middle),
         },
     };
-    let bundle = init
-        .run(&args.out, |step| match step {
-            InitStep::Vision => bar.set_message("vision tower"),
-            InitStep::Text(done) => {
-                bar.set_message("categories");
-                bar.set_position(done as u64);
-            }
-            InitStep::Write => bar.set_message("writing"),
-        })
-        .with_context(|| format!("making a bundle of {}", args.clip))?;
-    bar.finish_and_clear();
+    let bundle = write(&init, &args, &bar)?;
     let manifest = bundle.manifest();
     eprintln!(
         "{}: {} categories, {}x{} pixels, {}x{} locations of {} numbers, in {}",
@@ -153,7 +160,56 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
         manifest.dims.embedding,
         args.out.display()
     );
+    if let Some(comparison) = comparison {
+        comparison.run(&init, &bundle)?;
+    }
     Ok(Exit::Success)
+}
+
+/// Writes the bundle, with guessed thresholds if pictures are given.
+fn write(init: &Init<'_>, args: &InitArgs, bar: &ProgressBar) -> anyhow::Result<Bundle> {
+    let make = |out: &Path| {
+        let made = init.run(out, |step| match step {
+            InitStep::Vision => bar.set_message("vision tower"),
+            InitStep::Text(done) => {
+                bar.set_message("categories");
+                bar.set_position(done as u64);
+            }
+            InitStep::Write => bar.set_message("writing"),
+            InitStep::Parity(_) => {}
+        });
+        bar.finish_and_clear();
+        made.map_err(|error| match error {
+            InitError::Categories(_) => usage(error.to_string()).into(),
+            other => anyhow::Error::new(other).context(format!("making a bundle of {}", args.clip)),
+        })
+    };
+    if !args.guess.is_wanted() {
+        return make(&args.out);
+    }
+    // Before the work, not behind it: a place that is taken.
+    drop(BundleWriter::new(&args.out)?);
+    // What thresholds are guessed with is no model yet.
+    let aside = Aside::beside(&args.out);
+    args.guess.apply(&make(&aside.0)?, |_| true, &args.out)
+}
+
+/// A folder beside another that goes when nobody needs it any more.
+struct Aside(PathBuf);
+
+impl Aside {
+    fn beside(out: &Path) -> Self {
+        let name = out.file_name().unwrap_or_default().to_string_lossy();
+        let number = std::process::id();
+        Aside(out.with_file_name(format!(".{name}.unguessed-{number}")))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // Whatever came of it, and if it was never made: nothing to say.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 fn fetch(repository: &str) -> anyhow::Result<PathBuf> {

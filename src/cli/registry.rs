@@ -1,19 +1,20 @@
 //! `tagstream registry`: versions of the model: list, show, add, promote, roll back, prune.
 
 mod print;
+mod words;
 
+use super::guess::GuessArgs;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use print::{Listing, print, print_listing, print_pointer, print_pruning, print_version};
 use std::path::PathBuf;
 use tagstream_core::config::{ObjectStoreConfig, StageConfig};
 use tagstream_core::error::{Exit, WithExit, usage};
-use tagstream_model::add_category;
-use tagstream_model::add_category::AddCategoryError;
 use tagstream_model::bundle::Bundle;
 use tagstream_model::registry::{
-    Action, Cache, Decision, Pointer, Registration, Registry, RegistryError, VersionRecord,
+    Action, Decision, Pointer, Registration, Registry, RegistryError, VersionRecord,
 };
+use words::WordsChange;
 
 /// Arguments of `tagstream registry`.
 #[derive(Debug, Args)]
@@ -55,13 +56,34 @@ pub(super) enum RegistryCommand {
         #[command(flatten)]
         reason: Reason,
     },
-    /// Add a category to the version that serves, by its words alone: a new version, no training.
+    /// Add categories to the version that serves, by their words alone: a new version, no
+    /// training.
     AddCategory {
         /// The category's name.
-        name: String,
+        #[arg(required_unless_present = "categories")]
+        name: Option<String>,
         /// Words that stand for it in prompts; the name, underscores as spaces, if missing.
         #[arg(long, value_name = "WORDS")]
         words: Option<String>,
+        /// Add all categories of this file (docs/categories.md).
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "words"])]
+        categories: Option<PathBuf>,
+        #[command(flatten)]
+        guess: GuessArgs,
+        /// Make the new version serve at once.
+        #[arg(long)]
+        promote: bool,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Give categories of the version that serves the words, parents and groups that a file says: a
+    /// new version, no training. What was learnt stays; categories that the model lacks are added.
+    SetWords {
+        /// The file (docs/categories.md). Categories that it does not name stay as they are.
+        #[arg(long, value_name = "FILE")]
+        categories: PathBuf,
+        #[command(flatten)]
+        guess: GuessArgs,
         /// Make the new version serve at once.
         #[arg(long)]
         promote: bool,
@@ -218,23 +240,30 @@ async fn execute(
         RegistryCommand::AddCategory {
             name,
             words,
+            categories,
+            guess,
             promote,
             reason,
         } => {
-            let (words, serves) = (words.as_deref(), promote);
-            let version = new_category(&registry, &name, words, promote, &reason).await?;
-            print(&version, json, |v| {
-                println!(
-                    "version {} is {}, with `{name}` as category {}",
-                    v.version, v.id, v.categories
-                );
-                if !serves {
-                    println!(
-                        "it does not serve yet: `tagstream registry promote {}`",
-                        v.version
-                    );
-                }
-            })
+            let change = match (&categories, &name) {
+                (Some(file), _) => WordsChange::Add(file),
+                (None, name) => WordsChange::AddOne {
+                    name: name.as_deref().unwrap_or_default(),
+                    words: words.as_deref(),
+                },
+            };
+            let version = change.register(&registry, &guess, promote, &reason).await?;
+            print(&version, json, |v| change.describe(v, promote))
+        }
+        RegistryCommand::SetWords {
+            categories,
+            guess,
+            promote,
+            reason,
+        } => {
+            let change = WordsChange::Set(&categories);
+            let version = change.register(&registry, &guess, promote, &reason).await?;
+            print(&version, json, |v| change.describe(v, promote))
         }
         RegistryCommand::Add { .. } => unreachable!("handled above"),
     }
@@ -285,53 +314,6 @@ async fn promote_over(
     }
     let generation = Some(pointer.map_or(0, |p| p.generation));
     Ok(promote(registry, version, generation, reason).await?)
-}
-
-/// Registers the serving version with a category more.
-async fn new_category(
-    registry: &Registry,
-    name: &str,
-    words: Option<&str>,
-    wanted: bool,
-    reason: &Reason,
-) -> anyhow::Result<VersionRecord> {
-    let pointer = registry.pointer().await?;
-    let generation = pointer.map(|p| p.generation);
-    let serving = registry.current().await?;
-    let folder = registry
-        .materialise(&serving, &Cache::default_location())
-        .await?;
-    let aside = std::env::temp_dir().join(format!("tagstream-category-{}", std::process::id()));
-    let bundle = Bundle::open(folder)?;
-    let bundle = add_category::add_category(&bundle, name, words, &aside).map_err(|e| match e {
-        AddCategoryError::Known(_) | AddCategoryError::Empty | AddCategoryError::Head(_) => {
-            usage(e.to_string()).into()
-        }
-        other => anyhow::Error::new(other),
-    })?;
-    // Whatever comes of it: in the registry or not, this copy is not needed any more.
-    let registered = register_category(registry, &bundle, name, wanted, generation, reason).await;
-    let _ = std::fs::remove_dir_all(&aside);
-    registered
-}
-
-async fn register_category(
-    registry: &Registry,
-    bundle: &Bundle,
-    name: &str,
-    wanted: bool,
-    generation: Option<u64>,
-    reason: &Reason,
-) -> anyhow::Result<VersionRecord> {
-    let why = match reason.why.as_str() {
-        BY_HAND => format!("category `{name}` by its words"),
-        why => why.to_owned(),
-    };
-    let reason = Reason {
-        who: reason.who.clone(),
-        why,
-    };
-    register(registry, bundle, wanted.then_some(generation), &reason).await
 }
 
 /// Registers a bundle by hand and, if asked to, promotes it over the pointer's generation.

@@ -1,7 +1,9 @@
 //! `tagstream retrain`: retrain prompts and prototypes from the labels so far, judge, register,
 //! promote.
 
+use super::news::{Teller, host};
 use anyhow::Context;
+use chrono::{DateTime, Utc};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -11,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tagstream::retrain::config::RetrainConfig;
 use tagstream::retrain::job::{Job, JobError, JobOptions, JobProgress, Outcome};
+use tagstream::retrain::tracking::RunLog;
 use tagstream_core::config::Configuration;
 use tagstream_core::error::{Exit, WithExit, usage};
 use tagstream_model::registry::Verdict;
@@ -76,26 +79,37 @@ pub(super) fn run(args: RetrainArgs) -> anyhow::Result<Exit> {
         config.train.max_minutes = minutes;
         config.validate().map_err(|e| usage(e.to_string()))?;
     }
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let options = JobOptions {
         dry_run: args.dry_run,
         prototypes_only: args.prototypes_only,
         who: args
             .who
-            .unwrap_or_else(|| format!("retrain {}/{}", host.trim(), std::process::id())),
+            .unwrap_or_else(|| format!("retrain {}/{}", host(), std::process::id())),
     };
+    let teller = Teller::new(&config.notify, "retrain")?;
+    let log = RunLog::new(&config.mlflow).map_err(|e| usage(format!("`mlflow`: {e}")))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the asynchronous runtime")?;
+    let once = || {
+        let began = Utc::now();
+        let outcome = once(&config, &options, &runtime)?;
+        let told = async {
+            teller.judged(&config.registry.url, &outcome).await;
+            record(log.as_ref(), &outcome, began).await;
+        };
+        runtime.block_on(told);
+        Ok(outcome)
+    };
     let Some(interval) = args.every else {
-        return finish(once(&config, &options, &runtime), args.json);
+        return finish(once(), args.json);
     };
     let stop = Stop::listen(&runtime)?;
     loop {
         let began = Instant::now();
         stop.working.store(true, Ordering::SeqCst);
-        match once(&config, &options, &runtime) {
+        match once() {
             Err(error) if !error.is_temporary() => return finish(Err(error), args.json),
             Err(error) => eprintln!("retrain: {error}; next try at the next interval"),
             done => {
@@ -141,6 +155,28 @@ impl Stop {
             Exit::Success.end_process();
         });
         Ok(Stop { working })
+    }
+}
+
+/// Records a run that came to a decision, where a tracking server is configured.
+async fn record(log: Option<&RunLog>, outcome: &Outcome, began: DateTime<Utc>) {
+    let (
+        Some(log),
+        Outcome::Judged {
+            version, record, ..
+        },
+    ) = (log, outcome)
+    else {
+        return;
+    };
+    // A dry run writes nothing.
+    if version.is_none() {
+        return;
+    }
+    match log.keep(record, *version, (began, Utc::now())).await {
+        Ok(run) if run.known => eprintln!("retrain: {} knows this run: {}", run.place, run.id),
+        Ok(run) => eprintln!("retrain: recorded at {} as run {}", run.place, run.id),
+        Err(error) => eprintln!("retrain: the run was not recorded: {error}"),
     }
 }
 
@@ -212,6 +248,7 @@ fn finish(outcome: Result<Outcome, JobError>, json: bool) -> anyhow::Result<Exit
             why,
             failed_gates,
             report,
+            record: _,
         } => {
             let version = version.map_or("not registered (dry run)".into(), |v| {
                 format!("version {v}")

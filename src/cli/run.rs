@@ -3,6 +3,7 @@
 mod serve;
 
 use super::config::{checks, refused};
+use super::news::Teller;
 use anyhow::Context;
 use clap::Args;
 use serve::Shown;
@@ -16,8 +17,8 @@ use tagstream::stage::pipeline::{
     Control, EngineModel, LABELS_BUDGET_MIB, LineError, PipelineError, RunOptions, StageStatus,
 };
 use tagstream::stage::sink::repair::Repair;
-use tagstream::stage::source::SourceError;
-use tagstream::stage::watch::Watch;
+use tagstream::stage::source::{ImageTopics, SourceError};
+use tagstream::stage::watch::{Look, Watch};
 use tagstream_core::config::StageConfig;
 use tagstream_core::error::{Exit, WithExit, usage};
 use tagstream_core::events::DeadLetterKind;
@@ -108,7 +109,12 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
         runtime.worker_threads(task_threads()?);
     }
     let runtime = runtime.enable_all().build()?;
-    let outcome = runtime.block_on(stage(&config, &options, images, labels));
+    let teller = Arc::new(Teller::new(&config.notify, "run")?);
+    let outcome = runtime.block_on(async {
+        let outcome = stage(&config, &options, (images, labels), &teller).await;
+        teller.stopped(&outcome).await;
+        outcome
+    });
     // Tasks that hang in a system call must not keep a stage from ending that has committed all it
     // could.
     runtime.shutdown_background();
@@ -132,18 +138,18 @@ pub(super) fn task_threads() -> anyhow::Result<usize> {
 async fn stage(
     config: &StageConfig,
     options: &RunOptions,
-    images: bool,
-    labels: bool,
+    (images, labels): (bool, bool),
+    teller: &Arc<Teller>,
 ) -> anyhow::Result<Exit> {
     let control = control_by_signals()?;
-    let topics = [
-        images.then_some(&config.source.images_topic),
-        labels.then_some(&config.labels.topic),
-    ];
+    let of_images = ImageTopics::of(&config.source).map_err(refused)?;
+    let is_read = |topic: &str| {
+        (images && of_images.takes(topic)) || (labels && config.labels.topic == topic)
+    };
     if let Some(skip) = options
         .repairs
         .iter()
-        .find(|s| !topics.iter().flatten().any(|t| **t == *s.partition.topic))
+        .find(|s| !is_read(&s.partition.topic))
     {
         let message = format!(
             "{} belongs to no topic that this stage reads",
@@ -151,11 +157,11 @@ async fn stage(
         );
         return Err(usage(message).into());
     }
-    let of_topic = |topic: &str| RunOptions {
+    let of_topics = |takes: &dyn Fn(&str) -> bool| RunOptions {
         repairs: options
             .repairs
             .iter()
-            .filter(|s| *s.partition.topic == *topic)
+            .filter(|s| takes(&s.partition.topic))
             .cloned()
             .collect(),
         ..options.clone()
@@ -171,7 +177,7 @@ async fn stage(
         let Some(status) = shown.labels.clone() else {
             return Ok(());
         };
-        let options = of_topic(&config.labels.topic);
+        let options = of_topics(&|topic| topic == config.labels.topic);
         let line = pipeline::run_labels(config, &options, Arc::clone(&status), control.clone());
         let line = async { line.await.map_err(ended) };
         unless_told_to_end(&control, &status, line).await
@@ -186,8 +192,8 @@ async fn stage(
             let rest = config.memory.budget_mib.saturating_sub(LABELS_BUDGET_MIB);
             config.memory.budget_mib = rest;
         }
-        let options = of_topic(&config.source.images_topic);
-        let line = image_line(&config, &options, &status, &shown);
+        let options = of_topics(&|topic| of_images.takes(topic));
+        let line = image_line(&config, &options, (&status, &shown), teller);
         unless_told_to_end(&control, &status, line).await
     };
     let outcome = tokio::try_join!(image_line, label_line);
@@ -223,8 +229,8 @@ async fn unless_told_to_end(
 async fn image_line(
     config: &StageConfig,
     options: &RunOptions,
-    status: &Arc<StageStatus>,
-    shown: &Shown,
+    (status, shown): (&Arc<StageStatus>, &Shown),
+    teller: &Arc<Teller>,
 ) -> anyhow::Result<()> {
     let opened = model::open(&config.model.path, &config.object_store).await?;
     let bundle = opened.into_bundle()?;
@@ -232,7 +238,7 @@ async fn image_line(
     let engine = blocking::run(move || Engine::start_with(&settings, &bundle, regions))
         .await
         .context("starting the model")??;
-    let following = follow_registry(config, engine.clone()).await?;
+    let following = follow_registry(config, engine.clone(), Arc::clone(teller)).await?;
     // Set nowhere else.
     let _ = shown.engine.set(engine.clone());
     let model = Arc::new(EngineModel::new(engine, regions));
@@ -272,6 +278,7 @@ fn outlasted(status: &StageStatus) -> anyhow::Result<()> {
 async fn follow_registry(
     config: &StageConfig,
     engine: Engine,
+    teller: Arc<Teller>,
 ) -> anyhow::Result<impl Future<Output = ()> + use<>> {
     let spec = &config.model.path;
     let location = Location::parse(spec);
@@ -286,9 +293,13 @@ async fn follow_registry(
         None
     };
     let interval = Duration::from_millis(config.model.watch_interval_ms);
+    let registry = location.url;
     Ok(async move {
         match watch {
-            Some(watch) => watch.run(interval).await,
+            Some(watch) => {
+                let told = |look: &Look| teller.looked(&registry, look);
+                watch.run_and_tell(interval, told).await;
+            }
             None => std::future::pending().await,
         }
     })

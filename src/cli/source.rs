@@ -7,10 +7,12 @@ mod sample;
 use super::config::{checks, refused};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use sample::{Sampled, newest};
+use sample::{Sampled, newest, newest_of};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tagstream::stage::fetch::{UriPolicy, check};
+use tagstream::stage::source::ImageTopics;
 use tagstream_core::config::{MappingConfig, StageConfig};
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::{ImageReference, PartitionId};
@@ -83,9 +85,14 @@ pub(super) fn run(args: SourceArgs) -> anyhow::Result<Exit> {
         None => usage(format!("`source.mapping.{}` {}", error.key, error.reason)),
     })?;
     let policy = UriPolicy::new(&config.fetch).map_err(refused)?;
-    let topic = &config.source.images_topic;
-    let mut sampled = newest(&config.kafka, topic, args.sample)
-        .with_context(|| format!("reading the topic {topic}"))?;
+    let topics = topics(config)?;
+    let mut sampled = Vec::new();
+    for topic in &topics {
+        let newest = newest(&config.kafka, topic, args.sample);
+        sampled.extend(newest.with_context(|| format!("reading the topic {topic}"))?);
+    }
+    let mut sampled = newest_of(sampled, args.sample);
+    let topic = &topics.join(", ");
     framed::open(config, &mut sampled)?;
     let mut lines = Vec::new();
     for message in &sampled {
@@ -98,6 +105,20 @@ pub(super) fn run(args: SourceArgs) -> anyhow::Result<Exit> {
         }
     }
     Ok(summary(&args, topic, &sampled, &lines))
+}
+
+/// The topics that there are.
+fn topics(config: &StageConfig) -> anyhow::Result<Vec<String>> {
+    let topics = ImageTopics::of(&config.source).map_err(refused)?;
+    let output = &config.output;
+    let written = [
+        &output.predictions_topic,
+        &output.dead_letter_topic,
+        &config.labels.topic,
+    ];
+    let written = written.map(|topic| Arc::from(topic.as_str()));
+    let found = topics.found(&config.kafka, &written)?;
+    Ok(found.iter().map(|topic| topic.to_string()).collect())
 }
 
 fn preset(name: &str) -> MappingConfig {

@@ -175,6 +175,7 @@ fn named(model: &LoadedModel, inference: &Inference) -> Vec<Tag> {
     let categories = &model.manifest.categories;
     let hits = inference.tags.iter().map(|hit| Tag {
         category: categories[hit.category].name.clone(),
+        display: categories[hit.category].tags.display.clone(),
         score: hit.score,
         bounding_box: hit.bounding_box,
     });
@@ -191,12 +192,12 @@ fn page_image(
 ) -> PageImage {
     let locations = model.shape.locations;
     let covered = visible_part(model.preprocessing(), picture.dimensions());
-    let maps = inference
-        .tags
-        .iter()
-        .map(|hit| saliency[hit.category * locations..(hit.category + 1) * locations].to_vec());
+    let maps = inference.tags.iter().map(|hit| {
+        let category = model.decision.evidence(hit.category, &inference.scores);
+        saliency[category * locations..(category + 1) * locations].to_vec()
+    });
     let tags = tags.iter().zip(maps).map(|(tag, saliency)| PageTag {
-        category: tag.category.clone(),
+        category: tag.shown().to_owned(),
         score: tag.score,
         bounding_box: tag.bounding_box,
         saliency,
@@ -235,7 +236,7 @@ fn print_human(out: &mut impl Write, input: &str, tags: &[Tag]) -> std::io::Resu
         writeln!(
             out,
             "  {:<24} {:.2}   at {:.0}%,{:.0}%  {:.0}% x {:.0}%",
-            tag.category,
+            tag.shown(),
             tag.score,
             100.0 * x,
             100.0 * y,

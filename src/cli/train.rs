@@ -240,16 +240,11 @@ fn write_bundle(
     (temperature, thresholds): &(f32, Vec<f32>),
 ) -> anyhow::Result<Bundle> {
     let towers = Towers::from(model);
-    let categories =
-        names
-            .iter()
-            .zip(prompts)
-            .zip(thresholds)
-            .map(|((name, prompt), &threshold)| Category {
-                name: name.clone(),
-                prompt: prompt.clone(),
-                threshold,
-            });
+    let categories = names
+        .iter()
+        .zip(prompts)
+        .zip(thresholds)
+        .map(|((name, prompt), &threshold)| Category::named(name, prompt, threshold));
     let mut metrics = BTreeMap::from([
         ("train_images".to_owned(), data.labels.images().len() as f64),
         ("train_known_labels".to_owned(), data.labels.known() as f64),

@@ -15,12 +15,16 @@ pub fn publish(config: &StageConfig, images: bool, labels: bool) {
     for result in ["done", "refused"] {
         metrics::counter!("tagstream_model_swaps_total", "result" => result).increment(0);
     }
-    let lines = [
-        (images, &config.source.images_topic, &config.output.table),
-        (labels, &config.labels.topic, &config.labels.table),
-    ];
-    for (_, topic, table) in lines.into_iter().filter(|(is_read, ..)| *is_read) {
-        let topic = || topic.clone();
+    let of_images = config.source.image_topics().into_iter();
+    // Which topics a pattern takes is not known yet.
+    let of_images = of_images
+        .map(|(_, topic)| topic)
+        .filter(|topic| !topic.starts_with('^'));
+    let of_images = of_images.map(|topic| (images, topic, &config.output.table));
+    let of_labels = (labels, &*config.labels.topic, &config.labels.table);
+    let lines = of_images.chain([of_labels]);
+    for (_, topic, table) in lines.filter(|(is_read, ..)| *is_read) {
+        let topic = || topic.to_owned();
         metrics::counter!("tagstream_messages_total", "topic" => topic()).increment(0);
         for kind in DeadLetterKind::ALL {
             metrics::counter!(

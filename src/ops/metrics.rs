@@ -63,6 +63,9 @@ pub const METRICS: &[Metric] = {
         "tagstream_dead_letters_total" Counter, ["topic, kind"] "Messages that yielded no row.";
         "tagstream_damaged_images_total" Counter, [""] "Damaged images that were decoded all the \
             same, as `decode.damaged = \"accept\"` allows.";
+        "tagstream_jpegs_decoded_total" Counter, ["reader"] "JPEGs decoded; `reader` is `own` \
+            (plain ones much larger than the model's input, unless `decode.jpeg` says otherwise), \
+            `libjpeg_turbo` (other plain ones) or `helper` (all others, in another process).";
         // batch and inference
         "tagstream_outages" Gauge, [""] "Hosts, buckets and folders that are down: their messages \
             wait; `/health/readyz` names them.";
@@ -94,6 +97,8 @@ pub const METRICS: &[Metric] = {
         "tagstream_registry_decision_timestamp_seconds" Gauge, ["action"] "Unix time of the \
             registry's newest decision, where the stage follows it; `action` is `promoted`, \
             `rolled_back`, `held` or `rejected`, and the largest of them is the newest.";
+        "tagstream_notifications_total" Counter, ["event, result"] "News for `notify.webhook`; \
+            `event` is `refused` or `stopped`, `result` is `sent` or `failed`.";
         "tagstream_tags_total" Counter, ["category"] "Tags given; `category` is one of the first \
             `model.metric_categories` of the model, or `(others)`.";
         "tagstream_scores_total" Counter, ["category, score"] "Scores given, one for each image \
@@ -311,12 +316,14 @@ mod tests {
         let few = [
             "action",
             "category",
+            "event",
             "fault",
             "kind",
             "model_version",
             "operation",
             "partition",
             "provider",
+            "reader",
             "reason",
             "resource",
             "result",

@@ -1,4 +1,4 @@
-//! Operations: health, metrics, telemetry, doctor.
+//! Operations: health, metrics, telemetry, news for people.
 
 pub mod build_info;
 pub mod connections;
@@ -7,3 +7,4 @@ pub mod http;
 pub mod metrics;
 pub mod tag_page;
 pub mod telemetry;
+pub mod webhook;

@@ -4,8 +4,9 @@
 
 use super::judge::JudgeConfig;
 use tagstream_core::config::{
-    ConfigError, Configuration, DecodeConfig, FetchConfig, Flaw, LogConfig, ObjectStoreConfig,
-    Provider, Shape, address_flaw, settings,
+    ConfigError, Configuration, DecodeConfig, FetchConfig, Flaw, LogConfig, NotifyConfig,
+    ObjectStoreConfig, Provider, Secret, Shape, address_flaw, authorization_flaw, is_web_address,
+    settings,
 };
 use tagstream_train::eval::tags::TagsConfig;
 use tagstream_train::groups::{GroupConfig, GroupPattern};
@@ -43,6 +44,10 @@ settings! {
         object_store: ObjectStoreConfig = ObjectStoreConfig::default(),
         /// Logs.
         log: LogConfig = LogConfig::default(),
+        /// Who is told of the verdict.
+        notify: NotifyConfig = NotifyConfig::default(),
+        /// A tracking server that keeps a record of every run.
+        mlflow: MlflowConfig = MlflowConfig::default(),
     }
 }
 
@@ -127,6 +132,50 @@ settings! {
     }
 }
 
+settings! {
+    /// A tracking server that keeps a record of every run: its settings, what it measured, its
+    /// losses.
+    MlflowConfig {
+        /// Address of the MLflow server, as `http://mlflow:5000`; empty: none.
+        url: String = String::new(),
+        /// Experiment that the runs belong to; made if it is not there.
+        experiment: String = "tagstream".into(),
+        /// What requests say in `Authorization`, as `Bearer ...` or `Basic ...`; empty: nothing.
+        authorization: Secret = Secret::default(),
+        /// Time for one request, all tries together.
+        timeout_ms: u64 = 10_000,
+        /// Tries after the first, when the server is away or says that it cannot now.
+        retries: u32 = 3,
+    }
+}
+
+impl MlflowConfig {
+    fn flaws(&self) -> Vec<Flaw> {
+        let mut flaws = Vec::new();
+        if !self.url.is_empty() {
+            if !is_web_address(&self.url) {
+                let reason = "is no `http` or `https` address, as `http://mlflow:5000`";
+                flaws.push(Flaw::new("mlflow.url", reason));
+            } else if self.url.contains('@') {
+                let reason = "holds a user name or a password; they belong into \
+                              `mlflow.authorization`";
+                flaws.push(Flaw::new("mlflow.url", reason));
+            }
+            if self.experiment.trim().is_empty() {
+                flaws.push(Flaw::new("mlflow.experiment", "is empty: name one"));
+            }
+        }
+        flaws.extend(authorization_flaw(
+            "mlflow.authorization",
+            &self.authorization,
+        ));
+        if self.timeout_ms == 0 {
+            flaws.push(Flaw::new("mlflow.timeout_ms", "must be at least 1"));
+        }
+        flaws
+    }
+}
+
 impl Configuration for RetrainConfig {
     const SHAPE: Shape = Shape {
         file: "retrain.toml",
@@ -202,6 +251,8 @@ impl Configuration for RetrainConfig {
         }
         flaws.extend(self.tags.flaws());
         flaws.extend(self.fetch.flaws());
+        flaws.extend(self.notify.flaws());
+        flaws.extend(self.mlflow.flaws());
         flaws
     }
 }

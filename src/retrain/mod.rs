@@ -4,3 +4,4 @@ pub mod config;
 pub mod job;
 pub mod judge;
 pub mod report;
+pub mod tracking;

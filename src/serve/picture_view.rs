@@ -26,7 +26,7 @@ pub(crate) fn figure(picture: &TaggedPicture, pictures: &Pictures) -> Markup {
                 span title=(picture.image_id) { (name) }
                 ul.tags {
                     @for tag in &picture.tags {
-                        li.chip { (tag.category) " " span.soft { (format!("{:.2}", tag.score)) } }
+                        li.chip { (tag.shown()) " " span.soft { (format!("{:.2}", tag.score)) } }
                     }
                     @if picture.tags.is_empty() { li.soft { "no tag" } }
                 }

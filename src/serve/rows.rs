@@ -1,9 +1,11 @@
 //! Rows of the predictions table as pages need them.
 
+use crate::stage::sink::predictions::DISPLAY_NAMES;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, TimestampMicrosecondType};
 use arrow_array::{Array, ListArray, RecordBatch, StringArray, StructArray};
 use chrono::{DateTime, Utc};
+use std::collections::HashMap;
 use tagstream_core::events::{BoundingBox, Tag};
 
 /// A tagged picture.
@@ -41,6 +43,8 @@ pub(crate) struct PictureRows<'a> {
     event_times: Vec<DateTime<Utc>>,
     processed_times: Vec<DateTime<Utc>>,
     tags: &'a ListArray,
+    /// What people are shown instead of categories' names.
+    display: HashMap<String, String>,
 }
 
 impl<'a> PictureRows<'a> {
@@ -48,7 +52,16 @@ impl<'a> PictureRows<'a> {
     ///
     /// # Errors
     /// What is wrong with a column, to stand behind the file's name.
-    pub(crate) fn of(batch: &'a RecordBatch) -> Result<Self, String> {
+    pub(crate) fn of(
+        batch: &'a RecordBatch,
+        footer: &HashMap<String, String>,
+    ) -> Result<Self, String> {
+        let display = footer
+            .get(DISPLAY_NAMES)
+            .map(|names| serde_json::from_str(names));
+        let display = display
+            .transpose()
+            .map_err(|_| format!("its footer's `{DISPLAY_NAMES}` is no object of names"))?;
         let tags = column(batch, "tags")?.as_list_opt::<i32>();
         Ok(PictureRows {
             ids: strings(batch, "image_id")?,
@@ -57,6 +70,7 @@ impl<'a> PictureRows<'a> {
             event_times: times(batch, "event_time")?,
             processed_times: times(batch, "processed_time")?,
             tags: tags.ok_or_else(no_tags)?,
+            display: display.unwrap_or_default(),
         })
     }
 
@@ -86,7 +100,10 @@ impl<'a> PictureRows<'a> {
     /// As [`PictureRows::of`].
     pub(crate) fn picture(&self, row: usize) -> Result<TaggedPicture, String> {
         let tags = self.tags.value(row);
-        let tags = tags.as_struct_opt().and_then(tags_of).ok_or_else(no_tags)?;
+        let mut tags = tags.as_struct_opt().and_then(tags_of).ok_or_else(no_tags)?;
+        for tag in &mut tags {
+            tag.display = self.display.get(&tag.category).cloned();
+        }
         Ok(TaggedPicture {
             image_id: self.ids.value(row).to_owned(),
             uri: self.uris.value(row).to_owned(),
@@ -106,8 +123,11 @@ fn no_tags() -> String {
 ///
 /// # Errors
 /// As [`PictureRows::of`].
-pub(crate) fn pictures(batch: &RecordBatch) -> Result<Vec<TaggedPicture>, String> {
-    let rows = PictureRows::of(batch)?;
+pub(crate) fn pictures(
+    batch: &RecordBatch,
+    footer: &HashMap<String, String>,
+) -> Result<Vec<TaggedPicture>, String> {
+    let rows = PictureRows::of(batch, footer)?;
     (0..rows.len()).map(|row| rows.picture(row)).collect()
 }
 
@@ -166,6 +186,7 @@ fn tags_of(tags: &StructArray) -> Option<Vec<Tag>> {
     let (x, y, w, h) = (x?, y?, w?, h?);
     let tag = |at: usize| Tag {
         category: names.value(at).to_owned(),
+        display: None,
         score: scores.value(at),
         bounding_box: BoundingBox {
             x: x.value(at),

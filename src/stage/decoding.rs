@@ -2,11 +2,11 @@
 //! not decoded.
 
 use std::time::Duration;
-use tagstream_core::config::{DamagedPictures, DecodeConfig};
+use tagstream_core::config::{DamagedPictures, DecodeConfig, JpegReader};
 use tagstream_core::events::DeadLetterKind;
 use tagstream_core::process::blocking;
 use tagstream_image::decode::{DecodeError, DecodeFault, DecodeLimits};
-use tagstream_image::decoders::{DecoderSettings, Decoders};
+use tagstream_image::decoders::{DecoderSettings, Decoders, JpegsDecoded};
 
 /// The decoders that `config` sets, for pictures from anywhere. No helper is running yet.
 pub fn decoders(config: &DecodeConfig) -> Decoders {
@@ -17,6 +17,10 @@ pub fn decoders(config: &DecodeConfig) -> Decoders {
             max_damaged_percent: match config.damaged {
                 DamagedPictures::Refuse => 0,
                 DamagedPictures::Accept => config.max_damaged_percent.min(100) as u8,
+            },
+            own_jpeg_reader: match config.jpeg {
+                JpegReader::Auto => true,
+                JpegReader::LibjpegTurbo => false,
             },
         },
         timeout: Duration::from_millis(config.timeout_ms),
@@ -40,6 +44,28 @@ pub async fn started(config: &DecodeConfig) -> Result<Decoders, DecodeError> {
         Err(error) => Err(DecodeError::Unavailable {
             reason: error.to_string(),
         }),
+    }
+}
+
+/// Adds what `decoders` have decoded since the last call to the metrics.
+pub fn count(decoders: &Decoders) {
+    let damaged = decoders.take_damaged();
+    if damaged > 0 {
+        metrics::counter!("tagstream_damaged_images_total").increment(damaged);
+    }
+    let JpegsDecoded {
+        own,
+        libjpeg_turbo,
+        helper,
+    } = decoders.take_jpegs();
+    for (reader, count) in [
+        ("own", own),
+        ("libjpeg_turbo", libjpeg_turbo),
+        ("helper", helper),
+    ] {
+        if count > 0 {
+            metrics::counter!("tagstream_jpegs_decoded_total", "reader" => reader).increment(count);
+        }
     }
 }
 
@@ -77,5 +103,18 @@ mod tests {
         };
         assert_eq!(allowed(DamagedPictures::Refuse), 0);
         assert_eq!(allowed(DamagedPictures::Accept), 30);
+    }
+
+    #[test]
+    fn the_own_reader_can_be_switched_off() {
+        let own = |jpeg| {
+            let config = DecodeConfig {
+                jpeg,
+                ..DecodeConfig::default()
+            };
+            decoders(&config).settings().limits.own_jpeg_reader
+        };
+        assert!(own(JpegReader::Auto));
+        assert!(!own(JpegReader::LibjpegTurbo));
     }
 }

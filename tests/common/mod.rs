@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "not every test binary uses all of it")]
 
 pub(crate) mod garbage;
+pub(crate) mod hook;
 pub(crate) mod hostile;
 pub(crate) mod object_server;
 pub(crate) mod pictures;

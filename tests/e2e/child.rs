@@ -28,6 +28,8 @@ pub(crate) struct Launch<'a> {
     pub memory_kib: u64,
     /// A control group that it runs in.
     pub group: Option<&'a Path>,
+    /// Variables that it has beside this process's.
+    pub environment: &'a [(&'a str, &'a str)],
 }
 
 impl World {
@@ -64,6 +66,8 @@ impl World {
             assert!(text.contains(&hidden), "{key} is not in\n{text}");
             text = text.replace(&hidden, &format!("\"{key}\" = {:?}", value.expose()));
         }
+        let webhook = config.notify.webhook.expose();
+        text = text.replace("webhook = \"***\"", &format!("webhook = {webhook:?}"));
         std::fs::write(&path, text).unwrap();
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-model");
         let log = self.folder.path().join(format!("{name}.log"));
@@ -87,6 +91,7 @@ impl World {
             .envs(self.credentials())
             .env("TAGSTREAM_FAILPOINTS", launch.failpoints)
             .env("TAGSTREAM_MODEL__WORKERS", "1")
+            .envs(launch.environment.iter().copied())
             .env("TAGSTREAM_HTTP__BIND", self.bind(launch.http))
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())

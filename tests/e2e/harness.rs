@@ -378,6 +378,7 @@ impl StandIn {
         StandIn {
             layout: Arc::new(PredictionLayout {
                 categories: (0..3 + more).map(|i| format!("category-{i}")).collect(),
+                display: Default::default(),
                 embedding: 4,
                 region_embeddings: false,
                 records: false,

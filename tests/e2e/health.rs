@@ -17,6 +17,7 @@ const SERVED: Launch<'static> = Launch {
     http: true,
     memory_kib: 0,
     group: None,
+    environment: &[],
 };
 
 /// Looks until `found` finds something, or the stage has ended or is stuck.
@@ -309,4 +310,25 @@ fn a_second_run_on_an_embedded_broker_starts_soon_after_the_first() {
             stage.log()
         );
     }
+}
+
+/// A machine without certificates of authorities: what needs none goes on, the rest is refused with
+/// what to do.
+#[test]
+fn without_authorities_only_what_asks_over_tls_is_refused() {
+    let mut world = World::new("authorities", 1);
+    let without = Launch {
+        environment: &[("SSL_CERT_FILE", "/nowhere"), ("SSL_CERT_DIR", "/nowhere")],
+        ..Launch::default()
+    };
+    let broken = world.produce(0, 10);
+    world.config.fetch.allow_schemes = vec!["file".into(), "http".into()];
+    let mut stage = world.launch("plain", &without);
+    assert!(stage.wait().success(), "{}", stage.log());
+    assert_eq!(world.rows().len(), 10 - broken);
+
+    world.config.fetch.allow_schemes.push("https".into());
+    let mut stage = world.launch("tls", &without);
+    assert_eq!(stage.wait().code(), Some(2), "{}", stage.log());
+    assert!(stage.log().contains("ca-certificates"), "{}", stage.log());
 }

@@ -11,6 +11,7 @@ const FOR_EVER: Launch<'_> = Launch {
     http: false,
     memory_kib: 0,
     group: None,
+    environment: &[],
 };
 
 /// Waits until the table has `rows` rows.

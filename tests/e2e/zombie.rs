@@ -46,6 +46,7 @@ struct Owner {
 pub(crate) fn layout() -> Arc<PredictionLayout> {
     Arc::new(PredictionLayout {
         categories: vec!["a".into()],
+        display: Default::default(),
         embedding: 2,
         region_embeddings: false,
         records: false,

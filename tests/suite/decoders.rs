@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tagstream_image::decode::{DecodeError, DecodeFault, ImageSize, Orientation};
-use tagstream_image::decoders::{DecoderSettings, Decoders};
+use tagstream_image::decoders::{DecoderSettings, Decoders, JpegsDecoded};
 use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 
 const SIDE: usize = 32;
@@ -308,6 +308,38 @@ fn as_many_callers_as_there_are_share_the_helpers() {
     });
     assert!(decoders.helpers().len() <= 2, "{:?}", decoders.helpers());
     assert_eq!(decoders.deaths(), 0);
+}
+
+/// Which reader took a JPEG is counted, and the own one can be switched off.
+#[test]
+fn jpegs_are_counted_by_what_read_them() {
+    let (large, small) = (
+        encoded(700, image::ImageFormat::Jpeg),
+        encoded(40, image::ImageFormat::Jpeg),
+    );
+    let counted = |own_jpeg_reader| {
+        let mut settings = settings();
+        settings.limits.own_jpeg_reader = own_jpeg_reader;
+        let decoders = Decoders::new(settings);
+        for file in [&large, &small, &large, &progressive_jpeg(48), &png()] {
+            assert!(decoded(&decoders, file).is_ok());
+        }
+        let counted = decoders.take_jpegs();
+        assert_eq!(decoders.take_jpegs(), JpegsDecoded::default());
+        counted
+    };
+    let all = JpegsDecoded {
+        own: 2,
+        libjpeg_turbo: 1,
+        helper: 1,
+    };
+    assert_eq!(counted(true), all);
+    let without = JpegsDecoded {
+        own: 0,
+        libjpeg_turbo: 3,
+        helper: 1,
+    };
+    assert_eq!(counted(false), without);
 }
 
 /// A JPEG that is cut, as tests/fixtures/photographs has it.

@@ -306,11 +306,11 @@ fn newer_bundles_are_refused_with_the_way_on() {
     world.edit(
         "bundle.json",
         "\"format_version\": 1",
-        "\"format_version\": 2",
+        "\"format_version\": 3",
     );
     let said = world.refused(&["registry", "add", ".", "--why", "test"]);
     assert!(
-        said.contains("bundle.json") && said.contains("version 2") && said.contains("newer"),
+        said.contains("bundle.json") && said.contains("version 3") && said.contains("newer"),
         "{said}"
     );
 }

@@ -30,6 +30,7 @@ fn strict() -> DecoderSettings {
             max_pixels: 1_000_000,
             max_alloc_bytes: 32 * MIB,
             max_damaged_percent: 50,
+            ..DecodeLimits::default()
         },
         helpers: 1,
         program: Some(env!("CARGO_BIN_EXE_tagstream").into()),

@@ -23,3 +23,4 @@ mod names;
 mod retraining;
 mod serve;
 mod train_eval;
+mod words;

@@ -3,6 +3,7 @@
 mod kills;
 mod world;
 
+use crate::common::hook::Hook;
 use std::time::Duration;
 use tagstream::retrain::judge::is_held_out;
 use tagstream_model::registry::{Action, Verdict};
@@ -70,7 +71,12 @@ fn a_candidate_that_learned_shuffled_labels_is_rejected() {
         Words::Known,
         "method = \"linear-probe\"\nset = [\"optimizer.epochs=20\"]",
     );
-    world.configure("[judge]\nfolds = 1");
+    let (hook, nobody) = (Hook::start(), closed_port());
+    let (webhook, tracking) = (hook.url(), format!("http://{nobody}"));
+    world.configure(&format!(
+        "[judge]\nfolds = 1\n[notify]\nwebhook = {webhook:?}\n[mlflow]\nurl = {tracking:?}\n\
+         retries = 0"
+    ));
     // Images that are learned from are labelled with what another picture shows; held-out ones
     // honestly.
     world.label_all(|i, category| {
@@ -81,6 +87,25 @@ fn a_candidate_that_learned_shuffled_labels_is_rejected() {
     assert_eq!((world.serving(), world.versions()), (1, 2));
     assert_eq!(world.history().last().unwrap().action, Action::Rejected);
     world.assert_whole();
+    let told = hook.told();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(
+        (&told[0]["event"], &told[0]["command"]),
+        (&"rejected".into(), &"retrain".into())
+    );
+    assert_eq!(told[0]["model"]["version"], 2);
+    assert_eq!(told[0]["why"], world.history().last().unwrap().why);
+    let log = world.log();
+    assert!(
+        log.contains("the run was not recorded") && log.contains(&tracking),
+        "{log}"
+    );
+    assert!(!log.contains("hunter2"), "{log}");
+}
+
+fn closed_port() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
 }
 
 #[test]
@@ -193,7 +218,8 @@ fn a_registry_of_the_old_way_goes_on_with_parts() {
     world.assert_whole();
 }
 
-/// Heads that judge go along with a category that words added.
+/// Heads that judge go along with a category that words added, and with other words for it, which
+/// the next model keeps.
 #[test]
 fn a_champion_with_a_category_more_is_judged_by_its_parent_s_heads() {
     let train = "method = \"linear-probe\"\nset = [\"optimizer.epochs=20\"]";
@@ -203,6 +229,17 @@ fn a_champion_with_a_category_more_is_judged_by_its_parent_s_heads() {
     let add = ["add-category", "umbrella stand", "--promote"];
     world::run(&mut world.registry_command(&add));
     assert_eq!(world.serving(), 3);
+    let file = world.path("words.csv");
+    let row = "umbrella stand,umbrella stand | hat rack:0.5,seven,stands,0.4";
+    std::fs::write(
+        &file,
+        format!("name,words,templates,group,threshold\n{row}\n"),
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    let set = ["set-words", "--categories", file, "--promote"];
+    world::run(&mut world.registry_command(&set));
+    assert_eq!(world.serving(), 4);
     world.label(150..200, truth);
     let code = world.finish(&[]);
     assert!(
@@ -211,6 +248,10 @@ fn a_champion_with_a_category_more_is_judged_by_its_parent_s_heads() {
         world.log()
     );
     assert_eq!(world.report()["labels"]["judged_images"], 200);
+    let (before, after) = (world.bundle(4), world.bundle(5));
+    let last = after.manifest().categories.last().unwrap();
+    assert_eq!(Some(last), before.manifest().categories.last());
+    assert_eq!(last.threshold, 0.4);
 }
 
 /// Nobody has filed a label yet, or `labels.url` is mistyped.

@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod build;
+pub mod calls;
 pub mod config;
 pub mod digest;
 pub mod error;

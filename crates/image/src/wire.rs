@@ -12,7 +12,7 @@ use crate::preprocessing::{Filter, Fit, Preprocessing};
 use std::io::{self, Read, Write};
 
 /// The first bytes from a helper that is ready; the digits are the version of this exchange.
-pub(crate) const GREETING: [u8; 8] = *b"TAGDEC02";
+pub(crate) const GREETING: [u8; 8] = *b"TAGDEC03";
 /// Bytes of a request's head.
 const REQUEST: usize = 20;
 /// Bytes of an answer's head.

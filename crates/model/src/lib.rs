@@ -3,6 +3,7 @@
 
 pub mod add_category;
 pub mod bundle;
+pub mod categories;
 pub mod clip;
 pub mod encoder_pool;
 pub mod head;

@@ -124,6 +124,39 @@ impl Towers {
     }
 }
 
+/// Writes `bundle` once more to `out`, which must not exist, with other thresholds or relations of
+/// its categories: the same towers and head, the same parent.
+///
+/// # Errors
+/// If a file cannot be read or written; nothing is left at `out` then.
+pub fn with_categories(
+    bundle: &Bundle,
+    categories: Vec<Category>,
+    out: &Path,
+) -> Result<Bundle, BundleError> {
+    let manifest = bundle.manifest();
+    let mut writer = BundleWriter::new(out)?;
+    for name in manifest.files.keys() {
+        writer.add_copy(name, &bundle.root().join(name))?;
+    }
+    writer.finish(Draft {
+        // The id is this name and a hash of the content.
+        name: bundle
+            .id()
+            .rsplit_once('-')
+            .map_or("model", |(name, _)| name)
+            .to_owned(),
+        parent: manifest.parent.clone(),
+        created: chrono::Utc::now(),
+        categories,
+        dims: manifest.dims,
+        preprocessing: manifest.preprocessing.clone(),
+        calibration: manifest.calibration,
+        metrics: manifest.metrics.clone(),
+        lineage: manifest.lineage.clone(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

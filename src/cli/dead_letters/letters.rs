@@ -172,6 +172,11 @@ impl Letter {
         }
     }
 
+    /// The topic that its original was read from.
+    pub(super) fn source_topic(&self) -> Option<&str> {
+        self.source.as_ref().map(|(partition, _)| &*partition.topic)
+    }
+
     /// Where the original is; `sources` are the topics that may be written to.
     pub(super) fn original(&self, sources: &[&str]) -> Original {
         match &self.source {

@@ -14,6 +14,7 @@ use letters::{Letter, Original};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
+use tagstream::stage::source::ImageTopics;
 use tagstream_core::config::StageConfig;
 use tagstream_core::error::{Exit, usage};
 use tagstream_core::events::DeadLetterKind;
@@ -112,7 +113,15 @@ pub(super) fn run(args: DeadLettersArgs) -> anyhow::Result<Exit> {
         .map_err(refused)?;
     let topic = Topic::open(&config.kafka, &config.output.dead_letter_topic)?;
     let scanned = topic.scan().context("reading the dead letters")?;
-    let sources = [&config.source.images_topic, &config.labels.topic].map(String::as_str);
+    let of_images = ImageTopics::of(&config.source).map_err(refused)?;
+    let from = scanned.letters.iter().filter_map(Letter::source_topic);
+    let from: BTreeSet<&str> = from.filter(|topic| of_images.takes(topic)).collect();
+    let named = of_images.names().iter().map(|name| &**name);
+    let sources: Vec<&str> = from
+        .into_iter()
+        .chain(named)
+        .chain([&*config.labels.topic])
+        .collect();
     let noted = |letter: &Letter| scanned.journal.is_replayed(letter.partition, letter.offset);
     let sent = scanned.letters.iter().filter(|l| noted(l));
     let sent: BTreeSet<_> = sent.flat_map(Letter::identities).collect();

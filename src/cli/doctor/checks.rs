@@ -4,10 +4,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tagstream::stage::source::{
-    Broker, ClientSettings, Covering, SourceError, await_token, security_features,
+    Broker, ClientSettings, Covering, ImageTopics, SourceError, await_token, security_features,
 };
 use tagstream_core::config::{Provider, StageConfig};
 use tagstream_core::process::blocking;
@@ -292,7 +292,7 @@ fn security() -> Finding {
 
 async fn broker(config: &StageConfig) -> Finding {
     let (kafka, brokers) = (config.kafka.clone(), config.kafka.brokers.clone());
-    let topic = config.source.images_topic.clone();
+    let topics = ImageTopics::of(&config.source);
     let output = &config.output;
     let mut others = vec![
         ("output.predictions_topic", output.predictions_topic.clone()),
@@ -302,19 +302,28 @@ async fn broker(config: &StageConfig) -> Finding {
         others.push(("labels.topic", config.labels.topic.clone()));
     }
     others.retain(|(_, name)| !name.is_empty());
+    let written = others.iter().map(|(_, name)| name.as_str().into());
+    let written: Vec<Arc<str>> = written.collect();
     let group = config.kafka.group_id.clone();
     let ask = move || -> Result<String, String> {
         let text = |e: SourceError| e.to_string();
-        let broker = Broker::new(&kafka, &group, topic.as_str().into()).map_err(text)?;
-        let reached = broker
-            .with_patience(ANSWER)
-            .reach()
-            .map_err(|error| match error {
+        let topics = topics.map_err(|e| e.to_string())?;
+        let topics = topics.found(&kafka, &written).map_err(text)?;
+        let (mut brokers_there, mut partitions) = (0, 0);
+        for topic in &topics {
+            let broker = Broker::new(&kafka, &group, Arc::clone(topic)).map_err(text)?;
+            let reached = broker.with_patience(ANSWER).reach();
+            let reached = reached.map_err(|error| match error {
                 SourceError::NoTopic { .. } => {
-                    format!("{error}; it is `source.images_topic`")
+                    format!("{error}; it is `source.images_topic`, or one of `source.topics`")
                 }
                 other => other.to_string(),
             })?;
+            brokers_there = reached.brokers;
+            partitions += reached.partitions;
+        }
+        let told: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
+        let told = told.join(", ");
         let settings = ClientSettings::of(&kafka);
         let consumer: BaseConsumer<Covering> = settings.create().map_err(|e| e.to_string())?;
         await_token(&consumer);
@@ -329,9 +338,8 @@ async fn broker(config: &StageConfig) -> Finding {
                  brokers create topics by themselves"
             )),
             None => Ok(format!(
-                "{} brokers at {brokers}, topic {topic} has {} partitions; its leaders and the \
-                 group's coordinator answer",
-                reached.brokers, reached.partitions
+                "{brokers_there} brokers at {brokers}, topic {told} has {partitions} partitions; \
+                 its leaders and the group's coordinator answer"
             )),
         }
     };

@@ -66,8 +66,13 @@ pub(super) fn newest(
         })?;
         all.extend(last);
     }
+    Ok(newest_of(all, count))
+}
+
+/// The newest `count` of messages, in the order of partition and offset.
+pub(super) fn newest_of(mut all: Vec<Sampled>, count: usize) -> Vec<Sampled> {
     all.sort_by_key(|message| std::cmp::Reverse((message.time, message.offset)));
     all.truncate(count);
     all.sort_by(|a, b| (&a.partition, a.offset).cmp(&(&b.partition, b.offset)));
-    Ok(all)
+    all
 }

@@ -11,6 +11,7 @@ use tagstream_core::events::{Offset, PartitionId};
 async fn table(rows: &[(&str, [f32; 2], [f32; 2])]) -> TableStore {
     let layout = Arc::new(PredictionLayout {
         categories: vec!["cat".into(), "dog".into()],
+        display: Default::default(),
         embedding: 2,
         region_embeddings: false,
         records: false,

@@ -8,9 +8,11 @@ use ndarray::{Array2, Axis, s};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tagstream_core::storage::atomic;
-use tagstream_model::bundle::{Bundle, Calibration};
+use tagstream_model::bundle::{Bundle, Calibration, Category};
+use tagstream_model::categories::{ThresholdSource, text_features};
 use tagstream_model::head::ExportedHead;
 use tagstream_model::new_head::{NewHead, Towers};
+use tagstream_model::tagger::TagDecision;
 use tagstream_model::text::ClipTextEncoder;
 use tagstream_train::eval::calibration::temperature;
 use tagstream_train::eval::tags::{TagsConfig, thresholds};
@@ -72,7 +74,7 @@ impl Candidate {
             atomic::write_file(&log, &text).map_err(JobError::io(&log))?;
             (Some(trained), curves)
         };
-        let (left, heads) = if work.folds > 1 {
+        let (mut left, heads) = if work.folds > 1 {
             let (left, record) = learner.on_parts(images)?;
             (left, Some(record))
         } else {
@@ -83,6 +85,7 @@ impl Candidate {
             };
             (learner.on_held_out(images, &head)?, None)
         };
+        raise_parents(&mut left, &work.inputs.categories);
         let bundle = match (there, trained) {
             (Some(bundle), _) => bundle,
             (None, Some(trained)) => learner.write_bundle(&trained, images, &left, &place)?,
@@ -94,6 +97,16 @@ impl Candidate {
             left,
             heads,
         })
+    }
+}
+
+/// Gives categories that have the scores of their children these, as tagging does.
+pub(super) fn raise_parents(left: &mut LeftOut, categories: &[Category]) {
+    let decision = TagDecision::of(categories);
+    for mut row in left.logits.rows_mut() {
+        if let Some(row) = row.as_slice_mut() {
+            decision.raise(row);
+        }
     }
 }
 
@@ -133,6 +146,32 @@ fn chosen_thresholds(
     // The champion may know fewer categories than there are.
     let labels = labels.slice(s![.., ..logits.ncols()]);
     thresholds(logits.view(), labels, temperature, tags)
+}
+
+/// Gives a category the threshold that labels chose, unless a person chose one, or it was guessed
+/// and there is still no label to go by.
+fn settle_threshold(category: &mut Category, chosen: f32, labels: impl Iterator<Item = i8>) {
+    match category.tags.threshold_from {
+        Some(ThresholdSource::Given) => {}
+        Some(ThresholdSource::Guess) if labels.filter(|label| *label > 0).count() == 0 => {}
+        _ => {
+            category.threshold = chosen;
+            category.tags.threshold_from = None;
+        }
+    }
+}
+
+/// Text features of the categories, `[C, D]`, where one prompt does not say all of them.
+fn word_features(
+    categories: &[Category],
+    text: &ClipTextEncoder,
+) -> Result<Option<Vec<f32>>, JobError> {
+    if categories.iter().all(|category| category.words.is_none()) {
+        return Ok(None);
+    }
+    let all: Vec<&Category> = categories.iter().collect();
+    let features = text_features(&all, text, |_| ());
+    features.map(Some).map_err(JobError::work("training"))
 }
 
 fn epochs(trained: &Trained) -> Vec<EpochLosses> {
@@ -175,7 +214,11 @@ impl<'a> Learner<'a> {
         let names: Vec<String> = names.collect();
         let tokens = PromptTokens::new(&text.tokenizer, &config.prompts.template, &names)
             .map_err(JobError::work(failed))?;
-        let prompts = Prompts::new(&tokens, &text.tower).map_err(JobError::work(failed))?;
+        let mut prompts = Prompts::new(&tokens, &text.tower).map_err(JobError::work(failed))?;
+        if let Some(features) = word_features(&work.inputs.categories, &text)? {
+            let around = prompts.around(&features, &text.tower);
+            prompts = around.map_err(JobError::work(failed))?;
+        }
         let model = Model::new(config, prompts, &text.tower).map_err(JobError::work(failed))?;
         Ok(Learner {
             job,
@@ -341,8 +384,10 @@ impl<'a> Learner<'a> {
         let thresholds = chosen_thresholds(left, &images.labels, &rows, temperature, tags);
         let inputs: &Inputs = &self.work.inputs;
         let mut categories = inputs.categories.clone();
-        for (category, threshold) in categories.iter_mut().zip(thresholds) {
-            category.threshold = threshold;
+        let known = images.labels.states();
+        for (at, (category, threshold)) in categories.iter_mut().zip(thresholds).enumerate() {
+            let labels = rows.iter().map(|row| known[[*row, at]]);
+            settle_threshold(category, threshold, labels);
         }
         let towers = Towers::from(&self.work.champion);
         let files = trained.head_files(towers.positions());

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use tagstream_core::storage::atomic;
-use tagstream_model::add_category::BY_WORDS;
+use tagstream_model::add_category::{BY_WORDS, NEW_WORDS};
 use tagstream_model::bundle::Bundle;
 use tagstream_model::head::{ExportedHead, NamedTensor};
 use tagstream_model::registry::{Registry, RegistryError, VersionRecord};
@@ -143,7 +143,9 @@ impl Unseen {
         if lineage.label_snapshot.is_none() {
             return Ok(Unseen::Itself);
         }
-        let added = lineage.method.matches(BY_WORDS).count();
+        let by_words = [BY_WORDS, NEW_WORDS];
+        let added = by_words.map(|how| lineage.method.matches(how).count());
+        let added = added.iter().sum();
         let version = &learned(version, added, registry).await?;
         if version.attachments.contains_key(FOLDS_FILE) {
             std::fs::create_dir_all(folder).map_err(JobError::io(folder))?;
@@ -219,8 +221,9 @@ impl Unseen {
     }
 }
 
-/// The version that learned what `version` knows: categories added by their words are behind it,
-/// each in a version of its own.
+/// The version that learned what `version` knows: behind it are versions, `added` of them, with
+/// categories added by their words or with other words. Its heads that judge know the words that
+/// they were trained with; new ones are not learnt yet, and are judged when they are.
 async fn learned(
     version: &VersionRecord,
     added: usize,

@@ -98,11 +98,7 @@ impl Inputs {
                 .any(|c| c.name == *name);
             let enough = new_min_present > 0 && count.present >= new_min_present as u64;
             if !known && enough {
-                categories.push(Category {
-                    name: name.clone(),
-                    prompt: name.replace('_', " "),
-                    threshold: 0.5,
-                });
+                categories.push(Category::named(name, &name.replace('_', " "), 0.5));
             }
         }
         let unknown = counts
@@ -264,11 +260,7 @@ mod tests {
     }
 
     fn category(name: &str) -> Category {
-        Category {
-            name: name.into(),
-            prompt: name.into(),
-            threshold: 0.5,
-        }
+        Category::named(name, name, 0.5)
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub use inputs::Inputs;
 use super::config::RetrainConfig;
 use super::judge::{Gate, Judgement};
 use super::report;
-use super::report::{Cost, ReportFiles};
+use super::report::{Cost, ReportFiles, RunRecord};
 use candidate::{Candidate, Labelled};
 use prepare::Prepared;
 use serde::Serialize;
@@ -64,6 +64,9 @@ pub enum Outcome {
         failed_gates: Vec<Gate>,
         /// Where the report was written, if a folder is configured or in a dry run.
         report: Option<PathBuf>,
+        /// What a tracking server keeps of the run.
+        #[serde(skip)]
+        record: Box<RunRecord>,
     },
 }
 
@@ -189,7 +192,10 @@ impl<'a> Job<'a> {
         })?;
         let place = self.write_report(&report, &work.folder)?;
         let judgement = &trial.judgement;
-        let judged = |version, report| judged(judgement, &candidate.bundle, version, report);
+        let judged = |version, place| {
+            let record = report.record.clone();
+            judged(judgement, &candidate.bundle, (version, place), record)
+        };
         if token.is_none() {
             return Ok(judged(None, Some(place)));
         }
@@ -288,8 +294,8 @@ impl<'a> Job<'a> {
 fn judged(
     judgement: &Judgement,
     candidate: &Bundle,
-    version: Option<u64>,
-    report: Option<PathBuf>,
+    (version, report): (Option<u64>, Option<PathBuf>),
+    record: RunRecord,
 ) -> Outcome {
     Outcome::Judged {
         verdict: judgement.verdict,
@@ -298,6 +304,7 @@ fn judged(
         why: judgement.summary(),
         failed_gates: judgement.failed_gates().cloned().collect(),
         report,
+        record: Box::new(record),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The candidate before the judge: both models' scores on images that they have not seen, the
 //! canary, and pictures to look at.
 
-use super::candidate::{Candidate, Labelled, unbiased_thresholds};
+use super::candidate::{Candidate, Labelled, raise_parents, unbiased_thresholds};
 use super::images::UriImages;
 use super::{Job, JobError, Prepared};
 use crate::retrain::judge::{Check, Emitted, Judgement, Trial, TrialTags, judge};
@@ -52,9 +52,10 @@ impl BothUnseen {
         let champion = &work.champion;
         let ids = images.labels.images();
         let held_out = |id: &str| job.is_held_out(id);
-        let before =
+        let mut before =
             work.unseen
                 .score(champion, ids, &images.groups, &images.features, held_out)?;
+        raise_parents(&mut before, &champion.manifest().categories);
         let both = |row: &usize| before.scored[*row] && candidate.left.scored[*row];
         let rows: Vec<usize> = (0..ids.len()).filter(both).collect();
         // The champion knows nothing of the categories behind its own.
@@ -254,7 +255,7 @@ fn tags(tagger: &Tagger, bytes: &[u8], decoders: &Decoders) -> Option<Vec<Exampl
         .ok()?;
     let shown = inference.tags.into_iter().take(TAGS);
     let named = shown.map(|tag| ExampleTag {
-        category: model.manifest.categories[tag.category].name.clone(),
+        category: model.manifest.categories[tag.category].shown().to_owned(),
         score: tag.score,
         bounding_box: tag.bounding_box,
     });

@@ -2,6 +2,9 @@
 
 mod chart;
 mod page;
+mod record;
+
+pub use record::{Measurement, RunRecord};
 
 use super::config::RetrainConfig;
 use super::job::inputs::Inputs;
@@ -148,6 +151,8 @@ pub struct ReportFiles {
     pub html: String,
     /// `report.json`.
     pub json: String,
+    /// What a tracking server keeps of it.
+    pub record: RunRecord,
 }
 
 #[derive(Debug, Serialize)]
@@ -238,6 +243,7 @@ pub fn make(m: &Material<'_>) -> serde_json::Result<ReportFiles> {
     Ok(ReportFiles {
         html: page::html(&facts),
         json,
+        record: RunRecord::of(&facts, m.job),
     })
 }
 

@@ -173,6 +173,7 @@ fn named(predicted: &Predicted) -> Vec<Tag> {
     let categories = &predicted.0.model.manifest.categories;
     let tags = predicted.0.tags.iter().map(|hit| Tag {
         category: categories[hit.category].name.clone(),
+        display: categories[hit.category].tags.display.clone(),
         score: hit.score,
         bounding_box: hit.bounding_box,
     });

@@ -151,10 +151,11 @@ async fn last_rows(
     file: &ObjectPath,
 ) -> Result<Vec<TaggedPicture>, TableError> {
     let mut rows = Vec::new();
-    read_columns(store, file, &COLUMNS, |batch, _| {
+    read_columns(store, file, &COLUMNS, |batch, footer| {
         // Of a batch only its end can be among the newest.
         let first = batch.num_rows().saturating_sub(SHOWN);
-        rows.extend(pictures(&batch.slice(first, batch.num_rows() - first))?);
+        let end = batch.slice(first, batch.num_rows() - first);
+        rows.extend(pictures(&end, footer)?);
         if rows.len() > SHOWN {
             rows.drain(..rows.len() - SHOWN);
         }

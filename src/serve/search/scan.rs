@@ -150,9 +150,8 @@ pub(crate) async fn scan(
             break;
         }
         read_columns(store, file, &columns, |batch, footer| {
-            let categories = footer.get("tagstream.categories").map(String::as_str);
             found.rows += batch.num_rows();
-            take(&mut best, batch, categories.unwrap_or("[]"), wanted)
+            take(&mut best, batch, footer, wanted)
         })
         .await?;
         found.files += 1;
@@ -164,10 +163,10 @@ pub(crate) async fn scan(
 fn take(
     best: &mut Best,
     batch: &RecordBatch,
-    categories: &str,
+    footer: &HashMap<String, String>,
     wanted: &Wanted,
 ) -> Result<(), String> {
-    let rows = PictureRows::of(batch)?;
+    let rows = PictureRows::of(batch, footer)?;
     let near = match &wanted.near {
         None => None,
         Some(near) => {
@@ -182,7 +181,8 @@ fn take(
     let tag = match &wanted.tag {
         None => None,
         Some((category, least)) => {
-            let names: Vec<String> = serde_json::from_str(categories)
+            let categories = footer.get("tagstream.categories").map(String::as_str);
+            let names: Vec<String> = serde_json::from_str(categories.unwrap_or("[]"))
                 .map_err(|_| "its footer names no categories".to_owned())?;
             let Some(at) = names.iter().position(|name| name == category) else {
                 return Ok(());
@@ -228,8 +228,8 @@ pub(crate) async fn vector_of(
             break;
         }
         let columns = [&COLUMNS[..], &["embedding"]].concat();
-        read_columns(store, &file, &columns, |batch, _| {
-            let rows = PictureRows::of(batch)?;
+        read_columns(store, &file, &columns, |batch, footer| {
+            let rows = PictureRows::of(batch, footer)?;
             if let Some(row) = (0..rows.len()).rfind(|row| rows.image_id(*row) == image_id) {
                 let (vectors, length) = vectors(batch, "embedding")?;
                 found = Some(vectors[row * length..(row + 1) * length].to_vec());

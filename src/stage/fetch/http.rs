@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tagstream_core::config::{ConfigError, FetchConfig};
 use tagstream_core::redact::scrub;
-use tagstream_core::tls::http_client;
+use tagstream_core::tls::{http_client, no_authorities};
 use url::Url;
 
 /// The HTTP client and its rules.
@@ -33,6 +33,17 @@ impl WebClient {
         policy: Arc<UriPolicy>,
         names: Arc<Names>,
     ) -> Result<Self, ConfigError> {
+        let wants_tls = config.allow_schemes.iter().any(|scheme| scheme == "https");
+        if let (true, Some(why)) = (wants_tls, no_authorities()) {
+            return Err(ConfigError::BadValue {
+                key: "fetch.allow_schemes".into(),
+                reason: format!(
+                    "allows `https`, and this machine can check nobody's certificate: {why}. \
+                     Install the package ca-certificates, or name a file of certificates in the \
+                     variable SSL_CERT_FILE, or take `https` out"
+                ),
+            });
+        }
         let client = http_client()
             .user_agent(concat!("tagstream/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())

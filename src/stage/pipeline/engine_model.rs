@@ -3,9 +3,11 @@
 use super::images::{ImageModel, PixelSlot, TagError, Tagged};
 use crate::stage::infer::{Engine, InferError, LoadedModel, Slot};
 use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, RowTag};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tagstream_image::decode::ImageSize;
 use tagstream_image::preprocessing::Preprocessing;
+use tagstream_model::bundle::Category;
 
 /// What rows of one model share.
 #[derive(Debug, Clone)]
@@ -49,6 +51,7 @@ fn shape(last: &Mutex<Option<Shape>>, model: &Arc<LoadedModel>, region_embedding
         model: Arc::clone(model),
         layout: Arc::new(PredictionLayout {
             categories: manifest.categories.iter().map(|c| c.name.clone()).collect(),
+            display: display_names(&manifest.categories),
             embedding: manifest.dims.embedding,
             region_embeddings,
             records: false,
@@ -60,6 +63,13 @@ fn shape(last: &Mutex<Option<Shape>>, model: &Arc<LoadedModel>, region_embedding
     };
     *last = Some(shape.clone());
     shape
+}
+
+fn display_names(categories: &[Category]) -> BTreeMap<String, String> {
+    let other = categories.iter().filter(|c| c.shown() != c.name);
+    other
+        .map(|c| (c.name.clone(), c.shown().to_owned()))
+        .collect()
 }
 
 /// A place in a batch of the engine.

@@ -5,7 +5,7 @@ use super::framed::Framing;
 use super::no_row::NoRow;
 use super::records::{Records, Work, outcome_of};
 use crate::stage::budget::Budget;
-use crate::stage::decoding::dead_letter_kind;
+use crate::stage::decoding::{self, dead_letter_kind};
 use crate::stage::fetch::{Body, FetchError, Fetcher, Resource, Seats, Waiter, is_local, lacking};
 use crate::stage::guard;
 use crate::stage::guard::record::TrialStep;
@@ -278,10 +278,7 @@ impl<T: ImageModel> ImageRows<T> {
             if let Ok(size) = size {
                 slot.set_image_size(size);
             }
-            let damaged = decoders.take_damaged();
-            if damaged > 0 {
-                metrics::counter!("tagstream_damaged_images_total").increment(damaged);
-            }
+            decoding::count(&decoders);
             // Nobody waits if the stage is stopping.
             let _ = sender.send(Decoded { bytes, slot, size });
         });

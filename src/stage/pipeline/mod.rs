@@ -20,6 +20,7 @@ mod owned;
 mod records;
 mod repairs;
 mod run;
+mod several;
 mod status;
 
 pub use engine_model::EngineModel;

@@ -3,8 +3,8 @@
 use super::around::{Watched, kafka_of};
 use super::framed::Framing;
 use super::images::{ImageModel, ImageSettings};
-use super::repairs;
 use super::{Control, ImageRows, Line, LineError, LineSettings, StageStatus};
+use super::{repairs, several};
 use crate::stage::budget::Budget;
 use crate::stage::decoding;
 use crate::stage::fetch::Fetcher;
@@ -21,7 +21,8 @@ use crate::stage::sink::repair::{Repair, RepairKind};
 use crate::stage::sink::seal::RepairError;
 use crate::stage::source;
 use crate::stage::source::{
-    Admission, Broker, ClientSettings, Logs, Refusal, Source, SourceError, SourceSettings,
+    Admission, Broker, ClientSettings, ImageTopics, Logs, Refusal, Source, SourceError,
+    SourceSettings,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -408,21 +409,22 @@ pub async fn run<T: ImageModel>(
     status: Arc<StageStatus>,
     control: watch::Receiver<Control>,
 ) -> Result<(), PipelineError> {
+    let topics = ImageTopics::of(&config.source)?;
     for repair in &options.repairs {
-        if *repair.partition.topic != *config.source.images_topic {
+        if !topics.takes(&repair.partition.topic) {
             return Err(PipelineError::NoPartition(repair.partition.clone()));
         }
     }
     let shared = LineContext::open(config, options, status, control).await?;
     let (kafka, written) = (config.kafka.clone(), written_topics(config));
-    blocking::run(move || source::require_topics(&kafka, &written))
+    let required = written.clone();
+    blocking::run(move || source::require_topics(&kafka, &required))
         .await
         .map_err(LineError::Panicked)??;
-    let (maker, rows) = image_rows(&shared, tagger).await?;
-    let spec = LineSpec {
-        topic: config.source.images_topic.as_str().into(),
-        group: config.kafka.group_id.clone(),
-        table: config.output.table.clone(),
-    };
-    shared.run_line(&spec, maker, rows).await
+    let mut not_read = written;
+    if config.labels.enabled {
+        not_read.push(config.labels.topic.as_str().into());
+    }
+    let made = image_rows(&shared, tagger).await?;
+    several::run_lines(&shared, &topics, &not_read, made).await
 }

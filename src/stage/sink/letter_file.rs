@@ -201,7 +201,7 @@ mod tests {
             file.send(letter(position)).wait().await.unwrap();
         }
         let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, text[..text.len() - 9].to_owned()).unwrap();
+        std::fs::write(&path, &text[..text.len() - 9]).unwrap();
         let again = LetterFile::at(&path, "l");
         again.go_on_at(Offset(3)).unwrap();
         again.send(letter(5)).wait().await.unwrap();

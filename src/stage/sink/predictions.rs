@@ -15,11 +15,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tagstream_core::events::{BoundingBox, Offset, PartitionId};
 
+/// The footer's key of what people are shown instead of categories' names: a JSON object, only
+/// where there is any.
+pub const DISPLAY_NAMES: &str = "tagstream.display_names";
+
 /// What decides the table's column types.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PredictionLayout {
     /// Category names in the order of the score vector (C).
     pub categories: Vec<String>,
+    /// What people are shown instead of a name, where that is something else.
+    pub display: BTreeMap<String, String>,
     /// Length of an embedding (D).
     pub embedding: usize,
     /// Whether there is a column of region embeddings.
@@ -289,7 +295,7 @@ impl TableRow for PredictionRow {
             let values: BTreeSet<&String> = rows.iter().map(|r| of(&r.model)).collect();
             serde_json::json!(values).to_string()
         };
-        vec![
+        let mut all = vec![
             ("tagstream.model_versions".into(), distinct(|m| &m.version)),
             (
                 "tagstream.preprocessing_hashes".into(),
@@ -299,7 +305,12 @@ impl TableRow for PredictionRow {
                 "tagstream.categories".into(),
                 serde_json::json!(layout.categories).to_string(),
             ),
-        ]
+        ];
+        if !layout.display.is_empty() {
+            let names = serde_json::json!(layout.display).to_string();
+            all.push((DISPLAY_NAMES.into(), names));
+        }
+        all
     }
 }
 
@@ -310,6 +321,7 @@ pub(crate) mod tests {
     pub(crate) fn layout(region_embeddings: bool) -> Arc<PredictionLayout> {
         Arc::new(PredictionLayout {
             categories: vec!["cat".into(), "dog".into(), "kite".into()],
+            display: BTreeMap::new(),
             embedding: 4,
             region_embeddings,
             records: false,

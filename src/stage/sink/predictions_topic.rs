@@ -26,8 +26,10 @@ pub fn message(
     with_embedding: bool,
 ) -> Outgoing {
     let tags = row.tags.iter().filter_map(|tag| {
+        let category = row.layout.categories.get(tag.category)?;
         Some(Tag {
-            category: row.layout.categories.get(tag.category)?.clone(),
+            category: category.clone(),
+            display: row.layout.display.get(category).cloned(),
             score: tag.score,
             bounding_box: tag.bounding_box,
         })
@@ -160,6 +162,16 @@ mod tests {
         assert_eq!(read.embedding.unwrap().len(), 4);
         assert_eq!(read.attributes, row.attributes);
         assert!(read.shortened.is_empty());
+    }
+
+    #[test]
+    fn what_people_are_shown_stands_beside_the_name() {
+        let mut own = (*layout(false)).clone();
+        own.display.insert("cat".into(), "Katze".into());
+        let row = row(4, &Arc::new(own));
+        let sent = message(&"predictions".into(), &row, &[], false);
+        let tag = &read(&sent).tags[0];
+        assert_eq!((tag.category.as_str(), tag.shown()), ("cat", "Katze"));
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod thread;
 mod token_keys;
 mod tokens;
 mod topic_identity;
+mod topic_names;
 mod trouble;
 
 pub use admission::{Admission, Place, Short};
@@ -41,6 +42,7 @@ pub use reading::LogRecord;
 pub use recreated::recreated;
 pub use security::{SecurityFeatures, security_features};
 pub use thread::{Source, SourceSettings};
+pub use topic_names::ImageTopics;
 pub use trouble::{Cause, Trouble, Troubles};
 
 use super::budget::Reservation;
@@ -237,6 +239,14 @@ pub enum SourceError {
         brokers: String,
         /// The topic.
         topic: String,
+    },
+    /// No topic is like it.
+    #[error("the brokers at {brokers} have no topic like {pattern}: create one, then start again")]
+    NoTopicLike {
+        /// The brokers asked.
+        brokers: String,
+        /// The patterns.
+        pattern: String,
     },
     /// We may not use the topic.
     #[error(

@@ -130,11 +130,17 @@ impl<E: Swappable> Watch<E> {
 
     /// Looks every `interval`, for ever. Dropping the future ends it; a swap that has begun ends by
     /// itself.
-    pub async fn run(mut self, interval: Duration) {
+    pub async fn run(self, interval: Duration) {
+        self.run_and_tell(interval, |_| ()).await;
+    }
+
+    /// The same; every look is shown to `told`, which must not wait.
+    pub async fn run_and_tell(mut self, interval: Duration, told: impl Fn(&Look)) {
         let (mut reachable, mut pause, mut said) = (true, interval, String::new());
         loop {
             tokio::time::sleep(pause).await;
             let look = self.look().await;
+            told(&look);
             pause = match &look {
                 Look::Postponed { version, reason } => {
                     let reason = reason.to_string();

@@ -34,11 +34,7 @@ fn bundle(root: &Path, name: &str) -> PathBuf {
         name: name.into(),
         parent: None,
         created: chrono::DateTime::UNIX_EPOCH,
-        categories: vec![Category {
-            name: "cat".into(),
-            prompt: "cat".into(),
-            threshold: 0.5,
-        }],
+        categories: vec![Category::named("cat", "cat", 0.5)],
         dims: Dims {
             embedding: 2,
             grid_height: 1,
@@ -250,4 +246,25 @@ async fn what_this_machine_lacks_refuses_no_version_for_good() {
     w.point_at(greedy).await;
     assert!(matches!(w.watch.look().await, Look::Postponed { .. }));
     assert!(matches!(w.watch.look().await, Look::Swapped(_)));
+}
+
+/// Who is to be told of a refusal hears of it once, and of what goes well, too.
+#[tokio::test]
+async fn every_look_is_told() {
+    let w = World::new().await;
+    let version = w.add("incompatible").await;
+    w.point_at(version).await;
+    let told = Mutex::new(Vec::new());
+    let (heard, hear) = tokio::sync::watch::channel(0);
+    let keep = |look: &Look| {
+        let refused = matches!(look, Look::Refused { version: of, .. } if *of == version);
+        told.lock().unwrap().push(refused);
+        heard.send_modify(|looks| *looks += 1);
+    };
+    let mut hear = hear.clone();
+    tokio::select! {
+        () = w.watch.run_and_tell(Duration::from_millis(1), keep) => {}
+        enough = hear.wait_for(|looks| *looks >= 3) => assert!(enough.is_ok()),
+    }
+    assert_eq!(told.into_inner().unwrap()[..3], [true, false, false]);
 }

@@ -206,6 +206,7 @@ impl World {
     pub(super) fn predict_all(&self) {
         let layout = Arc::new(PredictionLayout {
             categories: vec!["any".into()],
+            display: Default::default(),
             embedding: 1,
             region_embeddings: false,
             records: false,

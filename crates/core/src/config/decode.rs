@@ -23,6 +23,9 @@ settings! {
         /// Largest share of a picture that may be missing, percent, where damaged ones are
         /// accepted; of progressive files nobody can say it, so they are always refused.
         max_damaged_percent: u64 = 10,
+        /// What reads JPEGs: where a plain one is much larger than the model's input, code of our
+        /// own takes less than half of libjpeg-turbo's time.
+        jpeg: JpegReader = JpegReader::Auto,
     }
 }
 
@@ -33,6 +36,16 @@ choice! {
         Refuse = "refuse",
         /// What is there is used, the rest is grey; counted in a metric.
         Accept = "accept",
+    }
+}
+
+choice! {
+    /// What reads JPEGs.
+    JpegReader {
+        /// Own code where it is the faster one, else libjpeg-turbo; a metric says how often.
+        Auto = "auto",
+        /// libjpeg-turbo reads all of them.
+        LibjpegTurbo = "libjpeg-turbo",
     }
 }
 

@@ -9,6 +9,9 @@ settings! {
     SourceConfig {
         /// Topic of image references.
         images_topic: String = "images".into(),
+        /// Several of them, in the place of `images_topic`: names, and patterns (regular
+        /// expressions that begin with `^`), whose topics are looked for again every 30 s.
+        topics: Vec<String> = Vec::new(),
         /// Where a partition without any file starts: `earliest` or `latest`.
         start: StartAt = StartAt::Earliest,
         /// How often partition statistics (lag) are refreshed.
@@ -113,6 +116,14 @@ settings! {
 }
 
 impl SourceConfig {
+    /// The topics of images as they are written, each with its key.
+    pub fn image_topics(&self) -> Vec<(&'static str, &str)> {
+        match &self.topics[..] {
+            [] => vec![("images_topic", &self.images_topic)],
+            topics => topics.iter().map(|topic| ("topics", &**topic)).collect(),
+        }
+    }
+
     /// What cannot be although every type is right.
     pub fn flaws(&self) -> Vec<Flaw> {
         let error = self.mapping.compile().err();

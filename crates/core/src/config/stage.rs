@@ -2,8 +2,8 @@
 
 use super::decode::DecodeConfig;
 use super::{
-    Configuration, FileFormat, Flaw, Kind, PredictionsOrder, Secret, Shape, SourceConfig,
-    VectorEncoding, choice, settings,
+    Configuration, FileFormat, Flaw, Kind, NotifyConfig, PredictionsOrder, Secret, Shape,
+    SourceConfig, VectorEncoding, choice, settings,
 };
 use crate::address::Address;
 use crate::address::options;
@@ -38,6 +38,8 @@ settings! {
         object_store: ObjectStoreConfig = ObjectStoreConfig::default(),
         /// How the stage ends.
         shutdown: ShutdownConfig = ShutdownConfig::default(),
+        /// Who is told that the stage refused a model, or has ended.
+        notify: NotifyConfig = NotifyConfig::default(),
     }
 }
 
@@ -360,6 +362,7 @@ impl Configuration for StageConfig {
         flaws.extend(self.source.flaws());
         flaws.extend(self.fetch.flaws());
         flaws.extend(self.http.flaws());
+        flaws.extend(self.notify.flaws());
         flaws.extend(self.decode.flaws());
         flaws
     }

@@ -23,11 +23,21 @@ pub struct BoundingBox {
 pub struct Tag {
     /// Category name.
     pub category: String,
+    /// What people are shown for it, if that is not the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display: Option<String>,
     /// Calibrated probability in `[0, 1]`.
     pub score: f32,
     /// Where the category was seen: the box around the high part of its saliency map.
     #[serde(rename = "box")]
     pub bounding_box: BoundingBox,
+}
+
+impl Tag {
+    /// What people are shown for it.
+    pub fn shown(&self) -> &str {
+        self.display.as_deref().unwrap_or(&self.category)
+    }
 }
 
 /// A field of a prediction that its topic had no room for. The table's row has it whole.

@@ -1,9 +1,9 @@
-//! What decoding a picture may cost.
+//! What decoding a picture may cost, and what may read it.
 
 use super::error::DecodeError;
 use super::size::ImageSize;
 
-/// What a picture may cost, checked against what its header declares.
+/// What a picture may cost, checked against what its header declares, and what may read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeLimits {
     /// Largest width times height.
@@ -13,16 +13,20 @@ pub struct DecodeLimits {
     /// Largest share of a JPEG that may be missing or wrong, percent; 0: none, such a picture is
     /// damaged.
     pub max_damaged_percent: u8,
+    /// Whether plain JPEGs much larger than needed are read by own code; else libjpeg-turbo reads
+    /// them, as it does all others.
+    pub own_jpeg_reader: bool,
 }
 
 /// 64 megapixels and 512 MiB: the largest pictures of today's cameras, and what decoding one takes;
-/// no damage.
+/// no damage; the own reader.
 impl Default for DecodeLimits {
     fn default() -> Self {
         DecodeLimits {
             max_pixels: 64_000_000,
             max_alloc_bytes: 512 << 20,
             max_damaged_percent: 0,
+            own_jpeg_reader: true,
         }
     }
 }

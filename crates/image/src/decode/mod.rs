@@ -35,7 +35,8 @@
 //! | `sequential` | plain JPEGs much larger than needed: coefficients straight to the wanted size |
 //! | `jpeg` again | all other JPEGs: libjpeg-turbo, at a reduced size where that is enough |
 //! | `tiff` | TIFF: its directory by own code, its strips and tiles by a crate for each packing |
-//! | `raster`, `gif_screen` | PNG, WebP, GIF and BMP by the `image` crate |
+//! | `webp` | WebP: its container by own code, the picture in it by libwebp |
+//! | `raster`, `gif_screen` | PNG, GIF and BMP by the `image` crate |
 //! | `metadata` | what EXIF and XMP say of how the picture is to be turned |
 //! | `resize` | the window that the preprocessing wants is resampled to the model's input |
 //! | `orientation` | the result, small by now, is turned upright |
@@ -60,6 +61,7 @@ mod segments;
 mod sequential;
 mod size;
 mod tiff;
+mod webp;
 
 pub use error::{DecodeError, DecodeFault};
 pub(crate) use format::{index_of_name, name_at};
@@ -225,21 +227,35 @@ pub(crate) fn decode_plain_into(
     preprocessing: &Preprocessing,
     limits: &DecodeLimits,
     pixels: &mut [u8],
-) -> Option<Result<ImageSize, DecodeError>> {
+) -> Option<Result<PlainJpeg, DecodeError>> {
     if !is_jpeg(bytes) {
         return None;
     }
     contained_plain(|scratch| {
         let fit = Some((preprocessing, &mut *pixels));
-        Some(match jpeg::decode_plain(bytes, limits, fit, scratch)? {
-            Ok(Decoded::Fitted(size)) => Ok(size),
-            Ok(Decoded::Stored(picture)) => {
+        let decoded = jpeg::decode_plain(bytes, limits, fit, scratch)?;
+        Some(decoded.map(|decoded| match decoded {
+            Decoded::Fitted(size) => PlainJpeg {
+                size,
+                by_own_reader: true,
+            },
+            Decoded::Stored(picture) => {
                 resize::fit(&picture, preprocessing, scratch, pixels);
-                Ok(picture.upright_size())
+                PlainJpeg {
+                    size: picture.upright_size(),
+                    by_own_reader: false,
+                }
             }
-            Err(error) => Err(error),
-        })
+        }))
     })
+}
+
+/// A JPEG that was decoded without a helper.
+pub(crate) struct PlainJpeg {
+    /// Size of the upright original.
+    pub size: ImageSize,
+    /// Whether own code has read it, and not libjpeg-turbo.
+    pub by_own_reader: bool,
 }
 
 /// As [`decode_rgb`], under the same condition as [`decode_plain_into`].
@@ -371,6 +387,7 @@ pub fn probe(bytes: &[u8], limits: &DecodeLimits) -> Result<ImageInfo, DecodeErr
         let (stored, orientation) = match format {
             ImageFormat::Jpeg => jpeg::probe(bytes, scratch)?,
             ImageFormat::Tiff => tiff::probe(bytes)?,
+            ImageFormat::WebP => webp::probe(bytes)?,
             _ => raster::probe(bytes, format, limits)?,
         };
         limits.check_pixels(stored)?;
@@ -392,6 +409,10 @@ fn decode(
 ) -> Result<Decoded, DecodeError> {
     match format {
         ImageFormat::Jpeg => jpeg::decode(bytes, limits, fit, scratch),
+        ImageFormat::WebP => {
+            let fit = fit.map(|(preprocessing, _)| preprocessing);
+            webp::decode(bytes, limits, fit, scratch).map(Decoded::Stored)
+        }
         ImageFormat::Tiff => {
             let fit = fit.map(|(preprocessing, _)| preprocessing);
             tiff::decode(bytes, limits, fit, scratch).map(Decoded::Stored)

@@ -1,4 +1,4 @@
-//! PNG, WebP, GIF and BMP by the `image` crate.
+//! PNG, GIF and BMP by the `image` crate.
 
 use super::error::DecodeError;
 use super::format::name;

@@ -13,14 +13,17 @@
 //! |---|---|
 //! | `settings` | what pictures may cost, and which program decodes them |
 //! | `pool` | helpers that wait, one for each caller; how long the pool has been stuck |
+//! | `counts` | what has been decoded, for metrics |
 //! | `starter` | the thread that starts helpers |
 //! | `process` | one helper: started, asked, ended, and what it died of |
 
+mod counts;
 mod pool;
 mod process;
 mod settings;
 mod starter;
 
+pub use counts::JpegsDecoded;
 pub use settings::DecoderSettings;
 
 use crate::decode::{DecodeError, ImageInfo, ImageSize};
@@ -89,12 +92,18 @@ impl Decoders {
         let running = self.pool.running();
         let limits = &self.pool.settings().limits;
         if let Some(done) = decode_plain_into(bytes, preprocessing, limits, pixels) {
-            return done;
+            return done.map(|plain| {
+                self.pool.counts().plain_jpeg(plain.by_own_reader);
+                plain.size
+            });
         }
         drop(running);
         let task = Task::Fit(preprocessing.clone());
-        self.ask(bytes, &task, &mut Space::Given(pixels))
-            .map(|info| info.size)
+        let info = self.ask(bytes, &task, &mut Space::Given(pixels))?;
+        if info.format == "jpeg" {
+            self.pool.counts().helpers_jpeg();
+        }
+        Ok(info.size)
     }
 
     /// Decodes `bytes` at full size, upright.
@@ -144,7 +153,12 @@ impl Decoders {
     /// Damaged pictures that were decoded all the same, as `max_damaged_percent` allows, since this
     /// was asked last.
     pub fn take_damaged(&self) -> u64 {
-        self.pool.take_damaged()
+        self.pool.counts().take_damaged()
+    }
+
+    /// JPEGs that [`Decoders::decode_into`] has decoded since this was asked last.
+    pub fn take_jpegs(&self) -> JpegsDecoded {
+        self.pool.counts().take_jpegs()
     }
 
     fn ask(

@@ -1,13 +1,13 @@
 //! Helpers that wait, one for each caller; how long the pool has been stuck.
 
 use super::Space;
+use super::counts::Counts;
 use super::process::{Helper, Loss};
 use super::settings::DecoderSettings;
 use super::starter::Starter;
 use crate::decode::{DecodeError, ImageInfo};
 use crate::wire::Task;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,7 @@ pub(super) struct Pool {
     /// A helper, or room for one, has become free.
     freed: Condvar,
     starter: Mutex<Option<Starter>>,
-    /// Damaged pictures that were decoded all the same, and nobody has asked about yet.
-    damaged: AtomicU64,
+    counts: Counts,
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +75,7 @@ impl Pool {
             state: Mutex::default(),
             freed: Condvar::new(),
             starter: Mutex::default(),
-            damaged: AtomicU64::new(0),
+            counts: Counts::default(),
         }
     }
 
@@ -160,7 +159,7 @@ impl Pool {
             let loss = match self.ask_one(&place, bytes, task, space)? {
                 Ok(answer) => {
                     if answer.as_ref().is_ok_and(|info| info.damaged_percent > 0) {
-                        self.damaged.fetch_add(1, Ordering::Relaxed);
+                        self.counts.damaged();
                     }
                     return answer;
                 }
@@ -234,11 +233,8 @@ impl Pool {
         idle.chain(state.asked.iter().copied()).collect()
     }
 
-    pub(super) fn take_damaged(&self) -> u64 {
-        match self.damaged.load(Ordering::Relaxed) {
-            0 => 0,
-            _ => self.damaged.swap(0, Ordering::Relaxed),
-        }
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     pub(super) fn deaths(&self) -> u64 {

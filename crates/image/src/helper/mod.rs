@@ -139,6 +139,12 @@ fn decode(bytes: &[u8], task: &Task, limits: &DecodeLimits) -> (Answer, Vec<u8>)
     (answer, pixels)
 }
 
+/// A lossy WebP of 16 x 16 pixels; nothing here writes one.
+const LOSSY_WEBP: &[u8] =
+    b"RIFF>\0\0\0WEBPVP8 2\0\0\0\xf0\x01\0\x9d\x01*\x10\0\x10\0\x07@\x96%\xb0\
+    \x02t\x01\x1fb\x911\x08\0\0\xfe\xe4\x0e\xb8\xab9m\xc0\xdb\x81\xda\xb3Ev\x1a+y\xb7\x8b\
+    \xc6\xf6\x94\xf1\x14\0";
+
 /// Decodes a small picture of every format: what decoders need once (pages of the program, tables)
 /// is there before memory is measured and capped, and a system call that one of them needs and does
 /// not get shows now.
@@ -151,16 +157,19 @@ fn warm_up() -> Result<(), String> {
         filter: crate::preprocessing::Filter::Bicubic,
     };
     let picture = image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([(x * 6) as u8, y as u8, 9]));
+    let task = Task::Fit(preprocessing);
+    let try_one = |format: image::ImageFormat, file: &[u8]| {
+        let (answer, _) = decode(file, &task, &DecodeLimits::default());
+        answer.map_err(|e: DecodeError| format!("{format:?} cannot be decoded here: {e}"))
+    };
     for format in [Jpeg, Png, WebP, Gif, Bmp, Tiff] {
-        let failed = |reason: String| format!("{format:?} cannot be decoded here: {reason}");
         let mut file = io::Cursor::new(Vec::new());
         picture
             .write_to(&mut file, format)
-            .map_err(|e| failed(e.to_string()))?;
-        let task = Task::Fit(preprocessing.clone());
-        let (answer, _) = decode(file.get_ref(), &task, &DecodeLimits::default());
-        answer.map_err(|e: DecodeError| failed(e.to_string()))?;
+            .map_err(|e| format!("{format:?} cannot be written here: {e}"))?;
+        try_one(format, file.get_ref())?;
     }
+    try_one(WebP, LOSSY_WEBP)?;
     crate::decode::forget_scratch();
     Ok(())
 }

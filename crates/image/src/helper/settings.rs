@@ -19,12 +19,13 @@ pub(crate) struct HelperSettings {
 
 impl HelperSettings {
     /// As arguments, the hidden command first.
-    pub(crate) fn arguments(&self) -> [String; 6] {
+    pub(crate) fn arguments(&self) -> [String; 7] {
         [
             SUBCOMMAND.into(),
             self.limits.max_pixels.to_string(),
             self.limits.max_alloc_bytes.to_string(),
             self.limits.max_damaged_percent.to_string(),
+            u8::from(self.limits.own_jpeg_reader).to_string(),
             self.timeout.as_millis().to_string(),
             self.parent.to_string(),
         ]
@@ -37,6 +38,7 @@ impl HelperSettings {
             max_pixels,
             max_alloc_bytes,
             max_damaged_percent,
+            own_jpeg_reader @ 0..=1,
             timeout_ms,
             parent,
         ] = numbers[..]
@@ -48,6 +50,7 @@ impl HelperSettings {
                 max_pixels,
                 max_alloc_bytes,
                 max_damaged_percent: max_damaged_percent.try_into().ok()?,
+                own_jpeg_reader: own_jpeg_reader == 1,
             },
             timeout: Duration::from_millis(timeout_ms),
             parent: parent.try_into().ok()?,
@@ -66,6 +69,7 @@ mod tests {
                 max_pixels: 1_000_000,
                 max_alloc_bytes: 32 << 20,
                 max_damaged_percent: 25,
+                own_jpeg_reader: false,
             },
             timeout: Duration::from_millis(1500),
             parent: 77,
@@ -77,11 +81,12 @@ mod tests {
         let words = |text: &str| HelperSettings::parse(text.split(' ').map(str::to_owned));
         for wrong in [
             "",
-            "1 2 3 4",
-            "1 2 3 4 x",
-            "1 2 3 4 5 6",
-            "1 2 256 4 5",
-            "1 2 3 4 99999999999",
+            "1 2 3 1 5",
+            "1 2 3 1 5 x",
+            "1 2 3 1 5 6 7",
+            "1 2 256 1 5 6",
+            "1 2 3 2 5 6",
+            "1 2 3 1 5 99999999999",
         ] {
             assert_eq!(words(wrong), None, "{wrong}");
         }

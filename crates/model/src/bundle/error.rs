@@ -17,7 +17,7 @@ pub enum BundleError {
     },
     /// The manifest is of another format.
     #[error(
-        "{} is of format version {found}; this program reads version {}: use a newer one",
+        "{} is of format version {found}; this program reads versions 1 to {}: use a newer one",
         .path.display(), super::FORMAT_VERSION
     )]
     FormatVersion {

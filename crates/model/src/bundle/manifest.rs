@@ -1,20 +1,26 @@
 //! `bundle.json`: its types, its hashes and what must hold between its fields.
 
 use super::{BundleError, ENCODER_FILE, HEAD_FILE, HEAD_WEIGHTS_FILE};
+use crate::categories::{CategoryWords, TagForm, check_relations};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use tagstream_core::digest;
 use tagstream_image::preprocessing::Preprocessing;
 
-/// The bundle format this code writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The newest bundle format that this code writes and reads. Version 1 knows of a category its
+/// name, prompt and threshold; version 2 also words and how it becomes a tag.
+pub const FORMAT_VERSION: u32 = 2;
+
+/// The oldest bundle format that is read, and what is written where no category needs more: older
+/// builds read it.
+const PLAIN_FORMAT: u32 = 1;
 
 /// `bundle.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of this format; others than [`FORMAT_VERSION`] are refused.
+    /// Version of this format, at most [`FORMAT_VERSION`].
     pub format_version: u32,
     /// The model version that rows carry: a name, `-`, and the first 12 hex digits of
     /// [`Manifest::content_hash`].
@@ -52,6 +58,48 @@ pub struct Category {
     pub prompt: String,
     /// A tag is written where the calibrated probability is at least this.
     pub threshold: f32,
+    /// What it is looked for with, if that is more than `prompt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<CategoryWords>,
+    /// How it becomes a tag, beside the threshold.
+    #[serde(default, skip_serializing_if = "TagForm::is_usual")]
+    pub tags: TagForm,
+}
+
+impl Category {
+    /// A category of which nothing else is said.
+    pub fn named(name: &str, prompt: &str, threshold: f32) -> Self {
+        Category {
+            name: name.to_owned(),
+            prompt: prompt.to_owned(),
+            threshold,
+            words: None,
+            tags: TagForm::default(),
+        }
+    }
+
+    /// What people are shown for it.
+    pub fn shown(&self) -> &str {
+        self.tags.display.as_deref().unwrap_or(&self.name)
+    }
+
+    fn format(&self) -> u32 {
+        match self.words.is_none() && self.tags.is_usual() {
+            true => PLAIN_FORMAT,
+            false => FORMAT_VERSION,
+        }
+    }
+}
+
+/// The oldest format that says all of these categories.
+pub(super) fn format_of(categories: &[Category]) -> u32 {
+    let formats = categories.iter().map(Category::format);
+    formats.max().unwrap_or(PLAIN_FORMAT)
+}
+
+/// Whether this build reads bundles of this version.
+pub fn is_read_format(version: u64) -> bool {
+    (u64::from(PLAIN_FORMAT)..=u64::from(FORMAT_VERSION)).contains(&version)
 }
 
 /// Sizes of the tensors.
@@ -147,6 +195,7 @@ impl Manifest {
                 ));
             }
         }
+        self.check_words()?;
         let Dims {
             embedding,
             grid_height,
@@ -188,6 +237,44 @@ impl Manifest {
             ));
         }
         Ok(())
+    }
+}
+
+impl Manifest {
+    /// What must hold of words and relations of categories.
+    fn check_words(&self) -> Result<(), BundleError> {
+        let flaw = |what: String| Err(BundleError::Manifest { what });
+        let needed = format_of(&self.categories);
+        if self.format_version < needed {
+            return flaw(format!(
+                "its categories have words or relations, which format version {} does not know",
+                self.format_version
+            ));
+        }
+        for category in &self.categories {
+            let Some(words) = &category.words else {
+                continue;
+            };
+            let name = &category.name;
+            let first = words.phrases.first();
+            if first.is_none_or(|phrase| phrase.text != category.prompt) {
+                return flaw(format!("the prompt of `{name}` is not its first phrase"));
+            }
+            if words.templates.count() == 0 {
+                return flaw(format!("`{name}` has no template"));
+            }
+            let all = words.phrases.iter().chain(&words.negative);
+            let bad = |weight: f32| !(weight > 0.0 && weight.is_finite());
+            if all.into_iter().any(|phrase| bad(phrase.weight)) {
+                return flaw(format!(
+                    "a phrase of `{name}` has a weight that is not above 0"
+                ));
+            }
+        }
+        match check_relations(&self.categories) {
+            Ok(()) => Ok(()),
+            Err((at, what)) => flaw(format!("`{}`: {what}", self.categories[at].name)),
+        }
     }
 }
 

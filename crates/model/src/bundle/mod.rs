@@ -22,7 +22,8 @@ mod writer;
 
 pub use error::BundleError;
 pub use manifest::{
-    Calibration, Category, Dims, FORMAT_VERSION, FileEntry, Lineage, Manifest, preprocessing_hash,
+    Calibration, Category, Dims, FORMAT_VERSION, FileEntry, Lineage, Manifest, is_read_format,
+    preprocessing_hash,
 };
 pub use reader::{Bundle, check_graph_files};
 pub use writer::{BundleWriter, Draft};

@@ -1,8 +1,9 @@
 //! [`Bundle`]: a bundle that was verified.
 
+use super::manifest::is_read_format;
 use super::{
-    BundleError, ENCODER_FILE, FORMAT_VERSION, FileEntry, HEAD_FILE, HEAD_WEIGHTS_FILE,
-    MANIFEST_FILE, Manifest, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE, external_data,
+    BundleError, ENCODER_FILE, FileEntry, HEAD_FILE, HEAD_WEIGHTS_FILE, MANIFEST_FILE, Manifest,
+    TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE, external_data,
 };
 use crate::head::{ExportedHead, NamedTensor};
 use crate::text::TextFiles;
@@ -179,7 +180,7 @@ fn read_manifest(root: &Path) -> Result<Manifest, BundleError> {
     // The version first: a later format may have fields that this one would refuse for another
     // reason.
     let version: Version = serde_json::from_slice(&content).map_err(json)?;
-    if version.format_version != u64::from(FORMAT_VERSION) {
+    if !is_read_format(version.format_version) {
         return Err(BundleError::FormatVersion {
             path,
             found: version.format_version,

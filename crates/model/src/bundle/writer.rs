@@ -1,10 +1,9 @@
 //! [`BundleWriter`]: a bundle is written aside and renamed whole.
 
-use super::manifest::preprocessing_hash;
+use super::manifest::{format_of, preprocessing_hash};
 use super::reader::check_relative;
 use super::{
-    Bundle, BundleError, Calibration, Category, Dims, FORMAT_VERSION, FileEntry, Lineage,
-    MANIFEST_FILE, Manifest,
+    Bundle, BundleError, Calibration, Category, Dims, FileEntry, Lineage, MANIFEST_FILE, Manifest,
 };
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
@@ -119,7 +118,7 @@ impl BundleWriter {
     /// and renames it to its place.
     pub fn finish(mut self, draft: Draft) -> Result<Bundle, BundleError> {
         let mut manifest = Manifest {
-            format_version: FORMAT_VERSION,
+            format_version: format_of(&draft.categories),
             id: String::new(),
             parent: draft.parent,
             created: draft.created,

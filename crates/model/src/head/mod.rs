@@ -44,6 +44,7 @@ mod zero_shot;
 pub use evaluate::HeadEvaluation;
 pub use file::{HeadFiles, NamedTensor, TRAINABLE_PREFIX};
 pub use graph::WeightStorage;
+pub use new_category::NewDirection;
 pub use outputs::GraphOutputs;
 pub use zero_shot::ZeroShot;
 

@@ -1,4 +1,4 @@
-//! A head with one category more, known by its words alone.
+//! A head with one category more, known by its words alone, or with other words for one.
 
 use super::{Attention, ExportedHead, HeadError, ReadOut};
 
@@ -65,6 +65,69 @@ impl ExportedHead {
         }
         head.check()?;
         Ok(head)
+    }
+}
+
+/// Other words for a category.
+#[derive(Debug, Clone, Copy)]
+pub struct NewDirection<'a> {
+    /// Which category.
+    pub category: usize,
+    /// The text feature of the words so far, `[D]`, of norm 1.
+    pub from: &'a [f32],
+    /// The text feature of the new words.
+    pub to: &'a [f32],
+}
+
+impl ExportedHead {
+    /// This head with other words for a category; all others give the numbers they gave before.
+    ///
+    /// Whatever points in the direction of the category's text (attention, query, read-outs) is
+    /// moved by the difference of the two text features times its own length: what was learnt
+    /// beyond the old words stays, and a zero-shot head becomes exactly the one that the new words
+    /// would have made. The memories hold what labels said and stay as they are.
+    ///
+    /// # Errors
+    /// [`HeadError::Sizes`] if a feature has another length than D, there is no such category, or
+    /// the head has several attention heads.
+    pub fn turn(&mut self, new: NewDirection<'_>) -> Result<(), HeadError> {
+        let (c, d) = (self.categories, self.dim);
+        if new.category >= c || new.from.len() != d || new.to.len() != d {
+            return Err(HeadError::Sizes(format!(
+                "text features of {} and {} numbers for category {}, a head of {c} and {d}",
+                new.from.len(),
+                new.to.len(),
+                new.category
+            )));
+        }
+        let Attention::Folded(attention) = &mut self.attention else {
+            return Err(HeadError::Sizes(format!(
+                "the head has {} attention heads, through which new words cannot attend: retrain \
+                 instead",
+                self.heads
+            )));
+        };
+        let own = new.category * d..(new.category + 1) * d;
+        new.shift(&mut attention[own.clone()]);
+        new.shift(&mut self.region.weight[own.clone()]);
+        if let Some(query) = &mut self.query {
+            new.shift(&mut query.query[own.clone()]);
+            new.shift(&mut query.read_out.weight[own.clone()]);
+        }
+        if let Some(global) = &mut self.global {
+            new.shift(&mut global.read_out.weight[own]);
+        }
+        self.check()
+    }
+}
+
+impl NewDirection<'_> {
+    /// Moves a row by the difference, as long as the row is.
+    fn shift(&self, row: &mut [f32]) {
+        let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        for ((x, from), to) in row.iter_mut().zip(self.from).zip(self.to) {
+            *x += length * (to - from);
+        }
     }
 }
 

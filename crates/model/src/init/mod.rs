@@ -1,19 +1,22 @@
 //! From CLIP weights and a list of categories to a bundle that tags without having seen a label.
 
-mod categories;
 pub mod hub;
 mod layout;
+mod parity;
 
-pub use categories::{CategoryList, CategoryListError};
+pub use super::categories::{CategoryList, CategoryListError};
 pub use layout::{ClipFolder, LayoutError};
+pub use parity::{Cosines, PrecisionParity, drawn};
 
 use super::bundle::{
     Bundle, BundleError, BundleWriter, Calibration, Category, Dims, Draft, ENCODER_FILE, HEAD_FILE,
     HEAD_WEIGHTS_FILE, Lineage, TEXT_CONFIG_FILE, TEXT_WEIGHTS_FILE, TOKENIZER_FILE,
 };
-use super::clip::vision::{Precision, Tower, TowerError, TowerOptions, VisionConfigError};
+use super::categories::{WordFeatureError, text_features};
+use super::clip::vision::{Tower, TowerError, TowerOptions, VisionConfigError};
 use super::clip::weights::WeightsError;
 use super::head::{ExportedHead, HeadError, ZeroShot};
+use super::session::SessionError;
 use super::source::EncoderFolder;
 use super::text::{ClipTextEncoder, TextEncoderError};
 use super::views::{Views, ViewsError};
@@ -26,9 +29,6 @@ use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
 /// What stands around a category's words in a prompt. No period: with one, zero-shot quality falls
 /// on some towers.
 pub const PROMPT_TEMPLATE: &str = "a photo of a {}";
-
-/// The probability from which a category counts as a tag before any label was seen.
-const THRESHOLD: f32 = 0.5;
 
 /// What a bundle is made from.
 #[derive(Debug, Clone)]
@@ -56,6 +56,8 @@ pub enum InitStep {
     Text(usize),
     /// Files are hashed and made durable.
     Write,
+    /// This many images were compared with the tower in 32 bit.
+    Parity(usize),
 }
 
 /// Why a bundle cannot be made.
@@ -75,7 +77,13 @@ pub enum InitError {
     Tower(#[from] TowerError),
     /// The text tower.
     #[error("embedding the categories: {0}")]
-    Text(#[from] TextEncoderError),
+    Text(#[from] WordFeatureError),
+    /// The file of categories asks for what the text tower does not take.
+    #[error(transparent)]
+    Categories(CategoryListError),
+    /// The text tower cannot be opened.
+    #[error(transparent)]
+    TextTower(#[from] TextEncoderError),
     /// The head.
     #[error("writing the head: {0}")]
     Head(#[from] HeadError),
@@ -96,6 +104,12 @@ pub enum InitError {
         /// D of the text tower.
         text: usize,
     },
+    /// Running both towers, to compare them.
+    #[error("comparing with the tower in fp32: {0}")]
+    Parity(#[from] SessionError),
+    /// There is nothing to compare them on.
+    #[error("there are no pictures to compare with the tower in fp32 on")]
+    NoPictures,
     /// A ready-made encoder cannot be written anew.
     #[error(
         "the folder holds a ready-made encoder.onnx: precision, input size and dense mode are \
@@ -128,8 +142,12 @@ impl Init<'_> {
                 text: text.dim(),
             });
         }
-        let prompts: Vec<String> = self.categories.prompts(PROMPT_TEMPLATE).collect();
-        let features = text.embed(&prompts, |done| progress(InitStep::Text(done)))?;
+        let categories: Vec<&Category> = self.categories.iter().collect();
+        let features = text_features(&categories, &text, |done| progress(InitStep::Text(done)));
+        let features = features.map_err(|error| match self.categories.located(&error, Some) {
+            Some(located) => InitError::Categories(located),
+            None => InitError::Text(error),
+        })?;
         let calibration = ZeroShot::from_logit(logit.0, logit.1);
         let head = ExportedHead::zero_shot(&features, dims.embedding, calibration);
         let files = head.to_files(Some(dims.grid_height * dims.grid_width), &[])?;
@@ -137,16 +155,11 @@ impl Init<'_> {
         progress(InitStep::Write);
         writer.add(HEAD_FILE, &files.onnx)?;
         writer.add(HEAD_WEIGHTS_FILE, &files.safetensors)?;
-        let categories = self.categories.iter().map(|(name, prompt)| Category {
-            name: name.to_owned(),
-            prompt: prompt.to_owned(),
-            threshold: THRESHOLD,
-        });
         Ok(writer.finish(Draft {
             name: self.name.to_owned(),
             parent: None,
             created: chrono::Utc::now(),
-            categories: categories.collect(),
+            categories: self.categories.iter().cloned().collect(),
             dims,
             preprocessing,
             calibration: Calibration { temperature: 1.0 },
@@ -225,10 +238,7 @@ impl Init<'_> {
         let kind = self.clip.kind();
         let mut how = kind.to_string();
         if !self.clip.is_encoder() {
-            let precision = match self.tower.precision {
-                Precision::Fp32 => "fp32",
-                Precision::Fp16 => "fp16",
-            };
+            let precision = self.tower.precision.name();
             let mode = self.tower.dense_mode.name();
             how = format!("{how}, {precision}, dense mode {mode}");
         }

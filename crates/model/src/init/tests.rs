@@ -1,6 +1,8 @@
 use super::*;
-use crate::clip::vision::DenseMode;
+use crate::clip::vision::{DenseMode, Precision};
+use crate::onnx::IntegerRange;
 use crate::onnx::testing::{Input, difference, run_file};
+use crate::runtime::Runtime;
 use std::path::PathBuf;
 
 fn fixture(name: &str) -> PathBuf {
@@ -209,4 +211,68 @@ fn an_index_names_the_pieces_and_nothing_else() {
     );
     assert!(message(r#"{"weight_map":{}}"#).contains("names no files"));
     assert!(message("[]").contains("model.safetensors.index.json"));
+}
+
+/// Another encoder, so that nothing fitted on the one's features is taken for the other's; and the
+/// report says how near they are.
+#[test]
+fn a_bundle_in_integers_is_another_one_and_says_how_near_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let categories = categories(folder.path());
+    let clip = ClipFolder::open(&fixture("hugging_face")).unwrap();
+    let init = |precision| Init {
+        clip: &clip,
+        name: "vit",
+        source: "a fixture",
+        categories: &categories,
+        tower: TowerOptions {
+            precision,
+            ..TowerOptions::default()
+        },
+        views: Views::default(),
+    };
+    let precisions = [
+        Precision::Fp32,
+        Precision::Int8(IntegerRange::Full),
+        Precision::Int8(IntegerRange::Reduced),
+    ];
+    let bundles = precisions.map(|precision| {
+        let out = folder.path().join(precision.name());
+        init(precision).run(&out, |_| ()).unwrap()
+    });
+    let ids: std::collections::BTreeSet<&str> = bundles.iter().map(Bundle::id).collect();
+    let hashes: std::collections::BTreeSet<&str> =
+        bundles.iter().map(Bundle::encoder_hash).collect();
+    assert_eq!((ids.len(), hashes.len()), (3, 3));
+    let source = &bundles[2].manifest().lineage.source;
+    assert!(source.contains("int8, reduced range"), "{source}");
+
+    let runtime = Runtime::load().unwrap();
+    let side = bundles[0].manifest().preprocessing.height;
+    let pixels = drawn(side, 4);
+    let mut steps = Vec::new();
+    let [whole, full, reduced] = [0, 1, 2].map(|i| {
+        let init = init(precisions[i]);
+        let found = init.parity(&runtime, &bundles[i], &pixels, |step| steps.push(step));
+        found.unwrap()
+    });
+    assert_eq!(steps.len(), 3 * 4);
+    assert_eq!(steps[3], InitStep::Parity(4));
+    assert!(
+        whole.dense.least > 0.999_999 && whole.same_top == 4,
+        "{whole:?}"
+    );
+    for found in [full, reduced] {
+        assert!(
+            found.dense.least > 0.98 && found.dense.least < 0.999_999,
+            "{found:?}"
+        );
+        assert!(
+            found.global.mean > 0.98 && !found.is_doubtful(),
+            "{found:?}"
+        );
+        assert!(found.to_string().contains("of 4"), "{found}");
+    }
+    let none = init(precisions[1]).parity(&runtime, &bundles[1], &[], |_| ());
+    assert!(matches!(none, Err(InitError::NoPictures)));
 }

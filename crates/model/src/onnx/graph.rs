@@ -37,14 +37,14 @@ pub enum Attribute {
 /// there, which the types enforce: an input is a [`Value`] that an earlier call gave back.
 #[derive(Debug)]
 pub struct GraphBuilder {
-    name: String,
-    counter: usize,
-    nodes: Vec<NodeProto>,
-    initializers: Vec<TensorProto>,
-    inputs: Vec<ValueInfoProto>,
-    outputs: Vec<ValueInfoProto>,
+    pub(super) name: String,
+    pub(super) counter: usize,
+    pub(super) nodes: Vec<NodeProto>,
+    pub(super) initializers: Vec<TensorProto>,
+    pub(super) inputs: Vec<ValueInfoProto>,
+    pub(super) outputs: Vec<ValueInfoProto>,
     /// Small constants by content, so that equal ones are stored once.
-    constants: BTreeMap<String, Value>,
+    pub(super) constants: BTreeMap<String, Value>,
 }
 
 impl GraphBuilder {
@@ -107,6 +107,17 @@ impl GraphBuilder {
         self.initializers
             .push(tensor::external(name, dims, element, data));
         Value(name.to_owned())
+    }
+
+    /// Adds 8-bit integers under `name`; the same name stands for the same integers.
+    pub(super) fn signed_bytes(&mut self, name: &str, dims: &[usize], data: &[i8]) -> Value {
+        let key = format!("signed bytes/{name}");
+        let made = self.constants.entry(key).or_insert_with(|| {
+            let tensor = tensor::inline_signed_bytes(name, dims, data);
+            self.initializers.push(tensor);
+            Value(name.to_owned())
+        });
+        made.clone()
     }
 
     /// A scalar float constant.
@@ -350,7 +361,12 @@ impl GraphBuilder {
     /// The finished model as protobuf types.
     pub fn into_model(mut self) -> ModelProto {
         // ONNX Runtime forgets initializers that nothing reads, and then refuses values for them.
-        let read: HashSet<&String> = self.nodes.iter().flat_map(|node| &node.input).collect();
+        let mut read: HashSet<&String> = HashSet::new();
+        for node in &self.nodes {
+            read.extend(&node.input);
+            let inside = node.attribute.iter().filter_map(|of| of.g.as_ref());
+            read.extend(inside.flat_map(|graph| graph.node.iter().flat_map(|node| &node.input)));
+        }
         self.initializers
             .retain(|tensor| tensor.name.as_ref().is_some_and(|name| read.contains(name)));
         ModelProto {
@@ -385,7 +401,17 @@ impl GraphBuilder {
     }
 }
 
-fn attribute(name: &str, value: &Attribute) -> AttributeProto {
+/// An attribute that is a graph: what a loop runs.
+pub(super) fn graph_attribute(name: &str, graph: GraphProto) -> AttributeProto {
+    AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(AttributeType::Graph as i32),
+        g: Some(graph),
+        ..Default::default()
+    }
+}
+
+pub(super) fn attribute(name: &str, value: &Attribute) -> AttributeProto {
     let mut proto = AttributeProto {
         name: Some(name.to_owned()),
         ..Default::default()

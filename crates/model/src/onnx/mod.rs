@@ -5,13 +5,16 @@
 //! graph is one protobuf message. Same calls, same bytes: names are counters and nothing depends on
 //! addresses or hash maps, so that a bundle's hashes can be repeated.
 
+mod each;
 mod graph;
+mod integers;
 mod tensor;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub(crate) use graph::parse;
 pub use graph::{Attribute, GraphBuilder, Value};
+pub use integers::IntegerRange;
 pub use tensor::{Dim, Element, ExternalData};
 
 /// The ONNX schema (`proto/onnx.proto`), compiled by `build.rs`.

@@ -17,6 +17,8 @@ pub enum Element {
     F16,
     /// Unsigned byte (pixels).
     U8,
+    /// Signed byte (weights of integer products).
+    I8,
     /// 64-bit integer (shapes and indices).
     I64,
 }
@@ -27,6 +29,7 @@ impl Element {
             Self::F32 => DataType::Float,
             Self::F16 => DataType::Float16,
             Self::U8 => DataType::Uint8,
+            Self::I8 => DataType::Int8,
             Self::I64 => DataType::Int64,
         }) as i32
     }
@@ -78,7 +81,7 @@ pub(super) fn inline_floats(
             .iter()
             .flat_map(|x| f16::from_f32(*x).to_le_bytes())
             .collect(),
-        Element::U8 | Element::I64 => unreachable!("float weights are F32 or F16"),
+        Element::U8 | Element::I8 | Element::I64 => unreachable!("float weights are F32 or F16"),
     };
     raw_tensor(name, dims, element, raw)
 }
@@ -86,6 +89,11 @@ pub(super) fn inline_floats(
 pub(super) fn inline_integers(name: &str, dims: &[usize], data: &[i64]) -> TensorProto {
     let raw = data.iter().flat_map(|x| x.to_le_bytes()).collect();
     raw_tensor(name, dims, Element::I64, raw)
+}
+
+pub(super) fn inline_signed_bytes(name: &str, dims: &[usize], data: &[i8]) -> TensorProto {
+    let raw = data.iter().map(|x| x.cast_unsigned()).collect();
+    raw_tensor(name, dims, Element::I8, raw)
 }
 
 fn raw_tensor(name: &str, dims: &[usize], element: Element, raw: Bytes) -> TensorProto {

@@ -4,7 +4,7 @@ use super::error::DELETED;
 use super::record::{REGISTRY_FORMAT, nonce};
 use super::store::RegistryStore;
 use super::{Registration, RegistryError, VersionRecord};
-use crate::bundle::{FORMAT_VERSION, FileEntry, Manifest};
+use crate::bundle::{FORMAT_VERSION, FileEntry, Manifest, is_read_format};
 use chrono::Utc;
 use futures::StreamExt;
 use object_store::{Error as StoreError, ObjectStoreExt, PutPayload, WriteMultipart};
@@ -52,7 +52,7 @@ impl RegistryStore {
             .map_err(RegistryError::io(&manifest_path))?;
         let manifest: Manifest =
             serde_json::from_slice(&text).map_err(|e| bad(format!("bundle.json: {e}")))?;
-        if manifest.format_version != FORMAT_VERSION {
+        if !is_read_format(u64::from(manifest.format_version)) {
             return Err(RegistryError::UnknownFormat {
                 path: manifest_path.display().to_string(),
                 found: manifest.format_version,

@@ -25,7 +25,9 @@ pub enum RegistryError {
         url: String,
     },
     /// A format that this code does not know.
-    #[error("{path} has format version {found}; this tagstream reads {known}: use a newer one")]
+    #[error(
+        "{path} has format version {found}; this tagstream reads at most {known}: use a newer one"
+    )]
     UnknownFormat {
         /// The object.
         path: String,

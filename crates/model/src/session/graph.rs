@@ -1,8 +1,8 @@
 //! A graph that is read once and opened many times.
 
 use super::SessionError;
-use crate::onnx::proto;
 use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::{IntegerRange, proto};
 use crate::runtime::{Device, ProviderOptions, Runtime};
 use bytes::Bytes;
 use half::f16;
@@ -74,6 +74,7 @@ impl Graph {
             .iter()
             .partition(|t| t.data_location() == proto::tensor_proto::DataLocation::External);
         let (mut shared, mut shared_halves) = (Vec::new(), Vec::new());
+        let mut overflows = false;
         for tensor in inside {
             if tensor.raw_data().len() < SHARED_FROM_BYTES {
                 continue;
@@ -81,6 +82,13 @@ impl Graph {
             let (dims, raw) = (tensor.dims.clone(), tensor.raw_data());
             let (list, value) = if of_type(tensor, DataType::Float) {
                 let value = Tensor::from_array((dims, floats(raw)));
+                (&mut shared, value.map(Tensor::into_dyn))
+            } else if of_type(tensor, DataType::Int8) {
+                let integers: Vec<i8> = raw.iter().map(|byte| byte.cast_signed()).collect();
+                overflows |= integers
+                    .iter()
+                    .any(|integer| beyond_reduced_range(*integer));
+                let value = Tensor::from_array((dims, integers));
                 (&mut shared, value.map(Tensor::into_dyn))
             } else if of_type(tensor, DataType::Float16) {
                 let value = Tensor::from_array((dims, halves(raw)));
@@ -90,6 +98,13 @@ impl Graph {
             };
             let value = value.map_err(|e| contract(format!("weight {}: {e}", tensor.name())))?;
             list.push((tensor.name().to_owned(), Arc::new(value)));
+        }
+        if overflows && IntegerRange::of_this_processor() == IntegerRange::Reduced {
+            tracing::warn!(
+                graph = name,
+                "its 8-bit weights are for processors with VNNI, which this one lacks: products \
+                 overflow here; make it anew with `tagstream init --precision int8-reduced`"
+            );
         }
         let external = match external {
             Some(weights) => external_weights(&outside, weights).map_err(contract)?,
@@ -309,6 +324,11 @@ impl GraphName {
 /// given only for inputs whose names are known.
 fn wants_other_shapes(reason: &str) -> bool {
     reason.contains("shape profiles")
+}
+
+/// Whether two products with such a weight may overflow 16 bit.
+fn beyond_reduced_range(integer: i8) -> bool {
+    integer.unsigned_abs() > IntegerRange::Reduced.largest().unsigned_abs()
 }
 
 /// Little-endian f16 from bytes of any alignment.

@@ -5,11 +5,13 @@
 //! [`Tagger::tag_each`].
 
 mod batch_sizes;
+mod decision;
 mod encoders;
 mod rows;
 mod trial;
 
 pub use batch_sizes::{BatchBounds, BatchSizes};
+pub use decision::TagDecision;
 pub use rows::HeadRows;
 
 use super::bundle::{Bundle, Manifest};
@@ -19,6 +21,7 @@ use super::session::{
     EncoderShape, HeadOutputs, HeadSession, PixelBuffer, Pixels, SessionError, SessionOptions,
 };
 use encoders::Encoders;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -35,6 +38,8 @@ pub struct LoadedModel {
     pub shape: EncoderShape,
     /// Where it runs.
     pub device: Device,
+    /// What decides, beside thresholds, which categories become tags.
+    pub decision: TagDecision,
 }
 
 impl LoadedModel {
@@ -74,25 +79,12 @@ impl LoadedModel {
             }
         }
         let temperature = self.manifest.calibration.temperature;
-        let scores: Vec<f32> = logits
+        let mut scores: Vec<f32> = logits
             .iter()
             .map(|logit| 1.0 / (1.0 + (-logit / temperature).exp()))
             .collect();
-        // Every category has a row, or those have one that can be tags.
-        let rows: Vec<(usize, usize)> = match &outputs.rows {
-            None => (0..c).map(|i| (i, image * c + i)).collect(),
-            Some(rows) => {
-                let k = rows.len() / outputs.batch;
-                let own = (image * k..).zip(&rows[image * k..(image + 1) * k]);
-                own.map(|(row, category)| (*category as usize, row))
-                    .collect()
-            }
-        };
-        let mut hits = rows;
-        hits.retain(|(i, _)| scores[*i] >= self.manifest.categories[*i].threshold);
-        // By index where scores are equal, so that the order does not depend on where rows come
-        // from.
-        hits.sort_by(|(a, _), (b, _)| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+        self.decision.raise(&mut scores);
+        let hits = self.hits(outputs, image, &scores);
         let tags = hits
             .into_iter()
             .map(|(category, row)| {
@@ -117,6 +109,36 @@ impl LoadedModel {
             tags,
             embedding,
         })
+    }
+}
+
+impl LoadedModel {
+    /// The categories that become tags of an image, best first, each with the row of its evidence.
+    fn hits(&self, outputs: &HeadOutputs, image: usize, scores: &[f32]) -> Vec<(usize, usize)> {
+        let c = self.categories();
+        let reached = |i: &usize| scores[*i] >= self.manifest.categories[*i].threshold;
+        // Every category has a row, or those have one that can be tags.
+        let own: Option<HashMap<usize, usize>> = outputs.rows.as_ref().map(|rows| {
+            let k = rows.len() / outputs.batch;
+            let own = rows[image * k..(image + 1) * k].iter().zip(image * k..);
+            own.map(|(category, row)| (*category as usize, row))
+                .collect()
+        });
+        let most = own.as_ref().map_or(c, HashMap::len);
+        let row = |category: usize| match &own {
+            None => Some(image * c + category),
+            Some(own) => own.get(&category).copied(),
+        };
+        let mut hits: Vec<(usize, usize)> = (0..c)
+            .filter(reached)
+            .filter_map(|i| Some((i, row(self.decision.evidence(i, scores))?)))
+            .collect();
+        // By index where scores are equal, so that the order does not depend on where rows come
+        // from.
+        hits.sort_by(|(a, _), (b, _)| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+        self.decision.keep(&mut hits, |(category, _)| *category);
+        hits.truncate(most);
+        hits
     }
 }
 
@@ -246,6 +268,7 @@ impl Tagger {
         let device = options.session.device;
         Ok(Tagger {
             model: Arc::new(LoadedModel {
+                decision: TagDecision::of(&manifest.categories),
                 manifest,
                 shape,
                 device,

@@ -1,5 +1,6 @@
 //! For which categories the stage computes evidence.
 
+use super::decision::TagDecision;
 use crate::bundle::{Bundle, HEAD_WEIGHTS_FILE};
 use crate::head;
 use crate::head::{ExportedHead, HeadError, WeightStorage};
@@ -60,9 +61,10 @@ impl HeadRows {
         let manifest = bundle.manifest();
         let temperature = manifest.calibration.temperature;
         let thresholds = manifest.categories.iter().map(|c| c.threshold);
+        let floors: Vec<f32> = thresholds.map(|t| floor(t, temperature)).collect();
         let outputs = head::GraphOutputs::Top {
             count,
-            floors: thresholds.map(|t| floor(t, temperature)).collect(),
+            floors: TagDecision::of(&manifest.categories).evidence_floors(&floors),
             regions,
         };
         let graph = WeightStorage::beside(HEAD_WEIGHTS_FILE, &weights)

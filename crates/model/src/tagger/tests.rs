@@ -25,12 +25,11 @@ fn bundle(folder: &Path, threshold: f32) -> Bundle {
         .unwrap();
     writer.add("head.onnx", &files.onnx).unwrap();
     writer.add("head.safetensors", &files.safetensors).unwrap();
-    let categories = (0..CATEGORIES).map(|i| Category {
-        name: format!("c{i}"),
-        prompt: format!("c{i}"),
+    let categories = (0..CATEGORIES).map(|i| {
         // Different thresholds: the best score and the furthest above its threshold are not the
         // same.
-        threshold: threshold + 0.02 * (i % 3) as f32,
+        let name = format!("c{i}");
+        Category::named(&name, &name, threshold + 0.02 * (i % 3) as f32)
     });
     writer
         .finish(Draft {
@@ -103,6 +102,64 @@ fn rows_of_the_best_say_the_same_as_rows_of_all() {
             assert!(close(regions.0, regions.1));
         }
     }
+}
+
+/// Parents, groups and what is hidden decide alike whichever rows of evidence there are.
+#[test]
+fn relations_decide_the_same_with_rows_of_the_best_and_of_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = bundle(&folder.path().join("plain"), 0.5);
+    let before = inferences(&open(&plain, HeadRows::All), true);
+    let mut categories = plain.manifest().categories.clone();
+    // c0 is what c1 and the hidden c2 are; c3 and c4 are one; the parent asks for less than its
+    // children do.
+    categories[0].tags.of_children = true;
+    categories[0].threshold = 0.2;
+    for child in [1, 2] {
+        categories[child].tags.parent = Some("c0".into());
+    }
+    categories[2].tags.hidden = true;
+    for near in [3, 4] {
+        categories[near].tags.group = Some("near".into());
+        categories[near].threshold = 0.0;
+    }
+    let out = folder.path().join("related");
+    let related = crate::new_head::with_categories(&plain, categories, &out).unwrap();
+    assert_eq!(related.manifest().format_version, 2);
+    let all = inferences(&open(&related, HeadRows::All), true);
+    let best = HeadRows::Best {
+        count: 100,
+        regions: true,
+    };
+    let best = inferences(&open(&related, best), true);
+    let mut parents = 0;
+    for ((before, all), best) in before.iter().zip(&all).zip(&best) {
+        let score = |category: usize| before.scores[category];
+        assert_eq!(all.scores[0], score(1).max(score(2)));
+        assert_eq!(all.scores[1..], before.scores[1..]);
+        let of = |i: &Inference, category: usize| {
+            i.tags.iter().find(|tag| tag.category == category).cloned()
+        };
+        assert_eq!(of(all, 0).is_some(), score(1).max(score(2)) >= 0.2);
+        parents += usize::from(of(all, 0).is_some());
+        assert!(of(all, 2).is_none());
+        let near = if score(3) >= score(4) { 3 } else { 4 };
+        assert!(of(all, near).is_some() && of(all, 7 - near).is_none());
+        // The parent's evidence is that of its best child, shown or not.
+        if let (Some(parent), Some(child)) = (of(all, 0), of(before, 1))
+            && score(1) > score(2)
+        {
+            assert_eq!(
+                (parent.bounding_box, parent.region),
+                (child.bounding_box, child.region)
+            );
+        }
+        assert_eq!(all.tags.len(), best.tags.len());
+        for (x, y) in all.tags.iter().zip(&best.tags) {
+            assert_eq!((x.category, x.bounding_box), (y.category, y.bounding_box));
+        }
+    }
+    assert!(parents > 0);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::trm::matching::spatial_keys;
 use crate::trm::region::Pooled;
 use crate::trm::weights::{Weights, values};
 use candle_core::Tensor;
-use ndarray::{Array1, Array2, ArrayView2, Axis, s};
+use ndarray::{Array1, Array2, Axis, s};
 use tagstream_kernels::l2_normalize;
 
 /// Without any known absence, this many images a remembered region stand for what is absent.

@@ -102,6 +102,8 @@ pub struct Prompts {
     name_lengths: Vec<usize>,
     /// The template's embeddings, `[M, W]`.
     template: Tensor,
+    /// Added to the features of positive prompts, `[C, D]`: what categories' other words say.
+    offset: Option<Tensor>,
 }
 
 impl Prompts {
@@ -129,7 +131,22 @@ impl Prompts {
             rest: encoder.embed(&ids)?.reshape((c, longest, w))?,
             name_lengths: tokens.names.iter().map(Vec::len).collect(),
             template,
+            offset: None,
         })
+    }
+
+    /// These prompts around `features` (`[C, D]`, rows of norm 1): with nothing learned, positive
+    /// prompts have exactly these, and what is learned moves them from there. For categories of
+    /// several words, of which a prompt has only one.
+    ///
+    /// # Errors
+    /// Those of the tower.
+    pub fn around(mut self, features: &[f32], encoder: &dyn PromptEncoder) -> Result<Self> {
+        let contexts = self.template.unsqueeze(0)?;
+        let plain = self.features(&contexts, encoder)?.detach();
+        let features = Tensor::from_slice(features, plain.shape(), &Device::Cpu)?;
+        self.offset = Some((features.to_dtype(plain.dtype())? - plain)?);
+        Ok(self)
     }
 
     /// C, the number of categories.
@@ -178,7 +195,23 @@ impl Prompts {
     /// Those of the tower.
     pub fn template_features(&self, encoder: &dyn PromptEncoder) -> Result<Tensor> {
         let contexts = self.template.unsqueeze(0)?;
-        Ok(self.features(&contexts, encoder)?.detach())
+        Ok(self.positive_features(&contexts, encoder)?.detach())
+    }
+
+    /// As [`Prompts::features`], of prompts that say what a category is.
+    ///
+    /// # Errors
+    /// Those of the tower.
+    pub fn positive_features(
+        &self,
+        contexts: &Tensor,
+        encoder: &dyn PromptEncoder,
+    ) -> Result<Tensor> {
+        let features = self.features(contexts, encoder)?;
+        match &self.offset {
+            None => Ok(features),
+            Some(offset) => tagstream_kernels::l2_normalize(&(features + offset)?),
+        }
     }
 
     /// Text features of the prompts with these contexts (`[C or 1, M, W]`), `[C, D]`, rows of
@@ -229,6 +262,33 @@ mod tests {
             assert!(distance(&features.narrow(0, c, 1).unwrap(), &direct) < 1e-12);
         }
         assert!(distance(&features, &prompts.template_features(&encoder).unwrap()) < 1e-12);
+    }
+
+    #[test]
+    fn prompts_around_features_start_there_and_move_by_what_is_learned() {
+        let encoder = TestEncoder::new(DType::F64);
+        let prompts = Prompts::new(&test_tokens(), &encoder).unwrap();
+        let plain = prompts.template_features(&encoder).unwrap();
+        let other = tagstream_kernels::l2_normalize(&(plain.roll(1, 1).unwrap() + &plain).unwrap());
+        let other = other.unwrap();
+        let flat = |features: &Tensor| {
+            let flat = features
+                .flatten_all()
+                .unwrap()
+                .to_dtype(DType::F32)
+                .unwrap();
+            flat.to_vec1::<f32>().unwrap()
+        };
+        let around = prompts.clone().around(&flat(&other), &encoder).unwrap();
+        assert!(distance(&around.template_features(&encoder).unwrap(), &other) < 1e-6);
+        // What is no positive prompt stays where it was.
+        let config = PromptConfig::default();
+        let contexts = prompts.start(&config, &mut || 0.0).unwrap();
+        assert!(distance(&around.features(&contexts, &encoder).unwrap(), &plain) < 1e-12);
+        check_gradients(&|x| around.positive_features(&x[0], &encoder), &[contexts]);
+        // Around its own features a category is as it is without.
+        let same = prompts.clone().around(&flat(&plain), &encoder).unwrap();
+        assert!(distance(&same.template_features(&encoder).unwrap(), &plain) < 1e-6);
     }
 
     #[test]

@@ -76,6 +76,7 @@ pub(super) fn prediction(id: &str, uri: &str) -> PredictionRow {
         attributes: BTreeMap::new(),
         layout: Arc::new(PredictionLayout {
             categories: vec!["cat".into()],
+            display: Default::default(),
             embedding: EMBEDDING,
             region_embeddings: false,
             records: false,

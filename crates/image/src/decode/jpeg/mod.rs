@@ -268,8 +268,9 @@ fn attempt(
     };
     // Where the picture is reduced less, fewer pixels go into a sample of the result, and how other
     // readers round them shows more.
-    let suits =
-        request.eighths < 8 && matches!(header.colorspace, Colorspace::YCbCr | Colorspace::Gray);
+    let suits = limits.own_jpeg_reader
+        && request.eighths < 8
+        && matches!(header.colorspace, Colorspace::YCbCr | Colorspace::Gray);
     if let (true, Some((preprocessing, pixels))) = (suits, fit)
         && resize::fit_sequential(bytes, &stored, preprocessing, scratch, pixels)
     {
@@ -478,7 +479,7 @@ mod tests {
         let limits = DecodeLimits {
             max_pixels: 64_000_000,
             max_alloc_bytes: u64::MAX,
-            max_damaged_percent: 0,
+            ..DecodeLimits::default()
         };
         assert_eq!(scan_limit(64_000_000, &limits), 16);
         assert_eq!(scan_limit(16_000_000, &limits), 64);

@@ -84,9 +84,8 @@ pub(in super::super) fn decode(
         eighths: request.eighths,
         ..Stored::whole(original, source.orientation)
     };
-    if let (true, Colours::YCbCr, Some((preprocessing, pixels))) =
-        (request.eighths < 8, colours, fit)
-    {
+    let suits = limits.own_jpeg_reader && request.eighths < 8;
+    if let (true, Colours::YCbCr, Some((preprocessing, pixels))) = (suits, colours, fit) {
         let size = stored.upright_size();
         if let Err(error) = limits.check_alloc(request.len() as u64) {
             return Some(Err(error));

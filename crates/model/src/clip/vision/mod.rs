@@ -3,7 +3,8 @@
 //!
 //! The pixels' normalisation is inside the graph and computed in 32 bit. Neither output is
 //! L2-normalised. With [`Precision::Fp16`] weights and products are 16-bit, layer norms take their
-//! statistics in 32 bit, outputs are 32-bit.
+//! statistics in 32 bit, outputs are 32-bit. With [`Precision::Int8`] the graph takes its images
+//! one by one, because the scale of such a product is found for all that goes into it.
 //!
 //! `global` is the tower's own image feature. `dense` are features of locations in the same joint
 //! space, which CLIP was never trained to give; [`DenseMode`] says how they are made.
@@ -36,7 +37,7 @@ pub use rotary::Rotary;
 
 use super::weights::{WeightFiles, WeightsError};
 use crate::bundle::Dims;
-use crate::onnx::{Dim, Element, GraphBuilder, GraphError, Value};
+use crate::onnx::{Dim, Element, GraphBuilder, GraphError, IntegerRange, Value};
 
 /// Width of weights and products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,6 +47,21 @@ pub enum Precision {
     Fp32,
     /// 16-bit floats: half the size, for GPUs.
     Fp16,
+    /// The large products in 8-bit integers, everything else in 32-bit floats: for processors. The
+    /// integers' range is part of what is written.
+    Int8(IntegerRange),
+}
+
+impl Precision {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Fp32 => "fp32",
+            Precision::Fp16 => "fp16",
+            Precision::Int8(IntegerRange::Full) => "int8",
+            Precision::Int8(IntegerRange::Reduced) => "int8, reduced range",
+        }
+    }
 }
 
 /// How dense features are made.
@@ -136,6 +152,12 @@ pub enum TowerError {
     /// Sizes of the configuration exclude each other.
     #[error("the configuration's sizes do not fit together: {0}")]
     Sizes(String),
+    /// Convolutions are not written in integers.
+    #[error(
+        "a ResNet cannot be written with --precision int8: its convolutions would gain nothing by \
+         it; write it with fp32"
+    )]
+    Int8Convolutions,
     /// The tower has no such dense features.
     #[error("dense mode `{}` does not exist for this tower; it has {available}", .mode.name())]
     DenseMode {
@@ -164,6 +186,9 @@ impl Tower {
             }
             _ => Ok(image / step),
         };
+        if matches!(options.precision, Precision::Int8(_)) && !drops {
+            return Err(TowerError::Int8Convolutions);
+        }
         let mut graph = TowerGraph::new(options.precision);
         let pixels = graph.pixels(input_size);
         let step = match config.architecture {
@@ -243,6 +268,8 @@ struct Features {
 struct TowerGraph {
     g: GraphBuilder,
     element: Element,
+    /// Those of products in integers; such a graph is one for one image until it is finished.
+    integers: Option<IntegerRange>,
 }
 
 impl TowerGraph {
@@ -250,16 +277,31 @@ impl TowerGraph {
         Self {
             g: GraphBuilder::new("encoder"),
             element: match precision {
-                Precision::Fp32 => Element::F32,
+                Precision::Fp32 | Precision::Int8(_) => Element::F32,
                 Precision::Fp16 => Element::F16,
+            },
+            integers: match precision {
+                Precision::Int8(range) => Some(range),
+                Precision::Fp32 | Precision::Fp16 => None,
             },
         }
     }
 
     /// Declares the input: `[B, side, side, 3]`, uint8.
     fn pixels(&mut self, side: usize) -> Value {
-        let dims = [Dim::Dynamic("batch"), side.into(), side.into(), 3.into()];
-        self.g.input("pixels", Element::U8, &dims)
+        let dims = self.batched(&[side, side, 3]);
+        let pixels = self.g.input("pixels", Element::U8, &dims);
+        match self.integers {
+            Some(_) => self.g.reshape(&pixels, &[1, side as i64, side as i64, 3]),
+            None => pixels,
+        }
+    }
+
+    /// An input's or output's axes, behind the batch where there is one.
+    fn batched(&self, of_one: &[usize]) -> Vec<Dim> {
+        let batch = self.integers.is_none().then_some(Dim::Dynamic("batch"));
+        let of_one = of_one.iter().map(|&size| Dim::from(size));
+        batch.into_iter().chain(of_one).collect()
     }
 
     /// The input normalised, in 32 bit and then in the weights' type: `[B, 3, side, side]`.
@@ -296,8 +338,17 @@ impl TowerGraph {
     fn linear(&mut self, x: &Value, name: &str, linear: &Linear) -> Value {
         let (outputs, inputs) = (linear.outputs, linear.inputs);
         let columns = transposed(&linear.weight, outputs, inputs);
-        let weight = self.weight(&format!("{name}.weight"), &[inputs, outputs], &columns);
-        let product = self.g.matmul(x, &weight);
+        let name_of_weight = format!("{name}.weight");
+        let shape = [inputs, outputs];
+        let product = match self.integers {
+            Some(range) => self
+                .g
+                .integer_matmul(x, &name_of_weight, shape, &columns, range),
+            None => {
+                let weight = self.weight(&name_of_weight, &shape, &columns);
+                self.g.matmul(x, &weight)
+            }
+        };
         match &linear.bias {
             Some(bias) => {
                 let bias = self.weight(&format!("{name}.bias"), &[outputs], bias);
@@ -317,12 +368,23 @@ impl TowerGraph {
             ),
             _ => (features.dense.clone(), features.global.clone()),
         };
-        let batch = Dim::Dynamic("batch");
-        let shape = [batch.clone(), positions.into(), dims.embedding.into()];
-        self.g.output(&dense, "dense", Element::F32, &shape);
-        let shape = [batch, dims.embedding.into()];
-        self.g.output(&global, "global", Element::F32, &shape);
-        self.g.finish()
+        let mut give = |value: &Value, name: &str, of_one: &[usize]| {
+            let shape = self.batched(of_one);
+            let value = match self.integers {
+                Some(_) => {
+                    let of_one: Vec<i64> = of_one.iter().map(|&size| size as i64).collect();
+                    self.g.reshape(value, &of_one)
+                }
+                None => value.clone(),
+            };
+            self.g.output(&value, name, Element::F32, &shape);
+        };
+        give(&dense, "dense", &[positions, dims.embedding]);
+        give(&global, "global", &[dims.embedding]);
+        match self.integers {
+            Some(_) => self.g.for_each_item(Dim::Dynamic("batch")).finish(),
+            None => self.g.finish(),
+        }
     }
 }
 

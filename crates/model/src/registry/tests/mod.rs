@@ -38,11 +38,7 @@ fn bundle(root: &Path, name: &str, encoder: &[u8]) -> PathBuf {
         id: name.into(),
         parent: None,
         created: Utc::now(),
-        categories: vec![Category {
-            name: "cat".into(),
-            prompt: "cat".into(),
-            threshold: 0.5,
-        }],
+        categories: vec![Category::named("cat", "cat", 0.5)],
         dims: Dims {
             embedding: 4,
             grid_height: 1,

@@ -22,10 +22,12 @@
 //! assert_eq!(tags.overall.per_image, 0.25);
 //! ```
 
+mod guess;
 mod measure;
 mod thresholds;
 mod weights;
 
+pub use guess::{FEWEST_PICTURES, GuessedThreshold, guess_threshold};
 pub use measure::{ImageTags, TagMeasures, TagQuality, image_tags, measure, measure_with};
 pub use thresholds::thresholds;
 pub use weights::weights;

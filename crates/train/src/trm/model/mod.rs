@@ -260,7 +260,7 @@ impl Model {
         Ok(TextFeatures {
             positive: self
                 .prompts
-                .features(weights.get(names::CONTEXT)?, encoder)?,
+                .positive_features(weights.get(names::CONTEXT)?, encoder)?,
             negative: negative.transpose()?,
         })
     }

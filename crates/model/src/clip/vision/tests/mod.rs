@@ -136,6 +136,68 @@ fn half_precision_points_the_same_way() {
     }
 }
 
+#[test]
+fn integers_point_the_same_way_whatever_stands_beside_an_image() {
+    for (name, sides, modes) in CASES {
+        if name == "open_clip_resnet" {
+            continue;
+        }
+        for (range, &dense_mode) in [IntegerRange::Full, IntegerRange::Reduced]
+            .into_iter()
+            .flat_map(|range| modes.iter().map(move |mode| (range, mode)))
+        {
+            let options = TowerOptions {
+                precision: Precision::Int8(range),
+                input_size: Some(sides[sides.len() - 1]),
+                dense_mode,
+            };
+            let (found, dense, global) = outputs(name, options);
+            let least = if range == IntegerRange::Full {
+                0.99
+            } else {
+                0.98
+            };
+            let pairs = [(&found["dense"].1, &dense), (&found["global"].1, &global)];
+            for (found, expected) in pairs {
+                let rows = found.chunks_exact(24).zip(expected.chunks_exact(24));
+                let lowest = rows.map(|(a, b)| cosine(a, b)).fold(1.0, f32::min);
+                assert!(
+                    lowest > least,
+                    "{name}, {range:?}, {dense_mode:?}: cosine {lowest}"
+                );
+                assert!(difference(found, expected) > 1e-5, "they are integers");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_image_in_integers_is_the_same_in_every_batch() {
+    let (config, weights) = open("hugging_face");
+    let tower = |precision| {
+        let options = TowerOptions {
+            precision,
+            ..TowerOptions::default()
+        };
+        Tower::write(&config, &weights, options).unwrap()
+    };
+    let tower = tower(Precision::Int8(IntegerRange::Full));
+    let image = 3 * tower.input_size * tower.input_size;
+    let dark: Vec<u8> = (0..image).map(|i| (i % 11) as u8).collect();
+    let loud: Vec<u8> = (0..image)
+        .map(|i| if i / 13 % 2 == 0 { 255 } else { 0 })
+        .collect();
+    let global = |pixels: &[u8]| {
+        let side = tower.input_size;
+        let shape = vec![pixels.len() / image, side, side, 3];
+        run(&tower.onnx, &[("pixels", Input::U8(shape, pixels))])["global"].clone()
+    };
+    let alone = global(&dark);
+    let among = global(&[&loud[..], &dark, &loud].concat());
+    assert_eq!((alone.0, among.0), (vec![1, 24], vec![3, 24]));
+    assert_eq!(alone.1, among.1[24..48]);
+}
+
 fn cosine(a: &[f32], b: &[f32]) -> f32 {
     let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
@@ -168,6 +230,15 @@ fn what_cannot_be_written_is_named() {
     };
     let message = refusal("hugging_face", mode(DenseMode::ValuePositional));
     assert!(message.contains("value_positional"), "{message}");
+    let integers = TowerOptions {
+        precision: Precision::Int8(IntegerRange::Full),
+        ..TowerOptions::default()
+    };
+    let message = refusal("open_clip_resnet", integers);
+    assert!(
+        message.contains("ResNet") && message.contains("fp32"),
+        "{message}"
+    );
     for absent in [
         DenseMode::Plain,
         DenseMode::SelfCorrelating,
