@@ -206,7 +206,7 @@ fn blend(
     };
     if let Some((_, alone)) = images
         && set.model.config().learns_without_labels()
-        && !clearly_better(&weighed(&columns, &found), alone, targets)
+        && !clearly_better(&weighed(&columns, &found), alone, targets, fold_of)
     {
         return Blend::new(0.0, 1.0, 0.0);
     }

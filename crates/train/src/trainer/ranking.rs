@@ -48,11 +48,23 @@ pub(super) fn weighed(columns: &[ArrayView2<'_, f32>], weights: &[f64]) -> Array
 /// Whether `found` ranks the known entries better than `plain` by more than chance would: the mean
 /// over categories of the difference in average precision is at least two of its standard errors.
 /// Two categories say nothing of a spread, so with fewer than three it is not.
-pub(super) fn clearly_better(found: &Array2<f32>, plain: &Array2<f32>, targets: &Targets) -> bool {
+///
+/// Categories whose known presences were all left out at once (`fold_of` each image) are not asked:
+/// whatever predicted them had seen none, as the finished head will have.
+pub(super) fn clearly_better(
+    found: &Array2<f32>,
+    plain: &Array2<f32>,
+    targets: &Targets,
+    fold_of: &[Option<usize>],
+) -> bool {
+    let asked = (0..targets.categories()).map(|category| in_two_folds(targets, category, fold_of));
     let pairs = precisions(found.view(), targets)
         .into_iter()
         .zip(precisions(plain.view(), targets));
-    let differences: Vec<f64> = pairs.filter_map(|(a, b)| Some(a? - b?)).collect();
+    let differences = asked.zip(pairs).filter(|(asked, _)| *asked);
+    let differences: Vec<f64> = differences
+        .filter_map(|(_, (a, b))| Some(a? - b?))
+        .collect();
     let n = differences.len() as f64;
     if n < 3.0 {
         return false;
@@ -61,6 +73,15 @@ pub(super) fn clearly_better(found: &Array2<f32>, plain: &Array2<f32>, targets: 
     let square: f64 = differences.iter().map(|d| (d - mean).powi(2)).sum();
     let error = (square / (n - 1.0) / n).sqrt();
     mean > 0.0 && mean >= ERRORS * error
+}
+
+/// Whether the known presences of a category lie in more than one fold.
+fn in_two_folds(targets: &Targets, category: usize, fold_of: &[Option<usize>]) -> bool {
+    let labels = targets.labels.column(category);
+    let present = labels.iter().zip(fold_of).filter(|(label, _)| **label > 0);
+    let mut folds = present.filter_map(|(_, fold)| *fold);
+    let first = folds.next();
+    folds.any(|fold| Some(fold) != first)
 }
 
 #[cfg(test)]
@@ -95,10 +116,15 @@ mod tests {
         let order = Array2::from_shape_fn((8, 6), |(image, c)| {
             -(image as f32) + if image == 5 && c % 2 == 0 { 0.4 } else { 0.0 }
         });
-        assert!(clearly_better(&order, &plain, &targets(&labels)));
-        assert!(!clearly_better(&plain, &order, &targets(&labels)));
+        let folds: Vec<Option<usize>> = (0..8).map(|image| Some(image % 2)).collect();
+        let better = |a, b| clearly_better(a, b, &targets(&labels), &folds);
+        assert!(better(&order, &plain));
+        assert!(!better(&plain, &order));
         let mut one = plain.clone();
         one.column_mut(0).assign(&order.column(0));
-        assert!(!clearly_better(&one, &plain, &targets(&labels)));
+        assert!(!better(&one, &plain));
+        // All presences were left out at once: nothing can be said.
+        let folds: Vec<Option<usize>> = (0..8).map(|image| Some(image / 4)).collect();
+        assert!(!clearly_better(&order, &plain, &targets(&labels), &folds));
     }
 }
