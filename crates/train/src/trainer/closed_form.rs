@@ -5,7 +5,7 @@ use crate::arrays::{rows, to_matrix};
 use crate::trainer::data::{TrainingSet, branch_sum};
 use crate::trainer::error::TrainError;
 use crate::trainer::random::shuffled;
-use crate::trainer::ranking::{clearly_better, mean_precision, weighed};
+use crate::trainer::ranking::{centred, clearly_better, mean_precision, weighed};
 use crate::trm::blend::{Blend, fit_blend};
 use crate::trm::export::KernelRidges;
 use crate::trm::kernel_ridge::aims::{Aims, SoftConfig};
@@ -138,7 +138,7 @@ fn fit_images(
         };
         let aims = Aims::soft(targets, guesses.view(), groups, &soft);
         let left_out = system.left_out(&aims)?;
-        let precision = mean_precision(left_out.view(), targets);
+        let precision = mean_precision(left_out.view(), targets, fold_of);
         if best.as_ref().is_none_or(|(most, ..)| precision > *most) {
             best = Some((precision, aims, left_out));
         }
@@ -199,7 +199,10 @@ fn blend(
     let rows: Vec<usize> = (0..fold_of.len())
         .filter(|image| fold_of[*image].is_some())
         .collect();
-    let Some(found) = fit_blend(targets, &rows, &columns, offsets) else {
+    // Levels of different folds' heads cannot be compared (see `ranking`).
+    let centred: Vec<Array2<f32>> = columns.iter().map(|c| centred(*c, fold_of)).collect();
+    let centred: Vec<ArrayView2<'_, f32>> = centred.iter().map(Array2::view).collect();
+    let Some(found) = fit_blend(targets, &rows, &centred, offsets) else {
         // Smoothed zero-shot where there are no labels to say more.
         let smoothed = images.is_some() && set.model.config().learns_without_labels();
         return Blend::new(0.0, f64::from(u8::from(smoothed)), 0.0);
