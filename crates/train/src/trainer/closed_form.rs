@@ -201,7 +201,7 @@ fn blend(
         .collect();
     // Levels of different folds' heads cannot be compared (see `ranking`).
     let centred: Vec<Array2<f32>> = columns.iter().map(|c| centred(*c, fold_of)).collect();
-    let centred: Vec<ArrayView2<'_, f32>> = centred.iter().map(Array2::view).collect();
+    let centred: Vec<_> = centred.iter().map(|column| column.view()).collect();
     let Some(found) = fit_blend(targets, &rows, &centred, offsets) else {
         // Smoothed zero-shot where there are no labels to say more.
         let smoothed = images.is_some() && set.model.config().learns_without_labels();
