@@ -5,7 +5,7 @@ use crate::arrays::{rows, to_matrix};
 use crate::trainer::data::{TrainingSet, branch_sum};
 use crate::trainer::error::TrainError;
 use crate::trainer::random::shuffled;
-use crate::trainer::ranking::{centred, clearly_better, mean_precision, weighed};
+use crate::trainer::ranking::{centred, clearly_better, weighed};
 use crate::trm::blend::{Blend, fit_blend};
 use crate::trm::export::KernelRidges;
 use crate::trm::kernel_ridge::aims::{Aims, SoftConfig};
@@ -99,8 +99,8 @@ impl ClosedForm {
     }
 }
 
-/// The regression on images, with the softening of absences that its left-out predictions like
-/// best.
+/// The regression on images, with the strongest softening of absences unless its left-out
+/// predictions clearly prefer a weaker one.
 fn fit_images(
     set: &TrainingSet,
     targets: &Targets,
@@ -130,7 +130,7 @@ fn fit_images(
     } else {
         std::slice::from_ref(&config.soft.absent_share)
     };
-    let mut best: Option<(f64, Aims, Array2<f32>)> = None;
+    let mut best: Option<(Aims, Array2<f32>)> = None;
     for share in shares {
         let soft = SoftConfig {
             absent_share: *share,
@@ -138,12 +138,13 @@ fn fit_images(
         };
         let aims = Aims::soft(targets, guesses.view(), groups, &soft);
         let left_out = system.left_out(&aims)?;
-        let precision = mean_precision(left_out.view(), targets, fold_of);
-        if best.as_ref().is_none_or(|(most, ..)| precision > *most) {
-            best = Some((precision, aims, left_out));
+        let better =
+            |(_, known): &(Aims, Array2<f32>)| clearly_better(&left_out, known, targets, fold_of);
+        if best.as_ref().is_none_or(better) {
+            best = Some((aims, left_out));
         }
     }
-    let Some((_, aims, left_out)) = best else {
+    let Some((aims, left_out)) = best else {
         return Err(TrainError::Data(
             "no softening of absences to choose from".into(),
         ));

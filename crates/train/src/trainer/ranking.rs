@@ -56,18 +56,6 @@ fn precision_sum(known: &mut [(f32, bool)]) -> f64 {
     sum
 }
 
-/// Mean over categories of the average precision among known entries, within folds; 0 where no
-/// category has both presences and absences in one.
-pub(super) fn mean_precision(
-    scores: ArrayView2<'_, f32>,
-    targets: &Targets,
-    fold_of: &[Option<usize>],
-) -> f64 {
-    let found = precisions(scores, targets, fold_of).into_iter().flatten();
-    let found: Vec<f64> = found.collect();
-    found.iter().sum::<f64>() / found.len().max(1) as f64
-}
-
 /// `scores` (`[n, C]`) without the mean of their fold, category by category.
 pub(super) fn centred(scores: ArrayView2<'_, f32>, fold_of: &[Option<usize>]) -> Array2<f32> {
     let mut folds: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
@@ -129,18 +117,24 @@ mod tests {
         }
     }
 
+    fn mean(scores: &Array2<f32>, targets: &Targets, fold_of: &[Option<usize>]) -> f64 {
+        let found = precisions(scores.view(), targets, fold_of).into_iter();
+        let found: Vec<f64> = found.flatten().collect();
+        found.iter().sum::<f64>() / found.len() as f64
+    }
+
     #[test]
     fn precision_is_that_of_known_entries_only() {
         let labels = array![[1, 1], [-1, 0], [1, 0], [0, 0]];
         let scores = array![[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.95, 0.4]];
         // Ranks 1 and 3 of three known; the second category has no absence.
         let expected = (1.0 + 2.0 / 3.0) / 2.0;
-        let found = mean_precision(scores.view(), &targets(&labels), &[None; 4]);
+        let found = mean(&scores, &targets(&labels), &[None; 4]);
         assert!((found - expected).abs() < 1e-12);
         // Without any absence the unknown ones are what presences have to beat.
         let labels = array![[1], [0], [0]];
         let scores = array![[0.2], [0.3], [0.1]];
-        let found = mean_precision(scores.view(), &targets(&labels), &[None; 3]);
+        let found = mean(&scores, &targets(&labels), &[None; 3]);
         assert_eq!(found, 0.5);
     }
 
@@ -150,7 +144,7 @@ mod tests {
         let labels = array![[1], [-1], [1], [-1]];
         let scores = array![[9.0], [8.0], [2.0], [1.0]];
         let folds = [Some(0), Some(0), Some(1), Some(1)];
-        let of = |folds: &[Option<usize>]| mean_precision(scores.view(), &targets(&labels), folds);
+        let of = |folds: &[Option<usize>]| mean(&scores, &targets(&labels), folds);
         assert_eq!(of(&folds), 1.0);
         assert!((of(&[None; 4]) - 5.0 / 6.0).abs() < 1e-12);
         let centred = centred(scores.view(), &folds);
