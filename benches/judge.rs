@@ -165,6 +165,7 @@ fn judged(signals: [f64; 2], case: &Case, (look, seed): (usize, u64)) -> Judgeme
         champion: photos.odds[1].view(),
         labels: labels.view(),
         groups: &groups,
+        parts: &vec![0; labels.nrows()],
         tags: Some(tags),
         look,
     };

@@ -39,6 +39,8 @@ struct BothUnseen {
     /// The images' labels, of all categories.
     labels: LabelMatrix,
     groups: Vec<usize>,
+    /// Which of the heads that judge left an image out.
+    parts: Vec<usize>,
     categories: Vec<String>,
 }
 
@@ -92,6 +94,10 @@ impl BothUnseen {
             ],
             labels: images.labels.chosen(&rows),
             groups: rows.iter().map(|row| images.groups.of(*row)).collect(),
+            parts: {
+                let parts = images.groups.folds(work.folds);
+                rows.iter().map(|row| parts[*row]).collect()
+            },
             categories: categories.iter().map(|c| c.name.clone()).collect(),
         })
     }
@@ -135,6 +141,7 @@ pub(super) fn judge_candidate(
         champion: both.logits[1].view(),
         labels,
         groups: &both.groups,
+        parts: &both.parts,
         tags: Some(tags),
         look: work.look,
     };

@@ -66,6 +66,9 @@ pub struct Trial<'a> {
     pub labels: ArrayView2<'a, i8>,
     /// Every image's group, `[images]`.
     pub groups: &'a [usize],
+    /// Which head that judges left an image out, `[images]`. Scores are compared among the images
+    /// of one only.
+    pub parts: &'a [usize],
     /// Both models' tags.
     pub tags: Option<TrialTags<'a>>,
     /// Which look at this champion it is, from 1.
@@ -225,8 +228,8 @@ impl MeasuredCategory {
             return None;
         }
         let ones = vec![1u32; labels.len()];
-        let candidate = Ranking::new(trial.candidate.column(column), labels);
-        let champion = Ranking::new(trial.champion.column(column), labels);
+        let candidate = Ranking::new(trial.candidate.column(column), labels, trial.parts);
+        let champion = Ranking::new(trial.champion.column(column), labels, trial.parts);
         Some(MeasuredCategory {
             column,
             precision: (

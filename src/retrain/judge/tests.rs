@@ -7,6 +7,7 @@ use tagstream_train::eval::tags::TagTarget;
 struct World {
     categories: Vec<String>,
     groups: Vec<usize>,
+    parts: Vec<usize>,
     labels: Vec<i8>,
     truth: Vec<bool>,
 }
@@ -31,6 +32,7 @@ fn world(images: usize, categories: usize, known: f64, seed: u64) -> World {
     World {
         categories: (0..categories).map(|k| format!("c{k}")).collect(),
         groups: (0..images).collect(),
+        parts: vec![0; images],
         labels,
         truth,
     }
@@ -59,6 +61,7 @@ impl World {
             champion: self.matrix(champion),
             labels: self.matrix(&self.labels),
             groups: &self.groups,
+            parts: &self.parts,
             tags: None,
             look: 1,
         }
@@ -213,6 +216,7 @@ fn without_evidence_nothing_changes() {
         champion: ArrayView2::from(&[[]; 0]),
         labels: ArrayView2::from(&[[]; 0]),
         groups: &[],
+        parts: &[],
         tags: None,
         look: 1,
     };
@@ -289,12 +293,14 @@ fn relatives_do_not_pass_for_independent_pictures() {
     let copies = World {
         categories: w.categories.clone(),
         groups: w.groups.repeat(4),
+        parts: vec![0; 1600],
         labels: w.labels.repeat(4),
         truth: w.truth.repeat(4),
     };
     let grouped = copies.judge(&four(&a), &four(&b)).difference;
     let apart = World {
         groups: (0..1600).collect(),
+        parts: vec![0; 1600],
         ..copies
     };
     let apart = apart.judge(&four(&a), &four(&b)).difference;
@@ -362,7 +368,10 @@ fn unknown_entries_count_nowhere() {
 fn the_average_precision_is_the_textbook_one() {
     // Ranks 1, 3, 4 of five are present: (1/1 + 2/3 + 3/4) / 3.
     let scores = [5.0, 4.0, 3.0, 2.0, 1.0];
-    let ranked = |scores: &[f32], labels: &[i8]| Ranking::new(scores.into(), labels.into());
+    let ranked = |scores: &[f32], labels: &[i8]| {
+        let parts = vec![0; labels.len()];
+        Ranking::new(scores.into(), labels.into(), &parts)
+    };
     let ranking = ranked(&scores, &[1, -1, 1, 1, -1]);
     let expected = (1.0 + 2.0 / 3.0 + 0.75) / 3.0;
     let ap = ranking.average_precision(&[1; 5]).unwrap();
@@ -374,6 +383,20 @@ fn the_average_precision_is_the_textbook_one() {
     let ap = written.average_precision(&[1; 7]).unwrap();
     assert!((ap - drawn).abs() < 1e-12);
     assert_eq!(ranking.average_precision(&[1, 0, 1, 1, 0]), None);
+}
+
+#[test]
+fn scores_of_different_heads_are_not_compared() {
+    // Both parts are ranked rightly; the second head's scores lie lower altogether.
+    let (scores, labels) = ([5.0, 4.0, 2.0, 1.0, 0.0], [1, -1, 1, -1, -1]);
+    let of = |parts: [usize; 5]| {
+        let ranking = Ranking::new((&scores).into(), (&labels).into(), &parts);
+        ranking.average_precision(&[1; 5]).unwrap()
+    };
+    assert_eq!(of([0, 0, 1, 1, 1]), 1.0);
+    assert!((of([0; 5]) - 5.0 / 6.0).abs() < 1e-12);
+    // A part without an absence says nothing.
+    assert_eq!(of([0, 1, 1, 1, 1]), 0.5);
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn the_page_escapes_what_it_shows_and_survives_nothing_measured() {
             champion: ArrayView2::from(&[[]; 0]),
             labels: ArrayView2::from(&[[]; 0]),
             groups: &[],
+            parts: &[],
             tags: None,
             look: 1,
         },
