@@ -4,6 +4,7 @@ use crate::child::{Launch, Stage};
 use crate::common::get;
 use crate::common::web_server::{Answer, WebServer};
 use crate::harness::{STUCK, StandIn, World};
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -315,11 +316,29 @@ fn descriptors(stage: &Stage) -> usize {
     std::fs::read_dir(folder).unwrap().count()
 }
 
-/// Lets a process have so many descriptors more than it has; `None`: many.
-fn limit_descriptors(stage: &Stage, more: Option<u64>) {
-    let open = descriptors(stage) as u64;
+/// The lowest number that no descriptor of a process has. The limit counts numbers: the next
+/// descriptor gets this one.
+fn first_free(stage: &Stage) -> u64 {
+    let folder = format!("/proc/{}/fd", stage.id());
+    let entries = std::fs::read_dir(folder).unwrap();
+    let numbers: BTreeSet<u64> = entries
+        .map(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .to_str()
+                .unwrap()
+                .parse()
+                .unwrap()
+        })
+        .collect();
+    (0..).find(|number| !numbers.contains(number)).unwrap()
+}
+
+/// Lets a process open nothing more, or many.
+fn limit_descriptors(stage: &Stage, none: bool) {
     let limit = libc::rlimit {
-        rlim_cur: more.map_or(1_024, |more| open + more),
+        rlim_cur: if none { first_free(stage) } else { 1_024 },
         rlim_max: 1_024,
     };
     let old = std::ptr::null_mut();
@@ -369,10 +388,10 @@ async fn a_stage_without_descriptors_waits_is_not_ready_and_burns_nothing() {
     };
     // This connection is kept open.
     ready().await;
-    // What was open for a moment when the limit was taken leaves room: it is taken again.
+    // What was open for a moment when the limit was set leaves room: it is set again.
     let mut named = 20;
     loop {
-        limit_descriptors(&stage, Some(0));
+        limit_descriptors(&stage, true);
         if world.rows().len() >= named - broken {
             let files = (0..25).map(|_| format!("file://{}", world.picture(1).display()));
             world.name(0, files);
@@ -389,7 +408,7 @@ async fn a_stage_without_descriptors_waits_is_not_ready_and_burns_nothing() {
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    limit_descriptors(&stage, None);
+    limit_descriptors(&stage, false);
     while world.rows().len() < named - broken {
         assert!(started.elapsed() < STUCK, "{}", stage.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
