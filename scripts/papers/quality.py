@@ -98,8 +98,9 @@ def methods(title: str, file: str, group: str, lines, write, known=KNOWN, head=H
 
 SERIES = [
     ("zero-shot (scale from labels, order not)", "zero-shot", ""),
+    ("zero-shot, three views", "zero-shot", "views"),
     ("**trm-ml**", "trm-ml", ""),
-    ("trm-ml, three views of each picture", "trm-ml", "views"),
+    ("trm-ml, three views", "trm-ml", "views"),
 ]
 
 
