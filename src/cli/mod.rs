@@ -164,10 +164,23 @@ pub(crate) fn main() -> Exit {
     match result {
         Ok(exit) => exit,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", said_once(&error));
             exit_of(&error)
         }
     }
+}
+
+/// An error with its causes, without those that the text before them tells already: libraries often
+/// put a cause into their own message and name it as the cause, too.
+fn said_once(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// The exit code that an error asks for.
@@ -176,4 +189,19 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         .chain()
         .find_map(|cause| cause.downcast_ref::<WithExit>())
         .map_or(Exit::Failure, |with| with.exit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::said_once;
+    use anyhow::anyhow;
+
+    #[test]
+    fn a_cause_that_the_message_tells_is_not_said_again() {
+        let refused = anyhow!("connection refused");
+        let asked = refused.context("GET http://host: connection refused");
+        let whole = asked.context("no list of files");
+        let text = "no list of files: GET http://host: connection refused";
+        assert_eq!(said_once(&whole), text);
+    }
 }

@@ -47,7 +47,7 @@ impl Teller {
                 *exit,
                 "it was told to end, or had nothing left to do".to_owned(),
             ),
-            Err(error) => (super::exit_of(error), format!("{error:#}")),
+            Err(error) => (super::exit_of(error), super::said_once(error)),
         };
         let text = format!(
             "tagstream on {} has stopped with exit code {}: {why}",

@@ -179,7 +179,7 @@ fn with_exit(error: anyhow::Error) -> anyhow::Error {
             _ => return error,
         }
     };
-    let message = format!("{error:#}");
+    let message = super::said_once(&error);
     WithExit { exit, message }.into()
 }
 

@@ -121,7 +121,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
     match outcome {
         // Once, and where the rest of the log is, unless the log is silent.
         Err(error) if tracing::enabled!(tracing::Level::ERROR) => {
-            tracing::error!("the stage ended: {error:#}");
+            tracing::error!("the stage ended: {}", super::said_once(&error));
             Ok(super::exit_of(&error))
         }
         outcome => outcome,
