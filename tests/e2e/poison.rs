@@ -156,7 +156,8 @@ fn what_kills_far_behind_the_head_is_found_and_so_is_the_next() {
         ..Launch::default()
     };
     let deaths = world.until_done("far", &launch, Death::Signal(KILL));
-    assert!(deaths <= 9, "{deaths} deaths");
+    // Nine tell all; a life that ends before it is noted, on a slow machine, tells nothing.
+    assert!(deaths <= 12, "{deaths} deaths");
     world.assert_exactly_once(&[1_500], 1_498);
     let poison = world.poison();
     let offsets: Vec<&str> = poison.iter().map(|(offset, _)| &**offset).collect();
