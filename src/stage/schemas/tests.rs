@@ -1,3 +1,5 @@
+//! Values behind a schema registry.
+
 use super::avro_schema::AvroSchema;
 use super::*;
 use axum::Router;

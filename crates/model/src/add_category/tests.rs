@@ -1,3 +1,5 @@
+//! New categories beside those of a bundle.
+
 use super::*;
 use crate::head::Attention;
 use crate::init::{CategoryList, ClipFolder, Init};

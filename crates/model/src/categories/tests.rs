@@ -1,3 +1,5 @@
+//! Files of categories in every form, and what is refused.
+
 use super::*;
 use crate::bundle::Category;
 use crate::text::{ClipTextEncoder, TextFiles};

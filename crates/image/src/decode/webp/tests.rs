@@ -1,3 +1,5 @@
+//! WebP as Pillow reads it, and containers that contradict themselves.
+
 #![allow(
     clippy::disallowed_methods,
     reason = "what the decoder is, without the helper's process around it"
