@@ -48,7 +48,7 @@ fn hugging_faces_files_are_read_in_all_their_forms() {
             SQUASH,
         ),
         (
-            r#"{"image_processor":{"size":{"shortest_edge":32}},"processor_class":"CLIPProcessor"}"#,
+            r#"{"image_processor":{"size":{"shortest_edge":32}},"processor_class":"CLIPProcess"}"#,
             CROP,
         ),
         (&format!(r#"{{{sides},"do_center_crop":false}}"#), SQUASH),
