@@ -24,7 +24,8 @@ if [ ! -d "$folder/data" ]; then
     echo "label_studio.sh: the first start" >&2
     rm -rf "$folder/first"
     mkdir -p "$folder/first"
-    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    free='import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    port=$(python3 -c "$free")
     COLLECT_ANALYTICS=false LATEST_VERSION_CHECK=false SENTRY_DSN='' \
         "$program" start --no-browser --data-dir "$folder/first" -p "$port" \
         --username tester@example.org --password only-for-tests-1 \

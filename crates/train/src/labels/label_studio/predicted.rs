@@ -182,7 +182,7 @@ fn yes_or_no<'a>(
     tags: &[Tag],
     categories: &[String],
 ) -> Option<&'a str> {
-    let known = categories.iter().any(|category| *category == control.name);
+    let known = categories.contains(&control.name);
     let tagged = tags.iter().any(|tag| tag.category == control.name);
     let wanted = if tagged { YES } else { NO };
     let mut labels = control.labels.iter().map(|(_, written)| written.as_str());
