@@ -11,6 +11,8 @@ MATRIX ?= full
 PREFIX ?= /usr/local
 IMAGES ?= 8000
 FUZZ_SECONDS ?= 7200
+# Where nobody sits before it, the demonstration ends by itself.
+SERVE ?= $(shell test -t 0 && echo --serve)
 FROM ?= 46e3ef7
 
 chaos = @setup=$$(scripts/setup.sh test); eval "$$setup"; cargo test --release --locked --features failpoints --test chaos --
@@ -28,9 +30,9 @@ install: build ## PREFIX=/usr/local: binary, ONNX Runtime's library, configurati
 uninstall: ## PREFIX=/usr/local: remove what `make install` put there
 	@PREFIX=$(PREFIX) scripts/install.sh --remove
 
-demo: ## The whole loop on an embedded broker and the bundled demo model
+demo: ## The whole loop on an embedded broker and the bundled demo model; ends on its pages (SERVE= for a run that ends)
 	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; \
-	cargo run --release --locked --quiet -- demo --images $(IMAGES) --out demo-out
+	cargo run --release --locked --quiet -- demo --images $(IMAGES) --out demo-out $(SERVE)
 
 test: ## Install what is missing and run all tests, those on a real Kafka and a real S3 server too
 	@scripts/test.sh

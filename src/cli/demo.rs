@@ -1,9 +1,11 @@
 //! `tagstream demo`: everything, with an embedded broker and the demo model.
 
+mod configs;
+mod pages;
 mod summary;
 
 use super::installed::demo_clip;
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
@@ -14,9 +16,7 @@ use std::time::{Duration, Instant};
 use summary::Summary;
 use tagstream::demo::scenes::{DEFAULT_SIZE, Scene, Style};
 use tagstream::demo::scoreboard::{Scoreboard, VersionScore, truth};
-use tagstream::demo::story::{
-    Followed, RunningStage, Story, partial_labels, topic, write_broken_pictures,
-};
+use tagstream::demo::story::{Followed, Running, Story, partial_labels, write_broken_pictures};
 use tagstream_core::error::Exit;
 
 /// Seeds of the two halves of the stream; the demo model was not trained on them, nor on their
@@ -28,6 +28,8 @@ const HALVES: [&str; 2] = ["first", "second"];
 const STYLE: Style = Style::Pale;
 /// Share of all pairs of a scene of the first half and a category that are labelled.
 const KNOWN: f64 = 0.1;
+/// A retraining wants so many labels that are new.
+const NEW_LABELS: usize = 100;
 /// Exit codes of `tagstream retrain` that a story can go on from.
 const JUDGED: [i32; 3] = [
     Exit::Success as i32,
@@ -50,6 +52,21 @@ pub(super) struct DemoArgs {
     /// Bound of the training time, minutes.
     #[arg(long, default_value_t = 2.5)]
     pub max_minutes: f64,
+    /// Keep the stage running at the end, with its pages, until this is interrupted: to look, label
+    /// some pictures, and retrain.
+    #[arg(long)]
+    pub serve: bool,
+    /// The port of the pages; another one if it is taken.
+    #[arg(long, default_value_t = 9480, requires = "serve")]
+    pub port: u16,
+}
+
+/// The judge let the candidate not pass, which ends the story.
+#[derive(Debug, thiserror::Error)]
+#[error("the candidate was not promoted (exit code {code}): see why in {report}")]
+struct NotPromoted {
+    code: i32,
+    report: String,
 }
 
 /// Runs the command.
@@ -65,62 +82,84 @@ pub(super) fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     let program = std::env::current_exe().context("where is this binary?")?;
     let clip = args.clip.canonicalize()?;
     let demo = Demo::new(Story::begin(program, &args.out)?, args.images / 2);
+    let told = demo.tell(&clip, args.max_minutes, started);
+    let told_enough = |told: &anyhow::Result<()>| match told {
+        Ok(()) => true,
+        Err(error) => error.is::<NotPromoted>(),
+    };
+    if args.serve && told_enough(&told) {
+        if let Err(error) = &told {
+            eprintln!("\n  {error}");
+        }
+        demo.keep(args.port)?;
+    } else if told.is_ok() {
+        open(&demo.report());
+        eprintln!(
+            "\n  `--serve` keeps the stage running, and its pages: to look, label and retrain"
+        );
+    }
+    told.map(|()| Exit::Success)
+}
 
-    chapter("1. A stream of pictures that the model has never seen the like of");
-    demo.draw_pictures()?;
-    demo.register_model(&clip)?;
-    let scenes = SEEDS.map(|seed| draw(seed, demo.half));
-    let config = demo.write("stage.toml", &demo.stage_config())?;
-    let mut stage = demo.story.start_stage(&config)?;
-    let mut progress = demo.story.follow()?;
-    let (first_half, broken) = demo.stream(0, &scenes[0], &mut progress, &mut stage)?;
+impl Demo {
+    /// The story from its beginning to the figures at its end.
+    fn tell(&self, clip: &Path, max_minutes: f64, started: Instant) -> anyhow::Result<()> {
+        let demo = self;
+        chapter("1. A stream of pictures that the model has never seen the like of");
+        demo.draw_pictures()?;
+        demo.register_model(clip)?;
+        let scenes = SEEDS.map(|seed| draw(seed, demo.half));
+        let config = demo.write("stage.toml", &demo.stage_config(""))?;
+        let mut stage = demo.story.start_stage(&config)?;
+        let mut progress = demo.story.follow()?;
+        let (first_half, broken) = demo.stream(0, &scenes[0], &mut progress, &mut stage)?;
 
-    chapter("2. Labels arrive, most of them missing");
-    let (known, pairs) = demo.label(&scenes[0], &mut stage)?;
+        chapter("2. Labels arrive, most of them missing");
+        let (known, pairs) = demo.label(&scenes[0], &mut stage)?;
 
-    chapter("3. Retraining, and the judge");
-    let training = demo.retrain(args.max_minutes)?;
+        chapter("3. Retraining, and the judge");
+        let training = demo.retrain(max_minutes)?;
 
-    chapter("4. The running stage takes the new model, and the stream goes on");
-    let candidate = demo.serving()?;
-    let seen = demo.stream_until(&candidate, &scenes[1], &mut progress, &mut stage)?;
-    let (second_half, _) = demo.stream(1, &scenes[1][seen..], &mut progress, &mut stage)?;
-    stage.finish()?;
+        chapter("4. The running stage takes the new model, and the stream goes on");
+        let candidate = demo.serving()?;
+        let seen = demo.stream_until(&candidate, &scenes[1], &mut progress, &mut stage)?;
+        let (second_half, _) = demo.stream(1, &scenes[1][seen..], &mut progress, &mut stage)?;
+        stage.finish()?;
 
-    chapter("5. Before and after, on the second half, which nobody has labelled");
-    let before = demo.measure(1)?;
-    let board = Scoreboard::read(&demo.story.out().join("predictions"))?;
-    ensure!(
-        board.rows.len() == 2 * demo.half,
-        "{} rows in the files, but {} good pictures were sent",
-        board.rows.len(),
-        2 * demo.half
-    );
-    let unseen = truth(&scenes[1]);
-    let after = board.by_version(&unseen, |row| unseen.contains_key(&row.image_id))?;
-    let after = after.get(&candidate).context(
+        chapter("5. Before and after, on the second half, which nobody has labelled");
+        let before = demo.measure(1)?;
+        let board = Scoreboard::read(&demo.story.out().join("predictions"))?;
+        ensure!(
+            board.rows.len() == 2 * demo.half,
+            "{} rows in the files, but {} good pictures were sent",
+            board.rows.len(),
+            2 * demo.half
+        );
+        let unseen = truth(&scenes[1]);
+        let after = board.by_version(&unseen, |row| unseen.contains_key(&row.image_id))?;
+        let after = after.get(&candidate).context(
         "the stage never took the new model: every picture of the second half has the old one's \
          tags",
     )?;
 
-    let summary = Summary {
-        board: &board,
-        progress: &progress,
-        tagging: [(demo.half, first_half), (demo.half - seen, second_half)],
-        labels: (known, pairs),
-        training,
-        before,
-        after,
-    };
-    summary.print_counts();
-    ensure!(
-        progress.done() == 2 * demo.half + broken,
-        "messages were lost or doubled"
-    );
-    summary.print_gain(started);
-    summary.print_places(demo.story.out());
-    open(&demo.report());
-    Ok(Exit::Success)
+        let summary = Summary {
+            board: &board,
+            progress: &progress,
+            tagging: [(demo.half, first_half), (demo.half - seen, second_half)],
+            labels: (known, pairs),
+            training,
+            before,
+            after,
+        };
+        summary.print_counts();
+        ensure!(
+            progress.done() == 2 * demo.half + broken,
+            "messages were lost or doubled"
+        );
+        summary.print_gain(started);
+        summary.print_places(demo.story.out());
+        Ok(())
+    }
 }
 
 /// The parts of the demonstration that have a place in its folder.
@@ -213,7 +252,7 @@ impl Demo {
 
     /// Labels some of what is in the first half's pictures and waits until the stage has filed it.
     /// Gives how many labels are known, of how many that could be.
-    fn label(&self, scenes: &[Scene], stage: &mut RunningStage) -> anyhow::Result<(usize, usize)> {
+    fn label(&self, scenes: &[Scene], stage: &mut Running) -> anyhow::Result<(usize, usize)> {
         let labels = partial_labels(scenes, KNOWN, SEEDS[0], |s| self.uri(0, s));
         self.story.send_labels(&labels)?;
         let filed = self.story.wait_for_labels(labels.len(), stage)?;
@@ -230,17 +269,16 @@ impl Demo {
     /// Trains a candidate and has it judged; gives how long that took. A candidate that is not
     /// promoted ends the demonstration.
     fn retrain(&self, max_minutes: f64) -> anyhow::Result<Duration> {
-        let config = self.write("retrain.toml", &self.retrain_config(max_minutes))?;
+        let text = self.retrain_config(max_minutes, &self.pictures(0), NEW_LABELS);
+        let config = self.write("retrain.toml", &text)?;
         let training = Instant::now();
         let code = self
             .story
             .run_in_sight(&["retrain", "--config", &show(&config)], &JUDGED)?;
         let training = training.elapsed();
         if code != Exit::Success as i32 {
-            bail!(
-                "the candidate was not promoted (exit code {code}): see why in {}",
-                show(&self.report())
-            );
+            let report = show(&self.report());
+            return Err(NotPromoted { code, report }.into());
         }
         Ok(training)
     }
@@ -252,7 +290,7 @@ impl Demo {
         half: usize,
         scenes: &[Scene],
         progress: &mut Followed,
-        stage: &mut RunningStage,
+        stage: &mut Running,
     ) -> anyhow::Result<(Duration, usize)> {
         let references: Vec<(String, PathBuf)> = scenes
             .iter()
@@ -279,7 +317,7 @@ impl Demo {
         model: &str,
         scenes: &[Scene],
         progress: &mut Followed,
-        stage: &mut RunningStage,
+        stage: &mut Running,
     ) -> anyhow::Result<usize> {
         let mut sent = 0;
         for portion in scenes[..scenes.len() / 2].chunks((scenes.len() / 40).max(1)) {
@@ -331,78 +369,6 @@ impl Demo {
         let id = answer["pointer"]["id"].as_str();
         Ok(id.context("the registry has no pointer")?.to_owned())
     }
-
-    fn stage_config(&self) -> String {
-        format!(
-            r#"# Written by `tagstream demo`. Every key stands with its default in {defaults}.
-[kafka]
-brokers = "{brokers}"
-group_id = "demo"
-
-[fetch]
-allow_schemes = ["file", "http"]
-allow_path_prefixes = ["{out}/pictures", "{out}/broken"]
-
-[model]
-path = "{out}/registry"
-watch_interval_ms = 250
-
-[output]
-url = "{out}"
-table = "predictions"
-max_file_age_ms = 2000
-predictions_topic = "{predictions}"
-dead_letter_topic = "{dead}"
-
-[labels]
-enabled = true
-topic = "{labels}"
-
-[http]
-bind = ""
-
-[log]
-format = "text"
-"#,
-            defaults = "configs/stage.toml",
-            brokers = self.story.brokers(),
-            out = self.story.out().display(),
-            predictions = topic::PREDICTIONS,
-            dead = topic::DEAD_LETTERS,
-            labels = topic::LABELS,
-        )
-    }
-
-    fn retrain_config(&self, max_minutes: f64) -> String {
-        format!(
-            r#"# Written by `tagstream demo`. Every key stands with its default in {defaults}.
-[registry]
-url = "{out}/registry"
-
-[labels]
-url = "{out}"
-
-# The job may read the pictures of the first half and nothing else.
-[fetch]
-allow_schemes = ["file"]
-allow_path_prefixes = ["{first}"]
-
-[features]
-cache = "{out}/features"
-
-[train]
-set = ["prompts.train=false", "optimizer.rate=1e-3"]
-max_minutes = {max_minutes:?}
-work_folder = "{out}/work"
-
-[report]
-folder = "{out}"
-"#,
-            defaults = "configs/retrain.toml",
-            out = self.story.out().display(),
-            first = self.pictures(0).display(),
-        )
-    }
 }
 
 /// What is in the scenes; their pixels are not kept.
@@ -416,11 +382,7 @@ fn draw(seed: u64, count: usize) -> Vec<Scene> {
         .collect()
 }
 
-fn follow(
-    progress: &mut Followed,
-    stage: &mut RunningStage,
-    more: usize,
-) -> anyhow::Result<Duration> {
+fn follow(progress: &mut Followed, stage: &mut Running, more: usize) -> anyhow::Result<Duration> {
     let begun = progress.done();
     let bar = if std::io::stderr().is_terminal() {
         ProgressBar::new(more as u64)

@@ -1,7 +1,10 @@
 //! `tagstream demo`, cut short: what the job can see, and what it cannot.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 use tagstream::labelling::store::read_labels;
 use tagstream::retrain::config::RetrainConfig;
 use tagstream::retrain::job::Inputs;
@@ -10,15 +13,15 @@ use tagstream_core::storage::store::TableStore;
 use tagstream_model::registry::Registry;
 use tagstream_model::runtime;
 
-/// Runs the demonstration with pictures and training time far too few for a better model: the judge
-/// lets none pass.
-fn short_demonstration(out: &Path) {
+/// The demonstration with pictures and training time far too few for a better model: the judge lets
+/// none pass.
+fn short_demonstration(out: &Path) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_tagstream"));
     if let Ok(runtime) = runtime::Runtime::load() {
         command.env("ORT_DYLIB_PATH", runtime.library());
     }
-    let output = command
+    command
         .args(["demo", "--images", "400", "--max-minutes", "0.001", "--out"])
         .arg(out)
         .arg("--clip")
@@ -28,18 +31,105 @@ fn short_demonstration(out: &Path) {
         .env("TAGSTREAM_REGISTRY", "/nowhere")
         .env_remove("DISPLAY")
         .env_remove("WAYLAND_DISPLAY")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("was not promoted"), "{said}");
+        .stdin(Stdio::null());
+    command
+}
+
+/// Where the pages are, once it is said.
+fn pages_of(child: &mut Child) -> String {
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (send, said) = channel();
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            if send.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let mut all = Vec::new();
+    loop {
+        let line = said.recv_timeout(Duration::from_secs(300));
+        let line = line.unwrap_or_else(|_| panic!("nothing says where to look: {all:#?}"));
+        if let Some(url) = line.trim().strip_prefix("open ") {
+            // What it says later is read by nobody.
+            std::thread::spawn(move || said.iter().for_each(drop));
+            return url.to_owned();
+        }
+        all.push(line);
+    }
+}
+
+/// Ended with the test, however it ends: its children go with it.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let pid = self.0.id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &pid]).status();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn it_ends_on_pages_that_show_a_running_stage_and_ask_for_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("demo-out");
+    let mut command = short_demonstration(&out);
+    let child = command
+        .args(["--serve", "--port", "0"])
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = Ended(child.unwrap());
+    let url = pages_of(&mut child.0);
+    assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let page = |path: &str| {
+        let url = format!("{url}{path}");
+        runtime.block_on(async {
+            let client = tagstream::tls::http_client().build().unwrap();
+            let answer = client.get(url).send().await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        })
+    };
+    for path in ["", "review", "models", "search"] {
+        let (status, text) = page(path);
+        assert_eq!(status, 200, "{path}: {text}");
+    }
+    let models = page("models").1;
+    assert!(models.contains("href=\"/models/2\""), "{models}");
+    let started = Instant::now();
+    while page("v2/health/ready").0 != 200 {
+        assert!(
+            started.elapsed() < Duration::from_secs(300),
+            "no model answers"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    // What it says to do next can be done.
+    let config = out.join("retrain-more.toml");
+    let config = tagstream_core::config::load::<RetrainConfig>(Some(&config), &[]).unwrap();
+    assert_eq!(config.config.labels.min_new_labels, 10);
+    let pid = child.0.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let status = child.0.wait().unwrap();
+    assert!(!status.success(), "the candidate was not promoted");
+    let log = std::fs::read_to_string(out.join("stage-kept.log")).unwrap();
+    assert!(!log.contains("ERROR"), "{log}");
 }
 
 #[test]
 fn the_job_never_sees_the_second_half_nor_what_is_in_it() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("demo-out");
-    short_demonstration(&out);
+    let output = short_demonstration(&out).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("was not promoted"), "{said}");
 
     // The labels that were sent: a tenth, about the first half only.
     let runtime = tokio::runtime::Runtime::new().unwrap();

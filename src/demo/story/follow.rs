@@ -1,6 +1,6 @@
 //! Following the stage from outside: what it has written to the predictions and dead-letter topics.
 
-use super::{DemoError, RunningStage, Story, topic};
+use super::{DemoError, Running, Story, topic};
 use crate::stage::source::{ClientSettings, Covering};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, OwnedMessage};
@@ -77,11 +77,11 @@ impl Followed {
     /// Reads on until `total` messages have come to an end, calling `show` with the number so far.
     ///
     /// # Errors
-    /// [`DemoError::StageEnded`] if the stage ends before.
+    /// [`DemoError::Ended`] if the stage ends before.
     pub fn wait_for(
         &mut self,
         total: usize,
-        stage: &mut RunningStage,
+        stage: &mut Running,
         mut show: impl FnMut(usize),
     ) -> Result<(), DemoError> {
         while self.done() < total {

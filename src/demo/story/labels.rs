@@ -1,6 +1,6 @@
 //! The labels of the demonstration: a small part of the truth about the first half of the stream.
 
-use super::{DemoError, RunningStage, Story};
+use super::{DemoError, Running, Story};
 use crate::demo::scenes::{Scene, categories};
 use crate::labelling::store::{TableError, read_labels};
 use rand::rngs::StdRng;
@@ -47,12 +47,12 @@ impl Story {
     /// Waits until the stage has filed labels of this many images, and gives all that is filed.
     ///
     /// # Errors
-    /// [`DemoError::StageEnded`] if the stage ends before; [`DemoError::Table`] if the table cannot
+    /// [`DemoError::Ended`] if the stage ends before; [`DemoError::Table`] if the table cannot
     /// be read.
     pub fn wait_for_labels(
         &self,
         images: usize,
-        stage: &mut RunningStage,
+        stage: &mut Running,
     ) -> Result<LabelTable, DemoError> {
         loop {
             stage.check()?;

@@ -75,9 +75,11 @@ pub enum DemoError {
         /// Where its output went; empty if it was shown.
         log: String,
     },
-    /// The stage ended while it was needed.
-    #[error("the stage ended with {status}; its log is {log}")]
-    StageEnded {
+    /// A process beside ended while it was needed.
+    #[error("`tagstream {command}` ended with {status}; its log is {log}")]
+    Ended {
+        /// The command.
+        command: &'static str,
         /// How it ended.
         status: ExitStatus,
         /// Its log.
@@ -239,18 +241,33 @@ impl Story {
         Ok((path, file))
     }
 
+    /// The tagstream binary.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Starts the stage beside; its log is `<out>/stage.log`.
     ///
     /// # Errors
     /// [`DemoError::Io`].
-    pub fn start_stage(&self, config: &Path) -> Result<RunningStage, DemoError> {
-        let (mut command, line) = self.command(&[
-            OsStr::new("run"),
-            OsStr::new("--config"),
-            config.as_os_str(),
-        ]);
+    pub fn start_stage(&self, config: &Path) -> Result<Running, DemoError> {
+        self.start("run", config, "stage.log")
+    }
+
+    /// Starts a command that runs for ever; its log is `<out>/<log>`.
+    ///
+    /// # Errors
+    /// [`DemoError::Io`].
+    pub fn start(
+        &self,
+        name: &'static str,
+        config: &Path,
+        log: &str,
+    ) -> Result<Running, DemoError> {
+        let arguments = [OsStr::new(name), OsStr::new("--config"), config.as_os_str()];
+        let (mut command, line) = self.command(&arguments);
         eprintln!("  $ {line} &");
-        let log = self.out.join("stage.log");
+        let log = self.out.join(log);
         let file = File::create(&log).map_err(io_error(&log))?;
         let second = file.try_clone().map_err(io_error(&log))?;
         let child = command
@@ -258,7 +275,7 @@ impl Story {
             .stderr(second)
             .spawn()
             .map_err(io_error(&self.program))?;
-        Ok(RunningStage { child, log })
+        Ok(Running { name, child, log })
     }
 }
 
@@ -286,17 +303,18 @@ fn ended(
     }
 }
 
-/// The stage process of a demonstration; killed if it is dropped.
-pub struct RunningStage {
+/// A process beside the demonstration; killed if it is dropped.
+pub struct Running {
+    name: &'static str,
     child: Child,
     log: PathBuf,
 }
 
-impl RunningStage {
-    /// Makes sure that the stage still runs.
+impl Running {
+    /// Makes sure that it still runs.
     ///
     /// # Errors
-    /// [`DemoError::StageEnded`].
+    /// [`DemoError::Ended`].
     pub fn check(&mut self) -> Result<(), DemoError> {
         match self.child.try_wait().map_err(io_error(&self.log))? {
             None => Ok(()),
@@ -305,16 +323,17 @@ impl RunningStage {
     }
 
     fn ended(&self, status: ExitStatus) -> DemoError {
-        DemoError::StageEnded {
+        DemoError::Ended {
+            command: self.name,
             status,
             log: self.log.clone(),
         }
     }
 
-    /// Ends it as an operator would: SIGTERM, and the stage finishes what it has read.
+    /// Ends it as an operator would: SIGTERM, and it finishes what it has begun.
     ///
     /// # Errors
-    /// [`DemoError::StageEnded`] unless it ends with exit code 0.
+    /// [`DemoError::Ended`] unless it ends with exit code 0.
     pub fn finish(mut self) -> Result<(), DemoError> {
         let pid = self.child.id().to_string();
         let told = Command::new("kill").args(["-TERM", &pid]).status();
@@ -327,7 +346,7 @@ impl RunningStage {
     }
 }
 
-impl Drop for RunningStage {
+impl Drop for Running {
     fn drop(&mut self) {
         // Does nothing to a process that has ended and been waited for.
         let _ = self.child.kill();
