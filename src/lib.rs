@@ -59,7 +59,7 @@
 //! | [`ops`] | health, metrics, telemetry, the page of tags, news for people | `build`, `calls`, `config`, `events` |
 //! | [`serve`] | pages for people and the model over HTTP; who may | `build`, `config`, `digest`, `events`, `image`, `image_id`, `labelling`, `labels`, `model`, `ops`, `process`, `redact`, `retrain`, `stage`, `storage`, `tls` |
 //! | [`demo`] | synthetic scenes and the embedded broker | `arrays`, `config`, `eval`, `events`, `labelling`, `labels`, `stage`, `storage` |
-//! | `cli` | the commands | `address`, `arrays`, `build`, `config`, `demo`, `digest`, `error`, `eval`, `events`, `features`, `groups`, `image`, `image_id`, `images`, `labelling`, `labels`, `mapping`, `model`, `ops`, `process`, `redact`, `retrain`, `serve`, `stage`, `storage`, `trainer`, `trm` |
+//! | `cli` | the commands | `address`, `arrays`, `build`, `config`, `demo`, `digest`, `error`, `eval`, `events`, `features`, `groups`, `image`, `image_id`, `images`, `labelling`, `labels`, `mapping`, `model`, `ops`, `process`, `redact`, `retrain`, `serve`, `stage`, `storage`, `tls`, `trainer`, `trm` |
 //!
 //! The first three and `model` are crates of their own; `address` to `tls` are one crate
 //! (`tagstream-core`), `trm` to `trainer` another (`tagstream-train`); the rest is this package,

@@ -10,6 +10,7 @@ mod ceiling;
 mod cluster;
 mod gpu;
 mod host;
+mod http;
 mod parity;
 mod pictures;
 mod process;
@@ -68,6 +69,10 @@ pub(super) struct BenchArgs {
     /// Load of the latency measurement, as a share of the measured throughput; 0: none.
     #[arg(long, default_value_t = 0.7)]
     pub latency_load: f64,
+    /// Measure the model over HTTP (`tagstream serve`) instead of the stage: latency, and images a
+    /// second beside the bare model.
+    #[arg(long, conflicts_with_all = ["brokers", "peer", "partitions"])]
+    pub http: bool,
     /// A program that does the same work, to be measured beside the stage; called with --brokers,
     /// --topic, --group, --model, --predictions-topic and --out.
     #[arg(long)]
@@ -166,6 +171,19 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<Exit> {
     let model_load_seconds = opening.elapsed().as_secs_f64();
     let bench = ceiling::Bench::new(&tagger, &pictures)?;
     let batch = bench.best_batch(Duration::from_secs_f64((args.seconds / 6.0).min(2.0)))?;
+    if args.http {
+        let subjects = http::Subjects {
+            args: &args,
+            bundle: &bundle,
+            tagger: &tagger,
+            pictures: &pictures,
+            scratch: &scratch.path,
+            bench: &bench,
+            batch,
+        };
+        http::run(&subjects)?;
+        return Ok(Exit::Success);
+    }
     let cluster = cluster::Cluster::open(args.brokers.as_deref())?;
 
     let third = Duration::from_secs_f64(args.seconds / 3.0);
