@@ -2,8 +2,8 @@
 # Installs what building and testing need and this machine does not have. Safe to run again.
 #
 #   scripts/setup.sh build   what `cargo build` and running need (compilers, headers, ONNX Runtime)
-#   scripts/setup.sh test    that, and what the tests need (Java and Maven, Go, Chromium, the Python
-#                            readers, cargo-deny, Helm, promtool)
+#   scripts/setup.sh test    that, and what the tests need (Java and Maven, Go, Chromium, axe-core,
+#                            the Python readers, cargo-deny, Helm, promtool)
 #   scripts/setup.sh readers that, and Spark 3.5 and 4 for scripts/check_readers.py (1.2 GB)
 #
 # It says what is missing before it does anything, and asks before it uses sudo if somebody is there
@@ -16,6 +16,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${TAGSTREAM_CACHE:-$HOME/.cache/tagstream}
 what=${1:-build}
 deny_version=0.20.2
+axe_version=4.14.1
+axe_sha256=e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
 
 die() { echo "setup.sh: $*" >&2; exit 1; }
 
@@ -32,7 +34,7 @@ case $what in build | test | readers) ;; *) die "build, test or readers, not $wh
 with_tests=
 [ "$what" = build ] || with_tests=yes
 if [ -n "$with_tests" ]; then
-    need java openjdk-17-jre-headless; need mvn maven; need go golang-go
+    need java openjdk-17-jre-headless; need mvn maven; need go golang-go; need npm npm
     if ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
         need chromium chromium
     fi
@@ -114,7 +116,23 @@ fetch_promtool() {
     mv "$scratch/usr/bin/promtool" "$cache/promtool/promtool"
     rm -rf "$scratch"
 }
+# What looks at pages for those who see little, use a keyboard, or listen.
+fetch_axe() {
+    local scratch; scratch=$(mktemp -d)
+    echo "setup.sh: fetching axe-core $axe_version" >&2
+    (
+        cd "$scratch"
+        npm pack --silent "axe-core@$axe_version" >&2
+        echo "$axe_sha256  axe-core-$axe_version.tgz" | sha256sum --check --quiet >&2
+        tar xzf "axe-core-$axe_version.tgz" package/axe.min.js
+    ) || { rm -rf "$scratch"; die "axe-core $axe_version cannot be had, or is another file"; }
+    mkdir -p "$(dirname "$axe")"
+    mv "$scratch/package/axe.min.js" "$axe"
+    rm -rf "$scratch"
+}
 if [ -n "$with_tests" ]; then
+    axe=$cache/axe-core-$axe_version/axe.min.js
+    [ -f "$axe" ] || fetch_axe
     if ! command -v promtool >/dev/null && [ ! -x "$cache/promtool/promtool" ]; then
         command -v apt-get >/dev/null || die "please install promtool (it comes with Prometheus)"
         fetch_promtool
@@ -131,6 +149,6 @@ if [ "$what" = readers ]; then
 fi
 if [ -n "$with_tests" ]; then
     echo "export TAGSTREAM_READERS_PYTHON=$venv/bin/python"
-    echo "export TAGSTREAM_TEST_HELM=$helm"
+    echo "export TAGSTREAM_TEST_HELM=$helm TAGSTREAM_TEST_AXE=$axe"
     echo "export PATH=$deny/bin:\$PATH:$cache/promtool"
 fi
