@@ -38,7 +38,7 @@ struct Asset {
     text: &'static str,
 }
 
-static ASSETS: [Asset; 4] = [
+static ASSETS: [Asset; 5] = [
     Asset {
         name: "icon.svg",
         kind: "image/svg+xml",
@@ -58,6 +58,11 @@ static ASSETS: [Asset; 4] = [
         name: "review.js",
         kind: "text/javascript; charset=utf-8",
         text: include_str!("assets/review.js"),
+    },
+    Asset {
+        name: "search.js",
+        kind: "text/javascript; charset=utf-8",
+        text: include_str!("assets/search.js"),
     },
 ];
 

@@ -236,6 +236,16 @@ impl Browser {
         );
     }
 
+    /// Chooses a file at the field that `selector` finds.
+    pub(crate) fn choose(&mut self, selector: &str, file: &Path) {
+        let document = self.call("DOM.getDocument", json!({}));
+        let root = &document["root"]["nodeId"];
+        let found = json!({"nodeId": root, "selector": selector});
+        let field = self.call("DOM.querySelector", found);
+        let files = json!({"nodeId": field["nodeId"], "files": [file]});
+        self.call("DOM.setFileInputFiles", files);
+    }
+
     /// Types a text where the cursor is.
     pub(crate) fn write(&mut self, text: &str) {
         self.call("Input.insertText", json!({"text": text}));

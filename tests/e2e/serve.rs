@@ -2,10 +2,10 @@
 
 use crate::browser::{Browser, Look};
 use crate::child::{Launch, Stage};
-use crate::harness::{STUCK, World, bootstrap, create_topic, unique};
+use crate::harness::{STUCK, World, bootstrap, create_topic, not_tested, unique};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tagstream::serve::config::ServeConfig;
 use tagstream_core::config::ObjectStoreConfig;
 use tagstream_core::events::LabelEvent;
@@ -47,6 +47,10 @@ async fn register(registry: &Registry, why: &str) {
 
 impl Scene {
     async fn start(name: &str) -> Scene {
+        Self::start_with(name, |_| {}).await
+    }
+
+    async fn start_with(name: &str, change: impl FnOnce(&mut ServeConfig)) -> Scene {
         let mut world = World::new(name, 2);
         // A folder wherever the other tests keep their tables: the pages are told its name.
         world.config.output.url = world.folder.path().join("tables").to_str().unwrap().into();
@@ -85,6 +89,7 @@ impl Scene {
         config.review.refresh_s = 1;
         config.fetch = world.config.fetch.clone();
         config.decode = world.config.decode.clone();
+        change(&mut config);
         let mut pages = world.serve(&format!("{name}-pages"), &config);
         let address = pages.address_in("the pages are served");
         Scene {
@@ -156,6 +161,7 @@ async fn a_person_watches_labels_and_rolls_back() {
     tokio::task::block_in_place(|| {
         watches(&mut browser, &scene);
         labels(&mut browser, &scene);
+        labels_many(&mut browser, &scene);
     });
     // As a retraining would.
     register(&scene.registry, "the second, retrained").await;
@@ -260,6 +266,37 @@ fn labels(browser: &mut Browser, scene: &Scene) {
     assert_ne!(image(&asked(&mut other).1), image(&before));
 }
 
+/// Many pictures of one category at once.
+fn labels_many(browser: &mut Browser, scene: &Scene) {
+    let before = scene.events().len();
+    browser.look(DESKTOP);
+    browser.open(&scene.url("/review/grid?category=green"));
+    browser.until("document.querySelectorAll('#grid .pictures img').length > 1");
+    browser.until("[...document.images].every(i => i.complete && i.naturalWidth > 0)");
+    let count = browser.run("document.querySelectorAll('#grid .pictures img').length");
+    let count = count.as_u64().unwrap() as usize;
+    browser.picture("review-grid");
+    browser.click("input[name=said-0][value=yes]");
+    browser.click("input[name=said-1][value=pass]");
+    browser.click("input[name=rest][value=no]");
+    browser.click("#grid button.main");
+    let sent = format!("{} answers were sent", count - 1);
+    browser.until(&format!("document.body.innerText.includes('{sent}')"));
+    browser.click("form:not(#grid) button.plain");
+    browser.until("document.body.innerText.includes('was taken back')");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    let events = scene.events();
+    let events = &events[before..];
+    let of = |list: fn(&LabelEvent) -> &Vec<String>| {
+        events
+            .iter()
+            .filter(|event| list(event)[..] == ["green"])
+            .count()
+    };
+    let counts = (of(|e| &e.present), of(|e| &e.absent), of(|e| &e.retract));
+    assert_eq!(counts, (1, count - 2, 1), "{events:?}");
+}
+
 /// The new version, and back to the old one.
 fn rolls_back(browser: &mut Browser, scene: &Scene) {
     let started = Instant::now();
@@ -317,11 +354,82 @@ fn searches(browser: &mut Browser, scene: &Scene) {
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
-/// No page is wider than the window, too pale to read, or complains.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_of_one_s_own_finds_its_like() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let scene = Scene::start_with("upload", |config| config.inference.enabled = true).await;
+    let own = scene.world.picture(3);
+    let broken = scene.world.folder.path().join("broken.png");
+    std::fs::write(&broken, b"no picture").unwrap();
+    tokio::task::block_in_place(|| {
+        browser.look(DESKTOP);
+        browser.open(&scene.url("/search"));
+        let started = Instant::now();
+        while browser.run("fetch('/v2/health/ready').then(a => a.ok)") != true {
+            assert!(started.elapsed() < STUCK, "the model is never ready");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        // The model may be ready before the first rows are.
+        while !browser.text("main").contains("72 rows") {
+            assert!(started.elapsed() < STUCK, "{}", browser.text("main"));
+            browser.open(&scene.url("/search?tag=blue&least=0"));
+        }
+        // Browsers complain of every answer that is none.
+        browser.complaints();
+        browser.choose("#upload", &own);
+        browser.until("location.search.includes('vector=')");
+        browser.until("document.querySelectorAll('.pictures figure').length > 10");
+        assert!(browser.text("main").contains("the picture that you chose"));
+        // Every eighth has these pixels; they come first.
+        let names = browser.run(
+            "[...document.querySelectorAll('.pictures figcaption')].slice(0, 5)\
+             .map(c => Number(c.innerText.match(/image-(\\d+)/)[1]) % 8)",
+        );
+        assert_eq!(
+            names,
+            serde_json::json!([3, 3, 3, 3, 3]),
+            "{}",
+            browser.text("main")
+        );
+        // What was asked besides still holds.
+        assert!(
+            browser
+                .run("location.search")
+                .as_str()
+                .unwrap()
+                .contains("tag=blue")
+        );
+        assert_eq!(browser.complaints(), Vec::<String>::new());
+        browser.picture("search-upload");
+        browser.choose("#upload", &broken);
+        browser.until("document.getElementById('trouble').innerText !== ''");
+        let said = browser.complaints();
+        assert!(said.iter().all(|said| said.contains("422")), "{said:?}");
+    });
+    scene.end();
+}
+
+/// What axe-core is, where it is installed.
+fn axe() -> Option<String> {
+    let Some(path) = std::env::var_os("TAGSTREAM_TEST_AXE") else {
+        not_tested("pages by axe-core: there is none (scripts/setup.sh test)");
+        return None;
+    };
+    // Nothing of it is an answer.
+    Some(std::fs::read_to_string(path).unwrap() + "\n;0")
+}
+
+/// No page is wider than the window, too pale to read, has a fault that axe-core calls serious, or
+/// complains.
 fn looks_everywhere(browser: &mut Browser, scene: &Scene) {
+    let axe = axe();
     let pages = [
         "/",
         "/review",
+        "/review/grid?category=blue",
+        "/search?tag=blue",
         "/models",
         "/models/1",
         "/models/compare?a=1&b=2",
@@ -343,6 +451,11 @@ fn looks_everywhere(browser: &mut Browser, scene: &Scene) {
                 );
                 let pale = browser.run(include_str!("contrast.js"));
                 assert_eq!(pale, serde_json::json!([]), "{what}");
+                if let Some(axe) = &axe {
+                    browser.run(axe);
+                    let faults = browser.run(include_str!("axe.js"));
+                    assert_eq!(faults, serde_json::json!([]), "{what}");
+                }
                 let complaints = browser.complaints();
                 let expected = usize::from(path == "/nothing");
                 assert_eq!(complaints.len(), expected, "{what}: {complaints:?}");

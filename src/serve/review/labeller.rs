@@ -8,7 +8,7 @@ use crate::labelling::{PublishError, Publisher};
 use crate::serve::config::ServeConfig;
 use crate::serve::models::Catalogue;
 use chrono::Utc;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tagstream_core::events::{LabelEvent, LabelState};
@@ -51,6 +51,17 @@ pub(crate) struct Choosing {
     pub done: Option<Instant>,
     /// What went wrong.
     pub trouble: Option<String>,
+}
+
+/// Questions about one category, put before somebody.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Grid {
+    /// Categories that are asked about, and how often.
+    pub categories: BTreeMap<String, usize>,
+    /// The category that this is about.
+    pub chosen: String,
+    /// A question for each picture.
+    pub questions: Vec<Question>,
 }
 
 /// Why questions cannot be chosen.
@@ -113,21 +124,24 @@ impl Labeller {
 
     /// What `seat` is asked. Chooses new questions in the background where few are left.
     pub(crate) fn show(self: &Arc<Self>, seat: &str, order: Order) -> Option<Shown> {
-        let (shown, left) = {
-            let mut desk = self.desk();
-            (desk.show(seat, order, Instant::now()), desk.left(order))
-        };
+        let shown = self.desk().show(seat, order, Instant::now());
         self.refresh_labels();
+        self.choose_if_few(order, shown.is_none());
+        shown
+    }
+
+    /// Chooses new questions in the background, if few are left, or none for somebody.
+    fn choose_if_few(self: &Arc<Self>, order: Order, none: bool) {
+        let left = self.desk().left(order);
         let mut all = self.choosing.lock().unwrap_or_else(|e| e.into_inner());
         let choosing = all.entry(order).or_default();
         let age = choosing.done.map(|done| done.elapsed());
-        let few = left < FEW || shown.is_none();
+        let few = left < FEW || none;
         let wanted = age.is_none_or(|age| age > OLD || few && age > PAUSE);
         if wanted && !choosing.now {
             choosing.now = true;
             aside(Arc::clone(self).choose(order));
         }
-        shown
     }
 
     /// Reads the label table in the background, if it was not read for long.
@@ -310,6 +324,68 @@ impl Labeller {
     /// Shows `seat` the question before.
     pub(crate) fn back(&self, seat: &str) {
         self.desk().back(seat);
+    }
+
+    /// Puts questions about one category before `seat`: the one that is asked for, else that with
+    /// most. Gives what else could be asked for, and chooses new questions where few are left.
+    pub(crate) fn show_grid(
+        self: &Arc<Self>,
+        seat: &str,
+        order: Order,
+        (category, most): (&str, usize),
+    ) -> Grid {
+        let (categories, chosen, questions) = {
+            let mut desk = self.desk();
+            let categories = desk.open_categories(order);
+            let most_asked = categories.iter().max_by_key(|(_, count)| **count);
+            let chosen = match category {
+                "" => most_asked.map(|(name, _)| name.clone()).unwrap_or_default(),
+                category => category.to_owned(),
+            };
+            let questions = desk.show_grid(seat, order, (&chosen, most), Instant::now());
+            (categories, chosen, questions)
+        };
+        self.refresh_labels();
+        self.choose_if_few(order, questions.is_empty());
+        Grid {
+            categories,
+            chosen,
+            questions,
+        }
+    }
+
+    /// Sends what `seat` says to the pictures of its grid, and notes it once the broker has it.
+    /// Pictures that are not before them any more are left alone. Gives how many answers were sent.
+    ///
+    /// # Errors
+    /// [`PublishError`]; nothing is noted then.
+    pub(crate) async fn answer_grid(
+        &self,
+        seat: &str,
+        answers: &[(String, Answer)],
+        annotator: &str,
+    ) -> Result<usize, PublishError> {
+        let (said, events) = {
+            let mut desk = self.desk();
+            let said = answers.iter();
+            let said = said.filter_map(|(image, a)| Some((desk.of_grid(seat, image)?, *a)));
+            let said: Vec<(Question, Answer)> = said.collect();
+            let events = said.iter().filter_map(|(question, answer)| match answer {
+                Answer::Passed => None,
+                Answer::Known(state) => {
+                    Some(question.answered(Some(*state), annotator, desk.time(Utc::now())))
+                }
+            });
+            let events: Vec<LabelEvent> = events.collect();
+            (said, events)
+        };
+        self.publisher.publish(&events).await?;
+        let sent = events.len();
+        events
+            .into_iter()
+            .for_each(|event| self.known().answer(event));
+        self.desk().take_grid(seat, said);
+        Ok(sent)
     }
 
     /// Frees what is held for `seat`.

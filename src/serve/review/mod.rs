@@ -5,6 +5,7 @@
 //! [`crate::labelling::suggest`].
 
 mod desk;
+mod grid;
 mod known;
 mod labeller;
 mod view;
@@ -86,6 +87,7 @@ pub(crate) fn routes(review: Arc<Review>) -> Router {
     Router::new()
         .route("/review", get(page))
         .route("/review/say", post(say))
+        .route("/review/grid", get(grid::page).post(grid::say))
         .with_state(review)
 }
 
@@ -120,6 +122,16 @@ fn annotator(visitor: &Visitor, form: &ActForm) -> String {
     }
 }
 
+/// Whether it is a seat that a page has given.
+fn is_seat(seat: &str) -> bool {
+    seat.len() == 32 && seat.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Whose a seat is: two people with one name, in two windows, are two.
+fn seat_of(visitor: &Visitor, seat: &str) -> String {
+    format!("{} {seat}", visitor.name)
+}
+
 fn is_name(text: &str) -> bool {
     let length = text.chars().count();
     (1..=LONGEST_NAME).contains(&length) && !text.chars().any(char::is_control)
@@ -135,12 +147,10 @@ async fn say(
         return StatusCode::NOT_FOUND.into_response();
     };
     let (seat, what) = (form.field("seat"), form.field("what"));
-    let of_a_seat = seat.len() == 32 && seat.bytes().all(|b| b.is_ascii_hexdigit());
-    let Some(order) = Order::named(form.field("order")).filter(|_| of_a_seat) else {
+    let Some(order) = Order::named(form.field("order")).filter(|_| is_seat(seat)) else {
         return trouble(StatusCode::UNPROCESSABLE_ENTITY, "Load the page again.");
     };
-    // Two people with one name, in two windows, are two.
-    let seat = format!("{} {seat}", visitor.name);
+    let seat = seat_of(&visitor, seat);
     let about = (form.field("image_id"), form.field("category"));
     let who = annotator(&visitor, &form);
     let done = match what {

@@ -15,10 +15,7 @@ const SHOWN_CATEGORIES: usize = 40;
 
 /// The whole page; without a seat it says why nothing is asked.
 pub(super) fn page(seat: Result<&str, &str>, order: Order, visitor: &Visitor) -> Markup {
-    let order_name = Order::ALL
-        .iter()
-        .find(|(own, _, _)| *own == order)
-        .map_or("", |o| o.1);
+    let order_name = order.name();
     html! {
         div.spread {
             h1 { "Review" }
@@ -30,6 +27,7 @@ pub(super) fn page(seat: Result<&str, &str>, order: Order, visitor: &Visitor) ->
                     }
                 }
                 noscript { button type="submit" { "Choose" } }
+                a href={ "/review/grid?order=" (order_name) } { "Many at once" }
             }
         }
         @match seat {

@@ -11,6 +11,8 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, NaiveDate, Utc};
 use scan::{Found, Wanted};
 use serde::Deserialize;
@@ -21,6 +23,9 @@ use tokio::sync::Semaphore;
 
 /// Searches at a time: each may read the whole table.
 const AT_A_TIME: usize = 1;
+
+/// Longest vector of a picture that is compared, numbers.
+const LONGEST_VECTOR: usize = 8_192;
 
 /// What the search page needs.
 pub(crate) struct Search {
@@ -62,6 +67,9 @@ pub(crate) struct Asked {
     pub words: String,
     /// The name of a picture that others should be like.
     pub image: String,
+    /// The vector of a picture of somebody's own, which the page has had made of it: little-endian
+    /// floats in base 64 for addresses. So an answer can be shown again without the picture.
+    pub vector: String,
     /// A category.
     pub tag: String,
     /// How probable it must be, percent.
@@ -74,8 +82,9 @@ pub(crate) struct Asked {
 
 impl Asked {
     fn is_empty(&self) -> bool {
-        let all = [&self.words, &self.image, &self.tag, &self.from, &self.to];
-        all.iter().all(|text| text.trim().is_empty())
+        let likes = [&self.words, &self.image, &self.vector];
+        let mut all = likes.into_iter().chain([&self.tag, &self.from, &self.to]);
+        all.all(|text| text.trim().is_empty())
     }
 }
 
@@ -90,7 +99,8 @@ async fn page(
     };
     let words = search.predictor.is_some();
     let content = view::page(&asked, words, found.as_ref(), &search.pictures);
-    frame::page("Search", Tab::Search, &visitor, &[], &content).into_response()
+    let scripts: &[&str] = if words { &["search.js"] } else { &[] };
+    frame::page("Search", Tab::Search, &visitor, scripts, &content).into_response()
 }
 
 impl Search {
@@ -123,6 +133,8 @@ impl Search {
                 .await
                 .map_err(|error| error.to_string())?;
             wanted.near = Some(text.1);
+        } else if !asked.vector.is_empty() {
+            wanted.near = Some(vector(&asked.vector)?);
         }
         let _place = self
             .places
@@ -149,6 +161,22 @@ impl Search {
     }
 }
 
+/// The vector that a text holds, made as long as all others are: 1.
+fn vector(text: &str) -> Result<Vec<f32>, String> {
+    let wrong = || "This is no vector of a picture: choose the picture again.".to_owned();
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| wrong())?;
+    let (floats, rest) = bytes.as_chunks::<4>();
+    let floats: Vec<f32> = floats
+        .iter()
+        .map(|bytes| f32::from_le_bytes(*bytes))
+        .collect();
+    let length = floats.iter().map(|x| x * x).sum::<f32>().sqrt();
+    match rest.is_empty() && length.is_finite() && length > 0.0 && floats.len() <= LONGEST_VECTOR {
+        true => Ok(floats.into_iter().map(|x| x / length).collect()),
+        false => Err(wrong()),
+    }
+}
+
 /// A day or a time; none if nothing is written.
 fn time(text: &str) -> Result<Option<DateTime<Utc>>, String> {
     let text = text.trim();
@@ -170,6 +198,28 @@ fn time(text: &str) -> Result<Option<DateTime<Utc>>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vector_is_one_of_finite_numbers_that_point_somewhere() {
+        let text = |floats: &[f32]| {
+            let bytes: Vec<u8> = floats.iter().flat_map(|x| x.to_le_bytes()).collect();
+            URL_SAFE_NO_PAD.encode(bytes)
+        };
+        assert_eq!(vector(&text(&[3.0, 0.0, 4.0])).unwrap(), [0.6, 0.0, 0.8]);
+        for wrong in [
+            text(&[0.0, 0.0]),
+            text(&[f32::NAN, 1.0]),
+            text(&[f32::INFINITY]),
+            text(&[f32::MAX, f32::MAX]),
+            text(&vec![1.0; LONGEST_VECTOR + 1]),
+            "AAA".into(),
+            "<script>".into(),
+            "AAAA/+==".into(),
+        ] {
+            let error = vector(&wrong).unwrap_err();
+            assert!(error.contains("choose the picture again"), "{error}");
+        }
+    }
 
     #[test]
     fn times_are_days_or_instants() {

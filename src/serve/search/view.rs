@@ -23,11 +23,28 @@ pub(super) fn page(
                 (field("least", "at least, %", &asked.least, "50", false))
                 (field("from", "from", &asked.from, "2026-01-31", false))
                 (field("to", "before", &asked.to, "2026-02-28", false))
+                div {
+                    label for="upload" { "like a picture of yours" }
+                    input id="upload" type="file" accept="image/*" disabled[!words];
+                }
+                @if !asked.vector.is_empty() {
+                    input type="hidden" name="vector" value=(asked.vector);
+                }
                 button.main type="submit" { "Search" }
             }
-            @if !words {
-                p.soft.small { "Words need the model: " code { "inference.enabled = true" } }
+            @if !asked.vector.is_empty() {
+                p.soft.small {
+                    "Nearest to the picture that you chose come first. "
+                    a href="/search" { "Begin anew" }
+                }
             }
+            @if !words {
+                p.soft.small {
+                    "Words and pictures of yours need the model: "
+                    code { "inference.enabled = true" }
+                }
+            }
+            p.bad #trouble role="alert" hidden {}
         }
         @match found {
             None => {},

@@ -3,6 +3,8 @@
 //!
 //! Nothing here waits for anybody: broker and tables are others' matter.
 
+mod grid;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -40,6 +42,12 @@ impl Order {
             "the model's two views differ",
         ),
     ];
+
+    /// Its name in addresses.
+    pub(crate) fn name(self) -> &'static str {
+        let found = Order::ALL.iter().find(|(own, _, _)| *own == self);
+        found.map_or("", |(_, name, _)| name)
+    }
 
     /// The order of this name.
     pub(crate) fn named(name: &str) -> Option<Self> {
@@ -116,6 +124,8 @@ struct Seat {
     /// Which of the past is shown; its length: the one that is new.
     at: usize,
     current: Option<Question>,
+    /// The questions of a grid that is shown.
+    grid: Vec<Question>,
     passed: HashSet<(String, String)>,
 }
 
@@ -178,6 +188,7 @@ impl Desk {
             past: Vec::new(),
             at: 0,
             current: None,
+            grid: Vec::new(),
             passed: HashSet::new(),
         });
         seat.used = now;

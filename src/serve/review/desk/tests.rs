@@ -157,3 +157,63 @@ fn only_what_is_shown_can_be_answered_and_no_time_comes_twice() {
     ];
     assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
 }
+
+#[test]
+fn a_grid_asks_one_category_of_pictures_that_are_before_nobody_else() {
+    let (mut desk, now) = (desk(), Instant::now());
+    let (wanted, order) = (("cat", 2), Order::Mixed);
+    assert_eq!(desk.open_categories(order)["cat"], 4);
+    let images = |grid: &[Question]| -> Vec<String> {
+        assert!(grid.iter().all(|question| question.category == "cat"));
+        grid.iter()
+            .map(|question| question.image_id.clone())
+            .collect()
+    };
+    let first = desk.show_grid("a", order, wanted, now);
+    assert_eq!(images(&first), ["image-0", "image-1"]);
+    let second = desk.show_grid("b", order, ("cat", 9), now);
+    assert_eq!(images(&second), ["image-2", "image-3"]);
+    assert_eq!(
+        ask(&mut desk, "c", now),
+        None,
+        "all pictures are before somebody"
+    );
+    // The same again for whoever loads the page again.
+    assert_eq!(desk.show_grid("a", order, wanted, now), first);
+    assert_eq!(desk.of_grid("a", "image-2"), None, "that is the other's");
+    let said = |desk: &Desk, answers: &[(&str, Answer)]| -> Vec<(Question, Answer)> {
+        let all = answers.iter();
+        all.filter_map(|(image, answer)| Some((desk.of_grid("a", image)?, *answer)))
+            .collect()
+    };
+    let answers = said(
+        &desk,
+        &[
+            ("image-0", YES),
+            ("image-1", Answer::Passed),
+            ("image-3", YES),
+        ],
+    );
+    assert_eq!(answers.len(), 2, "what was not shown is not answered");
+    desk.take_grid("a", answers);
+    assert_eq!(desk.of_grid("a", "image-0"), None);
+    assert_eq!(desk.open_categories(order)["cat"], 3);
+    assert_eq!(
+        desk.show_grid("a", order, wanted, now),
+        [],
+        "passed over, or the other's"
+    );
+    // The last answer is taken back, and asked again.
+    assert_eq!(desk.last_answer("a"), Some(question(0, "cat")));
+    desk.undo("a");
+    assert_eq!(
+        images(&desk.show_grid("a", order, wanted, now)),
+        ["image-0"]
+    );
+    // Whoever stays away loses what was held.
+    let later = now + Duration::from_secs(61);
+    assert_eq!(
+        images(&desk.show_grid("d", order, ("cat", 9), later)).len(),
+        4
+    );
+}
