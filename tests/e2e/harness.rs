@@ -381,6 +381,7 @@ impl StandIn {
                 display: Default::default(),
                 embedding: 4,
                 region_embeddings: false,
+                boxes: Default::default(),
                 records: false,
             }),
             preprocessing: Preprocessing {
@@ -448,6 +449,8 @@ impl PixelSlot for StandInSlot {
                 w: 1.0,
                 h: 1.0,
             },
+            boxes: Vec::new(),
+            masks: Vec::new(),
             region: None,
         };
         Ok(Tagged {

@@ -1,0 +1,78 @@
+//! From a category's saliency map to the boxes that a reader sees.
+
+mod regions;
+
+pub use regions::{Region, RegionMask, regions, too_coarse};
+
+use tagstream_core::events::BoundingBox;
+use tagstream_image::preprocessing::{Fit, Preprocessing};
+
+/// Maps a box from fractions of the model's input to fractions of the upright image of `size`
+/// (width, height) pixels. With [`Fit::CenterCrop`] the input shows only the middle of the image.
+pub fn to_image(
+    inside: BoundingBox,
+    preprocessing: &Preprocessing,
+    size: (u32, u32),
+) -> BoundingBox {
+    let seen = visible_part(preprocessing, size);
+    BoundingBox {
+        x: seen.x + inside.x * seen.w,
+        y: seen.y + inside.y * seen.h,
+        w: inside.w * seen.w,
+        h: inside.h * seen.h,
+    }
+}
+
+/// The part of an upright image of `size` (width, height) pixels that the model's input shows, in
+/// fractions of the image.
+pub fn visible_part(preprocessing: &Preprocessing, (width, height): (u32, u32)) -> BoundingBox {
+    if preprocessing.fit == Fit::Squash || width == 0 || height == 0 {
+        return BoundingBox::WHOLE;
+    }
+    let ratio_x = preprocessing.width as f32 / width as f32;
+    let ratio_y = preprocessing.height as f32 / height as f32;
+    let scale = ratio_x.max(ratio_y);
+    let (w, h) = (ratio_x / scale, ratio_y / scale);
+    BoundingBox {
+        x: (1.0 - w) / 2.0,
+        y: (1.0 - h) / 2.0,
+        w,
+        h,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tagstream_image::preprocessing::Filter;
+
+    fn bounds(b: BoundingBox) -> [f32; 4] {
+        [b.x, b.y, b.w, b.h]
+    }
+
+    #[test]
+    fn a_centre_crop_is_mapped_back() {
+        let mut preprocessing = Preprocessing {
+            height: 224,
+            width: 224,
+            fit: Fit::CenterCrop,
+            filter: Filter::Bicubic,
+        };
+        let inside = BoundingBox {
+            x: 0.5,
+            y: 0.0,
+            w: 0.5,
+            h: 1.0,
+        };
+        // 400x200: the middle 200x200 is seen, from 0.25 to 0.75 of the width.
+        let wide = to_image(inside, &preprocessing, (400, 200));
+        assert_eq!(bounds(wide), [0.5, 0.0, 0.25, 1.0]);
+        let tall = to_image(inside, &preprocessing, (100, 200));
+        assert_eq!(bounds(tall), [0.5, 0.25, 0.5, 0.5]);
+        preprocessing.fit = Fit::Squash;
+        assert_eq!(
+            bounds(to_image(inside, &preprocessing, (400, 200))),
+            bounds(inside)
+        );
+    }
+}
