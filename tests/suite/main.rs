@@ -12,6 +12,7 @@ mod demonstration;
 mod documents;
 mod fetch_decode;
 mod fetching;
+mod fit;
 mod formats;
 mod fuzz_replay;
 mod gpu;
