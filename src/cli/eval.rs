@@ -1,6 +1,7 @@
 //! `tagstream eval`: measure a model against labels.
 
 mod boxes;
+mod compare;
 
 use super::dataset::{DataArgs, LabelledFeatures, open_model, text_features};
 use clap::Args;
@@ -51,6 +52,14 @@ pub(super) struct EvalArgs {
     /// (.xml, or a folder of them).
     #[arg(long, value_name = "FILE|DIR", conflicts_with = "categories")]
     pub boxes: Option<PathBuf>,
+    /// Measure what the model would gain without labels: prompts in the sets of templates, scores
+    /// standardised for each picture (SPARC), and with --clip the ways to read locations; and say
+    /// which to take. The labels decide, so a few hundred pictures at least.
+    #[arg(long, conflicts_with_all = ["categories", "boxes"])]
+    pub compare: bool,
+    /// With --compare: the weights that the model was made of, as `init --clip` takes them.
+    #[arg(long, requires = "compare")]
+    pub clip: Option<String>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -92,6 +101,10 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
             args.data.labels.display()
         ))
         .into());
+    }
+    if args.compare {
+        let bundle = bundle.ok_or_else(|| usage("--compare needs a bundle: it has words"))?;
+        return compare::run(&args, &model, bundle, &data);
     }
     if args.dense_modes {
         let Classifier::Text { prompts, .. } = &classifier else {

@@ -177,14 +177,16 @@ border:0;background:none;color:inherit;font:inherit;\
 text-align:left;padding:3px 6px;border-radius:5px;cursor:pointer}button:hover,\
 button:focus-visible,button[aria-pressed=true]{background:var(--page);outline:none}\
 meter{width:100%;height:9px}.score{font-variant-numeric:tabular-nums;text-align:right;\
-color:var(--soft)}small{color:var(--soft);white-space:nowrap}.none{color:var(--soft);padding:3px 6px}";
+color:var(--soft)}small{color:var(--soft);white-space:nowrap}\
+.none{color:var(--soft);padding:3px 6px}";
 
 const SCRIPT: &str = "for(const a of document.querySelectorAll('article')){\
 const p=a.querySelector('.picture'),c=a.querySelector('canvas');\
 let held=null;const show=t=>{p.classList.remove('on');\
 p.querySelectorAll('.box').forEach(b=>b.remove());if(!t)return;\
 for(const box of t.dataset.boxes.split(' ').filter(Boolean)){\
-const [x,y,w,h]=box.split(',').map(v=>100*v+'%'),b=document.createElement('span');b.className='box';\
+const [x,y,w,h]=box.split(',').map(v=>100*v+'%'),b=document.createElement('span');\
+b.className='box';\
 Object.assign(b.style,{left:x,top:y,width:w,height:h});p.append(b)}\
 const m=t.dataset.map,n=+t.dataset.columns,r=m.length/n;if(!r)return;c.width=n;c.height=r;\
 const g=c.getContext('2d'),d=g.createImageData(n,r);for(let i=0;i<m.length;i++){\

@@ -305,3 +305,36 @@ fn thumbnail(bytes: &[u8], decoders: &Decoders) -> Option<Vec<u8>> {
     small.write_with_encoder(encoder).ok()?;
     Some(out.into_inner())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+    use tagstream_train::eval::tags::{measure_with, weights};
+
+    /// Of a group only the best is a tag, and what is never shown is none: the judge counts those.
+    #[test]
+    fn judged_tags_are_those_that_people_get() {
+        let mut categories = ["sun", "sunshine", "fog", "sea"]
+            .map(|name| Category::named(name, name, 0.5))
+            .to_vec();
+        for near in [0, 1] {
+            categories[near].tags.group = Some("sun".into());
+        }
+        categories[2].tags.hidden = true;
+        let odds = array![[2.0, 1.0, 3.0, 1.0], [1.0, 2.0, -1.0, -1.0]];
+        let labels = array![[1i8, -1, -1, 1], [-1, 1, -1, -1]];
+        let measured = |thresholds: &Array2<f32>| {
+            let weights = weights(odds.view(), labels.view());
+            let of = |image: usize, category: usize| thresholds[[image, category]];
+            measure_with(odds.view(), labels.view(), weights.view(), of).overall
+        };
+        let own = Array2::from_elem((2, 4), 0.5);
+        let all = measured(&own);
+        assert_eq!(all.per_image, 3.0);
+        let emitted = measured(&emitted_thresholds(own, &odds, &categories));
+        assert_eq!((emitted.per_image, emitted.right), (1.5, Some(1.0)));
+        assert_eq!(emitted.found, Some(1.0));
+        assert!(all.right < Some(1.0));
+    }
+}

@@ -46,8 +46,9 @@ pub struct RegionMask {
     pub runs: Vec<u32>,
 }
 
-/// The regions of `map` (`[rows, columns]`, row-major), the strongest first; none where the map does
-/// not say where something is: its grid is too coarse, it is even or a mere slope, or not finite.
+/// The regions of `map` (`[rows, columns]`, row-major), the strongest first; none where the map
+/// does not say where something is: its grid is too coarse, it is even or a mere slope, or not
+/// finite.
 pub fn regions(map: &[f32], columns: usize) -> Vec<Region> {
     Relief::of(map, columns).map_or_else(Vec::new, |relief| relief.regions())
 }
