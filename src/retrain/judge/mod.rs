@@ -10,8 +10,9 @@
 //! entries count nowhere), mean over the categories that have enough known presences and a known
 //! absence: `mAP`. The difference that the gates ask for weighs each category by its known
 //! presences: one with three of them moves by a third of itself when one picture is drawn or not,
-//! and a plain mean over many such categories hides what the others tell. And tags, as they are emitted: how many are right, how much of what is there is
-//! found ([`tagstream_train::eval::tags`]). Both models are measured on exactly the same entries.
+//! and a plain mean over many such categories hides what the others tell. And tags, as they are
+//! emitted: how many are right, how much of what is there is found
+//! ([`tagstream_train::eval::tags`]). Both models are measured on exactly the same entries.
 //!
 //! **Interval.** Paired bootstrap (Efron & Tibshirani 1993, ch. 8 and 13) over groups of images: a
 //! group with all its labels is drawn or not, for both models at once, so what makes an image hard
