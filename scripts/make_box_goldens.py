@@ -39,7 +39,7 @@ def runs(mask: np.ndarray) -> list[int]:
 def regions(share: np.ndarray) -> list[dict] | None:
     """The regions, or None where rounding could decide about one."""
     logs = np.log(np.maximum(share, 1e-12))
-    if logs.max() - logs.mean() < 2 * logs.std():
+    if logs.max() - logs.mean() < 1.5 * logs.std():
         return []
     cells = enlarged(logs)
     median, peak = np.median(cells), cells.max()

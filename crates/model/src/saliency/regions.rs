@@ -17,8 +17,8 @@ const FURTHER: f32 = 0.75;
 /// The least contrast, in natural logarithms: a region's best location weighs at least so many
 /// times (e) what the median one does.
 const LEAST_CONTRAST: f32 = 1.0;
-/// The peak is at least so many standard deviations above the mean: less is a slope, not a place.
-const LEAST_DEVIATIONS: f32 = 2.0;
+/// The peak is at least so many standard deviations above the mean: less is no place.
+const LEAST_DEVIATIONS: f32 = 1.5;
 /// Grids of fewer rows or columns are too coarse to say where something is.
 const LEAST_SIDE: usize = 4;
 /// Regions beyond so many are left out.
