@@ -59,11 +59,10 @@ mod tests {
         assert_eq!(bounds(wide), [0.5, 0.0, 0.25, 1.0]);
         let tall = to_image(inside, &preprocessing, (100, 200));
         assert_eq!(bounds(tall), [0.5, 0.25, 0.5, 0.5]);
-        // Two rows too many: 445 to 224 is 224x226 pixels, and one of them is cut off above.
-        // the resized picture.
+        // 500x375: resized to 298x224, of which the columns from 37 to 261 are seen: whole pixels.
         let seen = bounds(visible_part(&preprocessing, (500, 375)));
         assert_eq!(seen, [37.0 / 298.0, 0.0, 224.0 / 298.0, 1.0]);
-        // Half a pixel more on one side than on the other: 449 to 224 is 224x226 pixels.
+        // 445x449: resized to 224x226; of the two rows too many one is cut off above.
         let seen = bounds(visible_part(&preprocessing, (445, 449)));
         assert_eq!(seen, [0.0, 1.0 / 226.0, 1.0, 224.0 / 226.0]);
         preprocessing.fit = Fit::Squash;
