@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 ROWS=${ROWS:-benches/runs/boxes.jsonl}
 TRAIN=${TRAIN:-1500}
-TEST=${TEST:-1000}
+TEST=${TEST:-200}
 . benches/quality/common.sh
 "$tagstream" scenes --out "$work/train" --count "$TRAIN" --seed 7001 --style pale
 for style in plain pale; do

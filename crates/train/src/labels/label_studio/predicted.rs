@@ -347,7 +347,8 @@ mod tests {
             ..tag("dog", 0.9)
         };
         let config = r#"<View><Image name="img" value="$image"/>
-            <RectangleLabels name="box" toName="img"><Label value="dog"/></RectangleLabels></View>"#;
+            <RectangleLabels name="box" toName="img"><Label value="dog"/></RectangleLabels>
+            </View>"#;
         let config = LabellingConfig::read(config).unwrap();
         let (_, results) = predicted(&[nowhere], &categories, (40, 30), &config, None);
         assert_eq!(results, Vec::<Value>::new());
