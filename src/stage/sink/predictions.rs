@@ -2,6 +2,7 @@
 //! states the same columns.
 
 use super::table::TableRow;
+use crate::stage::trace::ImageTrace;
 use arrow_array::builder::{MapBuilder, MapFieldNames, StringBuilder};
 use arrow_array::{
     ArrayRef, FixedSizeListArray, Float32Array, Int32Array, Int64Array, ListArray, MapArray,
@@ -89,6 +90,8 @@ pub struct PredictionRow {
     pub attributes: BTreeMap<String, String>,
     /// The row's layout.
     pub layout: Arc<PredictionLayout>,
+    /// Where it is told what becomes of the row.
+    pub trace: ImageTrace,
 }
 
 fn vectors(
@@ -194,6 +197,13 @@ impl TableRow for PredictionRow {
 
     fn offset(&self) -> Offset {
         self.offset
+    }
+
+    fn settled(&self, file: Option<&str>) {
+        match file {
+            Some(file) => self.trace.committed(file, &self.model.version),
+            None => self.trace.overtaken(),
+        }
     }
 
     fn bytes(&self) -> u64 {
@@ -360,6 +370,7 @@ pub(crate) mod tests {
             embedding: vec![offset as f32, 1.0, -1.0, 0.5],
             attributes: [("site".to_owned(), format!("{offset}"))].into(),
             layout: Arc::clone(layout),
+            trace: ImageTrace::default(),
         }
     }
 

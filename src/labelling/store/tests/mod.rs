@@ -81,6 +81,7 @@ pub(super) fn prediction(id: &str, uri: &str) -> PredictionRow {
             region_embeddings: false,
             records: false,
         }),
+        trace: Default::default(),
     }
 }
 
