@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod authorities;
 mod build_name;
 mod completions;
 mod compose;
