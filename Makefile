@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall demo test figures lint fuzz dist dist-test compose-test chaos chaos-matrix chaos-sabotage upgrade-test bench bench-scale bench-steps
+.PHONY: help build install uninstall demo test figures lint fuzz dist dist-test compose-test chaos chaos-matrix chaos-sabotage upgrade-test bench bench-scale bench-steps label-studio-test
 
 ROUNDS ?= 20
 SEED ?= 1
@@ -67,6 +67,10 @@ chaos-sabotage: ## ROUNDS=n SEED=s: the protocol broken on purpose in two ways; 
 
 upgrade-test: ## FROM=46e3ef7: a group of that build is replaced by this one under load, and back
 	@scripts/upgrade_test.sh $(FROM)
+
+label-studio-test: ## A real Label Studio from PyPI: takes the tasks, asks the model, sends its webhook, is exported
+	@setup=$$(scripts/setup.sh build); eval "$$setup"; studio=$$(scripts/label_studio.sh); eval "$$studio"; \
+	cargo test --locked --features failpoints --test e2e real_label_studio -- --nocapture
 
 bench: ## The stage beside bare ONNX Runtime and a Python peer (KAFKA=1: on a real broker), rows in benches/runs/stage.jsonl
 	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; scripts/bench.sh

@@ -331,6 +331,7 @@ fn model(spec: Option<&str>, scratch: &Path) -> anyhow::Result<Bundle> {
         categories: &categories,
         tower: Default::default(),
         views: tagstream_model::views::Views::default(),
+        fit: Default::default(),
     };
     Ok(init.run(&scratch.join("model"), |_| ())?)
 }

@@ -9,10 +9,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use parity::Comparison;
 use std::path::{Path, PathBuf};
 use tagstream_core::error::{Exit, usage};
+use tagstream_image::preprocessing::{Filter, Fit};
 use tagstream_model::bundle::{Bundle, BundleWriter};
 use tagstream_model::clip::vision::{DenseMode, Precision, TowerOptions};
 use tagstream_model::init::hub::Hub;
-use tagstream_model::init::{CategoryList, ClipFolder, Init, InitError, InitStep};
+use tagstream_model::init::{
+    CategoryList, ClipFolder, FitChoice, Init, InitError, InitStep, fit_in_words, own_fit,
+};
 use tagstream_model::onnx::IntegerRange;
 use tagstream_model::views::Views;
 
@@ -43,8 +46,23 @@ pub(super) struct InitArgs {
     /// Each costs the encoder as much as the whole.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub views: Vec<ViewName>,
+    /// How pictures are fitted to the input. Embeddings mix only with those of the same fit.
+    #[arg(long, value_enum, default_value_t = FitName::Squash)]
+    pub fit: FitName,
     #[command(flatten)]
     pub guess: GuessArgs,
+}
+
+/// `--fit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum FitName {
+    /// The whole picture, whatever its shape.
+    Squash,
+    /// The short side resized, the centre cropped, as CLIP was trained.
+    Crop,
+    /// As the model's own files say: preprocessor_config.json, processor_config.json or
+    /// open_clip_config.json.
+    Model,
 }
 
 /// `--views`.
@@ -146,24 +164,48 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
             mirror: args.views.contains(&ViewName::Mirror),
             middle: args.views.contains(&ViewName::Middle),
         },
+        fit: match args.fit {
+            FitName::Squash => FitChoice::Squash,
+            FitName::Crop => FitChoice::Crop,
+            FitName::Model => FitChoice::Model,
+        },
     };
     let bundle = write(&init, &args, &bar)?;
     let manifest = bundle.manifest();
+    let fit = (manifest.preprocessing.fit, manifest.preprocessing.filter);
     eprintln!(
-        "{}: {} categories, {}x{} pixels, {}x{} locations of {} numbers, in {}",
+        "{}: {} categories, {}x{} pixels ({}), {}x{} locations of {} numbers, in {}",
         bundle.id(),
         manifest.categories.len(),
         manifest.preprocessing.height,
         manifest.preprocessing.width,
+        fit_in_words(fit),
         manifest.dims.grid_height,
         manifest.dims.grid_width,
         manifest.dims.embedding,
         args.out.display()
     );
+    say_own_fit(&clip, args.fit, fit);
     if let Some(comparison) = comparison {
         comparison.run(&init, &bundle)?;
     }
     Ok(Exit::Success)
+}
+
+/// What the model's own files say of the fit, where that was taken, or where it is another.
+fn say_own_fit(clip: &ClipFolder, asked: FitName, fit: (Fit, Filter)) {
+    // Files that cannot be followed matter to nobody who did not ask for them.
+    let Ok(own) = own_fit(clip) else { return };
+    let words = fit_in_words(own.fit);
+    if asked == FitName::Model {
+        eprintln!("pictures are fitted as {} says: {words}", own.said_by);
+    } else if own.fit != fit {
+        eprintln!(
+            "{} says: {words}; embeddings that are to be mixed with others of this model need \
+             --fit model",
+            own.said_by
+        );
+    }
 }
 
 /// Writes the bundle, with guessed thresholds if pictures are given.
@@ -180,7 +222,7 @@ fn write(init: &Init<'_>, args: &InitArgs, bar: &ProgressBar) -> anyhow::Result<
         });
         bar.finish_and_clear();
         made.map_err(|error| match error {
-            InitError::Categories(_) => usage(error.to_string()).into(),
+            InitError::Categories(_) | InitError::Fit(_) => usage(error.to_string()).into(),
             other => anyhow::Error::new(other).context(format!("making a bundle of {}", args.clip)),
         })
     };

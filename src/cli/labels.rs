@@ -1,6 +1,7 @@
 //! `tagstream labels`: partial labels from and to files and the topic.
 
 mod import;
+mod suggest;
 
 pub(super) use import::NamingArgs;
 
@@ -8,19 +9,15 @@ use super::kafka::KafkaArgs;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use std::collections::BTreeSet;
-use std::io::{BufWriter, Write};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
-use tagstream::labelling::publish;
 use tagstream::labelling::store::{join_uris, read_labels};
-use tagstream::labelling::suggest::{GlobalView, SuggestOptions, suggest};
 use tagstream::stage::source::ClientSettings;
 use tagstream_core::config::{ObjectStoreConfig, StageConfig};
 use tagstream_core::error::{Exit, usage};
-use tagstream_core::events::QuestionPurpose;
 use tagstream_core::redact::redact_place;
 use tagstream_core::storage::atomic::AtomicFile;
 use tagstream_core::storage::store::TableStore;
-use tagstream_train::labels::cells::guarded;
 use tagstream_train::labels::layouts::DatasetLayout;
 use tagstream_train::labels::{Form, ImportOptions, LabelTable, export, import_at, layouts};
 
@@ -40,7 +37,7 @@ pub(super) enum LabelsCommand {
     Export {
         #[command(flatten)]
         from: LabelsFrom,
-        /// Form to write: events, csv, open-images, coco or label-studio.
+        /// Form to write: events, csv, open-images, coco, label-studio or fiftyone.
         #[arg(long, default_value = "csv", value_parser = written_form)]
         form: Form,
         /// File to write; standard output if missing.
@@ -56,7 +53,7 @@ pub(super) enum LabelsCommand {
         json: bool,
     },
     /// Rank stored predictions by how much a label would teach.
-    Suggest(SuggestArgs),
+    Suggest(suggest::SuggestArgs),
     /// Turn a public data set in its distributed layout into labels.csv, categories.txt and
     /// splits.csv.
     Dataset {
@@ -98,44 +95,6 @@ pub(super) struct LabelsFrom {
     #[arg(long, default_value = "predictions")]
     pub predictions: String,
     /// Configuration file whose `[object_store]` section holds the store's options.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-}
-
-/// Arguments of `tagstream labels suggest`.
-#[derive(Debug, Args)]
-pub(super) struct SuggestArgs {
-    /// How many images.
-    #[arg(long, default_value_t = 100)]
-    pub count: usize,
-    /// Share of the images that are asked about for measuring: drawn evenly, of images that are
-    /// never asked about for learning.
-    #[arg(long, value_name = "SHARE", default_value_t = SuggestOptions::default().measure)]
-    pub measure: f64,
-    /// Where the tables are: the stage's `output.url`.
-    #[arg(long, value_name = "URL")]
-    pub store: String,
-    /// The predictions table.
-    #[arg(long, default_value = "predictions")]
-    pub predictions: String,
-    /// The label table.
-    #[arg(long, default_value = "labels")]
-    pub table: String,
-    /// Consider only what this model has tagged, and ask first where its two views of an image
-    /// disagree: a bundle directory or `registry-url[@version]`.
-    #[arg(long)]
-    pub model: Option<String>,
-    /// CSV file to write; standard output if missing.
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-    /// Also write the suggestions to this topic, as label events that say nothing yet, with what to
-    /// ask.
-    #[arg(long)]
-    pub topic: Option<String>,
-    #[command(flatten)]
-    pub kafka: KafkaArgs,
-    /// Configuration file whose `[object_store]` section holds the store's options, and whose
-    /// `[kafka]` section says how to reach the brokers.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -182,7 +141,7 @@ pub(super) fn run(args: LabelsArgs) -> anyhow::Result<Exit> {
                 Ok(())
             }
             LabelsCommand::Stats { from, json } => stats(&read_table(&from).await?.0, json),
-            LabelsCommand::Suggest(args) => run_suggest(args).await,
+            LabelsCommand::Suggest(args) => suggest::run(args).await,
             LabelsCommand::Dataset {
                 layout,
                 split,
@@ -313,71 +272,5 @@ fn stats(table: &LabelTable, json: bool) -> anyhow::Result<()> {
             c.present, c.absent, c.unknown
         );
     }
-    Ok(())
-}
-
-async fn run_suggest(args: SuggestArgs) -> anyhow::Result<()> {
-    if !(0.0..=1.0).contains(&args.measure) {
-        return Err(usage("--measure is a share between 0 and 1").into());
-    }
-    let to = client(&args.topic, &args.kafka, &args.config)?;
-    let stores = options(&args.config)?;
-    let store = open_store(&args.store, &stores)?;
-    let labels = read_labels(&store, &args.table).await?;
-    let view = match &args.model {
-        Some(spec) => {
-            let opening = tagstream_model::open(spec, &stores).await;
-            let bundle = opening.and_then(|model| model.into_bundle());
-            let bundle =
-                bundle.with_context(|| format!("opening the model `{}`", redact_place(spec)))?;
-            Some(GlobalView::of(&bundle)?)
-        }
-        None => None,
-    };
-    let wanted = SuggestOptions {
-        count: args.count,
-        measure: args.measure,
-        view,
-        ..SuggestOptions::default()
-    };
-    let suggestions = suggest(&store, &args.predictions, &labels, &wanted).await?;
-    let write = |to: &mut dyn Write| -> anyhow::Result<()> {
-        let mut writer = csv::Writer::from_writer(to);
-        writer.write_record(["rank", "image_id", "uri", "value", "purpose", "ask"])?;
-        for (rank, s) in suggestions.iter().enumerate() {
-            let ask: Vec<String> = s.ask.iter().map(|(c, p)| format!("{c}={p:.2}")).collect();
-            let (rank, value) = ((rank + 1).to_string(), format!("{:.4}", s.value));
-            let purpose = match s.purpose {
-                QuestionPurpose::Learning => "learning",
-                QuestionPurpose::Measuring => "measuring",
-            };
-            let ask = ask.join(" ");
-            let [id, uri, ask] = [&*s.image_id, &*s.uri, &*ask].map(guarded);
-            writer.write_record([&*rank, &*id, &*uri, &*value, purpose, &*ask])?;
-        }
-        writer.flush()?;
-        Ok(())
-    };
-    match &args.out {
-        Some(path) => write_whole(path, |w| write(w))?,
-        None => write(&mut std::io::stdout().lock())?,
-    }
-    if let Some((topic, client)) = &to {
-        let ranked = suggestions.iter().zip(1..);
-        let questions: Vec<_> = ranked.map(|(s, rank)| s.question(rank)).collect();
-        publish(client, topic, &questions).await?;
-    }
-    if suggestions.is_empty() {
-        let of = args
-            .model
-            .as_deref()
-            .map(|m| format!(" by the model {}", redact_place(m)));
-        let (table, of) = (&args.predictions, of.unwrap_or_default());
-        eprintln!(
-            "no predictions{of} in the table `{table}` at {}",
-            redact_place(&args.store)
-        );
-    }
-    eprintln!("{} images suggested", suggestions.len());
     Ok(())
 }

@@ -9,6 +9,7 @@ use tagstream_core::config::{
     Configuration, DecodeConfig, FetchConfig, Flaw, KafkaConfig, LogConfig, ObjectStoreConfig,
     Provider, Shape, address_flaw, settings,
 };
+use tagstream_core::image_id::IdRule;
 
 settings! {
     /// `tagstream serve --config`: everything the pages can be told.
@@ -31,6 +32,8 @@ settings! {
         review: ReviewConfig = ReviewConfig::default(),
         /// The model over HTTP.
         inference: InferenceConfig = InferenceConfig::default(),
+        /// Label Studio's webhook, and what it asks an ML backend for.
+        label_studio: LabelStudioConfig = LabelStudioConfig::default(),
         /// How pictures are fetched, and from where they may be: as in stage.toml.
         fetch: FetchConfig = FetchConfig::default(),
         /// How pictures are decoded: as in stage.toml.
@@ -135,6 +138,31 @@ settings! {
         hold_s: u64 = 300,
         /// How often the label table is read again for what is known.
         refresh_s: u64 = 60,
+    }
+}
+
+settings! {
+    /// Label Studio: how its tasks and annotations are read, as `tagstream labels import` is told.
+    LabelStudioConfig {
+        /// Folder that keeps what each annotation said: what is changed or deleted there is taken
+        /// back here. It must outlive this process; empty: the webhook is not taken.
+        state: String = String::new(),
+        /// The key of a task's data that holds the picture; empty: `image`, or the only one that
+        /// looks so.
+        image_key: String = String::new(),
+        /// Read these controls alone; empty: all of them.
+        controls: Vec<String> = Vec::new(),
+        /// The control whose choices mean absence; empty: `absent`.
+        absent_control: String = String::new(),
+        /// The annotation is exhaustive: what is unchecked is absent.
+        exhaustive: bool = false,
+        /// What a picture is called: `path`, `uri`, `stem` or `sha256`; empty: by its path, and
+        /// what a task calls `image_id` is taken as it is.
+        id: String = String::new(),
+        /// What stands before the path in addresses and is no part of a name.
+        root: String = String::new(),
+        /// Put before what is only a path to make addresses, as `s3://bucket/photos/`.
+        uri_prefix: String = String::new(),
     }
 }
 
@@ -282,6 +310,11 @@ impl Configuration for ServeConfig {
         if !self.tables.url.is_empty() {
             flaws.extend(address_flaw("tables.url", &self.tables.url));
         }
+        let rule = &self.label_studio.id;
+        if !rule.is_empty() && IdRule::named(rule).is_none() {
+            let reason = format!("is `{rule}`; the rules are path, uri, stem and sha256");
+            flaws.push(Flaw::new("label_studio.id", reason));
+        }
         for address in &self.stages.addresses {
             if stage_url(address).is_none() {
                 let reason = format!(
@@ -353,6 +386,7 @@ mod tests {
             ("review.measure", |c| c.review.measure = 1.5),
             ("kafka.brokers", |c| c.kafka.brokers = "me:pass@b:1".into()),
             ("access.local_name", |c| c.access.local_name = " ".into()),
+            ("label_studio.id", |c| c.label_studio.id = "name".into()),
         ] {
             let mut config = config();
             change(&mut config);

@@ -8,6 +8,7 @@
 //! | `/search` | pictures of the tables, by words, likeness, tag and time |
 //! | `/models` | versions, decisions, comparing two, promoting and rolling back |
 //! | `/v1/...`, `/v2/...` | the model over HTTP |
+//! | `/label-studio/...` | Label Studio's webhook and ML backend |
 //! | `/pictures/{key}` | a picture that a page shows |
 //! | `/login`, `/logout` | who somebody is, where tokens are used |
 //!
@@ -27,6 +28,7 @@ mod pictures;
 mod review;
 mod rows;
 mod search;
+mod studio;
 mod visitor;
 
 pub use access::TokenFileError;
@@ -50,6 +52,7 @@ use search::Search;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use studio::Studio;
 use tagstream_core::config::ConfigError;
 use tagstream_core::storage::store::{StoreError, TableStore};
 use tokio::net::TcpListener;
@@ -178,9 +181,11 @@ fn routes(config: &ServeConfig, address: SocketAddr) -> Result<Router, ServeErro
         (Some(store), _) => Ok(Labeller::new(config, store, Arc::clone(&catalogue))?),
     };
     let review = Review::new(labeller, Arc::clone(&catalogue), Arc::clone(&pictures));
+    let studio = Studio::new(config, predictor.clone())?;
     let api = predictor.map_or_else(Router::new, api::routes);
     let routes = live::routes(board)
         .merge(api)
+        .merge(studio::routes(studio))
         .merge(search::routes(search))
         .merge(review::routes(review))
         .merge(models::routes(catalogue))

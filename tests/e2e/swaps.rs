@@ -37,6 +37,7 @@ async fn registry(folder: &Path) -> Registry {
         categories: &CategoryList::read(&list).unwrap(),
         tower: Default::default(),
         views: Default::default(),
+        fit: Default::default(),
     };
     let bundle = init.run(&two, |_| ()).unwrap();
     let three = folder.join("three");

@@ -64,6 +64,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
                 ..TowerOptions::default()
             },
             views: tagstream_model::views::Views::default(),
+            fit: Default::default(),
         };
         let out = folder.path().join(format!("{precision:?}"));
         init.run(&out, |_| ()).unwrap()

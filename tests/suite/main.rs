@@ -13,6 +13,7 @@ mod demonstration;
 mod documents;
 mod fetch_decode;
 mod fetching;
+mod fit;
 mod formats;
 mod fuzz_replay;
 mod gpu;

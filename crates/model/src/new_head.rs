@@ -189,6 +189,7 @@ mod tests {
             categories: &CategoryList::read(&list).unwrap(),
             tower: Default::default(),
             views: crate::views::Views::default(),
+            fit: Default::default(),
         };
         let first = init.run(&folder.path().join("first"), |_| ()).unwrap();
         let (head, _) = first.head().unwrap();

@@ -205,6 +205,7 @@ mod tests {
                 ..TowerOptions::default()
             },
             views: crate::views::Views::default(),
+            fit: Default::default(),
         };
         init.run(&folder.join(name), |_| ()).unwrap()
     }

@@ -1,7 +1,8 @@
 //! From a category's saliency map to the box a reader sees.
 
 use tagstream_core::events::BoundingBox;
-use tagstream_image::preprocessing::{Fit, Preprocessing};
+use tagstream_image::decode::{ImageSize, seen_part};
+use tagstream_image::preprocessing::Preprocessing;
 
 /// A location belongs to the box if its saliency is at least this share of the map's maximum.
 pub const BOX_THRESHOLD: f32 = 0.5;
@@ -57,7 +58,7 @@ pub fn peak_box(map: &[f32], columns: usize, threshold: f32) -> BoundingBox {
 }
 
 /// Maps a box from fractions of the model's input to fractions of the upright image of `size`
-/// (width, height) pixels. With [`Fit::CenterCrop`] the input shows only the middle of the image.
+/// (width, height) pixels. Where the centre is cropped, the input shows only the image's middle.
 pub fn to_image(
     inside: BoundingBox,
     preprocessing: &Preprocessing,
@@ -75,31 +76,14 @@ pub fn to_image(
 /// The part of an upright image of `size` (width, height) pixels that the model's input shows, in
 /// fractions of the image.
 pub fn visible_part(preprocessing: &Preprocessing, (width, height): (u32, u32)) -> BoundingBox {
-    let whole = BoundingBox {
-        x: 0.0,
-        y: 0.0,
-        w: 1.0,
-        h: 1.0,
-    };
-    if preprocessing.fit == Fit::Squash || width == 0 || height == 0 {
-        return whole;
-    }
-    let ratio_x = preprocessing.width as f32 / width as f32;
-    let ratio_y = preprocessing.height as f32 / height as f32;
-    let scale = ratio_x.max(ratio_y);
-    let (w, h) = (ratio_x / scale, ratio_y / scale);
-    BoundingBox {
-        x: (1.0 - w) / 2.0,
-        y: (1.0 - h) / 2.0,
-        w,
-        h,
-    }
+    let [x, y, w, h] = seen_part(preprocessing, ImageSize { width, height }).map(|x| x as f32);
+    BoundingBox { x, y, w, h }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tagstream_image::preprocessing::Filter;
+    use tagstream_image::preprocessing::{Filter, Fit};
 
     fn bounds(b: BoundingBox) -> [f32; 4] {
         [b.x, b.y, b.w, b.h]
@@ -158,6 +142,12 @@ mod tests {
         assert_eq!(bounds(wide), [0.5, 0.0, 0.25, 1.0]);
         let tall = to_image(inside, &preprocessing, (100, 200));
         assert_eq!(bounds(tall), [0.5, 0.25, 0.5, 0.5]);
+        // 500x375: resized to 298x224, of which the columns from 37 to 261 are seen: whole pixels.
+        let seen = bounds(visible_part(&preprocessing, (500, 375)));
+        assert_eq!(seen, [37.0 / 298.0, 0.0, 224.0 / 298.0, 1.0]);
+        // 445x449: resized to 224x226; of the two rows too many one is cut off above.
+        let seen = bounds(visible_part(&preprocessing, (445, 449)));
+        assert_eq!(seen, [0.0, 1.0 / 226.0, 1.0, 224.0 / 226.0]);
         preprocessing.fit = Fit::Squash;
         assert_eq!(
             bounds(to_image(inside, &preprocessing, (400, 200))),

@@ -210,6 +210,11 @@ impl EncoderFolder {
         &self.preprocessing
     }
 
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Path of `encoder.onnx`.
     pub fn encoder(&self) -> PathBuf {
         self.root.join(ENCODER_FILE)

@@ -231,6 +231,7 @@ fn zero_shot(folder: &Path, categories: &[String], scratch: &Path) -> Result<Bun
         categories: &categories,
         tower: Default::default(),
         views: tagstream_model::views::Views::default(),
+        fit: Default::default(),
     };
     init.run(&scratch.join("bundle"), |_| ())
         .map_err(|e| text(&e))

@@ -66,6 +66,7 @@ impl Draw {
             ask: asked
                 .map(|k| (rows.categories[*k].clone(), rows.score(row, *k)))
                 .collect(),
+            model_version: rows.versions.value(row).into(),
         };
         // The latest row of an image counts.
         self.drawn.insert(key, suggestion);

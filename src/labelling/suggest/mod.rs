@@ -34,7 +34,7 @@ use arrow_array::{Array, RecordBatch, StringArray};
 use committee::{Committee, Spread};
 use measuring::Draw;
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use tagstream_core::events::{Asked, LabelEvent, LabelQuestion, QuestionPurpose};
 use tagstream_core::storage::store::TableStore;
@@ -103,6 +103,8 @@ pub struct Suggestion {
     pub purpose: QuestionPurpose,
     /// The categories to ask about, with the probability predicted.
     pub ask: Vec<(String, f32)>,
+    /// The model that predicted it.
+    pub model_version: String,
 }
 
 impl Suggestion {
@@ -291,6 +293,22 @@ pub async fn suggest(
     Ok(mixed(learning, measuring))
 }
 
+/// All categories that the rows of the predictions table have probabilities of.
+///
+/// # Errors
+/// [`TableError`] names the file that cannot be read.
+pub async fn categories(
+    store: &TableStore,
+    predictions: &str,
+) -> Result<BTreeSet<String>, TableError> {
+    let mut all = BTreeSet::new();
+    each(store, predictions, |rows| {
+        all.extend(rows.categories.iter().cloned())
+    })
+    .await?;
+    Ok(all)
+}
+
 /// Best first; equal values by id, so that the choice repeats.
 fn by_value(a: &Candidate, b: &Candidate) -> Ordering {
     let values = b.suggestion.value.total_cmp(&a.suggestion.value);
@@ -365,6 +383,7 @@ impl Pool<'_> {
                     value: worth.iter().map(|w| w.0).sum(),
                     purpose: QuestionPurpose::Learning,
                     ask: asked.collect(),
+                    model_version: rows.versions.value(row).into(),
                 },
                 terms: worth.iter().map(|w| (numbers[w.2], w.1)).collect(),
                 embedding: rows.embedding(row).to_vec(),

@@ -193,7 +193,8 @@ fn tags_a_picture(tags: &TagOutcome, target: TagTarget) -> Gate {
 }
 
 fn of_the_mean(judgement: &Judgement, config: &JudgeConfig) -> [Gate; 3] {
-    let d = &judgement.difference;
+    let d = &judgement.by_presences;
+    let mean = judgement.difference.estimate;
     let look = match judgement.look {
         0 | 1 => String::new(),
         look => format!(" at look {look} at this champion"),
@@ -203,21 +204,25 @@ fn of_the_mean(judgement: &Judgement, config: &JudgeConfig) -> [Gate; 3] {
             "mAP not certainly worse",
             // A NaN means that nothing could be measured, which is no proof of harm.
             d.upper.is_nan() || d.upper >= 0.0,
-            format!("upper bound {}", points(d.upper)),
+            format!("by presences: upper bound {}", points(d.upper)),
             "not below zero".into(),
             Verdict::Reject,
         ),
         gate(
             "mAP certainly not worse",
             d.lower > -config.margin,
-            format!("{} (lower bound {})", points(d.estimate), points(d.lower)),
+            format!(
+                "by presences {} (lower bound {})",
+                points(d.estimate),
+                points(d.lower)
+            ),
             format!("lower bound above {}{look}", points(-config.margin)),
             Verdict::Hold,
         ),
         gate(
             "worth the change",
-            d.estimate >= config.min_gain,
-            points(d.estimate),
+            mean >= config.min_gain,
+            points(mean),
             format!("at least {}", points(config.min_gain)),
             Verdict::Hold,
         ),

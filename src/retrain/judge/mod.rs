@@ -8,8 +8,11 @@
 //!
 //! **Measures.** Average precision per category over the images whose label is known (unknown
 //! entries count nowhere), mean over the categories that have enough known presences and a known
-//! absence: `mAP`. And tags, as they are emitted: how many are right, how much of what is there is
-//! found ([`tagstream_train::eval::tags`]). Both models are measured on exactly the same entries.
+//! absence: `mAP`. The difference that the gates ask for weighs each category by its known
+//! presences: one with three of them moves by a third of itself when one picture is drawn or not,
+//! and a plain mean over many such categories hides what the others tell. And tags, as they are
+//! emitted: how many are right, how much of what is there is found
+//! ([`tagstream_train::eval::tags`]). Both models are measured on exactly the same entries.
 //!
 //! **Interval.** Paired bootstrap (Efron & Tibshirani 1993, ch. 8 and 13) over groups of images: a
 //! group with all its labels is drawn or not, for both models at once, so what makes an image hard
@@ -33,7 +36,7 @@ pub use looks::next_look;
 pub use tags::{CategoryTags, Emitted, TagOutcome, TrialTags};
 
 use looks::{Alpha, labels_needed};
-use ndarray::{Array2, ArrayView1, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use ranking::Ranking;
@@ -143,6 +146,8 @@ pub struct Judgement {
     pub candidate_map: f64,
     /// Their difference.
     pub difference: Interval,
+    /// The difference when every category weighs what its known presences do: what the gates ask.
+    pub by_presences: Interval,
     /// Measurable categories, in their order.
     pub categories: Vec<CategoryOutcome>,
 }
@@ -174,12 +179,13 @@ impl Judgement {
             )
         });
         format!(
-            "{tags}mAP {:.2} -> {:.2} ({:+.2}, at least {:+.2}) over {} categories, on \
-             {on}{wanted}",
+            "{tags}mAP {:.2} -> {:.2} ({:+.2}; by presences {:+.2}, at least {:+.2}) over {} \
+             categories, on {on}{wanted}",
             100.0 * self.champion_map,
             100.0 * self.candidate_map,
             100.0 * self.difference.estimate,
-            100.0 * self.difference.lower,
+            100.0 * self.by_presences.estimate,
+            100.0 * self.by_presences.lower,
             self.categories.len(),
         )
     }
@@ -200,6 +206,18 @@ impl Judgement {
 /// A share in percent; `-` where nothing is known.
 pub(super) fn share(x: Option<f64>) -> String {
     x.map_or("-".into(), |x| format!("{:.0} %", 100.0 * x))
+}
+
+/// The mean of the finite `values`, by `weights`; NaN where nothing weighs.
+fn weighted_mean(values: ArrayView1<'_, f64>, weights: &[f64]) -> f64 {
+    let (mut sum, mut weight) = (0.0, 0.0);
+    for (value, own) in values.iter().zip(weights) {
+        if value.is_finite() {
+            sum += own * value;
+            weight += own;
+        }
+    }
+    sum / weight
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
@@ -249,6 +267,16 @@ impl MeasuredCategory {
         candidate.zip(champion).map_or(f64::NAN, |(a, b)| a - b)
     }
 
+    /// The difference on the images as they are.
+    fn found(&self) -> f64 {
+        self.precision.0 - self.precision.1
+    }
+
+    /// Its known presences.
+    fn presences(&self) -> f64 {
+        self.candidate.counts().1 as f64
+    }
+
     fn outcome(&self, name: &str, resampled: ArrayView1<'_, f64>, beyond: f64) -> CategoryOutcome {
         let (candidate, champion) = self.precision;
         let (known, present) = self.candidate.counts();
@@ -258,7 +286,7 @@ impl MeasuredCategory {
             absent: known - present,
             champion,
             candidate,
-            difference: Interval::of(candidate - champion, &resampled.to_vec(), beyond, beyond),
+            difference: Interval::of(self.found(), &resampled.to_vec(), beyond, beyond),
         }
     }
 }
@@ -330,16 +358,21 @@ pub fn judge(trial: &Trial<'_>, checks: &[Check], config: &JudgeConfig, seed: u6
     let champion_map = mean(measured.iter().map(|m| m.precision.1)).unwrap_or(f64::NAN);
     let resamples = resamples(trial.groups, config.resamples, seed);
     let resampled = differences(&measured, &resamples);
-    let finite =
-        |row: ArrayView1<'_, f64>| mean(row.into_iter().copied().filter(|d| d.is_finite()));
-    let maps: Vec<f64> = resampled.rows().into_iter().filter_map(finite).collect();
+    let alpha = Alpha::at(trial.look, config.confidence);
+    let presences: Vec<f64> = measured.iter().map(MeasuredCategory::presences).collect();
+    let found: Array1<f64> = measured.iter().map(MeasuredCategory::found).collect();
+    let bounded = |weights: &[f64]| {
+        let drawn = resampled.rows().into_iter();
+        let drawn: Vec<f64> = drawn.map(|row| weighted_mean(row, weights)).collect();
+        let found = weighted_mean(found.view(), weights);
+        Interval::of(found, &drawn, alpha.promote, alpha.reject)
+    };
     let beyond = beyond_category(config, measured.len());
     let categories = measured.iter().zip(resampled.columns());
     let categories = categories.map(|(category, own)| {
         let name = &trial.categories[category.column];
         category.outcome(name, own, beyond)
     });
-    let alpha = Alpha::at(trial.look, config.confidence);
     let finite = trial.candidate.iter().all(|score| score.is_finite());
     // Tags of scores that are no numbers are none.
     let tags = trial.tags.filter(|_| finite).map(|tags| {
@@ -357,12 +390,8 @@ pub fn judge(trial: &Trial<'_>, checks: &[Check], config: &JudgeConfig, seed: u6
         tags,
         champion_map,
         candidate_map,
-        difference: Interval::of(
-            candidate_map - champion_map,
-            &maps,
-            alpha.promote,
-            alpha.reject,
-        ),
+        difference: bounded(&vec![1.0; measured.len()]),
+        by_presences: bounded(&presences),
         categories: categories.collect(),
     };
     judgement.gates = gates::all(&judgement, checks, (config, trial), finite);
@@ -383,7 +412,7 @@ fn wanted(judgement: &Judgement, trial: &Trial<'_>, config: &JudgeConfig) -> Opt
         return None;
     }
     let times = if judgement.has_evidence() {
-        labels_needed(&judgement.difference, -config.margin)?
+        labels_needed(&judgement.by_presences, -config.margin)?
     } else {
         // Until enough categories have enough presences, and enough images are told of.
         let columns = trial.labels.columns().into_iter();

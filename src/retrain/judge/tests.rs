@@ -283,6 +283,38 @@ fn later_looks_at_one_champion_ask_for_more() {
     assert!(bounds.iter().all(|b| b.1 == bounds[0].1), "{bounds:?}");
 }
 
+/// One presence more or less of a category that has three moves its AP by as much as chance does.
+#[test]
+fn thin_categories_do_not_hide_what_the_others_tell() {
+    let mut w = world(800, 40, 0.5, 41);
+    // All but ten categories keep four of their known presences.
+    for category in 10..40 {
+        let mut seen = 0;
+        for image in 0..800 {
+            let label = &mut w.labels[image * 40 + category];
+            if *label > 0 {
+                seen += 1;
+                *label = if seen > 4 { 0 } else { 1 };
+            }
+        }
+    }
+    let j = w.judge(&w.scores(1.9, 1), &w.scores(1.5, 2));
+    let width = |d: Interval| d.upper - d.lower;
+    assert_eq!(j.categories.len(), 40);
+    assert!(
+        width(j.by_presences) < 0.7 * width(j.difference),
+        "{:?} {:?}",
+        j.by_presences,
+        j.difference
+    );
+    let presences = |c: &CategoryOutcome| c.present as f64;
+    let weight: f64 = j.categories.iter().map(presences).sum();
+    let sum = |c: &CategoryOutcome| presences(c) * (c.candidate - c.champion);
+    let expected = j.categories.iter().map(sum).sum::<f64>() / weight;
+    assert!((j.by_presences.estimate - expected).abs() < 1e-12);
+    assert!((j.difference.estimate - (j.candidate_map - j.champion_map)).abs() < 1e-12);
+}
+
 #[test]
 fn relatives_do_not_pass_for_independent_pictures() {
     let w = world(400, 6, 0.5, 31);

@@ -106,15 +106,17 @@ fn figures(h: &mut String, j: &Judgement) {
             tags.present_per_image
         );
     }
-    let d = &j.difference;
+    let (d, weighed) = (&j.difference, &j.by_presences);
     let _ = write!(
         h,
-        "<div><span class=soft>mAP, {} categories</span><b>{} &rarr; {}</b>{}</div>{judged}</div>\
+        "<div><span class=soft>mAP, {} categories</span><b>{} &rarr; {}</b>{}\
+         <br><span class=soft>each by its known presences</span> {}</div>{judged}</div>\
          {wanted}</section>",
         j.categories.len(),
         points(j.champion_map),
         points(j.candidate_map),
-        interval(d.lower, d.upper)
+        interval(d.lower, d.upper),
+        interval(weighed.lower, weighed.upper)
     );
 }
 

@@ -124,6 +124,7 @@ fn measurements(facts: &ReportFacts<'_>) -> Vec<Measurement> {
     measured.of_run("map.champion", judgement.champion_map);
     measured.of_run("map.candidate", judgement.candidate_map);
     measured.interval("map.difference", &judgement.difference);
+    measured.interval("map.by_presences", &judgement.by_presences);
     if let Some(tags) = &judgement.tags {
         measured.tags("champion", &tags.champion);
         measured.tags("candidate", &tags.candidate);

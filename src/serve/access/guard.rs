@@ -5,6 +5,7 @@ use super::tokens::digest_of;
 use super::{Access, is_name, same};
 use crate::ops::connections::Peer;
 use crate::serve::frame::{self, Trouble};
+use crate::serve::studio::{is_of_label_studio, takes_labels};
 use crate::serve::visitor::{Role, Visitor};
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
@@ -16,6 +17,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -47,9 +50,9 @@ impl ActForm {
     }
 }
 
-/// Whether a path is the model's, which changes nothing and takes bodies of its own.
-fn is_of_the_model(path: &str) -> bool {
-    path.starts_with("/v1/") || path.starts_with("/v2/")
+/// Whether a path is asked by machines: it takes bodies of its own, of kinds that no form has.
+fn is_for_machines(path: &str) -> bool {
+    path.starts_with("/v1/") || path.starts_with("/v2/") || is_of_label_studio(path)
 }
 
 /// Lets a request through to the pages, or answers it.
@@ -110,7 +113,8 @@ async fn admit(access: &Access, mut parts: Parts, body: Body) -> Result<Request,
     }
     let path = parts.uri.path();
     let anybodys = path == "/login" || path.starts_with("/assets/");
-    let (visitor, by_bearer) = match access.visitor_of(&parts.headers, peer)? {
+    let by_password = is_of_label_studio(path);
+    let (visitor, by_bearer) = match access.visitor_of(&parts.headers, peer, by_password)? {
         Some((visitor, by_bearer)) => (visitor, by_bearer),
         None if anybodys => (access.visitor("nobody", "", Role::Read), false),
         None if access.tokens.is_some() && wants_a_page(&parts) => {
@@ -131,7 +135,10 @@ async fn admit(access: &Access, mut parts: Parts, body: Body) -> Result<Request,
         parts.extensions.insert(visitor);
         return Ok(Request::from_parts(parts, body));
     }
-    if is_of_the_model(path) {
+    if is_for_machines(path) {
+        if takes_labels(path) && !visitor.acts() {
+            return Err(may_not_act());
+        }
         // A foreign page can neither send these kinds of body unasked nor read an answer.
         same_origin(&parts.headers, &host)?;
         parts.extensions.insert(visitor);
@@ -139,11 +146,7 @@ async fn admit(access: &Access, mut parts: Parts, body: Body) -> Result<Request,
     }
     if path != "/login" && path != "/logout" {
         if !visitor.acts() {
-            return Err(refuse(
-                StatusCode::FORBIDDEN,
-                "You may look, but not act",
-                "Your name has the role `read`; this needs `act`.",
-            ));
+            return Err(may_not_act());
         }
         limit(&access.acts, &visitor.name)?;
     }
@@ -164,10 +167,13 @@ async fn admit(access: &Access, mut parts: Parts, body: Body) -> Result<Request,
 
 impl Access {
     /// Who asks, and whether a token in a header says so: a header is not sent by a foreign page.
+    /// As a password a token counts only where it is said: browsers keep passwords and send them
+    /// unasked.
     fn visitor_of(
         &self,
         headers: &HeaderMap,
         peer: IpAddr,
+        by_password: bool,
     ) -> Result<Option<(Visitor, bool)>, Response> {
         if let Some(name) = &self.proxy_header
             && self.is_proxy(peer)
@@ -191,8 +197,16 @@ impl Access {
             return Ok(open.then_some((visitor, false)));
         };
         if let Some(sent) = text(headers, AUTHORIZATION.as_str()) {
-            let token = sent.strip_prefix("Bearer ").unwrap_or_default().trim();
-            let Some(holder) = tokens.holder(&digest_of(token)) else {
+            let password = sent.strip_prefix("Basic ").filter(|_| by_password);
+            let token = match password {
+                Some(pair) => password_of(pair),
+                None => sent
+                    .strip_prefix("Bearer ")
+                    .unwrap_or_default()
+                    .trim()
+                    .to_owned(),
+            };
+            let Some(holder) = tokens.holder(&digest_of(&token)) else {
                 limit(&self.acts, &format!("failed {peer}"))?;
                 let advice = "The token is not one of the file, or not any more.";
                 return Err(refuse(StatusCode::UNAUTHORIZED, "Who are you?", advice));
@@ -217,6 +231,15 @@ impl Access {
             (visitor, false)
         }))
     }
+}
+
+/// The password of a name and password in base 64; empty if it is none.
+fn password_of(pair: &str) -> String {
+    let bytes = STANDARD.decode(pair.trim()).unwrap_or_default();
+    let text = String::from_utf8(bytes).unwrap_or_default();
+    text.split_once(':')
+        .map_or("", |(_, password)| password)
+        .to_owned()
 }
 
 /// The value of our cookie.
@@ -297,6 +320,14 @@ fn limit(limits: &super::Limits, name: &str) -> Result<(), Response> {
             .insert(RETRY_AFTER, HeaderValue::from(seconds));
         answer
     })
+}
+
+fn may_not_act() -> Response {
+    refuse(
+        StatusCode::FORBIDDEN,
+        "You may look, but not act",
+        "Your name has the role `read`; this needs `act`.",
+    )
 }
 
 fn refuse(status: StatusCode, what: &str, advice: &str) -> Response {

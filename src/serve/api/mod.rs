@@ -8,6 +8,7 @@ mod error;
 mod kserve;
 mod predictor;
 
+pub(crate) use error::ApiError;
 pub(crate) use predictor::Predictor;
 
 use axum::body::{Body, to_bytes};
@@ -18,7 +19,6 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use error::ApiError;
 use predictor::Predicted;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -128,7 +128,7 @@ async fn subject(predictor: &Predictor, request: Request) -> Result<Subject, Api
 }
 
 /// What a picture of so many bytes takes in base 64, with some room for what stands around it.
-fn in_base64(most: usize) -> usize {
+pub(super) fn in_base64(most: usize) -> usize {
     most / 3 * 4 + (64 << 10)
 }
 
@@ -169,7 +169,7 @@ async fn predicted(predictor: &Predictor, subject: Subject) -> Result<Predicted,
 }
 
 /// The tags by name.
-fn named(predicted: &Predicted) -> Vec<Tag> {
+pub(super) fn named(predicted: &Predicted) -> Vec<Tag> {
     let categories = &predicted.0.model.manifest.categories;
     let tags = predicted.0.tags.iter().map(|hit| Tag {
         category: categories[hit.category].name.clone(),
@@ -237,9 +237,10 @@ mod tests {
                 methods.map(move |method| (path.clone(), method.clone()))
             })
             .collect();
-        let ours = ROUTES
-            .iter()
-            .map(|(path, method, _)| (path.to_string(), method.to_string()));
+        let ours = ROUTES.iter().map(|(path, method, _)| (*path, *method));
+        let studio = crate::serve::studio::ROUTES.iter();
+        let ours = ours.chain(studio.map(|(path, method, _)| (*path, *method)));
+        let ours = ours.map(|(path, method)| (path.to_owned(), method.to_owned()));
         assert_eq!(theirs, ours.collect());
     }
 

@@ -19,7 +19,7 @@ fn picture(red: u8) -> Vec<u8> {
     png
 }
 
-async fn model(tokens: bool) -> Served {
+pub(super) async fn model(tokens: bool) -> Served {
     let served = Served::start(|config, folder| {
         config.inference.enabled = true;
         config.fetch.max_mib = 1;
@@ -53,7 +53,7 @@ async fn send(served: &Served, path: &str, kind: &str, body: impl Into<Vec<u8>>)
     answered(request.header("content-type", kind)).await
 }
 
-async fn ask(served: &Served, path: &str, body: Value) -> (u16, Value) {
+pub(super) async fn ask(served: &Served, path: &str, body: Value) -> (u16, Value) {
     let answer = send(served, path, "application/json", body.to_string()).await;
     (
         answer.status,

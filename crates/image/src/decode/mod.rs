@@ -150,6 +150,22 @@ pub(crate) fn decode_told(
     })
 }
 
+/// The part of an upright picture of `size` that [`decode_into`] shows: left, top, width and height
+/// in fractions of the picture.
+pub fn seen_part(preprocessing: &Preprocessing, size: ImageSize) -> [f64; 4] {
+    if size.width == 0 || size.height == 0 {
+        return [0.0, 0.0, 1.0, 1.0];
+    }
+    let window = resize::Window::of(size, Orientation::Upright, preprocessing);
+    let (width, height) = (f64::from(size.width), f64::from(size.height));
+    [
+        window.left / width,
+        window.top / height,
+        window.width / width,
+        window.height / height,
+    ]
+}
+
 fn upright_info(format: ImageFormat, size: ImageSize) -> ImageInfo {
     Stored::whole(size, Orientation::Upright).info(format)
 }

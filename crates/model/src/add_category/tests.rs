@@ -18,6 +18,7 @@ fn zero_shot(folder: &Path, names: &[&str]) -> Bundle {
         categories: &CategoryList::read(&list).unwrap(),
         tower: Default::default(),
         views: crate::views::Views::default(),
+        fit: Default::default(),
     };
     let out = folder.join(format!("bundle-{}", names.len()));
     init.run(&out, |_| ()).unwrap()
@@ -110,6 +111,7 @@ fn other_words_make_the_zero_shot_model_that_they_would_have_made() {
         categories: &CategoryList::read(&path).unwrap(),
         tower: Default::default(),
         views: crate::views::Views::default(),
+        fit: Default::default(),
     };
     let whole = whole.run(&folder.path().join("whole"), |_| ()).unwrap();
     let (ours, _) = changed.head().unwrap();

@@ -1,10 +1,12 @@
 //! From CLIP weights and a list of categories to a bundle that tags without having seen a label.
 
+mod fit;
 pub mod hub;
 mod layout;
 mod parity;
 
 pub use super::categories::{CategoryList, CategoryListError};
+pub use fit::{FitChoice, FitError, OwnFit, fit_in_words, own_fit};
 pub use layout::{ClipFolder, LayoutError};
 pub use parity::{Cosines, PrecisionParity, drawn};
 
@@ -24,7 +26,7 @@ use layout::{ClipParts, ClipSource};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tagstream_core::build;
-use tagstream_image::preprocessing::{Filter, Fit, Preprocessing};
+use tagstream_image::preprocessing::Preprocessing;
 
 /// What stands around a category's words in a prompt. No period: with one, zero-shot quality falls
 /// on some towers.
@@ -45,6 +47,8 @@ pub struct Init<'a> {
     pub tower: TowerOptions,
     /// The views that the encoder takes of a picture.
     pub views: Views,
+    /// How pictures are fitted to its input.
+    pub fit: FitChoice,
 }
 
 /// A step of the work, for progress bars.
@@ -66,6 +70,9 @@ pub enum InitError {
     /// The folder.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// The model's own word on how pictures are fitted.
+    #[error(transparent)]
+    Fit(#[from] FitError),
     /// The vision tower's configuration.
     #[error(transparent)]
     Config(#[from] VisionConfigError),
@@ -182,6 +189,7 @@ impl Init<'_> {
         if self.tower != TowerOptions::default() {
             return Err(InitError::ReadyMade);
         }
+        let (fit, filter) = self.fit.resolve(self.clip)?;
         let text = folder.text();
         let path = folder.encoder();
         if self.views == Views::default() {
@@ -198,7 +206,11 @@ impl Init<'_> {
         writer.add_copy(TOKENIZER_FILE, &text.tokenizer)?;
         Ok(CopiedTowers {
             dims: folder.dims(),
-            preprocessing: folder.preprocessing().clone(),
+            preprocessing: Preprocessing {
+                fit,
+                filter,
+                ..folder.preprocessing().clone()
+            },
             logit: layout::encoder_logit(folder)?,
             text: ClipTextEncoder::open(&text)?,
         })
@@ -210,6 +222,7 @@ impl Init<'_> {
         parts: &ClipParts,
         writer: &mut BundleWriter,
     ) -> Result<CopiedTowers, InitError> {
+        let (fit, filter) = self.fit.resolve(self.clip)?;
         let tower = Tower::write(&parts.vision, &parts.weights, self.tower)?;
         if self.views == Views::default() {
             writer.add(ENCODER_FILE, &tower.onnx)?;
@@ -226,8 +239,8 @@ impl Init<'_> {
             preprocessing: Preprocessing {
                 height: tower.input_size,
                 width: tower.input_size,
-                fit: Fit::Squash,
-                filter: Filter::Bicubic,
+                fit,
+                filter,
             },
             logit: parts.logit()?,
             text: parts.text_encoder()?,

@@ -44,6 +44,7 @@ fn every_layout_becomes_a_bundle_that_tags() {
                 ..TowerOptions::default()
             },
             views: crate::views::Views::default(),
+            fit: Default::default(),
         };
         let mut steps = Vec::new();
         let bundle = init.run(&out, |step| steps.push(step)).unwrap();
@@ -106,6 +107,7 @@ fn a_ready_made_encoder_is_copied() {
             categories: &list,
             tower,
             views: crate::views::Views::default(),
+            fit: Default::default(),
         };
         init.run(&folder.path().join(out), |_| ())
     };
@@ -230,6 +232,7 @@ fn a_bundle_in_integers_is_another_one_and_says_how_near_it_is() {
             ..TowerOptions::default()
         },
         views: Views::default(),
+        fit: Default::default(),
     };
     let precisions = [
         Precision::Fp32,
@@ -275,4 +278,88 @@ fn a_bundle_in_integers_is_another_one_and_says_how_near_it_is() {
     }
     let none = init(precisions[1]).parity(&runtime, &bundles[1], &[], |_| ());
     assert!(matches!(none, Err(InitError::NoPictures)));
+}
+
+/// A fixture's folder with one file more, or one that says something else.
+fn with_file(of: &str, folder: &Path, name: &str, content: &str) -> ClipFolder {
+    std::fs::create_dir(folder).unwrap();
+    for entry in std::fs::read_dir(fixture(of)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+    }
+    std::fs::write(folder.join(name), content).unwrap();
+    ClipFolder::open(folder).unwrap()
+}
+
+#[test]
+fn pictures_are_fitted_as_is_asked_or_as_the_models_files_say() {
+    use tagstream_image::preprocessing::{Filter, Fit};
+    let folder = tempfile::tempdir().unwrap();
+    let list = categories(folder.path());
+    let made = |clip: &ClipFolder, out: &str, fit| {
+        let init = Init {
+            clip,
+            name: "x",
+            source: "a fixture",
+            categories: &list,
+            tower: TowerOptions::default(),
+            views: Views::default(),
+            fit,
+        };
+        init.run(&folder.path().join(out), |_| ())
+    };
+    let fit = |bundle: &Bundle| {
+        let preprocessing = &bundle.manifest().preprocessing;
+        (preprocessing.fit, preprocessing.filter)
+    };
+    let (crop, squash) = (
+        (Fit::CenterCrop, Filter::Bicubic),
+        (Fit::Squash, Filter::Bicubic),
+    );
+    let clip = ClipFolder::open(&fixture("open_clip_vit")).unwrap();
+    let squashed = made(&clip, "squash", FitChoice::Squash).unwrap();
+    assert_eq!(fit(&squashed), squash);
+    let cropped = made(&clip, "crop", FitChoice::Crop).unwrap();
+    assert_eq!(fit(&cropped), crop);
+    // One encoder, and features that are not to be mixed: another preprocessing, another bundle.
+    assert_eq!(squashed.encoder_hash(), cropped.encoder_hash());
+    assert_ne!(squashed.id(), cropped.id());
+    let hash = |bundle: &Bundle| bundle.manifest().preprocessing_hash.clone();
+    assert_ne!(hash(&squashed), hash(&cropped));
+    // OpenCLIP's own way where its file says nothing else.
+    let model = made(&clip, "model", FitChoice::Model).unwrap();
+    assert_eq!(fit(&model), crop);
+    assert_eq!(own_fit(&clip).unwrap().said_by, "open_clip_config.json");
+
+    let at = |name: &str| folder.path().join(name);
+    let old = r#"{"size":32,"crop_size":32,"resample":2}"#;
+    let clip = with_file("hugging_face", &at("old"), "preprocessor_config.json", old);
+    let bundle = made(&clip, "of-old", FitChoice::Model).unwrap();
+    assert_eq!(fit(&bundle), (Fit::CenterCrop, Filter::Bilinear));
+    // The two files of Hugging Face's, one of which says otherwise.
+    let new = r#"{"image_processor":{"size":{"height":32,"width":32}}}"#;
+    let clip = with_file("hugging_face", &at("new"), "processor_config.json", new);
+    let error = made(&clip, "of-both", FitChoice::Model).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("preprocessor_config.json says") && error.contains("processor_config.json"),
+        "{error}"
+    );
+    // Nobody who asks for no word of theirs is kept from a bundle by it.
+    assert_eq!(fit(&made(&clip, "asked", FitChoice::Crop).unwrap()), crop);
+
+    // A folder that does not say it is not guessed at.
+    std::fs::remove_file(at("new").join("preprocessor_config.json")).unwrap();
+    std::fs::remove_file(at("new").join("processor_config.json")).unwrap();
+    let clip = ClipFolder::open(&at("new")).unwrap();
+    let error = made(&clip, "none", FitChoice::Model).unwrap_err();
+    assert!(
+        matches!(&error, InitError::Fit(FitError::Missing(_))),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("--fit squash or crop"),
+        "{error}"
+    );
+    assert!(!at("none").exists());
 }

@@ -305,6 +305,7 @@ fn after_warming_with_the_largest_batch_no_batch_takes_new_memory() {
         categories: &CategoryList::read(&list).unwrap(),
         tower: Default::default(),
         views: crate::views::Views::default(),
+        fit: Default::default(),
     };
     let bundle = init.run(&folder.path().join("bundle"), |_| ()).unwrap();
     let options = TaggerOptions {

@@ -1,13 +1,15 @@
 //! FiftyOne's exports: `samples.json` of a `FiftyOneDataset`, and `labels.json` of its
-//! classification and detection data sets.
+//! classification and detection data sets. A `labels.json` is written, too: what FiftyOne has no
+//! place for (absences, addresses) stands under a key of its own, which FiftyOne passes over.
 
 use super::error::{LabelsError, record};
 use super::json::{self, Object};
 use super::objects::{Objects, Pictures};
-use super::{Drafts, ImportOptions, Picture, file, uri};
-use serde_json::Value;
+use super::{Drafts, ImportOptions, LabelTable, Picture, file, uri};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::io::{Read, Write};
+use tagstream_core::events::{LabelEvent, LabelState};
 use tagstream_core::image_id::PicturePlace;
 
 /// Files of an export that are read, by their place in its folder.
@@ -16,6 +18,8 @@ pub(super) const FILES: [&str; 2] = ["samples.json", "labels.json"];
 const FIELD: &str = "ground_truth";
 /// Where an export keeps pictures: no part of their path.
 const MEDIA: &str = "data/";
+/// The key under which [`write()`] keeps what FiftyOne has no place for.
+const OWN: &str = "tagstream";
 /// Kinds of labels that hold a list of others, and where.
 const LISTS: [(&str, &str); 4] = [
     ("Classifications", "classifications"),
@@ -35,6 +39,9 @@ pub(super) fn read(input: impl Read, options: &ImportOptions) -> Result<Drafts, 
     let mut pictures = Pictures::default();
     match (file.get("samples"), file.get("labels")) {
         (Some(_), _) => samples(&file, options, &mut pictures)?,
+        (None, Some(Value::Object(labels))) if file.contains_key(OWN) => {
+            return written(&file, labels, options);
+        }
         (None, Some(Value::Object(labels))) => listed(&file, labels, options, &mut pictures)?,
         (None, _) => {
             let keys = json::keys(file.keys());
@@ -196,4 +203,57 @@ fn class(label: &Value, classes: &[String], place: &str) -> Result<Option<String
             record(place, reason)
         }),
     }
+}
+
+/// What [`write()`] has written: names are ids as they are.
+fn written(file: &Object, labels: &Object, options: &ImportOptions) -> Result<Drafts, LabelsError> {
+    let own = json::object(&file[OWN], "the file", OWN)?;
+    let empty = Object::new();
+    let told = |key: &str| own.get(key).and_then(Value::as_object).unwrap_or(&empty);
+    let (absent, uris) = (told("absent"), told("uris"));
+    let mut drafts = Drafts::default();
+    for id in labels.keys() {
+        let place = format!("`labels`: {id:?}");
+        let names = |of: &Object| -> Result<Vec<String>, LabelsError> {
+            let list = json::list(of, id, &place)?.iter();
+            let names = list.map(|name| class(name, &[], &place));
+            Ok(names
+                .collect::<Result<Vec<_>, _>>()?
+                .into_iter()
+                .flatten()
+                .collect())
+        };
+        let uri = uris.get(id).and_then(Value::as_str).unwrap_or_default();
+        let event = LabelEvent {
+            present: names(labels)?,
+            absent: names(absent)?,
+            annotator: options.annotator.clone(),
+            ..LabelEvent::about("", uri)
+        };
+        drafts.say(Picture::Id(id.clone()), event);
+    }
+    Ok(drafts)
+}
+
+/// Writes a `labels.json` of multi-label classifications, by the pictures' names.
+pub(super) fn write(table: &LabelTable, output: &mut impl Write) -> Result<(), LabelsError> {
+    let (mut labels, mut absent, mut uris) = (Object::new(), Object::new(), Object::new());
+    for (id, image) in table.images() {
+        let of = |wanted: LabelState| -> Vec<&str> {
+            let found = image.states().filter(|(_, state)| *state == wanted);
+            found.map(|(name, _)| name).collect()
+        };
+        labels.insert(id.to_owned(), of(LabelState::Present).into());
+        absent.insert(id.to_owned(), of(LabelState::Absent).into());
+        if !image.address().is_empty() {
+            uris.insert(id.to_owned(), image.address().into());
+        }
+    }
+    let classes: Vec<String> = table.counts().into_keys().collect();
+    let file = json!({
+        "classes": classes, "labels": labels, OWN: {"absent": absent, "uris": uris},
+    });
+    serde_json::to_writer(&mut *output, &file).map_err(std::io::Error::from)?;
+    writeln!(output)?;
+    Ok(())
 }

@@ -66,6 +66,10 @@ mod yolo;
 pub use csv_form::{read_states, write_states};
 pub use error::{LabelFileError, LabelsError};
 pub use file::open;
+pub use label_studio::{
+    AnnotationNotice, ImageControl, LabellingConfig, Notice, Preannotated, image_of_task, notice,
+    predicted, write_labelling_config, write_tasks,
+};
 pub use lists::{read_categories, read_class_names, read_split};
 pub use matrix::LabelMatrix;
 pub use table::{CategoryCount, Gathering, ImageLabels, KeptError, Label, LabelTable, Said, Stamp};
@@ -116,7 +120,7 @@ impl Form {
 
     /// Whether labels can be written in this form, too.
     pub fn is_written(self) -> bool {
-        !matches!(self, Form::Voc | Form::Yolo | Form::Cvat | Form::FiftyOne)
+        !matches!(self, Form::Voc | Form::Yolo | Form::Cvat)
     }
 
     /// The names of the forms that `wanted` takes, for people.
@@ -368,7 +372,8 @@ pub fn export(form: Form, table: &LabelTable, mut output: impl Write) -> Result<
         Form::OpenImages => open_images::write(table, &mut output)?,
         Form::Coco => coco::write(table, &mut output)?,
         Form::LabelStudio => label_studio::write(table, &mut output)?,
-        Form::Voc | Form::Yolo | Form::Cvat | Form::FiftyOne => {
+        Form::FiftyOne => fifty_one::write(table, &mut output)?,
+        Form::Voc | Form::Yolo | Form::Cvat => {
             return Err(LabelsError::NotWritten(Form::names(Form::is_written)));
         }
     }

@@ -175,6 +175,37 @@ impl ClipFolder {
         }
     }
 
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        match &self.content {
+            Content::Weights { folder, .. } => folder,
+            Content::Encoder(folder) => folder.root(),
+        }
+    }
+
+    /// The files that say how pictures get their size, of those that are there.
+    pub(super) fn preprocessing_files(&self) -> PreprocessingFiles {
+        let (folder, plan) = match &self.content {
+            Content::Weights { folder, plan } => (folder, plan),
+            Content::Encoder(encoder) => {
+                let at = |name: &&str| encoder.root().join(name);
+                let there = |path: &PathBuf| path.is_file();
+                let open_clip = encoder.root().join(plan::OPEN_CLIP_CONFIG);
+                let files: Vec<_> = plan::PREPROCESSORS.iter().map(at).filter(there).collect();
+                return match files.is_empty() && open_clip.is_file() {
+                    true => PreprocessingFiles::OpenClip(open_clip),
+                    false => PreprocessingFiles::HuggingFace(files),
+                };
+            }
+        };
+        let at = |name: &String| folder.join(name);
+        match (plan.family, &plan.config) {
+            (Family::OpenClip, Some(config)) => PreprocessingFiles::OpenClip(at(config)),
+            (Family::OpenAi, _) => PreprocessingFiles::OpenAi,
+            _ => PreprocessingFiles::HuggingFace(plan.preprocessors.iter().map(at).collect()),
+        }
+    }
+
     /// Whether this is a ready-made encoder.
     pub fn is_encoder(&self) -> bool {
         matches!(self.content, Content::Encoder(_))
@@ -251,6 +282,16 @@ impl ClipFolder {
             weights,
         })))
     }
+}
+
+/// Where it stands how a model's pictures get their size.
+pub(super) enum PreprocessingFiles {
+    /// In none, one or both of Hugging Face's two files.
+    HuggingFace(Vec<PathBuf>),
+    /// In OpenCLIP's configuration.
+    OpenClip(PathBuf),
+    /// In OpenAI's library, which knows one way only.
+    OpenAi,
 }
 
 /// What a bundle is made from.

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 /// What Hugging Face's libraries say about pixels: those of before transformers 5, and since.
-const PREPROCESSORS: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
+pub(super) const PREPROCESSORS: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
+/// OpenCLIP's configuration.
+pub(super) const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
 /// What transformers calls the precisions in which it saves; the first of these is taken.
 const VARIANTS: [&str; 3] = ["fp32", "fp16", "bf16"];
 
@@ -26,7 +28,7 @@ impl Family {
     fn config(self) -> Option<&'static str> {
         match self {
             Self::HuggingFace => Some("config.json"),
-            Self::OpenClip => Some("open_clip_config.json"),
+            Self::OpenClip => Some(OPEN_CLIP_CONFIG),
             Self::OpenAi => None,
         }
     }

@@ -8,8 +8,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Answers by which a control asks about the one category that it is called.
-const YES: [&str; 2] = ["yes", "true"];
-const NO: [&str; 2] = ["no", "false"];
+pub(super) const YES: [&str; 2] = ["yes", "true"];
+pub(super) const NO: [&str; 2] = ["no", "false"];
 /// Answers beside them that leave it unknown.
 const UNSURE: [&str; 5] = ["unsure", "not sure", "unknown", "maybe", "skip"];
 /// Between the levels of a taxonomy whose leaves alone are ambiguous.
@@ -100,12 +100,14 @@ pub(super) struct Meanings {
 impl Meanings {
     pub(super) fn of(
         annotated: &[Annotated],
+        asked: &[Answer],
         options: &ImportOptions,
         drafts: &mut Drafts,
     ) -> Result<Self, LabelsError> {
+        let answers = || annotated.iter().flat_map(|said| &said.answers).chain(asked);
         let mut words: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
         let mut ways: BTreeMap<&str, BTreeSet<&[String]>> = BTreeMap::new();
-        for answer in annotated.iter().flat_map(|said| &said.answers) {
+        for answer in answers() {
             let of = words.entry(&answer.control).or_default();
             for path in &answer.choices {
                 let leaf = path.last().map_or("", String::as_str);
@@ -155,12 +157,11 @@ impl Meanings {
             ambiguous,
             everything: BTreeSet::new(),
         };
-        let answers = annotated.iter().flat_map(|said| &said.answers);
         let named = |answer: &&Answer| {
             let meaning = meanings.of.get(&answer.control);
             matches!(meaning, Some(Meaning::Present | Meaning::Absent))
         };
-        let everything = answers.filter(named).flat_map(|answer| &answer.choices);
+        let everything = answers().filter(named).flat_map(|answer| &answer.choices);
         meanings.everything = everything.map(|path| meanings.called(path)).collect();
         Ok(meanings)
     }

@@ -9,9 +9,15 @@
 mod address;
 mod controls;
 mod flat;
+mod labelling;
+mod notice;
+mod predicted;
 mod write;
 
 pub(super) use address::{as_before_upload, locate, without_upload_prefix};
+pub use labelling::{ImageControl, LabellingConfig};
+pub use notice::{AnnotationNotice, Notice, notice};
+pub use predicted::{Preannotated, predicted, write_labelling_config, write_tasks};
 pub(super) use write::write;
 
 use self::controls::{Answer, Meanings};
@@ -57,11 +63,20 @@ struct Annotated {
 pub(super) fn read(input: impl Read, options: &ImportOptions) -> Result<Drafts, LabelsError> {
     let mut text = String::new();
     file::unicode(input)?.read_to_string(&mut text)?;
-    let mut drafts = Drafts::default();
     let records = match text.trim_start().starts_with(['[', '{']) {
         true => records(&text)?,
         false => flat::rows(&text)?,
     };
+    read_tasks(&records, &[], options)
+}
+
+/// Reads records. `asked` are answers that the project's controls offer, where that is known.
+fn read_tasks(
+    records: &[Value],
+    asked: &[Answer],
+    options: &ImportOptions,
+) -> Result<Drafts, LabelsError> {
+    let mut drafts = Drafts::default();
     let mut annotated = Vec::new();
     let mut flats = Vec::new();
     for (record, number) in records.iter().zip(1..) {
@@ -72,7 +87,7 @@ pub(super) fn read(input: impl Read, options: &ImportOptions) -> Result<Drafts, 
         }
     }
     flat::read(&flats, options, &mut annotated, &mut drafts)?;
-    let meanings = Meanings::of(&annotated, options, &mut drafts)?;
+    let meanings = Meanings::of(&annotated, asked, options, &mut drafts)?;
     for said in annotated {
         let (present, absent) = meanings.said(&said, options, &mut drafts)?;
         if present.is_empty() && absent.is_empty() {
@@ -266,6 +281,29 @@ fn picture(
             let found = data.keys().filter(|key| !besides.contains(&key.as_str()));
             let found = json::keys(found);
             let reason = format!("{holder} {wanted}; it has {found}: --image-key names the key");
+            Err(record(place, reason))
+        }
+    }
+}
+
+/// The address of a task's picture, for whoever is to fetch it.
+///
+/// # Errors
+/// [`LabelsError`] names the key, or says that the picture is on Label Studio's own disk.
+pub fn image_of_task(data: &Object, options: &ImportOptions) -> Result<String, LabelsError> {
+    let place = "the task";
+    let key = image_key(data, &[], options).ok_or_else(|| {
+        let keys = json::keys(data.keys());
+        record(place, format!("`data` has no picture; it has {keys}"))
+    })?;
+    let located = locate(&image(data, key, place, "`data`")?, &options.uri_prefix);
+    match located.uri.is_empty() {
+        false => Ok(located.uri),
+        true => {
+            let reason = format!(
+                "`{key}` of `data` is no address that others can fetch: a picture that was \
+                 uploaded lies on Label Studio's own disk"
+            );
             Err(record(place, reason))
         }
     }

@@ -322,3 +322,87 @@ fn csv_and_tsv_exports_are_read() {
         "{other}"
     );
 }
+
+/// A notice of one annotation at the control `cat`, answered by `choice`; what the project's
+/// controls offer is `offered`.
+fn told(choice: &str, offered: &str, options: &ImportOptions) -> Option<LabelEvent> {
+    let body = format!(
+        r#"{{"action": "ANNOTATION_CREATED", "project": {{"id": 1, "created_at": "2026",
+        "parsed_label_config": {{"cat": {{"type": "Choices", "labels": {offered}}}}}}},
+        "task": {{"id": 7, "data": {{"image": "s3://b/a.jpg"}}}},
+        "annotation": {{"id": 3, "task": 7, "completed_by": 4,
+        "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-02T00:00:00Z",
+        "result": [{{"from_name": "cat", "value": {{"choices": ["{choice}"]}}}}]}}}}"#
+    );
+    let Notice::Annotated(all) = notice(body.as_bytes(), options).unwrap() else {
+        panic!("{body}");
+    };
+    let [one] = &all[..] else { panic!("{all:?}") };
+    assert_eq!(
+        (one.key.as_str(), one.time.to_rfc3339().as_str()),
+        ("1 2026 3", "2026-01-02T00:00:00+00:00")
+    );
+    one.event.clone()
+}
+
+#[test]
+fn a_notice_of_one_annotation_is_read_as_the_whole_export_would_be() {
+    let plain = ImportOptions::default();
+    let yes = told("Yes", r#"["Yes", "No", "Unsure"]"#, &plain).unwrap();
+    assert_eq!(
+        (&yes.present[..], &yes.absent[..]),
+        (&["cat".to_owned()][..], &[][..])
+    );
+    assert_eq!((yes.image_id.as_str(), yes.annotator.as_str()), ("a", "4"));
+    let no = told("No", r#"["Yes", "No", "Unsure"]"#, &plain).unwrap();
+    assert_eq!(
+        (no.present.len(), &no.absent[..]),
+        (0, &["cat".to_owned()][..])
+    );
+    // By itself the answer would be a category.
+    assert_eq!(told("Unsure", r#"["Yes", "No", "Unsure"]"#, &plain), None);
+    let tabby = told("tabby", r#"["tabby", "tuxedo"]"#, &plain).unwrap();
+    assert_eq!(
+        (&tabby.present[..], tabby.absent.len()),
+        (&["tabby".to_owned()][..], 0)
+    );
+    let exhaustive = ImportOptions {
+        exhaustive: true,
+        ..ImportOptions::default()
+    };
+    let tabby = told("tabby", r#"["tabby", "tuxedo"]"#, &exhaustive).unwrap();
+    assert_eq!(tabby.absent, ["tuxedo"]);
+}
+
+#[test]
+fn notices_tell_of_several_annotations_or_of_none() {
+    let options = ImportOptions::default();
+    let several = r#"{"action": "ANNOTATIONS_CREATED", "project": {"id": 1, "created_at": "t"},
+        "task": [{"id": 1, "data": {"image": "a.jpg"}}, {"id": 2, "data": {"image": "b.jpg"}}],
+        "annotation": [
+          {"id": 8, "task": 2, "result": [{"from_name": "x", "value": {"choices": ["cat"]}}]},
+          {"id": 9, "task": 1, "was_cancelled": true}]}"#;
+    let Notice::Annotated(all) = notice(several.as_bytes(), &options).unwrap() else {
+        panic!("{several}");
+    };
+    let pictures: Vec<Option<&str>> = all
+        .iter()
+        .map(|one| one.event.as_ref().map(|event| event.image_id.as_str()))
+        .collect();
+    assert_eq!(pictures, [Some("b"), None]);
+    let elsewhere = several.replace("\"task\": 2", "\"task\": 5");
+    let refused = notice(elsewhere.as_bytes(), &options)
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("annotation number 1"), "{refused}");
+    let gone = r#"{"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 8}, {"id": 9}],
+        "project": {"id": 1, "created_at": "t"}}"#;
+    let keys = ["1 t 8", "1 t 9"].map(String::from);
+    assert_eq!(
+        notice(gone.as_bytes(), &options).unwrap(),
+        Notice::Deleted(keys.into())
+    );
+    let tasks = r#"{"action": "TASKS_DELETED", "tasks": [{"id": 8}]}"#;
+    let other = Notice::Other("TASKS_DELETED".into());
+    assert_eq!(notice(tasks.as_bytes(), &options).unwrap(), other);
+}

@@ -254,6 +254,36 @@ fn fifty_one_s_lists_are_read() {
 }
 
 #[test]
+fn what_fifty_one_is_given_keeps_names_addresses_and_absences() {
+    let events = ["photos/a.b", "s3://bucket/x.jpg", "c"].map(|id| LabelEvent {
+        present: vec!["cat".into()],
+        absent: vec!["dog".into()],
+        ..LabelEvent::about(id, format!("s3://b/{}.png", id.len()))
+    });
+    let bare = LabelEvent {
+        absent: vec!["owl".into()],
+        ..LabelEvent::about("d", "")
+    };
+    let table = LabelTable::of_events(events.iter().chain([&bare]));
+    let mut written = Vec::new();
+    export(Form::FiftyOne, &table, &mut written).unwrap();
+    // As FiftyOne's importer of image classifications reads it.
+    let json: serde_json::Value = serde_json::from_slice(&written).unwrap();
+    assert_eq!(json["classes"], serde_json::json!(["cat", "dog", "owl"]));
+    assert_eq!(json["labels"]["photos/a.b"], serde_json::json!(["cat"]));
+    assert_eq!(json["labels"]["d"], serde_json::json!([]));
+    let imported = import(Form::FiftyOne, &*written, &ImportOptions::default()).unwrap();
+    let again = LabelTable::of_events(&imported.events);
+    assert!(again.known().eq(table.known()));
+    let uri = |id: &str| again.image(id).unwrap().uri().into_owned();
+    assert_eq!((uri("c").as_str(), uri("d").as_str()), ("s3://b/1.png", ""));
+    let broken = String::from_utf8(written)
+        .unwrap()
+        .replace("[\"dog\"]", "7");
+    assert!(refused(Form::FiftyOne, &broken, &ImportOptions::default()).contains("`labels`"));
+}
+
+#[test]
 fn forms_that_are_only_read_are_not_written() {
     let table = LabelTable::default();
     let error = export(Form::Voc, &table, Vec::new())

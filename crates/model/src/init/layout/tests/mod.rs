@@ -119,6 +119,7 @@ fn every_public_layout_gives_what_its_library_gives() {
             categories: &categories,
             tower: TowerOptions::default(),
             views: crate::views::Views::default(),
+            fit: Default::default(),
         };
         let bundle = init.run(&folder.path().join(name), |_| ());
         let bundle = bundle.unwrap_or_else(|error| panic!("{name}: {error}"));

@@ -106,6 +106,7 @@ fn a_bundle_of_one_tags_with_its_own_scale_and_bias() {
         categories: &CategoryList::read(&list).unwrap(),
         tower: TowerOptions::default(),
         views: crate::views::Views::default(),
+        fit: Default::default(),
     };
     let bundle = init.run(&scratch.path().join("bundle"), |_| ()).unwrap();
     assert_eq!(bundle.manifest().categories[2].name, "猫");
