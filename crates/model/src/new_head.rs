@@ -226,6 +226,8 @@ mod tests {
             changed.iter().all(|name| name.starts_with("head.")),
             "{changed:?}"
         );
-        assert_eq!(old.files.len(), new.files.len());
+        assert_eq!(old.files.len() + 1, new.files.len(), "{TRAINED_ON_FILE}");
+        // Which is not a tower's: the next head was trained on others.
+        assert!(!Towers::from(&second).files.contains_key(TRAINED_ON_FILE));
     }
 }
