@@ -3,7 +3,7 @@
 programs write, one odd thing in each. cases.json says of each what it is and what becomes of it;
 references are what Pillow makes of it: exif_transpose, convert("RGB").
 
-Needs Pillow 12 or later with pillow-heif.
+Needs Pillow 12 or later with pillow-heif, and imagecodecs.
 """
 
 import io
@@ -537,12 +537,165 @@ def without(tags, photometric, bits, data, samples, more):
     return tiff(entries + more, data)
 
 
-def modern():
+# --- AVIF
+
+
+def boxes(data):
+    """[(kind, start, end)] of the boxes in some bytes."""
+    found, at = [], 0
+    while at < len(data):
+        length = struct.unpack(">I", data[at : at + 4])[0] or len(data) - at
+        found.append((data[at + 4 : at + 8], at + 8, at + length))
+        at += length
+    return found
+
+
+def within(data, *path):
+    """The content of a box, by its way from outside; meta has four bytes before its boxes."""
+    for kind in path:
+        start, end = next((start, end) for each, start, end in boxes(data) if each == kind)
+        data = data[start:end]
+        if kind == b"meta":
+            data = data[4:]
+    return data
+
+
+def av1(data):
+    """The coded data of an AVIF's first picture, and its properties by their kinds."""
+    meta = within(data, b"meta")
+    located = within(meta, b"iloc")
+    # Version 0, offsets and lengths of four bytes, as libavif writes them; the first item's place.
+    offset, length = struct.unpack(">II", located[14:22])
+    properties = within(meta, b"iprp", b"ipco")
+    kinds = {kind: properties[start:end] for kind, start, end in boxes(properties)}
+    return data[offset : offset + length], kinds
+
+
+def box(kind, *content, version=None):
+    body = b"".join(content)
+    if version is not None:
+        body = struct.pack(">I", version << 24) + body
+    return struct.pack(">I", 8 + len(body)) + kind + body
+
+
+def size(width, height):
+    return box(b"ispe", struct.pack(">II", width, height), version=0)
+
+
+def grid_avif(parts, columns, rows, whole):
+    """A grid of coded pictures; how its parts lie is said in the meta box itself."""
+    coded, properties = zip(*[av1(part) for part in parts], strict=True)
+    config, tile = properties[0][b"av1C"], properties[0][b"ispe"]
+    items = [b"grid"] + [b"av01"] * len(parts)
+    names = [
+        box(b"infe", struct.pack(">HH", i + 1, 0), kind, b"\0", version=2)
+        for i, kind in enumerate(items)
+    ]
+    layout = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, *whole)
+    places = lambda start: [
+        struct.pack(">HHHHII", i + 1, method, 0, 1, offset, length)
+        for i, (method, offset, length) in enumerate(
+            [(1, 0, len(layout))]
+            + [
+                (0, start + sum(map(len, coded[:i])), len(each))
+                for i, each in enumerate(coded)
+            ]
+        )
+    ]
+    kinds = box(b"ipco", size(*whole), box(b"ispe", tile), box(b"av1C", config))
+    owners = struct.pack(">IHBB", len(items), 1, 1, 1) + b"".join(
+        struct.pack(">HBBB", i + 1, 2, 2, 0x83) for i in range(1, len(items))
+    )
+    to = struct.pack(f">HH{len(parts)}H", 1, len(parts), *range(2, len(items) + 1))
+
+    def file(start):
+        meta = box(
+            b"meta",
+            box(b"hdlr", bytes(4), b"pict", bytes(13), version=0),
+            box(b"pitm", struct.pack(">H", 1), version=0),
+            box(b"iloc", struct.pack(">HH", 0x4400, len(items)), *places(start), version=1),
+            box(b"iinf", struct.pack(">H", len(items)), *names, version=0),
+            box(b"iref", box(b"dimg", to), version=0),
+            box(b"iprp", kinds, box(b"ipma", owners, version=0)),
+            box(b"idat", layout),
+            version=0,
+        )
+        begin = box(b"ftyp", b"mif1", bytes(4), b"mif1avifmiaf") + meta
+        return begin, begin + box(b"mdat", *coded)
+
+    begin, _ = file(0)
+    return file(len(begin) + 8)[1]
+
+
+def avifs():
+    import imagecodecs
+    import numpy
+
+    plain = save(P, "AVIF", quality=90)
+    # Where colour lies between samples, and by how much a number is rounded, is left to decoders.
+    near = {"mean": 0.7}
+    yield "avif", "4:2:0", plain, near
+    for name, kind in [("422", "4:2:2"), ("444", "4:4:4")]:
+        yield f"avif-{name}", kind, save(P, "AVIF", quality=90, subsampling=kind), near
+    grey = save(P, "AVIF", quality=90, subsampling="4:0:0")
+    yield "avif-grey", "grey", grey, near
+    odd = picture(41, 29)
+    yield "avif-odd", "4:2:0, odd sides", save(odd, "AVIF", quality=90), near
+    limited = save(P, "AVIF", quality=90, range="limited")
+    yield "avif-limited", "samples from 16 to 235", limited, near
+    wide = numpy.asarray(P).astype("uint16")
+    for bits in (10, 12):
+        coded = imagecodecs.avif_encode(wide << (bits - 8), level=90, bitspersample=bits)
+        yield f"avif-{bits}", f"{bits} bits a sample", coded, {"mean": 0.9}
+    coded = imagecodecs.avif_encode(
+        wide << 2, level=90, bitspersample=10, pixelformat="420", matrix=9, primaries=9, transfer=16
+    )
+    yield "avif-10-420", "10 bits, 4:2:0, BT.2020: its colours as if they were sRGB", coded, {
+        "mean": 0.9}
+    coded = imagecodecs.avif_encode(numpy.asarray(P), level=100, matrix=0)
+    yield "avif-lossless", "RGB without loss", coded, near
+    alpha = P.convert("RGBA")
+    alpha.putalpha(Image.linear_gradient("L").resize(P.size).point(lambda v: 80 + v * 170 // 255))
+    yield "avif-alpha", "with alpha", save(alpha, "AVIF", quality=90), near
+    shaded = save(alpha, "AVIF", quality=90, alpha_premultiplied=True)
+    yield "avif-premultiplied", "with premultiplied alpha", shaded, {"mean": 1.5}
+    profile = save(P, "AVIF", quality=90, icc_profile=srgb_profile())
+    yield "avif-profile", "a profile", profile, near
+    for value in range(2, 9):
+        exif = Image.Exif()
+        exif[0x0112] = value
+        turned = save(P, "AVIF", quality=90, exif=exif)
+        yield f"avif-orientation-{value}", f"turned as EXIF's {value}", turned, near
+        if value == 6:
+            unknown = turned.replace(b"irot", b"xrot")
+            yield "avif-essential", "what must be known and is not", unknown, {
+                "unsupported": "a property that must be known and is not: xrot"}
+    moving = save(P, "AVIF", quality=90, save_all=True, append_images=[P.rotate(180)])
+    yield "avif-sequence", "animation: the first frame", moving, near
+    hidden = moving.replace(b"meta", b"free", 1)
+    yield "avif-sequence-only", "animation without a still picture", hidden, {
+        "unsupported": "an image sequence without a still picture"}
+    large = picture(100, 64)
+    parts = [large.crop((0, 0, 64, 64)), large.crop((36, 0, 100, 64))]
+    parts[1] = large.transform((64, 64), Image.Transform.AFFINE, (1, 0, 64, 0, 1, 0))
+    coded = [save(part, "AVIF", quality=90) for part in parts]
+    yield "avif-grid", "a grid of coded pictures", grid_avif(coded, 2, 1, large.size), near
+    yield "avif-cut", "cut", plain[:-60], {"damaged": True}
+    larger = plain.replace(size(*P.size), size(P.width, P.height + 8))
+    yield "avif-larger", "a size that its coded picture does not have", larger, {"damaged": True}
+
+
+def srgb_profile():
+    from PIL import ImageCms
+
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def heics():
     import pillow_heif
 
     pillow_heif.register_heif_opener()
-    yield "heic", "HEIC", "", save(P, "HEIF", quality=90), {"modern": "heic"}
-    yield "avif", "AVIF", "", save(P, "AVIF", quality=90), {"modern": "avif"}
+    yield "heic", "", save(P, "HEIF", quality=90), {"modern": "heic"}
 
 
 def upright(image):
@@ -558,7 +711,10 @@ def cases():
     yield from others()
     for name, what, data, more in tiffs():
         yield name, "TIFF", what, data, more
-    yield from modern()
+    for name, what, data, more in avifs():
+        yield name, "AVIF", what, data, more
+    for name, what, data, more in heics():
+        yield name, "HEIC", what, data, more
 
 
 def reference_of(data, more):

@@ -82,8 +82,7 @@ pub(crate) fn schemas(bytes: &[u8]) {
     let mut next = || parts.next().unwrap_or_default();
     let text = String::from_utf8_lossy(next()).into_owned();
     let schema = MessageSchema::alone(1, kind, text.clone());
-    let framed = [&[0, 0, 0, 0, 1], next()].concat();
-    let Ok(value) = schema.value_of(&Bytes::from(framed)) else {
+    let Ok(value) = schema.json_of(&Bytes::copy_from_slice(next())) else {
         return;
     };
     let is_bare = text.contains("string") || text.contains("bytes");

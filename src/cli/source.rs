@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tagstream::stage::fetch::{UriPolicy, check};
+use tagstream::stage::schemas::Frame;
 use tagstream::stage::source::ImageTopics;
 use tagstream_core::config::{MappingConfig, StageConfig};
 use tagstream_core::error::{Exit, usage};
@@ -94,9 +95,10 @@ pub(super) fn run(args: SourceArgs) -> anyhow::Result<Exit> {
     let mut sampled = newest_of(sampled, args.sample);
     let topic = &topics.join(", ");
     framed::open(config, &mut sampled)?;
+    let registry = !config.source.registry.url.is_empty();
     let mut lines = Vec::new();
     for message in &sampled {
-        lines.extend(read(&mapping, &policy, message));
+        lines.extend(read(&mapping, &policy, message, registry));
     }
     for line in &lines {
         match args.json {
@@ -128,8 +130,8 @@ fn preset(name: &str) -> MappingConfig {
     }
 }
 
-/// What the mapping makes of a message.
-fn read(mapping: &Mapping, policy: &UriPolicy, message: &Sampled) -> Vec<Line> {
+/// What the mapping makes of a message, whose frame was taken off if there is a `registry`.
+fn read(mapping: &Mapping, policy: &UriPolicy, message: &Sampled, registry: bool) -> Vec<Line> {
     let line = |record, made| Line {
         partition: message.partition.clone(),
         offset: message.offset,
@@ -140,7 +142,12 @@ fn read(mapping: &Mapping, policy: &UriPolicy, message: &Sampled) -> Vec<Line> {
         return vec![line(None, Made::Refused(reason.clone()))];
     }
     let records = match mapping.read(&message.parts()) {
-        Err(error) => return vec![line(None, Made::Refused(error.to_string()))],
+        Err(error) => {
+            let headers: &[_] = if registry { &[] } else { &message.headers };
+            let alike = Frame::alike(message.value.as_deref().unwrap_or_default(), headers);
+            let reason = alike.map_or_else(|| error.to_string(), |why| format!("{error}: {why}"));
+            return vec![line(None, Made::Refused(reason))];
+        }
         Ok(records) if records.is_empty() => return vec![line(None, Made::PassedOver)],
         Ok(records) => records,
     };

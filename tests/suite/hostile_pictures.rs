@@ -127,6 +127,46 @@ fn a_picture_of_many_small_costs_ends_by_the_cap_on_time() {
     assert!(most.values().all(|&bytes| bytes <= 48 * MIB), "{most:?}");
 }
 
+/// An AVIF of one colour: few bytes, and planes of 18 MB beside pixels of 36 MB.
+#[test]
+fn an_avif_of_12_megapixels_is_decoded_within_what_was_reckoned() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/avif/12-megapixels.avif"
+    );
+    let bytes = std::fs::read(path).unwrap();
+    let allowing = |max_alloc_bytes| {
+        Decoders::new(DecoderSettings {
+            limits: DecodeLimits {
+                max_alloc_bytes,
+                ..DecodeLimits::default()
+            },
+            timeout: Duration::from_secs(120),
+            ..strict()
+        })
+    };
+    let error = decoded(&Decoders::new(strict()), &bytes).unwrap_err();
+    assert!(
+        matches!(error, DecodeError::TooManyPixels { .. }),
+        "{error}"
+    );
+    let error = decoded(&allowing(62 * MIB), &bytes).unwrap_err();
+    assert!(
+        matches!(error, DecodeError::TooMuchMemory { .. }),
+        "{error}"
+    );
+    // What was reckoned is enough: the kernel, too, gives no more.
+    let decoders = allowing(66 * MIB);
+    let (result, most) = measured(&decoders, || decoded(&decoders, &bytes));
+    assert_eq!(
+        result.map(|size| (size.width, size.height)),
+        Ok((4_000, 3_000))
+    );
+    println!("{most:?}");
+    assert!(most.values().any(|&bytes| bytes > 50 * MIB), "{most:?}");
+    assert!(most.values().all(|&bytes| bytes <= 82 * MIB), "{most:?}");
+}
+
 /// What the runbook's formula reckons for a picture, with the caps as they are by default.
 #[test]
 fn a_valid_picture_of_63_megapixels_is_decoded_within_the_formula() {

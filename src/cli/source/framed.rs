@@ -2,7 +2,7 @@
 
 use super::sample::Sampled;
 use crate::cli::config::refused;
-use tagstream::stage::schemas::{SchemaRegistry, SchemaRegistryError, framed_with};
+use tagstream::stage::schemas::{Frame, SchemaRegistry, SchemaRegistryError};
 use tagstream_core::config::StageConfig;
 use tagstream_core::error::{Exit, WithExit};
 
@@ -23,11 +23,11 @@ pub(super) fn open(config: &StageConfig, sampled: &mut [Sampled]) -> anyhow::Res
         let Some(value) = &message.value else {
             continue;
         };
-        let Some(id) = framed_with(value) else {
+        let Some(Frame { id, value }) = Frame::of(value, &message.headers) else {
             continue;
         };
         match runtime.block_on(registry.schema(id)) {
-            Ok(schema) => match schema.value_of(value) {
+            Ok(schema) => match schema.json_of(&value) {
                 Ok(json) => message.value = Some(json),
                 Err(error) => message.unreadable = Some(format!("with schema {id}: {error}")),
             },

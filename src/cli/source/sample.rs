@@ -21,7 +21,7 @@ pub(super) struct Sampled {
     pub value: Option<Bytes>,
     /// Why its value cannot be taken out of its frame.
     pub unreadable: Option<String>,
-    headers: HeaderList,
+    pub headers: HeaderList,
 }
 
 impl Sampled {

@@ -4,7 +4,7 @@
 use super::StageStatus;
 use super::no_row::NoRow;
 use crate::stage::row_maker::{Leave, MakeError};
-use crate::stage::schemas::{MessageSchema, SchemaRegistry, SchemaRegistryError, framed_with};
+use crate::stage::schemas::{Frame, MessageSchema, SchemaId, SchemaRegistry, SchemaRegistryError};
 use crate::stage::source::SourceMessage;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub(super) enum Framed {
 impl Framing {
     /// How a message's value is read, as far as that is known.
     pub(super) fn known(&self, message: &SourceMessage) -> Framed {
-        match message.payload.as_deref().and_then(framed_with) {
+        match id_of(message) {
             None => Framed::Not,
             Some(id) => self.registry.known(id).map_or(Framed::Unknown, Framed::By),
         }
@@ -55,7 +55,7 @@ impl Framing {
         status: &StageStatus,
         leave: &Leave,
     ) -> Result<Framed, NoRow> {
-        let Some(id) = message.payload.as_deref().and_then(framed_with) else {
+        let Some(id) = id_of(message) else {
             return Ok(Framed::Not);
         };
         let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
@@ -67,7 +67,7 @@ impl Framing {
             let error = match asked {
                 Ok(schema) => {
                     if pause > FIRST_PAUSE && status.report(StageStatus::SCHEMAS_KNOWN, None) {
-                        tracing::info!(schema = id, "the schema registry answers");
+                        tracing::info!(schema = %id, "the schema registry answers");
                     }
                     return Ok(Framed::By(schema));
                 }
@@ -92,4 +92,9 @@ impl Framing {
             pause = (2 * pause).min(LONGEST_PAUSE);
         }
     }
+}
+
+fn id_of(message: &SourceMessage) -> Option<SchemaId> {
+    let payload = message.payload.as_ref()?;
+    Frame::of(payload, &message.headers).map(|frame| frame.id)
 }

@@ -5,6 +5,7 @@ use super::StageStatus;
 use super::framed::{Framed, Framing};
 use super::no_row::NoRow;
 use crate::stage::row_maker::{Leave, MakeError, RefusedRecord, RowOutcome};
+use crate::stage::schemas::Frame;
 use crate::stage::sink::outgoing::Outgoing;
 use crate::stage::sink::predictions::{PredictionLayout, PredictionRow};
 use crate::stage::source::SourceMessage;
@@ -109,9 +110,10 @@ impl Records {
         let opened;
         let value = match (framed, &message.payload) {
             (Framed::By(schema), Some(payload)) => {
-                let value = schema.value_of(payload);
-                let told = |e| bad(format!("with schema {}: {e}", schema.number()));
-                opened = value.map_err(told)?;
+                let frame = Frame::of(payload, &message.headers);
+                let value = frame.map_or_else(|| payload.clone(), |frame| frame.value);
+                let told = |e| bad(format!("with schema {}: {e}", schema.id()));
+                opened = schema.json_of(&value).map_err(told)?;
                 Some(&opened[..])
             }
             _ => message.payload.as_deref(),
@@ -122,7 +124,13 @@ impl Records {
             headers: &message.headers,
         };
         let read = self.mapping.read(&parts);
-        let mut records = read.map_err(|error| bad(error.to_string()))?;
+        let mut records = read.map_err(|error| {
+            let alike = match framed {
+                Framed::Not => Frame::alike(parts.value.unwrap_or_default(), parts.headers),
+                _ => None,
+            };
+            bad(alike.map_or_else(|| error.to_string(), |alike| format!("{error}: {alike}")))
+        })?;
         if !self.are_many() {
             return Ok(records);
         }

@@ -3,7 +3,7 @@
 //! A schema never changes, so each is fetched once. Whoever meets a schema while it is being asked
 //! for waits for that answer, and a question that failed a moment ago is not asked again.
 
-use super::MessageSchema;
+use super::{MessageSchema, SchemaId};
 use reqwest::StatusCode;
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
@@ -61,7 +61,7 @@ pub enum SchemaRegistryError {
         /// What tells it.
         reason: String,
     },
-    /// It does not know the number in a message's frame.
+    /// It does not know the id in a message's frame.
     #[error(
         "the schema registry at {url} has no schema {id}: it is another one than the producer's, \
          or the message is framed wrongly (`source.registry.unknown_id` says what becomes of such \
@@ -70,8 +70,8 @@ pub enum SchemaRegistryError {
     UnknownId {
         /// The registry.
         url: String,
-        /// The number.
-        id: u32,
+        /// The number, or the GUID.
+        id: SchemaId,
     },
 }
 
@@ -121,8 +121,8 @@ pub struct SchemaRegistry {
     client: reqwest::Client,
     url: Url,
     login: Login,
-    known: Mutex<HashMap<u32, Arc<MessageSchema>>>,
-    failed: Mutex<HashMap<u32, (Instant, SchemaRegistryError)>>,
+    known: Mutex<HashMap<SchemaId, Arc<MessageSchema>>>,
+    failed: Mutex<HashMap<SchemaId, (Instant, SchemaRegistryError)>>,
     /// Held by who asks.
     asking: tokio::sync::Mutex<()>,
 }
@@ -190,16 +190,16 @@ impl SchemaRegistry {
         redact_place(self.url.as_str().trim_end_matches('/'))
     }
 
-    /// The schema of this number, if it was asked for before.
-    pub fn known(&self, id: u32) -> Option<Arc<MessageSchema>> {
+    /// The schema of this id, if it was asked for before.
+    pub fn known(&self, id: SchemaId) -> Option<Arc<MessageSchema>> {
         locked(&self.known).get(&id).cloned()
     }
 
-    /// The schema of this number. Asks once; whoever waits asks again.
+    /// The schema of this id. Asks once; whoever waits asks again.
     ///
     /// # Errors
     /// [`SchemaRegistryError`].
-    pub async fn schema(&self, id: u32) -> Result<Arc<MessageSchema>, SchemaRegistryError> {
+    pub async fn schema(&self, id: SchemaId) -> Result<Arc<MessageSchema>, SchemaRegistryError> {
         if let Some(known) = self.known(id) {
             return Ok(known);
         }
@@ -235,8 +235,12 @@ impl SchemaRegistry {
         }
     }
 
-    async fn fetch(&self, id: u32) -> Result<MessageSchema, SchemaRegistryError> {
-        let Some(registered) = self.ask(&format!("schemas/ids/{id}")).await? else {
+    async fn fetch(&self, id: SchemaId) -> Result<MessageSchema, SchemaRegistryError> {
+        let by = match id {
+            SchemaId::Number(_) => "ids",
+            SchemaId::Guid(_) => "guids",
+        };
+        let Some(registered) = self.ask(&format!("schemas/{by}/{id}")).await? else {
             let url = self.place();
             return Err(SchemaRegistryError::UnknownId { url, id });
         };
@@ -308,6 +312,9 @@ impl SchemaRegistry {
             StatusCode::NOT_FOUND => match serde_json::from_slice::<Missing>(&body) {
                 // 404 itself is what it says of paths that it does not have.
                 Ok(missing) if missing.code != 404 => Ok(None),
+                _ if path.starts_with("schemas/guids/") => Err(no_registry(format!(
+                    "it answers {status}, or knows no GUIDs yet"
+                ))),
                 _ => Err(no_registry(format!("it answers {status}"))),
             },
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(SchemaRegistryError::Refused {

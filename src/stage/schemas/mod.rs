@@ -1,24 +1,23 @@
-//! Messages that are framed for a schema registry (Confluent's wire format: a zero byte, the
-//! schema's number in four bytes, then the value), made into JSON: Avro, Protobuf, JSON Schema.
+//! Messages that are framed for a schema registry (by either wire format of Confluent's), made into
+//! JSON: Avro, Protobuf, JSON Schema.
 
 mod avro;
 mod avro_schema;
 mod client;
+mod frame;
 #[cfg(feature = "protobuf")]
 mod protobuf;
 #[cfg(test)]
 mod tests;
 
 pub use client::{SchemaRegistry, SchemaRegistryError};
+pub use frame::{Frame, SchemaId};
 
 use avro_schema::AvroSchema;
 use bytes::Bytes;
 use client::Registered;
 #[cfg(feature = "protobuf")]
 use protobuf::ProtobufSchema;
-
-/// Bytes of a frame.
-const FRAME: usize = 5;
 
 /// Why a framed value has no JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,10 +44,10 @@ pub enum MisfitError {
 #[error("its schema cannot be used: {0}")]
 pub struct UnusableSchema(String);
 
-/// What the number in a frame stands for.
+/// What the id in a frame stands for.
 #[derive(Debug)]
 pub struct MessageSchema {
-    number: u32,
+    id: SchemaId,
     form: Form,
 }
 
@@ -62,17 +61,10 @@ enum Form {
     Unusable(UnusableSchema),
 }
 
-/// The number of the schema that a value is framed with; `None` if it is not framed.
-pub fn framed_with(value: &[u8]) -> Option<u32> {
-    let frame = value.get(..FRAME)?;
-    let number = frame[1..].try_into().ok()?;
-    (frame[0] == 0).then(|| u32::from_be_bytes(number))
-}
-
 impl MessageSchema {
     /// What a registry says of the schema, `references` being what it says of those that it uses:
     /// their names, and their texts, each behind those that it uses itself.
-    fn of(number: u32, registered: Registered, references: Vec<(String, String)>) -> Self {
+    fn of(id: SchemaId, registered: Registered, references: Vec<(String, String)>) -> Self {
         let form = match registered.kind.as_str() {
             "" | "AVRO" => AvroSchema::read(&registered.schema, &references).map(Form::Avro),
             "JSON" => Ok(Form::Json),
@@ -87,7 +79,7 @@ impl MessageSchema {
             ))),
         };
         MessageSchema {
-            number,
+            id,
             form: form.unwrap_or_else(Form::Unusable),
         }
     }
@@ -95,24 +87,23 @@ impl MessageSchema {
     /// A schema of this type that uses no other.
     pub fn alone(number: u32, kind: &str, schema: String) -> Self {
         let registered = Registered::alone(kind, schema);
-        MessageSchema::of(number, registered, Vec::new())
+        MessageSchema::of(SchemaId::Number(number), registered, Vec::new())
     }
 
-    fn unusable(number: u32, reason: impl Into<String>) -> Self {
+    fn unusable(id: SchemaId, reason: impl Into<String>) -> Self {
         MessageSchema {
-            number,
+            id,
             form: Form::Unusable(UnusableSchema(reason.into())),
         }
     }
 
-    /// The value that a framed one holds, as JSON.
+    /// The value that stood in a frame ([`Frame::value`]), as JSON.
     ///
     /// # Errors
     /// [`MisfitError`].
-    pub fn value_of(&self, framed: &Bytes) -> Result<Bytes, MisfitError> {
-        let value = framed.get(FRAME..).ok_or(MisfitError::Shorter)?;
+    pub fn json_of(&self, value: &Bytes) -> Result<Bytes, MisfitError> {
         Ok(match &self.form {
-            Form::Json => framed.slice(FRAME..),
+            Form::Json => value.clone(),
             Form::Avro(schema) => avro::value_of(schema, value)?.into(),
             #[cfg(feature = "protobuf")]
             Form::Protobuf(schema) => schema.json(value)?.into(),
@@ -120,8 +111,8 @@ impl MessageSchema {
         })
     }
 
-    /// Its number in the registry.
-    pub fn number(&self) -> u32 {
-        self.number
+    /// What the registry knows it by.
+    pub fn id(&self) -> SchemaId {
+        self.id
     }
 }

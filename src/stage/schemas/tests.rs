@@ -124,13 +124,6 @@ fn schemas_of_avro_use_names_of_their_own_and_of_others_and_what_is_none_is_refu
     );
 }
 
-#[test]
-fn only_a_zero_byte_and_a_number_are_a_frame() {
-    assert_eq!(framed_with(&[0, 0, 0, 1, 2, 9]), Some(258));
-    assert_eq!(framed_with(b"{\"image_id\":1}"), None);
-    assert_eq!(framed_with(&[0, 0, 0, 1]), None);
-}
-
 #[cfg(feature = "protobuf")]
 mod of_protobuf {
     use super::protobuf::ProtobufSchema;
@@ -310,11 +303,9 @@ async fn each_schema_is_asked_for_once_with_the_login_and_with_what_it_uses() {
         json!({"schema": point}),
     );
     let registry = registry(&config);
-    let all = (0..50).map(|_| registry.schema(7));
+    let all = (0..50).map(|_| registry.schema(SchemaId::Number(7)));
     for schema in futures::future::join_all(all).await {
-        let value = schema
-            .unwrap()
-            .value_of(&Bytes::from_static(&[0, 0, 0, 0, 7, 0xff]));
+        let value = schema.unwrap().json_of(&Bytes::from_static(&[0xff]));
         assert_eq!(value.unwrap(), Bytes::from_static(br#"{"a":"/w=="}"#));
     }
     let asked = fake.asked();
@@ -330,7 +321,7 @@ async fn each_schema_is_asked_for_once_with_the_login_and_with_what_it_uses() {
     config.user.clear();
     config.token = "t-1".to_owned().into();
     let other = SchemaRegistry::new(&config).unwrap().unwrap();
-    other.schema(7).await.unwrap();
+    other.schema(SchemaId::Number(7)).await.unwrap();
     assert_eq!(fake.asked()[0].1, "Bearer t-1");
 }
 
@@ -340,19 +331,25 @@ async fn every_way_not_to_get_a_schema_has_a_name_and_blames_no_message() {
     let fake = Fake::default();
     let config = fake.start().await;
     let one = registry(&config);
-    let missing = one.schema(1).await.unwrap_err();
+    let missing = one.schema(SchemaId::Number(1)).await.unwrap_err();
     assert!(
-        matches!(missing, Error::UnknownId { id: 1, .. }),
+        matches!(
+            missing,
+            Error::UnknownId {
+                id: SchemaId::Number(1),
+                ..
+            }
+        ),
         "{missing}"
     );
     fake.says("schemas/ids/2", 401, "hunter2");
-    let refused = one.schema(2).await.unwrap_err();
+    let refused = one.schema(SchemaId::Number(2)).await.unwrap_err();
     assert!(
         matches!(refused, Error::Refused { status: 401, .. }),
         "{refused}"
     );
     fake.says("schemas/ids/3", 500, "");
-    let failed = one.schema(3).await.unwrap_err();
+    let failed = one.schema(SchemaId::Number(3)).await.unwrap_err();
     assert!(matches!(failed, Error::Unreachable { .. }), "{failed}");
     fake.says(
         "schemas/ids/4",
@@ -362,7 +359,7 @@ async fn every_way_not_to_get_a_schema_has_a_name_and_blames_no_message() {
     fake.says("schemas/ids/5", 404, "<html>");
     fake.says("schemas/ids/6", 200, "<html>");
     for id in [4, 5, 6] {
-        let other = one.schema(id).await.unwrap_err();
+        let other = one.schema(SchemaId::Number(id)).await.unwrap_err();
         assert!(matches!(other, Error::NoRegistry { .. }), "{other}");
     }
     // What failed a moment ago is not asked again, and what was asked since is there.
@@ -372,22 +369,38 @@ async fn every_way_not_to_get_a_schema_has_a_name_and_blames_no_message() {
         json!({"schema": "{}", "schemaType": "JSON"}),
     );
     let began = fake.asked().len();
-    assert_eq!(one.schema(3).await.unwrap_err(), failed);
+    assert_eq!(one.schema(SchemaId::Number(3)).await.unwrap_err(), failed);
     assert!(began > 0 && fake.asked().is_empty());
     let answered = async {
-        while one.schema(3).await.is_err() {
+        while one.schema(SchemaId::Number(3)).await.is_err() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
     let stuck = std::time::Duration::from_secs(60);
     tokio::time::timeout(stuck, answered).await.unwrap();
-    let schema = one.known(3).unwrap();
-    let framed = Bytes::from_static(b"\0\0\0\0\x03{}");
-    assert_eq!(schema.value_of(&framed).unwrap(), "{}");
+    let schema = one.known(SchemaId::Number(3)).unwrap();
+    assert_eq!(schema.json_of(&Bytes::from_static(b"{}")).unwrap(), "{}");
+
+    // Of a GUID, which the registry has, and which an older one does not know at all.
+    let guid = SchemaId::Guid([0xab; 16]);
+    let path = "schemas/guids/abababab-abab-abab-abab-abababababab";
+    fake.says(path, 200, json!({"schema": "{}", "schemaType": "JSON"}));
+    assert_eq!(one.schema(guid).await.unwrap().id(), guid);
+    let path = "schemas/guids/01010101-0101-0101-0101-010101010101";
+    fake.says(
+        path,
+        404,
+        json!({"error_code": 404, "message": "HTTP 404 Not Found"}),
+    );
+    let other = one.schema(SchemaId::Guid([1; 16])).await.unwrap_err();
+    assert!(other.to_string().contains("knows no GUIDs yet"), "{other}");
 
     let mut nobody = config.clone();
     nobody.url = "http://127.0.0.1:1".into();
-    let away = registry(&nobody).schema(1).await.unwrap_err();
+    let away = registry(&nobody)
+        .schema(SchemaId::Number(1))
+        .await
+        .unwrap_err();
     assert!(matches!(away, Error::Unreachable { .. }), "{away}");
     nobody.ca_file = "not-there.pem".into();
     let refused = SchemaRegistry::new(&nobody).unwrap_err().to_string();
@@ -398,7 +411,7 @@ async fn every_way_not_to_get_a_schema_has_a_name_and_blames_no_message() {
 }
 
 async fn refused_of(registry: &SchemaRegistry) -> SchemaRegistryError {
-    registry.schema(2).await.unwrap_err()
+    registry.schema(SchemaId::Number(2)).await.unwrap_err()
 }
 
 #[tokio::test]
@@ -418,9 +431,9 @@ async fn schemas_that_are_of_no_use_are_told_with_each_message() {
         json!({"schema": "\"int\"", "references": uses}),
     );
     for (id, said) in [(1, "THRIFT"), (2, "JSON"), (3, "gone")] {
-        let schema = one.schema(id).await.unwrap();
+        let schema = one.schema(SchemaId::Number(id)).await.unwrap();
         let error = schema
-            .value_of(&Bytes::from_static(&[0; 9]))
+            .json_of(&Bytes::from_static(&[0; 4]))
             .unwrap_err()
             .to_string();
         assert!(error.contains(said), "{error}");

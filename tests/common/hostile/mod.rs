@@ -3,6 +3,7 @@
 //! What their outer headers declare is modest; what lies inside is not. [`all`] lists them with the
 //! reason for which each is here.
 
+mod avif;
 mod jpeg;
 mod png;
 mod tiff;
@@ -23,7 +24,14 @@ pub(crate) struct Hostile {
 
 /// All of them.
 pub(crate) fn all() -> Vec<Hostile> {
-    let lists = [tiff::all(), webp::all(), png::all(), jpeg::all(), others()];
+    let lists = [
+        avif::all(),
+        tiff::all(),
+        webp::all(),
+        png::all(),
+        jpeg::all(),
+        others(),
+    ];
     let all = lists.into_iter().flatten();
     all.map(|(name, bytes)| Hostile { name, bytes }).collect()
 }

@@ -8,7 +8,8 @@ pub enum DecodeError {
     Empty,
     /// The bytes are of no format that is decoded here.
     #[error(
-        "not a supported image ({looks_like}); supported are JPEG, PNG, WebP, GIF, BMP and TIFF"
+        "not a supported image ({looks_like}); supported are JPEG, PNG, WebP, GIF, BMP, TIFF and \
+         AVIF"
     )]
     UnknownFormat {
         /// What the first bytes suggest.

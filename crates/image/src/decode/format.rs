@@ -43,6 +43,9 @@ fn decoded_here(bytes: &[u8]) -> Option<ImageFormat> {
     if tiff.iter().any(|magic| bytes.starts_with(*magic)) {
         return Some(ImageFormat::Tiff);
     }
+    if bytes.get(4..8) == Some(b"ftyp") && by_brand(bytes) == AVIF {
+        return Some(ImageFormat::Avif);
+    }
     let format = image::guess_format(bytes).ok()?;
     NAMES
         .iter()
@@ -79,6 +82,8 @@ fn foreign(bytes: &[u8]) -> Option<String> {
     Some(format!("{format:?}"))
 }
 
+const AVIF: &str = "AVIF";
+
 /// What ISO's base media format holds, by its brands (ISO/IEC 14496-12, 4.3).
 fn by_brand(bytes: &[u8]) -> &'static str {
     let length = bytes
@@ -91,7 +96,7 @@ fn by_brand(bytes: &[u8]) -> &'static str {
     // The first is the file's own, the second a version; then those that it is compatible with.
     let has = |wanted: &[&[u8; 4]]| brands.iter().any(|brand| wanted.contains(&brand));
     if has(&[b"avif", b"avis"]) {
-        "AVIF"
+        AVIF
     } else if has(&[
         b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1",
     ]) {
@@ -105,13 +110,14 @@ fn by_brand(bytes: &[u8]) -> &'static str {
 
 /// The formats that are decoded here, with their names in lower case. Their order is that of the
 /// exchange with helpers.
-const NAMES: [(ImageFormat, &str); 6] = [
+const NAMES: [(ImageFormat, &str); 7] = [
     (ImageFormat::Jpeg, "jpeg"),
     (ImageFormat::Png, "png"),
     (ImageFormat::WebP, "webp"),
     (ImageFormat::Gif, "gif"),
     (ImageFormat::Bmp, "bmp"),
     (ImageFormat::Tiff, "tiff"),
+    (ImageFormat::Avif, "avif"),
 ];
 
 /// Of what is none of them.

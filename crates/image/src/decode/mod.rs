@@ -36,6 +36,7 @@
 //! | `jpeg` again | all other JPEGs: libjpeg-turbo, at a reduced size where that is enough |
 //! | `tiff` | TIFF: its directory by own code, its strips and tiles by a crate for each packing |
 //! | `webp` | WebP: its container by own code, the picture in it by libwebp |
+//! | `avif` | AVIF: its container by own code, the picture in it by rav1d |
 //! | `raster`, `gif_screen` | PNG, GIF and BMP by the `image` crate |
 //! | `metadata` | what EXIF and XMP say of how the picture is to be turned |
 //! | `resize` | the window that the preprocessing wants is resampled to the model's input |
@@ -45,6 +46,7 @@
 //! `picture` what is known of one, `marker` how JPEG's segments are numbered, `segments` where they
 //! are, `scratch` keeps memory from one picture to the next.
 
+mod avif;
 mod error;
 mod format;
 mod gif_screen;
@@ -404,6 +406,7 @@ pub fn probe(bytes: &[u8], limits: &DecodeLimits) -> Result<ImageInfo, DecodeErr
             ImageFormat::Jpeg => jpeg::probe(bytes, scratch)?,
             ImageFormat::Tiff => tiff::probe(bytes)?,
             ImageFormat::WebP => webp::probe(bytes)?,
+            ImageFormat::Avif => avif::probe(bytes, limits)?,
             _ => raster::probe(bytes, format, limits)?,
         };
         limits.check_pixels(stored)?;
@@ -428,6 +431,10 @@ fn decode(
         ImageFormat::WebP => {
             let fit = fit.map(|(preprocessing, _)| preprocessing);
             webp::decode(bytes, limits, fit, scratch).map(Decoded::Stored)
+        }
+        ImageFormat::Avif => {
+            let fit = fit.map(|(preprocessing, _)| preprocessing);
+            avif::decode(bytes, limits, fit, scratch).map(Decoded::Stored)
         }
         ImageFormat::Tiff => {
             let fit = fit.map(|(preprocessing, _)| preprocessing);

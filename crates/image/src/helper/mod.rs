@@ -145,11 +145,14 @@ const LOSSY_WEBP: &[u8] =
     \x02t\x01\x1fb\x911\x08\0\0\xfe\xe4\x0e\xb8\xab9m\xc0\xdb\x81\xda\xb3Ev\x1a+y\xb7\x8b\
     \xc6\xf6\x94\xf1\x14\0";
 
+/// An AVIF of 40 x 28 pixels; nothing here writes one.
+const AVIF: &[u8] = include_bytes!("small.avif");
+
 /// Decodes a small picture of every format: what decoders need once (pages of the program, tables)
 /// is there before memory is measured and capped, and a system call that one of them needs and does
 /// not get shows now.
 fn warm_up() -> Result<(), String> {
-    use image::ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
+    use image::ImageFormat::{Avif, Bmp, Gif, Jpeg, Png, Tiff, WebP};
     let preprocessing = crate::preprocessing::Preprocessing {
         height: 8,
         width: 8,
@@ -170,6 +173,7 @@ fn warm_up() -> Result<(), String> {
         try_one(format, file.get_ref())?;
     }
     try_one(WebP, LOSSY_WEBP)?;
+    try_one(Avif, AVIF)?;
     crate::decode::forget_scratch();
     Ok(())
 }

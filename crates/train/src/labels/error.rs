@@ -10,7 +10,7 @@ pub enum LabelsError {
     #[error("{0}")]
     Io(#[from] std::io::Error),
     /// Not CSV.
-    #[error("{0}")]
+    #[error("{}", no_table(.0))]
     Csv(#[from] csv::Error),
     /// Not JSON, or not JSON of this form.
     #[error("not a {form} file: {source}")]
@@ -68,6 +68,21 @@ pub struct LabelFileError {
     pub path: PathBuf,
     /// What is wrong with it.
     pub error: LabelsError,
+}
+
+/// A fault of CSV by its line, and what would be read.
+fn no_table(error: &csv::Error) -> String {
+    let line = error.position().map_or(0, csv::Position::line);
+    match error.kind() {
+        csv::ErrorKind::Utf8 { err, .. } => format!(
+            "line {line}: field {} is not UTF-8; tables in UTF-8 and UTF-16 are read",
+            err.field() + 1
+        ),
+        csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => format!("line {line}: it has {len} fields, and those before it have {expected_len}"),
+        _ => error.to_string(),
+    }
 }
 
 /// What to do where a column is missing: an import may be told another's name.

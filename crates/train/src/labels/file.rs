@@ -35,14 +35,18 @@ pub fn open(path: &Path) -> Result<Box<dyn Read>> {
 pub(super) fn unicode<'a>(input: impl Read + 'a) -> Result<Box<dyn BufRead + 'a>> {
     let mut input = BufReader::new(input);
     let mut start = Vec::new();
-    input.by_ref().take(3).read_to_end(&mut start)?;
+    input.by_ref().take(4).read_to_end(&mut start)?;
     match start[..] {
-        [0xef, 0xbb, 0xbf] => Ok(Box::new(input)),
+        [0xef, 0xbb, 0xbf, ..] => Ok(Box::new(Cursor::new(start.split_off(3)).chain(input))),
+        [0xff, 0xfe, 0, 0] | [0, 0, 0xfe, 0xff] => {
+            let reason = "it is UTF-32: save it as UTF-8 or UTF-16";
+            Err(Error::new(ErrorKind::InvalidData, reason))
+        }
         [0xff, 0xfe, ..] => utf16(&start[2..], input, u16::from_le_bytes),
         [0xfe, 0xff, ..] => utf16(&start[2..], input, u16::from_be_bytes),
         // No text holds the byte 0: what does is UTF-16 without a mark.
-        [1..=0x7f, 0, _] => utf16(&start, input, u16::from_le_bytes),
-        [0, 1..=0x7f, _] => utf16(&start, input, u16::from_be_bytes),
+        [1..=0x7f, 0, ..] => utf16(&start, input, u16::from_le_bytes),
+        [0, 1..=0x7f, ..] => utf16(&start, input, u16::from_be_bytes),
         _ => Ok(Box::new(Cursor::new(start).chain(input))),
     }
 }
@@ -87,6 +91,10 @@ pub(super) fn table<'a>(
         // A tab was trimmed.
         told = Some(b'\t');
         header = first_line(&mut text)?;
+    }
+    if header.trim_ascii().is_empty() {
+        let reason = "it is empty, or its first line is: a table with a header is read";
+        return Err(Error::new(ErrorKind::InvalidData, reason));
     }
     let named = |delimiter: &u8| {
         let fields = header.split(|byte| byte == delimiter).map(bare);
@@ -230,6 +238,18 @@ mod tests {
         let lone = [0xff, 0xfe, 0x00, 0xd8];
         let error = table(&lone[..], &["image_id"], Trim::All).err().unwrap();
         assert!(error.to_string().contains("UTF-16"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_text_of_these_is_named() {
+        let wide = [0xff, 0xfe, 0, 0, b'a', 0, 0, 0];
+        let error = table(&wide[..], &["image_id"], Trim::All).err().unwrap();
+        assert!(error.to_string().contains("UTF-32"), "{error}");
+        for empty in ["", "\n", "sep=;\n", "\u{feff}"] {
+            let error = table(empty.as_bytes(), &["image_id"], Trim::All);
+            let error = error.err().unwrap().to_string();
+            assert!(error.contains("it is empty"), "{empty:?}: {error}");
+        }
     }
 
     #[test]

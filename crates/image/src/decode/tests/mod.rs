@@ -69,7 +69,6 @@ fn what_is_no_image_is_named_by_its_kind_and_not_by_its_bytes() {
         (b"%PDF-1.7", "PDF"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video"),
         (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
-        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", "AVIF"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
         (b"\xff\x0a\x10\x20", "JPEG XL"),
         (b"8BPS\0\x01", "Photoshop"),

@@ -95,6 +95,16 @@ fn a_column_may_be_a_category() {
         &ImportOptions::default(),
     );
     assert!(twice.contains("two columns `cat`"), "{twice}");
+    let short = refused(
+        Form::Csv,
+        "image_id,label,state\na,cat,1\nb,cat\n",
+        &ImportOptions::default(),
+    );
+    assert!(short.contains("line 3: it has 2 fields"), "{short}");
+    let latin = b"image_id,label,state\na,K\xe4se,present\n";
+    let error = import(Form::Csv, &latin[..], &ImportOptions::default());
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("line 2: field 2 is not UTF-8"), "{error}");
 }
 
 #[test]
