@@ -78,9 +78,9 @@ impl Converter {
     /// Writes one row of RGB.
     pub(super) fn convert(&self, rows: &Rows<'_>, rgb: &mut [u8]) {
         let luma = |sample: u16| (f32::from(sample) - self.luma.0) / self.luma.1;
-        let pixels = rgb.chunks_exact_mut(3).zip(rows.luma).enumerate();
+        let pixels = rgb.chunks_exact_mut(3).zip(rows.luma);
         if self.chroma == Chroma::None {
-            for (_, (out, sample)) in pixels {
+            for (out, sample) in pixels {
                 out.fill(byte(luma(*sample)));
             }
             return;
@@ -88,14 +88,14 @@ impl Converter {
         let colour = |sample: f32| (sample - self.colour.0) / self.colour.1;
         match self.matrix {
             Matrix::Identity => {
-                for (x, (out, green)) in pixels {
+                for (x, (out, green)) in pixels.enumerate() {
                     let (blue, red) = (rows.colour[0][0][x], rows.colour[1][0][x]);
                     let all = [red, *green, blue].map(|sample| byte(luma(sample)));
                     out.copy_from_slice(&all);
                 }
             }
             Matrix::YCgCo => {
-                for (x, (out, y)) in pixels {
+                for (x, (out, y)) in pixels.enumerate() {
                     let [green, orange] = self.colours_at(rows, x).map(colour);
                     let y = luma(*y);
                     let all = [y - green + orange, y + green, y - green - orange];
@@ -107,7 +107,7 @@ impl Converter {
                 let (to_red, to_blue) = (2.0 * (1.0 - red), 2.0 * (1.0 - blue));
                 let of_red = red * to_red / green;
                 let of_blue = blue * to_blue / green;
-                for (x, (out, y)) in pixels {
+                for (x, (out, y)) in pixels.enumerate() {
                     let [cb, cr] = self.colours_at(rows, x).map(colour);
                     let y = luma(*y);
                     let all = [

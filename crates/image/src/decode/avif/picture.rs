@@ -80,12 +80,10 @@ impl Said {
                 }
                 b"irot" => said.turned = content.u8()? & 3,
                 b"imir" => said.mirrored = Some(content.u8()? & 1 == 1),
-                b"colr" => {
-                    if &content.kind()? == b"nclx" {
-                        content.u32()?;
-                        let matrix = content.u16()?;
-                        said.colour = Some((matrix, content.u8()? & 0x80 != 0));
-                    }
+                b"colr" if &content.kind()? == b"nclx" => {
+                    content.u32()?;
+                    let matrix = content.u16()?;
+                    said.colour = Some((matrix, content.u8()? & 0x80 != 0));
                 }
                 b"a1op" if content.u8()? != 0 => {
                     return Err(Fault::Unsupported("an operating point of its own".into()));
@@ -93,7 +91,7 @@ impl Said {
                 b"lsel" if content.u16()? != u16::MAX => {
                     return Err(Fault::Unsupported("a layer of its own".into()));
                 }
-                b"a1op" | b"lsel" | b"av1C" | b"pixi" | b"pasp" | b"clap" | b"auxC" => {}
+                b"colr" | b"a1op" | b"lsel" | b"av1C" | b"pixi" | b"pasp" | b"clap" | b"auxC" => {}
                 kind if essential => {
                     let name = String::from_utf8_lossy(kind);
                     let reason = format!("a property that must be known and is not: {name}");
