@@ -2,6 +2,8 @@
 //! configuration and environment is valid, and what a service waits for is there. Whether the
 //! containers come up is another question, which needs a container engine.
 
+mod authorities;
+
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
