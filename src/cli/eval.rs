@@ -1,5 +1,8 @@
 //! `tagstream eval`: measure a model against labels.
 
+mod boxes;
+mod compare;
+
 use super::dataset::{DataArgs, LabelledFeatures, open_model, text_features};
 use clap::Args;
 use ndarray::{Array2, ArrayView1, ArrayView2, s};
@@ -10,6 +13,7 @@ use tagstream_core::error::{Exit, usage};
 use tagstream_model::OpenedModel;
 use tagstream_model::bundle::Bundle;
 use tagstream_model::head::{ExportedHead, ZeroShot};
+use tagstream_model::tagger::TagDecision;
 use tagstream_train::eval::metrics;
 use tagstream_train::eval::metrics::{Confusion, EvalReport, F1, sigmoid};
 use tagstream_train::eval::tags;
@@ -43,6 +47,19 @@ pub(super) struct EvalArgs {
     /// model.
     #[arg(long, requires = "categories")]
     pub dense_modes: bool,
+    /// Measure where tags are seen, too, against true boxes: the boxes.csv of `tagstream scenes`
+    /// (image_id,label,x,y,w,h in fractions), COCO's instances (.json), Pascal VOC's annotations
+    /// (.xml, or a folder of them).
+    #[arg(long, value_name = "FILE|DIR", conflicts_with = "categories")]
+    pub boxes: Option<PathBuf>,
+    /// Measure what the model would gain without labels: prompts in the sets of templates, scores
+    /// standardised for each picture (SPARC), and with --clip the ways to read locations; and say
+    /// which to take. The labels decide, so a few hundred pictures at least.
+    #[arg(long, conflicts_with_all = ["categories", "boxes"])]
+    pub compare: bool,
+    /// With --compare: the weights that the model was made of, as `init --clip` takes them.
+    #[arg(long, requires = "compare")]
+    pub clip: Option<String>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -58,6 +75,9 @@ struct Output {
     tags_per_category: BTreeMap<String, TagQuality>,
     #[serde(flatten)]
     report: EvalReport,
+    /// Where tags are seen, with --boxes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boxes: Option<boxes::BoxQuality>,
     temperature: f32,
     cf1_at_thresholds: f64,
     of1_at_thresholds: f64,
@@ -82,6 +102,10 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
         ))
         .into());
     }
+    if args.compare {
+        let bundle = bundle.ok_or_else(|| usage("--compare needs a bundle: it has words"))?;
+        return compare::run(&args, &model, bundle, &data);
+    }
     if args.dense_modes {
         let Classifier::Text { prompts, .. } = &classifier else {
             return Err(usage("--dense-modes needs --categories").into());
@@ -91,16 +115,34 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<Exit> {
     let (mut scorer, temperature, thresholds) = classifier.scorer(&model, &data)?;
     let mut logits = scorer.logits(&data.features)?;
     logits.iter_mut().for_each(|logit| *logit /= temperature);
+    if let Some(bundle) = bundle {
+        let decision = TagDecision::of(&bundle.manifest().categories);
+        let rows = logits.chunks_exact_mut(names.len());
+        rows.for_each(|row| decision.raise(row));
+    }
     let logits = ArrayView2::from_shape(data.labels.states().dim(), &logits)?;
     let report = metrics::report(logits, data.labels.states(), &names)?;
     let f1 = at_thresholds(logits, data.labels.states(), &thresholds, &report);
     let weights = tags::weights(logits, data.labels.states());
-    let measured = tags::measure(logits, data.labels.states(), weights.view(), &thresholds);
+    let decision = bundle.map_or_else(TagDecision::default, |bundle| {
+        TagDecision::of(&bundle.manifest().categories)
+    });
+    let emitted = emitted_thresholds(&decision, logits, &thresholds);
+    let states = data.labels.states();
+    let measured = tags::measure_with(logits, states, weights.view(), |image, category| {
+        emitted[[image, category]]
+    });
+    let boxes = match (&args.boxes, bundle) {
+        (Some(path), Some(bundle)) => Some(boxes::measure(path, &args.data.images, bundle)?),
+        (Some(_), None) => return Err(usage("--boxes needs a bundle: it has tags").into()),
+        (None, _) => None,
+    };
     let output = Output {
         model: bundle.map_or_else(|| args.model.clone(), |bundle| bundle.id().to_owned()),
         tags: measured.overall,
         tags_per_category: names.iter().cloned().zip(measured.per_category).collect(),
         report,
+        boxes,
         temperature,
         cf1_at_thresholds: 100.0 * f1.cf1,
         of1_at_thresholds: 100.0 * f1.of1,
@@ -179,6 +221,22 @@ impl<'a> Classifier<'a> {
     }
 }
 
+/// Every image's thresholds, beyond reach where a category becomes no tag though it reaches its
+/// own.
+fn emitted_thresholds(
+    decision: &TagDecision,
+    odds: ArrayView2<'_, f32>,
+    thresholds: &[f32],
+) -> Array2<f32> {
+    let mut all = Array2::zeros(odds.dim());
+    for (mut row, odds) in all.rows_mut().into_iter().zip(odds.rows()) {
+        let mut own = thresholds.to_vec();
+        decision.withhold(&odds.to_vec(), &mut own, tags::tagged);
+        row.assign(&ArrayView1::from(&own));
+    }
+    all
+}
+
 /// F1 where a category is decided present at its own threshold, over the categories that take part
 /// in the report's means.
 fn at_thresholds(
@@ -250,6 +308,9 @@ fn print(output: &Output) {
         output.of1_at_thresholds,
         report.ece
     );
+    if let Some(boxes) = &output.boxes {
+        eprintln!("{boxes}");
+    }
     let (no_positives, no_negatives) = (
         report.categories_without_positives,
         report.categories_without_negatives,

@@ -135,11 +135,7 @@ pub(super) fn run(args: InitArgs) -> anyhow::Result<Exit> {
     args.guess.check()?;
     let categories =
         CategoryList::read(&args.categories).map_err(|error| usage(error.to_string()))?;
-    let folder = match args.clip.strip_prefix("hf:") {
-        Some(repository) => fetch(repository)?,
-        None => PathBuf::from(&args.clip),
-    };
-    let clip = ClipFolder::open(&folder).map_err(|error| usage(error.to_string()))?;
+    let clip = weights(&args.clip)?;
     let comparison = Comparison::prepare(&args)?;
     let name = match Path::new(&args.clip).parent() {
         // One file of weights: the directory says whose they are.
@@ -236,10 +232,21 @@ fn write(init: &Init<'_>, args: &InitArgs, bar: &ProgressBar) -> anyhow::Result<
     args.guess.apply(&make(&aside.0)?, |_| true, &args.out)
 }
 
-/// A folder beside another that goes when nobody needs it any more.
-struct Aside(PathBuf);
+/// A folder that goes when nobody needs it any more.
+pub(super) struct Aside(PathBuf);
 
 impl Aside {
+    /// One among temporary files; it is not made here.
+    pub(super) fn in_temporary(what: &str) -> Self {
+        let number = std::process::id();
+        Aside(std::env::temp_dir().join(format!("tagstream-{what}-{number}")))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
     fn beside(out: &Path) -> Self {
         let name = out.file_name().unwrap_or_default().to_string_lossy();
         let number = std::process::id();
@@ -252,6 +259,15 @@ impl Drop for Aside {
         // Whatever came of it, and if it was never made: nothing to say.
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// The weights that an argument `--clip` names.
+pub(super) fn weights(clip: &str) -> anyhow::Result<ClipFolder> {
+    let folder = match clip.strip_prefix("hf:") {
+        Some(repository) => fetch(repository)?,
+        None => PathBuf::from(clip),
+    };
+    Ok(ClipFolder::open(&folder).map_err(|error| usage(error.to_string()))?)
 }
 
 fn fetch(repository: &str) -> anyhow::Result<PathBuf> {

@@ -15,6 +15,7 @@ use tagstream::stage::infer::Engine;
 use tagstream::stage::pipeline;
 use tagstream::stage::pipeline::{
     Control, EngineModel, LABELS_BUDGET_MIB, LineError, PipelineError, RunOptions, StageStatus,
+    TagColumns,
 };
 use tagstream::stage::sink::repair::Repair;
 use tagstream::stage::source::{ImageTopics, SourceError};
@@ -242,14 +243,15 @@ async fn image_line(
 ) -> anyhow::Result<()> {
     let opened = model::open(&config.model.path, &config.object_store).await?;
     let bundle = opened.into_bundle()?;
-    let (settings, regions) = (config.model.clone(), config.output.region_embeddings);
-    let engine = blocking::run(move || Engine::start_with(&settings, &bundle, regions))
-        .await
-        .context("starting the model")??;
+    let (settings, columns) = (config.model.clone(), TagColumns::of(&config.output));
+    let engine =
+        blocking::run(move || Engine::start_with(&settings, &bundle, columns.region_embeddings))
+            .await
+            .context("starting the model")??;
     let following = follow_registry(config, engine.clone(), Arc::clone(teller)).await?;
     // Set nowhere else.
     let _ = shown.engine.set(engine.clone());
-    let model = Arc::new(EngineModel::new(engine, regions));
+    let model = Arc::new(EngineModel::new(engine, columns));
     let line_status = Arc::clone(status);
     let line = pipeline::run(config, model, options, line_status, shown.control.clone());
     let outcome = tokio::select! {

@@ -18,7 +18,7 @@ use tagstream_core::redact::redact_place;
 use tagstream_image::decode::ImageSize;
 use tagstream_image::decoders::Decoders;
 use tagstream_model::runtime::{Device, Runtime};
-use tagstream_model::saliency::visible_part;
+use tagstream_model::saliency::{too_coarse, visible_part};
 use tagstream_model::session::SessionError;
 use tagstream_model::tagger::{Inference, LoadedModel, Tagger, TaggerOptions};
 
@@ -177,7 +177,8 @@ fn named(model: &LoadedModel, inference: &Inference) -> Vec<Tag> {
         category: categories[hit.category].name.clone(),
         display: categories[hit.category].tags.display.clone(),
         score: hit.score,
-        bounding_box: hit.bounding_box,
+        bounding_box: hit.bounding_box(),
+        boxes: Some(hit.boxes()),
     });
     hits.collect()
 }
@@ -196,16 +197,23 @@ fn page_image(
         let category = model.decision.evidence(hit.category, &inference.scores);
         saliency[category * locations..(category + 1) * locations].to_vec()
     });
-    let tags = tags.iter().zip(maps).map(|(tag, saliency)| PageTag {
-        category: tag.shown().to_owned(),
-        score: tag.score,
-        bounding_box: tag.bounding_box,
-        saliency,
+    let columns = model.manifest.dims.grid_width;
+    let tags = tags.iter().zip(maps).map(|(tag, saliency)| {
+        let boxes = tag.shown_boxes();
+        // Heat where no region supports the tag would point at a place all the same; of a grid
+        // that is too coarse for boxes it is all there is.
+        let heat = !boxes.is_empty() || too_coarse(locations, columns);
+        PageTag {
+            category: tag.shown().to_owned(),
+            score: tag.score,
+            boxes,
+            saliency: if heat { saliency } else { Vec::new() },
+        }
     });
     PageImage {
         title,
         picture,
-        columns: model.manifest.dims.grid_width,
+        columns,
         covered,
         tags: tags.collect(),
     }
@@ -232,22 +240,29 @@ fn print_line(
 fn print_human(out: &mut impl Write, input: &str, tags: &[Tag]) -> std::io::Result<()> {
     writeln!(out, "{input}")?;
     for tag in tags {
-        let BoundingBox { x, y, w, h } = tag.bounding_box;
-        writeln!(
-            out,
-            "  {:<24} {:.2}   at {:.0}%,{:.0}%  {:.0}% x {:.0}%",
-            tag.shown(),
-            tag.score,
-            100.0 * x,
-            100.0 * y,
-            100.0 * w,
-            100.0 * h
-        )?;
+        let boxes = tag.shown_boxes();
+        let places: Vec<String> = boxes.iter().map(place).collect();
+        let places = match places.is_empty() {
+            true => "whole picture".to_owned(),
+            false => places.join(", "),
+        };
+        writeln!(out, "  {:<24} {:.2}   {places}", tag.shown(), tag.score)?;
     }
     if tags.is_empty() {
         writeln!(out, "  no tag reached its threshold")?;
     }
     Ok(())
+}
+
+fn place(b: &BoundingBox) -> String {
+    let percent = |share: f32| (100.0 * share).round();
+    format!(
+        "at {}%,{}%  {}% x {}%",
+        percent(b.x),
+        percent(b.y),
+        percent(b.w),
+        percent(b.h)
+    )
 }
 
 /// Reads paths directly and URIs through the stage's fetcher.

@@ -19,9 +19,10 @@ pub struct PageTag {
     pub category: String,
     /// Calibrated probability.
     pub score: f32,
-    /// Box in fractions of the picture.
-    pub bounding_box: BoundingBox,
-    /// Saliency per location, row by row; any non-negative scale.
+    /// Where it was seen, in fractions of the picture; empty where no region supports the tag, and
+    /// then there is no heat either.
+    pub boxes: Vec<BoundingBox>,
+    /// Saliency per location, row by row; any non-negative scale. Empty: none is shown.
     pub saliency: Vec<f32>,
 }
 
@@ -86,7 +87,7 @@ fn card(page: &mut String, image: &PageImage) -> Result<(), image::ImageError> {
          <img alt=\"{title}\" src=\"data:image/jpeg;base64,{data}\">\
          <canvas aria-hidden=\"true\" \
          style=\"left:{:.2}%;top:{:.2}%;width:{:.2}%;height:{:.2}%\"></canvas>\
-         <span class=\"box\" aria-hidden=\"true\"></span></div><ul>",
+         </div><ul>",
         100.0 * covered.x,
         100.0 * covered.y,
         100.0 * covered.w,
@@ -99,19 +100,21 @@ fn card(page: &mut String, image: &PageImage) -> Result<(), image::ImageError> {
     )
     .expect("writing to a string does not fail");
     for tag in &image.tags {
-        let b = tag.bounding_box;
+        let boxes: Vec<String> = tag.boxes.iter().map(corners).collect();
         write!(
             page,
-            "<li><button data-box=\"{:.4},{:.4},{:.4},{:.4}\" data-columns=\"{}\" data-map=\"{}\">\
-             <span class=\"name\">{}</span><meter min=\"0\" max=\"1\" value=\"{:.3}\"></meter>\
+            "<li><button data-boxes=\"{}\" data-columns=\"{}\" data-map=\"{}\">\
+             <span class=\"name\">{}{}</span>\
+             <meter min=\"0\" max=\"1\" value=\"{:.3}\"></meter>\
              <span class=\"score\">{:.2}</span></button></li>",
-            b.x,
-            b.y,
-            b.w,
-            b.h,
+            boxes.join(" "),
             image.columns,
-            hex(&tag.saliency),
+            heat(&tag.saliency),
             escape(&tag.category),
+            match boxes.is_empty() {
+                true => " <small>whole picture</small>",
+                false => "",
+            },
             tag.score,
             tag.score,
         )
@@ -124,15 +127,25 @@ fn card(page: &mut String, image: &PageImage) -> Result<(), image::ImageError> {
     Ok(())
 }
 
-/// One hexadecimal digit a location, relative to the largest.
-fn hex(map: &[f32]) -> String {
-    let top = map.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
-    map.iter()
-        .map(|v| {
-            let level = (15.0 * v.max(0.0) / top).round() as u32;
-            char::from_digit(level.min(15), 16).unwrap_or('0')
-        })
-        .collect()
+fn corners(b: &BoundingBox) -> String {
+    format!("{:.4},{:.4},{:.4},{:.4}", b.x, b.y, b.w, b.h)
+}
+
+/// One hexadecimal digit a location: the logarithm of its share between the middle one's and the
+/// largest, as boxes are found. The share itself falls off so fast that one cell would glow.
+fn heat(map: &[f32]) -> String {
+    let logs: Vec<f32> = map.iter().map(|share| share.max(1e-12).ln()).collect();
+    let mut sorted = logs.clone();
+    sorted.sort_unstable_by(f32::total_cmp);
+    let (Some(top), Some(middle)) = (sorted.last(), sorted.get(sorted.len() / 2)) else {
+        return String::new();
+    };
+    let span = (top - middle).max(f32::MIN_POSITIVE);
+    let digit = |log: &f32| {
+        let level = (15.0 * (log - middle) / span).clamp(0.0, 15.0).round() as u32;
+        char::from_digit(level, 16).unwrap_or('0')
+    };
+    logs.iter().map(digit).collect()
 }
 
 fn escape(text: &str) -> String {
@@ -156,25 +169,30 @@ h2{font-size:13px;font-weight:600;margin:0 0 8px;overflow-wrap:anywhere}\
 .picture{position:relative;width:100%}.picture img{display:block;width:100%;height:100%;\
 border-radius:6px}\
 canvas{position:absolute;opacity:0;image-rendering:auto;transition:opacity .12s;border-radius:6px}\
-.box{position:absolute;border:3px solid var(--mark);border-radius:4px;opacity:0;\
+.box{position:absolute;border:3px solid var(--mark);border-radius:4px;\
 box-shadow:0 0 0 1px #fff8;pointer-events:none}\
-.on canvas{opacity:.7}.on .box{opacity:1}ul{list-style:none;margin:10px 0 0;padding:0}\
+.on canvas{opacity:.6}ul{list-style:none;margin:10px 0 0;padding:0}\
 button{display:grid;grid-template-columns:1fr 90px 36px;gap:10px;align-items:center;width:100%;\
 border:0;background:none;color:inherit;font:inherit;\
 text-align:left;padding:3px 6px;border-radius:5px;cursor:pointer}button:hover,\
 button:focus-visible,button[aria-pressed=true]{background:var(--page);outline:none}\
 meter{width:100%;height:9px}.score{font-variant-numeric:tabular-nums;text-align:right;\
-color:var(--soft)}.none{color:var(--soft);padding:3px 6px}";
+color:var(--soft)}small{color:var(--soft);white-space:nowrap}\
+.none{color:var(--soft);padding:3px 6px}";
 
 const SCRIPT: &str = "for(const a of document.querySelectorAll('article')){\
-const p=a.querySelector('.picture'),c=a.querySelector('canvas'),b=a.querySelector('.box');\
-let held=null;const show=t=>{if(!t){p.classList.remove('on');return}const m=t.dataset.map,\
-n=+t.dataset.columns,r=m.length/n;c.width=n;c.height=r;\
+const p=a.querySelector('.picture'),c=a.querySelector('canvas');\
+let held=null;const show=t=>{p.classList.remove('on');\
+p.querySelectorAll('.box').forEach(b=>b.remove());if(!t)return;\
+for(const box of t.dataset.boxes.split(' ').filter(Boolean)){\
+const [x,y,w,h]=box.split(',').map(v=>100*v+'%'),b=document.createElement('span');\
+b.className='box';\
+Object.assign(b.style,{left:x,top:y,width:w,height:h});p.append(b)}\
+const m=t.dataset.map,n=+t.dataset.columns,r=m.length/n;if(!r)return;c.width=n;c.height=r;\
 const g=c.getContext('2d'),d=g.createImageData(n,r);for(let i=0;i<m.length;i++){\
 const v=parseInt(m[i],16)/15;d.data.set([255*Math.min(1,2*v),255*Math.max(0,2*v-1),60*(1-v),\
 255*Math.min(1,1.4*v)],4*i)}\
-g.putImageData(d,0,0);const [x,y,w,h]=t.dataset.box.split(',').map(v=>100*v+'%');\
-Object.assign(b.style,{left:x,top:y,width:w,height:h});p.classList.add('on')};\
+g.putImageData(d,0,0);p.classList.add('on')};\
 for(const t of a.querySelectorAll('button')){t.addEventListener('mouseenter',()=>show(t));\
 t.addEventListener('focus',()=>show(t));\
 t.addEventListener('mouseleave',()=>show(held));t.addEventListener('blur',()=>show(held));\
@@ -207,17 +225,30 @@ mod tests {
         let tag = PageTag {
             category: "<script>\"&".into(),
             score: 0.5,
-            bounding_box: BoundingBox {
+            boxes: vec![BoundingBox {
                 x: 0.1,
                 y: 0.2,
                 w: 0.3,
                 h: 0.4,
-            },
+            }],
             saliency: vec![0.0, 0.5, 1.0, 0.25],
         };
         let page = render("m", &[image("a\"><img src=x>", vec![tag])]).unwrap();
         assert!(!page.contains("<img src=x>") && !page.contains("<script>\""));
-        assert!(page.contains("data-map=\"08f4\"") && page.contains("0.1000,0.2000,0.3000,0.4000"));
+        assert!(page.contains("data-map=\"00f0\"") && page.contains("0.1000,0.2000,0.3000,0.4000"));
+    }
+
+    #[test]
+    fn what_no_region_supports_has_neither_box_nor_heat() {
+        let tag = PageTag {
+            category: "sky".into(),
+            score: 0.85,
+            boxes: Vec::new(),
+            saliency: Vec::new(),
+        };
+        let page = render("m", &[image("a", vec![tag])]).unwrap();
+        assert!(page.contains("data-boxes=\"\"") && page.contains("data-map=\"\""));
+        assert!(page.contains("whole picture"));
     }
 
     #[test]

@@ -17,8 +17,9 @@ pub(crate) fn figure(picture: &TaggedPicture, pictures: &Pictures) -> Markup {
                 img loading="lazy" alt=(picture.image_id) src=(pictures.path(&picture.uri));
                 svg viewBox="0 0 1 1" preserveAspectRatio="none" aria-hidden="true" {
                     @for tag in &picture.tags {
-                        @let b = tag.bounding_box;
-                        rect x=(b.x) y=(b.y) width=(b.w) height=(b.h) {}
+                        @for b in tag.shown_boxes() {
+                            rect x=(b.x) y=(b.y) width=(b.w) height=(b.h) {}
+                        }
                     }
                 }
             }

@@ -3,10 +3,10 @@
 use crate::stage::sink::predictions::DISPLAY_NAMES;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, TimestampMicrosecondType};
-use arrow_array::{Array, ListArray, RecordBatch, StringArray, StructArray};
+use arrow_array::{Array, Float32Array, ListArray, RecordBatch, StringArray, StructArray};
 use chrono::{DateTime, Utc};
 use std::collections::HashMap;
-use tagstream_core::events::{BoundingBox, Tag};
+use tagstream_core::events::{BoundingBox, Tag, TagBox};
 
 /// A tagged picture.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,15 +25,18 @@ pub(crate) struct TaggedPicture {
     pub tags: Vec<Tag>,
 }
 
-/// The columns that [`pictures`] reads.
-pub(crate) const COLUMNS: [&str; 6] = [
+/// The columns that [`pictures`] reads; `boxes` where a table has it.
+pub(crate) const COLUMNS: [&str; 7] = [
     "image_id",
     "uri",
     "event_time",
     "processed_time",
     "model_version",
     "tags",
+    BOXES,
 ];
+
+const BOXES: &str = "boxes";
 
 /// A batch's rows, each made when it is asked for.
 pub(crate) struct PictureRows<'a> {
@@ -43,6 +46,8 @@ pub(crate) struct PictureRows<'a> {
     event_times: Vec<DateTime<Utc>>,
     processed_times: Vec<DateTime<Utc>>,
     tags: &'a ListArray,
+    /// Where each tag was seen, in tables that have all of it.
+    boxes: Option<&'a ListArray>,
     /// What people are shown instead of categories' names.
     display: HashMap<String, String>,
 }
@@ -70,6 +75,10 @@ impl<'a> PictureRows<'a> {
             event_times: times(batch, "event_time")?,
             processed_times: times(batch, "processed_time")?,
             tags: tags.ok_or_else(no_tags)?,
+            boxes: batch
+                .column_by_name(BOXES)
+                .map(|column| column.as_list_opt::<i32>().ok_or_else(no_boxes))
+                .transpose()?,
             display: display.unwrap_or_default(),
         })
     }
@@ -101,6 +110,15 @@ impl<'a> PictureRows<'a> {
     pub(crate) fn picture(&self, row: usize) -> Result<TaggedPicture, String> {
         let tags = self.tags.value(row);
         let mut tags = tags.as_struct_opt().and_then(tags_of).ok_or_else(no_tags)?;
+        if let Some(boxes) = self.boxes {
+            let boxes = boxes.value(row);
+            let boxes = boxes.as_list_opt::<i32>().ok_or_else(no_boxes)?;
+            for (at, tag) in tags.iter_mut().enumerate() {
+                let own = (at < boxes.len()).then(|| boxes.value(at));
+                let own = own.and_then(|own| own.as_struct_opt().and_then(boxes_of));
+                tag.boxes = Some(own.ok_or_else(no_boxes)?);
+            }
+        }
         for tag in &mut tags {
             tag.display = self.display.get(&tag.category).cloned();
         }
@@ -117,6 +135,10 @@ impl<'a> PictureRows<'a> {
 
 fn no_tags() -> String {
     "its column `tags` holds no tags".to_owned()
+}
+
+fn no_boxes() -> String {
+    format!("its column `{BOXES}` holds no boxes")
 }
 
 /// All rows of a batch.
@@ -175,25 +197,86 @@ fn times(batch: &RecordBatch, name: &str) -> Result<Vec<DateTime<Utc>>, String> 
 }
 
 fn tags_of(tags: &StructArray) -> Option<Vec<Tag>> {
-    let floats = |of: &StructArray, name: &str| {
-        let found = of.column_by_name(name)?.as_primitive_opt::<Float32Type>()?;
-        Some(found.clone())
-    };
     let names = tags.column_by_name("category")?.as_string_opt::<i32>()?;
     let scores = floats(tags, "score")?;
     let boxes = tags.column_by_name("box")?.as_struct_opt()?;
-    let [x, y, w, h] = ["x", "y", "w", "h"].map(|name| floats(boxes, name));
-    let (x, y, w, h) = (x?, y?, w?, h?);
+    let edges = Edges::of(boxes)?;
     let tag = |at: usize| Tag {
         category: names.value(at).to_owned(),
         display: None,
         score: scores.value(at),
-        bounding_box: BoundingBox {
-            x: x.value(at),
-            y: y.value(at),
-            w: w.value(at),
-            h: h.value(at),
+        bounding_box: match boxes.is_valid(at) {
+            true => edges.at(at),
+            false => BoundingBox::WHOLE,
         },
+        boxes: None,
     };
     Some((0..tags.len()).map(tag).collect())
+}
+
+fn boxes_of(boxes: &StructArray) -> Option<Vec<TagBox>> {
+    let (edges, scores) = (Edges::of(boxes)?, floats(boxes, "score")?);
+    let found = (0..boxes.len()).map(|at| TagBox {
+        bounding_box: edges.at(at),
+        score: scores.value(at),
+    });
+    Some(found.collect())
+}
+
+fn floats<'a>(of: &'a StructArray, name: &str) -> Option<&'a Float32Array> {
+    of.column_by_name(name)?.as_primitive_opt::<Float32Type>()
+}
+
+/// The columns of boxes.
+struct Edges<'a>([&'a Float32Array; 4]);
+
+impl<'a> Edges<'a> {
+    fn of(boxes: &'a StructArray) -> Option<Self> {
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|name| floats(boxes, name));
+        Some(Edges([x?, y?, w?, h?]))
+    }
+
+    fn at(&self, at: usize) -> BoundingBox {
+        let [x, y, w, h] = self.0.map(|edge| edge.value(at));
+        BoundingBox { x, y, w, h }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::sink::predictions::tests::{layout, row};
+    use crate::stage::sink::predictions::{PredictionLayout, PredictionRow};
+    use crate::stage::sink::table::TableRow;
+    use std::sync::Arc;
+    use tagstream_core::config::BoxForm;
+
+    /// Tables of both forms, with tags that a region supports and tags that none does.
+    #[test]
+    fn boxes_are_read_whatever_a_table_says_of_them() {
+        for form in [BoxForm::One, BoxForm::All, BoxForm::Masks] {
+            let layout = Arc::new(PredictionLayout {
+                boxes: form,
+                ..(*layout(false)).clone()
+            });
+            let (here, mut nowhere) = (row(1, &layout), row(1, &layout));
+            nowhere.tags[0].boxes.clear();
+            nowhere.tags[0].masks.clear();
+            nowhere.tags[0].bounding_box = BoundingBox::WHOLE;
+            let batch = PredictionRow::batch(&layout, &[here, nowhere]).unwrap();
+            let read = pictures(&batch, &HashMap::new()).unwrap();
+            let [here, nowhere] = [&read[0].tags[0], &read[1].tags[0]];
+            assert_eq!(here.shown_boxes().len(), 1, "{form:?}");
+            assert_eq!(here.bounding_box, here.shown_boxes()[0]);
+            assert!(nowhere.shown_boxes().is_empty(), "{form:?}");
+            assert_eq!(here.boxes.is_some(), form != BoxForm::One);
+            let tags = batch["tags"].as_list::<i32>().values().as_struct().clone();
+            let nulls = tags.column_by_name("box").unwrap().null_count();
+            assert_eq!(nulls, usize::from(form != BoxForm::One));
+            assert_eq!(
+                batch.column_by_name("boxes").is_some(),
+                form != BoxForm::One
+            );
+        }
+    }
 }

@@ -382,6 +382,7 @@ impl StandIn {
                 display: Default::default(),
                 embedding: 4,
                 region_embeddings: false,
+                boxes: Default::default(),
                 records: false,
             }),
             preprocessing: Preprocessing {
@@ -449,6 +450,8 @@ impl PixelSlot for StandInSlot {
                 w: 1.0,
                 h: 1.0,
             },
+            boxes: Vec::new(),
+            masks: Vec::new(),
             region: None,
         };
         Ok(Tagged {

@@ -84,7 +84,7 @@ async fn swaps_under_load_lose_double_and_reorder_nothing() {
 
     let (control, controlled) = watch::channel(Control::Run);
     let status = Arc::new(StageStatus::default());
-    let model = Arc::new(EngineModel::new(engine.clone(), false));
+    let model = Arc::new(EngineModel::new(engine.clone(), Default::default()));
     let config = world.config.clone();
     let line = tokio::spawn(async move {
         let options = RunOptions::default();

@@ -49,6 +49,7 @@ pub(crate) fn layout() -> Arc<PredictionLayout> {
         display: Default::default(),
         embedding: 2,
         region_embeddings: false,
+        boxes: Default::default(),
         records: false,
     })
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tagstream::ops;
 use tagstream::stage::infer::Engine;
-use tagstream::stage::pipeline::{EngineModel, ListingRun, StageStatus, run_listing};
+use tagstream::stage::pipeline::{EngineModel, ListingRun, StageStatus, TagColumns, run_listing};
 use tagstream::stage::sink::files::FileSink;
 use tagstream::stage::sink::kept_listing::{KeptListing, KeptListingError, ListingChanges};
 use tagstream::stage::sink::letter_file::LetterFile;
@@ -133,11 +133,12 @@ async fn engine(config: &StageConfig) -> anyhow::Result<Arc<EngineModel>> {
     let opened = opened
         .with_context(|| format!("opening the model `{}`", redact_place(&config.model.path)))?;
     let bundle = opened.into_bundle()?;
-    let (settings, regions) = (config.model.clone(), config.output.region_embeddings);
-    let engine = blocking::run(move || Engine::start_with(&settings, &bundle, regions))
-        .await
-        .context("starting the model")??;
-    Ok(Arc::new(EngineModel::new(engine, regions)))
+    let (settings, columns) = (config.model.clone(), TagColumns::of(&config.output));
+    let engine =
+        blocking::run(move || Engine::start_with(&settings, &bundle, columns.region_embeddings))
+            .await
+            .context("starting the model")??;
+    Ok(Arc::new(EngineModel::new(engine, columns)))
 }
 
 /// The list as it is kept: what was found now decides about it only where nothing was kept before,

@@ -14,6 +14,7 @@ async fn table(rows: &[(&str, [f32; 2], [f32; 2])]) -> TableStore {
         display: Default::default(),
         embedding: 2,
         region_embeddings: false,
+        boxes: Default::default(),
         records: false,
     });
     let rows: Vec<PredictionRow> = rows

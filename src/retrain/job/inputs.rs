@@ -180,7 +180,9 @@ impl Inputs {
             known.into_iter().any(|(name, _)| wanted.contains(name))
         };
         let ids = self.ids.iter().filter(told).cloned().collect();
-        LabelMatrix::of(&self.table, ids, names.clone())
+        let mut labels = LabelMatrix::of(&self.table, ids, names.clone());
+        labels.raise_presences(&parents(&self.categories));
+        labels
     }
 
     /// The images that a version was made with.
@@ -254,6 +256,14 @@ fn read_kept(path: &Path) -> Result<LabelTable, LabelsError> {
     read_states(GzDecoder::new(File::open(path)?))
 }
 
+/// The column of each category's parent.
+fn parents(categories: &[Category]) -> Vec<Option<usize>> {
+    let columns = categories.iter().enumerate();
+    let columns: HashMap<&str, usize> = columns.map(|(at, c)| (c.name.as_str(), at)).collect();
+    let of = |c: &Category| columns.get(c.tags.parent.as_deref()?).copied();
+    categories.iter().map(of).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,6 +303,26 @@ mod tests {
         let inputs = Inputs::new(table(20), vec![category("dog")], 0);
         assert_eq!(inputs.categories.len(), 1);
         assert_eq!(inputs.unknown_category_labels, 40);
+    }
+
+    #[test]
+    fn a_label_of_a_child_is_a_presence_of_its_parent() {
+        let (mut child, parent) = (category("cat"), category("animal"));
+        child.tags.parent = Some("animal".into());
+        let alone = Inputs::new(table(20), vec![category("cat"), parent.clone()], 0);
+        let related = Inputs::new(table(20), vec![child, parent], 0);
+        let present = |inputs: &Inputs, column: usize| {
+            let labels = inputs.labelled();
+            labels
+                .states()
+                .column(column)
+                .iter()
+                .filter(|s| **s > 0)
+                .count()
+        };
+        assert!(present(&alone, 0) > 0);
+        assert_eq!(present(&alone, 1), 0);
+        assert_eq!(present(&related, 1), present(&related, 0));
     }
 
     #[test]

@@ -6,11 +6,12 @@ use super::images::UriImages;
 use super::{Job, JobError, Prepared};
 use crate::retrain::judge::{Check, Emitted, Judgement, Trial, TrialTags, judge};
 use crate::retrain::report::{Confidence, Example, ExampleTag};
-use ndarray::{Array2, Axis, s};
+use ndarray::{Array2, ArrayView1, Axis, s};
 use tagstream_image::decoders::Decoders;
-use tagstream_model::bundle::Bundle;
+use tagstream_model::bundle::{Bundle, Category};
 use tagstream_model::runtime::{Device, Runtime};
-use tagstream_model::tagger::{Tagger, TaggerOptions};
+use tagstream_model::tagger::{TagDecision, Tagger, TaggerOptions};
+use tagstream_train::eval::tags::tagged;
 use tagstream_train::features::ImageBytes;
 use tagstream_train::labels::LabelMatrix;
 use tagstream_train::trainer::left_out::LeftOut;
@@ -81,17 +82,23 @@ impl BothUnseen {
         let categories = &champion.manifest().categories[..common];
         let shape = (rows.len(), common);
         let own = Array2::from_shape_fn(shape, |(_, category)| categories[category].threshold);
+        let odds = [
+            calibrated(&logits[0], &candidate.bundle),
+            calibrated(&logits[1], champion),
+        ];
+        let new = &candidate.bundle.manifest().categories;
+        let emitted = |thresholds, of: usize, categories: &[Category]| {
+            emitted_thresholds(thresholds, &odds[of], &categories[..common])
+        };
+        let thresholds = [
+            emitted(chosen(&candidate.left, &candidate.bundle), 0, new),
+            emitted(own, 1, categories),
+            emitted(chosen(&before, champion), 1, categories),
+        ];
         Ok(BothUnseen {
-            odds: [
-                calibrated(&logits[0], &candidate.bundle),
-                calibrated(&logits[1], champion),
-            ],
+            odds,
             logits,
-            thresholds: [
-                chosen(&candidate.left, &candidate.bundle),
-                own,
-                chosen(&before, champion),
-            ],
+            thresholds,
             labels: images.labels.chosen(&rows),
             groups: rows.iter().map(|row| images.groups.of(*row)).collect(),
             parts: {
@@ -101,6 +108,22 @@ impl BothUnseen {
             categories: categories.iter().map(|c| c.name.clone()).collect(),
         })
     }
+}
+
+/// The thresholds of every image, beyond reach where a category becomes no tag though it reaches
+/// its own: what is judged are the tags that people get.
+fn emitted_thresholds(
+    mut thresholds: Array2<f32>,
+    odds: &Array2<f32>,
+    categories: &[Category],
+) -> Array2<f32> {
+    let decision = TagDecision::of(categories);
+    for (mut own, odds) in thresholds.rows_mut().into_iter().zip(odds.rows()) {
+        let (mut values, odds) = (own.to_vec(), odds.to_vec());
+        decision.withhold(&odds, &mut values, tagged);
+        own.assign(&ArrayView1::from(&values));
+    }
+    thresholds
 }
 
 /// Scores of both models on the images that neither has seen, and the verdict.
@@ -264,7 +287,7 @@ fn tags(tagger: &Tagger, bytes: &[u8], decoders: &Decoders) -> Option<Vec<Exampl
     let named = shown.map(|tag| ExampleTag {
         category: model.manifest.categories[tag.category].shown().to_owned(),
         score: tag.score,
-        bounding_box: tag.bounding_box,
+        boxes: tag.regions.iter().map(|r| r.bounding_box).collect(),
     });
     Some(named.collect())
 }
@@ -281,4 +304,37 @@ fn thumbnail(bytes: &[u8], decoders: &Decoders) -> Option<Vec<u8>> {
     let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut out, 85);
     small.write_with_encoder(encoder).ok()?;
     Some(out.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+    use tagstream_train::eval::tags::{measure_with, weights};
+
+    /// Of a group only the best is a tag, and what is never shown is none: the judge counts those.
+    #[test]
+    fn judged_tags_are_those_that_people_get() {
+        let mut categories = ["sun", "sunshine", "fog", "sea"]
+            .map(|name| Category::named(name, name, 0.5))
+            .to_vec();
+        for near in [0, 1] {
+            categories[near].tags.group = Some("sun".into());
+        }
+        categories[2].tags.hidden = true;
+        let odds = array![[2.0, 1.0, 3.0, 1.0], [1.0, 2.0, -1.0, -1.0]];
+        let labels = array![[1i8, -1, -1, 1], [-1, 1, -1, -1]];
+        let measured = |thresholds: &Array2<f32>| {
+            let weights = weights(odds.view(), labels.view());
+            let of = |image: usize, category: usize| thresholds[[image, category]];
+            measure_with(odds.view(), labels.view(), weights.view(), of).overall
+        };
+        let own = Array2::from_elem((2, 4), 0.5);
+        let all = measured(&own);
+        assert_eq!(all.per_image, 3.0);
+        let emitted = measured(&emitted_thresholds(own, &odds, &categories));
+        assert_eq!((emitted.per_image, emitted.right), (1.5, Some(1.0)));
+        assert_eq!(emitted.found, Some(1.0));
+        assert!(all.right < Some(1.0));
+    }
 }

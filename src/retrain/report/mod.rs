@@ -68,9 +68,8 @@ pub struct ExampleTag {
     pub category: String,
     /// Calibrated probability.
     pub score: f32,
-    /// Where it is seen.
-    #[serde(rename = "box")]
-    pub bounding_box: BoundingBox,
+    /// Where it is seen; empty where no region supports it.
+    pub boxes: Vec<BoundingBox>,
 }
 
 /// A judged picture with what both models say.

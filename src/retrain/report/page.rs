@@ -266,12 +266,14 @@ fn confidence(h: &mut String, counts: &[Confidence; 2]) {
 pub(super) fn boxes(tags: &[ExampleTag]) -> Vec<(BoundingBox, String)> {
     let mut boxes: Vec<(BoundingBox, String)> = Vec::new();
     for tag in tags {
-        match boxes.iter_mut().find(|(b, _)| *b == tag.bounding_box) {
-            Some((_, names)) => {
-                names.push_str(", ");
-                names.push_str(&tag.category);
+        for place in &tag.boxes {
+            match boxes.iter_mut().find(|(b, _)| b == place) {
+                Some((_, names)) => {
+                    names.push_str(", ");
+                    names.push_str(&tag.category);
+                }
+                None => boxes.push((*place, tag.category.clone())),
             }
-            None => boxes.push((tag.bounding_box, tag.category.clone())),
         }
     }
     boxes

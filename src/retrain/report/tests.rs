@@ -26,12 +26,12 @@ fn tag(category: &str, x: f32) -> ExampleTag {
     ExampleTag {
         category: category.into(),
         score: 0.5,
-        bounding_box: BoundingBox {
+        boxes: vec![BoundingBox {
             x,
             y: 0.0,
             w: 0.5,
             h: 0.5,
-        },
+        }],
     }
 }
 

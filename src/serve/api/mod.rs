@@ -175,7 +175,8 @@ pub(super) fn named(predicted: &Predicted) -> Vec<Tag> {
         category: categories[hit.category].name.clone(),
         display: categories[hit.category].tags.display.clone(),
         score: hit.score,
-        bounding_box: hit.bounding_box,
+        bounding_box: hit.bounding_box(),
+        boxes: Some(hit.boxes()),
     });
     tags.collect()
 }

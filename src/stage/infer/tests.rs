@@ -46,7 +46,7 @@ async fn images_come_back_with_their_own_tags_boxes_and_vectors() {
     let (a, b) = (a.unwrap(), b.unwrap());
     assert_eq!(a.tags.len(), 1);
     assert_eq!((a.tags[0].category, b.tags[0].category), (0, 2));
-    let found = a.tags[0].bounding_box;
+    let found = a.tags[0].bounding_box();
     assert_eq!([found.x, found.y, found.w, found.h], [0.5, 0.25, 0.5, 0.5]);
     // logit 4.977 (see make.py), temperature 1.
     assert!(

@@ -5,6 +5,7 @@ use crate::stage::infer::{Engine, InferError, LoadedModel, Slot};
 use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, RowTag};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use tagstream_core::config::{BoxForm, OutputConfig};
 use tagstream_image::decode::ImageSize;
 use tagstream_image::preprocessing::Preprocessing;
 use tagstream_model::bundle::Category;
@@ -17,20 +18,39 @@ struct Shape {
     stamp: Arc<ModelStamp>,
 }
 
+/// What rows say of each tag, beside its name and score.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TagColumns {
+    /// Whether there is an embedding of its region.
+    pub region_embeddings: bool,
+    /// What is said of where it was seen.
+    pub boxes: BoxForm,
+}
+
+impl TagColumns {
+    /// What a configuration asks for.
+    pub fn of(output: &OutputConfig) -> Self {
+        TagColumns {
+            region_embeddings: output.region_embeddings,
+            boxes: output.boxes,
+        }
+    }
+}
+
 /// The engine, and the shapes of rows that its models make.
 pub struct EngineModel {
     engine: Engine,
-    region_embeddings: bool,
+    columns: TagColumns,
     /// The shape of the model that served last, so that its rows share it.
     last: Arc<Mutex<Option<Shape>>>,
 }
 
 impl EngineModel {
-    /// Rows carry region embeddings if so asked.
-    pub fn new(engine: Engine, region_embeddings: bool) -> Self {
+    /// Rows carry what `columns` asks for.
+    pub fn new(engine: Engine, columns: TagColumns) -> Self {
         EngineModel {
             engine,
-            region_embeddings,
+            columns,
             last: Arc::default(),
         }
     }
@@ -41,7 +61,7 @@ impl EngineModel {
     }
 }
 
-fn shape(last: &Mutex<Option<Shape>>, model: &Arc<LoadedModel>, region_embeddings: bool) -> Shape {
+fn shape(last: &Mutex<Option<Shape>>, model: &Arc<LoadedModel>, columns: TagColumns) -> Shape {
     let mut last = last.lock().expect("no panic while locked");
     if let Some(shape) = last.as_ref().filter(|s| Arc::ptr_eq(&s.model, model)) {
         return shape.clone();
@@ -53,7 +73,8 @@ fn shape(last: &Mutex<Option<Shape>>, model: &Arc<LoadedModel>, region_embedding
             categories: manifest.categories.iter().map(|c| c.name.clone()).collect(),
             display: display_names(&manifest.categories),
             embedding: manifest.dims.embedding,
-            region_embeddings,
+            region_embeddings: columns.region_embeddings,
+            boxes: columns.boxes,
             records: false,
         }),
         stamp: Arc::new(ModelStamp {
@@ -75,7 +96,7 @@ fn display_names(categories: &[Category]) -> BTreeMap<String, String> {
 /// A place in a batch of the engine.
 pub struct EngineSlot {
     slot: Slot,
-    region_embeddings: bool,
+    columns: TagColumns,
     last: Arc<Mutex<Option<Shape>>>,
 }
 
@@ -86,13 +107,13 @@ impl ImageModel for EngineModel {
         let slot = self.engine.slot().await;
         Ok(EngineSlot {
             slot: slot.map_err(|e| TagError::Stopped(e.to_string()))?,
-            region_embeddings: self.region_embeddings,
+            columns: self.columns,
             last: Arc::clone(&self.last),
         })
     }
 
     fn layout(&self) -> Arc<PredictionLayout> {
-        shape(&self.last, &self.engine.model(), self.region_embeddings).layout
+        shape(&self.last, &self.engine.model(), self.columns).layout
     }
 }
 
@@ -114,13 +135,18 @@ impl PixelSlot for EngineSlot {
             InferError::Image { reason } => TagError::Image(reason),
             other => TagError::Stopped(other.to_string()),
         })?;
-        let shape = shape(&self.last, &inference.model, self.region_embeddings);
-        let with_regions = self.region_embeddings;
+        let shape = shape(&self.last, &inference.model, self.columns);
+        let columns = self.columns;
         let tags = inference.tags.into_iter().map(|tag| RowTag {
             category: tag.category,
             score: tag.score,
-            bounding_box: tag.bounding_box,
-            region: tag.region.filter(|_| with_regions),
+            bounding_box: tag.bounding_box(),
+            boxes: tag.boxes(),
+            masks: match columns.boxes {
+                BoxForm::Masks => tag.regions.into_iter().map(|r| r.mask).collect(),
+                BoxForm::One | BoxForm::All => Vec::new(),
+            },
+            region: tag.region.filter(|_| columns.region_embeddings),
         });
         Ok(Tagged {
             model: shape.stamp,

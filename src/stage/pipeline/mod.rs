@@ -23,7 +23,7 @@ mod run;
 mod several;
 mod status;
 
-pub use engine_model::EngineModel;
+pub use engine_model::{EngineModel, TagColumns};
 pub use framed::Framing;
 pub use images::{ImageModel, ImageRows, ImageSettings, PixelSlot, TagError, Tagged};
 pub use labels::{LABELS_BUDGET_MIB, run_labels};

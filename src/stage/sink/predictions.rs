@@ -1,6 +1,8 @@
 //! The predictions table: a row for each image that was tagged. `schemas/predictions.table.json`
 //! states the same columns.
 
+mod boxes;
+
 use super::table::TableRow;
 use crate::stage::trace::ImageTrace;
 use arrow_array::builder::{MapBuilder, MapFieldNames, StringBuilder};
@@ -14,7 +16,9 @@ use arrow_schema::{DataType, Field, Fields};
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tagstream_core::events::{BoundingBox, Offset, PartitionId};
+use tagstream_core::config::BoxForm;
+use tagstream_core::events::{BoundingBox, Offset, PartitionId, TagBox};
+use tagstream_model::saliency::RegionMask;
 
 /// The footer's key of what people are shown instead of categories' names: a JSON object, only
 /// where there is any.
@@ -31,6 +35,8 @@ pub struct PredictionLayout {
     pub embedding: usize,
     /// Whether there is a column of region embeddings.
     pub region_embeddings: bool,
+    /// What is said of the places where tags are seen.
+    pub boxes: BoxForm,
     /// Whether one message may be several rows, told apart by the column `record`.
     pub records: bool,
 }
@@ -51,8 +57,12 @@ pub struct RowTag {
     pub category: usize,
     /// Calibrated probability.
     pub score: f32,
-    /// Where it was seen.
+    /// Where it was seen best; the whole picture where no region supports it.
     pub bounding_box: BoundingBox,
+    /// Where it was seen, the surest first.
+    pub boxes: Vec<TagBox>,
+    /// The cells of each box that belong to its region, if the layout has them.
+    pub masks: Vec<RegionMask>,
     /// The region's embedding, `[D]`, if the layout has them.
     pub region: Option<Vec<f32>>,
 }
@@ -153,20 +163,17 @@ fn tag_structs(
             "a tag names a category that the layout does not have".into(),
         )
     })?;
-    let boxes = structs(vec![
-        ("x", floats(|t| t.bounding_box.x)),
-        ("y", floats(|t| t.bounding_box.y)),
-        ("w", floats(|t| t.bounding_box.w)),
-        ("h", floats(|t| t.bounding_box.h)),
+    let names: ArrayRef = Arc::new(StringArray::from_iter_values(names));
+    let field = |name: &str, array: &ArrayRef, nullable: bool| {
+        Field::new(name, array.data_type().clone(), nullable)
+    };
+    let (scores, best) = (floats(|t| t.score), boxes::best(layout.boxes, tags()));
+    let fields = Fields::from(vec![
+        field("category", &names, false),
+        field("score", &scores, false),
+        field("box", &best, layout.boxes != BoxForm::One),
     ]);
-    Ok(structs(vec![
-        (
-            "category",
-            Arc::new(StringArray::from_iter_values(names)) as ArrayRef,
-        ),
-        ("score", floats(|t| t.score)),
-        ("box", Arc::new(boxes)),
-    ]))
+    StructArray::try_new(fields, vec![names, scores, best], None)
 }
 
 fn attributes(rows: &[PredictionRow]) -> Result<MapArray, ArrowError> {
@@ -217,7 +224,8 @@ impl TableRow for PredictionRow {
             .iter()
             .map(|(k, v)| k.len() + v.len() + 64)
             .sum();
-        let vectors = 4 * (self.scores.len() + self.embedding.len() + regions);
+        let places: usize = self.tags.iter().map(boxes::bytes).sum();
+        let vectors = places + 4 * (self.scores.len() + self.embedding.len() + regions);
         let own = std::mem::size_of::<Self>() + self.tags.len() * std::mem::size_of::<RowTag>();
         (own + self.image_id.len() + self.uri.len() + vectors + attributes) as u64
     }
@@ -278,6 +286,11 @@ impl TableRow for PredictionRow {
                 list_of(Arc::new(regions), tag_counts())?,
             ));
         }
+        if layout.boxes != BoxForm::One {
+            let all: Vec<&RowTag> = tags().collect();
+            let boxes = boxes::all(layout.boxes, &all)?;
+            columns.push(("boxes", list_of(boxes, tag_counts())?));
+        }
         columns.push(("attributes", Arc::new(attributes(rows)?)));
         if layout.records {
             columns.push(("record", integers(|r| r.record as i32)));
@@ -334,6 +347,7 @@ pub(crate) mod tests {
             display: BTreeMap::new(),
             embedding: 4,
             region_embeddings,
+            boxes: BoxForm::One,
             records: false,
         })
     }
@@ -349,6 +363,14 @@ pub(crate) mod tests {
             category,
             score: 0.75,
             bounding_box,
+            boxes: vec![TagBox {
+                bounding_box,
+                score: 0.75,
+            }],
+            masks: vec![RegionMask {
+                columns: 2,
+                runs: vec![1, 3],
+            }],
             region: layout.region_embeddings.then(|| vec![offset as f32; 4]),
         };
         PredictionRow {
@@ -391,6 +413,7 @@ pub(crate) mod tests {
             serde_json::from_str(include_str!("../../../schemas/predictions.table.json")).unwrap();
         let all = PredictionLayout {
             records: true,
+            boxes: BoxForm::Masks,
             ..(*layout(true)).clone()
         };
         let schema = PredictionRow::schema(&all).unwrap();

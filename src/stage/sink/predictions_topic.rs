@@ -32,6 +32,7 @@ pub fn message(
             display: row.layout.display.get(category).cloned(),
             score: tag.score,
             bounding_box: tag.bounding_box,
+            boxes: Some(tag.boxes.clone()),
         })
     });
     let prediction = Prediction {

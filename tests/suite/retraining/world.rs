@@ -209,6 +209,7 @@ impl World {
             display: Default::default(),
             embedding: 1,
             region_embeddings: false,
+            boxes: Default::default(),
             records: false,
         });
         let model = Arc::new(ModelStamp {

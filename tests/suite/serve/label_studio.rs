@@ -86,22 +86,14 @@ async fn its_tasks_are_predicted_in_one_request() {
     assert_eq!(errors, wanted);
     assert!(!answer.to_string().contains("hunter2"), "{answer}");
 
-    // Rectangles where the project draws some.
+    // Rectangles where the project draws some. All of this picture is red: no region of it is more
+    // so than the rest, so there is none to draw, and the tag's score is told all the same.
     asked["label_config"] = r#"<View><Image name="i" value="$image"/><RectangleLabels name="b"
         toName="i"><Label value="red"/></RectangleLabels></View>"#
         .into();
     let (_, answer) = ask(&served, "/label-studio/predict", asked).await;
-    let result = &answer["results"][0]["result"][0];
-    assert_eq!(
-        result["value"]["rectanglelabels"],
-        json!(["red"]),
-        "{answer}"
-    );
-    assert_eq!(result["original_width"], 40);
-    for key in ["x", "y", "width", "height"] {
-        let share = result["value"][key].as_f64().unwrap();
-        assert!((0.0..=100.0).contains(&share), "{result}");
-    }
+    assert_eq!(answer["results"][0]["result"], json!([]), "{answer}");
+    assert!(answer["results"][0]["score"].as_f64().unwrap() > 0.5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,7 +30,7 @@ pub use file::section_names;
 pub use load::{Configuration, Loaded, Shape, load, read, read_with};
 pub use nearest::nearest;
 pub use notify::{NotifyConfig, authorization_flaw, is_web_address};
-pub use output::{FileFormat, PredictionsOrder, VectorEncoding};
+pub use output::{BoxForm, FileFormat, PredictionsOrder, VectorEncoding};
 pub use reference::reference;
 pub use schema::schema;
 pub use secret::Secret;

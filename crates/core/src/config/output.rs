@@ -23,6 +23,25 @@ choice! {
 }
 
 choice! {
+    /// What rows say of the places where tags are seen.
+    BoxForm {
+        /// One box a tag; the whole picture where no region supports it.
+        One = "one",
+        /// Every region's box; none where no region supports the tag.
+        All = "all",
+        /// The same, and which cells of each box belong to its region.
+        Masks = "masks",
+    }
+}
+
+impl Default for BoxForm {
+    /// What tables have had from the beginning.
+    fn default() -> Self {
+        BoxForm::One
+    }
+}
+
+choice! {
     /// In which order the predictions of a partition go out.
     PredictionsOrder {
         /// As its messages came.

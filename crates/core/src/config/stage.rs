@@ -2,7 +2,7 @@
 
 use super::decode::DecodeConfig;
 use super::{
-    Configuration, FileFormat, Flaw, Kind, NotifyConfig, PredictionsOrder, Secret, Shape,
+    BoxForm, Configuration, FileFormat, Flaw, Kind, NotifyConfig, PredictionsOrder, Secret, Shape,
     SourceConfig, TraceConfig, VectorEncoding, choice, settings,
 };
 use crate::address::Address;
@@ -207,6 +207,11 @@ settings! {
         embedding_in_topic: bool = false,
         /// Whether the table has a column of region embeddings, one per tag.
         region_embeddings: bool = false,
+        /// Where tags are seen: `one` box a tag, the whole picture where no region supports the
+        /// tag; `all`: a column `boxes` with every region's, and `box` null where there is none;
+        /// `masks`: the same with each region's cells. A table should be read and written in one
+        /// form.
+        boxes: BoxForm = BoxForm::One,
     }
 }
 

@@ -24,6 +24,6 @@ pub use label_question::{Asked, LabelQuestion, QuestionPurpose};
 pub use message_error::MessageError;
 pub use notification::{News, Notification, NotifiedModel};
 pub use offset::{Offset, OffsetRange, PartitionId, RangeError, SourcePosition};
-pub use prediction::{BoundingBox, Prediction, ShortenedField, Tag};
+pub use prediction::{BoundingBox, Prediction, ShortenedField, Tag, TagBox};
 pub use records::{listed_records, record_list};
 pub use time::{read_time, readable_time};

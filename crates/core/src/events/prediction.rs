@@ -18,6 +18,26 @@ pub struct BoundingBox {
     pub h: f32,
 }
 
+/// One of the places where a tag was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TagBox {
+    /// Where it is.
+    #[serde(flatten)]
+    pub bounding_box: BoundingBox,
+    /// The tag's score times the share of the best region's evidence that this one has.
+    pub score: f32,
+}
+
+impl BoundingBox {
+    /// The whole picture: what stands for a box where none is known.
+    pub const WHOLE: BoundingBox = BoundingBox {
+        x: 0.0,
+        y: 0.0,
+        w: 1.0,
+        h: 1.0,
+    };
+}
+
 /// A category whose calibrated probability reached its threshold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tag {
@@ -28,15 +48,28 @@ pub struct Tag {
     pub display: Option<String>,
     /// Calibrated probability in `[0, 1]`.
     pub score: f32,
-    /// Where the category was seen: the box around the high part of its saliency map.
+    /// The best of `boxes`, the whole picture if there is none.
     #[serde(rename = "box")]
     pub bounding_box: BoundingBox,
+    /// Where the category was seen, the surest first; empty where no region of the picture supports
+    /// it. `None`: written by a build that knew one box only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boxes: Option<Vec<TagBox>>,
 }
 
 impl Tag {
     /// What people are shown for it.
     pub fn shown(&self) -> &str {
         self.display.as_deref().unwrap_or(&self.category)
+    }
+
+    /// The boxes to show: those of regions that support the tag.
+    pub fn shown_boxes(&self) -> Vec<BoundingBox> {
+        match &self.boxes {
+            Some(boxes) => boxes.iter().map(|found| found.bounding_box).collect(),
+            None if self.bounding_box == BoundingBox::WHOLE => Vec::new(),
+            None => vec![self.bounding_box],
+        }
     }
 }
 
@@ -131,6 +164,24 @@ mod tests {
         assert_eq!(names(&written["source"]), names(source));
         let fields = &published["properties"]["shortened"]["items"]["enum"];
         assert_eq!(fields, &written["shortened"]);
+    }
+
+    /// Tags of builds that knew one box only, and of this one, are read alike.
+    #[test]
+    fn a_tag_shows_the_boxes_that_it_has() {
+        let read = |text: &str| serde_json::from_str::<Tag>(text).unwrap();
+        let place = r#"{"x": 0.25, "y": 0.5, "w": 0.5, "h": 0.25}"#;
+        let old = read(&format!(
+            r#"{{"category": "a", "score": 0.5, "box": {place}}}"#
+        ));
+        assert_eq!(old.shown_boxes(), [old.bounding_box]);
+        let whole = r#"{"category": "a", "score": 0.5, "box": {"x": 0, "y": 0, "w": 1, "h": 1}"#;
+        assert!(read(&format!("{whole}}}")).shown_boxes().is_empty());
+        let nowhere = read(&format!(r#"{whole}, "boxes": []}}"#));
+        assert!(nowhere.shown_boxes().is_empty());
+        let written = serde_json::to_value(&nowhere).unwrap();
+        assert_eq!(written["boxes"], serde_json::json!([]));
+        assert!(serde_json::to_value(&old).unwrap().get("boxes").is_none());
     }
 
     /// What builds before this field wrote.

@@ -83,6 +83,29 @@ impl TagDecision {
         });
     }
 
+    /// Puts the thresholds of an image beyond reach for categories that reach theirs and become no
+    /// tags all the same, because they are never shown or because of their group. `scores` may be
+    /// probabilities or log-odds, if `reaches` tells of a score and a threshold.
+    pub fn withhold(
+        &self,
+        scores: &[f32],
+        thresholds: &mut [f32],
+        reaches: impl Fn(f32, f32) -> bool,
+    ) {
+        if self.groups.is_empty() && self.hidden.is_empty() {
+            return;
+        }
+        let reached = |at: &usize| reaches(scores[*at], thresholds[*at]);
+        let mut found: Vec<usize> = (0..thresholds.len()).filter(reached).collect();
+        found.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+        let mut kept = found.clone();
+        self.keep(&mut kept, |at| *at);
+        let kept: HashSet<usize> = kept.into_iter().collect();
+        for at in found.into_iter().filter(|at| !kept.contains(at)) {
+            thresholds[at] = f32::INFINITY;
+        }
+    }
+
     /// The logits from which on a category's own row of evidence is of use, given those at which
     /// categories become tags: below, nobody asks for it.
     pub(super) fn evidence_floors(&self, floors: &[f32]) -> Vec<f32> {
@@ -196,6 +219,25 @@ mod tests {
         let mut found = vec![1, 2, 3, 0, 4];
         decision.keep(&mut found, |at| *at);
         assert_eq!(found, [2, 3, 4]);
+    }
+
+    #[test]
+    fn thresholds_of_what_is_withheld_are_beyond_reach() {
+        let all = categories(&["sun=s", "-big sun=s", "sunshine=s", "sea", "-fog"]);
+        let decision = TagDecision::of(&all);
+        let mut thresholds = [0.5; 5];
+        let scores = [0.6, 0.9, 0.7, 0.2, 0.8];
+        decision.withhold(&scores, &mut thresholds, |score, threshold| {
+            score >= threshold
+        });
+        let never = f32::INFINITY;
+        assert_eq!(thresholds, [never, never, 0.5, 0.5, never]);
+        // What does not reach its threshold keeps nobody out.
+        let mut thresholds = [0.5, 0.5, 0.75, 0.5, 0.9];
+        decision.withhold(&scores, &mut thresholds, |score, threshold| {
+            score >= threshold
+        });
+        assert_eq!(thresholds, [0.5, never, 0.75, 0.5, 0.9]);
     }
 
     #[test]

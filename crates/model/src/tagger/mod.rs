@@ -17,6 +17,7 @@ pub use rows::HeadRows;
 use super::bundle::{Bundle, Manifest};
 use super::runtime::{Device, Runtime};
 use super::saliency;
+use super::saliency::Region;
 use super::session::{
     EncoderShape, HeadOutputs, HeadSession, PixelBuffer, Pixels, SessionError, SessionOptions,
 };
@@ -26,7 +27,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use tagstream_core::events::BoundingBox;
+use tagstream_core::events::{BoundingBox, TagBox};
 use tagstream_image::preprocessing::Preprocessing;
 
 /// What is known of a model that is loaded: no sessions in here, so results may keep it as long as
@@ -92,15 +93,10 @@ impl LoadedModel {
             .into_iter()
             .map(|(category, row)| {
                 let map = &outputs.saliency[row * n..(row + 1) * n];
-                let columns = self.manifest.dims.grid_width;
-                let inside = saliency::peak_box(map, columns, saliency::BOX_THRESHOLD);
                 TagHit {
                     category,
                     score: scores[category],
-                    bounding_box: match size {
-                        Some(size) => saliency::to_image(inside, self.preprocessing(), size),
-                        None => inside,
-                    },
+                    regions: self.regions(map, size),
                     region: (!outputs.region.is_empty())
                         .then(|| outputs.region[row * d..(row + 1) * d].to_vec()),
                 }
@@ -116,6 +112,18 @@ impl LoadedModel {
 }
 
 impl LoadedModel {
+    /// The regions of a saliency map, in fractions of the image.
+    fn regions(&self, map: &[f32], size: Option<(u32, u32)>) -> Vec<Region> {
+        let mut regions = saliency::regions(map, self.manifest.dims.grid_width);
+        for region in &mut regions {
+            if let Some(size) = size {
+                let inside = region.bounding_box;
+                region.bounding_box = saliency::to_image(inside, self.preprocessing(), size);
+            }
+        }
+        regions
+    }
+
     /// The categories that become tags of an image, best first, each with the row of its evidence.
     fn hits(&self, outputs: &HeadOutputs, image: usize, scores: &[f32]) -> Vec<(usize, usize)> {
         let c = self.categories();
@@ -152,10 +160,27 @@ pub struct TagHit {
     pub category: usize,
     /// Calibrated probability, at least the category's threshold.
     pub score: f32,
-    /// Where its evidence lies.
-    pub bounding_box: BoundingBox,
+    /// Where its evidence lies, the strongest first; none where no region supports the tag.
+    pub regions: Vec<Region>,
     /// Its region feature `[D]`, L2-normalised, if regions were asked for.
     pub region: Option<Vec<f32>>,
+}
+
+impl TagHit {
+    /// The box of its strongest region, the whole image if there is none.
+    pub fn bounding_box(&self) -> BoundingBox {
+        let best = self.regions.first();
+        best.map_or(BoundingBox::WHOLE, |region| region.bounding_box)
+    }
+
+    /// The boxes of its regions, each with the score that it has of the tag's.
+    pub fn boxes(&self) -> Vec<TagBox> {
+        let boxes = self.regions.iter().map(|region| TagBox {
+            bounding_box: region.bounding_box,
+            score: self.score * region.strength,
+        });
+        boxes.collect()
+    }
 }
 
 /// What a model says of one image.

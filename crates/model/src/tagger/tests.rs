@@ -97,7 +97,10 @@ fn rows_of_the_best_say_the_same_as_rows_of_all() {
         let close = |x: &[f32], y: &[f32]| x.iter().zip(y).all(|(x, y)| (x - y).abs() < 1e-5);
         assert!(close(&a.scores, &b.scores) && close(&a.embedding, &b.embedding));
         for (x, y) in a.tags.iter().zip(&b.tags) {
-            assert_eq!((x.category, x.bounding_box), (y.category, y.bounding_box));
+            assert_eq!(
+                (x.category, x.bounding_box()),
+                (y.category, y.bounding_box())
+            );
             let regions = (x.region.as_ref().unwrap(), y.region.as_ref().unwrap());
             assert!(close(regions.0, regions.1));
         }
@@ -150,13 +153,16 @@ fn relations_decide_the_same_with_rows_of_the_best_and_of_all() {
             && score(1) > score(2)
         {
             assert_eq!(
-                (parent.bounding_box, parent.region),
-                (child.bounding_box, child.region)
+                (parent.bounding_box(), parent.region),
+                (child.bounding_box(), child.region)
             );
         }
         assert_eq!(all.tags.len(), best.tags.len());
         for (x, y) in all.tags.iter().zip(&best.tags) {
-            assert_eq!((x.category, x.bounding_box), (y.category, y.bounding_box));
+            assert_eq!(
+                (x.category, x.bounding_box()),
+                (y.category, y.bounding_box())
+            );
         }
     }
     assert!(parents > 0);

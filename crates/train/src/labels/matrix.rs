@@ -175,6 +175,29 @@ impl LabelMatrix {
         }
     }
 
+    /// Takes a presence as one of everything above it, too, where that is unknown: what is a dog is
+    /// an animal. `parents` are columns, one for each column that has one.
+    ///
+    /// # Panics
+    /// If `parents` is not as long as a row.
+    pub fn raise_presences(&mut self, parents: &[Option<usize>]) {
+        assert_eq!(parents.len(), self.categories.len(), "a parent a column");
+        for mut row in self.states.rows_mut() {
+            for column in 0..parents.len() {
+                if row[column] <= 0 {
+                    continue;
+                }
+                // Among so many categories a longer way up is a circle.
+                let above = std::iter::successors(parents[column], |at| parents[*at]);
+                for parent in above.take(parents.len()) {
+                    if row[parent] == 0 {
+                        row[parent] = 1;
+                    }
+                }
+            }
+        }
+    }
+
     /// Entries that are known.
     pub fn known(&self) -> usize {
         self.states.iter().filter(|state| **state != 0).count()
@@ -290,6 +313,31 @@ mod tests {
             (table.images(), table.flat()),
             (&names(&["7"])[..], &[-1][..])
         );
+    }
+
+    #[test]
+    fn a_presence_is_one_of_everything_above_it() {
+        let all = names(&["animal", "dog", "pug", "car"]);
+        let mut matrix = LabelMatrix::filled(names(&["a", "b", "c", "d"]), all, 0);
+        #[rustfmt::skip]
+        matrix.flat_mut().copy_from_slice(&[
+            0, 0, 1, 0,
+            -1, 0, 1, 0,
+            0, -1, 0, 1,
+            0, 1, -1, 0,
+        ]);
+        matrix.raise_presences(&[None, Some(0), Some(1), None]);
+        // What was said itself stays; absences and what has no parent say nothing of others.
+        #[rustfmt::skip]
+        assert_eq!(matrix.flat(), [
+            1, 1, 1, 0,
+            -1, 1, 1, 0,
+            0, -1, 0, 1,
+            1, 1, -1, 0,
+        ]);
+        // A circle ends.
+        matrix.raise_presences(&[Some(1), Some(0), None, None]);
+        assert_eq!(matrix.flat()[4..8], [-1, 1, 1, 0]);
     }
 
     #[test]

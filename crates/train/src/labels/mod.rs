@@ -40,6 +40,7 @@
 //! Files may be compressed (`.gz`) where they are read by name; text may begin with a byte-order
 //! mark or be UTF-16; fields of a table may be set apart by `,`, `;`, tab or `|`.
 
+mod boxes;
 pub mod cells;
 mod coco;
 mod csv_form;
@@ -63,6 +64,7 @@ mod voc_xml;
 mod xml;
 mod yolo;
 
+pub use boxes::TrueBoxes;
 pub use csv_form::{read_states, write_states};
 pub use error::{LabelFileError, LabelsError};
 pub use file::open;

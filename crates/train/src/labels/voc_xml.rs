@@ -9,7 +9,7 @@ use std::path::Path;
 use tagstream_core::image_id::PicturePlace;
 
 /// The folder that annotations stand in beside the pictures: no part of their path.
-const ANNOTATIONS: &str = "Annotations";
+pub(super) const ANNOTATIONS: &str = "Annotations";
 
 /// Reads a file, or all below a folder.
 pub(super) fn read(path: &Path, options: &ImportOptions) -> Result<Drafts, LabelFileError> {

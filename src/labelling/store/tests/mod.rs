@@ -79,6 +79,7 @@ pub(super) fn prediction(id: &str, uri: &str) -> PredictionRow {
             display: Default::default(),
             embedding: EMBEDDING,
             region_embeddings: false,
+            boxes: Default::default(),
             records: false,
         }),
         trace: Default::default(),

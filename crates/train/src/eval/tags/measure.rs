@@ -66,7 +66,7 @@ impl ImageTags {
 }
 
 /// Whether a category is tagged, decided as the tagger does: probabilities are `f32`.
-fn tagged(odds: f32, threshold: f32) -> bool {
+pub fn tagged(odds: f32, threshold: f32) -> bool {
     sigmoid(f64::from(odds)) as f32 >= threshold
 }
 

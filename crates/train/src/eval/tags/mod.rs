@@ -28,7 +28,7 @@ mod thresholds;
 mod weights;
 
 pub use guess::{FEWEST_PICTURES, GuessedThreshold, guess_threshold};
-pub use measure::{ImageTags, TagMeasures, TagQuality, image_tags, measure, measure_with};
+pub use measure::{ImageTags, TagMeasures, TagQuality, image_tags, measure, measure_with, tagged};
 pub use thresholds::thresholds;
 pub use weights::weights;
 

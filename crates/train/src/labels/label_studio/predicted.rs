@@ -8,7 +8,7 @@ use super::{ABSENT, PRESENT};
 use quick_xml::escape::escape;
 use serde_json::{Value, json};
 use std::io::Write;
-use tagstream_core::events::{LabelQuestion, QuestionPurpose, Tag};
+use tagstream_core::events::{BoundingBox, LabelQuestion, QuestionPurpose, Tag};
 
 /// A list with more categories is one to search in.
 const LONG: usize = 40;
@@ -159,7 +159,11 @@ pub fn predicted(
             .collect();
         if control.rectangles {
             let boxes = found.iter().zip(names);
-            results.extend(boxes.map(|(tag, name)| rectangle(control, tag, name, size)));
+            // What no region supports has no rectangle: it would be one round the whole picture.
+            results.extend(boxes.flat_map(|(tag, name)| {
+                let places = tag.shown_boxes().into_iter();
+                places.map(move |place| rectangle(control, (tag, place), name, size))
+            }));
         } else if !names.is_empty() {
             results.push(choices(&control.name, &control.to_name, &names));
         }
@@ -190,8 +194,12 @@ fn yes_or_no<'a>(
     answer.filter(|_| known && !control.rectangles)
 }
 
-fn rectangle(control: &ImageControl, tag: &Tag, name: &str, (width, height): (u32, u32)) -> Value {
-    let place = tag.bounding_box;
+fn rectangle(
+    control: &ImageControl,
+    (tag, place): (&Tag, BoundingBox),
+    name: &str,
+    (width, height): (u32, u32),
+) -> Value {
     // Shares of the picture here, percent there.
     let percent = |share: f32| f64::from(share) * 100.0;
     json!({
@@ -214,7 +222,7 @@ fn rectangle(control: &ImageControl, tag: &Tag, name: &str, (width, height): (u3
 mod tests {
     use super::super::super::{Form, ImportOptions, import};
     use super::*;
-    use tagstream_core::events::{Asked, BoundingBox, LabelEvent};
+    use tagstream_core::events::{Asked, LabelEvent};
 
     fn tag(category: &str, score: f32) -> Tag {
         Tag {
@@ -227,6 +235,7 @@ mod tests {
                 w: 0.5,
                 h: 0.125,
             },
+            boxes: None,
         }
     }
 
@@ -332,6 +341,17 @@ mod tests {
             (&json!(25.0), &json!(12.5))
         );
         assert_eq!(results[4]["original_width"], 40);
+        // What is seen nowhere is tagged all the same, without a rectangle.
+        let nowhere = Tag {
+            boxes: Some(Vec::new()),
+            ..tag("dog", 0.9)
+        };
+        let config = r#"<View><Image name="img" value="$image"/>
+            <RectangleLabels name="box" toName="img"><Label value="dog"/></RectangleLabels>
+            </View>"#;
+        let config = LabellingConfig::read(config).unwrap();
+        let (_, results) = predicted(&[nowhere], &categories, (40, 30), &config, None);
+        assert_eq!(results, Vec::<Value>::new());
         assert!((score - (0.7 + 0.9 + 0.9) / 3.0).abs() < 1e-6, "{score}");
     }
 }
