@@ -32,6 +32,7 @@ def panel(title: str, unit: str, *series: tuple[str, str], kind="timeseries", **
     return {"title": title, "unit": unit, "series": series, "kind": kind, **more}
 
 
+# What has not happened yet may have no series: a panel that says nothing then says 0.
 ROWS = [
     ("Is it well", [
         panel("Processes that answer", "short", (f"sum(up{{{J}}})", "up"), kind="stat"),
@@ -54,17 +55,20 @@ ROWS = [
         panel("Dead letters by kind", "ops",
               (f"sum by (kind) (rate(tagstream_dead_letters_total{{{J}}}[5m]))", "{{kind}}")),
         panel("Reading paused, partitions", "short",
-              (f"sum by (topic) (tagstream_source_paused{{{J}}})", "{{topic}}")),
+              (f"sum by (topic) (tagstream_source_paused{{{J}}})"
+               f" or 0 * sum by (topic) (tagstream_partition_lag_messages{{{J}}})", "{{topic}}")),
         panel("Rebalances", "short",
               (f"sum by (kind) (increase(tagstream_rebalances_total{{{J}}}[5m]))", "{{kind}}")),
     ]),
     ("Others", [
         panel("Hosts, buckets and folders down", "short",
-              (f"max(tagstream_outages{{{J}}})", "down")),
+              (f"max(tagstream_outages{{{J}}}) or 0 * max(up{{{J}}})", "down")),
         panel("Messages that wait", "short",
-              (f"sum by (fault) (tagstream_messages_waiting{{{J}}})", "{{fault}}")),
+              (f"sum by (fault) (tagstream_messages_waiting{{{J}}}) or 0 * max(up{{{J}}})",
+               "{{fault}}")),
         panel("Requests to stores that fail", "percentunit",
-              (f'sum by (store) (rate(tagstream_store_requests_total{{{J}, result="failed"}}[5m]))'
+              (f'(sum by (store) (rate(tagstream_store_requests_total{{{J}, result="failed"}}[5m]))'
+               f" or 0 * sum by (store) (rate(tagstream_store_requests_total{{{J}}}[5m])))"
                f" / sum by (store) (rate(tagstream_store_requests_total{{{J}}}[5m]))",
                "{{store}}")),
         panel("Puts of files repeated", "short",
@@ -104,7 +108,9 @@ ROWS = [
                f" sum(increase(tagstream_scores_total{{{J}}}[1h]))", "from {{score}}"),
               stacked=True),
         panel("Scores beside those of seven days, PSI", "short",
-              (f"job_category:tagstream_scores:psi{{{J}}}", "{{category}}"), width=24),
+              (f"job_category:tagstream_scores:psi{{{J}}}", "{{category}}")),
+        panel("Pictures beside those of the training, PSI", "short",
+              (f"job:tagstream_embeddings:psi{{{J}}}", "{{job}}")),
     ]),
 ]
 
@@ -194,7 +200,7 @@ def wrong_names(where: str, expression: str, known: dict[str, set[str]], recorde
         if ":" in name:
             if name not in recorded:
                 yield f"{where}: no rule records {name}"
-            labels_of_all |= {"category", "score"}
+            labels_of_all |= {"category", "score", "tenth"}
         elif name.startswith("tagstream_") or name in FOREIGN:
             if name not in known and name not in FOREIGN:
                 yield f"{where}: the program has no metric {name}"

@@ -2,7 +2,9 @@
 # Runs docker-compose.yml as it stands, with podman, on a machine that reaches no image registry:
 #
 #   scripts/compose_test.sh      builds the images, starts everything, sends drawn pictures and
-#                                labels, and sees Parquet files and a promotion; removes it all
+#                                labels, and sees Parquet files, a promotion, the pages, and the
+#                                board's figures in Prometheus; removes it all. The board as a
+#                                picture goes to $TAGSTREAM_COMPOSE_BOARD, if that is set
 #
 # Images have the names that the compose file uses. Debian's base comes from debootstrap; Kafka and
 # the S3 server from what scripts/kafka.sh and scripts/s3.sh run; ours is made by the Dockerfile of
@@ -79,6 +81,15 @@ RUN apt-get update && apt-get install -y --no-install-recommends wget \
     && rm -rf /var/lib/apt/lists/*
 COPY versitygw /usr/local/bin/versitygw
 FILE
+    step "image of Prometheus: Debian's 2.42, where the compose file names a newer one"
+    podman build -q -t docker.io/prom/prometheus:v3.5.0 -f - "$context" <<'FILE'
+FROM docker.io/library/debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends prometheus \
+    && rm -rf /var/lib/apt/lists/* && install -d -o nobody /prometheus
+USER nobody
+ENTRYPOINT ["/usr/bin/prometheus", "--config.file=/etc/prometheus/prometheus.yml", \
+    "--storage.tsdb.path=/prometheus"]
+FILE
 }
 
 our_image() {
@@ -108,7 +119,7 @@ completed() {
 clean_up() {
     local status=$?
     if [ "$status" != 0 ] && [ -d "$work/project" ]; then
-        for name in model stage retrain; do
+        for name in model stage retrain serve prometheus; do
             podman logs --tail 20 "$(container "$name")" >&2 || true
         done
     fi
@@ -140,7 +151,7 @@ mkdir -p "$work/project/pictures"
 mkdir "$work/unpacked"
 tar -xzf "${archives[0]}" -C "$work/unpacked" --strip-components=1
 # The archive's own configurations: those of the sources may be newer than it.
-cp -r docker-compose.yml "$work/unpacked/share/tagstream/configs" "$work/project/"
+cp -r docker-compose.yml deploy "$work/unpacked/share/tagstream/configs" "$work/project/"
 binary=$work/unpacked/bin/tagstream
 count=${TAGSTREAM_COMPOSE_IMAGES:-800}
 "$binary" scenes --out "$work/scenes" --count "$count" --seed 7 --style pale
@@ -160,8 +171,10 @@ until_true 60 "the S3 server is healthy" healthy s3
 compose up -d --no-deps topics model
 until_true 300 "the topics are there" completed topics
 until_true 300 "a first model is there" completed model
-compose up -d --no-deps stage retrain
+compose up -d --no-deps stage retrain serve prometheus
 until_true 300 "the stage is ready" ready
+echo "NOT RUN: grafana. Neither Debian nor a registry that is reached from here has it; the board"
+echo "is checked by scripts/boards.py, and drawn below from what Prometheus has."
 compose ps
 
 step "tags"
@@ -185,5 +198,22 @@ until_true 600 "a promotion" retrained
 swapped() { curl -fsS http://127.0.0.1:9464/info | grep -q '"trm-ml-'; }
 until_true 60 "the stage serves the new model" swapped
 curl -fsS http://127.0.0.1:9464/info
+
+step "pages, and Prometheus with the board's figures"
+# By a name that it has been told it has.
+page() { curl -fsS -o /dev/null http://localhost:9480/login 2>/dev/null; }
+until_true 60 "the pages answer" page
+asked() { # PromQL: whether there is a result
+    curl -fsS -G --data-urlencode "query=$1" http://127.0.0.1:9090/api/v1/query 2>/dev/null \
+        | grep -q '"value":'
+}
+until_true 120 "Prometheus sees the stage" asked 'up{job="tagstream"} == 1'
+rows='tagstream_rows_total{table="predictions"}'
+until_true 120 "Prometheus has the rows" asked "$rows == $count"
+until_true 300 "Prometheus has a rate" asked 'rate(tagstream_messages_total[5m]) > 0'
+curl -fsS http://127.0.0.1:9090/api/v1/rules | grep -q TagstreamEmbeddingsDrift \
+    || die "Prometheus has not read the rules"
+scripts/board_picture.py http://127.0.0.1:9090 >"$work/board.html"
+[ -z "${TAGSTREAM_COMPOSE_BOARD:-}" ] || cp "$work/board.html" "$TAGSTREAM_COMPOSE_BOARD"
 echo
 echo "compose: $count pictures tagged, $count label events kept, a model promoted and served"

@@ -7,8 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 setup=$(scripts/setup.sh test); eval "$setup"
 
 step() { echo; echo "== $*"; }
-# Failpoints are compiled in for tests only.
-cargo="cargo test --workspace --locked --features failpoints"
+# Failpoints are compiled in for tests only; traces are not in the default build.
+cargo="cargo test --workspace --locked --features failpoints,otlp"
 
 step "build"
 $cargo --no-run

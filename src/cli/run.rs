@@ -19,6 +19,8 @@ use tagstream::stage::pipeline::{
 };
 use tagstream::stage::sink::repair::Repair;
 use tagstream::stage::source::{ImageTopics, SourceError};
+use tagstream::stage::trace;
+use tagstream::stage::trace::Traces;
 use tagstream::stage::watch::{Look, Watch};
 use tagstream_core::config::StageConfig;
 use tagstream_core::error::{Exit, WithExit, usage};
@@ -92,13 +94,14 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
         .chain(restored)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| usage(e.to_string()))?;
-    let options = RunOptions {
+    let mut options = RunOptions {
         until_drained: args.until_drained,
         repairs,
         ..RunOptions::default()
     };
     // The model takes seconds to load: what would be refused after it is refused before.
-    let flaws = checks::properties(&config.kafka.properties);
+    let mut flaws = checks::properties(&config.kafka.properties);
+    flaws.extend(trace::flaw(&config.trace));
     loaded.refuse(flaws).map_err(refused)?;
     ops::telemetry::init(&config.log).map_err(|e| usage(e.to_string()))?;
     // Before anything counts.
@@ -112,7 +115,12 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let runtime = runtime.enable_all().build()?;
     let teller = Arc::new(Teller::new(&config.notify, "run")?);
     let outcome = runtime.block_on(async {
-        let outcome = stage(&config, &options, (images, labels), &teller).await;
+        let outcome = async {
+            options.traces = Traces::start(&config.trace)?;
+            stage(&config, &options, (images, labels), &teller).await
+        };
+        let outcome = outcome.await;
+        options.traces.finish().await;
         teller.stopped(&outcome).await;
         outcome
     });

@@ -16,6 +16,7 @@ use tagstream_model::OpenedModel;
 use tagstream_model::bundle::{Bundle, Calibration, Category};
 use tagstream_model::new_head::{NewHead, Towers};
 use tagstream_model::text::ClipTextEncoder;
+use tagstream_model::trained_on::TrainedOn;
 use tagstream_train::eval::protocol::{keep_share, keep_single_positive};
 use tagstream_train::labels::{LabelMatrix, read_categories};
 use tagstream_train::trainer::Trained;
@@ -267,6 +268,7 @@ fn write_bundle(
         method: args.method.clone(),
         label_snapshot: Some(snapshot(&data.labels)),
         seed: Some(args.seed),
+        trained_on: TrainedOn::of(data.features.global(), towers.dim()),
     };
     Ok(towers.with_head(head, &args.out)?)
 }

@@ -59,6 +59,9 @@ pub const METRICS: &[Metric] = {
             on after.";
         "tagstream_offset_commit_failures_total" Counter, ["topic"] "Offset commits that failed; \
             files are not affected, lag figures are.";
+        "tagstream_trace_spans_total" Counter, ["result"] "Spans of images for the collector of \
+            traces; `result` is `sent`, `failed` (it did not take them) or `lost` (more waited \
+            than `trace.queue`). Only in builds with the feature `otlp`.";
         // fetch and decode
         "tagstream_dead_letters_total" Counter, ["topic, kind"] "Messages that yielded no row.";
         "tagstream_damaged_images_total" Counter, [""] "Damaged images that were decoded all the \
@@ -103,6 +106,9 @@ pub const METRICS: &[Metric] = {
             `model.metric_categories` of the model, or `(others)`.";
         "tagstream_scores_total" Counter, ["category, score"] "Scores given, one for each image \
             and category; `score` is the lower end of the tenth that it lies in.";
+        "tagstream_embeddings_total" Counter, ["tenth"] "Images by how like the model's training \
+            images their embedding is; a tenth of those lies in each `tenth`, from 1, the least \
+            like, to 10. Of models whose bundle has embeddings.json.";
         // sinks
         "tagstream_rows_total" Counter, ["table"] "Rows in committed files.";
         "tagstream_files_total" Counter, ["table"] "Files committed.";
@@ -331,6 +337,7 @@ mod tests {
             "score",
             "store",
             "table",
+            "tenth",
             "topic",
             "version",
         ];

@@ -15,4 +15,5 @@ pub mod row_maker;
 pub mod schemas;
 pub mod sink;
 pub mod source;
+pub mod trace;
 pub mod watch;

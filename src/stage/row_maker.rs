@@ -115,6 +115,11 @@ pub trait RowMaker: Send + Sync + 'static {
         leave: &Leave,
     ) -> impl Future<Output = Result<RowOutcome<Self::Row>, MakeError>> + Send;
 
+    /// Takes note that nothing of a message can be used.
+    fn gave_up(&self, message: &SourceMessage, kind: DeadLetterKind, reason: &str) {
+        let _ = (message, kind, reason);
+    }
+
     /// The layout of rows made now; files without rows take it.
     fn layout(&self) -> Arc<<Self::Row as TableRow>::Layout>;
 

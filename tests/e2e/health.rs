@@ -317,10 +317,6 @@ fn a_second_run_on_an_embedded_broker_starts_soon_after_the_first() {
 #[test]
 fn without_authorities_only_what_asks_over_tls_is_refused() {
     let mut world = World::new("authorities", 1);
-    // An object store's own client wants authorities whatever the address.
-    let tables = world.folder.path().join("tables");
-    world.config.output.url = tables.to_str().unwrap().into();
-    world.config.object_store.s3.clear();
     let without = Launch {
         environment: &[("SSL_CERT_FILE", "/nowhere"), ("SSL_CERT_DIR", "/nowhere")],
         ..Launch::default()

@@ -49,5 +49,7 @@ mod several;
 mod stores;
 mod swaps;
 mod topics;
+#[cfg(feature = "otlp")]
+mod traces;
 mod truncation;
 mod zombie;

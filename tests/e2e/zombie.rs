@@ -74,6 +74,7 @@ pub(crate) fn row(offset: i64, layout: &Arc<PredictionLayout>) -> PredictionRow 
         embedding: vec![0.0, 1.0],
         attributes: Default::default(),
         layout: Arc::clone(layout),
+        trace: Default::default(),
     }
 }
 

@@ -2,6 +2,8 @@
 //! configuration and environment is valid, and what a service waits for is there. Whether the
 //! containers come up is another question, which needs a container engine.
 
+mod authorities;
+
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -60,9 +62,30 @@ impl Service {
             } else {
                 elsewhere.into()
             };
-            Some(folder.join(rest.trim_start_matches('/')))
+            // A file may be mounted by itself.
+            let rest = rest.trim_start_matches('/');
+            Some(match rest.is_empty() {
+                true => folder,
+                false => folder.join(rest),
+            })
         });
         mounted.unwrap_or_else(|| panic!("nothing is mounted at {path}"))
+    }
+
+    /// The commands of the program that it runs, without the program's name.
+    fn commands(&self) -> Vec<Vec<String>> {
+        if self.entrypoint.is_empty() {
+            return vec![self.command.clone()];
+        }
+        let script = self.command[0].replace("\\\n", " ");
+        let lines = script
+            .lines()
+            .filter_map(|line| line.split_once("tagstream "));
+        let words = lines.map(|(_, words)| words.split(['>', ';']).next().unwrap());
+        let bare = |word: &str| word.trim_matches('"').to_owned();
+        words
+            .map(|words| words.split_whitespace().map(bare).collect())
+            .collect()
     }
 
     fn environment(&self, pictures: &Path) -> Vec<(&String, String)> {
@@ -95,14 +118,21 @@ fn every_configuration_is_valid_in_its_service() {
     let compose = compose();
     let mut checked = Vec::new();
     for (name, service) in compose.ours() {
-        let Some(at) = service.command.iter().position(|word| word == "--config") else {
+        let commands = service.commands().into_iter();
+        let with_file = commands.filter_map(|words| {
+            let at = words.iter().position(|word| word == "--config")?;
+            Some((words[0].clone(), words[at + 1].clone()))
+        });
+        let with_file: Vec<_> = with_file.collect();
+        let [(command, file)] = &with_file[..] else {
+            assert!(with_file.is_empty(), "{name} reads several");
             continue;
         };
-        let kind = match service.command[0].as_str() {
+        let kind = match command.as_str() {
             "run" => "stage",
             other => other,
         };
-        let file = service.on_host(&service.command[at + 1], pictures.path());
+        let file = service.on_host(file, pictures.path());
         let output = tagstream()
             .args(["config", "validate", "--kind", kind, "--config"])
             .arg(file)
@@ -113,29 +143,14 @@ fn every_configuration_is_valid_in_its_service() {
         assert!(output.status.success(), "{name}: {said}");
         checked.push(name.as_str());
     }
-    assert_eq!(checked, ["retrain", "stage"]);
+    assert_eq!(checked, ["retrain", "serve", "stage"]);
 }
 
 /// The program refuses a command or flag that it does not know before it looks at `--help`'s.
 #[test]
 fn every_command_is_one_of_the_program() {
     for (name, service) in compose().ours() {
-        let mut commands: Vec<Vec<String>> = Vec::new();
-        if service.entrypoint.is_empty() {
-            commands.push(service.command.clone());
-        } else {
-            let script = service.command[0].replace("\\\n", " ");
-            for line in script.lines().filter(|line| line.contains("tagstream ")) {
-                let (_, words) = line.split_once("tagstream ").unwrap();
-                let words = words.split(['>', ';']).next().unwrap();
-                let words = words.split_whitespace();
-                commands.push(
-                    words
-                        .map(|word| word.trim_matches('"').to_owned())
-                        .collect(),
-                );
-            }
-        }
+        let commands = service.commands();
         assert!(!commands.is_empty(), "{name} runs nothing");
         for mut words in commands {
             words.push("--help".into());
@@ -177,4 +192,45 @@ fn what_a_service_waits_for_is_there_and_can_be_waited_for() {
             );
         }
     }
+}
+
+/// Those of others read files of this repository: what is mounted there is here, and says what it
+/// should.
+#[test]
+fn what_is_mounted_from_here_is_here() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let compose = compose();
+    let mut files = 0;
+    for (name, service) in &compose.services {
+        for volume in &service.volumes {
+            let (host, _) = volume.split_once(':').unwrap();
+            // People make that one.
+            if !host.starts_with("./") || host == "./pictures" {
+                continue;
+            }
+            assert!(repository.join(host).exists(), "{host} of {name}");
+            files += 1;
+        }
+    }
+    assert!(files >= 8, "{files}");
+    let read = |path: &str| std::fs::read_to_string(repository.join(path)).unwrap();
+    let prometheus: Value =
+        serde_saphyr::from_str(&read("deploy/prometheus/prometheus.yml")).unwrap();
+    let targets = &prometheus["scrape_configs"][0]["static_configs"][0]["targets"];
+    assert_eq!(targets[0], "stage:9464");
+    let rules = prometheus["rule_files"][0].as_str().unwrap();
+    assert_eq!(
+        compose.services["prometheus"].on_host(rules, repository),
+        repository.join("deploy/prometheus/rules.yml")
+    );
+    let sources = read("deploy/grafana/provisioning/datasources/prometheus.yml");
+    let sources: Value = serde_saphyr::from_str(&sources).unwrap();
+    assert_eq!(sources["datasources"][0]["url"], "http://prometheus:9090");
+    let boards = read("deploy/grafana/provisioning/dashboards/tagstream.yml");
+    let boards: Value = serde_saphyr::from_str(&boards).unwrap();
+    let folder = boards["providers"][0]["options"]["path"].as_str().unwrap();
+    let board =
+        compose.services["grafana"].on_host(&format!("{folder}/tagstream.json"), repository);
+    let board: Value = serde_json::from_str(&std::fs::read_to_string(board).unwrap()).unwrap();
+    assert_eq!(board["uid"], "tagstream");
 }

@@ -20,4 +20,5 @@ pub mod text;
 
 pub use source::{EncoderFolder, OpenError, OpenedModel, open};
 pub mod tagger;
+pub mod trained_on;
 pub mod views;

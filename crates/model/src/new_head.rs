@@ -7,6 +7,7 @@ use crate::bundle::{
 };
 use crate::head::HeadFiles;
 use crate::source::OpenedModel;
+use crate::trained_on::{TRAINED_ON_FILE, TrainedOn};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tagstream_core::build;
@@ -42,13 +43,16 @@ pub struct NewHead<'a> {
     pub label_snapshot: Option<String>,
     /// Seed of the training.
     pub seed: Option<u64>,
+    /// What its training images are like; `None`: nothing is said of them.
+    pub trained_on: Option<TrainedOn>,
 }
 
 impl From<&Bundle> for Towers {
     fn from(bundle: &Bundle) -> Self {
         let manifest = bundle.manifest();
         let others = manifest.files.keys();
-        let others = others.filter(|name| *name != HEAD_FILE && *name != HEAD_WEIGHTS_FILE);
+        let of_head = [HEAD_FILE, HEAD_WEIGHTS_FILE, TRAINED_ON_FILE];
+        let others = others.filter(|name| !of_head.contains(&name.as_str()));
         Towers {
             files: others
                 .map(|name| (name.clone(), bundle.root().join(name)))
@@ -88,6 +92,11 @@ impl From<&OpenedModel> for Towers {
 }
 
 impl Towers {
+    /// D: width of an embedding.
+    pub fn dim(&self) -> usize {
+        self.dims.embedding
+    }
+
     /// N: positions of the dense feature map.
     pub fn positions(&self) -> usize {
         self.dims.grid_height * self.dims.grid_width
@@ -101,6 +110,9 @@ impl Towers {
         let mut writer = BundleWriter::new(out)?;
         for (name, path) in &self.files {
             writer.add_copy(name, path)?;
+        }
+        if let Some(trained_on) = &head.trained_on {
+            writer.add(TRAINED_ON_FILE, &trained_on.to_json())?;
         }
         writer.add(HEAD_FILE, &head.files.onnx)?;
         writer.add(HEAD_WEIGHTS_FILE, &head.files.safetensors)?;
@@ -161,6 +173,7 @@ pub fn with_categories(
 mod tests {
     use super::*;
     use crate::init::{CategoryList, ClipFolder, Init};
+    use crate::trained_on::LEAST_IMAGES;
 
     #[test]
     fn the_towers_stay_and_the_parent_is_named() {
@@ -181,6 +194,9 @@ mod tests {
         let first = init.run(&folder.path().join("first"), |_| ()).unwrap();
         let (head, _) = first.head().unwrap();
         let towers = Towers::from(&first);
+        let dim = first.manifest().dims.embedding;
+        let embeddings = vec![1.0; dim * LEAST_IMAGES];
+        assert_eq!(TrainedOn::of_bundle(&first).unwrap(), None);
         let mut categories = first.manifest().categories.clone();
         categories[1].threshold = 0.25;
         let head = NewHead {
@@ -192,10 +208,15 @@ mod tests {
             method: "by hand".into(),
             label_snapshot: Some("labels".into()),
             seed: None,
+            trained_on: TrainedOn::of(&embeddings, dim),
         };
         let second = towers.with_head(head, &folder.path().join("second"));
         let second = second.unwrap();
         let (old, new) = (first.manifest(), second.manifest());
+        assert_eq!(
+            TrainedOn::of_bundle(&second).unwrap(),
+            TrainedOn::of(&embeddings, dim)
+        );
         assert_eq!(new.parent.as_deref(), Some(first.id()));
         assert_eq!(new.lineage.source, old.lineage.source);
         assert_eq!((&new.categories, new.dims), (&categories, old.dims));
@@ -205,6 +226,9 @@ mod tests {
             changed.iter().all(|name| name.starts_with("head.")),
             "{changed:?}"
         );
-        assert_eq!(old.files.len(), new.files.len());
+        assert_eq!(old.files.len() + 1, new.files.len(), "{TRAINED_ON_FILE}");
+        // Which is not a tower's: the next head was trained on others.
+        let towers = Towers::from(&second).files;
+        assert!(towers.iter().all(|(name, _)| name != TRAINED_ON_FILE));
     }
 }

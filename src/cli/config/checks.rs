@@ -14,6 +14,7 @@ use tagstream::retrain::config::RetrainConfig;
 use tagstream::serve::config::ServeConfig;
 use tagstream::stage::fetch::Fetcher;
 use tagstream::stage::source::check_properties;
+use tagstream::stage::trace;
 use tagstream_core::address::Address;
 use tagstream_core::config::{
     ConfigError, FetchConfig, Flaw, LogConfig, ObjectStoreConfig, Secret, StageConfig, address_flaw,
@@ -30,6 +31,7 @@ pub(crate) const STAGE: &[Check<StageConfig>] = &[
     |config| properties(&config.kafka.properties),
     |config| fetching(&config.fetch, &config.object_store),
     |config| logging(&config.log),
+    |config| trace::flaw(&config.trace).into_iter().collect(),
 ];
 
 /// The checks of the retraining job's configuration.

@@ -6,11 +6,13 @@
 
 mod addresses;
 mod columns;
+mod embeddings;
 mod events;
 mod snapshot;
 
 pub use addresses::{join_uris, join_uris_and_remember};
 pub use columns::{Footer, Taken, read_columns, read_files};
+pub use embeddings::newest_embeddings;
 pub use snapshot::{read_labels, read_labels_and_keep};
 
 mod known;
@@ -18,6 +20,7 @@ mod known;
 pub use known::{KnownPictures, UnknownPicture, known_pictures};
 
 use arrow_array::cast::AsArray;
+use arrow_array::types::Float32Type;
 use arrow_array::{Array, RecordBatch};
 use object_store::ObjectMeta;
 use std::collections::HashMap;
@@ -72,6 +75,21 @@ pub(super) fn strings<'a>(
 ) -> Result<&'a arrow_array::StringArray, String> {
     let column = column(batch, name)?.as_string_opt::<i32>();
     column.ok_or_else(|| format!("its column `{name}` holds no strings"))
+}
+
+/// The vectors of a column, one behind the other, and their length.
+pub(super) fn vectors(batch: &RecordBatch, name: &str) -> Result<(Vec<f32>, usize), String> {
+    let wrong = || format!("its column `{name}` holds no vectors");
+    let lists = batch.column_by_name(name).ok_or_else(wrong)?;
+    let lists = lists.as_fixed_size_list_opt().ok_or_else(wrong)?;
+    let values = lists.values().as_primitive_opt::<Float32Type>();
+    let values = values.ok_or_else(wrong)?;
+    let length = lists.value_length() as usize;
+    let start = lists.offset() * length;
+    Ok((
+        values.values()[start..start + lists.len() * length].to_vec(),
+        length,
+    ))
 }
 
 /// What the predictions table says of the attribute `name`, by image; the newest row counts.

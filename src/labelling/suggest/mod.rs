@@ -29,9 +29,7 @@ mod measuring;
 
 pub use measuring::is_for_measuring;
 
-use crate::labelling::store::{Footer, TableError, data_files, read_files, strings};
-use arrow_array::cast::AsArray;
-use arrow_array::types::Float32Type;
+use crate::labelling::store::{Footer, TableError, data_files, read_files, strings, vectors};
 use arrow_array::{Array, RecordBatch, StringArray};
 use committee::{Committee, Spread};
 use measuring::Draw;
@@ -341,20 +339,6 @@ struct Pool<'a> {
     rarity: Rarity,
     candidates: HashMap<String, Candidate>,
     most: usize,
-}
-
-fn vectors(batch: &RecordBatch, name: &str) -> Result<(Vec<f32>, usize), String> {
-    let wrong = || format!("its column `{name}` holds no vectors");
-    let lists = batch.column_by_name(name).ok_or_else(wrong)?;
-    let lists = lists.as_fixed_size_list_opt().ok_or_else(wrong)?;
-    let values = lists.values().as_primitive_opt::<Float32Type>();
-    let values = values.ok_or_else(wrong)?;
-    let length = lists.value_length() as usize;
-    let start = lists.offset() * length;
-    Ok((
-        values.values()[start..start + lists.len() * length].to_vec(),
-        length,
-    ))
 }
 
 impl Pool<'_> {

@@ -39,6 +39,7 @@ async fn table(rows: &[(&str, [f32; 2], [f32; 2])]) -> TableStore {
             embedding: embedding.to_vec(),
             attributes: BTreeMap::new(),
             layout: Arc::clone(&layout),
+            trace: Default::default(),
         })
         .collect();
     let entries = PredictionRow::describe(&layout, &rows)

@@ -14,6 +14,7 @@ use tagstream_model::head::ExportedHead;
 use tagstream_model::new_head::{NewHead, Towers};
 use tagstream_model::tagger::TagDecision;
 use tagstream_model::text::ClipTextEncoder;
+use tagstream_model::trained_on::TrainedOn;
 use tagstream_train::eval::calibration::temperature;
 use tagstream_train::eval::tags::{TagsConfig, thresholds};
 use tagstream_train::features::{FeatureStore, Subset};
@@ -264,6 +265,12 @@ impl<'a> Learner<'a> {
         kept.map(|(row, _)| row).collect()
     }
 
+    /// What the images are like that the head that ships learned from.
+    fn trained_on(&self, images: &Labelled) -> Option<TrainedOn> {
+        let learned = Subset::new(&images.features, self.learned_from(images));
+        TrainedOn::of(learned.global(), learned.dim())
+    }
+
     /// The scores of the share that is held out, by the head that ships.
     fn on_held_out(&self, images: &Labelled, head: &ExportedHead) -> Result<LeftOut, JobError> {
         let ids = images.labels.images();
@@ -401,6 +408,7 @@ impl<'a> Learner<'a> {
             method: method.to_owned(),
             label_snapshot: Some(inputs.snapshot.clone()),
             seed: Some(job.config.train.seed),
+            trained_on: self.trained_on(images),
         };
         Ok(towers.with_head(head, place)?)
     }

@@ -2,7 +2,7 @@
 
 use super::error::JobError;
 use crate::labelling::store::{
-    TableError, join_uris, join_uris_and_remember, read_attribute, read_labels,
+    TableError, join_uris, join_uris_and_remember, newest_embeddings, read_attribute, read_labels,
     read_labels_and_keep,
 };
 use crate::retrain::config::RetrainConfig;
@@ -83,6 +83,25 @@ pub(super) async fn attributes(
     let store = TableStore::open_for_reading(&source.url, &config.object_store);
     let store = store.map_err(TableError::from)?;
     Ok(read_attribute(&store, &source.predictions_table, name).await?)
+}
+
+/// Rows whose embeddings are compared with those of the training images.
+const COMPARED: usize = 2_000;
+
+/// Embeddings of the images that the champion tagged last; none without a predictions table.
+pub(super) async fn embeddings(
+    config: &RetrainConfig,
+    champion: &Bundle,
+) -> Result<Vec<f32>, JobError> {
+    let source = &config.labels;
+    if source.predictions_table.is_empty() {
+        return Ok(Vec::new());
+    }
+    let store = TableStore::open_for_reading(&source.url, &config.object_store);
+    let store = store.map_err(TableError::from)?;
+    let dim = champion.manifest().dims.embedding;
+    let model = (champion.id(), dim);
+    Ok(newest_embeddings(&store, &source.predictions_table, model, COMPARED).await?)
 }
 
 impl Inputs {

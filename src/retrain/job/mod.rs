@@ -28,7 +28,7 @@ pub use inputs::Inputs;
 use super::config::RetrainConfig;
 use super::judge::{Gate, Judgement};
 use super::report;
-use super::report::{Cost, ReportFiles, RunRecord};
+use super::report::{Cost, EmbeddingDrift, ReportFiles, RunRecord};
 use candidate::{Candidate, Labelled};
 use prepare::Prepared;
 use serde::Serialize;
@@ -39,6 +39,7 @@ use std::time::Instant;
 use tagstream_core::storage::atomic;
 use tagstream_model::bundle::Bundle;
 use tagstream_model::registry::{Action, Decision, Registration, Registry, Verdict, VersionRecord};
+use tagstream_model::trained_on::TrainedOn;
 use tokio::runtime::Runtime;
 
 /// How a run ended.
@@ -168,6 +169,7 @@ impl<'a> Job<'a> {
         let trial = self.step("judging", |job| {
             trial::judge_candidate(job, &work, &candidate, &images)
         })?;
+        let drift = self.step("drift", |job| job.drift(&work, &candidate))?;
         self.cost.peak_mib = peak_mib();
         let report = self.step("report", |job| {
             report::make(&report::Material {
@@ -186,6 +188,7 @@ impl<'a> Job<'a> {
                 judged: &trial.labels,
                 judgement: &trial.judgement,
                 confidence: &trial.confidence,
+                drift,
                 examples: &trial::examples(job, &work, &candidate, &fetching, &trial.labels),
             })
             .map_err(JobError::work("report.json"))
@@ -206,6 +209,18 @@ impl<'a> Job<'a> {
         let _ = std::fs::remove_dir_all(&work.folder);
         let place = (!self.config.report.folder.is_empty()).then_some(place);
         Ok(judged(Some(version.version), place))
+    }
+
+    /// How unlike what the champion tagged last is to what the candidate was trained on.
+    fn drift(
+        &self,
+        work: &Prepared,
+        candidate: &Candidate,
+    ) -> Result<Option<EmbeddingDrift>, JobError> {
+        let trained_on = TrainedOn::of_bundle(&candidate.bundle)?;
+        let reading = inputs::embeddings(self.config, &work.champion);
+        let tagged = self.runtime.block_on(reading)?;
+        Ok(EmbeddingDrift::measure(trained_on.as_ref(), &tagged))
     }
 
     /// Writes the report beside the candidate, and to the folder that is configured. Gives the

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use tagstream_core::build;
 use tagstream_core::events::BoundingBox;
 use tagstream_model::bundle::Bundle;
+use tagstream_model::trained_on::{LEAST_IMAGES, TENTHS, TrainedOn, stability_index};
 use tagstream_train::groups::Groups;
 use tagstream_train::labels::{CategoryCount, LabelMatrix};
 
@@ -89,6 +90,34 @@ pub struct Example {
     pub after: Vec<ExampleTag>,
 }
 
+/// What was tagged last, beside the images that the candidate was trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct EmbeddingDrift {
+    /// Images that were trained on.
+    pub trained_on: usize,
+    /// Images that were tagged last.
+    pub tagged: u64,
+    /// How many of these lie in each tenth of those, the least like first.
+    pub tenths: [u64; TENTHS],
+    /// The population stability index; above 0.25 they are other images.
+    pub index: f64,
+}
+
+impl EmbeddingDrift {
+    /// Compares; `None` where either are too few.
+    pub fn measure(trained_on: Option<&TrainedOn>, tagged: &[f32]) -> Option<Self> {
+        let trained_on = trained_on?;
+        let tenths = trained_on.count(tagged);
+        let tagged = tenths.iter().sum();
+        (tagged >= LEAST_IMAGES as u64).then(|| EmbeddingDrift {
+            trained_on: trained_on.images(),
+            tagged,
+            tenths,
+            index: stability_index(&tenths),
+        })
+    }
+}
+
 /// Mean losses of an epoch, by name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpochLosses {
@@ -139,6 +168,8 @@ pub struct Material<'a> {
     pub judgement: &'a Judgement,
     /// How often champion and candidate are right, by how sure they are.
     pub confidence: &'a [Confidence; 2],
+    /// What was tagged last, where there is enough to be compared.
+    pub drift: Option<EmbeddingDrift>,
     /// Pictures.
     pub examples: &'a [Example],
 }
@@ -169,6 +200,8 @@ struct ReportFacts<'a> {
     confidence: &'a [Confidence; 2],
     curves: &'a [EpochLosses],
     cost: &'a Cost,
+    /// `null`: there was too little to compare.
+    drift: Option<EmbeddingDrift>,
     examples: &'a [Example],
 }
 
@@ -236,6 +269,7 @@ pub fn make(m: &Material<'_>) -> serde_json::Result<ReportFiles> {
         confidence: m.confidence,
         curves: m.curves,
         cost: m.cost,
+        drift: m.drift,
         examples: m.examples,
     };
     let json = serde_json::to_string_pretty(&facts)?;

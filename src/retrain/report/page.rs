@@ -1,6 +1,6 @@
 //! `report.html`.
 
-use super::{BOUNDS, Confidence, Cost, Example, ExampleTag, ReportFacts, chart};
+use super::{BOUNDS, Confidence, Cost, EmbeddingDrift, Example, ExampleTag, ReportFacts, chart};
 use crate::retrain::judge::{Gate, Interval, Judgement};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -30,6 +30,7 @@ pub(super) fn html(f: &ReportFacts<'_>) -> String {
     confidence(&mut h, f.confidence);
     pictures(&mut h, f.examples);
     labels(&mut h, f);
+    drift(&mut h, f.drift.as_ref());
     cost(&mut h, f.cost);
     h.push_str("</main></html>");
     h
@@ -344,6 +345,42 @@ fn chips(tags: &[ExampleTag], example: &Example) -> String {
         );
     }
     out
+}
+
+/// Whether what is tagged now is like what was trained on.
+fn drift(h: &mut String, drift: Option<&EmbeddingDrift>) {
+    h.push_str("<section><h2>What is tagged now, beside what was trained on</h2>");
+    let Some(drift) = drift else {
+        h.push_str(
+            "<p class=note>Not compared: that takes 200 images that the candidate was trained on, \
+             and 200 that the champion has tagged.</p></section>",
+        );
+        return;
+    };
+    let said = match drift.index > 0.25 {
+        true => "They are other images: have some of what comes now labelled",
+        false => "They are like them",
+    };
+    let _ = write!(
+        h,
+        "<p>The {} images that the champion tagged last, by how like the {} training images their \
+         embeddings are; without drift each column has a tenth. Population stability index \
+         {:.2}. {said} (above 0.25 a distribution counts as another one).</p><table><tr>",
+        drift.tagged, drift.trained_on, drift.index
+    );
+    h.push_str("<th>least like");
+    for tenth in 2..drift.tenths.len() {
+        let _ = write!(h, "<th class=n>{tenth}");
+    }
+    h.push_str("<th class=n>most like<tr>");
+    for count in drift.tenths {
+        let _ = write!(
+            h,
+            "<td class=n>{:.0} %",
+            100.0 * count as f64 / drift.tagged as f64
+        );
+    }
+    h.push_str("</table></section>");
 }
 
 fn labels(h: &mut String, f: &ReportFacts<'_>) {

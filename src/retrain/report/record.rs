@@ -145,6 +145,10 @@ fn measurements(facts: &ReportFacts<'_>) -> Vec<Measurement> {
     ] {
         measured.of_run(name, count as f64);
     }
+    if let Some(drift) = &facts.drift {
+        measured.of_run("drift.embeddings", drift.index);
+        measured.of_run("drift.images", drift.tagged as f64);
+    }
     measured.of_run("memory.peak_mib", facts.cost.peak_mib as f64);
     for (step, seconds) in &facts.cost.seconds {
         measured.of_run(format!("seconds.{step}"), *seconds);

@@ -104,6 +104,7 @@ fn the_page_escapes_what_it_shows_and_survives_nothing_measured() {
         confidence: &[Confidence::default(); 2],
         curves: &[],
         cost: &Cost::default(),
+        drift: None,
         examples: &[example],
     };
     let html = page::html(&facts);

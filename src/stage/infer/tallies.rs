@@ -5,6 +5,7 @@ use super::{Inference, LoadedModel};
 use metrics::Counter;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use tagstream_model::trained_on::{TENTHS, TrainedOn};
 
 /// Ranges of scores by their lower ends, which belong to them.
 const RANGES: [&str; 10] = [
@@ -35,6 +36,13 @@ pub(super) struct ModelTally {
     /// In the model's order; `None`: counted with the others.
     categories: Vec<Option<CategoryTally>>,
     others: CategoryTally,
+    embeddings: Option<EmbeddingTally>,
+}
+
+/// Images by how like the training images they are.
+struct EmbeddingTally {
+    trained_on: TrainedOn,
+    tenths: [Counter; TENTHS],
 }
 
 struct CategoryTally {
@@ -60,7 +68,11 @@ impl Tallies {
             return Arc::clone(tally);
         }
         let names = model.manifest.categories.iter().map(|c| c.name.as_str());
-        let tally = Arc::new(state.tally(names, self.most));
+        let trained_on = model.trained_on.as_ref().map(EmbeddingTally::new);
+        let tally = Arc::new(ModelTally {
+            embeddings: trained_on,
+            ..state.tally(names, self.most)
+        });
         state.last = Some((Arc::clone(model), Arc::clone(&tally)));
         tally
     }
@@ -80,7 +92,25 @@ impl State {
         ModelTally {
             categories: names.map(&mut own).collect(),
             others: CategoryTally::new(OTHERS),
+            embeddings: None,
         }
+    }
+}
+
+impl EmbeddingTally {
+    fn new(trained_on: &TrainedOn) -> Self {
+        let counter = |at: usize| {
+            let tenth = (at + 1).to_string();
+            metrics::counter!("tagstream_embeddings_total", "tenth" => tenth)
+        };
+        EmbeddingTally {
+            trained_on: trained_on.clone(),
+            tenths: std::array::from_fn(counter),
+        }
+    }
+
+    fn count(&self, embedding: &[f32]) {
+        self.tenths[self.trained_on.tenth(embedding)].increment(1);
     }
 }
 
@@ -100,6 +130,9 @@ impl ModelTally {
     /// Counts what the model said of one image.
     pub(super) fn count(&self, inference: &Inference) {
         self.count_scores(&inference.scores);
+        if let Some(embeddings) = &self.embeddings {
+            embeddings.count(&inference.embedding);
+        }
         for tag in &inference.tags {
             let own = self.categories.get(tag.category).and_then(Option::as_ref);
             own.unwrap_or(&self.others).tags.increment(1);
@@ -170,6 +203,29 @@ mod tests {
         let tags = series(&text, "tagstream_tags_total");
         let tag = |name: &str| tags[&format!("{{category=\"{name}\"}}")];
         assert_eq!((tag("cat"), tag("dog"), tag("(others)")), (0, 1, 2));
+    }
+
+    #[test]
+    fn images_are_counted_by_likeness_to_those_of_the_training() {
+        let recorder = crate::ops::metrics::recorder();
+        // From like to unlike.
+        let angles = (0..1_000).map(|i| i as f32 / 1_000.0);
+        let known: Vec<f32> = angles.flat_map(|a| [a.cos(), a.sin()]).collect();
+        let trained_on = TrainedOn::of(&known, 2).unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            let tally = EmbeddingTally::new(&trained_on);
+            let (angle, unlike) = (0.5f32, [-1.0, 0.0]);
+            tally.count(&[angle.cos(), angle.sin()]);
+            tally.count(&unlike);
+            tally.count(&unlike);
+        });
+        let counted = series(&recorder.handle().render(), "tagstream_embeddings_total");
+        assert_eq!(counted.len(), TENTHS, "all are there from the start");
+        let of = |tenth: &str| counted[&format!("{{tenth=\"{tenth}\"}}")];
+        assert_eq!(
+            (of("1"), of("10"), counted.values().sum::<u64>()),
+            (2, 1, 3)
+        );
     }
 
     /// A registry that is promoted to ever other categories makes no more series.

@@ -135,11 +135,17 @@ impl<R: TableRow> FileJob<R> {
                 );
                 let table = self.sink.table().to_owned();
                 metrics::counter!("tagstream_overtaken_total", "table" => table).increment(1);
+                let covered = cut.rows.iter().filter(|row| row.offset() < to);
+                covered.for_each(|row| row.settled(None));
                 if cut.drop_covered(to) {
                     continue;
                 }
             }
             let landed = outcome == Committed::Landed;
+            // Its folder is known since it was put there.
+            if landed && let Ok(path) = self.sink.path_of(&self.partition, &file).await {
+                cut.rows.iter().for_each(|row| row.settled(Some(&path)));
+            }
             return Ok(FileDone {
                 partition: self.partition,
                 generation: self.generation,

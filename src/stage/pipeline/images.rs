@@ -14,6 +14,7 @@ use crate::stage::sink::outgoing::Outgoing;
 use crate::stage::sink::predictions::{ModelStamp, PredictionLayout, PredictionRow, RowTag};
 use crate::stage::sink::predictions_topic;
 use crate::stage::source::SourceMessage;
+use crate::stage::trace::{ImageTrace, TraceStep, Traces};
 use bytes::Bytes;
 use chrono::Utc;
 use futures::FutureExt as _;
@@ -116,6 +117,8 @@ pub struct ImageSettings {
     pub framing: Option<Framing>,
     /// Most records of one message.
     pub max_records: usize,
+    /// Where it is told what becomes of images.
+    pub traces: Traces,
 }
 
 /// Makes rows of the predictions table from image references.
@@ -290,10 +293,12 @@ impl<T: ImageModel> ImageRows<T> {
         &self,
         reference: &ImageReference,
         waiter: &Waiter<'_>,
+        trace: &ImageTrace,
     ) -> Result<(Tagged, ImageSize), NoRow> {
         let uri = reference.uri.as_str();
         let fetched = self.fetcher.fetch_patiently(uri, &self.budget, waiter);
         let (fetched, seat) = fetched.await?;
+        trace.reached(TraceStep::Fetched);
         failpoint::pass("fetch.after").await?;
         guard::reached(TrialStep::Decode).await;
         if reference.image_id.starts_with(failpoint::MARK) {
@@ -303,11 +308,13 @@ impl<T: ImageModel> ImageRows<T> {
         let slot = self.tagger.slot().await?;
         drop(seat);
         let (slot, size) = self.decode(uri, fetched.body, slot).await?;
+        trace.reached(TraceStep::Decoded);
         drop(place);
         drop(fetched.reservation);
         guard::reached(TrialStep::Infer).await;
         failpoint::pass("infer.before").await?;
         let tagged = slot.infer().await?;
+        trace.reached(TraceStep::Inferred);
         failpoint::pass("infer.after").await?;
         Ok((tagged, size))
     }
@@ -318,8 +325,9 @@ impl<T: ImageModel> ImageRows<T> {
         message: &SourceMessage,
         record: u32,
         reference: ImageReference,
-        leave: &Leave,
+        (leave, trace): (&Leave, &ImageTrace),
     ) -> Result<PredictionRow, NoRow> {
+        trace.named(&reference.image_id);
         let event_time = message.time_of(reference.event_time);
         let bad = |e: MessageError| NoRow::DeadLetter(DeadLetterKind::BadMessage, e.to_string());
         let event_time = event_time.map_err(bad)?;
@@ -335,7 +343,7 @@ impl<T: ImageModel> ImageRows<T> {
         };
         let mut lacked = self.fetcher.patience(&reference.uri, &waiter);
         let (tagged, size) = loop {
-            match self.tagged(&reference, &waiter).await {
+            match self.tagged(&reference, &waiter, trace).await {
                 Err(NoRow::Lacking(resource, reason)) => lacked.pause(resource, &reason).await?,
                 done => break done?,
             }
@@ -356,6 +364,7 @@ impl<T: ImageModel> ImageRows<T> {
             embedding: tagged.embedding,
             attributes: reference.attributes,
             layout: self.records.layout(&tagged.layout),
+            trace: trace.clone(),
         })
     }
 
@@ -366,7 +375,7 @@ impl<T: ImageModel> ImageRows<T> {
         Some(predictions_topic::message(
             topic,
             row,
-            &message.headers,
+            &row.trace.headers(&message.headers),
             with_embedding,
         ))
     }
@@ -379,10 +388,17 @@ impl<T: ImageModel> ImageRows<T> {
         leave: &Leave,
     ) -> (u32, Result<PredictionRow, NoRow>) {
         let index = record.index;
+        let trace = self.settings.traces.image(message, index);
         let made = match record.reference {
-            Ok(reference) => self.row(message, index, reference, leave).await,
+            Ok(reference) => {
+                let told = (leave, &trace);
+                self.row(message, index, reference, told).await
+            }
             Err(e) => Err(NoRow::DeadLetter(DeadLetterKind::BadMessage, e.to_string())),
         };
+        if let Err(NoRow::DeadLetter(kind, reason)) = &made {
+            trace.refused(*kind, reason);
+        }
         (index, made)
     }
 }
@@ -401,11 +417,19 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
             .await
         {
             Ok(framed) => framed,
-            Err(none) => return outcome_of(none),
+            Err(none) => {
+                if let NoRow::DeadLetter(kind, reason) = &none {
+                    self.gave_up(message, *kind, reason);
+                }
+                return outcome_of(none);
+            }
         };
         let mut records = match self.records.of(message, &framed) {
             Ok(records) => records,
-            Err((kind, reason)) => return Ok(RowOutcome::DeadLetter { kind, reason }),
+            Err((kind, reason)) => {
+                self.gave_up(message, kind, &reason);
+                return Ok(RowOutcome::DeadLetter { kind, reason });
+            }
         };
         if self.records.are_many() {
             let work = Work {
@@ -427,6 +451,10 @@ impl<T: ImageModel> RowMaker for ImageRows<T> {
             }
             Err(none) => outcome_of(none),
         }
+    }
+
+    fn gave_up(&self, message: &SourceMessage, kind: DeadLetterKind, reason: &str) {
+        self.settings.traces.image(message, 0).refused(kind, reason);
     }
 
     fn rows_in(&self, message: &SourceMessage) -> u64 {

@@ -24,6 +24,7 @@ use crate::stage::source::{
     Admission, Broker, ClientSettings, ImageTopics, Logs, Refusal, Source, SourceError,
     SourceSettings,
 };
+use crate::stage::trace::Traces;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +96,8 @@ pub struct RunOptions {
     /// The lives of partitions in this process; whoever ends the lines from outside says that they
     /// end in order.
     pub lives: OpenLives,
+    /// Where it is told what becomes of images.
+    pub traces: Traces,
 }
 
 /// A line's place in the world.
@@ -393,6 +396,7 @@ pub(super) async fn image_rows<T: ImageModel>(
         mapping: config.source.mapping.compile().map_err(bad_mapping)?,
         framing: framing(config, own_wait)?,
         max_records: config.source.mapping.max_records,
+        traces: shared.options.traces.clone(),
     };
     let maker = ImageRows::new(tagger, fetcher, images, settings).map_err(LineError::from)?;
     Ok((maker, rows))

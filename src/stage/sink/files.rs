@@ -198,6 +198,18 @@ impl<R: TableRow> FileSink<R> {
         self.places.of(&self.store, &self.table, partition).await
     }
 
+    /// Where a file lies, or is to.
+    pub(in crate::stage) async fn path_of(
+        &self,
+        partition: &PartitionId,
+        file: &EncodedFile,
+    ) -> Result<String, ResumeError> {
+        let proposal = &file.proposal;
+        let folder = self.folder(partition).await?;
+        let path = folder.file(proposal.epoch, proposal.range.start, self.format);
+        Ok(path.to_string())
+    }
+
     /// The format of its files.
     pub(super) fn format(&self) -> FileFormat {
         self.format

@@ -4,6 +4,7 @@
 mod boxes;
 
 use super::table::TableRow;
+use crate::stage::trace::ImageTrace;
 use arrow_array::builder::{MapBuilder, MapFieldNames, StringBuilder};
 use arrow_array::{
     ArrayRef, FixedSizeListArray, Float32Array, Int32Array, Int64Array, ListArray, MapArray,
@@ -99,6 +100,8 @@ pub struct PredictionRow {
     pub attributes: BTreeMap<String, String>,
     /// The row's layout.
     pub layout: Arc<PredictionLayout>,
+    /// Where it is told what becomes of the row.
+    pub trace: ImageTrace,
 }
 
 fn vectors(
@@ -201,6 +204,13 @@ impl TableRow for PredictionRow {
 
     fn offset(&self) -> Offset {
         self.offset
+    }
+
+    fn settled(&self, file: Option<&str>) {
+        match file {
+            Some(file) => self.trace.committed(file, &self.model.version),
+            None => self.trace.overtaken(),
+        }
     }
 
     fn bytes(&self) -> u64 {
@@ -382,6 +392,7 @@ pub(crate) mod tests {
             embedding: vec![offset as f32, 1.0, -1.0, 0.5],
             attributes: [("site".to_owned(), format!("{offset}"))].into(),
             layout: Arc::clone(layout),
+            trace: ImageTrace::default(),
         }
     }
 

@@ -33,6 +33,11 @@ pub trait TableRow: Send + Sync + Sized + 'static {
     /// Further entries of the footer.
     fn describe(layout: &Self::Layout, rows: &[Self]) -> Vec<(String, String)>;
 
+    /// Takes note that the row is in `file`, or in another writer's if there is no name.
+    fn settled(&self, file: Option<&str>) {
+        let _ = file;
+    }
+
     /// The columns' names and types.
     ///
     /// # Errors

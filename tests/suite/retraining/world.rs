@@ -236,6 +236,7 @@ impl World {
                     embedding: vec![1.0],
                     attributes: BTreeMap::new(),
                     layout: Arc::clone(&layout),
+                    trace: Default::default(),
                 }
             })
             .collect();

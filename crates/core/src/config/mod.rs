@@ -21,6 +21,7 @@ mod source;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod values;
 
 pub use decode::{DamagedPictures, DecodeConfig, JpegReader};
@@ -36,4 +37,5 @@ pub use secret::Secret;
 pub use settings::{Key, Kind, Setting, choice, settings};
 pub use source::{MappingConfig, SchemaRegistryConfig, SourceConfig, StartAt, UnknownId};
 pub use stage::*;
+pub use trace::TraceConfig;
 pub use values::refuse_unknown_option;

@@ -3,7 +3,7 @@
 use super::decode::DecodeConfig;
 use super::{
     BoxForm, Configuration, FileFormat, Flaw, Kind, NotifyConfig, PredictionsOrder, Secret, Shape,
-    SourceConfig, VectorEncoding, choice, settings,
+    SourceConfig, TraceConfig, VectorEncoding, choice, settings,
 };
 use crate::address::Address;
 use crate::address::options;
@@ -40,6 +40,8 @@ settings! {
         shutdown: ShutdownConfig = ShutdownConfig::default(),
         /// Who is told that the stage refused a model, or has ended.
         notify: NotifyConfig = NotifyConfig::default(),
+        /// Traces of images, in a build with the feature `otlp`.
+        trace: TraceConfig = TraceConfig::default(),
     }
 }
 
@@ -368,6 +370,7 @@ impl Configuration for StageConfig {
         flaws.extend(self.fetch.flaws());
         flaws.extend(self.http.flaws());
         flaws.extend(self.notify.flaws());
+        flaws.extend(self.trace.flaws());
         flaws.extend(self.decode.flaws());
         flaws
     }

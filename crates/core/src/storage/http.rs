@@ -1,15 +1,15 @@
-//! What lies between a store's client and the network: every request is counted, and two answers
+//! What lies between a store's client and the network: every request is counted, and three answers
 //! are made clearer than they come.
 
 use super::purpose::Purpose;
 use crate::address::Store;
-use crate::tls::use_ring;
+use crate::tls::{no_authorities, use_ring};
 use async_trait::async_trait;
-use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
     ReqwestConnector,
 };
+use object_store::{ClientConfigKey, ClientOptions};
 
 /// Where clouds tell the machines that run in them who they are.
 const METADATA_HOSTS: [&str; 4] = [
@@ -32,8 +32,14 @@ pub(super) struct Connector {
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         use_ring();
+        // What is asked without TLS needs nobody's certificate, but no client could be made.
+        let without = no_authorities().map(|_| options.clone().with_no_system_certificates(true));
+        let checks = options.get_config_value(&ClientConfigKey::AllowInvalidCertificates);
+        let checks = checks.is_none_or(|allowed| allowed != "true");
+        let inner = ReqwestConnector::default().connect(without.as_ref().unwrap_or(options))?;
         Ok(HttpClient::new(Observed {
-            inner: ReqwestConnector::default().connect(options)?,
+            inner,
+            untrusting: no_authorities().filter(|_| checks),
             store: self.store,
             purpose: self.purpose,
         }))
@@ -44,6 +50,8 @@ impl HttpConnector for Connector {
 #[derive(Debug)]
 struct Observed {
     inner: HttpClient,
+    /// Why nobody's certificate can be checked, if that is so.
+    untrusting: Option<&'static str>,
     store: Store,
     purpose: Purpose,
 }
@@ -51,6 +59,9 @@ struct Observed {
 #[async_trait]
 impl HttpService for Observed {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if let (Some(why), Some("https")) = (self.untrusting, request.uri().scheme_str()) {
+            return Err(HttpError::new(HttpErrorKind::Unknown, NoAuthorities(why)));
+        }
         let host = request.uri().host().unwrap_or_default();
         let asks_who_we_are = METADATA_HOSTS.contains(&host);
         let is_conditional = request.headers().contains_key("if-none-match")
@@ -125,6 +136,13 @@ async fn refused_credentials(
 
 #[derive(Debug, thiserror::Error)]
 #[error(
+    "this machine can check nobody's certificate: {0}. Install the package ca-certificates, or \
+     name a file of certificates in the variable SSL_CERT_FILE"
+)]
+struct NoAuthorities(&'static str);
+
+#[derive(Debug, thiserror::Error)]
+#[error(
     "no credentials for {} are in `[object_store.{}]` nor in the {}* variables{}, and this machine \
      is told none by a cloud ({reason})",
     .store.options().store, .store.scheme(), .store.variables(),
@@ -169,6 +187,7 @@ mod tests {
     async fn whoever_has_no_credentials_is_told_so() {
         let client = Observed {
             inner: HttpClient::new(Silent),
+            untrusting: None,
             store: Store::S3,
             purpose: Purpose::Registry,
         };
@@ -188,5 +207,26 @@ mod tests {
         let (told, kind) = ask("https://s3.example.org/bucket").await;
         assert_eq!(kind, HttpErrorKind::Connect);
         assert!(!told.contains("no credentials"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn without_authorities_only_plain_requests_are_sent() {
+        let client = Observed {
+            inner: HttpClient::new(Silent),
+            untrusting: Some("there are none"),
+            store: Store::S3,
+            purpose: Purpose::Registry,
+        };
+        let ask = async |address: &str| {
+            let mut request = HttpRequest::new(HttpRequestBody::empty());
+            *request.uri_mut() = address.parse().unwrap();
+            client.call(request).await.unwrap_err()
+        };
+        let plain = ask("http://127.0.0.1:9000/bucket").await;
+        assert_eq!(plain.kind(), HttpErrorKind::Connect);
+        let told = ask("https://s3.example.org/bucket").await;
+        // Which is not sent again.
+        assert_eq!(told.kind(), HttpErrorKind::Unknown);
+        assert!(told.to_string().contains("ca-certificates"), "{told}");
     }
 }

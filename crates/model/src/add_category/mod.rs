@@ -6,6 +6,7 @@ use super::categories::{CategoryList, CategoryListError, WordFeatureError, settl
 use super::head::{ExportedHead, HeadError, NewDirection};
 use super::new_head::{NewHead, Towers};
 use super::text::{ClipTextEncoder, TextEncoderError};
+use super::trained_on::TrainedOn;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -177,6 +178,8 @@ impl<'a> Change<'a> {
             method: format!("{}{how}", manifest.lineage.method),
             label_snapshot: manifest.lineage.label_snapshot.clone(),
             seed: manifest.lineage.seed,
+            // The same images, under other words.
+            trained_on: TrainedOn::of_bundle(bundle)?,
         };
         Ok(Towers::from(bundle).with_head(head, out)?)
     }

@@ -159,6 +159,7 @@ fn what_was_learnt_stays_beside_other_words() {
         method: "trm-ml".into(),
         label_snapshot: Some("labels".into()),
         seed: None,
+        trained_on: None,
     };
     let trained = towers
         .with_head(trained, &folder.path().join("trained"))

@@ -21,6 +21,7 @@ use super::saliency::Region;
 use super::session::{
     EncoderShape, HeadOutputs, HeadSession, PixelBuffer, Pixels, SessionError, SessionOptions,
 };
+use super::trained_on::{TRAINED_ON_FILE, TrainedOn};
 use encoders::Encoders;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,6 +42,8 @@ pub struct LoadedModel {
     pub device: Device,
     /// What decides, beside thresholds, which categories become tags.
     pub decision: TagDecision,
+    /// What the head's training images are like, where the bundle says so.
+    pub trained_on: Option<TrainedOn>,
 }
 
 impl LoadedModel {
@@ -291,12 +294,17 @@ impl Tagger {
             });
         }
         let device = options.session.device;
+        let trained_on = TrainedOn::of_bundle(bundle).map_err(|e| SessionError::Contract {
+            graph: bundle.root().join(TRAINED_ON_FILE).display().to_string(),
+            reason: e.to_string(),
+        })?;
         Ok(Tagger {
             model: Arc::new(LoadedModel {
                 decision: TagDecision::of(&manifest.categories),
                 manifest,
                 shape,
                 device,
+                trained_on,
             }),
             encoders,
             heads,

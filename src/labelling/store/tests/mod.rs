@@ -82,6 +82,7 @@ pub(super) fn prediction(id: &str, uri: &str) -> PredictionRow {
             boxes: Default::default(),
             records: false,
         }),
+        trace: Default::default(),
     }
 }
 

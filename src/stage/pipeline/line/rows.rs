@@ -66,10 +66,11 @@ impl<M: RowMaker> Driver<M> {
         let topics = Arc::clone(&self.line.topics);
         self.tasks.spawn(async move {
             let made = match (poison, guard) {
-                (Some(reason), _) => RowOutcome::DeadLetter {
-                    kind: DeadLetterKind::Poison,
-                    reason,
-                },
+                (Some(reason), _) => {
+                    let kind = DeadLetterKind::Poison;
+                    maker.gave_up(&message, kind, &reason);
+                    RowOutcome::DeadLetter { kind, reason }
+                }
                 (None, Some(guard)) => {
                     let work = maker.make(&message, &leave);
                     guard.alone(message.offset, is_suspect, work).await?
