@@ -1,5 +1,8 @@
 //! `tagstream demo`, cut short: what the job can see, and what it cannot.
 
+#[path = "bench_http.rs"]
+mod bench_http;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -3,7 +3,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod bench_http;
 mod build_name;
 mod completions;
 mod compose;
