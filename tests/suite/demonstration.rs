@@ -1,6 +1,5 @@
 //! `tagstream demo`, cut short: what the job can see, and what it cannot.
 
-#[path = "bench_http.rs"]
 mod bench_http;
 
 use std::io::{BufRead, BufReader};
