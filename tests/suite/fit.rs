@@ -1,43 +1,23 @@
 //! `init --fit`: the model's own way of fitting pictures, so that its embeddings can stand in one
 //! index with those that others made.
 
+use crate::program::Folder;
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Output};
 use tagstream_image::preprocessing::Fit;
 use tagstream_model::bundle::Bundle;
 
-struct Folder(tempfile::TempDir);
-
 impl Folder {
-    fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_tagstream"))
-            .args(arguments)
-            .current_dir(self.0.path())
-            .env("XDG_CACHE_HOME", self.0.path().join("cache"))
-            .env_remove("TAGSTREAM_CONFIG")
-            .output()
-            .unwrap()
-    }
-
-    /// Standard output and standard error of a command that ends well.
-    fn done(&self, arguments: &[&str]) -> [String; 2] {
-        let output = self.run(arguments);
-        let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap());
-        assert!(output.status.success(), "{arguments:?}: {}", said[1]);
-        said
-    }
-
-    fn init(&self, clip: &Path, out: &str, more: &[&str]) -> (Bundle, String) {
+    fn init_fit(&self, clip: &Path, out: &str, more: &[&str]) -> (Bundle, String) {
         let clip = clip.to_str().unwrap();
         let arguments = ["init", "--clip", clip, "--categories", "names.csv", "--out"];
-        let [_, said] = self.done(&[&arguments[..], &[out], more].concat());
-        (Bundle::open(self.0.path().join(out)).unwrap(), said)
+        let [_, said] = self.both(&[&arguments[..], &[out], more].concat());
+        (Bundle::open(self.path(out)).unwrap(), said)
     }
 
     fn embedding(&self, model: &str, picture: &str) -> Vec<f64> {
-        let [line, _] = self.done(&["encode", "--model", model, "--json", picture]);
+        let line = self.done(&["encode", "--model", model, "--json", picture]);
         let line: Value = serde_json::from_str(&line).unwrap();
         let numbers = line["embedding"].as_array().unwrap();
         numbers.iter().map(|x| x.as_f64().unwrap()).collect()
@@ -51,11 +31,11 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
 
 #[test]
 fn a_cropping_models_embeddings_are_those_of_the_picture_that_somebody_cropped() {
-    let folder = Folder(tempfile::tempdir().unwrap());
-    let at = |name: &str| folder.0.path().join(name);
+    let folder = Folder::new();
+    let at = |name: &str| folder.path(name);
     std::fs::write(at("names.csv"), "name,threshold\nhouse,0\ntree,0\n").unwrap();
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-clip");
-    let (squash, said) = folder.init(&demo, "squash", &[]);
+    let (squash, said) = folder.init_fit(&demo, "squash", &[]);
     assert!(said.contains("(squashed, bicubic)"), "{said}");
     let side = squash.manifest().preprocessing.width as u32;
 
@@ -68,10 +48,10 @@ fn a_cropping_models_embeddings_are_those_of_the_picture_that_somebody_cropped()
     let middle = image::imageops::crop_imm(&wide, side, 0, side, side).to_image();
     middle.save(at("middle.png")).unwrap();
 
-    let (cropped, said) = folder.init(&demo, "crop", &["--fit", "crop"]);
+    let (cropped, said) = folder.init_fit(&demo, "crop", &["--fit", "crop"]);
     assert_eq!(cropped.manifest().preprocessing.fit, Fit::CenterCrop);
     assert!(said.contains("(centre cropped, bicubic)"), "{said}");
-    let (_, said) = folder.init(&demo, "own", &["--fit", "model"]);
+    let (_, said) = folder.init_fit(&demo, "own", &["--fit", "model"]);
     assert!(said.contains("as open_clip_config.json says:"), "{said}");
     let ours = folder.embedding("crop", "wide.png");
     let theirs = folder.embedding("squash", "middle.png");
@@ -89,7 +69,7 @@ fn a_cropping_models_embeddings_are_those_of_the_picture_that_somebody_cropped()
 
     // Boxes are the whole picture's, and of the part that was seen.
     let arguments = ["tag", "--model", "crop", "--json", "wide.png"];
-    let [line, _] = folder.done(&arguments);
+    let line = folder.done(&arguments);
     let line: Value = serde_json::from_str(line.lines().next().unwrap()).unwrap();
     let tags = line["tags"].as_array().unwrap();
     assert!(!tags.is_empty(), "{line}");

@@ -2,6 +2,7 @@
 //! what one build left behind, kept for ever: `make.sh` there wrote it. What only a newer build can
 //! read is refused, and the message says so.
 
+use crate::program::Folder;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -34,50 +35,27 @@ fn files_below(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
 }
 
 /// A copy of a fixture that may be written to.
-struct Copied {
-    folder: tempfile::TempDir,
+struct Copied(Folder);
+
+impl std::ops::Deref for Copied {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.0
+    }
 }
 
 impl Copied {
     fn of(fixture: &Path) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let mut files = BTreeMap::new();
         files_below(fixture, &mut files);
         for (path, content) in files {
-            let to = folder.path().join(path.strip_prefix(fixture).unwrap());
+            let to = folder.root().join(path.strip_prefix(fixture).unwrap());
             fs::create_dir_all(to.parent().unwrap()).unwrap();
             fs::write(to, content).unwrap();
         }
-        Copied { folder }
-    }
-
-    fn path(&self, below: &str) -> PathBuf {
-        self.folder.path().join(below)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_tagstream"))
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .env("TAGSTREAM_REGISTRY", self.path("registry"))
-            .env_remove("TAGSTREAM_CONFIG")
-            .output()
-            .unwrap()
-    }
-
-    /// Runs a command that must succeed; gives what it printed.
-    fn done(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {said}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Runs a command that must fail; gives what it said.
-    fn refused(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(!output.status.success(), "{arguments:?}");
-        String::from_utf8(output.stderr).unwrap()
+        Copied(folder)
     }
 
     /// Replaces `from` by `to` in a file, which must have it.
@@ -289,7 +267,7 @@ fn newer_registries_are_refused_with_the_way_on() {
         // With what only the newer format knows.
         let newer = "\"format_version\": 2, \"unheard_of\": []";
         world.edit(&format!("registry/{file}"), "\"format_version\": 1", newer);
-        let said = world.refused(&["registry", "show"]);
+        let (_, said) = world.refused(&["registry", "show"]);
         let name = Path::new(file).file_name().unwrap().to_str().unwrap();
         assert!(
             said.contains(name) && said.contains("version 2") && said.contains("newer"),
@@ -308,7 +286,7 @@ fn newer_bundles_are_refused_with_the_way_on() {
         "\"format_version\": 1",
         "\"format_version\": 3",
     );
-    let said = world.refused(&["registry", "add", ".", "--why", "test"]);
+    let (_, said) = world.refused(&["registry", "add", ".", "--why", "test"]);
     assert!(
         said.contains("bundle.json") && said.contains("version 3") && said.contains("newer"),
         "{said}"
@@ -353,7 +331,7 @@ fn newer_label_stores_are_refused_with_the_way_on() {
         bytes[at + key.len() - 1] = b'2';
         fs::write(path, bytes).unwrap();
     }
-    let said = world.refused(&["labels", "export", "--form", "csv", "--store", "tables"]);
+    let (_, said) = world.refused(&["labels", "export", "--form", "csv", "--store", "tables"]);
     assert!(
         said.contains("parquet: it has schema version 2") && said.contains("newer"),
         "{said}"

@@ -21,6 +21,7 @@ mod kubernetes;
 mod label_tables;
 mod map;
 mod names;
+mod program;
 mod retraining;
 mod serve;
 mod train_eval;

@@ -1,54 +1,21 @@
 //! Categories as a user describes them: a table in, tags out; other words later; thresholds without
 //! labels. With the demo model and the scenes that it knows.
 
+use crate::program::Folder;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 use tagstream::demo::scenes::{Scene, Style};
 use tagstream_model::bundle::Bundle;
 use tagstream_model::categories::ThresholdSource;
 
-struct Folder(tempfile::TempDir);
+/// Runs a command that must end as one that was called wrongly does; gives what it said.
+fn refused(folder: &Folder, arguments: &[&str]) -> String {
+    let (code, said) = folder.refused(arguments);
+    assert_eq!(code, Some(2), "{arguments:?}: {said}");
+    said
+}
 
 impl Folder {
-    fn new() -> Self {
-        Folder(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, below: &str) -> PathBuf {
-        self.0.path().join(below)
-    }
-
-    fn write(&self, name: &str, content: &str) {
-        std::fs::write(self.path(name), content).unwrap();
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_tagstream"))
-            .args(arguments)
-            .current_dir(self.0.path())
-            .env("TAGSTREAM_REGISTRY", self.path("registry"))
-            .env("XDG_CACHE_HOME", self.path("cache"))
-            .env_remove("TAGSTREAM_CONFIG")
-            .output()
-            .unwrap()
-    }
-
-    fn done(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {said}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Runs a command that must end as one that was called wrongly does; gives what it said.
-    fn refused(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
-        said
-    }
-
     fn init(&self, file: &str, out: &str, more: &[&str]) -> Bundle {
         let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-clip");
         let clip = clip.to_str().unwrap();
@@ -190,11 +157,17 @@ fn words_change_in_the_registry_without_training() {
         ),
     ] {
         folder.write("wrong.csv", content);
-        let said = folder.refused(&["registry", "set-words", "--categories", "wrong.csv"]);
+        let said = refused(
+            &folder,
+            &["registry", "set-words", "--categories", "wrong.csv"],
+        );
         assert!(said.contains(wanted), "{said}");
     }
     folder.write("wrong.csv", "name\ntree\n");
-    let said = folder.refused(&["registry", "add-category", "--categories", "wrong.csv"]);
+    let said = refused(
+        &folder,
+        &["registry", "add-category", "--categories", "wrong.csv"],
+    );
     assert!(
         said.contains("`tree` already") && said.contains("set-words"),
         "{said}"
@@ -277,7 +250,7 @@ fn thresholds_are_guessed_from_pictures_without_labels() {
             "below 1",
         ),
     ] {
-        let said = folder.refused(&[init.as_slice(), &more].concat());
+        let said = refused(&folder, &[init.as_slice(), &more].concat());
         assert!(said.contains(wanted), "{said}");
         assert!(!folder.path("few-model").exists());
     }

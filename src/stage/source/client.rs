@@ -12,7 +12,6 @@ use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
-use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -400,34 +399,11 @@ impl Broker {
     }
 }
 
-/// Checks that `topics` can be written to: they are there, or the brokers create what a producer
-/// asks for. Blocks.
-///
-/// # Errors
-/// [`SourceError::NoTopic`] names the first that is missing.
-pub fn require_topics(kafka: &KafkaConfig, topics: &[Arc<str>]) -> Result<(), SourceError> {
-    // It lives for a moment: without the id that an idempotent one would ask for, and what needs
-    // it.
-    let mut settings = ClientSettings::of(kafka);
-    settings.set("enable.gapless.guarantee", "false");
-    let producer: BaseProducer<Covering> = settings.create()?;
-    let asker = Asker {
-        brokers: &kafka.brokers,
-        troubles: producer.context().troubles(),
-        listen: &|| producer.poll(Duration::ZERO),
-        patience: PATIENCE,
-    };
-    for topic in topics {
-        metadata_of(producer.client(), &asker, topic, "Write")?;
-    }
-    Ok(())
-}
-
 /// What the brokers say of `topic`, which has at least one partition. Blocks.
 ///
 /// A broker may not know of a topic that another has created a moment ago, nor its leaders, so the
 /// question is put again for a while.
-fn metadata_of<C: ClientContext>(
+pub(super) fn metadata_of<C: ClientContext>(
     client: &Client<C>,
     asker: &Asker<'_>,
     topic: &str,

@@ -33,7 +33,7 @@ mod trouble;
 
 pub use admission::{Admission, Place, Short};
 pub(in crate::stage) use client::has_controller;
-pub use client::{Broker, Logs, Reached, Silence, require_topics};
+pub use client::{Broker, Logs, Reached, Silence};
 pub use clients::{ClientSettings, Covering, await_token};
 pub use continuity::compared;
 pub use listing::{Listing, OnStart};
@@ -42,7 +42,7 @@ pub use reading::LogRecord;
 pub use recreated::recreated;
 pub use security::{SecurityFeatures, security_features};
 pub use thread::{Source, SourceSettings};
-pub use topic_names::ImageTopics;
+pub use topic_names::{ImageTopics, require_topics};
 pub use trouble::{Cause, Trouble, Troubles};
 
 use super::budget::Reservation;

@@ -1,7 +1,10 @@
-//! The topics that a stage reads images from: names, and patterns of names.
+//! The topics that a stage reads images from: names, and patterns of names; and whether those that
+//! it writes to are there.
 
 use super::asking::{Asker, PATIENCE};
+use super::client::metadata_of;
 use super::{ClientSettings, Covering, SourceError};
+use rdkafka::client::Client;
 use rdkafka::producer::{BaseProducer, Producer};
 use regex::Regex;
 use std::collections::BTreeSet;
@@ -86,9 +89,35 @@ impl ImageTopics {
     }
 }
 
-/// The names of all topics that the brokers tell us of.
+/// Checks that `topics` can be written to: they are there, or the brokers create what a producer
+/// asks for. Blocks.
+///
+/// # Errors
+/// [`SourceError::NoTopic`] names the first that is missing.
+pub fn require_topics(kafka: &KafkaConfig, topics: &[Arc<str>]) -> Result<(), SourceError> {
+    for_a_moment(kafka, |client, asker| {
+        for topic in topics {
+            metadata_of(client, asker, topic, "Write")?;
+        }
+        Ok(())
+    })
+}
+
+/// The names of all topics that the brokers tell us of. Blocks.
 fn all_topics(kafka: &KafkaConfig) -> Result<Vec<String>, SourceError> {
-    // It lives for a moment, as the one of `require_topics`.
+    let metadata = for_a_moment(kafka, |client, asker| {
+        asker.ask(|within| client.fetch_metadata(None, within))
+    })?;
+    let topics = metadata.topics().iter();
+    Ok(topics.map(|topic| topic.name().to_owned()).collect())
+}
+
+/// Asks the brokers something by a client that lives for that moment: without the id that an
+/// idempotent producer would ask for, and what needs it.
+fn for_a_moment<T>(
+    kafka: &KafkaConfig,
+    question: impl FnOnce(&Client<Covering>, &Asker<'_>) -> Result<T, SourceError>,
+) -> Result<T, SourceError> {
     let mut settings = ClientSettings::of(kafka);
     settings.set("enable.gapless.guarantee", "false");
     let producer: BaseProducer<Covering> = settings.create()?;
@@ -98,9 +127,7 @@ fn all_topics(kafka: &KafkaConfig) -> Result<Vec<String>, SourceError> {
         listen: &|| producer.poll(Duration::ZERO),
         patience: PATIENCE,
     };
-    let metadata = asker.ask(|within| producer.client().fetch_metadata(None, within))?;
-    let topics = metadata.topics().iter();
-    Ok(topics.map(|topic| topic.name().to_owned()).collect())
+    question(producer.client(), &asker)
 }
 
 #[cfg(test)]
