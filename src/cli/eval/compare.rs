@@ -181,7 +181,7 @@ fn ways_of(
             )?;
             ways.push(Way {
                 dense: dense.to_owned(),
-                templates: *templates,
+                templates,
                 standardised,
                 map,
                 logits,

@@ -12,7 +12,7 @@ pub struct NoTraces;
 
 /// The span of an image.
 #[derive(Debug, Clone, Default)]
-pub struct NoImageTrace;
+pub struct NoImageTrace {}
 
 impl NoTraces {
     /// Makes what the configuration says.
@@ -28,7 +28,7 @@ impl NoTraces {
 
     /// Begins the span of a message's record.
     pub fn image(&self, _message: &SourceMessage, _record: u32) -> NoImageTrace {
-        NoImageTrace
+        NoImageTrace {}
     }
 
     /// Sends what waits, and ends.

@@ -170,8 +170,10 @@ fn stands_out(logs: &[f32]) -> bool {
     peak - mean >= LEAST_DEVIATIONS * variance.sqrt()
 }
 
-fn extent(values: impl Iterator<Item = usize>) -> Range<usize> {
-    values.fold(usize::MAX..0, |range, value| {
+/// From the least value to behind the greatest; empty without any.
+fn extent(mut values: impl Iterator<Item = usize>) -> Range<usize> {
+    let first = values.next().map_or(0..0, |value| value..value + 1);
+    values.fold(first, |range, value| {
         range.start.min(value)..range.end.max(value + 1)
     })
 }
