@@ -54,7 +54,7 @@ for fold in $FOLDS; do
         "$tagstream" train --model "$model" --labels "$data/labels.csv" \
           --images "$data/images.tar" --split "$work/$fold.csv:train" \
           --categories "$data/categories.txt" --group-pattern "$SERIES" --method "$method" \
-          --seed "$seed" "${mask[@]}" --mask-seed "$seed" --no-calibration "${settings[@]}" \
+          --seed "$seed" "${mask[@]}" --mask-seed "$seed" "${settings[@]}" \
           --out "$out" --json > "$out.train.json"
         "$tagstream" eval --model "$out" --labels "$work/$fold.counted.csv" \
           --images "$data/images.tar" --split "$work/$fold.csv:test" --json > "$out.eval.json"

@@ -116,7 +116,35 @@ def series(method: str, variant: str, known: str) -> str:
     return f"{fixed(mean, 1)} ({sum(len(seeds) for seeds in folds.values())})"
 
 
+def emitted(method: str, variant: str, known: str) -> list[str]:
+    """Share right, share found, F1 and tags a picture: means over folds and mask seeds."""
+    rows = [
+        row
+        for row in table("quality/new_series.csv")
+        if (row["method"], row["variant"], row["known"]) == (method, variant, known)
+        and row["tags_f1"]
+    ]
+    newest = {(row["split"], row["mask_seed"]): row for row in rows}.values()
+    if not newest:
+        return []
+    mean = {
+        key: statistics.mean(float(row[f"tags_{key}"]) for row in newest)
+        for key in ("right", "found", "f1", "per_image")
+    }
+    shares = [f"{fixed(100 * mean[key], 0)} %" for key in ("right", "found")]
+    return [*shares, fixed(mean["f1"], 3), fixed(mean["per_image"], 2), str(len(newest))]
+
+
 TABLES = {
+    "quality.tags": lambda: markdown(
+        ["emitted tags on new series", "known", "right", "found", "micro F1", "a picture", "runs"],
+        [
+            [name, share, *figures]
+            for name, method, variant in SERIES
+            for share in ["0.1", "0.5", "single"]
+            if (figures := emitted(method, variant, share))
+        ],
+    ),
     "quality.series": lambda: markdown(
         [
             "new series, plain mAP",

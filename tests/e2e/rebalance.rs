@@ -82,11 +82,13 @@ fn partitions_move_to_a_second_member_and_back() {
 #[test]
 fn being_thrown_out_of_the_group_ends_the_process() {
     let mut world = World::new("thrown-out", 1);
+    let usual = world.config.kafka.clone();
     world.config.kafka.session_timeout_ms = 1_500;
-    world.config.kafka.max_poll_interval_ms = 2_000;
+    // Half of it is what a start may take: enough on a busy machine.
+    world.config.kafka.max_poll_interval_ms = 6_000;
     let broken = world.produce(0, 100);
     let stuck = Launch {
-        failpoints: "source.poll=delay5000@10",
+        failpoints: "source.poll=delay15000@10",
         ..FOR_EVER
     };
     let mut stage = world.launch("stuck", &stuck);
@@ -96,6 +98,7 @@ fn being_thrown_out_of_the_group_ends_the_process() {
         "{}",
         stage.log()
     );
+    world.config.kafka = usual;
     world.start("again", "").finish();
     world.assert_exactly_once(&[100], 100 - broken);
 }
