@@ -56,6 +56,9 @@ no_gpu=$(grep -ac "^NOT TESTED.*TAGSTREAM_TEST_PROVIDER" "$without_gpu" || true)
 echo; echo "tests that lacked a GPU: $no_gpu (scripts/gpu_check.sh runs them where there is one)"
 no_spark=$(grep -ac "^NOT TESTED.*TAGSTREAM_SPARK_PYTHONS" "$said" || true)
 echo; echo "tests that lacked Spark: $no_spark (1.2 GB: scripts/setup.sh readers installs it)"
-missed=$(grep -a "^NOT TESTED" "$said" | grep -acv "TAGSTREAM_SPARK_PYTHONS" || true)
+no_studio=$(grep -ac "^NOT TESTED.*scripts/label_studio.sh" "$said" || true)
+echo; echo "tests that lacked Label Studio: $no_studio (make label-studio-test: minutes to install)"
+apart="TAGSTREAM_SPARK_PYTHONS|scripts/label_studio.sh"
+missed=$(grep -a "^NOT TESTED" "$said" | grep -acvE "$apart" || true)
 echo; echo "tests that lacked their server: $missed"
 [ "$missed" = 0 ]
