@@ -220,7 +220,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<Exit> {
         broker: cluster.kind(),
         bytes: bench.bytes_per_image()?,
     };
-    publish(&args, &report)?;
+    publish(&args, &report.json(), || report.print())?;
     Ok(Exit::Success)
 }
 
@@ -313,15 +313,18 @@ fn under_share(
 
 /// The figures to everywhere they were asked for; the log first, so that it has them even if
 /// nobody reads what is printed.
-fn publish(args: &BenchArgs, report: &report::Report<'_>) -> anyhow::Result<()> {
-    let json = report.json();
+fn publish(
+    args: &BenchArgs,
+    figures: &serde_json::Value,
+    print: impl FnOnce(),
+) -> anyhow::Result<()> {
     if let Some(path) = &args.log {
-        report::append(path, &json)?;
+        report::append(path, figures)?;
     }
     if args.json {
-        println!("{json}");
+        println!("{figures}");
     }
-    report.print();
+    print();
     Ok(())
 }
 

@@ -265,6 +265,17 @@ async fn what_an_older_build_remembered_is_read_and_what_a_newer_one_did_is_refu
     assert_eq!(hooked.topic().len(), 1);
 }
 
+/// Asks for tasks; the table's address is next.
+pub(crate) const SUGGEST: [&str; 7] = [
+    "labels",
+    "suggest",
+    "--count",
+    "6",
+    "--form",
+    "label-studio",
+    "--store",
+];
+
 /// The tasks carry what the model of each row would answer, and the configuration every category.
 #[tokio::test(flavor = "multi_thread")]
 async fn suggestions_are_tasks_and_a_project_s_configuration() {
@@ -274,15 +285,7 @@ async fn suggestions_are_tasks_and_a_project_s_configuration() {
     let out = world.folder.path().join("tasks.json");
     let suggest = |out: &std::path::Path| {
         Command::new(env!("CARGO_BIN_EXE_tagstream"))
-            .args([
-                "labels",
-                "suggest",
-                "--count",
-                "6",
-                "--form",
-                "label-studio",
-                "--store",
-            ])
+            .args(SUGGEST)
             .args([
                 world.config.output.url.as_str(),
                 "--out",

@@ -2,6 +2,7 @@
 //! the model, sends its webhook, and its export is imported.
 
 use crate::harness::{STUCK, World, bootstrap, create_topic, not_tested, unique};
+use crate::label_studio::SUGGEST;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -185,16 +186,7 @@ async fn label_studio_takes_the_tasks_asks_the_model_and_tells_of_labels() {
     let tasks = world.folder.path().join("tasks.json");
     let tables = world.config.output.url.clone();
     let out = tasks.to_str().unwrap();
-    let suggest = [
-        "labels",
-        "suggest",
-        "--count",
-        "6",
-        "--form",
-        "label-studio",
-        "--store",
-    ];
-    tagstream(&[&suggest[..], &[&tables, "--out", out]].concat(), &world);
+    tagstream(&[&SUGGEST[..], &[&tables, "--out", out]].concat(), &world);
     let (pages, config) = pages(&world).await;
     let backend = format!("http://{}/label-studio", pages.address());
 

@@ -5,11 +5,11 @@
 //! the batches), and the parts again. Then latency: one client alone, and requests that begin
 //! evenly at a share of the flood's rate, counted from when they were to begin.
 
-use super::BenchArgs;
 use super::ceiling::{self, Ceiling, Side};
 use super::host::Host;
 use super::pictures::Pictures;
-use super::report::{self, Spread, median};
+use super::report::{Spread, median};
+use super::{BenchArgs, publish};
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use serde::Serialize;
@@ -139,15 +139,7 @@ pub(super) fn run(subjects: &Subjects<'_>) -> anyhow::Result<()> {
         alone,
         paced: paced.map(|latency| (rate, latency)),
     };
-    let json = report.json();
-    if let Some(path) = &args.log {
-        report::append(path, &json)?;
-    }
-    if args.json {
-        println!("{json}");
-    }
-    report.print();
-    Ok(())
+    publish(args, &report.json(), || report.print())
 }
 
 /// Starts the server, with a registry in which the model serves.

@@ -2,7 +2,8 @@
 //! COCO's instances and Pascal VOC's annotations.
 
 use super::error::{LabelFileError, LabelsError, line, record};
-use super::objects::{below, files, text};
+use super::objects::{below, text};
+use super::voc_xml::{annotation_files, is_annotation};
 use super::{json, xml};
 use serde::Deserialize;
 use serde_json::Value;
@@ -28,12 +29,8 @@ impl TrueBoxes {
     /// # Errors
     /// [`LabelFileError`] names the file, the place in it and what is wrong.
     pub fn read(path: &Path) -> Result<Self, LabelFileError> {
-        let is_xml = |path: &Path| {
-            path.extension()
-                .is_some_and(|e| e.eq_ignore_ascii_case("xml"))
-        };
-        if path.is_dir() || is_xml(path) {
-            return voc(path, is_xml);
+        if path.is_dir() || is_annotation(path) {
+            return voc(path);
         }
         let read = text(path)?;
         let boxes = match read.trim_start().starts_with('{') {
@@ -191,15 +188,8 @@ fn coco(text: &str) -> Result<TrueBoxes, LabelsError> {
     TrueBoxes::named(written)
 }
 
-fn voc(path: &Path, is_xml: impl Fn(&Path) -> bool) -> Result<TrueBoxes, LabelFileError> {
-    let found = match path.is_dir() {
-        true => files(path, is_xml)?,
-        false => vec![path.to_path_buf()],
-    };
-    if found.is_empty() {
-        let reason = "has no .xml file, which Pascal VOC's annotations are".to_owned();
-        return Err(LabelsError::Empty(reason).at(path));
-    }
+fn voc(path: &Path) -> Result<TrueBoxes, LabelFileError> {
+    let found = annotation_files(path)?;
     let mut written = Vec::new();
     for file in &found {
         let mut folders = below(path, file);

@@ -5,27 +5,38 @@ use super::error::{LabelFileError, LabelsError, line};
 use super::objects::{Objects, Pictures, below, files, text};
 use super::{Drafts, ImportOptions, Picture, uri, xml};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tagstream_core::image_id::PicturePlace;
 
 /// The folder that annotations stand in beside the pictures: no part of their path.
 pub(super) const ANNOTATIONS: &str = "Annotations";
 
-/// Reads a file, or all below a folder.
-pub(super) fn read(path: &Path, options: &ImportOptions) -> Result<Drafts, LabelFileError> {
-    let mut pictures = Pictures::default();
-    let is_xml = |path: &Path| {
-        path.extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case("xml"))
-    };
+/// Whether a file is called as Pascal VOC's annotations are.
+pub(super) fn is_annotation(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("xml"))
+}
+
+/// The annotations that `path` is, or that lie below it.
+///
+/// # Errors
+/// If a folder cannot be read, or has none.
+pub(super) fn annotation_files(path: &Path) -> Result<Vec<PathBuf>, LabelFileError> {
     let found = match path.is_dir() {
-        true => files(path, is_xml)?,
+        true => files(path, is_annotation)?,
         false => vec![path.to_path_buf()],
     };
     if found.is_empty() {
         let reason = "has no .xml file, which Pascal VOC's annotations are".to_owned();
         return Err(LabelsError::Empty(reason).at(path));
     }
+    Ok(found)
+}
+
+/// Reads a file, or all below a folder.
+pub(super) fn read(path: &Path, options: &ImportOptions) -> Result<Drafts, LabelFileError> {
+    let mut pictures = Pictures::default();
+    let found = annotation_files(path)?;
     for file in &found {
         let mut folders = below(path, file);
         folders.pop();
