@@ -20,6 +20,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from timm.models.vitamin import VitCfg
 
 import make_language_goldens as languages
 import tower_reference as reference
@@ -36,6 +37,13 @@ def tiny_trunk(name: str) -> tuple[dict, int, int]:
         return dict(dims=(8, 12, 16, 20), depths=(1, 1, 2, 1)), 20, 64
     if "_mci_" in name and name.startswith("vit"):
         return dict(depth=1), 768, 224
+    if name.startswith("fastvit"):
+        stages = 5 if name[-1] in "34" else 4
+        widths = (4, 8, 16, 32, 64)[:stages]
+        return dict(layers=(1,) * stages, embed_dims=widths), 2 * widths[-1], 64
+    if name.startswith("vitamin"):
+        stem = VitCfg(embed_dim=(8, 12, 48), depths=(2, 2, 1), stem_width=8)
+        return dict(depth=2, embed_dim=48, embed_cfg=stem, img_size=48), 48, 48
     with torch.device("meta"):
         trunk = MAKE(name)
     heads, patch = trunk.blocks[0].attn.num_heads, trunk.patch_embed.patch_size[0]
@@ -131,7 +139,7 @@ def init(tagstream: str, folder: pathlib.Path) -> subprocess.CompletedProcess:
 def check(tagstream: str, folder: pathlib.Path, config: dict) -> float | str:
     """The largest difference of a feature, or why it is refused."""
     trunk = config["vision_cfg"].get("timm_model_name", "")
-    foreign = ("vitamin", "swin", "fastvit", "vit_relpos")
+    foreign = ("swin", "vit_relpos")
     if trunk.startswith(foreign) or "hf_model_name" in config["text_cfg"]:
         return refusal(tagstream, folder, config)
     if "multimodal_cfg" in config:

@@ -6,7 +6,7 @@ use super::dense::{Whole, concatenated};
 use super::rotary::Rotation;
 use super::{
     Architecture, DenseMode, Features, Naming, Pooling, Resampling, Sides, TowerError, TowerGraph,
-    VisionConfig, patches, projection, resample_grid, stem,
+    VisionConfig, patches, projection, resample_grid, stem, vitamin,
 };
 use crate::clip::weights::{WeightFiles, WeightsError};
 use crate::onnx::Value;
@@ -192,6 +192,8 @@ impl Transformer<'_> {
         let (class, mut grid) = self.places(sides)?;
         let patches = if stem::is_there(self.weights) {
             stem::write(graph, config, self.weights, w, &pixels)?
+        } else if vitamin::is_there(self.weights) {
+            vitamin::write(graph, config, self.weights, w, &pixels)?
         } else {
             let name = self.name("embeddings.patch_embedding", "conv1", "patch_embed.proj");
             let kernel = self
@@ -235,6 +237,9 @@ impl Transformer<'_> {
     /// The class token with its position, and the positions of the grid.
     fn places(&self, sides: Sides) -> Result<(Option<Vec<f32>>, Vec<f32>), WeightsError> {
         let w = self.width;
+        if !self.form.positions {
+            return Ok((None, vec![0.0; sides.grid * sides.grid * w]));
+        }
         let name = self.name(
             "embeddings.position_embedding.weight",
             "positional_embedding",
