@@ -319,7 +319,31 @@ def own_transformer(visual, normalised, grid: int) -> reference.Features:
     }
 
 
-def own(name: str, options: dict) -> None:
+@torch.no_grad()
+def coca(visual, normalised, grid: int) -> reference.Features:
+    """OpenCLIP's own transformer with CoCa's pool: what that gives if it looks there only."""
+    x = visual._embeds(normalised)
+    for block in visual.transformer.resblocks[:-1]:
+        x = block(x)
+    last, pool = visual.transformer.resblocks[-1], visual.attn_pool
+    attention, width = pool.attn, pool.attn.embed_dim
+
+    def finish(x):
+        bias = attention.in_proj_bias[2 * width :]
+        path = attention.out_proj(F.linear(pool.ln_k(x), attention.v_proj_weight, bias))
+        return visual.ln_post(path) @ visual.proj
+
+    of = last.attn
+    parts = F.linear(last.ln_1(x), of.in_proj_weight, of.in_proj_bias).chunk(3, -1)
+    made = reference.correlations(*parts, of.num_heads, grid, 1)
+    return {
+        "global": visual(normalised),
+        "dense/value": finish(last(x)[:, 1:]),
+        **{f"dense/{m}": finish(last.ls_1(of.out_proj(x))) for m, x in made.items()},
+    }
+
+
+def own(name: str, options: dict, run=own_transformer) -> None:
     from open_clip.transformer import VisionTransformer
 
     width, heads, patch = 32, 4, 8
@@ -332,7 +356,7 @@ def own(name: str, options: dict) -> None:
     for side in (32, 48):
         if side != 32:
             visual = reference.open_clip_at(visual_at(build), state, side, 32).visual
-        made = own_transformer(visual, reference.normalise(pixels(side), *CLIP), side // patch)
+        made = run(visual, reference.normalise(pixels(side), *CLIP), side // patch)
         expected[f"{side}/pixels"] = pixels(side)
         expected |= {f"{side}/{key}": x.float().contiguous() for key, x in made.items()}
     cfg = dict(image_size=32, layers=2, width=width, head_width=8, patch_size=patch, mlp_ratio=2.0)
@@ -356,6 +380,8 @@ def main() -> None:
     all_of_them["clipa"] = partial(own, "clipa", clipa)
     all_of_them["mean"] = partial(own, "mean", dict(pool_type="avg"))
     all_of_them["layer_scale"] = partial(own, "layer_scale", dict(ls_init_value=1e-4))
+    pool = dict(attentional_pool=True, attn_pooler_heads=4, attn_pooler_queries=3)
+    all_of_them["coca"] = partial(own, "coca", pool, coca)
     for name in sys.argv[1:] or all_of_them:
         all_of_them[name]()
 

@@ -89,7 +89,11 @@ pub(super) fn tokens<'a>(
 ) -> Result<Tokens<'a>, TowerError> {
     let Begun { tower, last, x } = begin(graph, config, weights, sides, pixels)?;
     let block = tower.block(last)?;
-    let norm = tower.final_norm()?;
+    let norm = match tower.naming {
+        // CoCa's pool has a norm of its own before it, and the tower's behind it.
+        Naming::OpenClip => tower.read_norm("visual.attn_pool.ln_k")?,
+        Naming::HuggingFace | Naming::Timm => tower.final_norm()?,
+    };
     if matches!(mode, DenseMode::Value | DenseMode::ValueBare) {
         let x = tower.whole_block(graph, last, &block, &x);
         let all = tower.norm(graph, &x, "final_norm", &norm);

@@ -26,7 +26,7 @@ const VALUE: &[DenseMode] = &[DenseMode::Value];
 
 /// Name, sides, dense modes.
 type Trunk = (&'static str, &'static [usize], &'static [DenseMode]);
-const TRUNKS: [Trunk; 18] = [
+const TRUNKS: [Trunk; 19] = [
     ("eva02_base_patch16_clip_224", &[32, 48], MODES),
     ("eva02_enormous_patch14_clip_224", &[32, 48], MODES),
     ("eva_giant_patch14_224", &[32, 16], MODES),
@@ -42,6 +42,7 @@ const TRUNKS: [Trunk; 18] = [
     ("fastvit_mci3", &[64, 128], VALUE),
     ("vitamin_small_224", &[48], MODES),
     ("vitamin_xlarge_256", &[48], MODES),
+    ("coca", &[32, 48], MODES),
     ("clipa", &[32, 48], MODES),
     ("mean", &[32, 48], MODES),
     ("layer_scale", &[32, 48], MODES),
