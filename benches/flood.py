@@ -8,8 +8,8 @@ A stage reads from a real Kafka (scripts/kafka.sh) as fast as it can. Windows wi
 flood take turns (A B B A ...); what is compared is the rows a second of neighbours, and the stage's
 processor time a row. The flood is --rate requests a second in all, half of them at each port, by
 processes of this program: broken HTTP, paths that lead nowhere, bodies that are too large, JSON
-that is none, and connections that send a byte and wait. Where there are cores enough, the stage has its
-own (--stage-cores), and everything else, the pages too, the rest.
+that is none, and connections that send a byte and wait. Where there are cores enough, the stage has
+its own (--stage-cores), and everything else, the pages too, the rest (--other-cores).
 
 Prints a summary as JSON and appends it to --log. Fails if a process ended, if a page or the stage's
 health does not answer when it is over, or with --at-most if the loss is larger than that.

@@ -8,8 +8,8 @@
 # Models with random weights are made on the way. Rows are appended to $LOG (default
 # benches/runs/stage.jsonl), one JSON object a case. SECONDS_EACH (default 12) and REPEAT (default
 # 3) set how long it takes; KAFKA=1 uses a real Apache Kafka (scripts/kafka.sh) in place of the
-# embedded broker; RUNNER is put before every measurement (for example `nice -n -5`). HTTP=1 measures
-# the model over HTTP (`bench --http`) in place of the stage, into benches/runs/http.jsonl.
+# embedded broker; RUNNER is put before every measurement (for example `nice -n -5`). HTTP=1
+# measures the model over HTTP (`bench --http`) in place of the stage, into benches/runs/http.jsonl.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -58,7 +58,7 @@ impl Place {
         world.config.output.url = world.folder.path().join("tables").to_str().unwrap().into();
         world.config.object_store.s3.clear();
         world.config.source.statistics_interval_ms = 200;
-        // Nobody is killed here: a stage that a busy machine keeps waiting is thrown out for nothing.
+        // Nobody is killed here; who is kept waiting by a busy machine is not to be thrown out.
         world.config.kafka.session_timeout_ms = 30_000;
         world.config.model.watch_interval_ms = 200;
         world.config.labels.enabled = true;
