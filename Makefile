@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall demo test figures lint fuzz dist dist-test compose-test chaos chaos-matrix chaos-sabotage upgrade-test bench bench-scale bench-steps label-studio-test
+.PHONY: help build install uninstall demo test figures lint fuzz dist dist-test compose-test chaos chaos-matrix chaos-sabotage upgrade-test bench bench-http bench-flood bench-scale bench-steps label-studio-test
 
 ROUNDS ?= 20
 SEED ?= 1
@@ -76,6 +76,13 @@ label-studio-test: ## A real Label Studio from PyPI: takes the tasks, asks the m
 
 bench: ## The stage beside bare ONNX Runtime and a Python peer (KAFKA=1: on a real broker), rows in benches/runs/stage.jsonl
 	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; scripts/bench.sh
+
+bench-http: ## The model over HTTP beside the bare model, rows in benches/runs/http.jsonl
+	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; HTTP=1 scripts/bench.sh
+
+bench-flood: ## FLOOD=arguments: garbage at the ports of stage and pages, what it costs; rows in benches/runs/flood.jsonl
+	@setup=$$(scripts/setup.sh test); eval "$$setup"; cargo build --release --locked; \
+	python3 benches/flood.py --binary target/release/tagstream --log benches/runs/flood.jsonl $(FLOOD)
 
 bench-scale: ## Cost of an image as categories, embedding, partitions and files grow, rows in benches/runs/scale.jsonl
 	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; scripts/bench_scale.sh

@@ -8,13 +8,15 @@
 # Models with random weights are made on the way. Rows are appended to $LOG (default
 # benches/runs/stage.jsonl), one JSON object a case. SECONDS_EACH (default 12) and REPEAT (default
 # 3) set how long it takes; KAFKA=1 uses a real Apache Kafka (scripts/kafka.sh) in place of the
-# embedded broker; RUNNER is put before every measurement (for example `nice -n -5`).
+# embedded broker; RUNNER is put before every measurement (for example `nice -n -5`). HTTP=1
+# measures the model over HTTP (`bench --http`) in place of the stage, into benches/runs/http.jsonl.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 tagstream=${TAGSTREAM:-$root/target/release/tagstream}
-log=${LOG:-$root/benches/runs/stage.jsonl}
+http=${HTTP:-0}
+log=${LOG:-$root/benches/runs/$([ "$http" = 1 ] && echo http || echo stage).jsonl}
 work=$(mktemp -d "${TMPDIR:-/tmp}/tagstream-bench.XXXXXX")
 finish() {
     [ -z "${brokers:-}" ] || TAGSTREAM_KAFKA_DIR=$work/kafka "$here/kafka.sh" stop
@@ -40,10 +42,11 @@ random_model() { # shape, categories
 bench() { # case, more arguments
     local case=$1; shift
     echo "== $case" >&2
+    local beside=(--peer benches/peer/run.sh ${brokers:+--brokers "$brokers"})
+    [ "$http" != 1 ] || beside=(--http)
     # shellcheck disable=SC2086
     (cd "$root" && ${RUNNER:-} "$tagstream" bench --case "$case" --repeat "${REPEAT:-3}" \
-        --seconds "${SECONDS_EACH:-12}" \
-        --peer benches/peer/run.sh --log "$log" ${brokers:+--brokers "$brokers"} "$@")
+        --seconds "${SECONDS_EACH:-12}" --log "$log" "${beside[@]}" "$@")
 }
 
 cases=("$@")

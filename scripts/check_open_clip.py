@@ -20,6 +20,8 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from timm.models.vitamin import VitCfg
+from transformers import RobertaConfig, XLMRobertaConfig
 
 import make_language_goldens as languages
 import tower_reference as reference
@@ -28,6 +30,7 @@ CONFIGS = pathlib.Path(open_clip.__file__).parent / "model_configs"
 TEXTS = ["a photo of a cat", "a photo of a red dog"]
 BOUND = 1e-4
 MAKE = timm.create_model
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
 def tiny_trunk(name: str) -> tuple[dict, int, int]:
@@ -36,6 +39,13 @@ def tiny_trunk(name: str) -> tuple[dict, int, int]:
         return dict(dims=(8, 12, 16, 20), depths=(1, 1, 2, 1)), 20, 64
     if "_mci_" in name and name.startswith("vit"):
         return dict(depth=1), 768, 224
+    if name.startswith("fastvit"):
+        stages = 5 if name[-1] in "34" else 4
+        widths = (4, 8, 16, 32, 64)[:stages]
+        return dict(layers=(1,) * stages, embed_dims=widths), 2 * widths[-1], 64
+    if name.startswith("vitamin"):
+        stem = VitCfg(embed_dim=(8, 12, 48), depths=(2, 2, 1), stem_width=8)
+        return dict(depth=2, embed_dim=48, embed_cfg=stem, img_size=48), 48, 48
     with torch.device("meta"):
         trunk = MAKE(name)
     heads, patch = trunk.blocks[0].attn.num_heads, trunk.patch_embed.patch_size[0]
@@ -47,9 +57,8 @@ def tiny_trunk(name: str) -> tuple[dict, int, int]:
 def tokenizer_of(text: dict):
     """A tokenizer of the configuration's kind, and how its texts are filled up."""
     name = text.get("hf_tokenizer_name", "")
-    if "xlm" in name:
-        special = ["<s>", "<pad>", "</s>", "<unk>"]
-        return languages.sentence_pieces(special, "<s> $A </s>", "<unk>"), 1
+    if "xlm" in name or "roberta" in name:
+        return languages.sentence_pieces(SPECIAL, "<s> $A </s>", "<unk>"), 1
     if "mt5" in name or "SigLIP" in name:
         special = ["<pad>", "</s>", "<unk>"]
         made = languages.sentence_pieces(special, "$A </s>", "<unk>")
@@ -80,14 +89,30 @@ def tiny(config: dict) -> tuple[dict, int]:
     vision["image_size"] = side
     if text.get("proj_type") == "none":
         text["width"] = made["embed_dim"]
+    if "hf_model_name" in text:
+        text["hf_model_pretrained"] = False
+    if "multimodal_cfg" in made:
+        made["multimodal_cfg"] = dict(width=16, heads=2, layers=1, context_length=32)
     return made, side
+
+
+def tiny_encoder(name: str, **_):
+    """In place of a configuration of Hugging Face's library, whose heads are 64 wide."""
+    shape = dict(hidden_size=128, num_hidden_layers=2, num_attention_heads=2)
+    shape |= dict(intermediate_size=32, max_position_embeddings=34, type_vocab_size=1)
+    words = languages.sentence_pieces(SPECIAL, "<s> $A </s>", "<unk>").get_vocab_size()
+    kind = XLMRobertaConfig if "xlm" in name else RobertaConfig
+    return kind(vocab_size=words, layer_norm_eps=1e-5, **shape)
 
 
 def build(config: dict):
     timm.create_model = lambda name, **given: MAKE(name, **(given | tiny_trunk(name)[0]))
+    open_clip.hf_model.AutoConfig.from_pretrained = tiny_encoder
     try:
         given = {key: value for key, value in config.items() if key != "custom_text"}
-        kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
+        custom = config.get("custom_text") or "hf_model_name" in config["text_cfg"]
+        kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+        kind = open_clip.CoCa if "multimodal_cfg" in config else kind
         model = kind(**given)
     finally:
         timm.create_model = MAKE
@@ -131,10 +156,9 @@ def init(tagstream: str, folder: pathlib.Path) -> subprocess.CompletedProcess:
 def check(tagstream: str, folder: pathlib.Path, config: dict) -> float | str:
     """The largest difference of a feature, or why it is refused."""
     trunk = config["vision_cfg"].get("timm_model_name", "")
-    foreign = ("vitamin", "swin", "fastvit", "vit_relpos")
-    if trunk.startswith(foreign) or "hf_model_name" in config["text_cfg"]:
-        return refusal(tagstream, folder, config)
-    if "multimodal_cfg" in config:
+    foreign = ("swin", "vit_relpos")
+    encoder = config["text_cfg"].get("hf_model_name", "roberta")
+    if trunk.startswith(foreign) or "roberta" not in encoder:
         return refusal(tagstream, folder, config)
     made, side = tiny(config)
     model = build(made)

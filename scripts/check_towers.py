@@ -8,7 +8,7 @@ Weights are random in the shapes of the published models (no download). Compared
 `global` of the written encoder.onnx (onnxruntime), the embeddings that `tagstream encode` prints
 for a picture, and fp16 against fp32. Fails beyond 1e-4 (relative to the largest number of a tensor
 where that is above 1) or below a cosine of 0.999 for fp16. Needs torch, transformers,
-open_clip_torch, onnxruntime, numpy, pillow.
+open_clip_torch, timm, onnxruntime, numpy, pillow.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+import make_trunk_goldens as goldens
 import tower_reference as reference
 
 TOKENIZER = (
@@ -95,7 +96,56 @@ def resnet(layers: list[int], dim: int):
     return lambda folder: open_clip(folder, vision, dim, reference.open_clip_resnet)
 
 
+def timm_trunk(folder: pathlib.Path, name: str, outputs, vision: dict, dim: int, step: int):
+    """A trunk of timm's inside OpenCLIP's model; `vision` is what OpenCLIP's configuration says."""
+    from open_clip.model import CustomTextCLIP
+
+    model = CustomTextCLIP(dim, dict(timm_model_name=name, **vision), TEXT).eval()
+    reference.spread(model, 3)
+    with torch.no_grad():
+        # As with ResNets: trained layer scale is small.
+        for key, parameter in model.named_parameters():
+            if "layer_scale" in key:
+                parameter.mul_(0.1)
+        # Batch norms hold the statistics of what they see, as training leaves them.
+        norms = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = 1.0
+        side = vision["image_size"]
+        generator = torch.Generator().manual_seed(1)
+        seen = torch.randint(0, 256, (BATCH, side, side, 3), generator=generator)
+        if norms:
+            model.train().visual(reference.normalise(seen).float())
+            model.eval()
+    state = {key: value.contiguous() for key, value in model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    config = dict(vision_cfg=dict(timm_model_name=name, **vision), text_cfg=TEXT)
+    config = dict(model_cfg=dict(embed_dim=dim, custom_text=True, **config))
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    visual = model.double().visual
+    of = lambda pixels: reference.normalise(pixels)
+    return lambda pixels: outputs(visual.trunk, visual.head, of(pixels), side // step)
+
+
+def mobile_clip(name: str, dim: int, step: int):
+    vision = dict(timm_pool="avg", timm_proj=None, image_size=256)
+    return lambda folder: timm_trunk(folder, name, goldens.fastvit, vision, dim, step)
+
+
+def vitamin(folder: pathlib.Path):
+    vision = dict(timm_pool="", timm_proj="linear", image_size=224)
+    return timm_trunk(folder, "vitamin_base_224", goldens.transformer, vision, 512, 16)
+
+
+def coca(folder: pathlib.Path):
+    pool = dict(attentional_pool=True, attn_pooler_heads=8)
+    vision = dict(image_size=224, layers=12, width=768, patch_size=32, **pool)
+    outputs = lambda visual, pixels: goldens.coca(visual, reference.normalise(pixels), 7)
+    return open_clip(folder, vision, 512, outputs)
+
+
 VIT = ("value", "plain", "value_bare")
+NEW = ("value", "self", "neighbour")
 RESNET = ("value", "value_positional")
 CASES = {
     "vit_b_32": (lambda folder: hugging_face(folder, 32), (224,), VIT),
@@ -110,6 +160,11 @@ CASES = {
         (224, 448),
         ("value",),
     ),
+    "mobileclip2_s0": (mobile_clip("fastvit_mci0", 512, 32), (256,), ("value",)),
+    "mobileclip_s2": (mobile_clip("fastvit_mci2", 512, 32), (256,), ("value",)),
+    "mobileclip2_s3": (mobile_clip("fastvit_mci3", 768, 64), (256,), ("value",)),
+    "vitamin_b": (vitamin, (224,), NEW),
+    "coca_vit_b_32": (coca, (224,), NEW),
     "rn50": (resnet([3, 4, 6, 3], 1024), (224, 448), RESNET),
     "rn101": (resnet([3, 4, 23, 3], 512), (224, 448), ("value",)),
 }

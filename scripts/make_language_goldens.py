@@ -209,6 +209,10 @@ def main() -> None:
     xlm_roberta(xlm)
     chinese_clip()
     altclip(xlm)
+    # One that fills the context.
+    TEXTS.append("abcdefghijklmnopqrstuvwxyzabcd")
+    save("coca", clip, tokens(clip, 0), dict(embed_cls=True), {})
+    save("coca_mended", clip, tokens(clip, 0), dict(embed_cls=True, correct_cls_mask=True), {})
 
 
 if __name__ == "__main__":

@@ -104,6 +104,13 @@ def convnext(trunk, head, normalised, grid: int) -> reference.Features:
     return {"global": head(trunk(normalised)), "dense/value": dense}
 
 
+@torch.no_grad()
+def fastvit(trunk, head, normalised, grid: int) -> reference.Features:
+    """MobileCLIP's: what its classifier gives if it pools that location alone."""
+    places = trunk.forward_features(normalised).flatten(2).transpose(1, 2)
+    return {"global": head(trunk(normalised)), "dense/value": head(trunk.head.fc(places))}
+
+
 def norm_of(norm):
     return norm.weight, norm.bias, norm.eps
 
@@ -123,6 +130,16 @@ def trunk_goldens(name, trunk, head, vision_cfg, sides, run) -> None:
     """Random weights, and features at the trunk's own size and at another."""
     trunk, head = trunk.double().eval(), head.double().eval()
     reference.spread(trunk, len(name))
+    if name.startswith("fastvit"):
+        # Nothing in it keeps sums small, and 1e-4 of features of hundreds is less than 32 bit hold.
+        for tensor in trunk.head.fc.parameters():
+            tensor.data /= 64
+    if name.endswith("+joined"):
+        from timm.utils import reparameterize_model
+
+        trunk = reparameterize_model(trunk, inplace=True)
+        rounded = {key: value.half().double() for key, value in trunk.state_dict().items()}
+        trunk.load_state_dict(rounded)
     reference.spread(head, len(name) + 1)
     state = {f"visual.trunk.{key}": value.clone() for key, value in trunk.state_dict().items()}
     state |= {f"visual.head.{key}": value.clone() for key, value in head.state_dict().items()}
@@ -132,7 +149,7 @@ def trunk_goldens(name, trunk, head, vision_cfg, sides, run) -> None:
             trunk.set_input_size((side, side))
         expected[f"{side}/pixels"] = pixels(side)
         step = trunk.patch_embed.patch_size[0] if hasattr(trunk, "patch_embed") else 32
-        step = 16 if "mci" in name else step
+        step = 16 if "mci" in name or "vitamin" in name else step
         made = run(trunk, head, reference.normalise(pixels(side), *CLIP), side // step)
         expected |= {f"{side}/{key}": x.float().contiguous() for key, x in made.items()}
     cfg = dict(timm_model_name=name.split("+")[0], image_size=sides[0], **vision_cfg)
@@ -227,6 +244,38 @@ def trunks() -> dict:
 
     made["vit_base_mci_224"] = mci
 
+    def fast(name, sides, stored="", **sizes):
+        def make():
+            trunk = timm.create_model(name, num_classes=DIM, **sizes)
+            cfg = dict(timm_pool="avg", timm_proj=None, timm_drop=0.0, timm_drop_path=0.0)
+            trunk_goldens(name + stored, trunk, none, cfg, sides, fastvit)
+
+        made[name + stored] = make
+
+    four = dict(layers=(1, 2, 1, 1), embed_dims=(4, 8, 16, 32), mlp_ratios=(1, 1, 1, 1))
+    five = dict(layers=(1,) * 5, embed_dims=(4, 8, 16, 32, 64), mlp_ratios=(1,) * 5)
+    fast("fastvit_mci0", (64, 96), **four)
+    fast("fastvit_mci3", (64, 128), **five)
+    fast("fastvit_mci0", (64, 96), "+joined", **four)
+
+    def vitamin(name, placed):
+        def make():
+            from timm.models.vitamin import VitCfg
+
+            widths = VitCfg(embed_dim=(8, 12, 48), depths=(2, 2, 1), stem_width=8)
+            sizes = dict(embed_dim=48, depth=2, embed_cfg=widths)
+            trunk = timm.create_model(name, img_size=48, **sizes)
+            trunk.reset_classifier(0)
+            head = torch.nn.Sequential()
+            head.add_module("proj", torch.nn.Linear(48, DIM, bias=False))
+            cfg = dict(timm_pool="", timm_proj="linear", timm_drop=0.0, timm_drop_path=0.1)
+            trunk_goldens(name, trunk, head, cfg, (48,), transformer)
+
+        made[name] = make
+
+    vitamin("vitamin_small_224", True)
+    vitamin("vitamin_xlarge_256", False)
+
     def conv(name, proj):
         def make():
             widths, depths = (8, 12, 16, 20), (1, 1, 2, 1)
@@ -270,7 +319,31 @@ def own_transformer(visual, normalised, grid: int) -> reference.Features:
     }
 
 
-def own(name: str, options: dict) -> None:
+@torch.no_grad()
+def coca(visual, normalised, grid: int) -> reference.Features:
+    """OpenCLIP's own transformer with CoCa's pool: what that gives if it looks there only."""
+    x = visual._embeds(normalised)
+    for block in visual.transformer.resblocks[:-1]:
+        x = block(x)
+    last, pool = visual.transformer.resblocks[-1], visual.attn_pool
+    attention, width = pool.attn, pool.attn.embed_dim
+
+    def finish(x):
+        bias = attention.in_proj_bias[2 * width :]
+        path = attention.out_proj(F.linear(pool.ln_k(x), attention.v_proj_weight, bias))
+        return visual.ln_post(path) @ visual.proj
+
+    of = last.attn
+    parts = F.linear(last.ln_1(x), of.in_proj_weight, of.in_proj_bias).chunk(3, -1)
+    made = reference.correlations(*parts, of.num_heads, grid, 1)
+    return {
+        "global": visual(normalised),
+        "dense/value": finish(last(x)[:, 1:]),
+        **{f"dense/{m}": finish(last.ls_1(of.out_proj(x))) for m, x in made.items()},
+    }
+
+
+def own(name: str, options: dict, run=own_transformer) -> None:
     from open_clip.transformer import VisionTransformer
 
     width, heads, patch = 32, 4, 8
@@ -283,7 +356,7 @@ def own(name: str, options: dict) -> None:
     for side in (32, 48):
         if side != 32:
             visual = reference.open_clip_at(visual_at(build), state, side, 32).visual
-        made = own_transformer(visual, reference.normalise(pixels(side), *CLIP), side // patch)
+        made = run(visual, reference.normalise(pixels(side), *CLIP), side // patch)
         expected[f"{side}/pixels"] = pixels(side)
         expected |= {f"{side}/{key}": x.float().contiguous() for key, x in made.items()}
     cfg = dict(image_size=32, layers=2, width=width, head_width=8, patch_size=patch, mlp_ratio=2.0)
@@ -307,6 +380,8 @@ def main() -> None:
     all_of_them["clipa"] = partial(own, "clipa", clipa)
     all_of_them["mean"] = partial(own, "mean", dict(pool_type="avg"))
     all_of_them["layer_scale"] = partial(own, "layer_scale", dict(ls_init_value=1e-4))
+    pool = dict(attentional_pool=True, attn_pooler_heads=4, attn_pooler_queries=3)
+    all_of_them["coca"] = partial(own, "coca", pool, coca)
     for name in sys.argv[1:] or all_of_them:
         all_of_them[name]()
 

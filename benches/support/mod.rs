@@ -82,6 +82,7 @@ pub(crate) fn random_tower(size: TowerSize) -> TextTower {
         padding: None,
         texts: TextForm::Plain,
         begin: true,
+        class: None,
         encoder: None,
     };
     TextTower::from_tensors(tensors, config, DType::F32).expect("a whole tower")

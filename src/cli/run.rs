@@ -85,18 +85,9 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
             _ => loaded.refuse(flaws).map_err(refused)?,
         }
     }
-    let skips = args.new_epoch.iter().map(|text| Repair::new_epoch(text));
-    let gaps = args.accept_gap.iter().map(|text| Repair::accept_gap(text));
-    let restored = args.restore_offset.iter();
-    let restored = restored.map(|text| Repair::restore_offset(text));
-    let repairs = skips
-        .chain(gaps)
-        .chain(restored)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| usage(e.to_string()))?;
     let mut options = RunOptions {
         until_drained: args.until_drained,
-        repairs,
+        repairs: repairs_of(&args)?,
         ..RunOptions::default()
     };
     // The model takes seconds to load: what would be refused after it is refused before.
@@ -135,6 +126,17 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<Exit> {
         }
         outcome => outcome,
     }
+}
+
+/// What the operator says to do with chains, before anything is read.
+fn repairs_of(args: &RunArgs) -> anyhow::Result<Vec<Repair>> {
+    let skips = args.new_epoch.iter().map(|text| Repair::new_epoch(text));
+    let gaps = args.accept_gap.iter().map(|text| Repair::accept_gap(text));
+    let restored = args.restore_offset.iter();
+    let restored = restored.map(|text| Repair::restore_offset(text));
+    let repairs = skips.chain(gaps).chain(restored);
+    let repairs = repairs.collect::<Result<Vec<_>, _>>();
+    Ok(repairs.map_err(|e| usage(e.to_string()))?)
 }
 
 /// Threads for tasks: what is fetched, parsed and sent. Decoding, inference and encoding files have

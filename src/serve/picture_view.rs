@@ -3,6 +3,19 @@
 use super::pictures::Pictures;
 use super::rows::TaggedPicture;
 use maud::{Markup, html};
+use tagstream_core::events::BoundingBox;
+
+/// Frames upon a picture of this size, wherever it lies in what it is shown in.
+pub(crate) fn frames((width, height): (u32, u32), boxes: &[BoundingBox]) -> Markup {
+    let (width, height) = (width as f32, height as f32);
+    html! {
+        svg viewBox={ "0 0 " (width) " " (height) } aria-hidden="true" {
+            @for b in boxes {
+                rect x=(b.x * width) y=(b.y * height) width=(b.w * width) height=(b.h * height) {}
+            }
+        }
+    }
+}
 
 /// A picture with its tags and where they were seen.
 pub(crate) fn figure(picture: &TaggedPicture, pictures: &Pictures) -> Markup {

@@ -2,8 +2,10 @@
 
 use crate::stage::sink::predictions::DISPLAY_NAMES;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float32Type, TimestampMicrosecondType};
-use arrow_array::{Array, Float32Array, ListArray, RecordBatch, StringArray, StructArray};
+use arrow_array::types::{Float32Type, Int32Type, TimestampMicrosecondType};
+use arrow_array::{
+    Array, Float32Array, Int32Array, ListArray, RecordBatch, StringArray, StructArray,
+};
 use chrono::{DateTime, Utc};
 use std::collections::HashMap;
 use tagstream_core::events::{BoundingBox, Tag, TagBox};
@@ -38,11 +40,15 @@ pub(crate) const COLUMNS: [&str; 7] = [
 
 const BOXES: &str = "boxes";
 
+/// The columns of [`PictureRows::size`].
+pub(crate) const SIZE: [&str; 2] = ["width", "height"];
+
 /// A batch's rows, each made when it is asked for.
 pub(crate) struct PictureRows<'a> {
     ids: &'a StringArray,
     uris: &'a StringArray,
     versions: &'a StringArray,
+    sizes: [Option<&'a Int32Array>; 2],
     event_times: Vec<DateTime<Utc>>,
     processed_times: Vec<DateTime<Utc>>,
     tags: &'a ListArray,
@@ -72,6 +78,10 @@ impl<'a> PictureRows<'a> {
             ids: strings(batch, "image_id")?,
             uris: strings(batch, "uri")?,
             versions: strings(batch, "model_version")?,
+            sizes: SIZE.map(|name| {
+                let column = batch.column_by_name(name)?;
+                column.as_primitive_opt::<Int32Type>()
+            }),
             event_times: times(batch, "event_time")?,
             processed_times: times(batch, "processed_time")?,
             tags: tags.ok_or_else(no_tags)?,
@@ -91,6 +101,19 @@ impl<'a> PictureRows<'a> {
     /// A row's image.
     pub(crate) fn image_id(&self, row: usize) -> &str {
         self.ids.value(row)
+    }
+
+    /// The model that made a row.
+    pub(crate) fn model_version(&self, row: usize) -> &str {
+        self.versions.value(row)
+    }
+
+    /// A row's width and height, pixels of the upright image; none without the columns.
+    pub(crate) fn size(&self, row: usize) -> Option<(u32, u32)> {
+        let [width, height] = self.sizes;
+        let side = |column: &Int32Array| u32::try_from(column.value(row)).ok();
+        let (width, height) = (side(width?)?, side(height?)?);
+        (width > 0 && height > 0).then_some((width, height))
     }
 
     /// When a row's image came to be.

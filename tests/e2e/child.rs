@@ -28,6 +28,8 @@ pub(crate) struct Launch<'a> {
     pub memory_kib: u64,
     /// A control group that it runs in.
     pub group: Option<&'a Path>,
+    /// The registry or bundle whose model it has; none: the tiny model.
+    pub model: Option<&'a Path>,
     /// Variables that it has beside this process's.
     pub environment: &'a [(&'a str, &'a str)],
 }
@@ -69,7 +71,8 @@ impl World {
         let webhook = config.notify.webhook.expose();
         text = text.replace("webhook = \"***\"", &format!("webhook = {webhook:?}"));
         std::fs::write(&path, text).unwrap();
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-model");
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-model");
+        let model = launch.model.unwrap_or(&tiny);
         let log = self.folder.path().join(format!("{name}.log"));
         let limit = match launch.memory_kib {
             0 => String::new(),

@@ -12,6 +12,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 const SERVED: Launch<'static> = Launch {
+    model: None,
     failpoints: "",
     for_ever: true,
     http: true,

@@ -44,6 +44,7 @@ mod relay;
 mod secrets;
 mod secure;
 mod serve;
+mod serve_retraining;
 mod servers;
 mod several;
 mod stores;

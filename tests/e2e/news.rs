@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use tagstream_core::config::Secret;
 
 const FOR_EVER: Launch<'static> = Launch {
+    model: None,
     failpoints: "",
     for_ever: true,
     http: false,

@@ -6,6 +6,7 @@ use crate::harness::{STUCK, World};
 use std::time::{Duration, Instant};
 
 const FOR_EVER: Launch<'_> = Launch {
+    model: None,
     failpoints: "",
     for_ever: true,
     http: false,

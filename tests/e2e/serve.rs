@@ -11,7 +11,7 @@ use tagstream_core::config::ObjectStoreConfig;
 use tagstream_core::events::LabelEvent;
 use tagstream_model::registry::{Action, Decision, Registration, Registry};
 
-const DESKTOP: Look = Look {
+pub(crate) const DESKTOP: Look = Look {
     width: 1280,
     height: 900,
     dark: false,
@@ -45,6 +45,24 @@ async fn register(registry: &Registry, why: &str) {
     registry.decide(decision).await.unwrap();
 }
 
+/// The pages' configuration beside a world's stage, which tells how it does at `stage`.
+pub(crate) fn pages_of(world: &World, registry: &str, stage: &str) -> ServeConfig {
+    let mut config = ServeConfig::default();
+    config.serve.bind = "127.0.0.1:0".into();
+    config.registry.url = registry.into();
+    config.tables.url = world.config.output.url.clone();
+    config.kafka.brokers = bootstrap();
+    config.topics.labels = world.config.labels.topic.clone();
+    config.topics.dead_letters = world.config.output.dead_letter_topic.clone();
+    config.stages.addresses = vec![stage.into()];
+    config.stages.interval_ms = 200;
+    config.stages.pictures_interval_ms = 200;
+    config.review.refresh_s = 1;
+    config.fetch = world.config.fetch.clone();
+    config.decode = world.config.decode.clone();
+    config
+}
+
 impl Scene {
     async fn start(name: &str) -> Scene {
         Self::start_with(name, |_| {}).await
@@ -76,19 +94,7 @@ impl Scene {
             ..Launch::default()
         };
         let mut stage = world.launch(name, &launch);
-        let mut config = ServeConfig::default();
-        config.serve.bind = "127.0.0.1:0".into();
-        config.registry.url = url;
-        config.tables.url = world.config.output.url.clone();
-        config.kafka.brokers = bootstrap();
-        config.topics.labels = world.config.labels.topic.clone();
-        config.topics.dead_letters = world.config.output.dead_letter_topic.clone();
-        config.stages.addresses = vec![stage.address()];
-        config.stages.interval_ms = 200;
-        config.stages.pictures_interval_ms = 200;
-        config.review.refresh_s = 1;
-        config.fetch = world.config.fetch.clone();
-        config.decode = world.config.decode.clone();
+        let mut config = pages_of(&world, &url, &stage.address());
         change(&mut config);
         let mut pages = world.serve(&format!("{name}-pages"), &config);
         let address = pages.address_in("the pages are served");
@@ -105,17 +111,8 @@ impl Scene {
         format!("http://{}{path}", self.address)
     }
 
-    /// The events on the labels topic.
     fn events(&self) -> Vec<LabelEvent> {
-        let messages = self.world.read_topic(&self.world.config.labels.topic);
-        let events = messages.iter().map(|(key, value, _)| {
-            let event = LabelEvent::from_json(value.as_bytes()).unwrap();
-            assert_eq!(key.as_deref(), Some(event.image_id.as_str()));
-            event
-        });
-        let mut events: Vec<_> = events.collect();
-        events.sort_by_key(|event| event.event_time);
-        events
+        events_of(&self.world)
     }
 
     fn end(mut self) {
@@ -126,8 +123,21 @@ impl Scene {
     }
 }
 
+/// The events on the labels topic.
+pub(crate) fn events_of(world: &World) -> Vec<LabelEvent> {
+    let messages = world.read_topic(&world.config.labels.topic);
+    let events = messages.iter().map(|(key, value, _)| {
+        let event = LabelEvent::from_json(value.as_bytes()).unwrap();
+        assert_eq!(key.as_deref(), Some(event.image_id.as_str()));
+        event
+    });
+    let mut events: Vec<_> = events.collect();
+    events.sort_by_key(|event| event.event_time);
+    events
+}
+
 /// The question that is before somebody: its number on this page, and what it asks.
-fn asked(browser: &mut Browser) -> (u64, String) {
+pub(crate) fn asked(browser: &mut Browser) -> (u64, String) {
     browser.until("document.querySelector('.ask')");
     let count = browser.run("Number(document.getElementById('question').dataset.count)");
     let text = browser.run(
@@ -138,7 +148,7 @@ fn asked(browser: &mut Browser) -> (u64, String) {
 }
 
 /// Presses a key and waits for what comes then.
-fn press(browser: &mut Browser, key: &str) {
+pub(crate) fn press(browser: &mut Browser, key: &str) {
     let (count, _) = asked(browser);
     browser.key(key);
     browser.until(&format!(
@@ -146,7 +156,7 @@ fn press(browser: &mut Browser, key: &str) {
     ));
 }
 
-fn known(browser: &mut Browser) -> u64 {
+pub(crate) fn known(browser: &mut Browser) -> u64 {
     browser.until("document.getElementById('known-total')");
     let known = browser.run("Number(document.getElementById('known-total').dataset.known)");
     known.as_u64().unwrap()
@@ -175,7 +185,17 @@ async fn a_person_watches_labels_and_rolls_back() {
         assert!(audit.contains(&line), "{act} is not in\n{audit}");
     }
     tokio::task::block_in_place(|| searches(&mut browser, &scene));
-    tokio::task::block_in_place(|| looks_everywhere(&mut browser, &scene));
+    let paths = [
+        "/",
+        "/review",
+        "/review/grid?category=blue",
+        "/search?tag=blue",
+        "/models",
+        "/models/1",
+        "/models/compare?a=1&b=2",
+        "/nothing",
+    ];
+    tokio::task::block_in_place(|| looks_everywhere(&mut browser, &scene.address, &paths));
     scene.end();
 }
 
@@ -423,24 +443,14 @@ fn axe() -> Option<String> {
 
 /// No page is wider than the window, too pale to read, has a fault that axe-core calls serious, or
 /// complains.
-fn looks_everywhere(browser: &mut Browser, scene: &Scene) {
+pub(crate) fn looks_everywhere(browser: &mut Browser, pages_at: &str, paths: &[&str]) {
     let axe = axe();
-    let pages = [
-        "/",
-        "/review",
-        "/review/grid?category=blue",
-        "/search?tag=blue",
-        "/models",
-        "/models/1",
-        "/models/compare?a=1&b=2",
-        "/nothing",
-    ];
     for look in [DESKTOP, PHONE] {
         for dark in [false, true] {
             browser.look(Look { dark, ..look });
-            for path in pages {
-                browser.open(&scene.url(path));
-                if path == "/review" {
+            for path in paths {
+                browser.open(&format!("http://{pages_at}{path}"));
+                if *path == "/review" {
                     asked(browser);
                 }
                 let what = format!("{path} at {} px, dark: {dark}", look.width);
@@ -457,7 +467,7 @@ fn looks_everywhere(browser: &mut Browser, scene: &Scene) {
                     assert_eq!(faults, serde_json::json!([]), "{what}");
                 }
                 let complaints = browser.complaints();
-                let expected = usize::from(path == "/nothing");
+                let expected = usize::from(*path == "/nothing");
                 assert_eq!(complaints.len(), expected, "{what}: {complaints:?}");
                 let size = if look.width < 600 { "phone" } else { "desktop" };
                 let light = if dark { "dark" } else { "light" };

@@ -180,6 +180,7 @@ fn traced(name: &str, collector: &str, ratio: f64) -> World {
 }
 
 const LOGIN: Launch<'static> = Launch {
+    model: None,
     failpoints: "",
     for_ever: false,
     http: false,

@@ -56,6 +56,17 @@ pub fn causal_attention(
     q.contiguous()?.apply_op2(&kv.contiguous()?, op)
 }
 
+/// What a position of a sequence sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// All positions.
+    All,
+    /// Those before it, and itself.
+    Before,
+    /// The same, but the last position does not see itself.
+    BeforeLastApart,
+}
+
 #[derive(Clone)]
 struct CausalAttention {
     heads: usize,
@@ -65,8 +76,7 @@ struct CausalAttention {
 /// The slices of one sequence.
 pub(super) struct Sequence<'a, T> {
     pub(super) segment: Segment,
-    /// Whether a query sees the positions up to its own only.
-    pub(super) causal: bool,
+    pub(super) sight: Sight,
     /// `[queries, W]`.
     pub(super) q: &'a [T],
     /// `[keys, 2 W]`.
@@ -139,9 +149,11 @@ impl<T: Real> Sequence<'_, T> {
         let dh = width / heads;
         let scale = T::from_f64(1.0 / (dh as f64).sqrt());
         for query in 0..self.segment.queries {
-            let seen = match self.causal {
-                true => self.segment.keys - self.segment.queries + query + 1,
-                false => self.segment.keys,
+            let Segment { queries, keys } = self.segment;
+            let seen = match self.sight {
+                Sight::All => keys,
+                Sight::BeforeLastApart if query + 1 == queries => keys - 1,
+                Sight::Before | Sight::BeforeLastApart => keys - queries + query + 1,
             };
             let q = &self.q[query * width + head * dh..][..dh];
             let weights = &mut weights[..seen];
@@ -164,7 +176,7 @@ impl CausalAttention {
             (q, kv) = (q_rest, kv_rest);
             Sequence {
                 segment: *segment,
-                causal: true,
+                sight: Sight::Before,
                 q: q_here,
                 kv: kv_here,
             }

@@ -37,7 +37,7 @@ mod softmax;
 mod transformer;
 
 pub use activation::{Activation, gelu, gelu_tanh, quick_gelu};
-pub use attention::{Segment, causal_attention};
+pub use attention::{Segment, Sight, causal_attention};
 pub use branches::{BranchOutputs, Branches};
 pub use l2_normalize::l2_normalize_rows;
 pub use l2_normalize::{l2_normalize, row_products};

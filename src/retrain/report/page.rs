@@ -1,6 +1,8 @@
 //! `report.html`.
 
-use super::{BOUNDS, Confidence, Cost, EmbeddingDrift, Example, ExampleTag, ReportFacts, chart};
+use super::{
+    BOUNDS, Confidence, Cost, EmbeddingDrift, Example, ExampleTag, LabelFacts, ReportFacts, chart,
+};
 use crate::retrain::judge::{Gate, Interval, Judgement};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -404,6 +406,20 @@ fn labels(h: &mut String, f: &ReportFacts<'_>) {
         l.with_relatives,
         &l.snapshot[..16.min(l.snapshot.len())]
     );
+    unused_labels(h, l);
+    if !l.new_categories.is_empty() {
+        let _ = write!(
+            h,
+            "<p>New categories: {}.</p>",
+            escape(&l.new_categories.join(", "))
+        );
+    }
+    label_cover(h, l);
+    h.push_str("</section>");
+}
+
+/// What was not compared, had no room, no address or no category, a note for each.
+fn unused_labels(h: &mut String, l: &LabelFacts<'_>) {
     if l.not_compared > 0 {
         let _ = write!(
             h,
@@ -439,13 +455,10 @@ fn labels(h: &mut String, f: &ReportFacts<'_>) {
             l.of_unknown_categories
         );
     }
-    if !l.new_categories.is_empty() {
-        let _ = write!(
-            h,
-            "<p>New categories: {}.</p>",
-            escape(&l.new_categories.join(", "))
-        );
-    }
+}
+
+/// How much is known of each category, as a table with bars.
+fn label_cover(h: &mut String, l: &LabelFacts<'_>) {
     h.push_str(
         "<p class=legend><span><i style='background:#059669'></i>present</span>\
          <span><i style='background:#d97706'></i>absent</span>\
@@ -469,5 +482,5 @@ fn labels(h: &mut String, f: &ReportFacts<'_>) {
             100.0 * c.absent as f64 / all
         );
     }
-    h.push_str("</table></section>");
+    h.push_str("</table>");
 }

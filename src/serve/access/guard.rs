@@ -145,10 +145,13 @@ async fn admit(access: &Access, mut parts: Parts, body: Body) -> Result<Request,
         return Ok(Request::from_parts(parts, body));
     }
     if path != "/login" && path != "/logout" {
-        if !visitor.acts() {
-            return Err(may_not_act());
-        }
+        // First: what is refused is told, and nobody fills the log by it.
         limit(&access.acts, &visitor.name)?;
+        if !visitor.acts() {
+            return Err(refused_act(path, &visitor, may_not_act()));
+        }
+        same_origin(&parts.headers, &host)
+            .map_err(|refused| refused_act(path, &visitor, refused))?;
     }
     same_origin(&parts.headers, &host)?;
     let form = form(&parts.headers, body).await?;
@@ -208,6 +211,7 @@ impl Access {
             };
             let Some(holder) = tokens.holder(&digest_of(&token)) else {
                 limit(&self.acts, &format!("failed {peer}"))?;
+                tracing::warn!(target: "audit", act = "login", %peer, outcome = "refused");
                 let advice = "The token is not one of the file, or not any more.";
                 return Err(refuse(StatusCode::UNAUTHORIZED, "Who are you?", advice));
             };
@@ -320,6 +324,17 @@ fn limit(limits: &super::Limits, name: &str) -> Result<(), Response> {
             .insert(RETRY_AFTER, HeaderValue::from(seconds));
         answer
     })
+}
+
+/// An act that was tried and refused leaves a line, too.
+fn refused_act(path: &str, visitor: &Visitor, refused: Response) -> Response {
+    // As long as a path of ours is.
+    let path: String = path.chars().take(64).collect();
+    tracing::warn!(
+        target: "audit", act = "refused", who = %visitor.name, path,
+        outcome = refused.status().as_u16()
+    );
+    refused
 }
 
 fn may_not_act() -> Response {

@@ -118,13 +118,13 @@ pub(super) async fn say(
             sent.map(|sent| before.sent = Some(sent))
         }
     };
-    audit(
-        &visitor,
-        &who,
-        "grid",
-        (&format!("{:?}", before.sent), category),
-        &done,
-    );
+    let what = if before.undone.is_some() {
+        "undo"
+    } else {
+        "grid"
+    };
+    let answers = format!("{} answers", before.sent.unwrap_or_default());
+    audit(&visitor, &who, what, (&answers, category), &done);
     match done {
         Ok(()) => show(&review, &visitor, (seat, order, category), &before),
         Err(error) => frame::trouble(&Trouble {
@@ -218,15 +218,16 @@ impl Form<'_> {
                 (self.hidden(&grid.chosen, "say"))
                 section {
                     h2.question { "Is there " strong { (grid.chosen) } " in it?" }
+                    @if grid.questions.iter().any(|question| question.place.is_some()) {
+                        p.small.soft { "Frames are where the model sees it." }
+                    }
                     div.pictures {
                         @for (at, question) in grid.questions.iter().enumerate() {
                             fieldset {
                                 legend.small.soft title=(question.image_id) {
                                     (question.image_id)
                                 }
-                                span.shot {
-                                    img alt=(question.image_id) src=(pictures.path(&question.uri));
-                                }
+                                span.shot { (view::picture(question, pictures)) }
                                 input type="hidden" name={ "image-" (at) }
                                     value=(question.image_id);
                                 (choice(&format!("said-{at}"), None))

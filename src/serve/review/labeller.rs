@@ -2,6 +2,7 @@
 
 use super::desk::{Answer, Desk, Order, Question, Shown};
 use super::known::Known;
+use super::places::Places;
 use crate::labelling::store::{TableError, read_labels};
 use crate::labelling::suggest::{GlobalView, SuggestOptions, suggest};
 use crate::labelling::{PublishError, Publisher};
@@ -198,12 +199,15 @@ impl Labeller {
             ..SuggestOptions::default()
         };
         let suggestions = suggest(&self.store, &self.predictions, &labels, &options).await?;
+        let places = Places::of(&self.store, &self.predictions, &suggestions).await?;
+        let places = &places;
         let questions = suggestions.into_iter().flat_map(|suggestion| {
             let (image_id, uri) = (suggestion.image_id, suggestion.uri);
             suggestion
                 .ask
                 .into_iter()
                 .map(move |(category, score)| Question {
+                    place: places.place(&image_id, &category),
                     image_id: image_id.clone(),
                     uri: uri.clone(),
                     category,
@@ -289,6 +293,7 @@ impl Labeller {
                 return Ok(false);
             };
             question.category = category.to_owned();
+            question.place = None;
             let time = desk.time(Utc::now());
             let event = question.answered(Some(LabelState::Present), annotator, time);
             (question, event)

@@ -8,6 +8,7 @@ mod desk;
 mod grid;
 mod known;
 mod labeller;
+mod places;
 mod view;
 
 pub(crate) use labeller::Labeller;

@@ -1,10 +1,11 @@
 //! The review page and its two parts: the question, and what is known.
 
-use super::desk::{Answer, Order, Shown};
+use super::desk::{Answer, Order, Question, Shown};
 use super::known::Known;
 use super::labeller::Choosing;
 use crate::serve::format;
 use crate::serve::models::Report;
+use crate::serve::picture_view;
 use crate::serve::pictures::Pictures;
 use crate::serve::visitor::Visitor;
 use maud::{Markup, html};
@@ -110,10 +111,11 @@ pub(super) fn question(shown: Option<&Shown>, choosing: &Choosing, pictures: &Pi
                     }
                 }
             }
-            span.shot.large { img alt=(q.image_id) src=(pictures.path(&q.uri)); }
+            span.shot.large { (picture(q, pictures)) }
             p.small.soft {
                 span title=(q.image_id) { (q.image_id) }
                 " · the model says " (format!("{:.0} %", 100.0 * q.score))
+                @if q.place.is_some() { " · framed where it sees it" }
                 @if let Some(state) = state { " · " strong { (state) } }
             }
             div.answers {
@@ -134,6 +136,14 @@ pub(super) fn question(shown: Option<&Shown>, choosing: &Choosing, pictures: &Pi
                 button type="submit" { "Add" }
             }
         }
+    }
+}
+
+/// The picture that is asked about, with frames where the model saw what is asked about.
+pub(super) fn picture(question: &Question, pictures: &Pictures) -> Markup {
+    html! {
+        img alt=(question.image_id) src=(pictures.path(&question.uri));
+        @if let Some(place) = &question.place { (picture_view::frames(place.size, &place.boxes)) }
     }
 }
 

@@ -14,6 +14,7 @@ use axum::{Extension, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, NaiveDate, Utc};
+pub(super) use scan::newest_first;
 use scan::{Found, Wanted};
 use serde::Deserialize;
 use std::sync::Arc;

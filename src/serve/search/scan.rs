@@ -103,7 +103,10 @@ impl Best {
 }
 
 /// Files, the newest of every folder first.
-async fn newest_first(store: &TableStore, table: &str) -> Result<Vec<ObjectPath>, TableError> {
+pub(crate) async fn newest_first(
+    store: &TableStore,
+    table: &str,
+) -> Result<Vec<ObjectPath>, TableError> {
     let mut folders: BTreeMap<String, Vec<ObjectPath>> = BTreeMap::new();
     for file in data_files(store, table).await? {
         let file = file.location;

@@ -1,6 +1,7 @@
 //! The pages, asked over HTTP as browsers, proxies and attackers ask.
 
 mod access;
+mod forms;
 mod label_studio;
 mod model;
 mod models;

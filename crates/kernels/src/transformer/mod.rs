@@ -7,7 +7,7 @@
 mod layers;
 
 use super::activation::Activation;
-use super::attention::{Segment, Sequence};
+use super::attention::{Segment, Sequence, Sight};
 use super::matrix::{Matrix, product};
 use super::{
     FrozenLayerNorm, FrozenLinear, Real, add_scaled, dispatch, elements, multiversioned,
@@ -57,8 +57,8 @@ pub struct FrozenTransformer {
     pub heads: usize,
     /// The MLPs' activation.
     pub activation: Activation,
-    /// Whether a position sees those before it only.
-    pub causal: bool,
+    /// What a position sees.
+    pub sight: Sight,
 }
 
 impl FrozenTransformer {
@@ -78,7 +78,12 @@ impl FrozenTransformer {
                 self.heads
             );
         }
-        if lengths.iter().sum::<usize>() != rows || lengths.contains(&0) {
+        let least = match self.sight {
+            Sight::All | Sight::Before => 1,
+            Sight::BeforeLastApart => 2,
+        };
+        let short = lengths.iter().any(|&length| length < least);
+        if lengths.iter().sum::<usize>() != rows || short {
             bail!("sequences of {lengths:?} positions in {rows} rows");
         }
         for block in self.blocks.iter() {
@@ -177,7 +182,7 @@ struct Dims {
     width: usize,
     heads: usize,
     activation: Activation,
-    causal: bool,
+    sight: Sight,
     epsilon: (f64, f64),
 }
 
@@ -236,7 +241,7 @@ impl Operation {
             width,
             heads: self.transformer.heads,
             activation: self.transformer.activation,
-            causal: self.transformer.causal,
+            sight: self.transformer.sight,
             epsilon: (first.norm_1.epsilon(), first.norm_2.epsilon()),
         }
     }
@@ -324,7 +329,7 @@ fn sequence<'a, T>(
     let width = dims.width;
     Sequence {
         segment,
-        causal: dims.causal,
+        sight: dims.sight,
         q: &q[query * width..(query + segment.queries) * width],
         kv: &kv[key * 2 * width..(key + segment.keys) * 2 * width],
     }

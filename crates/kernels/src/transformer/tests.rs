@@ -34,7 +34,7 @@ fn transformer(blocks: usize, activation: Activation, dtype: DType) -> FrozenTra
         blocks: (0..blocks).map(|_| block()).collect(),
         heads: 2,
         activation,
-        causal: true,
+        sight: Sight::Before,
     }
 }
 
@@ -114,7 +114,7 @@ fn it_equals_the_composed_operations_over_several_groups() {
 #[test]
 fn without_a_mask_every_position_sees_all() {
     let whole = FrozenTransformer {
-        causal: false,
+        sight: Sight::All,
         ..transformer(2, Activation::GeluTanh, DType::F64)
     };
     check_gradients(&|x| whole.forward(&x[0], &[3, 1, 2]), &[noise(50, &[6, W])]);
@@ -123,7 +123,7 @@ fn without_a_mask_every_position_sees_all() {
     let read = |this: &FrozenTransformer, x: &Tensor| this.forward(x, &[4]).unwrap();
     assert!(distance(&read(&whole, &x), &read(&whole, &turned)) < 1e-12);
     let masked = FrozenTransformer {
-        causal: true,
+        sight: Sight::Before,
         ..whole.clone()
     };
     assert!(distance(&read(&masked, &x), &read(&masked, &turned)) > 1e-3);
@@ -133,10 +133,32 @@ fn without_a_mask_every_position_sees_all() {
         ..whole
     };
     let same = FrozenTransformer {
-        causal: true,
+        sight: Sight::Before,
         ..one.clone()
     };
     assert!(distance(&read(&one, &x), &read(&same, &x)) < 1e-12);
+}
+
+/// The last position sees those before it as any position behind them would; what it is itself
+/// counts by its residual only.
+#[test]
+fn a_last_position_that_stands_apart_does_not_see_itself() {
+    let apart = FrozenTransformer {
+        sight: Sight::BeforeLastApart,
+        ..transformer(2, Activation::Gelu, DType::F64)
+    };
+    check_gradients(&|x| apart.forward(&x[0], &[3, 2]), &[noise(53, &[5, W])]);
+    let masked = FrozenTransformer {
+        sight: Sight::Before,
+        ..apart.clone()
+    };
+    // A second copy of the last position, where one stands apart, is what it would see of itself.
+    let x = noise(54, &[3, W]);
+    let twice = select_rows(&x, &[0, 1, 2, 2]).unwrap();
+    let read = |this: &FrozenTransformer, x: &Tensor, length| this.forward(x, &[length]).unwrap();
+    assert!(distance(&read(&apart, &twice, 4), &read(&masked, &x, 3)) < 1e-12);
+    assert!(distance(&read(&apart, &x, 3), &read(&masked, &x, 3)) > 1e-3);
+    assert!(apart.forward(&x, &[2, 1]).is_err(), "nothing to see");
 }
 
 #[test]

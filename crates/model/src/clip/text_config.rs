@@ -34,8 +34,18 @@ pub struct TextConfig {
     pub texts: TextForm,
     /// Whether a text begins with a token of its own. Callers put one first in any case.
     pub begin: bool,
+    /// Where the tower is read at a token of its own behind the text's, in place of `read_out`.
+    pub class: Option<ClassToken>,
     /// BERT's form, if it has that; its vocabulary, width and layers are those of the tensors.
     pub encoder: Option<EncoderForm>,
+}
+
+/// CoCa's class token, whose position is the one behind the context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClassToken {
+    /// OpenCLIP's first CoCa took the filling's mask one position too far: its class token sees one
+    /// token of filling (this id), and not itself.
+    pub shifted: Option<u32>,
 }
 
 /// What encoders of BERT's kind differ in.
@@ -125,6 +135,7 @@ impl TextConfig {
             padding: None,
             texts: TextForm::Plain,
             begin: true,
+            class: None,
             encoder: Some(form),
         }
     }
@@ -249,6 +260,7 @@ fn siglip(config: SigLip) -> Result<TextConfig, TextConfigError> {
         padding: Some(SIGLIP_PADDING),
         texts: TextForm::SigLip,
         begin: false,
+        class: None,
         encoder: None,
     })
 }
@@ -275,6 +287,7 @@ fn hugging_face(config: HuggingFace, first_end: bool) -> Result<TextConfig, Text
         padding: None,
         texts: TextForm::Plain,
         begin: true,
+        class: None,
         encoder: None,
     })
 }

@@ -1,12 +1,12 @@
 //! The text tower loaded: its tensors from safetensors, under Hugging Face's or OpenCLIP's names.
 
 use super::text::{BertBlock, BertEncoder, BertPooling, Body, ClipBody, TextError, TextTower};
-use super::text_config::{EncoderForm, TextConfig, TextForm};
+use super::text_config::{ClassToken, EncoderForm, TextConfig, TextForm};
 use super::weights::{WeightFiles, WeightsError};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::Path;
-use tagstream_kernels::{FrozenBlock, FrozenLayerNorm, FrozenLinear, FrozenTransformer};
+use tagstream_kernels::{FrozenBlock, FrozenLayerNorm, FrozenLinear, FrozenTransformer, Sight};
 
 impl TextTower {
     /// Opens the tower in `folder`: `config.json` or `open_clip_config.json`, and its safetensors
@@ -108,6 +108,7 @@ fn is_text(name: &str) -> bool {
         "transformer.",
         "token_embedding.",
         "positional_embedding",
+        "cls_emb",
         "ln_final.",
         "text_projection",
         "proj.",
@@ -248,7 +249,11 @@ fn transformer(
         blocks: (0..config.layers).map(block).collect::<Result<_, _>>()?,
         heads: config.heads,
         activation: config.activation,
-        causal: config.padding.is_none(),
+        sight: match (config.padding, config.class) {
+            (Some(_), _) => Sight::All,
+            (None, Some(ClassToken { shifted: Some(_) })) => Sight::BeforeLastApart,
+            (None, _) => Sight::Before,
+        },
     })
 }
 
@@ -289,6 +294,7 @@ fn hugging_face_tower(source: &TensorSource, config: TextConfig) -> Result<TextT
             )?,
             transformer: transformer(&config, block)?,
             final_norm: source.norm("text_model.final_layer_norm", w, eps)?,
+            class: None,
             projection: Some(match config.padding {
                 None => source.bare("text_projection", config.projection, w)?,
                 Some(_) => source.linear("text_model.head", config.projection, w)?,
@@ -334,13 +340,20 @@ fn open_clip_tower(source: &TensorSource, config: TextConfig) -> Result<TextTowe
         let name = "text_projection".to_owned();
         return Err(TextError::MissingTensor { name });
     };
+    let (class, positions) = match config.class {
+        None => (None, config.context_length),
+        Some(_) => {
+            let token = source.take("cls_emb", &[w])?.reshape((1, w))?;
+            (Some(token), config.context_length + 1)
+        }
+    };
     Ok(TextTower {
         token_embedding: source.raw("token_embedding.weight", &[config.vocabulary, w])?,
         body: Body::Clip(ClipBody {
-            positional_embedding: source
-                .take("positional_embedding", &[config.context_length, w])?,
+            positional_embedding: source.take("positional_embedding", &[positions, w])?,
             transformer: transformer(&config, block)?,
             final_norm: source.norm("ln_final", w, eps)?,
+            class,
             projection,
         }),
         dtype: source.dtype,

@@ -47,32 +47,22 @@ pub(super) struct Graph {
 /// Weights smaller than this are left inside: sharing them saves nothing.
 const SHARED_FROM_BYTES: usize = 16 * 1024;
 
-impl Graph {
-    /// `bytes` are the content of `source`.
-    pub(super) fn new(
-        name: String,
-        source: GraphSource,
-        bytes: Bytes,
-        external: Option<&[u8]>,
-    ) -> Result<Self, SessionError> {
-        let contract = |reason: String| SessionError::Contract {
-            graph: name.clone(),
-            reason,
-        };
-        // The weights in it are slices of `bytes`, not copies.
-        let model = proto::ModelProto::decode(bytes)
-            .map_err(|e| contract(format!("it is not an ONNX model ({e})")))?;
-        let proto::GraphProto {
-            initializer: initializers,
-            input: inputs,
-            ..
-        } = model.graph.unwrap_or_default();
-        let of_type =
-            |tensor: &proto::TensorProto, element: DataType| tensor.data_type() == element as i32;
-        let half = initializers.iter().any(|t| of_type(t, DataType::Float16));
-        let (outside, inside): (Vec<_>, Vec<_>) = initializers
-            .iter()
-            .partition(|t| t.data_location() == proto::tensor_proto::DataLocation::External);
+fn of_type(tensor: &proto::TensorProto, element: DataType) -> bool {
+    tensor.data_type() == element as i32
+}
+
+/// Weights that stand inside the file and are worth sharing between sessions.
+struct SharedWeights {
+    shared: Weights,
+    /// Those of 16 bits.
+    shared_halves: Weights,
+    /// Some 8-bit weight lies beyond what processors without VNNI can multiply.
+    overflows: bool,
+}
+
+impl SharedWeights {
+    /// Copies them out of `inside`; an error names the weight.
+    fn of(inside: &[&proto::TensorProto]) -> Result<Self, String> {
         let (mut shared, mut shared_halves) = (Vec::new(), Vec::new());
         let mut overflows = false;
         for tensor in inside {
@@ -96,9 +86,46 @@ impl Graph {
             } else {
                 continue;
             };
-            let value = value.map_err(|e| contract(format!("weight {}: {e}", tensor.name())))?;
+            let value = value.map_err(|e| format!("weight {}: {e}", tensor.name()))?;
             list.push((tensor.name().to_owned(), Arc::new(value)));
         }
+        Ok(SharedWeights {
+            shared,
+            shared_halves,
+            overflows,
+        })
+    }
+}
+
+impl Graph {
+    /// `bytes` are the content of `source`.
+    pub(super) fn new(
+        name: String,
+        source: GraphSource,
+        bytes: Bytes,
+        external: Option<&[u8]>,
+    ) -> Result<Self, SessionError> {
+        let contract = |reason: String| SessionError::Contract {
+            graph: name.clone(),
+            reason,
+        };
+        // The weights in it are slices of `bytes`, not copies.
+        let model = proto::ModelProto::decode(bytes)
+            .map_err(|e| contract(format!("it is not an ONNX model ({e})")))?;
+        let proto::GraphProto {
+            initializer: initializers,
+            input: inputs,
+            ..
+        } = model.graph.unwrap_or_default();
+        let half = initializers.iter().any(|t| of_type(t, DataType::Float16));
+        let (outside, inside): (Vec<_>, Vec<_>) = initializers
+            .iter()
+            .partition(|t| t.data_location() == proto::tensor_proto::DataLocation::External);
+        let SharedWeights {
+            shared,
+            shared_halves,
+            overflows,
+        } = SharedWeights::of(&inside).map_err(contract)?;
         if overflows && IntegerRange::of_this_processor() == IntegerRange::Reduced {
             tracing::warn!(
                 graph = name,

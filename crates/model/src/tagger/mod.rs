@@ -234,6 +234,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// The encoder takes and gives what the manifest says.
+fn check_shape(bundle: &Bundle, shape: EncoderShape) -> Result<(), SessionError> {
+    let manifest = bundle.manifest();
+    let disagree = |what: String| SessionError::Contract {
+        graph: bundle.encoder().display().to_string(),
+        reason: format!("bundle.json disagrees with it: {what}"),
+    };
+    let Preprocessing { height, width, .. } = manifest.preprocessing;
+    if (shape.height, shape.width) != (height, width) {
+        return Err(disagree(format!(
+            "input {height}x{width} against {}x{}",
+            shape.height, shape.width
+        )));
+    }
+    if (shape.locations, shape.dim) != (manifest.positions(), manifest.dims.embedding) {
+        return Err(disagree(format!(
+            "{} locations of {} numbers against {} of {}",
+            manifest.positions(),
+            manifest.dims.embedding,
+            shape.locations,
+            shape.dim
+        )));
+    }
+    Ok(())
+}
+
 impl Tagger {
     /// Opens `bundle`. Where `reuse` has the same encoder, its sessions are kept and only heads are
     /// built.
@@ -259,26 +285,7 @@ impl Tagger {
             None => Arc::new(Encoders::open(runtime, bundle, workers, &options.session)?),
         };
         let shape = encoders.shape();
-        let disagree = |what: String| SessionError::Contract {
-            graph: bundle.encoder().display().to_string(),
-            reason: format!("bundle.json disagrees with it: {what}"),
-        };
-        let Preprocessing { height, width, .. } = manifest.preprocessing;
-        if (shape.height, shape.width) != (height, width) {
-            return Err(disagree(format!(
-                "input {height}x{width} against {}x{}",
-                shape.height, shape.width
-            )));
-        }
-        if (shape.locations, shape.dim) != (manifest.positions(), manifest.dims.embedding) {
-            return Err(disagree(format!(
-                "{} locations of {} numbers against {} of {}",
-                manifest.positions(),
-                manifest.dims.embedding,
-                shape.locations,
-                shape.dim
-            )));
-        }
+        check_shape(bundle, shape)?;
         let head = options.rows.open_head(runtime, bundle)?;
         let heads = (0..workers)
             .map(|_| Ok(Mutex::new(head.open(runtime, &options.session, shape)?)))

@@ -8,7 +8,7 @@ mod grid;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
-use tagstream_core::events::{LabelEvent, LabelState, QuestionPurpose};
+use tagstream_core::events::{BoundingBox, LabelEvent, LabelState, QuestionPurpose};
 
 /// Most seats; the one that was not used for longest gives way.
 const MOST_SEATS: usize = 1_000;
@@ -56,6 +56,15 @@ impl Order {
     }
 }
 
+/// Where a category was seen in a picture.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Place {
+    /// The picture's width and height, pixels.
+    pub size: (u32, u32),
+    /// Shares of them.
+    pub boxes: Vec<BoundingBox>,
+}
+
 /// One category of one picture.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Question {
@@ -69,6 +78,8 @@ pub(crate) struct Question {
     pub score: f32,
     /// What it is asked for.
     pub purpose: QuestionPurpose,
+    /// Where the model saw it, if it did.
+    pub place: Option<Place>,
 }
 
 impl Question {

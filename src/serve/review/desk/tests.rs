@@ -7,6 +7,7 @@ fn question(image: usize, category: &str) -> Question {
         category: category.into(),
         score: 0.5,
         purpose: QuestionPurpose::Learning,
+        place: None,
     }
 }
 

@@ -77,29 +77,13 @@ impl<M: RowMaker> Driver<M> {
                 }
                 (None, None) => maker.make(&message, &leave).await?,
             };
-            let (rows, letters) = match made {
-                RowOutcome::Row { row, prediction } => (vec![(row, prediction)], Vec::new()),
-                RowOutcome::Records { rows, refused } => (rows, letters_of(refused)),
-                RowOutcome::DeadLetter { kind, reason } => {
-                    let records = Vec::new();
-                    (
-                        Vec::new(),
-                        vec![RecordsRefused {
-                            records,
-                            kind,
-                            reason,
-                        }],
-                    )
-                }
-                RowOutcome::Nothing => (Vec::new(), Vec::new()),
-                RowOutcome::Left => {
-                    return Ok(Task::Left {
-                        partition: message.partition,
-                        generation,
-                        offset: message.offset,
-                        alone,
-                    });
-                }
+            let Some((rows, letters)) = rows_and_letters(made) else {
+                return Ok(Task::Left {
+                    partition: message.partition,
+                    generation,
+                    offset: message.offset,
+                    alone,
+                });
             };
             let (mut finished, mut held) = (nothing(), 0);
             for (row, prediction) in rows {
@@ -130,6 +114,28 @@ impl<M: RowMaker> Driver<M> {
             })
         });
     }
+}
+
+/// Rows, each with what goes to the predictions topic.
+type Predicted<R> = Vec<(R, Option<Outgoing>)>;
+
+/// Rows with their predictions, and what becomes dead letters; `None` for what was given up.
+fn rows_and_letters<R>(made: RowOutcome<R>) -> Option<(Predicted<R>, Vec<RecordsRefused>)> {
+    Some(match made {
+        RowOutcome::Row { row, prediction } => (vec![(row, prediction)], Vec::new()),
+        RowOutcome::Records { rows, refused } => (rows, letters_of(refused)),
+        RowOutcome::DeadLetter { kind, reason } => {
+            let records = Vec::new();
+            let whole = RecordsRefused {
+                records,
+                kind,
+                reason,
+            };
+            (Vec::new(), vec![whole])
+        }
+        RowOutcome::Nothing => (Vec::new(), Vec::new()),
+        RowOutcome::Left => return None,
+    })
 }
 
 fn nothing<R>() -> Finished<R> {

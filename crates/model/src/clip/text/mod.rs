@@ -7,6 +7,9 @@
 //! packed into one matrix; and in the last block only the position that is read is computed. Values
 //! and gradients equal those of the full 77 positions (tested).
 //!
+//! CoCa's tower is read at a class token of its own, which stands behind all positions; its caption
+//! decoder is not read.
+//!
 //! SigLIP's tower, MobileCLIP's and CLIPA's see a text whole and were trained on texts filled up to
 //! the context length, so all of its tokens are computed. Some tokenizers have no begin token:
 //! callers put one first all the same, and it is taken off.
@@ -15,7 +18,7 @@ mod encoder;
 
 pub(super) use encoder::{BertBlock, BertEncoder, BertPooling};
 
-use super::text_config::{ReadOutPosition, TextConfig, TextConfigError};
+use super::text_config::{ClassToken, ReadOutPosition, TextConfig, TextConfigError};
 use super::weights::WeightsError;
 use candle_core::{DType, Device, Tensor};
 use std::path::PathBuf;
@@ -121,10 +124,12 @@ pub(super) enum Body {
 /// A transformer with norms before attention and MLP.
 #[derive(Debug, Clone)]
 pub(super) struct ClipBody {
-    /// `[context length, W]`.
+    /// `[context length, W]`, and the class token's.
     pub positional_embedding: Tensor,
     pub transformer: FrozenTransformer,
     pub final_norm: FrozenLayerNorm,
+    /// `[1, W]`, if there is one.
+    pub class: Option<Tensor>,
     pub projection: Option<FrozenLinear>,
 }
 
@@ -242,8 +247,13 @@ impl TextTower {
                 x.device(),
             )?);
         }
-        if let (Some(token), Body::Clip(body)) = (self.config.padding, &self.body) {
-            return self.forward_filled(body, x, ends, token);
+        if let Body::Clip(body) = &self.body {
+            if let Some(token) = self.config.padding {
+                return self.forward_filled(body, x, ends, token);
+            }
+            if let (Some(class), Some(form)) = (&body.class, self.config.class) {
+                return self.forward_class(body, x, ends, (class, form));
+            }
         }
         let rows: Vec<usize> = ends
             .iter()
@@ -260,6 +270,43 @@ impl TextTower {
                 Ok(encoder.forward(&(packed + places)?, &lengths)?)
             }
         }
+    }
+
+    /// The same for a tower that is read at a class token: behind `ends`, where a mask that was
+    /// taken too far lets it see one more, and without seeing itself then.
+    fn forward_class(
+        &self,
+        body: &ClipBody,
+        x: &Tensor,
+        ends: &[usize],
+        (class, form): (&Tensor, ClassToken),
+    ) -> Result<Tensor, TextError> {
+        let (n, length, width) = x.dims3()?;
+        let (context, first) = (self.config.context_length, usize::from(!self.config.begin));
+        let filling = match form.shifted {
+            Some(token) => self.embed(&[[token]])?.reshape((1, width))?,
+            None => class.clone(),
+        };
+        // Behind all rows of `x`: the filling, the class token.
+        let rows = x.reshape((n * length, width))?;
+        let rows = Tensor::cat(&[&rows, &filling, class], 0)?;
+        let (mut taken, mut positions, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, &end) in ends.iter().enumerate() {
+            let start = taken.len();
+            let count = end + 1 - first;
+            taken.extend((first..=end).map(|at| i * length + at));
+            positions.extend(0..count);
+            if form.shifted.is_some() {
+                // In a text that needs no filling the class token does see itself.
+                taken.push(n * length + usize::from(count == context));
+                positions.push(count);
+            }
+            taken.push(n * length + 1);
+            positions.push(context);
+            lengths.push(taken.len() - start);
+        }
+        let packed = select_rows(&rows, &taken)?;
+        Ok(body.forward(&packed, &positions, &lengths)?)
     }
 
     /// The same for a tower that sees a text whole: filled up with `token` behind `ends`.

@@ -1,6 +1,8 @@
 //! OpenCLIP's `open_clip_config.json`, as far as the text tower goes.
 
-use super::{EncoderForm, ReadOutPosition, SIGLIP_PADDING, TextConfig, TextConfigError, TextForm};
+use super::{
+    ClassToken, EncoderForm, ReadOutPosition, SIGLIP_PADDING, TextConfig, TextConfigError, TextForm,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use tagstream_kernels::Activation;
@@ -24,6 +26,7 @@ struct OpenClipText {
     layers: usize,
     no_causal_mask: bool,
     embed_cls: bool,
+    correct_cls_mask: bool,
     pool_type: String,
     proj_type: String,
     pad_id: u32,
@@ -58,13 +61,12 @@ struct OpenClipActivation {
 }
 
 /// Keys of `text_cfg` that say how text becomes tokens, or nothing about what is computed.
-const NOT_COMPUTED: [&str; 8] = [
+const NOT_COMPUTED: [&str; 7] = [
     "hf_tokenizer_name",
     "mlp_ratio",
     "bos_id",
     "output_tokens",
     "hf_model_pretrained",
-    "correct_cls_mask",
     // The tensors say it.
     "proj_bias",
     "ls_init_value",
@@ -80,6 +82,7 @@ impl Default for OpenClipText {
             layers: 12,
             no_causal_mask: false,
             embed_cls: false,
+            correct_cls_mask: false,
             pool_type: "argmax".to_owned(),
             proj_type: "linear".to_owned(),
             pad_id: 0,
@@ -108,9 +111,9 @@ fn of(config: OpenClip) -> Result<TextConfig, TextConfigError> {
     if let Some(name) = &text.hf_model_name {
         return encoder(name, &text, config.embed_dim);
     }
-    if text.embed_cls {
-        let hint = "a tower read at its end token; CoCa's class token is not";
-        return refuse("embed_cls", "true".to_owned(), hint);
+    if text.embed_cls && text.no_causal_mask {
+        let hint = "a tower with CoCa's class token sees what is before a token only";
+        return refuse("embed_cls and no_causal_mask", "true".to_owned(), hint);
     }
     let off = |value: &Value| value.is_null() || value == &Value::Bool(false);
     let mut others = text.others.iter();
@@ -145,6 +148,9 @@ fn of(config: OpenClip) -> Result<TextConfig, TextConfigError> {
         padding,
         texts,
         begin: texts != TextForm::SigLip,
+        class: text.embed_cls.then_some(ClassToken {
+            shifted: (!text.correct_cls_mask).then_some(text.pad_id),
+        }),
         encoder: None,
     })
 }

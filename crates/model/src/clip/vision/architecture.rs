@@ -39,6 +39,8 @@ pub struct TransformerForm {
     pub norms_behind: bool,
     /// Queries and keys turned by their places.
     pub rotary: Option<Rotary>,
+    /// Learned positions.
+    pub positions: bool,
     /// Heads of the attention pool, if there is one.
     pub pool_heads: usize,
 }
@@ -51,6 +53,7 @@ impl TransformerForm {
             first_norm: class_token,
             norms_behind: false,
             rotary: None,
+            positions: true,
             pool_heads: heads,
         }
     }
@@ -95,5 +98,10 @@ pub enum Architecture {
         widths: [usize; 4],
         /// Added to the variance in every layer norm.
         epsilon: f32,
+    },
+    /// MobileCLIP's FastViT, read at the mean of its locations; its tensors tell the rest.
+    FastVit {
+        /// Stages, which halve the map between them.
+        stages: usize,
     },
 }

@@ -20,11 +20,19 @@ pub(super) struct Block {
 /// A norm and the MLP behind it, which is added to what came in.
 pub(super) struct Mlp {
     norm: Norm,
-    /// SwiGLU's gate, whose SiLU is the factor of `inward` (EVA-02).
-    gate: Option<Linear>,
+    /// A second norm (ViTamin).
+    second_norm: Option<Norm>,
+    gate: Option<Gate>,
     inward: Linear,
     inner_norm: Option<Norm>,
     outward: Linear,
+}
+
+/// What becomes the factor of an MLP's inner numbers.
+struct Gate {
+    linear: Linear,
+    /// By SiLU (EVA-02), or by GELU (ViTamin).
+    silu: bool,
 }
 
 /// Names of a part in the three namings.
@@ -158,25 +166,50 @@ impl Transformer<'_> {
     /// A norm, and the layers of the MLP behind it.
     pub(super) fn read_mlp(&self, norm: &str, parts: [&str; 2]) -> Result<Mlp, WeightsError> {
         let [inward, outward] = parts;
-        let gated = self.weights.contains(&format!("{inward}_g.weight"));
-        let (gate, inward) = match gated {
-            true => (Some(format!("{inward}_g")), format!("{inward}_x")),
+        let within = outward.strip_suffix("fc2").unwrap_or_default();
+        let there = |name: &str| self.weights.contains(&format!("{name}.weight"));
+        let [silu, gelu] = [format!("{inward}_g"), format!("{within}w0")];
+        if !within.is_empty() && there(&gelu) {
+            return self.read_geglu(norm, within);
+        }
+        let (gate, inward) = match there(&silu) {
+            true => (Some(silu), format!("{inward}_x")),
             false => (None, inward.to_owned()),
         };
         // No OpenCLIP configuration of the usual kind says it: the tensor does.
         let hidden = self.weights.shape(&format!("{inward}.bias"))?;
         let hidden = *hidden.first().unwrap_or(&0);
         let read = |name: &str| Linear::read(self.weights, name, hidden, self.width);
-        let within = outward.strip_suffix("fc2").unwrap_or_default();
+        let gate = gate.map(|gate| read(&gate)).transpose()?;
         Ok(Mlp {
             norm: self.read_norm(norm)?,
-            gate: gate.map(|gate| read(&gate)).transpose()?,
+            second_norm: None,
+            gate: gate.map(|linear| Gate { linear, silu: true }),
             inward: read(&inward)?,
             inner_norm: match within {
                 "" => None,
                 within => self.inner_norm(&format!("{within}norm"), hidden)?,
             },
             outward: Linear::read(self.weights, outward, self.width, hidden)?,
+        })
+    }
+
+    /// The same in ViTamin's form.
+    fn read_geglu(&self, norm: &str, within: &str) -> Result<Mlp, WeightsError> {
+        let part = |part: &str| format!("{within}{part}");
+        let hidden = self.weights.shape(&part("w0.bias"))?;
+        let hidden = *hidden.first().unwrap_or(&0);
+        let read = |name: &str| Linear::read(self.weights, &part(name), hidden, self.width);
+        Ok(Mlp {
+            norm: self.read_norm(norm)?,
+            second_norm: Some(self.read_norm(&part("norm"))?),
+            gate: Some(Gate {
+                linear: read("w0")?,
+                silu: false,
+            }),
+            inward: read("w1")?,
+            inner_norm: None,
+            outward: Linear::read(self.weights, &part("w2"), self.width, hidden)?,
         })
     }
 
@@ -233,14 +266,21 @@ impl Transformer<'_> {
     pub(super) fn mlp(&self, graph: &mut TowerGraph, within: &str, mlp: &Mlp, x: &Value) -> Value {
         let name = |part: &str| format!("{within}.{part}");
         let given = self.norm_before(graph, &name("norm2"), &mlp.norm, x);
+        let second = mlp.second_norm.as_ref();
+        let given = self.norm_inside(graph, &name("mlp_norm"), second, &given);
         let h = graph.linear(&given, &name("mlp_in"), &mlp.inward);
         let element = graph.element;
         let h = match &mlp.gate {
             Some(gate) => {
-                let gate = graph.linear(&given, &name("mlp_gate"), gate);
-                let sigmoid = graph.g.node("Sigmoid", &[&gate], &[]);
-                let gate = graph.g.mul(&gate, &sigmoid);
-                graph.g.mul(&gate, &h)
+                let by = graph.linear(&given, &name("mlp_gate"), &gate.linear);
+                let by = match gate.silu {
+                    true => {
+                        let sigmoid = graph.g.node("Sigmoid", &[&by], &[]);
+                        graph.g.mul(&by, &sigmoid)
+                    }
+                    false => graph.g.gelu(&by, element),
+                };
+                graph.g.mul(&by, &h)
             }
             None => match self.activation {
                 Activation::QuickGelu => graph.g.quick_gelu(&h, element),

@@ -118,17 +118,10 @@ impl VisionConfig {
                 heads: heads(width * 32)?,
             },
             Layers::Blocks(layers) => Architecture::Transformer {
-                pooling: match vision.pool_type.as_deref() {
-                    None | Some("tok") => Pooling::ClassToken,
-                    Some("avg") => Pooling::Mean {
-                        norm_behind: vision.final_ln_after_pool,
-                    },
-                    Some(other) => {
-                        return Err(unsupported("vision_cfg.pool_type", other, "tok or avg"));
-                    }
-                },
+                pooling: pooling(&vision)?,
                 form: TransformerForm {
                     first_norm: !vision.no_ln_pre,
+                    pool_heads: vision.attn_pooler_heads.unwrap_or(8),
                     ..TransformerForm::plain(true, heads(width)?)
                 },
                 layers,
@@ -160,6 +153,31 @@ impl VisionConfig {
             mean: pixels.mean,
             std: pixels.std,
         })
+    }
+}
+
+/// Where OpenCLIP's transformer is read.
+fn pooling(vision: &OpenClipVision) -> Result<Pooling, VisionConfigError> {
+    let attends = match &vision.attentional_pool {
+        Value::Null | Value::Bool(false) => false,
+        Value::Bool(true) => true,
+        other => {
+            let hint = "true or false: CoCa as OpenCLIP trained it";
+            return Err(unsupported("vision_cfg.attentional_pool", other, hint));
+        }
+    };
+    match (vision.pool_type.as_deref(), attends) {
+        // Of CoCa's queries the first is the picture's.
+        (None | Some("tok"), true) => Ok(Pooling::Attention),
+        (None | Some("tok"), false) => Ok(Pooling::ClassToken),
+        (Some("avg"), false) => Ok(Pooling::Mean {
+            norm_behind: vision.final_ln_after_pool,
+        }),
+        (Some(other), true) => {
+            let hint = "tok beside an attentional_pool";
+            Err(unsupported("vision_cfg.pool_type", other, hint))
+        }
+        (Some(other), false) => Err(unsupported("vision_cfg.pool_type", other, "tok or avg")),
     }
 }
 
@@ -211,11 +229,9 @@ fn refuse_what_is_not_read(others: &Map<String, Value>) -> Result<(), VisionConf
     for (key, value) in others {
         let harmless = match key.as_str() {
             // Training only, or of the text tower.
-            "patch_dropout"
-            | "output_tokens"
-            | "timm_model_pretrained"
-            | "attn_pooler_queries"
-            | "attn_pooler_heads" => true,
+            "patch_dropout" | "output_tokens" | "timm_model_pretrained" | "attn_pooler_queries" => {
+                true
+            }
             // The tensors say whether there is layer scale.
             "ls_init_value" => true,
             // Either is stored as a tensor.
@@ -305,11 +321,14 @@ struct OpenClipVision {
     no_ln_pre: bool,
     #[serde(default)]
     final_ln_after_pool: bool,
+    attn_pooler_heads: Option<usize>,
+    #[serde(default)]
+    attentional_pool: Value,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 #[serde(untagged)]
 enum Layers {
     Blocks(usize),
@@ -402,7 +421,7 @@ mod tests {
             VisionConfig::open_clip(&json).unwrap_err().to_string()
         };
         assert!(open_clip(r#""timm_model_name":"convnext_base""#).contains("timm_model_name"));
-        assert!(open_clip(r#""attentional_pool":true"#).contains("attentional_pool"));
+        assert!(open_clip(r#""attentional_pool":"cascade""#).contains("attentional_pool"));
         assert!(open_clip(r#""pool_type":"map""#).contains("pool_type"));
         assert!(open_clip(r#""qk_norm":true"#).contains("qk_norm"));
         assert!(open_clip(r#""image_size":[224,336]"#).contains("224x336"));

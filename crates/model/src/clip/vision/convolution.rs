@@ -48,20 +48,70 @@ impl Convolution {
         weights: &WeightFiles,
         norm: &str,
     ) -> Result<Self, WeightsError> {
-        let outputs = self.dims[0];
-        let statistic = |part: &str| weights.read(&format!("{norm}.{part}"), &[outputs]);
-        let (gain, shift) = (statistic("weight")?, statistic("bias")?);
-        let (mean, variance) = (statistic("running_mean")?, statistic("running_var")?);
-        let kernel = self.dims[1..].iter().product::<usize>().max(1);
-        for (o, kernel) in self.weight.chunks_exact_mut(kernel).enumerate() {
-            let factor = f64::from(gain[o]) / (f64::from(variance[o]) + BATCH_NORM_EPSILON).sqrt();
+        let norm = batch_norm(weights, norm, self.dims[0])?;
+        let kernels = self
+            .weight
+            .chunks_exact_mut(self.dims[1..].iter().product::<usize>().max(1));
+        for ((kernel, bias), (factor, shift)) in kernels.zip(&mut self.bias).zip(norm) {
             for w in kernel {
                 *w = (f64::from(*w) * factor) as f32;
             }
-            let centred = f64::from(self.bias[o]) - f64::from(mean[o]);
-            self.bias[o] = (centred * factor + f64::from(shift[o])) as f32;
+            *bias = (f64::from(*bias) * factor + shift) as f32;
         }
         Ok(self)
+    }
+
+    /// What gives nothing.
+    pub(super) fn zero(dims: [usize; 4]) -> Self {
+        Self {
+            dims,
+            weight: vec![0.0; dims.iter().product()],
+            bias: vec![0.0; dims[0]],
+        }
+    }
+
+    /// What gives back what comes in; outputs are as many as inputs.
+    pub(super) fn identity(dims: [usize; 4]) -> Self {
+        let [outputs, inputs, height, width] = dims;
+        let mut made = Self::zero(dims);
+        let centre = height / 2 * width + width / 2;
+        for output in 0..outputs {
+            let input = output % inputs.max(1);
+            made.weight[(output * inputs + input) * height * width + centre] = 1.0;
+        }
+        made
+    }
+
+    /// Adds one with the same maps, whose kernel is not larger, around the kernel's middle.
+    ///
+    /// # Panics
+    /// If it has other maps or a larger kernel.
+    pub(super) fn add(&mut self, other: &Self) {
+        let ([outputs, inputs, height, width], [_, _, h, w]) = (self.dims, other.dims);
+        assert_eq!(self.dims[..2], other.dims[..2], "other maps");
+        let (top, left) = ((height - h) / 2, (width - w) / 2);
+        for plane in 0..outputs * inputs {
+            for row in 0..h {
+                let to = (plane * height + top + row) * width + left;
+                let from = (plane * h + row) * w;
+                let pairs = self.weight[to..to + w].iter_mut();
+                pairs
+                    .zip(&other.weight[from..from + w])
+                    .for_each(|(sum, x)| *sum += x);
+            }
+        }
+        let pairs = self.bias.iter_mut().zip(&other.bias);
+        pairs.for_each(|(sum, x)| *sum += x);
+    }
+
+    /// Multiplies each output.
+    pub(super) fn scale(&mut self, by: &[f32]) {
+        let kernel = self.dims[1..].iter().product::<usize>().max(1);
+        for (kernel, by) in self.weight.chunks_exact_mut(kernel).zip(by) {
+            kernel.iter_mut().for_each(|x| *x *= by);
+        }
+        let pairs = self.bias.iter_mut().zip(by);
+        pairs.for_each(|(x, by)| *x *= by);
     }
 
     /// Writes it; `name` is that of its weights in the graph.
@@ -85,4 +135,20 @@ impl Convolution {
         }
         graph.g.node("Conv", &[x, &weight, &bias], &attributes)
     }
+}
+
+/// A batch norm as factor and shift of each channel: `(x - mean) g / sqrt(var + eps) + b`.
+pub(super) fn batch_norm(
+    weights: &WeightFiles,
+    name: &str,
+    channels: usize,
+) -> Result<Vec<(f64, f64)>, WeightsError> {
+    let statistic = |part: &str| weights.read(&format!("{name}.{part}"), &[channels]);
+    let (gain, shift) = (statistic("weight")?, statistic("bias")?);
+    let (mean, variance) = (statistic("running_mean")?, statistic("running_var")?);
+    let channels = (0..channels).map(|c| {
+        let factor = f64::from(gain[c]) / (f64::from(variance[c]) + BATCH_NORM_EPSILON).sqrt();
+        (factor, f64::from(shift[c]) - f64::from(mean[c]) * factor)
+    });
+    Ok(channels.collect())
 }

@@ -17,6 +17,8 @@ mod config_error;
 mod convnext;
 mod convolution;
 mod dense;
+mod fastvit;
+mod maps;
 mod patches;
 mod pixel_values;
 mod pool;
@@ -27,6 +29,7 @@ mod rotary;
 mod stem;
 mod timm;
 mod transformer;
+mod vitamin;
 
 pub use architecture::{Architecture, Naming, Pooling, TransformerForm};
 pub use config::VisionConfig;
@@ -71,7 +74,7 @@ pub enum DenseMode {
     /// `u = x + Wo(Wv LN(x))`, `u = u + MLP(LN(u))`, then final norm and projection (MaskCLIP).
     /// ResNet: value and output projection of the attention pool at each location, without
     /// positional embedding (TaI-DPT). SigLIP: as the ResNet, with the pool's MLP behind it.
-    /// ConvNeXt: what the head gives if it pools that location only.
+    /// ConvNeXt, FastViT: what the head gives if it pools that location only.
     #[default]
     Value,
     /// Transformer: `Wo((softmax(q q) + softmax(k k)) v)` of the last block, without residual and
@@ -154,8 +157,8 @@ pub enum TowerError {
     Sizes(String),
     /// Convolutions are not written in integers.
     #[error(
-        "a ResNet cannot be written with --precision int8: its convolutions would gain nothing by \
-         it; write it with fp32"
+        "a tower of convolutions (ResNet, ConvNeXt, FastViT) cannot be written with --precision \
+         int8: convolutions would gain nothing by it; write it with fp32"
     )]
     Int8Convolutions,
     /// The tower has no such dense features.
@@ -195,6 +198,7 @@ impl Tower {
             Architecture::Transformer { patch, .. } => patch,
             Architecture::ModifiedResNet { .. } => resnet::STEP,
             Architecture::ConvNeXt { .. } => convnext::STEP,
+            Architecture::FastVit { stages } => fastvit::step(stages),
         };
         let (native, grid) = (side(config.image_size, step)?, side(input_size, step)?);
         let sides = Sides {
@@ -217,6 +221,9 @@ impl Tower {
             }
             Architecture::ConvNeXt { .. } => {
                 convnext::write(&mut graph, config, weights, (sides, mode), &pixels)?
+            }
+            Architecture::FastVit { .. } => {
+                fastvit::write(&mut graph, config, weights, (sides, mode), &pixels)?
             }
         };
         let dims = Dims {
@@ -417,6 +424,21 @@ impl Linear {
         for (bias, scale) in self.bias.iter_mut().flatten().zip(scale) {
             *bias *= scale;
         }
+    }
+
+    /// With each input `x` in place of `factor x + shift`.
+    fn after(&mut self, inputs: &[(f64, f64)]) {
+        let mut biases = self.bias.take().unwrap_or_else(|| vec![0.0; self.outputs]);
+        let rows = self.weight.chunks_exact_mut(self.inputs.max(1));
+        for (row, bias) in rows.zip(&mut biases) {
+            let mut sum = f64::from(*bias);
+            for (w, (factor, shift)) in row.iter_mut().zip(inputs) {
+                sum += f64::from(*w) * shift;
+                *w = (f64::from(*w) * factor) as f32;
+            }
+            *bias = sum as f32;
+        }
+        self.bias = Some(biases);
     }
 
     /// Reads `<name>.weight`, and `<name>.bias` if it is there.

@@ -1,9 +1,10 @@
-//! SigLIP's and PE-Core's head: a learned query attends to all tokens, and an MLP follows.
+//! SigLIP's and PE-Core's head: a learned query attends to all tokens, and an MLP follows. In
+//! CoCa's a norm follows, and only the first of its queries makes the picture's feature.
 //!
 //! For features of locations the same path is taken with one location alone: its value, the output
-//! projection, the MLP. That is what the pool would give if it looked there only.
+//! projection, the MLP or norm. That is what the pool would give if it looked there only.
 
-use super::base::Transformer;
+use super::base::{Norm, Transformer};
 use super::block::Mlp;
 use super::dense::concatenated;
 use super::transformer;
@@ -20,7 +21,13 @@ struct AttentionPool {
     scores: Linear,
     value: Linear,
     output: Linear,
-    mlp: Mlp,
+    behind: Behind,
+}
+
+/// What follows the attention.
+enum Behind {
+    Mlp(Mlp),
+    Norm(Norm),
 }
 
 /// Writes a tower with this head after the pixels `[B, side, side, 3]`.
@@ -38,7 +45,8 @@ pub(super) fn write(
     let read = transformer::tokens(graph, config, weights, (sides, mode), pixels)?;
     let (tower, x) = (&read.tower, &read.all);
     let pool = AttentionPool::read(tower)?;
-    let (w, heads) = (tower.width as i64, tower.form.pool_heads as i64);
+    let (inner, heads) = (pool.value.outputs, tower.form.pool_heads);
+    let (w, heads) = (inner as i64, heads as i64);
     let scores = graph.linear(x, "pool.scores", &pool.scores);
     let scores = graph.g.transpose(&scores, &[0, 2, 1]);
     let attention = graph.g.softmax(&scores, -1);
@@ -64,16 +72,18 @@ pub(super) fn write(
     // Row 0 is the whole picture.
     let joined = concatenated(graph, &[&mixed, &alone]);
     let attended = graph.linear(&joined, "pool.output", &pool.output);
-    let pooled = if mode == DenseMode::ValueBare {
-        let picture = graph.g.slice(&attended, 1, 0, 1);
-        let picture = tower.mlp(graph, "pool", &pool.mlp, &picture);
-        let places = graph.g.slice(&attended, 1, 1, i64::MAX);
-        concatenated(graph, &[&picture, &places])
-    } else {
-        tower.mlp(graph, "pool", &pool.mlp, &attended)
+    let pooled = match (&pool.behind, mode) {
+        (Behind::Norm(norm), _) => tower.norm(graph, &attended, "pool.norm", norm),
+        (Behind::Mlp(mlp), DenseMode::ValueBare) => {
+            let picture = graph.g.slice(&attended, 1, 0, 1);
+            let picture = tower.mlp(graph, "pool", mlp, &picture);
+            let places = graph.g.slice(&attended, 1, 1, i64::MAX);
+            concatenated(graph, &[&picture, &places])
+        }
+        (Behind::Mlp(mlp), _) => tower.mlp(graph, "pool", mlp, &attended),
     };
     let features = match projection::follows(config, Pooling::Attention) {
-        true => projection::write(graph, config, weights, tower.width, &pooled)?,
+        true => projection::write(graph, config, weights, inner, &pooled)?,
         false => pooled,
     };
     let picture = graph.g.slice(&features, 1, 0, 1);
@@ -84,7 +94,10 @@ pub(super) fn write(
 }
 
 impl AttentionPool {
-    fn read(tower: &Transformer<'_>) -> Result<Self, WeightsError> {
+    fn read(tower: &Transformer<'_>) -> Result<Self, TowerError> {
+        if tower.naming == Naming::OpenClip {
+            return Self::read_coca(tower);
+        }
         let (weights, w) = (tower.weights, tower.width);
         let timm = tower.naming == Naming::Timm;
         let name = |hugging_face: &str, timm_s: &str| match timm {
@@ -110,24 +123,79 @@ impl AttentionPool {
             scores: scores(&probe, &query, &key_value.rows(0, w), tower.form.pool_heads),
             value: key_value.rows(w, w),
             output: Linear::read(weights, &name("attention.out_proj", "proj"), w, w)?,
-            mlp: tower.read_mlp(
+            behind: Behind::Mlp(tower.read_mlp(
                 &name("layernorm", "norm"),
                 [&name("mlp.fc1", "mlp.fc1"), &name("mlp.fc2", "mlp.fc2")],
-            )?,
+            )?),
         })
     }
+
+    /// CoCa's, which is as wide as the joint space.
+    fn read_coca(tower: &Transformer<'_>) -> Result<Self, TowerError> {
+        let (weights, w, heads) = (tower.weights, tower.width, tower.form.pool_heads);
+        let name = |part: &str| format!("visual.attn_pool.{part}");
+        let shape = weights.shape(&name("query"))?.to_vec();
+        let inner = *shape.last().unwrap_or(&0);
+        if heads == 0 || inner == 0 || !inner.is_multiple_of(heads) {
+            let sizes = format!("attn_pooler_heads {heads}, queries of {shape:?}");
+            return Err(TowerError::Sizes(sizes));
+        }
+        let queries = weights.read(&name("query"), &shape)?;
+        let biases = weights.read(&name("attn.in_proj_bias"), &[3 * inner])?;
+        let whole = match weights.contains(&name("attn.in_proj_weight")) {
+            true => Some(weights.read(&name("attn.in_proj_weight"), &[3 * inner, inner])?),
+            false => None,
+        };
+        let part = |part: usize, inputs: usize| -> Result<Linear, WeightsError> {
+            let weight = match &whole {
+                Some(whole) => whole[part * inner * inner..(part + 1) * inner * inner].to_vec(),
+                None => {
+                    let stored = name(&format!("attn.{}_proj_weight", ["q", "k", "v"][part]));
+                    weights.read(&stored, &[inner, inputs])?
+                }
+            };
+            Ok(Linear {
+                outputs: inner,
+                inputs: if whole.is_some() { inner } else { inputs },
+                weight,
+                bias: Some(biases[part * inner..(part + 1) * inner].to_vec()),
+            })
+        };
+        let norm = tower.read_norm_of(&name("ln_q"), inner)?;
+        let probe = normed(&queries[..inner], &norm, tower.epsilon);
+        Ok(Self {
+            scores: scores(&probe, &part(0, inner)?, &part(1, w)?, heads),
+            value: part(2, w)?,
+            output: Linear::read(weights, &name("attn.out_proj"), inner, inner)?,
+            behind: Behind::Norm(tower.read_norm_of("visual.ln_post", inner)?),
+        })
+    }
+}
+
+/// A layer norm of one row.
+fn normed(row: &[f32], (weight, bias): &Norm, epsilon: f32) -> Vec<f32> {
+    let count = row.len() as f64;
+    let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
+    let squares = row.iter().map(|&x| (f64::from(x) - mean).powi(2));
+    let deviation = (squares.sum::<f64>() / count + f64::from(epsilon)).sqrt();
+    let parts = row.iter().zip(weight).zip(bias);
+    parts
+        .map(|((&x, &w), &b)| {
+            ((f64::from(x) - mean) / deviation * f64::from(w) + f64::from(b)) as f32
+        })
+        .collect()
 }
 
 /// A head's score of a location is the product of its query with the location's key, which is one
 /// product with the location: `q (K x + b) = (q K) x + q b`. The last term is the same everywhere,
 /// and a softmax does not see it.
 fn scores(probe: &[f32], query: &Linear, key: &Linear, heads: usize) -> Linear {
-    let (w, width) = (probe.len(), probe.len() / heads);
+    let (inner, w, width) = (probe.len(), key.inputs, probe.len() / heads);
     let bias = query.bias.as_deref().unwrap_or_default();
     let scale = 1.0 / (width as f64).sqrt();
     let query: Vec<f64> = query
         .weight
-        .chunks_exact(w)
+        .chunks_exact(inner)
         .zip(bias)
         .map(|(row, bias)| {
             let products = row.iter().zip(probe);

@@ -4,16 +4,18 @@ use super::{Linear, Naming, Pooling, TowerError, TowerGraph, VisionConfig, trans
 use crate::clip::weights::WeightFiles;
 use crate::onnx::Value;
 
-/// timm's names of it: the trunk's own classifier, OpenCLIP's linear head, OpenCLIP's MLP.
-const CLASSIFIER: &str = "visual.trunk.head";
-const LINEAR: &str = "visual.head.proj";
+/// timm's names of it: the trunk's own classifier or OpenCLIP's linear head; OpenCLIP's MLP.
+const LINEAR: [&str; 3] = [
+    "visual.trunk.head",
+    "visual.trunk.head.fc",
+    "visual.head.proj",
+];
 const MLP: [&str; 2] = ["visual.head.mlp.fc1", "visual.head.mlp.fc2"];
 
 /// Whether a trunk of timm's has one.
 pub(super) fn is_there(weights: &WeightFiles) -> bool {
-    [CLASSIFIER, LINEAR, MLP[0]]
-        .iter()
-        .any(|name| weights.contains(&format!("{name}.weight")))
+    let mut names = LINEAR.iter().chain(&MLP[..1]);
+    names.any(|name| weights.contains(&format!("{name}.weight")))
 }
 
 /// Writes it after `x`, `[B, T, W]`: `[B, T, D]`.
@@ -49,7 +51,7 @@ pub(super) fn write(
                 let outward = Linear::read_any(weights, MLP[1], dim, hidden)?;
                 return Ok(graph.linear(&h, "projection", &outward));
             }
-            match [CLASSIFIER, LINEAR].into_iter().find(|name| there(name)) {
+            match LINEAR.into_iter().find(|name| there(name)) {
                 Some(name) => Linear::read_any(weights, name, dim, width)?,
                 None => return Ok(x.clone()),
             }

@@ -4,9 +4,10 @@
 //! name.
 
 use super::config_error::{VisionConfigError, unsupported};
+use super::maps::counted;
 use super::{
-    Architecture, Naming, Pooling, Rotary, TransformerForm, VisionConfig, convnext, projection,
-    stem,
+    Architecture, Naming, Pooling, Rotary, TransformerForm, VisionConfig, convnext, fastvit,
+    projection, stem, vitamin,
 };
 use crate::clip::weights::{WeightFiles, WeightsError};
 use serde_json::{Map, Value};
@@ -31,8 +32,10 @@ enum Kind {
         pool_heads: usize,
         norms_behind: bool,
         rotary: Option<Rotary>,
+        positions: bool,
     },
     ConvNeXt,
+    FastVit,
 }
 
 const fn vit(name: &'static str, heads: usize) -> Trunk {
@@ -43,6 +46,7 @@ const fn vit(name: &'static str, heads: usize) -> Trunk {
         pool_heads: heads,
         norms_behind: false,
         rotary: None,
+        positions: true,
     };
     Trunk {
         name,
@@ -120,8 +124,24 @@ const fn conv_next(name: &'static str, epsilon: f32) -> Trunk {
     }
 }
 
+/// A ViTamin, read at the mean of its locations.
+const fn vitamin(name: &'static str, heads: usize, placed: bool) -> Trunk {
+    let mut trunk = with(vit(name, heads), Activation::Gelu, "avg");
+    if let Kind::Transformer { positions, .. } = &mut trunk.kind {
+        *positions = placed;
+    }
+    trunk
+}
+
+/// MobileCLIP's; others of the family lack an activation.
+const FAST_VIT: Trunk = Trunk {
+    name: "fastvit_mci",
+    kind: Kind::FastVit,
+    epsilon: 1e-5,
+};
+
 /// The trunks that are read.
-const TRUNKS: [Trunk; 49] = [
+const TRUNKS: [Trunk; 55] = [
     siglip("vit_base_patch16_siglip_", 12, false),
     siglip("vit_base_patch32_siglip_", 12, true),
     siglip("vit_large_patch16_siglip_256", 16, false),
@@ -181,6 +201,12 @@ const TRUNKS: [Trunk; 49] = [
     vit("vit_large_patch14_", 16),
     vit("vit_huge_patch14_", 16),
     vit("vit_giant_patch14_", 16),
+    vitamin("vitamin_small_", 6, true),
+    vitamin("vitamin_base_", 12, true),
+    vitamin("vitamin_large_", 16, true),
+    vitamin("vitamin_large2_", 16, true),
+    vitamin("vitamin_xlarge_", 16, false),
+    FAST_VIT,
     conv_next("convnext_tiny", 1e-6),
     conv_next("convnext_small", 1e-6),
     conv_next("convnext_base", 1e-6),
@@ -238,8 +264,8 @@ fn trunk(
         rest.is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit()))
     });
     let Some(known) = known else {
-        let hint = "of timm's trunks ViT, SigLIP, EVA-02, PE-Core, MobileCLIP-B and ConvNeXt are \
-                    read (docs/models.md); the same family has a model with one of these";
+        let hint = "of timm's trunks ViT, SigLIP, EVA-02, PE-Core, MobileCLIP's FastViT, ViTamin \
+                    and ConvNeXt are read (docs/models.md)";
         return Err(unsupported("vision_cfg.timm_model_name", name, hint));
     };
     let pool = pool(options)?;
@@ -255,6 +281,13 @@ fn trunk(
                 _ => 0,
             };
             Ok((made, width))
+        }
+        Kind::FastVit => {
+            if !matches!(pool, "" | "avg") {
+                return Err(unsupported("vision_cfg.timm_pool", pool, "avg"));
+            }
+            let made = fastvit::architecture(weights).map_err(of_tensors)?;
+            Ok((made, fastvit::width(weights).map_err(of_tensors)?))
         }
         Kind::Transformer { .. } => transformer(known, pool, weights),
     }
@@ -282,6 +315,7 @@ fn transformer(
         pool_heads,
         norms_behind,
         rotary,
+        positions,
     } = known.kind
     else {
         unreachable!("called for transformers only");
@@ -304,13 +338,6 @@ fn transformer(
         },
     };
     let (width, patch) = patch(weights)?;
-    let numbers = weights.names().filter_map(|name| {
-        let number = name
-            .strip_prefix("visual.trunk.blocks.")?
-            .split('.')
-            .next()?;
-        number.parse::<usize>().ok()
-    });
     let architecture = Architecture::Transformer {
         pooling,
         form: TransformerForm {
@@ -318,9 +345,10 @@ fn transformer(
             first_norm: there("norm_pre.weight"),
             norms_behind,
             rotary,
+            positions,
             pool_heads,
         },
-        layers: numbers.max().map_or(0, |last| last + 1),
+        layers: counted(weights, "visual.trunk.blocks."),
         width,
         heads,
         patch,
@@ -347,6 +375,9 @@ fn patch(weights: &WeightFiles) -> Result<(usize, usize), VisionConfigError> {
         let shape = weights.shape("visual.trunk.patch_embed.backbone.2.conv.weight");
         let width = shape.map_err(missing)?.first().copied();
         return Ok((width.unwrap_or(0), stem::STEP));
+    }
+    if vitamin::is_there(weights) {
+        return Ok((vitamin::width(weights).map_err(missing)?, vitamin::STEP));
     }
     match weights.shape(NAME).map_err(missing)? {
         &[width, _, patch, _] => Ok((width, patch)),

@@ -6,7 +6,7 @@ use super::dense::{Whole, concatenated};
 use super::rotary::Rotation;
 use super::{
     Architecture, DenseMode, Features, Naming, Pooling, Resampling, Sides, TowerError, TowerGraph,
-    VisionConfig, patches, projection, resample_grid, stem,
+    VisionConfig, patches, projection, resample_grid, stem, vitamin,
 };
 use crate::clip::weights::{WeightFiles, WeightsError};
 use crate::onnx::Value;
@@ -89,7 +89,11 @@ pub(super) fn tokens<'a>(
 ) -> Result<Tokens<'a>, TowerError> {
     let Begun { tower, last, x } = begin(graph, config, weights, sides, pixels)?;
     let block = tower.block(last)?;
-    let norm = tower.final_norm()?;
+    let norm = match tower.naming {
+        // CoCa's pool has a norm of its own before it, and the tower's behind it.
+        Naming::OpenClip => tower.read_norm("visual.attn_pool.ln_k")?,
+        Naming::HuggingFace | Naming::Timm => tower.final_norm()?,
+    };
     if matches!(mode, DenseMode::Value | DenseMode::ValueBare) {
         let x = tower.whole_block(graph, last, &block, &x);
         let all = tower.norm(graph, &x, "final_norm", &norm);
@@ -192,6 +196,8 @@ impl Transformer<'_> {
         let (class, mut grid) = self.places(sides)?;
         let patches = if stem::is_there(self.weights) {
             stem::write(graph, config, self.weights, w, &pixels)?
+        } else if vitamin::is_there(self.weights) {
+            vitamin::write(graph, config, self.weights, w, &pixels)?
         } else {
             let name = self.name("embeddings.patch_embedding", "conv1", "patch_embed.proj");
             let kernel = self
@@ -235,6 +241,9 @@ impl Transformer<'_> {
     /// The class token with its position, and the positions of the grid.
     fn places(&self, sides: Sides) -> Result<(Option<Vec<f32>>, Vec<f32>), WeightsError> {
         let w = self.width;
+        if !self.form.positions {
+            return Ok((None, vec![0.0; sides.grid * sides.grid * w]));
+        }
         let name = self.name(
             "embeddings.position_embedding.weight",
             "positional_embedding",

@@ -26,7 +26,7 @@ const VALUE: &[DenseMode] = &[DenseMode::Value];
 
 /// Name, sides, dense modes.
 type Trunk = (&'static str, &'static [usize], &'static [DenseMode]);
-const TRUNKS: [Trunk; 13] = [
+const TRUNKS: [Trunk; 19] = [
     ("eva02_base_patch16_clip_224", &[32, 48], MODES),
     ("eva02_enormous_patch14_clip_224", &[32, 48], MODES),
     ("eva_giant_patch14_224", &[32, 16], MODES),
@@ -37,6 +37,12 @@ const TRUNKS: [Trunk; 13] = [
     ("vit_base_mci_224", &[48], MODES),
     ("convnext_large", &[64, 96], VALUE),
     ("convnext_xxlarge", &[64, 96], VALUE),
+    ("fastvit_mci0", &[64, 96], VALUE),
+    ("fastvit_mci0+joined", &[64, 96], VALUE),
+    ("fastvit_mci3", &[64, 128], VALUE),
+    ("vitamin_small_224", &[48], MODES),
+    ("vitamin_xlarge_256", &[48], MODES),
+    ("coca", &[32, 48], MODES),
     ("clipa", &[32, 48], MODES),
     ("mean", &[32, 48], MODES),
     ("layer_scale", &[32, 48], MODES),
@@ -125,6 +131,17 @@ fn what_is_no_known_trunk_is_named() {
     // Weights of another trunk than the name says.
     let convnext = configuration("convnext_large");
     let error = VisionConfig::open_clip_of(&convnext, &weights_of).unwrap_err();
+    assert!(error.to_string().contains("lacks the tensor"), "{error}");
+    // Others of FastViT's family lack an activation.
+    let (fast, fast_weights) = (configuration("fastvit_mci0"), weights("fastvit_mci0"));
+    for (from, to, word) in [
+        ("fastvit_mci0", "fastvit_sa12", "fastvit_sa12"),
+        ("\"avg\"", "\"token\"", "timm_pool"),
+    ] {
+        let error = VisionConfig::open_clip_of(&fast.replace(from, to), &fast_weights).unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    let error = VisionConfig::open_clip_of(&fast, &weights_of).unwrap_err();
     assert!(error.to_string().contains("lacks the tensor"), "{error}");
     let conv = weights("convnext_large");
     let config = VisionConfig::open_clip_of(&convnext, &conv).unwrap();

@@ -16,7 +16,7 @@ fn parts(name: &str) -> Box<ClipParts> {
 }
 
 /// The folder, and whether its texts begin with a token.
-const TOWERS: [(&str, bool); 9] = [
+const TOWERS: [(&str, bool); 11] = [
     ("metaclip_2", true),
     ("metaclip_2_mt5", false),
     ("clipa", true),
@@ -26,6 +26,8 @@ const TOWERS: [(&str, bool); 9] = [
     ("xlm_roberta", true),
     ("chinese_clip", true),
     ("altclip", true),
+    ("coca", true),
+    ("coca_mended", true),
 ];
 
 #[test]
