@@ -222,6 +222,48 @@ fn tokens_of_a_server_log_every_command_in_and_a_wrong_secret_is_said_to_be() {
     );
 }
 
+/// A real broker sees the token and refuses it, as only Amazon's can check it; without keys of AWS
+/// there is none, and that is said.
+#[test]
+fn tokens_of_aws_reach_the_broker_and_missing_keys_are_named() {
+    let Some(keys) = keys() else {
+        return not_tested("AWS_MSK_IAM: start scripts/kafka.sh with --secure");
+    };
+    let mut world = World::new("msk", 1);
+    let ca = keys.join("ca.crt").to_str().unwrap().to_owned();
+    let properties = [
+        ("security.protocol", "sasl_ssl"),
+        ("ssl.ca.location", ca.as_str()),
+        ("sasl.mechanism", "AWS_MSK_IAM"),
+        ("sasl.aws.region", "eu-west-1"),
+    ];
+    on(&mut world.config, 201, &properties);
+    let config = file(&world);
+    let doctor = |with: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tagstream"));
+        command.args(["doctor", "--config"]).arg(&config);
+        for variable in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"] {
+            command.env_remove(variable);
+        }
+        command.env("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1");
+        command.env("HOME", world.folder.path());
+        let output = command.envs(with.iter().copied()).output().unwrap();
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(said.contains("AWS_MSK_IAM (tokens"), "{said}");
+        let line = said.lines().find(|line| line.contains("  broker  "));
+        assert!(!said.contains("hunter2"), "{said}");
+        line.unwrap().to_owned()
+    };
+    let said = doctor(&[]);
+    assert!(said.contains("no credentials of AWS"), "{said}");
+    let said = doctor(&[
+        ("AWS_ACCESS_KEY_ID", "AKIDhunter2"),
+        ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+    ]);
+    let refused = said.contains("login") || said.contains("uthentication");
+    assert!(refused && !said.contains("no credentials"), "{said}");
+}
+
 /// What this build does not have is named; no broker is asked.
 #[test]
 fn a_login_that_is_not_built_in_is_refused_by_its_name() {
@@ -238,13 +280,16 @@ fn a_login_that_is_not_built_in_is_refused_by_its_name() {
             ],
             "GSSAPI (Kerberos)",
         ),
+        (&[("sasl.mechanism", "AWS_MSK_IAM")], "sasl_ssl"),
         (
             &[
                 ("security.protocol", "sasl_ssl"),
                 ("sasl.mechanism", "AWS_MSK_IAM"),
+                ("sasl.aws.region", "nowhere"),
             ],
-            "Amazon",
+            "such as eu-west-1",
         ),
+        (&[("sasl.aws.region", "eu-west-1")], "AWS_MSK_IAM"),
         (
             &[("sasl.oauthbearer.method", "oidc")],
             "sasl.oauthbearer.token.endpoint.url",

@@ -2,10 +2,11 @@
 //! property is printed.
 
 use super::interdependent::Interdependent;
+use super::logins::Tokens;
+use super::msk;
 use super::properties::{Hidden, Refusal, check_property, refusal};
 use super::security;
 use super::token_keys::is_taken;
-use super::tokens::TokenSource;
 use super::trouble::{Troubles, is_news};
 use rdkafka::client::OAuthToken;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -114,10 +115,11 @@ impl ClientSettings {
     }
 
     /// Where tokens come from, if the user's properties say so.
-    fn tokens(&self) -> Result<Option<TokenSource>, Refusal> {
+    fn tokens(&self) -> Result<Option<Tokens>, Refusal> {
         let users = self.properties.keys();
         let users = users.filter_map(|key| Some((key.as_str(), self.config.get(key)?)));
-        TokenSource::of(&users.collect(), |key| self.shown(key))
+        let brokers = self.get("bootstrap.servers").unwrap_or_default();
+        Tokens::of(&users.collect(), brokers, |key| self.shown(key))
     }
 
     /// A property as the user knows it.
@@ -173,6 +175,9 @@ impl ClientSettings {
         for key in self.properties.keys().filter(|key| is_taken(key)) {
             config.remove(key);
         }
+        if let Some(key) = msk::asked_by(|key| self.get(key)) {
+            config.set(key, "OAUTHBEARER");
+        }
         let mut followed = Interdependent {
             config: &mut config,
             users: &|key| self.properties.contains_key(key),
@@ -209,7 +214,7 @@ impl ClientSettings {
 pub struct Covering {
     hidden: Arc<Hidden>,
     troubles: Troubles,
-    tokens: Option<Arc<TokenSource>>,
+    tokens: Option<Arc<Tokens>>,
     /// Whether a token was fetched, or could not be.
     asked_for_token: Arc<AtomicBool>,
 }
@@ -260,7 +265,8 @@ impl Covering {
         let Some(tokens) = &self.tokens else {
             return Err(
                 "nothing says where tokens come from: set `sasl.oauthbearer.method` = \
-                        \"oidc\" and the properties that belong to it"
+                        \"oidc\" and the properties that belong to it, or `sasl.mechanism` = \
+                        \"AWS_MSK_IAM\""
                     .into(),
             );
         };

@@ -20,6 +20,8 @@ mod interdependent;
 mod leader_epochs;
 mod listing;
 mod log_ends;
+mod logins;
+mod msk;
 mod properties;
 mod reading;
 mod recreated;

@@ -223,12 +223,13 @@ fn distance(a: &str, b: &str) -> usize {
 const PART: usize = 6;
 
 /// The values of `sasl.mechanism`, which librdkafka does not list.
-const MECHANISMS: [&str; 5] = [
+const MECHANISMS: [&str; 6] = [
     "GSSAPI",
     "PLAIN",
     "SCRAM-SHA-256",
     "SCRAM-SHA-512",
     "OAUTHBEARER",
+    super::msk::MECHANISM,
 ];
 
 /// Values that do not appear in what is printed.

@@ -3,7 +3,7 @@
 use rdkafka::ClientConfig;
 
 /// A way to secure connections, the feature of librdkafka that it needs, and its name for people.
-const WAYS: [(&str, &str); 5] = [
+const WAYS: [(&str, &str); 6] = [
     ("ssl", "TLS, client certificates"),
     ("sasl_plain", "SASL PLAIN"),
     ("sasl_scram", "SCRAM-SHA-256, SCRAM-SHA-512"),
@@ -11,10 +11,9 @@ const WAYS: [(&str, &str); 5] = [
         "sasl_oauthbearer",
         "OAUTHBEARER with OIDC (client credentials)",
     ),
+    ("sasl_oauthbearer", "AWS_MSK_IAM (tokens of Amazon's IAM)"),
     ("sasl_gssapi", "GSSAPI (Kerberos)"),
 ];
-/// What no build has.
-const NEVER: [&str; 1] = ["AWS_MSK_IAM (tokens of Amazon's IAM)"];
 
 /// What this build has and what it lacks, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +33,7 @@ pub fn security_features() -> SecurityFeatures {
         |ways: Vec<&'static (&'static str, &'static str)>| ways.into_iter().map(|(_, name)| *name);
     SecurityFeatures {
         has: names(has).collect(),
-        lacks: names(lacks).chain(NEVER).collect(),
+        lacks: names(lacks).collect(),
     }
 }
 
@@ -57,7 +56,7 @@ pub(super) fn missing_login(mechanism: &str) -> Option<String> {
         "PLAIN" => ("sasl_plain", "PLAIN"),
         "SCRAM-SHA-256" | "SCRAM-SHA-512" => ("sasl_scram", "SCRAM"),
         "OAUTHBEARER" => ("sasl_oauthbearer", "OAUTHBEARER"),
-        "AWS_MSK_IAM" => ("", "AWS_MSK_IAM (tokens of Amazon's IAM)"),
+        "AWS_MSK_IAM" => ("sasl_oauthbearer", "AWS_MSK_IAM (tokens of Amazon's IAM)"),
         _ => return None,
     };
     if builtin().iter().any(|built| built == feature) {
@@ -74,16 +73,13 @@ mod tests {
     #[test]
     fn what_is_built_in_and_what_is_not_is_named() {
         let features = security_features();
-        assert_eq!(
-            features.has.len() + features.lacks.len(),
-            WAYS.len() + NEVER.len()
-        );
-        for mechanism in ["PLAIN", "SCRAM-SHA-512", "OAUTHBEARER"] {
+        assert_eq!(features.has.len() + features.lacks.len(), WAYS.len());
+        for mechanism in ["PLAIN", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM"] {
             assert_eq!(missing_login(mechanism), None);
         }
-        let said = missing_login("AWS_MSK_IAM").unwrap();
+        let said = missing_login("GSSAPI").unwrap();
         assert!(
-            said.contains("Amazon") && said.contains("SCRAM-SHA-512"),
+            said.contains("Kerberos") && said.contains("SCRAM-SHA-512"),
             "{said}"
         );
     }

@@ -13,12 +13,15 @@ pub(super) const SECRET: [&str; 2] = [
 pub(super) const SCOPE: &str = "sasl.oauthbearer.scope";
 pub(super) const CA: &str = "https.ca.location";
 
-/// The properties that are taken here, and never reach librdkafka.
+/// The region whose brokers tokens of AWS are for.
+pub(super) const REGION: &str = "sasl.aws.region";
+
+/// The properties of OIDC: they are taken here, and never reach librdkafka.
 pub(super) const TAKEN: [&str; 8] = [
     METHOD, ENDPOINT, CLIENT[0], CLIENT[1], SECRET[0], SECRET[1], SCOPE, CA,
 ];
 
 /// Whether a property is one of them.
 pub(super) fn is_taken(key: &str) -> bool {
-    TAKEN.contains(&key)
+    TAKEN.contains(&key) || key == REGION
 }

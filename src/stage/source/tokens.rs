@@ -28,7 +28,7 @@ const LASTS: i64 = 300;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no token from {endpoint}: {reason}")]
 pub(super) struct TokenError {
-    endpoint: String,
+    pub(super) endpoint: String,
     /// In place of the token.
     pub(super) reason: String,
 }
@@ -113,19 +113,7 @@ impl TokenSource {
 
     /// Fetches a token. Blocks.
     pub(super) fn fetch(&self) -> Result<OAuthToken, TokenError> {
-        // Callbacks of librdkafka come on any thread, also on those of a runtime.
-        let fetched = std::thread::scope(|scope| {
-            let fetching = scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build();
-                let runtime = runtime.map_err(|e| e.to_string())?;
-                runtime.block_on(self.answer())
-            });
-            fetching
-                .join()
-                .unwrap_or_else(|_| Err("the request panicked".into()))
-        });
+        let fetched = blocking(|| self.answer());
         let token = fetched.and_then(|body| self.token(&body));
         token.map_err(|reason| TokenError {
             endpoint: self.endpoint(),
@@ -180,6 +168,27 @@ impl TokenSource {
             lifetime_ms,
         })
     }
+}
+
+/// Waits for `work` on a thread of its own: callbacks of librdkafka come on any thread, also on
+/// those of a runtime.
+pub(super) fn blocking<T, F>(work: impl FnOnce() -> F + Send) -> Result<T, String>
+where
+    T: Send,
+    F: Future<Output = Result<T, String>>,
+{
+    std::thread::scope(|scope| {
+        let working = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let runtime = runtime.map_err(|e| e.to_string())?;
+            runtime.block_on(work())
+        });
+        working
+            .join()
+            .unwrap_or_else(|_| Err("the request panicked".into()))
+    })
 }
 
 fn claims(token: &str) -> Option<Claims> {

@@ -41,6 +41,8 @@ pub enum Purpose {
     Registry,
     /// The images of one bucket, within the deadline of a fetch.
     Images(Limits),
+    /// Asking the cloud who this machine is, for what is no store.
+    Credentials,
 }
 
 impl Purpose {
@@ -50,6 +52,7 @@ impl Purpose {
             Purpose::Tables => "tables",
             Purpose::Registry => "registry",
             Purpose::Images(_) => "images",
+            Purpose::Credentials => "credentials",
         }
     }
 
@@ -59,6 +62,7 @@ impl Purpose {
             Purpose::Tables => Limits::of(300, 10, 180),
             Purpose::Registry => Limits::of(30, 5, 30),
             Purpose::Images(limits) => limits,
+            Purpose::Credentials => Limits::of(3, 1, 5),
         }
     }
 }

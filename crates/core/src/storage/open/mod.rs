@@ -7,7 +7,10 @@
 //! are never used with a token of another. Each request is counted in
 //! `tagstream_store_requests_total`.
 
+mod aws;
+
 pub use super::purpose::{Limits, Purpose};
+pub use aws::{AwsKeys, AwsKeysError, aws_keys, aws_region};
 
 use super::http::Connector;
 use super::options;
