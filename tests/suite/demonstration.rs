@@ -107,6 +107,15 @@ fn it_ends_on_pages_that_show_a_running_stage_and_ask_for_labels() {
         );
         std::thread::sleep(Duration::from_millis(200));
     }
+    // Pictures come while somebody looks.
+    let started = Instant::now();
+    while !page("").1.contains("pale-20261123-") {
+        assert!(
+            started.elapsed() < Duration::from_secs(300),
+            "nothing new comes"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
     // What it says to do next can be done.
     let config = out.join("retrain-more.toml");
     let config = tagstream_core::config::load::<RetrainConfig>(Some(&config), &[]).unwrap();
