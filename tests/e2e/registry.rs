@@ -220,6 +220,37 @@ async fn messages_of_every_form_are_mapped_alike_and_a_misfit_is_a_letter() {
     }
 }
 
+/// As Confluent's newer serializers write it, with nothing before the value.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_a_header_names_is_asked_for_by_its_guid() {
+    let path = "/schemas/guids/61626364-6566-6768-696a-6b6c6d6e6f70";
+    let server = registry(&[(path, says(json!({"schema": AVRO})))]).await;
+    let world = world("guid", &server.url(""));
+    let named = BTreeMap::from([(
+        "__value_schema_id".to_owned(),
+        "\u{1}abcdefghijklmnop".to_owned(),
+    )]);
+    let plain = BTreeMap::new();
+    let value = avro(5, &uri(&world, 0))[5..].to_vec();
+    let glue = [&[3, 0][..], &[7; 40]].concat();
+    let sent = |value, headers| Sent {
+        key: None,
+        value,
+        headers,
+    };
+    let messages = [sent(&value, &named), sent(&glue, &plain)];
+    send(&world.config.source.images_topic, &messages);
+    let checked = run(&world, &["source", "check", "--json"]);
+    let out = text(&checked.stdout);
+    assert!(out.contains("AWS Glue"), "{out}");
+    world.drain().await.unwrap();
+    let ids: Vec<String> = world.rows().into_iter().map(|row| row.image_id).collect();
+    assert_eq!(ids, ["5"]);
+    let letters = letters(&world);
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert!(letters[0].1.contains("AWS Glue"), "{letters:?}");
+}
+
 /// Neither a registry that is away nor a schema that it does not have costs a message.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_away_or_does_not_know_is_waited_for() {

@@ -31,6 +31,8 @@ fn short_demonstration(out: &Path) -> Command {
         // A user's own settings must not reach the demonstration.
         .env("TAGSTREAM_KAFKA__BROKERS", "127.0.0.1:1")
         .env("TAGSTREAM_REGISTRY", "/nowhere")
+        // No program of the system is needed: small ones have no kill(1).
+        .env("PATH", "/nowhere")
         .env_remove("DISPLAY")
         .env_remove("WAYLAND_DISPLAY")
         .stdin(Stdio::null());
