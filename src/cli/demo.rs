@@ -244,7 +244,13 @@ impl Demo {
         let init: Vec<&str> = init.into_iter().chain(["--out", &model]).collect();
         self.story.run("setup.log", &init, &[0])?;
         let registry = self.registry();
-        let add = ["registry", "add", &model, "--promote"];
+        let who = [
+            "--who",
+            "demo",
+            "--why",
+            "zero-shot: nothing was labelled yet",
+        ];
+        let add = [&["registry", "add", &model, "--promote"][..], &who].concat();
         let add: Vec<&str> = add.into_iter().chain(["--registry", &registry]).collect();
         self.story.run("setup.log", &add, &[0])?;
         Ok(())

@@ -42,7 +42,8 @@ pub(crate) fn rate(value: f64) -> String {
     match value {
         value if value >= 100.0 => count(value),
         value if value >= 10.0 => format!("{value:.1}"),
-        value => format!("{value:.2}"),
+        value if value > 0.0 => format!("{value:.2}"),
+        _ => "0".into(),
     }
 }
 
@@ -85,6 +86,7 @@ mod tests {
             (rate(0.5), rate(31.25), rate(1_234.0)),
             ("0.50".into(), "31.2".into(), "1\u{2009}234".into())
         );
+        assert_eq!((rate(0.0), rate(-0.0)), ("0".into(), "0".into()));
         assert_eq!(bytes(1_536.0), "1.5 KiB");
         assert_eq!(bytes(512.0 * 1024.0 * 1024.0), "512 MiB");
         assert_eq!(seconds(Some(0.0123)), "12 ms");

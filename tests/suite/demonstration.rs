@@ -31,6 +31,8 @@ fn short_demonstration(out: &Path) -> Command {
         // A user's own settings must not reach the demonstration.
         .env("TAGSTREAM_KAFKA__BROKERS", "127.0.0.1:1")
         .env("TAGSTREAM_REGISTRY", "/nowhere")
+        // No program of the system is needed: small ones have no kill(1).
+        .env("PATH", "/nowhere")
         .env_remove("DISPLAY")
         .env_remove("WAYLAND_DISPLAY")
         .stdin(Stdio::null());
@@ -104,6 +106,15 @@ fn it_ends_on_pages_that_show_a_running_stage_and_ask_for_labels() {
         assert!(
             started.elapsed() < Duration::from_secs(300),
             "no model answers"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    // Pictures come while somebody looks.
+    let started = Instant::now();
+    while !page("").1.contains("pale-20261123-") {
+        assert!(
+            started.elapsed() < Duration::from_secs(300),
+            "nothing new comes"
         );
         std::thread::sleep(Duration::from_millis(200));
     }

@@ -18,6 +18,7 @@ use super::scoreboard::ScoreError;
 use crate::labelling::store::TableError;
 use crate::stage::source::Refusal;
 use rdkafka::error::KafkaError;
+use rustix::process::{Pid, Signal};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -335,9 +336,9 @@ impl Running {
     /// # Errors
     /// [`DemoError::Ended`] unless it ends with exit code 0.
     pub fn finish(mut self) -> Result<(), DemoError> {
-        let pid = self.child.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status();
-        told.map_err(io_error("kill"))?;
+        // Not by kill(1), which small systems do not have.
+        let told = rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM);
+        told.map_err(|errno| io_error(&self.log)(errno.into()))?;
         let status = self.child.wait().map_err(io_error(&self.log))?;
         match status.success() {
             true => Ok(()),

@@ -4,7 +4,7 @@
 //! query) and never sent: its address in Base64. Nobody but the brokers is asked.
 
 use super::properties::Refusal;
-use super::token_keys::{METHOD, REGION};
+use super::token_keys::{AWS_MSK_IAM as MECHANISM, METHOD, REGION};
 use super::tokens::{TokenError, blocking};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,8 +17,6 @@ use tagstream_core::config::Secret;
 use tagstream_core::digest::{hex, sha256};
 use tagstream_core::storage::open::{aws_keys, aws_region};
 
-/// The mechanism as Java's clients know it; on the wire it is OAUTHBEARER.
-pub(super) const MECHANISM: &str = "AWS_MSK_IAM";
 const SERVICE: &str = "kafka-cluster";
 /// How long a token lasts, which is as long as the brokers let it.
 const LASTS_S: i64 = 900;

@@ -4,7 +4,7 @@
 //! refused with the password. [`Refusal`] names the property, the nearest one known and what it
 //! takes, never a value.
 
-use super::token_keys::is_taken;
+use super::token_keys::{AWS_MSK_IAM, is_taken};
 use rdkafka::ClientConfig;
 use rdkafka::bindings::rd_kafka_conf_properties_show;
 use rdkafka::error::KafkaError;
@@ -229,7 +229,7 @@ const MECHANISMS: [&str; 6] = [
     "SCRAM-SHA-256",
     "SCRAM-SHA-512",
     "OAUTHBEARER",
-    super::msk::MECHANISM,
+    AWS_MSK_IAM,
 ];
 
 /// Values that do not appear in what is printed.

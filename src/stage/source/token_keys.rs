@@ -13,6 +13,8 @@ pub(super) const SECRET: [&str; 2] = [
 pub(super) const SCOPE: &str = "sasl.oauthbearer.scope";
 pub(super) const CA: &str = "https.ca.location";
 
+/// Amazon's mechanism as Java's clients know it; on the wire it is OAUTHBEARER.
+pub(super) const AWS_MSK_IAM: &str = "AWS_MSK_IAM";
 /// The region whose brokers tokens of AWS are for.
 pub(super) const REGION: &str = "sasl.aws.region";
 
