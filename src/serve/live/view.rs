@@ -303,6 +303,8 @@ fn letters(shown: &Shown<'_>) -> Markup {
     for (kind, count) in shown.stages.iter().flat_map(|stage| &stage.dead_letters) {
         *kinds.entry(kind).or_default() += count;
     }
+    // Stages tell of every kind there is; most never happen.
+    kinds.retain(|_, count| *count > 0.0);
     html! {
         h2 { "Dead letters" }
         @if kinds.is_empty() { p.soft { "None since the stages began." } }
