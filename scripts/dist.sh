@@ -10,8 +10,9 @@
 #   tagstream-VERSION-TARGET.cdx.json       the list of components (CycloneDX)
 #   SHA256SUMS
 #
-# The same commit gives the same bytes, whatever folders it is built in, as long as rustc, the C
-# compiler and libssl-dev are the same. Only x86_64 is built.
+# Nothing of the folders that it is built in goes into it, and what is packed has the commit's time.
+# Two builds still differ in a few hundred bytes of machine code: docs/installing.md. Only x86_64 is
+# built.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 die() { echo "dist.sh: $*" >&2; exit 1; }
