@@ -2,13 +2,13 @@
 //! each location, four stages.
 
 use super::convolution::Steps;
-use super::maps::{Maps, counted, rows};
+use super::maps::{Maps, behind_their_mean, counted, rows, value_only};
 use super::{
     Architecture, DenseMode, Features, Linear, Sides, TowerError, TowerGraph, VisionConfig,
     projection,
 };
 use crate::clip::weights::{WeightFiles, WeightsError};
-use crate::onnx::{Attribute, Value};
+use crate::onnx::Value;
 
 /// Pixels a location: stem 4, three stages 2 each.
 pub(super) const STEP: usize = 32;
@@ -36,10 +36,7 @@ pub(super) fn write(
     else {
         unreachable!("called for ConvNeXt only");
     };
-    if mode != DenseMode::Value {
-        let available = "value";
-        return Err(TowerError::DenseMode { mode, available });
-    }
+    value_only(mode)?;
     let prefix = "visual.trunk";
     let maps = Maps {
         weights,
@@ -59,10 +56,7 @@ pub(super) fn write(
     }
     let width = widths[3];
     let rows = rows(graph, &x, width);
-    // Row 0 is the whole picture.
-    let mean = graph.g.mean(&rows, 1, true);
-    let join = [("axis", Attribute::Int(1))];
-    let all = graph.g.node("Concat", &[&mean, &rows], &join);
+    let all = behind_their_mean(graph, &rows);
     let all = tower.maps.norm(graph, "head.norm", width, &all)?;
     let all = projection::write(graph, config, weights, width, &all)?;
     let picture = graph.g.slice(&all, 1, 0, 1);

@@ -7,13 +7,13 @@
 
 use super::block::attend;
 use super::convolution::{Convolution, Steps, batch_norm};
-use super::maps::{Maps, counted, rows};
+use super::maps::{Maps, behind_their_mean, counted, rows, value_only};
 use super::{
     Architecture, DenseMode, Features, Linear, Sides, TowerError, TowerGraph, VisionConfig,
     projection,
 };
 use crate::clip::weights::{WeightFiles, WeightsError};
-use crate::onnx::{Attribute, Value};
+use crate::onnx::Value;
 
 /// Numbers a head.
 const HEAD: usize = 32;
@@ -69,10 +69,7 @@ pub(super) fn write(
     let Architecture::FastVit { stages } = config.architecture else {
         unreachable!("called for FastViT only");
     };
-    if mode != DenseMode::Value {
-        let available = "value";
-        return Err(TowerError::DenseMode { mode, available });
-    }
+    value_only(mode)?;
     let tower = FastVit::of(weights);
     let mut x = Map {
         value: graph.planes(config, pixels),
@@ -87,10 +84,7 @@ pub(super) fn write(
     }
     let x = tower.mobile_one(graph, "final_conv", &x, 1)?;
     let places = rows(graph, &x.value, x.channels);
-    // Row 0 is the whole picture.
-    let mean = graph.g.mean(&places, 1, true);
-    let join = [("axis", Attribute::Int(1))];
-    let all = graph.g.node("Concat", &[&mean, &places], &join);
+    let all = behind_their_mean(graph, &places);
     let all = projection::write(graph, config, weights, x.channels, &all)?;
     let picture = graph.g.slice(&all, 1, 0, 1);
     Ok(Features {

@@ -1,11 +1,11 @@
 //! What towers made of convolutions share: maps `[B, C, h, w]`, norms over their channels, and
 //! their places as rows.
 
-use super::TowerGraph;
 use super::base::Norm;
 use super::convolution::{Convolution, Steps};
+use super::{DenseMode, TowerError, TowerGraph};
 use crate::clip::weights::{WeightFiles, WeightsError};
-use crate::onnx::Value;
+use crate::onnx::{Attribute, Value};
 
 /// Where the weights of such a tower come from.
 pub(super) struct Maps<'a> {
@@ -84,6 +84,24 @@ impl Maps<'_> {
 pub(super) fn rows(graph: &mut TowerGraph, x: &Value, channels: usize) -> Value {
     let rows = graph.g.reshape(x, &[0, channels as i64, -1]);
     graph.g.transpose(&rows, &[0, 2, 1])
+}
+
+/// Rows behind their mean, which is the whole picture: `[B, 1 + N, C]`.
+pub(super) fn behind_their_mean(graph: &mut TowerGraph, rows: &Value) -> Value {
+    let mean = graph.g.mean(rows, 1, true);
+    let join = [("axis", Attribute::Int(1))];
+    graph.g.node("Concat", &[&mean, rows], &join)
+}
+
+/// Refuses modes of attention: what such a tower says of a place is there in one way.
+pub(super) fn value_only(mode: DenseMode) -> Result<(), TowerError> {
+    match mode {
+        DenseMode::Value => Ok(()),
+        _ => Err(TowerError::DenseMode {
+            mode,
+            available: "value",
+        }),
+    }
 }
 
 /// How many parts have a number behind `prefix`.
