@@ -31,34 +31,8 @@ import time
 import urllib.error
 import urllib.request
 
-from soak import ROOT, counter, kafka, png
+from soak import CONFIG, ROOT, counter, kafka, png
 
-STAGE = """
-[kafka]
-brokers = "{brokers}"
-group_id = "flood"
-[source]
-images_topic = "images"
-[fetch]
-allow_schemes = ["file"]
-allow_path_prefixes = ["{folder}"]
-[model]
-path = "{model}"
-workers = {workers}
-watch_interval_ms = 0
-[output]
-url = "{folder}/tables"
-predictions_topic = "predictions"
-dead_letter_topic = "dead-letters"
-max_file_age_ms = 5000
-[memory]
-budget_mib = 256
-[http]
-bind = "127.0.0.1:{stage}"
-[log]
-format = "text"
-filter = "warn"
-"""
 PAGES = """
 [serve]
 bind = "127.0.0.1:{pages}"
@@ -227,7 +201,8 @@ def spread(values) -> dict:
 def measured(options, folder: pathlib.Path, brokers: str) -> dict:
     ports = {"stage": free_port(), "pages": free_port()}
     at = {"brokers": brokers, "folder": folder, "model": options.model, **ports}
-    (folder / "stage.toml").write_text(STAGE.format(workers=options.workers, **at))
+    config = {"group": "flood", "file_age_ms": 5000, "port": ports["stage"], **at}
+    (folder / "stage.toml").write_text(CONFIG.format(workers=options.workers, **config))
     (folder / "serve.toml").write_text(PAGES.format(**at))
     binary = str(pathlib.Path(options.binary).resolve())
     add = [binary, "registry", "add", "--promote", "--registry", folder / "registry", options.model]

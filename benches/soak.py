@@ -27,7 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = """
 [kafka]
 brokers = "{brokers}"
-group_id = "soak"
+group_id = "{group}"
 [source]
 images_topic = "images"
 [fetch]
@@ -41,7 +41,7 @@ watch_interval_ms = 0
 url = "{folder}/tables"
 predictions_topic = "predictions"
 dead_letter_topic = "dead-letters"
-max_file_age_ms = 10000
+max_file_age_ms = {file_age_ms}
 [memory]
 budget_mib = 256
 [http]
@@ -145,6 +145,8 @@ def main():
             config = folder / "stage.toml"
             config.write_text(
                 CONFIG.format(
+                    group="soak",
+                    file_age_ms=10000,
                     brokers=brokers,
                     folder=folder,
                     model=options.model,
