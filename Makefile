@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall demo test figures lint fuzz dist dist-test compose-test chaos chaos-matrix chaos-sabotage upgrade-test bench bench-http bench-flood bench-scale bench-steps label-studio-test
+.PHONY: help build install uninstall demo test figures lint fuzz dist dist-test compose-test chaos chaos-matrix chaos-sabotage upgrade-test bench bench-mix bench-http bench-flood bench-scale bench-steps label-studio-test
 
 ROUNDS ?= 20
 SEED ?= 1
@@ -76,6 +76,9 @@ label-studio-test: ## A real Label Studio from PyPI: takes the tasks, asks the m
 
 bench: ## The stage beside bare ONNX Runtime and a Python peer (KAFKA=1: on a real broker), rows in benches/runs/stage.jsonl
 	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; scripts/bench.sh
+
+bench-mix: ## Decoding by kind of picture, beside OpenCV, simplejpeg, pyvips and Pillow, rows in benches/runs/mix.jsonl
+	@setup=$$(scripts/setup.sh build); eval "$$setup"; benches/mix/run.sh $(MIX)
 
 bench-http: ## The model over HTTP beside the bare model, rows in benches/runs/http.jsonl
 	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; HTTP=1 scripts/bench.sh
