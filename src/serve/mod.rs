@@ -123,6 +123,7 @@ impl Pages {
         let routes = routes(config, address)?;
         let limits = ConnectionLimits {
             most: config.serve.max_connections,
+            a_second: config.serve.connections_per_second,
             idle: Duration::from_millis(config.serve.idle_timeout_ms),
         };
         let listener = Bounded::new(listener, limits);
