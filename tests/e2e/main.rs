@@ -41,6 +41,8 @@ mod rebalance;
 mod refusals;
 mod registry;
 mod relay;
+#[cfg(feature = "search-index")]
+mod search_index;
 mod secrets;
 mod secure;
 mod serve;
