@@ -14,9 +14,9 @@ const OVERHEAD_BYTES: u64 = 16 << 20;
 const LEAST_BYTES: u64 = 8 << 20;
 /// What may be left behind by pictures before a new helper is better than this one.
 const WORN_BYTES: u64 = 6 << 20;
-/// Most free memory that stays for the next picture, because clearing new pages is a fifth to a third
-/// of what a picture of a megapixel costs; of small caps an eighth. A picture that may need most of
-/// the cap gets it back first ([`super::make_room`]).
+/// Most free memory that stays for the next picture, because clearing new pages is a fifth to a
+/// third of what a picture of a megapixel costs; of small caps an eighth. A picture that may need
+/// most of the cap gets it back first ([`super::make_room`]).
 const KEPT_BYTES: u64 = 8 << 20;
 /// Open files: input and output as one socket, nothing, errors, and the file that says how much
 /// memory is taken.
