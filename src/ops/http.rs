@@ -32,7 +32,7 @@ pub type Conditions = BTreeMap<Cow<'static, str>, Option<String>>;
 /// What the port shows; the functions are asked at every request.
 #[derive(Clone)]
 pub struct View {
-    /// Loops.
+    /// How long ago each loop moved, by its name.
     pub loops: Arc<dyn Fn() -> Ages + Send + Sync>,
     /// `http.liveness_limit_ms`.
     pub liveness_limit: Duration,
@@ -40,7 +40,7 @@ pub struct View {
     pub conditions: Arc<dyn Fn() -> Conditions + Send + Sync>,
     /// What `/health/readyz` tells beside the conditions; it makes nobody unready.
     pub details: Arc<dyn Fn() -> Value + Send + Sync>,
-    /// Metrics.
+    /// What `/metrics` is rendered from.
     pub metrics: PrometheusHandle,
     /// The body of `/info`.
     pub info: Arc<dyn Fn() -> Value + Send + Sync>,

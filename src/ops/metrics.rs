@@ -16,12 +16,12 @@ pub enum MetricKind {
     Histogram(&'static [f64]),
 }
 
-/// One metric.
+/// A row of the table that `docs/metrics.md` is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
     /// Its name: base units, `_total` for counters.
     pub name: &'static str,
-    /// Its kind.
+    /// Counter, gauge or histogram.
     pub kind: MetricKind,
     /// Labels; each has few values.
     pub labels: &'static str,

@@ -24,7 +24,7 @@ settings! {
         tables: TablesConfig = TablesConfig::default(),
         /// The broker: as in stage.toml; its group is not used.
         kafka: KafkaConfig = KafkaConfig::default(),
-        /// The topics.
+        /// Topics that the pages write to and read.
         topics: TopicsConfig = TopicsConfig::default(),
         /// The stages that are watched.
         stages: StagesConfig = StagesConfig::default(),
@@ -41,7 +41,7 @@ settings! {
         /// Credentials and options of object stores, by URL scheme: as in stage.toml; where a key
         /// is missing the usual environment variables count.
         object_store: ObjectStoreConfig = ObjectStoreConfig::default(),
-        /// Logs.
+        /// How log lines look, and which are written.
         log: LogConfig = LogConfig::default(),
     }
 }
@@ -106,7 +106,7 @@ settings! {
 }
 
 settings! {
-    /// The topics.
+    /// Topics that the pages write to and read.
     TopicsConfig {
         /// Topic that answers are written to, the stage's `labels.topic`; empty: nothing can be
         /// labelled.

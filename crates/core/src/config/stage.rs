@@ -31,7 +31,7 @@ settings! {
         labels: LabelsConfig = LabelsConfig::default(),
         /// The HTTP port for health, metrics and information.
         http: HttpConfig = HttpConfig::default(),
-        /// Logs.
+        /// How log lines look, and which are written.
         log: LogConfig = LogConfig::default(),
         /// Credentials and options of object stores, by URL scheme; where a key is missing the
         /// usual environment variables count.
@@ -201,7 +201,7 @@ settings! {
         /// `ready`, each as soon as it is made, so that a slow image holds up no other's. Files are
         /// in the order of offsets either way.
         predictions_order: PredictionsOrder = PredictionsOrder::Offset,
-        /// Topic for dead letters.
+        /// Topic that gets each message without a row, with the reason in its headers.
         dead_letter_topic: String = "dead-letters".into(),
         /// Whether messages of the predictions topic carry the embedding.
         embedding_in_topic: bool = false,
@@ -261,7 +261,7 @@ choice! {
 }
 
 settings! {
-    /// Logs.
+    /// How log lines look, and which are written.
     LogConfig {
         /// `auto`, `text` or `json`.
         format: LogFormat = LogFormat::Auto,
