@@ -12,7 +12,14 @@ MIB = 1 << 20
 
 
 def jsonl(name: str) -> list[dict]:
-    return [json.loads(line) for line in (BENCHES / "runs" / name).read_text().splitlines()]
+    """The rows of a file; none where nothing has been measured yet."""
+    path = BENCHES / "runs" / name
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def unmeasured(command: str) -> str:
+    """What stands in place of figures that there are no rows of."""
+    return f"not measured yet: `{command}`"
 
 
 def table(name: str) -> list[dict]:

@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
 use tagstream_core::events::BoundingBox;
+use tagstream_model::saliency::levels;
 
 /// Longest side of a picture on the page, pixels.
 const SIDE: u32 = 420;
@@ -131,21 +132,11 @@ fn corners(b: &BoundingBox) -> String {
     format!("{:.4},{:.4},{:.4},{:.4}", b.x, b.y, b.w, b.h)
 }
 
-/// One hexadecimal digit a location: the logarithm of its share between the middle one's and the
-/// largest, as boxes are found. The share itself falls off so fast that one cell would glow.
+/// One hexadecimal digit a location: its level among them.
 fn heat(map: &[f32]) -> String {
-    let logs: Vec<f32> = map.iter().map(|share| share.max(1e-12).ln()).collect();
-    let mut sorted = logs.clone();
-    sorted.sort_unstable_by(f32::total_cmp);
-    let (Some(top), Some(middle)) = (sorted.last(), sorted.get(sorted.len() / 2)) else {
-        return String::new();
-    };
-    let span = (top - middle).max(f32::MIN_POSITIVE);
-    let digit = |log: &f32| {
-        let level = (15.0 * (log - middle) / span).clamp(0.0, 15.0).round() as u32;
-        char::from_digit(level, 16).unwrap_or('0')
-    };
-    logs.iter().map(digit).collect()
+    let levels = levels(map).into_iter();
+    let digit = |level: f32| char::from_digit((15.0 * level).round() as u32, 16).unwrap_or('0');
+    levels.map(digit).collect()
 }
 
 fn escape(text: &str) -> String {

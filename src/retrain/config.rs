@@ -25,7 +25,7 @@ settings! {
         decode: DecodeConfig = DecodeConfig::default(),
         /// The encoder's features.
         features: FeaturesConfig = FeaturesConfig::default(),
-        /// Training.
+        /// How a candidate is trained.
         train: TrainConfig = TrainConfig::default(),
         /// Which images are relatives. Relatives are on one side wherever what was left out
         /// decides, and an image keeps its group for ever.
@@ -37,12 +37,12 @@ settings! {
         judge: JudgeConfig = JudgeConfig::default(),
         /// One run at a time for each registry.
         lease: LeaseConfig = LeaseConfig::default(),
-        /// The report.
+        /// What the report shows, and where it goes besides the registry.
         report: ReportConfig = ReportConfig::default(),
         /// Credentials and options of object stores, by URL scheme: as in stage.toml; where a key
         /// is missing the usual environment variables count.
         object_store: ObjectStoreConfig = ObjectStoreConfig::default(),
-        /// Logs.
+        /// How log lines look, and which are written.
         log: LogConfig = LogConfig::default(),
         /// Who is told of the verdict.
         notify: NotifyConfig = NotifyConfig::default(),
@@ -94,7 +94,7 @@ settings! {
 }
 
 settings! {
-    /// Training.
+    /// How a candidate is trained.
     TrainConfig {
         /// `trm-ml`, `trm-ml-base`, `positive-coop`, `dualcoop` or `linear-probe`.
         method: Method = Method::TrmMl,
@@ -122,7 +122,7 @@ settings! {
 }
 
 settings! {
-    /// The report.
+    /// What the report shows, and where it goes besides the registry.
     ReportConfig {
         /// Folder for `report.html` and `report.json`; empty: only in the registry, beside the
         /// version.
