@@ -55,7 +55,8 @@ impl Arena {
                 started.elapsed().as_secs_f64(),
             );
             self.log(&serde_json::json!({
-                "upgrade": way, "old": versions[0], "new": versions[1], "stages": self.options.stages, "longest_gap_ms": gap,
+                "upgrade": way, "old": versions[0], "new": versions[1],
+                "stages": self.options.stages, "longest_gap_ms": gap,
                 "messages": self.producer.produced.len(), "rows": rows, "files": files,
                 "told_again": told_again, "lost": verdict.lost, "doubled": verdict.doubled,
                 "misordered": verdict.misordered, "unexpected": verdict.unexpected,

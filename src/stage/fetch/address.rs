@@ -173,8 +173,8 @@ impl Names {
     }
 }
 
-/// `localhost.` is `localhost` (RFC 6761), but the file that has its address rarely says so. Of other
-/// names the dot at the end matters: no domain is searched for them.
+/// `localhost.` is `localhost` (RFC 6761), but the file that has its address rarely says so. Of
+/// other names the dot at the end matters: no domain is searched for them.
 fn without_dot(host: &str) -> &str {
     match host.strip_suffix('.') {
         Some(name) if name == "localhost" || name.ends_with(".localhost") => name,
