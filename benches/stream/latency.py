@@ -85,7 +85,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--log", type=pathlib.Path)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of a load in a round")
+    parser.add_argument("--seconds", type=float, default=18.0, help="of a load in a round")
     parser.add_argument("--flood", type=float, default=6.0, help="seconds of a flood, about")
     return parser.parse_args()
 

@@ -74,6 +74,10 @@ settings! {
         /// A category that the model does not know is added once this many images are known to
         /// have it; 0: never.
         new_category_min_present: usize = 10,
+        /// While labels tell of no presence and the model that serves has never seen a label: it
+        /// adapts to this many pictures of the predictions table, drawn evenly. What comes of it is
+        /// offered, not promoted. 0: there is nothing to do then.
+        unlabelled: usize = 2_000,
     }
 }
 
