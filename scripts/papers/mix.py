@@ -1,6 +1,6 @@
 """Decoding by kind of picture, beside other libraries: benches/mix, mix.jsonl."""
 
-from .rows import fixed, jsonl, markdown, unmeasured
+from .rows import conditions, fixed, jsonl, markdown, unmeasured
 
 COMMAND = "make bench-mix"
 # The order of the table.
@@ -126,13 +126,7 @@ def figures() -> dict[str, str]:
         out[f"mix.{rule}.ms"] = milliseconds(mine)
         theirs, mine = best_of_each(rows, rule)
         out[f"mix.{rule}.ratio_best_of_each"] = fixed(theirs / mine, 2)
-    last = max(rows, key=lambda row: row["time"])
-    on = last["host"]
-    out["mix.host"] = (
-        f"{last['rounds']} rounds, {on['cores']} cores of {on['cpu']} (family {on['family']}, "
-        f"model {on['model']}, {fixed(on['mhz'])} MHz, {', '.join(on['flags'])}), "
-        f"load {fixed(on['load'], 1)} before"
-    )
+    out["mix.host"] = conditions(max(rows, key=lambda row: row["time"]))
     return out
 
 

@@ -22,6 +22,16 @@ def unmeasured(command: str) -> str:
     return f"not measured yet: `{command}`"
 
 
+def conditions(row: dict) -> str:
+    """How often a row was measured, and on what; its flags are in the row, here is the newest."""
+    on = row["host"]
+    flag = next(reversed(on["flags"]), "no flags")
+    return (
+        f"{row['rounds']} rounds; {on['cores']} cores of {on['cpu']} (family {on['family']}, model "
+        f"{on['model']}, {fixed(on['mhz'])} MHz, {flag}); load {fixed(on['load'], 1)} before"
+    )
+
+
 def table(name: str) -> list[dict]:
     with open(BENCHES / name, newline="") as file:
         return list(csv.DictReader(file))

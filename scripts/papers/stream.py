@@ -1,6 +1,6 @@
 """Latency and fetching on a real Kafka: benches/stream, latency.jsonl and fetching.jsonl."""
 
-from .rows import fixed, jsonl, markdown, rate, spread, unmeasured
+from .rows import conditions, fixed, jsonl, markdown, rate, spread, unmeasured
 
 SUBJECTS = {
     "stage": "stage",
@@ -80,16 +80,8 @@ def fetches() -> list[dict]:
 def figures() -> dict[str, str]:
     out = {}
     for what, rows in (("latency", latencies()), ("fetching", fetches())):
-        if not rows:
-            out[f"{what}.host"] = unmeasured(MISSING[what])
-            continue
-        last = max(rows, key=lambda row: row["time"])
-        on = last["host"]
-        out[f"{what}.host"] = (
-            f"{last['rounds']} rounds, {on['cores']} cores of {on['cpu']} (family "
-            f"{on['family']}, model {on['model']}, {fixed(on['mhz'])} MHz), load "
-            f"{fixed(on['load'], 1)} before"
-        )
+        last = max(rows, key=lambda row: row["time"], default=None)
+        out[f"{what}.host"] = conditions(last) if last else unmeasured(MISSING[what])
     return out
 
 

@@ -5,7 +5,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
 use tagstream_core::events::BoundingBox;
-use tagstream_model::saliency::levels;
 
 /// Longest side of a picture on the page, pixels.
 const SIDE: u32 = 420;
@@ -23,8 +22,8 @@ pub struct PageTag {
     /// Where it was seen, in fractions of the picture; empty where no region supports the tag, and
     /// then there is no heat either.
     pub boxes: Vec<BoundingBox>,
-    /// Saliency per location, row by row; any non-negative scale. Empty: none is shown.
-    pub saliency: Vec<f32>,
+    /// How much each location stands out, row by row, 0 to 1. Empty: no heat is shown.
+    pub heat: Vec<f32>,
 }
 
 /// A picture as the page shows it.
@@ -110,7 +109,7 @@ fn card(page: &mut String, image: &PageImage) -> Result<(), image::ImageError> {
              <span class=\"score\">{:.2}</span></button></li>",
             boxes.join(" "),
             image.columns,
-            heat(&tag.saliency),
+            digits(&tag.heat),
             escape(&tag.category),
             match boxes.is_empty() {
                 true => " <small>whole picture</small>",
@@ -132,11 +131,10 @@ fn corners(b: &BoundingBox) -> String {
     format!("{:.4},{:.4},{:.4},{:.4}", b.x, b.y, b.w, b.h)
 }
 
-/// One hexadecimal digit a location: its level among them.
-fn heat(map: &[f32]) -> String {
-    let levels = levels(map).into_iter();
-    let digit = |level: f32| char::from_digit((15.0 * level).round() as u32, 16).unwrap_or('0');
-    levels.map(digit).collect()
+/// One hexadecimal digit a location.
+fn digits(heat: &[f32]) -> String {
+    let digit = |level: &f32| char::from_digit((15.0 * level).round() as u32, 16).unwrap_or('0');
+    heat.iter().map(digit).collect()
 }
 
 fn escape(text: &str) -> String {
@@ -222,11 +220,11 @@ mod tests {
                 w: 0.3,
                 h: 0.4,
             }],
-            saliency: vec![0.0, 0.5, 1.0, 0.25],
+            heat: vec![0.0, 0.5, 1.0, 0.25],
         };
         let page = render("m", &[image("a\"><img src=x>", vec![tag])]).unwrap();
         assert!(!page.contains("<img src=x>") && !page.contains("<script>\""));
-        assert!(page.contains("data-map=\"00f0\"") && page.contains("0.1000,0.2000,0.3000,0.4000"));
+        assert!(page.contains("data-map=\"08f4\"") && page.contains("0.1000,0.2000,0.3000,0.4000"));
     }
 
     #[test]
@@ -235,7 +233,7 @@ mod tests {
             category: "sky".into(),
             score: 0.85,
             boxes: Vec::new(),
-            saliency: Vec::new(),
+            heat: Vec::new(),
         };
         let page = render("m", &[image("a", vec![tag])]).unwrap();
         assert!(page.contains("data-boxes=\"\"") && page.contains("data-map=\"\""));

@@ -33,6 +33,7 @@ mod memory;
 mod news;
 mod outages;
 mod outgoing;
+mod own_brokers;
 mod pages;
 mod poison;
 mod readers;
@@ -55,4 +56,5 @@ mod topics;
 #[cfg(feature = "otlp")]
 mod traces;
 mod truncation;
+mod unclean_election;
 mod zombie;
