@@ -244,7 +244,7 @@ async fn shrinks(table: &mut Table, sought: &[f32]) {
     );
     assert_eq!(found.by_index.as_ref().unwrap().rows, 3001);
     let of_gone = |id: &&str| (3000..3501).contains(&id[6..].parse::<i64>().unwrap());
-    assert!(!names(&found).iter().any(|id| of_gone(id)));
+    assert!(!names(&found).iter().any(of_gone));
     // With most of it gone, the index is built anew.
     table
         .store
