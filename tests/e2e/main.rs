@@ -40,6 +40,7 @@ mod real_label_studio;
 mod rebalance;
 mod refusals;
 mod registry;
+mod registry_tls;
 mod relay;
 mod secrets;
 mod secure;
