@@ -140,6 +140,12 @@ fn open<'a>(
     format: Format,
     limits: &DecodeLimits,
 ) -> Result<impl ImageDecoder + 'a, DecodeError> {
+    if format == Format::Png && bytes.get(12..16) == Some(b"CgBI") {
+        return Err(DecodeError::UnsupportedFeature {
+            format: format.name(),
+            reason: "Apple's own form of PNG (CgBI)".into(),
+        });
+    }
     let library = match format {
         Format::Gif => ImageFormat::Gif,
         Format::Bmp => ImageFormat::Bmp,

@@ -139,6 +139,25 @@ fn raw_files_of_cameras_are_refused_by_name_and_not_read_as_their_thumbnails() {
     }
 }
 
+/// What no reader of the format itself takes for one, but looks like it by its first bytes.
+#[test]
+fn relatives_of_formats_are_refused_by_name() {
+    for (name, says) in [
+        ("jpeg-ls", "JPEG-LS"),
+        ("jpeg-lossless-grey", "lossless coding of 1 components"),
+        ("png-cgbi", "CgBI"),
+    ] {
+        let bytes = read(&format!("../raw/{name}"));
+        for error in [
+            decode_rgb(&bytes, &DecodeLimits::default()).unwrap_err(),
+            probe(&bytes, &DecodeLimits::default()).unwrap_err(),
+        ] {
+            assert_eq!(error.fault(), DecodeFault::Unsupported, "{name}: {error}");
+            assert!(error.to_string().contains(says), "{name}: {error}");
+        }
+    }
+}
+
 /// Whatever is read whole is read when it is fitted, too, and its header says the same size.
 #[test]
 fn fitting_and_probing_agree_with_decoding() {
