@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall demo test figures lint fuzz dist dist-test compose-test chaos chaos-matrix chaos-sabotage upgrade-test bench bench-http bench-flood bench-scale bench-steps label-studio-test
+.PHONY: help build install uninstall demo test figures lint fuzz dist dist-test compose-test chaos chaos-matrix chaos-sabotage upgrade-test bench bench-stage bench-latency bench-fetching bench-mix bench-http bench-flood bench-scale bench-steps label-studio-test
 
 ROUNDS ?= 20
 SEED ?= 1
@@ -74,8 +74,19 @@ label-studio-test: ## A real Label Studio from PyPI: takes the tasks, asks the m
 	@setup=$$(scripts/setup.sh build); eval "$$setup"; studio=$$(scripts/label_studio.sh); eval "$$studio"; \
 	cargo test --locked --features failpoints --test e2e real_label_studio -- --nocapture
 
-bench: ## The stage beside bare ONNX Runtime and a Python peer (KAFKA=1: on a real broker), rows in benches/runs/stage.jsonl
+bench: bench-mix bench-stage bench-latency bench-fetching ## All that speed is measured by, one after the other, about an hour; rows in benches/runs/
+
+bench-stage: ## The stage beside bare ONNX Runtime and a Python peer (KAFKA=1: on a real broker), rows in benches/runs/stage.jsonl
 	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; scripts/bench.sh
+
+bench-latency: ## From the append to the received prediction at 5, 30, 70 % load, stage and peer, real Kafka, slow fetches
+	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; benches/stream/run.sh latency
+
+bench-fetching: ## Images a second over HTTP and S3 with answer times of 5, 20, 100 ms, rows in benches/runs/fetching.jsonl
+	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; benches/stream/run.sh fetching
+
+bench-mix: ## Decoding by kind of picture, beside OpenCV, simplejpeg, pyvips and Pillow, rows in benches/runs/mix.jsonl
+	@setup=$$(scripts/setup.sh build); eval "$$setup"; benches/mix/run.sh $(MIX)
 
 bench-http: ## The model over HTTP beside the bare model, rows in benches/runs/http.jsonl
 	@setup=$$(scripts/setup.sh build); eval "$$setup"; cargo build --release --locked; HTTP=1 scripts/bench.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# `make bench`: the stage beside what it is made of and beside a Python program that does the same,
-# on this machine.
+# `make bench-stage`: the stage beside what it is made of and beside a Python program that does the
+# same, on this machine.
 #
 #   scripts/bench.sh [CASE ...]      decode-bound, small-model, model-bound, lab-clip (needs
 #                                    TAGSTREAM_BENCH_DIR); default: all that can be run
@@ -11,6 +11,9 @@
 # embedded broker; RUNNER is put before every measurement (for example `nice -n -5`). HTTP=1
 # measures the model over HTTP (`bench --http`) in place of the stage, into benches/runs/http.jsonl.
 set -euo pipefail
+
+# The strongest of the peer's libraries (make bench-mix); rows say which it was.
+export TAGSTREAM_PEER_DECODER=${TAGSTREAM_PEER_DECODER:-simplejpeg}
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")

@@ -14,10 +14,10 @@ import re
 import sys
 from pathlib import Path
 
-from papers import boxes, chaos, pages, plot, quality, stage, summary, swaps, training
+from papers import boxes, chaos, mix, pages, plot, quality, stage, stream, summary, swaps, training
 
 ROOT = Path(__file__).resolve().parent.parent
-SUBJECTS = [stage, swaps, training, quality, chaos, boxes, pages, summary]
+SUBJECTS = [stage, mix, stream, swaps, training, quality, chaos, boxes, pages, summary]
 MARKED = re.compile(
     r"<!-- (?P<kind>figure|table):(?P<name>\S+) -->(?P<said>.*?)<!-- /(?P=kind) -->", re.S
 )

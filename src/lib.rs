@@ -56,7 +56,7 @@
 //! | [`stage`] | the upper line, a folder per step | `address`, `build`, `config`, `digest`, `events`, `failpoint`, `image`, `mapping`, `model`, `process`, `redact`, `storage`, `tls` |
 //! | [`labelling`] | labels of a running system: on the topic, in the label store, what to ask next | `config`, `events`, `image_id`, `labels`, `model`, `stage`, `storage` |
 //! | [`retrain`] | the job: candidate, judge, decision, report, record on a tracking server | `build`, `calls`, `chart`, `config`, `digest`, `eval`, `events`, `features`, `groups`, `image`, `labelling`, `labels`, `model`, `redact`, `stage`, `storage`, `trainer`, `trm` |
-//! | [`ops`] | health, metrics, telemetry, the page of tags, news for people | `build`, `calls`, `config`, `events` |
+//! | [`ops`] | health, metrics, telemetry, the page of tags, news for people | `build`, `calls`, `config`, `events`, `process` |
 //! | [`serve`] | pages for people and the model over HTTP; who may | `build`, `config`, `digest`, `events`, `image`, `image_id`, `labelling`, `labels`, `model`, `ops`, `process`, `redact`, `retrain`, `stage`, `storage`, `tls` |
 //! | [`demo`] | synthetic scenes and the embedded broker | `arrays`, `config`, `eval`, `events`, `labelling`, `labels`, `stage`, `storage` |
 //! | `cli` | the commands | `address`, `arrays`, `build`, `config`, `demo`, `digest`, `error`, `eval`, `events`, `features`, `groups`, `image`, `image_id`, `images`, `labelling`, `labels`, `mapping`, `model`, `ops`, `process`, `redact`, `retrain`, `serve`, `stage`, `storage`, `tls`, `trainer`, `trm` |

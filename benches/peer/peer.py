@@ -1,15 +1,18 @@
 """The stage's work in Python, as well as it can be done there: the yardstick of `tagstream bench
---peer`.
- Reads image references from a topic, decodes in a process per core (Pillow with draft mode, so that
-libjpeg-turbo reduces while it decodes; pixels go through shared memory straight into the batch),
-runs encoder and head in one thread per core over one shared ONNX Runtime session each, writes the
-prediction messages and the same Parquet columns as the stage, and commits offsets after the files.
-It delivers at least once; the stage's other guarantees (exactly one file per message, dead letters,
-bounded memory, model swaps) are not attempted.
+--peer` and of benches/stream.
+
+Reads image references from a topic, fetches what is behind `http` addresses (a thread for each of
+64 images at most, connections kept), decodes in a process per core (simplejpeg and OpenCV, or
+Pillow with draft mode: libjpeg-turbo reduces while it decodes; pixels go through shared memory
+straight into the batch), runs encoder and head in one thread per core over one shared ONNX Runtime
+session each, writes the prediction messages and the same Parquet columns as the stage, and commits
+offsets after the files. It delivers at least once; the stage's other guarantees (exactly one file
+per message, dead letters, bounded memory, model swaps) are not attempted.
 """
 
 import argparse
 import datetime
+import http.client
 import json
 import multiprocessing
 import os
@@ -21,14 +24,16 @@ import threading
 import time
 import traceback
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import shared_memory
 
+from decoding import decode_worker
+
 BATCH = int(os.environ.get("TAGSTREAM_PEER_BATCH", "8"))
-# A JPEG is reduced while it is decoded only down to this many times the model's input, as the stage
-# does it: less changes embeddings visibly. 1 is Pillow's own rule.
-KEPT_RATIO = float(os.environ.get("TAGSTREAM_PEER_KEPT_RATIO", "2.5"))
 MAX_DELAY = 0.020
 FILE_AGE = 4.0
+# Images being fetched at a time.
+FETCHES = 64
 
 
 def arguments() -> argparse.Namespace:
@@ -36,37 +41,6 @@ def arguments() -> argparse.Namespace:
     for name in ("brokers", "topic", "group", "model", "predictions-topic", "out"):
         parser.add_argument(f"--{name}", required=True)
     return parser.parse_args()
-
-
-def decode_worker(
-    tasks, results, memory_name: str, height: int, width: int, bilinear: bool
-) -> None:
-    """Decodes files into the places named, until told to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import numpy
-    from PIL import Image, ImageOps
-
-    memory = shared_memory.SharedMemory(memory_name)
-    size = height * width * 3
-    kernel = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
-    draft = (int(width * KEPT_RATIO), int(height * KEPT_RATIO))
-    while (task := tasks.get()) is not None:
-        place, path = task
-        try:
-            with Image.open(path) as image:
-                original = image.size
-                if image.format == "JPEG":
-                    image.draft("RGB", draft)
-                upright = ImageOps.exif_transpose(image)
-                if upright.size[0] != image.size[0]:
-                    original = original[::-1]
-                pixels = upright.convert("RGB").resize((width, height), kernel)
-            target = numpy.frombuffer(memory.buf, numpy.uint8, size, place * size)
-            target[:] = numpy.asarray(pixels).reshape(-1)
-            del target
-            results.put((place, original, None))
-        except Exception as error:  # a broken picture must not end the worker
-            results.put((place, (0, 0), str(error)))
 
 
 class Batch:
@@ -158,6 +132,10 @@ class Peer:
         self.next: dict[int, int] = {}
         self.finished: dict[int, set] = {}
         self.in_flight = 0
+        self.idle = 0
+        self.arrived: queue.Queue = queue.Queue()
+        self.seats = threading.Semaphore(FETCHES)
+        self.of_thread = threading.local()
         self.stop = threading.Event()
         self.consumer = confluent_kafka.Consumer(
             {
@@ -178,31 +156,76 @@ class Peer:
             }
         )
         self.kafka = confluent_kafka
-        for target in [self.read, self.collect] + [self.infer] * cores:
+        for target in [self.read, self.assemble, self.collect] + [self.infer] * cores:
             threading.Thread(target=target, daemon=True).start()
 
     def read(self) -> None:
-        """Messages into places of batches."""
-        batch = None
+        """Messages to whatever brings their pictures."""
+        fetching = ThreadPoolExecutor(FETCHES)
         while not self.stop.is_set():
-            for message in self.consumer.consume(BATCH, MAX_DELAY):
+            # What is there; waits for the first one only.
+            messages = self.consumer.consume(1, MAX_DELAY)
+            for message in messages + self.consumer.consume(BATCH - 1, 0):
                 if message.error():
                     continue
                 reference = json.loads(message.value())
-                if batch is None:
-                    batch = self.free.get()
-                    batch.opened = time.monotonic()
-                place = len(batch.messages)
                 with self.lock:
-                    batch.messages.append((message, reference))
                     self.next.setdefault(message.partition(), message.offset())
                     self.in_flight += 1
-                path = urllib.parse.unquote(urllib.parse.urlparse(reference["uri"]).path)
-                self.tasks.put((batch.index * BATCH + place, path))
-                if place + 1 == BATCH:
-                    self.seal(batch)
-                    batch = None
-            if batch is not None and time.monotonic() - batch.opened > MAX_DELAY:
+                self.seats.acquire()
+                address = urllib.parse.urlparse(reference["uri"])
+                if address.scheme == "http":
+                    fetching.submit(self.fetch, message, reference, address)
+                else:
+                    path = urllib.parse.unquote(address.path)
+                    self.arrived.put((message, reference, path))
+        fetching.shutdown()
+        self.arrived.put(None)
+
+    def fetch(self, message, reference: dict, address: urllib.parse.ParseResult) -> None:
+        """A picture over a connection of this thread's own, which stays open."""
+        connections = vars(self.of_thread)
+        body = b""
+        try:
+            if (connection := connections.get(address.netloc)) is None:
+                connection = http.client.HTTPConnection(address.netloc, timeout=10)
+                connections[address.netloc] = connection
+            connection.request("GET", address.path)
+            response = connection.getresponse()
+            body = response.read()
+            if response.status != 200:
+                body = b""
+        except (OSError, http.client.HTTPException):
+            # Nothing to decode: the picture fails like a broken one.
+            connections.pop(address.netloc, None)
+        self.arrived.put((message, reference, body))
+
+    def assemble(self) -> None:
+        """Pictures that are there into places of batches. A batch ends when it is full or has
+        waited; nothing waits while a thread has no batch to work on."""
+        batch = None
+        while True:
+            left = None if batch is None else batch.opened + MAX_DELAY - time.monotonic()
+            if self.idle and batch is not None:
+                left = 0.0
+            try:
+                arrival = self.arrived.get(timeout=None if left is None else max(left, 1e-4))
+            except queue.Empty:
+                self.seal(batch)
+                batch = None
+                continue
+            if arrival is None:
+                break
+            message, reference, source = arrival
+            if batch is None:
+                batch = self.free.get()
+                batch.opened = time.monotonic()
+            with self.lock:
+                place = len(batch.messages)
+                batch.messages.append((message, reference))
+            self.tasks.put((batch.index * BATCH + place, source))
+            self.seats.release()
+            if place + 1 == BATCH:
                 self.seal(batch)
                 batch = None
         if batch is not None:
@@ -233,7 +256,11 @@ class Peer:
     def infer(self) -> None:
         numpy = self.numpy
         while True:
+            with self.lock:
+                self.idle += 1
             batch = self.ready.get()
+            with self.lock:
+                self.idle -= 1
             count = len(batch.messages)
             dense, whole = self.encoder.run(
                 ["dense", "global"], {"pixels": self.pixels[batch.index, :count]}

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.."
 ROWS=${ROWS:-benches/runs/boxes.jsonl}
 TRAIN=${TRAIN:-1500}
 TEST=${TEST:-200}
-. benches/quality/common.sh
+. benches/quality/program.sh
 "$tagstream" scenes --out "$work/train" --count "$TRAIN" --seed 7001 --style pale
 for style in plain pale; do
   "$tagstream" scenes --out "$work/$style" --count "$TEST" --seed 9101 --style "$style"

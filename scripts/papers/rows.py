@@ -12,7 +12,24 @@ MIB = 1 << 20
 
 
 def jsonl(name: str) -> list[dict]:
-    return [json.loads(line) for line in (BENCHES / "runs" / name).read_text().splitlines()]
+    """The rows of a file; none where nothing has been measured yet."""
+    path = BENCHES / "runs" / name
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def unmeasured(command: str) -> str:
+    """What stands in place of figures that there are no rows of."""
+    return f"not measured yet: `{command}`"
+
+
+def conditions(row: dict) -> str:
+    """How often a row was measured, and on what; its flags are in the row, here is the newest."""
+    on = row["host"]
+    flag = next(reversed(on["flags"]), "no flags")
+    return (
+        f"{row['rounds']} rounds; {on['cores']} cores of {on['cpu']} (family {on['family']}, model "
+        f"{on['model']}, {fixed(on['mhz'])} MHz, {flag}); load {fixed(on['load'], 1)} before"
+    )
 
 
 def table(name: str) -> list[dict]:

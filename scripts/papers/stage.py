@@ -2,6 +2,7 @@
 
 import re
 
+from . import mix
 from .rows import MIB, fixed, jsonl, markdown, median, rate, span, spread, table
 
 # The order of the tables.
@@ -76,8 +77,21 @@ def case_table() -> str:
     return markdown(head, lines)
 
 
+def decoder(row: dict) -> str:
+    """What the peer decoded with; until there was a choice, with Pillow."""
+    return mix.NAMES[row["overrides"].get("TAGSTREAM_PEER_DECODER", "pillow")]
+
+
 def peer_table() -> str:
-    head = ["case", "stage", "Python peer", "stage / peer", "stage, peak MiB", "peer, peak MiB"]
+    head = [
+        "case",
+        "stage",
+        "Python peer",
+        "it decodes with",
+        "stage / peer",
+        "stage, peak MiB",
+        "peer, peak MiB",
+    ]
     lines = []
     for row in (row for rows in case_rows().values() for row in rows):
         stage, peer = row["stage"], row["peer"]
@@ -86,6 +100,7 @@ def peer_table() -> str:
                 label(row),
                 of_spread(stage["images_per_second"]),
                 of_spread(peer["images_per_second"]),
+                decoder(row),
                 of_spread(row["stage_over_peer"], lambda value: fixed(value, 2)),
                 fixed(stage["peak_memory_bytes"]["median"] / MIB),
                 fixed(peer["peak_memory_bytes"]["median"] / MIB),
@@ -117,6 +132,7 @@ def figures() -> dict[str, str]:
             out[f"{name}.ratio_short"] = fixed(row["stage_over_ceiling"], 2)
             out[f"{name}.over_peer"] = fixed(row["stage_over_peer"]["median"], 2)
             out[f"{name}.over_peer_short"] = fixed(row["stage_over_peer"]["median"], 1)
+            out[f"{name}.peer_decoder"] = decoder(row)
             out[f"{name}.peak_mib"] = fixed(stage["peak_memory_bytes"]["median"] / MIB)
             out[f"{name}.model_ms"], out[f"{name}.rest_ms"] = map(milliseconds, processor(row))
             out[f"{name}.all_ms"] = fixed(sum(processor(row)), 1)

@@ -47,7 +47,7 @@ pub(super) struct DataArgs {
 
 /// Labelled images with their features, row by row.
 pub(super) struct LabelledFeatures {
-    /// Labels.
+    /// What is known of each image, in the order of the images.
     pub labels: LabelMatrix,
     /// Features, in the order of the labels' images.
     pub features: FeatureStore,

@@ -18,7 +18,7 @@ use tagstream_core::redact::redact_place;
 use tagstream_image::decode::ImageSize;
 use tagstream_image::decoders::Decoders;
 use tagstream_model::runtime::{Device, Runtime};
-use tagstream_model::saliency::{too_coarse, visible_part};
+use tagstream_model::saliency::{levels, too_coarse, visible_part};
 use tagstream_model::session::SessionError;
 use tagstream_model::tagger::{Inference, LoadedModel, Tagger, TaggerOptions};
 
@@ -207,7 +207,7 @@ fn page_image(
             category: tag.shown().to_owned(),
             score: tag.score,
             boxes,
-            saliency: if heat { saliency } else { Vec::new() },
+            heat: if heat { levels(&saliency) } else { Vec::new() },
         }
     });
     PageImage {

@@ -61,7 +61,7 @@ pub(super) struct TrainArgs {
     /// Partial-label protocol: keep one positive label an image and nothing else.
     #[arg(long)]
     pub single_positive: bool,
-    /// Seed of the masks.
+    /// Which labels are hidden, where a share of them is.
     #[arg(long, default_value_t = 0)]
     pub mask_seed: u32,
     /// Images whose ids match this regular expression the same are relatives (its first capture

@@ -40,7 +40,7 @@ pub enum ScoreError {
 /// One row, as far as quality goes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoredImage {
-    /// The image.
+    /// As the demonstration's messages name it.
     pub image_id: String,
     /// The model that tagged it.
     pub model_version: String,

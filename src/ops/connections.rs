@@ -2,13 +2,16 @@
 //!
 //! Each open connection is a descriptor of the process, and whoever reaches the port can open as
 //! many as it likes. When the bound is reached the connection that has been quiet for longest is
-//! closed, so that a probe is heard although others hold theirs open.
+//! closed, so that a probe is heard although others hold theirs open. One address may open only so
+//! many a second: those beyond are closed before a byte of them is read, so that a flood costs the
+//! work of the process next to nothing, and who asks from elsewhere is heard.
 
+use super::token_buckets::TokenBuckets;
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -26,6 +29,9 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 pub struct ConnectionLimits {
     /// Most connections at a time.
     pub most: usize,
+    /// Most connections that one address (of IPv6: one /64) opens a second, and that many at once;
+    /// 0: as many as it likes.
+    pub a_second: u32,
     /// A connection is closed when nothing was sent on it for this long: a request must have
     /// arrived whole by then, and the next one begun and ended.
     pub idle: Duration,
@@ -77,6 +83,7 @@ impl Table {
 pub struct Bounded {
     listener: TcpListener,
     limits: ConnectionLimits,
+    rate: Option<TokenBuckets<IpAddr>>,
     places: Arc<Semaphore>,
     table: Arc<Mutex<Table>>,
 }
@@ -87,9 +94,16 @@ impl Bounded {
         Bounded {
             listener,
             limits,
+            rate: (limits.a_second > 0).then(|| TokenBuckets::a_second(limits.a_second)),
             places: Arc::new(Semaphore::new(limits.most.clamp(1, Semaphore::MAX_PERMITS))),
             table: Arc::default(),
         }
+    }
+
+    /// Whether `peer` has opened too many of late.
+    fn is_too_often(&self, peer: IpAddr) -> bool {
+        let rate = self.rate.as_ref();
+        rate.is_some_and(|rate| rate.take(&network(peer)).is_err())
     }
 
     /// A place for one more; another connection gives way if there is none.
@@ -121,6 +135,12 @@ impl Listener for Bounded {
                     continue;
                 }
             };
+            if self.is_too_often(address.ip()) {
+                metrics::counter!("tagstream_http_connections_refused_total").increment(1);
+                // With a reset: nothing of it stays in the system's tables.
+                let _ = stream.set_zero_linger();
+                continue;
+            }
             let place = self.place().await;
             let mut table = self.table.lock().unwrap_or_else(|e| e.into_inner());
             let (number, closed) = table.add();
@@ -140,6 +160,17 @@ impl Listener for Bounded {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+/// What counts as one address: whoever has one of IPv6 has all of its /64.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address => address,
     }
 }
 
@@ -268,9 +299,19 @@ mod tests {
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
     async fn served(most: usize, idle: Duration) -> SocketAddr {
+        let a_second = 0;
+        served_within(ConnectionLimits {
+            most,
+            a_second,
+            idle,
+        })
+        .await
+    }
+
+    async fn served_within(limits: ConnectionLimits) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let bounded = Bounded::new(listener, ConnectionLimits { most, idle });
+        let bounded = Bounded::new(listener, limits);
         let routes = Router::new().route("/", get(|| async { "here" }));
         tokio::spawn(async move { axum::serve(bounded, routes).await });
         address
@@ -335,5 +376,45 @@ mod tests {
             let ended = tokio::time::timeout(Duration::from_secs(30), trickle).await;
             assert!(ended.is_ok(), "still open");
         }
+    }
+
+    /// A connection to `server` from another of the machine's own addresses.
+    async fn connect_from(from: &str, server: SocketAddr) -> TcpStream {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        socket.connect(server).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_opens_too_many_is_refused_and_others_are_heard() {
+        let address = served_within(ConnectionLimits {
+            most: 400,
+            a_second: 5,
+            idle: Duration::from_secs(3_600),
+        })
+        .await;
+        let (mut heard, mut refused) = (0, 0);
+        let began = Instant::now();
+        for _ in 0..100 {
+            let mut stream = connect_from("127.0.0.1", address).await;
+            match ask(&mut stream).await {
+                Ok(_) => heard += 1,
+                Err(_) => refused += 1,
+            }
+        }
+        // Five at once, and five for each second that it took.
+        let most = 5 + (5.0 * began.elapsed().as_secs_f64()) as u32 + 1;
+        assert!(heard >= 5 && heard <= most, "{heard} heard, {most} allowed");
+        assert_eq!(heard + refused, 100);
+        let mut other = connect_from("127.0.0.2", address).await;
+        assert!(ask(&mut other).await.is_ok(), "another address");
+    }
+
+    #[test]
+    fn an_address_of_ipv6_counts_with_its_network_and_a_mapped_one_as_what_it_is() {
+        let one = |text: &str| network(text.parse().unwrap());
+        assert_eq!(one("2001:db8:1:2:aaaa::1"), one("2001:db8:1:2:bbbb::9"));
+        assert_ne!(one("2001:db8:1:2::1"), one("2001:db8:1:3::1"));
+        assert_eq!(one("::ffff:192.0.2.7"), one("192.0.2.7"));
     }
 }

@@ -9,8 +9,8 @@
 
 use super::connections::{Bounded, ConnectionLimits};
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -20,8 +20,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tagstream_core::process::priority;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 
 /// How long ago each loop moved.
 pub type Ages = BTreeMap<String, Duration>;
@@ -31,7 +32,7 @@ pub type Conditions = BTreeMap<Cow<'static, str>, Option<String>>;
 /// What the port shows; the functions are asked at every request.
 #[derive(Clone)]
 pub struct View {
-    /// Loops.
+    /// How long ago each loop moved, by its name.
     pub loops: Arc<dyn Fn() -> Ages + Send + Sync>,
     /// `http.liveness_limit_ms`.
     pub liveness_limit: Duration,
@@ -39,17 +40,21 @@ pub struct View {
     pub conditions: Arc<dyn Fn() -> Conditions + Send + Sync>,
     /// What `/health/readyz` tells beside the conditions; it makes nobody unready.
     pub details: Arc<dyn Fn() -> Value + Send + Sync>,
-    /// Metrics.
+    /// What `/metrics` is rendered from.
     pub metrics: PrometheusHandle,
     /// The body of `/info`.
     pub info: Arc<dyn Fn() -> Value + Send + Sync>,
 }
 
 /// The running server; it ends when this is dropped.
+///
+/// It has a thread of its own, which gives way to those that work: whoever reaches the port can ask
+/// as often as it likes, and a probe is answered also when the work keeps every other thread.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    task: JoinHandle<()>,
+    /// Dropped to end the thread.
+    _end: oneshot::Sender<()>,
 }
 
 /// Why the port could not be opened.
@@ -83,14 +88,26 @@ impl Server {
         };
         let listener = TcpListener::bind(bind).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let listener = Bounded::new(listener, limits);
-        let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, routes(view)).await {
-                tracing::error!(%error, "the HTTP port has failed");
-            }
-        });
+        let listener = listener.into_std().map_err(failed)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let (end, ended) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("http".to_owned())
+            .spawn(move || {
+                priority::lower();
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = serve(listener, limits, view) => {}
+                        _ = ended => {}
+                    }
+                });
+            })
+            .map_err(failed)?;
         tracing::info!(%address, "health, metrics and information are served");
-        Ok(Server { address, task })
+        Ok(Server { address, _end: end })
     }
 
     /// Where it listens.
@@ -99,9 +116,14 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
+/// Answers until the listener fails, which it says.
+async fn serve(listener: std::net::TcpListener, limits: ConnectionLimits, view: View) {
+    let served = async {
+        let listener = Bounded::new(TcpListener::from_std(listener)?, limits);
+        axum::serve(listener, routes(view)).await
+    };
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the HTTP port has failed");
     }
 }
 
@@ -111,7 +133,15 @@ fn routes(view: View) -> Router {
         .route("/health/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/info", get(info))
+        .layer(axum::middleware::map_response(closing))
         .with_state(view)
+}
+
+/// One connection, one answer: what bounds connections bounds what is asked.
+async fn closing(mut response: Response) -> Response {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }
 
 fn verdict(good: bool, body: Value) -> (StatusCode, Json<Value>) {
@@ -173,11 +203,25 @@ mod tests {
     use crate::ops::metrics::recorder;
     use std::sync::atomic::Ordering::SeqCst;
     use std::sync::atomic::{AtomicBool, AtomicU64};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     const LIMITS: ConnectionLimits = ConnectionLimits {
         most: 8,
+        a_second: 0,
         idle: Duration::from_secs(60),
     };
+
+    fn empty_view() -> View {
+        View {
+            loops: Arc::new(Ages::new),
+            liveness_limit: Duration::ZERO,
+            conditions: Arc::new(Conditions::new),
+            details: Arc::new(|| Value::Null),
+            metrics: recorder().handle(),
+            info: Arc::new(|| Value::Null),
+        }
+    }
 
     async fn get(server: &Server, path: &str) -> (u16, String) {
         let response = tagstream_core::tls::http_client()
@@ -246,20 +290,40 @@ mod tests {
     async fn a_taken_port_is_named() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bind = taken.local_addr().unwrap().to_string();
-        let view = View {
-            loops: Arc::new(Ages::new),
-            liveness_limit: Duration::ZERO,
-            conditions: Arc::new(Conditions::new),
-            details: Arc::new(|| Value::Null),
-            metrics: recorder().handle(),
-            info: Arc::new(|| Value::Null),
-        };
-        let error = Server::start(&bind, LIMITS, view).await.unwrap_err();
+        let error = Server::start(&bind, LIMITS, empty_view())
+            .await
+            .unwrap_err();
         assert!(error.is_taken());
         let error = error.to_string();
         assert!(
             error.contains(&bind) && error.contains("http.bind"),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn an_answer_ends_its_connection() {
+        let server = Server::start("127.0.0.1:0", LIMITS, empty_view()).await;
+        let server = server.unwrap();
+        for path in ["/health/livez", "/metrics", "/info", "/nothing"] {
+            let mut stream = TcpStream::connect(server.address()).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(2);
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answers = String::new();
+            stream.read_to_string(&mut answers).await.unwrap();
+            assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{answers}");
+            assert!(answers.contains("connection: close"), "{answers}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_port_is_free_when_the_server_is_gone() {
+        let server = Server::start("127.0.0.1:0", LIMITS, empty_view()).await;
+        let bind = server.unwrap().address().to_string();
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while let Err(error) = Server::start(&bind, LIMITS, empty_view()).await {
+            assert!(std::time::Instant::now() < deadline, "{error}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }

@@ -16,12 +16,12 @@ pub enum MetricKind {
     Histogram(&'static [f64]),
 }
 
-/// One metric.
+/// A row of the table that `docs/metrics.md` is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
     /// Its name: base units, `_total` for counters.
     pub name: &'static str,
-    /// Its kind.
+    /// Counter, gauge or histogram.
     pub kind: MetricKind,
     /// Labels; each has few values.
     pub labels: &'static str,
@@ -130,6 +130,8 @@ pub const METRICS: &[Metric] = {
         "tagstream_row_budget_bytes" Gauge, ["table"] "The part of the memory budget that \
             messages and rows may take.";
         "tagstream_row_budget_used_bytes" Gauge, ["table"] "What of it is taken.";
+        "tagstream_http_connections_refused_total" Counter, [""] "Connections to the HTTP port \
+            that were closed unread, because their address opened too many a second.";
         // stores
         "tagstream_store_requests_total" Counter, ["store, result"] "Requests to object stores, \
             each try by itself; `store` is `tables`, `registry` (and its lease) or `images`, \

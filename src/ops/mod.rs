@@ -7,4 +7,5 @@ pub mod http;
 pub mod metrics;
 pub mod tag_page;
 pub mod telemetry;
+pub mod token_buckets;
 pub mod webhook;

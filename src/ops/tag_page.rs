@@ -22,8 +22,8 @@ pub struct PageTag {
     /// Where it was seen, in fractions of the picture; empty where no region supports the tag, and
     /// then there is no heat either.
     pub boxes: Vec<BoundingBox>,
-    /// Saliency per location, row by row; any non-negative scale. Empty: none is shown.
-    pub saliency: Vec<f32>,
+    /// How much each location stands out, row by row, 0 to 1. Empty: no heat is shown.
+    pub heat: Vec<f32>,
 }
 
 /// A picture as the page shows it.
@@ -109,7 +109,7 @@ fn card(page: &mut String, image: &PageImage) -> Result<(), image::ImageError> {
              <span class=\"score\">{:.2}</span></button></li>",
             boxes.join(" "),
             image.columns,
-            heat(&tag.saliency),
+            digits(&tag.heat),
             escape(&tag.category),
             match boxes.is_empty() {
                 true => " <small>whole picture</small>",
@@ -131,21 +131,10 @@ fn corners(b: &BoundingBox) -> String {
     format!("{:.4},{:.4},{:.4},{:.4}", b.x, b.y, b.w, b.h)
 }
 
-/// One hexadecimal digit a location: the logarithm of its share between the middle one's and the
-/// largest, as boxes are found. The share itself falls off so fast that one cell would glow.
-fn heat(map: &[f32]) -> String {
-    let logs: Vec<f32> = map.iter().map(|share| share.max(1e-12).ln()).collect();
-    let mut sorted = logs.clone();
-    sorted.sort_unstable_by(f32::total_cmp);
-    let (Some(top), Some(middle)) = (sorted.last(), sorted.get(sorted.len() / 2)) else {
-        return String::new();
-    };
-    let span = (top - middle).max(f32::MIN_POSITIVE);
-    let digit = |log: &f32| {
-        let level = (15.0 * (log - middle) / span).clamp(0.0, 15.0).round() as u32;
-        char::from_digit(level, 16).unwrap_or('0')
-    };
-    logs.iter().map(digit).collect()
+/// One hexadecimal digit a location.
+fn digits(heat: &[f32]) -> String {
+    let digit = |level: &f32| char::from_digit((15.0 * level).round() as u32, 16).unwrap_or('0');
+    heat.iter().map(digit).collect()
 }
 
 fn escape(text: &str) -> String {
@@ -231,11 +220,11 @@ mod tests {
                 w: 0.3,
                 h: 0.4,
             }],
-            saliency: vec![0.0, 0.5, 1.0, 0.25],
+            heat: vec![0.0, 0.5, 1.0, 0.25],
         };
         let page = render("m", &[image("a\"><img src=x>", vec![tag])]).unwrap();
         assert!(!page.contains("<img src=x>") && !page.contains("<script>\""));
-        assert!(page.contains("data-map=\"00f0\"") && page.contains("0.1000,0.2000,0.3000,0.4000"));
+        assert!(page.contains("data-map=\"08f4\"") && page.contains("0.1000,0.2000,0.3000,0.4000"));
     }
 
     #[test]
@@ -244,7 +233,7 @@ mod tests {
             category: "sky".into(),
             score: 0.85,
             boxes: Vec::new(),
-            saliency: Vec::new(),
+            heat: Vec::new(),
         };
         let page = render("m", &[image("a", vec![tag])]).unwrap();
         assert!(page.contains("data-boxes=\"\"") && page.contains("data-map=\"\""));

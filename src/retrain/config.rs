@@ -25,7 +25,7 @@ settings! {
         decode: DecodeConfig = DecodeConfig::default(),
         /// The encoder's features.
         features: FeaturesConfig = FeaturesConfig::default(),
-        /// Training.
+        /// How a candidate is trained.
         train: TrainConfig = TrainConfig::default(),
         /// Which images are relatives. Relatives are on one side wherever what was left out
         /// decides, and an image keeps its group for ever.
@@ -37,12 +37,12 @@ settings! {
         judge: JudgeConfig = JudgeConfig::default(),
         /// One run at a time for each registry.
         lease: LeaseConfig = LeaseConfig::default(),
-        /// The report.
+        /// What the report shows, and where it goes besides the registry.
         report: ReportConfig = ReportConfig::default(),
         /// Credentials and options of object stores, by URL scheme: as in stage.toml; where a key
         /// is missing the usual environment variables count.
         object_store: ObjectStoreConfig = ObjectStoreConfig::default(),
-        /// Logs.
+        /// How log lines look, and which are written.
         log: LogConfig = LogConfig::default(),
         /// Who is told of the verdict.
         notify: NotifyConfig = NotifyConfig::default(),
@@ -74,6 +74,10 @@ settings! {
         /// A category that the model does not know is added once this many images are known to
         /// have it; 0: never.
         new_category_min_present: usize = 10,
+        /// While labels tell of no presence and the model that serves has never seen a label: it
+        /// adapts to this many pictures of the predictions table, drawn evenly. What comes of it is
+        /// offered, not promoted. 0: there is nothing to do then.
+        unlabelled: usize = 2_000,
     }
 }
 
@@ -94,7 +98,7 @@ settings! {
 }
 
 settings! {
-    /// Training.
+    /// How a candidate is trained.
     TrainConfig {
         /// `trm-ml`, `trm-ml-base`, `positive-coop`, `dualcoop` or `linear-probe`.
         method: Method = Method::TrmMl,
@@ -122,7 +126,7 @@ settings! {
 }
 
 settings! {
-    /// The report.
+    /// What the report shows, and where it goes besides the registry.
     ReportConfig {
         /// Folder for `report.html` and `report.json`; empty: only in the registry, beside the
         /// version.

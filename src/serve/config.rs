@@ -24,7 +24,7 @@ settings! {
         tables: TablesConfig = TablesConfig::default(),
         /// The broker: as in stage.toml; its group is not used.
         kafka: KafkaConfig = KafkaConfig::default(),
-        /// The topics.
+        /// Topics that the pages write to and read.
         topics: TopicsConfig = TopicsConfig::default(),
         /// The stages that are watched.
         stages: StagesConfig = StagesConfig::default(),
@@ -41,7 +41,7 @@ settings! {
         /// Credentials and options of object stores, by URL scheme: as in stage.toml; where a key
         /// is missing the usual environment variables count.
         object_store: ObjectStoreConfig = ObjectStoreConfig::default(),
-        /// Logs.
+        /// How log lines look, and which are written.
         log: LogConfig = LogConfig::default(),
     }
 }
@@ -58,6 +58,9 @@ settings! {
         hosts: Vec<String> = Vec::new(),
         /// Most connections at a time; above it the one that has been quiet for longest is closed.
         max_connections: usize = 256,
+        /// Most connections that one address (of IPv6: one /64) may open a second; those beyond are
+        /// closed unread and counted. 0: as many as it likes.
+        connections_per_second: u32 = 100,
         /// A connection on which no answer was sent for this long is closed, whatever it waits for.
         idle_timeout_ms: u64 = 60_000,
     }
@@ -103,7 +106,7 @@ settings! {
 }
 
 settings! {
-    /// The topics.
+    /// Topics that the pages write to and read.
     TopicsConfig {
         /// Topic that answers are written to, the stage's `labels.topic`; empty: nothing can be
         /// labelled.

@@ -59,7 +59,7 @@ pub(crate) fn seconds(value: Option<f64>) -> String {
     }
 }
 
-/// Bytes.
+/// In the largest unit of which there is at least one: `3.4 MiB`.
 pub(crate) fn bytes(value: f64) -> String {
     const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let mut value = value.max(0.0);

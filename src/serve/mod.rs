@@ -21,6 +21,7 @@ mod api;
 pub mod config;
 mod format;
 mod frame;
+mod heat;
 mod live;
 mod models;
 mod picture_view;
@@ -44,6 +45,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use config::ServeConfig;
 use frame::Trouble;
+use heat::Heat;
 use live::Board;
 use models::Catalogue;
 use pictures::Pictures;
@@ -123,6 +125,7 @@ impl Pages {
         let routes = routes(config, address)?;
         let limits = ConnectionLimits {
             most: config.serve.max_connections,
+            a_second: config.serve.connections_per_second,
             idle: Duration::from_millis(config.serve.idle_timeout_ms),
         };
         let listener = Bounded::new(listener, limits);
@@ -180,7 +183,13 @@ fn routes(config: &ServeConfig, address: SocketAddr) -> Result<Router, ServeErro
         (_, "") => Err("Answers go to a topic: set `topics.labels`."),
         (Some(store), _) => Ok(Labeller::new(config, store, Arc::clone(&catalogue))?),
     };
-    let review = Review::new(labeller, Arc::clone(&catalogue), Arc::clone(&pictures));
+    let heat = Heat::new(predictor.clone(), Arc::clone(&pictures));
+    let review = Review::new(
+        labeller,
+        Arc::clone(&catalogue),
+        Arc::clone(&pictures),
+        Arc::clone(&heat),
+    );
     let studio = Studio::new(config, predictor.clone())?;
     let api = predictor.map_or_else(Router::new, api::routes);
     let routes = live::routes(board)
@@ -190,6 +199,7 @@ fn routes(config: &ServeConfig, address: SocketAddr) -> Result<Router, ServeErro
         .merge(review::routes(review))
         .merge(models::routes(catalogue))
         .merge(pictures::routes(pictures))
+        .merge(heat::routes(heat))
         .merge(access::routes(Arc::clone(&access)))
         .merge(frame::routes())
         .fallback(nothing);

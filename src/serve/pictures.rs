@@ -101,7 +101,8 @@ impl Pictures {
         format!("/pictures/{key}")
     }
 
-    fn address(&self, key: &str) -> Option<String> {
+    /// The address of which [`Pictures::path`] made `key`; it is not for pages.
+    pub(crate) fn address(&self, key: &str) -> Option<String> {
         let known = self.known.lock().unwrap_or_else(|e| e.into_inner());
         known.addresses.get(key).cloned()
     }

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use std::collections::HashMap;
 use tagstream_core::events::{BoundingBox, Tag, TagBox};
 
-/// A tagged picture.
+/// What pages show of a row of the predictions table.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct TaggedPicture {
     /// The image's name.

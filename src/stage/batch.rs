@@ -17,7 +17,7 @@ use tagstream_model::session::PixelBuffer;
 /// Sizes of the batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLayout {
-    /// Bytes of one image.
+    /// Of an image as the model takes it: 3 bytes a pixel.
     pub image_bytes: usize,
     /// Most images in a batch.
     pub capacity: usize,

@@ -297,6 +297,12 @@ fn answers(browser: &mut Browser, place: &Place) {
     assert_eq!(known(browser), before + ANSWERS as u64, "the counts rise");
     let events = events_of(&place.world);
     assert_eq!(events.len(), ANSWERS, "{events:?}");
+    // Where the model sees it: asked for by a key, drawn by the model over HTTP.
+    browser.key("h");
+    browser.until("document.querySelector('.ask .heat:not([hidden])')?.naturalWidth > 0");
+    let kind = "fetch(document.querySelector('.ask .heat').src)\
+                .then(answer => answer.headers.get('content-type'))";
+    assert_eq!(browser.run(kind), "image/png");
     assert_eq!(browser.complaints(), Vec::<String>::new());
     browser.picture("retraining-review");
 }

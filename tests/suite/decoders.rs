@@ -226,6 +226,57 @@ fn a_helper_has_no_network_no_files_and_no_secrets() {
     );
 }
 
+/// Pages that a process was given so far because it touched them for the first time.
+fn pages_cleared(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let behind_name = stat.rsplit_once(") ").unwrap().1;
+    behind_name.split(' ').nth(7).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_helper_keeps_the_memory_of_a_web_picture_for_the_next_one() {
+    let decoders = Decoders::new(settings());
+    let pictures = [
+        encoded(900, image::ImageFormat::Png),
+        encoded(900, image::ImageFormat::WebP),
+        progressive_jpeg(900),
+    ];
+    let decode_all = || {
+        for picture in &pictures {
+            decoded(&decoders, picture).unwrap();
+        }
+    };
+    decode_all();
+    let helpers = decoders.helpers();
+    let before = pages_cleared(helpers[0]);
+    for _ in 0..4 {
+        decode_all();
+    }
+    assert_eq!(decoders.helpers(), helpers);
+    let each = (pages_cleared(helpers[0]) - before) / 12;
+    // The pixels of one take 593 pages.
+    assert!(each < 400, "{each} pages a picture");
+}
+
+#[test]
+fn what_small_pictures_leave_is_not_missing_to_one_that_needs_all() {
+    let mut settings = settings();
+    settings.limits.max_alloc_bytes = 32 << 20;
+    let largest = (1_200..2_400)
+        .step_by(100)
+        .map(|side| encoded(side, image::ImageFormat::Png))
+        .take_while(|picture| decoded(&Decoders::new(settings.clone()), picture).is_ok())
+        .last()
+        .unwrap();
+    let decoders = Decoders::new(settings);
+    for _ in 0..4 {
+        decoded(&decoders, &progressive_jpeg(700)).unwrap();
+        decoded(&decoders, &encoded(800, image::ImageFormat::Png)).unwrap();
+        decoded(&decoders, &largest).unwrap();
+    }
+    assert_eq!(decoders.deaths(), 0);
+}
+
 #[test]
 fn a_crash_loses_one_picture_and_says_how() {
     let decoders = Decoders::new(settings());

@@ -116,7 +116,7 @@ pub struct ImageIds {
 /// How pictures are named.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImageNaming {
-    /// The rule.
+    /// How names are made of paths and addresses.
     pub rule: IdRule,
     /// What stands before the path in addresses and paths and is no part of a name; may be empty.
     pub root: String,

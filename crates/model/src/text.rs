@@ -31,9 +31,9 @@ pub enum TextEncoderError {
 /// A text tower and its tokenizer.
 #[derive(Debug, Clone)]
 pub struct ClipTextEncoder {
-    /// The tower.
+    /// From token ids to a vector in the space of the pictures.
     pub tower: TextTower,
-    /// The tokenizer.
+    /// From words to token ids.
     pub tokenizer: ClipTokenizer,
 }
 

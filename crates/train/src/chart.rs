@@ -113,7 +113,7 @@ impl Drawing {
         self.push(format_args!("<g><title>{}</title>", escape(title)));
     }
 
-    /// Ends the group.
+    /// Closes what [`Chart::group`] opened.
     pub fn end_group(&mut self) {
         self.svg.push_str("</g>");
     }

@@ -168,6 +168,7 @@ async fn serve(subjects: &Subjects<'_>, clients: usize) -> anyhow::Result<Served
         r#"[serve]
 bind = "127.0.0.1:{port}"
 max_connections = {connections}
+connections_per_second = 0
 
 [access]
 requests_a_minute = {most}

@@ -11,13 +11,13 @@ use tagstream_image::decoders::Decoders;
 /// Width over height of generated pictures.
 const ASPECT: f64 = 4.0 / 3.0;
 
-/// One picture.
+/// A drawn picture as it is fed to the decoder.
 pub(super) struct Picture {
     /// Its address.
     pub uri: String,
     /// The file's content.
     pub bytes: Vec<u8>,
-    /// Its pixels.
+    /// Width times height.
     pub pixels: u64,
 }
 

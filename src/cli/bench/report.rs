@@ -152,7 +152,11 @@ impl Report<'_> {
         let cores = Host::this().cores;
         let model = self.tagger.model();
         let overrides: BTreeMap<String, String> = std::env::vars()
-            .filter(|(key, _)| key.starts_with("TAGSTREAM_") && key.contains("__"))
+            .filter(|(key, _)| {
+                // The configuration's, and how the peer works.
+                key.starts_with("TAGSTREAM_PEER_")
+                    || key.starts_with("TAGSTREAM_") && key.contains("__")
+            })
             .collect();
         json!({
             "case": self.args.case,

@@ -84,7 +84,7 @@ pub(super) struct Outcome {
     pub first_row_seconds: f64,
     /// From the first reference sent to the last finished row; what is left is files and commits.
     pub last_row_seconds: f64,
-    /// Images by seconds.
+    /// Of one measurement, from the first picture to the last answer.
     pub images_per_second: f64,
     /// Rate of the rows between the first and the last tenth: without filling and emptying the
     /// line.

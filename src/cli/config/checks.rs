@@ -22,7 +22,7 @@ use tagstream_core::config::{
 use tagstream_model::bundle::Bundle;
 use tagstream_model::registry::Location;
 
-/// One check.
+/// Finds what is wrong with one part of a configuration.
 pub(crate) type Check<T> = fn(&T) -> Vec<Flaw>;
 
 /// The checks of the stage's configuration.

@@ -35,7 +35,7 @@ pub(super) struct Letter {
     pub omitted: Vec<(String, u64)>,
     /// Whether it was sent again.
     pub replayed: bool,
-    /// Its topic.
+    /// Of the message that became the letter.
     pub topic: String,
 }
 

@@ -58,7 +58,7 @@ impl Topic {
         ))
     }
 
-    /// Its partitions.
+    /// Numbers of those that exist now.
     pub(in crate::cli) fn partitions(&self) -> anyhow::Result<Vec<i32>> {
         let metadata = self.consumer.fetch_metadata(Some(&self.name), ANSWER);
         let metadata = metadata.map_err(|e| self.silent(e))?;

@@ -64,6 +64,7 @@ pub(super) async fn start(config: &StageConfig, shown: &Shown) -> anyhow::Result
     let (bind, view) = (config.http.bind.clone(), view(config, shown, metrics));
     let limits = ConnectionLimits {
         most: config.http.max_connections,
+        a_second: config.http.connections_per_second,
         idle: Duration::from_millis(config.http.idle_timeout_ms),
     };
     match Server::start(&bind, limits, view.clone()).await {

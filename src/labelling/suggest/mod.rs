@@ -93,7 +93,7 @@ impl GlobalView {
 /// An image worth labelling.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Suggestion {
-    /// Its id.
+    /// As the predictions table names it.
     pub image_id: String,
     /// Where it is.
     pub uri: String,

@@ -16,13 +16,13 @@ use tagstream_model::tagger::TagDecision;
 use tagstream_model::text::ClipTextEncoder;
 use tagstream_model::trained_on::TrainedOn;
 use tagstream_train::eval::calibration::temperature;
-use tagstream_train::eval::tags::{TagsConfig, thresholds};
+use tagstream_train::eval::tags::{TagsConfig, guess_threshold, tagged, thresholds};
 use tagstream_train::features::{FeatureStore, Subset};
 use tagstream_train::groups::Groups;
 use tagstream_train::labels::LabelMatrix;
 use tagstream_train::trainer;
 use tagstream_train::trainer::left_out::{LeftOut, left_out};
-use tagstream_train::trainer::scoring::ScoringError;
+use tagstream_train::trainer::scoring::{Scorer, ScoringError};
 use tagstream_train::trainer::{
     TrainError, TrainOptions, Trained, TrainingProgress, stored_weights,
 };
@@ -30,6 +30,9 @@ use tagstream_train::trm::features::FeatureSource;
 use tagstream_train::trm::model::Model;
 use tagstream_train::trm::prompts::{PromptTokens, Prompts};
 use tagstream_train::trm::weights::Weights;
+
+/// Of the pictures without labels, the least share that is expected to have a category.
+const LEAST_SHARE: f64 = 0.005;
 
 /// Parts by which thresholds are tried on labels that did not choose them.
 const THRESHOLD_PARTS: usize = 5;
@@ -75,7 +78,11 @@ impl Candidate {
             atomic::write_file(&log, &text).map_err(JobError::io(&log))?;
             (Some(trained), curves)
         };
-        let (mut left, heads) = if work.folds > 1 {
+        let (mut left, heads) = if work.inputs.adapts() {
+            // It has seen no label, so it needs no head that has not.
+            let (images, categories) = images.labels.states().dim();
+            (LeftOut::nothing(images, categories), None)
+        } else if work.folds > 1 {
             let (left, record) = learner.on_parts(images)?;
             (left, Some(record))
         } else {
@@ -396,6 +403,9 @@ impl<'a> Learner<'a> {
             let labels = rows.iter().map(|row| known[[*row, at]]);
             settle_threshold(category, threshold, labels);
         }
+        if inputs.adapts() {
+            self.guess_thresholds(trained, images, &mut categories)?;
+        }
         let towers = Towers::from(&self.work.champion);
         let files = trained.head_files(towers.positions());
         let method = job.config.train.method.name();
@@ -406,11 +416,56 @@ impl<'a> Learner<'a> {
             calibration: Calibration { temperature },
             metrics: BTreeMap::from([("epochs".to_owned(), trained.epochs as f64)]),
             method: method.to_owned(),
-            label_snapshot: Some(inputs.snapshot.clone()),
+            label_snapshot: (!inputs.adapts()).then(|| inputs.snapshot.clone()),
             seed: Some(job.config.train.seed),
             trained_on: self.trained_on(images),
         };
         Ok(towers.with_head(head, place)?)
+    }
+}
+
+impl Learner<'_> {
+    /// Thresholds without labels: from the scores of the pictures themselves. Where these do not
+    /// say, as many pictures have a tag as have it by the champion.
+    fn guess_thresholds(
+        &self,
+        trained: &Trained,
+        images: &Labelled,
+        categories: &mut [Category],
+    ) -> Result<(), JobError> {
+        let failed = || JobError::work("scoring");
+        let rows: Vec<usize> = (0..images.labels.images().len()).collect();
+        let champion = &self.work.champion;
+        let odds = |mut scorer: Scorer, temperature: f32| {
+            let logits = scorer.logits_of(&images.features, &rows)?;
+            let width = logits.len() / rows.len().max(1);
+            let odds = Array2::from_shape_vec((rows.len(), width), logits);
+            let odds = odds.expect("a row of logits an image");
+            Ok::<_, ScoringError>(odds / temperature)
+        };
+        let own = Scorer::of_head(&trained.head, &images.features).map_err(failed())?;
+        let own = odds(own, 1.0).map_err(failed())?;
+        let before = Scorer::of_bundle(champion, &images.features).map_err(failed())?;
+        let temperature = champion.manifest().calibration.temperature;
+        let before = odds(before, temperature).map_err(failed())?;
+        let floor = self.job.config.tags.floor as f32;
+        for (at, category) in categories.iter_mut().enumerate() {
+            if category.tags.threshold_from == Some(ThresholdSource::Given) {
+                continue;
+            }
+            let reached = |odds: &&f32| tagged(**odds, category.threshold);
+            let had = match at < before.ncols() {
+                true => before.column(at).iter().filter(reached).count(),
+                false => 0,
+            };
+            let share = had as f64 / rows.len().max(1) as f64;
+            let share = share.clamp(LEAST_SHARE, 1.0 - LEAST_SHARE);
+            if let Some(guess) = guess_threshold(&own.column(at).to_vec(), share) {
+                category.threshold = guess.threshold().max(floor);
+                category.tags.threshold_from = Some(ThresholdSource::Guess);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use super::error::JobError;
 use crate::labelling::store::{
     TableError, join_uris, join_uris_and_remember, newest_embeddings, read_attribute, read_labels,
-    read_labels_and_keep,
+    read_labels_and_keep, sampled_pictures,
 };
 use crate::retrain::config::RetrainConfig;
 use flate2::read::GzDecoder;
@@ -38,6 +38,8 @@ pub struct Inputs {
     pub without_uri: usize,
     /// Labels of categories that the candidate does not know.
     pub unknown_category_labels: u64,
+    /// Pictures that the model adapts to where no label tells of a presence, with their addresses.
+    pub unlabelled: BTreeMap<String, String>,
 }
 
 /// Reads the label table, joins addresses, settles the categories. With `keep` what was read is
@@ -83,6 +85,16 @@ pub(super) async fn attributes(
     let store = TableStore::open_for_reading(&source.url, &config.object_store);
     let store = store.map_err(TableError::from)?;
     Ok(read_attribute(&store, &source.predictions_table, name).await?)
+}
+
+/// Pictures that the predictions table knows, drawn evenly; none if there is no such table yet.
+pub(super) async fn unlabelled(
+    config: &RetrainConfig,
+) -> Result<BTreeMap<String, String>, JobError> {
+    let source = &config.labels;
+    let store = TableStore::open_for_reading(&source.url, &config.object_store);
+    let store = store.map_err(TableError::from)?;
+    Ok(sampled_pictures(&store, &source.predictions_table, source.unlabelled).await?)
 }
 
 /// Rows whose embeddings are compared with those of the training images.
@@ -136,6 +148,7 @@ impl Inputs {
             ids,
             categories,
             table,
+            unlabelled: BTreeMap::new(),
         }
     }
 
@@ -147,8 +160,11 @@ impl Inputs {
     /// The likeliest address of every image.
     pub fn uris(&self) -> HashMap<String, String> {
         let images = self.table.images();
-        images
-            .map(|(id, image)| (id.to_owned(), image.address().into_owned()))
+        let labelled = images.map(|(id, image)| (id.to_owned(), image.address().into_owned()));
+        self.unlabelled
+            .clone()
+            .into_iter()
+            .chain(labelled)
             .collect()
     }
 
@@ -156,9 +172,22 @@ impl Inputs {
     pub fn addresses(&self) -> HashMap<String, Vec<String>> {
         let images = self.table.images();
         let own = |uri: std::borrow::Cow<'_, str>| uri.into_owned();
-        images
-            .map(|(id, image)| (id.to_owned(), image.addresses().map(own).collect()))
-            .collect()
+        let labelled =
+            images.map(|(id, image)| (id.to_owned(), image.addresses().map(own).collect()));
+        let others = self.unlabelled.iter();
+        let others = others.map(|(id, uri)| (id.clone(), vec![uri.clone()]));
+        others.chain(labelled).collect()
+    }
+
+    /// Whether the model adapts to pictures that nobody has labelled, for want of labels.
+    pub fn adapts(&self) -> bool {
+        !self.unlabelled.is_empty()
+    }
+
+    /// Lets the model adapt to these pictures of the predictions table.
+    pub(super) fn adapt_to(&mut self, mut pictures: BTreeMap<String, String>) {
+        pictures.retain(|id, _| !self.ids.contains(id));
+        self.unlabelled = pictures;
     }
 
     /// When a label was said last of each of these images, microseconds since the epoch.
@@ -171,7 +200,7 @@ impl Inputs {
     }
 
     /// The labels of the images that have an address and a label of a category that the candidate
-    /// knows.
+    /// knows; then the pictures without any.
     pub fn labelled(&self) -> LabelMatrix {
         let names: Vec<String> = self.categories.iter().map(|c| c.name.clone()).collect();
         let wanted: HashSet<&str> = names.iter().map(String::as_str).collect();
@@ -179,7 +208,9 @@ impl Inputs {
             let known = self.table.image(id).into_iter().flat_map(|i| i.states());
             known.into_iter().any(|(name, _)| wanted.contains(name))
         };
-        let ids = self.ids.iter().filter(told).cloned().collect();
+        let labelled = self.ids.iter().filter(told).cloned();
+        let others = self.unlabelled.keys().cloned();
+        let ids = labelled.chain(others).collect();
         let mut labels = LabelMatrix::of(&self.table, ids, names.clone());
         labels.raise_presences(&parents(&self.categories));
         labels

@@ -197,7 +197,8 @@ impl<'a> Job<'a> {
         let judgement = &trial.judgement;
         let judged = |version, place| {
             let record = report.record.clone();
-            judged(judgement, &candidate.bundle, (version, place), record)
+            let why = why(&work.inputs, judgement);
+            judged(judgement, why, &candidate.bundle, (version, place), record)
         };
         if token.is_none() {
             return Ok(judged(None, Some(place)));
@@ -271,7 +272,7 @@ impl<'a> Job<'a> {
         for name in ["report.html", "report.json"] {
             attachments.push((name.into(), work.folder.join(name)));
         }
-        let why = judgement.summary();
+        let why = why(&work.inputs, judgement);
         let decision = Decision {
             action: match judgement.verdict {
                 Verdict::Promote => Action::Promoted,
@@ -306,8 +307,20 @@ impl<'a> Job<'a> {
     }
 }
 
+/// Why the candidate is what it was decided to be, in a sentence.
+fn why(inputs: &Inputs, judgement: &Judgement) -> String {
+    match inputs.unlabelled.len() {
+        0 => judgement.summary(),
+        pictures => format!(
+            "adapted to {pictures} pictures without labels; nothing says yet whether its tags are \
+             better, so it is offered, not promoted (`tagstream registry promote` takes it)"
+        ),
+    }
+}
+
 fn judged(
     judgement: &Judgement,
+    why: String,
     candidate: &Bundle,
     (version, report): (Option<u64>, Option<PathBuf>),
     record: RunRecord,
@@ -316,7 +329,7 @@ fn judged(
         verdict: judgement.verdict,
         version,
         id: candidate.id().into(),
-        why: judgement.summary(),
+        why,
         failed_gates: judgement.failed_gates().cloned().collect(),
         report,
         record: Box::new(record),

@@ -11,11 +11,14 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use tagstream_core::redact::redact_place;
 use tagstream_core::{build, digest};
-use tagstream_model::bundle::Bundle;
+use tagstream_model::bundle::{Bundle, Category};
 use tagstream_model::registry::{Cache, Pointer, Registry, RegistryError, VersionRecord};
 use tagstream_train::features::FeatureStore;
 use tagstream_train::groups::{Candidates, GroupPattern, Groups};
 use tagstream_train::labels::LabelMatrix;
+
+/// Fewer pictures than this say too little of what a stream is like.
+const FEWEST_UNLABELLED: usize = 100;
 
 /// What a run starts from, once it is known that there is something to do.
 pub(super) struct Prepared {
@@ -45,13 +48,11 @@ impl Job<'_> {
         registry: &Registry,
     ) -> Result<ControlFlow<String, (Prepared, LabelMatrix)>, JobError> {
         let (pointer, version, champion) = self.step("champion", |job| job.champion(registry))?;
-        let inputs = self.step("labels", |job| {
+        let mut inputs = self.step("labels", |job| {
             let reading = inputs::read(job.config, &champion, !job.options.dry_run);
             job.runtime.block_on(reading)
         })?;
-        if inputs.table.images().next().is_none() {
-            let (table, url) = (&self.config.labels.table, &self.config.labels.url);
-            let reason = format!("no labels in the table `{table}` at {}", redact_place(url));
+        if let Some(reason) = self.adapt_if_nothing_is_labelled(&champion, &mut inputs)? {
             return Ok(ControlFlow::Break(reason));
         }
         let run = self.run_id(&inputs, &champion)?;
@@ -78,7 +79,7 @@ impl Job<'_> {
         let learnable = |(id, row): (&String, ArrayView1<'_, i8>)| {
             (folds > 1 || !self.is_held_out(id)) && row.iter().any(|label| *label > 0)
         };
-        if !rows.into_iter().any(learnable) {
+        if !inputs.adapts() && !rows.into_iter().any(learnable) {
             let reason = match folds {
                 1 => "no known presence outside the held-out part",
                 _ => "no known presence",
@@ -98,6 +99,51 @@ impl Job<'_> {
             settled,
         };
         Ok(ControlFlow::Continue((prepared, labels)))
+    }
+
+    /// Where no label tells of a presence: gives a model that has never seen a label pictures of
+    /// the predictions table to adapt to, or the reason why there is nothing to do.
+    fn adapt_if_nothing_is_labelled(
+        &self,
+        champion: &Bundle,
+        inputs: &mut Inputs,
+    ) -> Result<Option<String>, JobError> {
+        // Also of pictures that cannot be had: that is another trouble than a want of labels.
+        let counts = inputs.counts();
+        let present =
+            |category: &Category| counts.get(&category.name).is_some_and(|c| c.present > 0);
+        if inputs.categories.iter().any(present) {
+            return Ok(None);
+        }
+        let source = &self.config.labels;
+        let none = match inputs.table.images().next() {
+            None => format!(
+                "no labels in the table `{}` at {}",
+                source.table,
+                redact_place(&source.url)
+            ),
+            Some(_) => "no known presence".to_owned(),
+        };
+        let learned = champion.manifest().lineage.label_snapshot.is_some();
+        let off = source.unlabelled == 0 || source.predictions_table.is_empty();
+        if learned || off || !self.config.method()?.learns_without_labels() {
+            return Ok(Some(none));
+        }
+        let pictures = self.runtime.block_on(inputs::unlabelled(self.config))?;
+        if pictures.len() < FEWEST_UNLABELLED {
+            return Ok(Some(format!(
+                "{none}, and {} pictures in the predictions table `{}`: a model adapts to at \
+                 least {FEWEST_UNLABELLED} without labels",
+                pictures.len(),
+                source.predictions_table
+            )));
+        }
+        inputs.adapt_to(pictures);
+        tracing::info!(
+            pictures = inputs.unlabelled.len(),
+            "{none}: the model adapts to pictures that nobody has labelled"
+        );
+        Ok(None)
     }
 
     /// Whether an image belongs to the share that is held out where nothing is said in parts.
@@ -179,7 +225,7 @@ impl Job<'_> {
     /// Hash of all that decides the result.
     fn run_id(&self, inputs: &Inputs, champion: &Bundle) -> Result<String, JobError> {
         let c = self.config;
-        let deciding = serde_json::json!({
+        let mut deciding = serde_json::json!({
             "snapshot": inputs.snapshot,
             "champion": champion.id(),
             "categories": inputs.categories,
@@ -191,6 +237,10 @@ impl Job<'_> {
             "tags": c.tags,
             "judge": c.judge,
         });
+        // Only where it is so: the names of all other runs stay what they were.
+        if inputs.adapts() {
+            deciding["unlabelled"] = c.labels.unlabelled.into();
+        }
         Ok(run_hash(&deciding, build::name()))
     }
 
@@ -209,6 +259,9 @@ impl Job<'_> {
                      version {} was {}",
                     entry.version, entry.action
                 )));
+            }
+            if inputs.adapts() {
+                return Ok(None);
             }
             let new = inputs.new_since_last_run(registry, &history).await?;
             let asked = self.config.labels.min_new_labels;

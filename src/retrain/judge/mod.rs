@@ -124,7 +124,7 @@ pub struct Gate {
 /// The judge's decision with all it rests on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Judgement {
-    /// The verdict.
+    /// Promote, hold or reject.
     pub verdict: Verdict,
     /// Every gate, passed or not.
     pub gates: Vec<Gate>,
@@ -190,7 +190,7 @@ impl Judgement {
         )
     }
 
-    /// The gates that failed.
+    /// Those for which the candidate is not promoted.
     pub fn failed_gates(&self) -> impl Iterator<Item = &Gate> {
         self.gates.iter().filter(|gate| !gate.passed)
     }
@@ -231,7 +231,6 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 
 /// A category that can be measured on the judged images as they are.
 struct MeasuredCategory {
-    /// Its column.
     column: usize,
     candidate: Ranking,
     champion: Ranking,

@@ -37,7 +37,7 @@ pub struct TrialTags<'a> {
 /// A category's tags before and after.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CategoryTags {
-    /// The category.
+    /// Its name in the candidate.
     pub category: String,
     /// Champion's tags.
     pub champion: TagQuality,

@@ -64,7 +64,7 @@ impl Confidence {
 /// A tag on an example picture.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ExampleTag {
-    /// The category.
+    /// Its name in the candidate.
     pub category: String,
     /// Calibrated probability.
     pub score: f32,
@@ -75,7 +75,7 @@ pub struct ExampleTag {
 /// A judged picture with what both models say.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Example {
-    /// The image.
+    /// As the label table names it.
     pub image_id: String,
     /// A small JPEG.
     #[serde(skip)]
@@ -144,11 +144,11 @@ pub struct Material<'a> {
     pub cost: &'a Cost,
     /// The run's name.
     pub run: &'a str,
-    /// The champion.
+    /// The model that served when the run began.
     pub champion: &'a Bundle,
-    /// Its version.
+    /// The champion's number in the registry; `None`: it is in none.
     pub champion_version: Option<u64>,
-    /// The candidate.
+    /// The model that the run has trained.
     pub candidate: &'a Bundle,
     /// Losses.
     pub curves: &'a [EpochLosses],
@@ -164,7 +164,7 @@ pub struct Material<'a> {
     pub folds: usize,
     /// The labels of the images that were judged on.
     pub judged: &'a LabelMatrix,
-    /// The judgement.
+    /// Every gate with what it measured, and the verdict.
     pub judgement: &'a Judgement,
     /// How often champion and candidate are right, by how sure they are.
     pub confidence: &'a [Confidence; 2],

@@ -4,6 +4,7 @@ use super::sessions::COOKIE;
 use super::tokens::digest_of;
 use super::{Access, is_name, same};
 use crate::ops::connections::Peer;
+use crate::ops::token_buckets::TokenBuckets;
 use crate::serve::frame::{self, Trouble};
 use crate::serve::studio::{is_of_label_studio, takes_labels};
 use crate::serve::visitor::{Role, Visitor};
@@ -314,7 +315,7 @@ async fn form(headers: &HeaderMap, body: Body) -> Result<ActForm, Response> {
     ))
 }
 
-fn limit(limits: &super::Limits, name: &str) -> Result<(), Response> {
+fn limit(limits: &TokenBuckets<String>, name: &str) -> Result<(), Response> {
     limits.take(name).map_err(|wait| {
         let seconds = wait.as_secs() + 1;
         // As short as can be: whoever floods is answered often.

@@ -6,7 +6,6 @@
 //! show more: the right to act, a form made by a page of ours, and the same origin.
 
 mod guard;
-mod limits;
 mod login;
 mod sessions;
 mod tokens;
@@ -18,7 +17,7 @@ pub use tokens::TokenFileError;
 use super::addresses::Network;
 use super::config::ServeConfig;
 use super::visitor::{Role, Visitor};
-use limits::Limits;
+use crate::ops::token_buckets::TokenBuckets;
 use sessions::Sessions;
 use sha2::{Digest, Sha256};
 use std::net::{IpAddr, SocketAddr};
@@ -36,8 +35,8 @@ pub(super) struct Access {
     proxy_act: Vec<String>,
     https: bool,
     local_name: String,
-    requests: Limits,
-    acts: Limits,
+    requests: TokenBuckets<String>,
+    acts: TokenBuckets<String>,
     /// Makes form tokens of this process unlike those of any other.
     secret: [u8; 32],
 }
@@ -69,8 +68,8 @@ impl Access {
             proxy_act: access.proxy_act.clone(),
             https: access.https,
             local_name: access.local_name.trim().to_owned(),
-            requests: Limits::a_minute(access.requests_a_minute),
-            acts: Limits::a_minute(access.acts_a_minute),
+            requests: TokenBuckets::a_minute(access.requests_a_minute),
+            acts: TokenBuckets::a_minute(access.acts_a_minute),
             secret: rand::random(),
         })
     }

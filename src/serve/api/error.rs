@@ -64,7 +64,7 @@ impl ApiError {
         }
     }
 
-    /// The status.
+    /// What HTTP calls it.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             ApiError::BadRequest(_) | ApiError::NoText => StatusCode::BAD_REQUEST,

@@ -9,7 +9,7 @@ mod kserve;
 mod predictor;
 
 pub(crate) use error::ApiError;
-pub(crate) use predictor::Predictor;
+pub(crate) use predictor::{Predictor, Saliency};
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};

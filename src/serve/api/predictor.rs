@@ -7,17 +7,19 @@ use crate::serve::models::Catalogue;
 use crate::stage::budget::Budget;
 use crate::stage::decoding;
 use crate::stage::fetch::Fetcher;
-use crate::stage::infer::{Engine, Inference};
+use crate::stage::infer::{Engine, Inference, Slot};
 use crate::stage::watch::Watch;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tagstream_core::config::{ConfigError, ModelConfig};
+use tagstream_core::events::BoundingBox;
 use tagstream_core::process::blocking;
 use tagstream_image::decode::{DecodeError, ImageSize};
 use tagstream_image::decoders::Decoders;
 use tagstream_model::bundle::Bundle;
 use tagstream_model::registry::Cache;
+use tagstream_model::saliency::visible_part;
 use tagstream_model::text::ClipTextEncoder;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -42,6 +44,18 @@ pub(crate) struct Predictor {
 
 /// A picture's inference and the picture's size.
 pub(crate) type Predicted = (Inference, ImageSize);
+
+/// Where the evidence for a category lies in a picture.
+pub(crate) struct Saliency {
+    /// `[N]`, row by row; sums to 1.
+    pub map: Vec<f32>,
+    /// Locations in a row.
+    pub columns: usize,
+    /// The part of the picture that the model's input shows, in fractions of it.
+    pub seen: BoundingBox,
+    /// The upright picture's size.
+    pub size: ImageSize,
+}
 
 impl Predictor {
     /// Begins to load the model in the background.
@@ -178,7 +192,40 @@ impl Predictor {
         self.run(bytes).await
     }
 
+    /// Where the model sees `category` in the picture at an address, which must be allowed.
+    ///
+    /// # Errors
+    /// As [`Predictor::fetched`]; [`ApiError::BadRequest`] if the model does not know the category,
+    /// or does not say where something is that is no tag of the picture.
+    pub(crate) async fn saliency(&self, uri: &str, category: &str) -> Result<Saliency, ApiError> {
+        let fetched = self.fetcher.fetch(uri, &self.budget).await?;
+        let loaded = fetched.body.load();
+        let bytes = loaded.map_err(|error| ApiError::Internal(error.to_string()))?;
+        let (slot, size) = self.decoded(bytes).await?;
+        let model = Arc::clone(slot.model());
+        let mut categories = model.manifest.categories.iter();
+        let category = categories.position(|own| own.name == category);
+        let nowhere = |why: &str| ApiError::BadRequest(why.to_owned());
+        let category = category.ok_or_else(|| nowhere("the model does not know this category"))?;
+        let answer = slot.infer_with_saliency(category).await;
+        let (_, map) = answer.map_err(|error| ApiError::Internal(error.to_string()))?;
+        Ok(Saliency {
+            map: map.ok_or_else(|| nowhere("the category is no tag of this picture"))?,
+            columns: model.manifest.dims.grid_width,
+            seen: visible_part(model.preprocessing(), (size.width, size.height)),
+            size,
+        })
+    }
+
     async fn run(&self, bytes: Bytes) -> Result<Predicted, ApiError> {
+        let (slot, size) = self.decoded(bytes).await?;
+        let inference = slot.infer().await;
+        let inference = inference.map_err(|error| ApiError::Internal(error.to_string()))?;
+        Ok((inference, size))
+    }
+
+    /// A place in a batch with the picture in it, and the picture's size.
+    async fn decoded(&self, bytes: Bytes) -> Result<(Slot, ImageSize), ApiError> {
         let stopped = |error: String| ApiError::Internal(error);
         let slot = self.engine()?.slot().await;
         let mut slot = slot.map_err(|error| stopped(error.to_string()))?;
@@ -189,12 +236,7 @@ impl Predictor {
             slot.set_image_size(size);
             Ok::<_, DecodeError>((slot, size))
         });
-        let (slot, size) = decoded.await.map_err(|e| stopped(e.to_string()))??;
-        let inference = slot
-            .infer()
-            .await
-            .map_err(|error| stopped(error.to_string()))?;
-        Ok((inference, size))
+        Ok(decoded.await.map_err(|e| stopped(e.to_string()))??)
     }
 
     /// A text as a unit vector in the space of the pictures, and the model's id.

@@ -39,6 +39,7 @@ async function say(what, category) {
     }
     complain("");
     question.innerHTML = body.question;
+    showHeat();
     progress.innerHTML = body.progress;
     question.dataset.count = String(Number(question.dataset.count || 0) + 1);
     if (body.waits) setTimeout(() => say("show"), 700);
@@ -53,6 +54,21 @@ const KEYS = {
   y: "yes", n: "no", d: "pass", u: "undo", ArrowRight: "pass", ArrowLeft: "back",
 };
 
+// Whether heat is shown: of the next pictures, too.
+let hot = false;
+
+function showHeat() {
+  const heat = question.querySelector(".heat[data-src]");
+  if (!heat) return;
+  if (hot && !heat.src) heat.src = heat.dataset.src;
+  heat.hidden = !hot;
+}
+
+function toggleHeat() {
+  hot = !hot;
+  showHeat();
+}
+
 addEventListener("keydown", (event) => {
   const typing = event.target.closest("input, select, textarea");
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -61,6 +77,7 @@ addEventListener("keydown", (event) => {
     document.getElementById("add")?.focus();
     return;
   }
+  if (event.key === "h") toggleHeat();
   const what = KEYS[event.key];
   if (what && (question.querySelector(".ask") || what === "undo" || what === "back")) {
     event.preventDefault();
@@ -69,6 +86,7 @@ addEventListener("keydown", (event) => {
 });
 
 question.addEventListener("click", (event) => {
+  if (event.target.closest("#heat")) toggleHeat();
   const button = event.target.closest("[data-say]");
   if (button) say(button.dataset.say);
 });

@@ -27,7 +27,7 @@ const LONGEST: usize = 300;
 pub(crate) struct Letter {
     /// When it was written.
     pub time: Option<DateTime<Utc>>,
-    /// Its kind.
+    /// Why the message became one: `fetch_failed` and the like.
     pub kind: String,
     /// What went wrong.
     pub cause: String,

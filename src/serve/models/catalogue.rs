@@ -58,7 +58,7 @@ impl Listing {
             .any(|entry| entry.version == version)
     }
 
-    /// A version.
+    /// The record of version `number`.
     pub(crate) fn version(&self, number: u64) -> Option<&VersionRecord> {
         self.versions
             .iter()
@@ -88,7 +88,7 @@ pub(crate) struct Report {
 /// The judge's decision.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Judged {
-    /// The verdict.
+    /// Promote, hold or reject.
     pub verdict: Verdict,
     /// Every gate, passed or not.
     pub gates: Vec<Gate>,

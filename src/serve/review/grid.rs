@@ -5,6 +5,7 @@ use super::labeller::{Choosing, Grid};
 use super::{Review, annotator, audit, view};
 use crate::serve::access::ActForm;
 use crate::serve::frame::{self, Tab, Trouble, form_token};
+use crate::serve::heat::Heat;
 use crate::serve::pictures::Pictures;
 use crate::serve::visitor::Visitor;
 use axum::Extension;
@@ -80,7 +81,7 @@ fn show(
                 visitor,
                 before,
             };
-            form.page(&grid, &choosing, &review.pictures)
+            form.page(&grid, &choosing, (&review.pictures, &review.heat))
         }
     };
     frame::page("Review", Tab::Review, visitor, &[], &content).into_response()
@@ -163,7 +164,12 @@ struct Form<'a> {
 }
 
 impl Form<'_> {
-    fn page(&self, grid: &Grid, choosing: &Choosing, pictures: &Pictures) -> Markup {
+    fn page(
+        &self,
+        grid: &Grid,
+        choosing: &Choosing,
+        (pictures, heat): (&Pictures, &Heat),
+    ) -> Markup {
         let order = self.order.name();
         html! {
             div.spread {
@@ -195,9 +201,9 @@ impl Form<'_> {
                 }
             }
             @if grid.questions.is_empty() {
-                section { (view::question(None, choosing, pictures)) }
+                section { (view::question(None, choosing, pictures, heat)) }
             } @else {
-                (self.questions(grid, pictures))
+                (self.questions(grid, pictures, heat))
             }
         }
     }
@@ -212,7 +218,7 @@ impl Form<'_> {
         }
     }
 
-    fn questions(&self, grid: &Grid, pictures: &Pictures) -> Markup {
+    fn questions(&self, grid: &Grid, pictures: &Pictures, heat: &Heat) -> Markup {
         html! {
             form.stack #grid method="post" action="/review/grid" {
                 (self.hidden(&grid.chosen, "say"))
@@ -227,7 +233,7 @@ impl Form<'_> {
                                 legend.small.soft title=(question.image_id) {
                                     (question.image_id)
                                 }
-                                span.shot { (view::picture(question, pictures)) }
+                                span.shot { (view::picture(question, pictures, heat)) }
                                 input type="hidden" name={ "image-" (at) }
                                     value=(question.image_id);
                                 (choice(&format!("said-{at}"), None))

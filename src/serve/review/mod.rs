@@ -15,6 +15,7 @@ pub(crate) use labeller::Labeller;
 
 use super::access::ActForm;
 use super::frame::{self, Tab};
+use super::heat::Heat;
 use super::models::{Catalogue, Report};
 use super::pictures::Pictures;
 use super::visitor::Visitor;
@@ -39,6 +40,7 @@ pub(crate) struct Review {
     labeller: Result<Arc<Labeller>, &'static str>,
     catalogue: Arc<Catalogue>,
     pictures: Arc<Pictures>,
+    heat: Arc<Heat>,
 }
 
 impl Review {
@@ -47,11 +49,13 @@ impl Review {
         labeller: Result<Arc<Labeller>, &'static str>,
         catalogue: Arc<Catalogue>,
         pictures: Arc<Pictures>,
+        heat: Arc<Heat>,
     ) -> Arc<Self> {
         Arc::new(Review {
             labeller,
             catalogue,
             pictures,
+            heat,
         })
     }
 
@@ -69,7 +73,7 @@ impl Review {
         let shown = labeller.show(seat, order);
         let choosing = labeller.choosing(order);
         let report = self.last_report().await;
-        let question = view::question(shown.as_ref(), &choosing, &self.pictures);
+        let question = view::question(shown.as_ref(), &choosing, &self.pictures, &self.heat);
         let progress = {
             let mut known = labeller.known();
             view::progress(&mut known, report.as_deref(), shown.as_ref())

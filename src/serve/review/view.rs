@@ -4,6 +4,7 @@ use super::desk::{Answer, Order, Question, Shown};
 use super::known::Known;
 use super::labeller::Choosing;
 use crate::serve::format;
+use crate::serve::heat::Heat;
 use crate::serve::models::Report;
 use crate::serve::picture_view;
 use crate::serve::pictures::Pictures;
@@ -67,12 +68,18 @@ fn help() -> Markup {
             dt { kbd { "←" } } dd { "back" }
             dt { kbd { "u" } } dd { "undo the last answer" }
             dt { kbd { "a" } } dd { "add a category" }
+            dt { kbd { "h" } } dd { "show where the model sees it, or hide that" }
         }
     }
 }
 
 /// The question that is asked, or why there is none.
-pub(super) fn question(shown: Option<&Shown>, choosing: &Choosing, pictures: &Pictures) -> Markup {
+pub(super) fn question(
+    shown: Option<&Shown>,
+    choosing: &Choosing,
+    pictures: &Pictures,
+    heat: &Heat,
+) -> Markup {
     let Some(shown) = shown else {
         return html! {
             @match (&choosing.trouble, choosing.now) {
@@ -111,7 +118,7 @@ pub(super) fn question(shown: Option<&Shown>, choosing: &Choosing, pictures: &Pi
                     }
                 }
             }
-            span.shot.large { (picture(q, pictures)) }
+            span.shot.large { (picture(q, pictures, heat)) }
             p.small.soft {
                 span title=(q.image_id) { (q.image_id) }
                 " · the model says " (format!("{:.0} %", 100.0 * q.score))
@@ -127,6 +134,9 @@ pub(super) fn question(shown: Option<&Shown>, choosing: &Choosing, pictures: &Pi
                 (button("back", "plain", "Back", "←"))
                 (button("pass", "plain", "Next", "→"))
                 (button("undo", "plain", "Undo", "u"))
+                @if !heat.is_all_there_is() && heat.path(&q.uri, &q.category).is_some() {
+                    button.plain #heat type="button" { "Heat " kbd { "h" } }
+                }
                 span.soft.small { (shown.behind) " behind you" }
             }
             form.row.add {
@@ -139,11 +149,18 @@ pub(super) fn question(shown: Option<&Shown>, choosing: &Choosing, pictures: &Pi
     }
 }
 
-/// The picture that is asked about, with frames where the model saw what is asked about.
-pub(super) fn picture(question: &Question, pictures: &Pictures) -> Markup {
+/// The picture that is asked about, with frames where the model saw what is asked about, and heat:
+/// at once where the model's grid is too coarse for frames, else when it is asked for.
+pub(super) fn picture(question: &Question, pictures: &Pictures, heat: &Heat) -> Markup {
+    let path = heat.path(&question.uri, &question.category);
     html! {
         img alt=(question.image_id) src=(pictures.path(&question.uri));
         @if let Some(place) = &question.place { (picture_view::frames(place.size, &place.boxes)) }
+        @match path {
+            Some(path) if heat.is_all_there_is() => { img.heat alt="" loading="lazy" src=(path); },
+            Some(path) => { img.heat alt="" data-src=(path) hidden; },
+            None => {},
+        }
     }
 }
 

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 /// First pause before what failed by our fault is tried again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// One resource is spoken of in the log this often at most.
 const SAY_EVERY: Duration = Duration::from_secs(60);

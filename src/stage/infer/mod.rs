@@ -82,8 +82,14 @@ impl InferError {
 /// What waits for one image's result.
 struct Waiting {
     size: Option<(u32, u32)>,
-    reply: oneshot::Sender<Result<Inference, InferError>>,
+    /// The category whose saliency is wanted.
+    category: Option<usize>,
+    reply: oneshot::Sender<Result<Answer, InferError>>,
 }
+
+/// An image's inference, and the saliency `[N]` of the category that was asked for, if the head
+/// has it.
+type Answer = (Inference, Option<Vec<f32>>);
 
 /// The engine. Clones are the same engine; it stops when the last clone and the last slot are gone.
 #[derive(Clone)]
@@ -308,13 +314,32 @@ impl Slot {
     ///
     /// # Errors
     /// [`InferError::Image`] if the model fails on this image even alone.
-    pub async fn infer(mut self) -> Result<Inference, InferError> {
+    pub async fn infer(self) -> Result<Inference, InferError> {
+        self.answer(None).await.map(|(inference, _)| inference)
+    }
+
+    /// As [`Slot::infer`], and where the evidence for `category`, an index among the model's, lies:
+    /// its saliency `[N]`, which is `None` where the head has it of tags only.
+    ///
+    /// # Errors
+    /// As [`Slot::infer`].
+    pub async fn infer_with_saliency(
+        self,
+        category: usize,
+    ) -> Result<(Inference, Option<Vec<f32>>), InferError> {
+        self.answer(Some(category)).await
+    }
+
+    async fn answer(mut self, category: Option<usize>) -> Result<Answer, InferError> {
         let (reply, result) = oneshot::channel();
         let pixels = self.pixels.take().expect("present until the slot is used");
         let size = self.size;
-        self.engine
-            .batcher
-            .fill(self.id, pixels, Waiting { size, reply });
+        let waiting = Waiting {
+            size,
+            category,
+            reply,
+        };
+        self.engine.batcher.fill(self.id, pixels, waiting);
         result.await.unwrap_or(Err(InferError::Stopped))
     }
 }

@@ -3,7 +3,7 @@
 use super::batcher::{Batcher, ReadyBatch};
 use super::jobs::Worker;
 use super::tallies::{ModelTally, Tallies};
-use super::{InferError, Inference, Waiting, bucket_sizes};
+use super::{Answer, InferError, Waiting, bucket_sizes};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -87,7 +87,7 @@ impl Sessions<'_> {
         match self.run_together(pixels, images.clone()) {
             Ok(outputs) => {
                 for (i, waiting) in replies.into_iter().enumerate() {
-                    let result = self.tagger.model().interpret(&outputs, i, waiting.size);
+                    let result = self.answer(&outputs, i, &waiting);
                     self.finish(waiting, result);
                 }
             }
@@ -99,9 +99,8 @@ impl Sessions<'_> {
                 );
                 metrics::counter!("tagstream_batch_failures_total").increment(1);
                 for (image, waiting) in images.zip(replies) {
-                    let result = self.run(pixels, image..image + 1).and_then(|outputs| {
-                        self.tagger.model().interpret(&outputs, 0, waiting.size)
-                    });
+                    let outputs = self.run(pixels, image..image + 1);
+                    let result = outputs.and_then(|outputs| self.answer(&outputs, 0, &waiting));
                     self.finish(waiting, result);
                 }
             }
@@ -136,10 +135,20 @@ impl Sessions<'_> {
             .map_err(|e| e.to_string())
     }
 
-    fn finish(&self, waiting: Waiting, result: Result<Inference, String>) {
+    /// What one image of a run's outputs says to whoever waits for it.
+    fn answer(&self, of: &HeadOutputs, image: usize, to: &Waiting) -> Result<Answer, String> {
+        let model = self.tagger.model();
+        let inference = model.interpret(of, image, to.size)?;
+        let saliency = to
+            .category
+            .and_then(|category| model.saliency(of, image, category, &inference));
+        Ok((inference, saliency))
+    }
+
+    fn finish(&self, waiting: Waiting, result: Result<Answer, String>) {
         let outcome = if result.is_ok() { "ok" } else { "error" };
         metrics::counter!("tagstream_inference_images_total", "result" => outcome).increment(1);
-        if let Ok(inference) = &result {
+        if let Ok((inference, _)) = &result {
             self.tally.count(inference);
         }
         // Nobody waits any more when the message's partition was revoked.

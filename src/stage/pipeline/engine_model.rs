@@ -55,7 +55,7 @@ impl EngineModel {
         }
     }
 
-    /// The engine.
+    /// What runs the model; pages ask it for its loops.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }

@@ -14,13 +14,12 @@ use tokio::time::Instant;
 
 /// First pause before a schema is asked for again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The schema registry, and how it is waited for.
 #[derive(Debug, Clone)]
 pub struct Framing {
-    /// The registry.
+    /// Gives the schema that a message's frame names.
     pub registry: Arc<SchemaRegistry>,
     /// What becomes of messages whose schema it does not know.
     pub unknown_id: UnknownId,

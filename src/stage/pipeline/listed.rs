@@ -20,7 +20,7 @@ use tokio::sync::watch;
 pub struct ListingRun {
     /// Where the table is kept.
     pub store: TableStore,
-    /// The list.
+    /// Addresses in the order that numbers them.
     pub listing: Arc<Listing>,
     /// Where images go that come to nothing.
     pub letters: Arc<LetterFile>,

@@ -49,7 +49,7 @@ pub(super) enum Logical {
     Uuid,
 }
 
-/// A schema.
+/// A writer's schema, with the names that it defines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AvroSchema {
     nodes: Vec<Node>,

@@ -122,7 +122,7 @@ impl EncodedFile {
         self.proposal.range
     }
 
-    /// Its size.
+    /// Bytes of the encoded file.
     pub fn size(&self) -> u64 {
         self.bytes.len() as u64
     }
@@ -178,7 +178,7 @@ impl<R: TableRow> FileSink<R> {
         FileSink { vectors, ..self }
     }
 
-    /// The store.
+    /// Where the table's files are put.
     pub fn store(&self) -> &TableStore {
         &self.store
     }

@@ -43,7 +43,6 @@ enum Rows {
     There,
     /// Gone today.
     Gone,
-    /// Gone for a day.
     GoneForADay,
 }
 

@@ -42,7 +42,7 @@ pub struct Letter {
     pub reason: String,
 }
 
-/// The file of letters.
+/// Dead letters of a listing, a JSON object a line.
 #[derive(Debug)]
 pub struct LetterFile {
     path: PathBuf,

@@ -25,7 +25,7 @@ pub struct LogFacts {
 /// A committed offset: a hint at the chain's end, and a way to notice that somebody moved it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommittedOffset {
-    /// The offset.
+    /// Of the message that the facts are about.
     pub offset: Offset,
     /// The table that it was committed for, where that is known.
     pub table: Option<TableTag>,

@@ -50,7 +50,7 @@ pub struct ModelStamp {
     pub preprocessing_hash: String,
 }
 
-/// A tag of a row.
+/// A category that was found, as the table has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowTag {
     /// Index into the layout's categories.

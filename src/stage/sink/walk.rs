@@ -70,7 +70,7 @@ pub struct Walk<'a> {
 pub struct Walked {
     /// The chain, at its end.
     pub chain: Chain,
-    /// Its origin.
+    /// Where the epoch begins: the first offset that it has.
     pub origin: ChainOrigin,
     /// The start of its last file.
     pub last_start: Option<Offset>,

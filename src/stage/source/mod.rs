@@ -111,7 +111,7 @@ pub struct Generation(pub u64);
 /// A commit of the group's offset, and the file that ends there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetCommit {
-    /// The partition.
+    /// Which log it is read from.
     pub partition: PartitionId,
     /// The offset: everything before it is in files.
     pub offset: Offset,
@@ -124,7 +124,7 @@ pub struct OffsetCommit {
 /// Where a partition is read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartPosition {
-    /// The partition.
+    /// Which log it is read from.
     pub partition: PartitionId,
     /// The first offset.
     pub offset: Offset,

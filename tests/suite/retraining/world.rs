@@ -244,6 +244,32 @@ impl World {
         self.put("predictions", 0, encoded.unwrap());
     }
 
+    /// mAP of a version on all pictures and everything that is in them.
+    pub(super) fn measured(&self, version: u64) -> f64 {
+        let mut labels = "image_id,label,state\n".to_owned();
+        for i in 0..self.images {
+            for name in names() {
+                let state = if truth(i, name) { "present" } else { "absent" };
+                labels += &format!("{},{name},{state}\n", scene(i).image_id);
+            }
+        }
+        let file = self.path("truth.csv");
+        std::fs::write(&file, labels).unwrap();
+        let output = tagstream(self.folder.path())
+            .args(["eval", "--json", "--model"])
+            .arg(self.bundle(version).root())
+            .arg("--labels")
+            .arg(&file)
+            .arg("--images")
+            .arg(self.path("images"))
+            .stdout(Stdio::piped())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let measured: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        measured["map_plain"].as_f64().unwrap()
+    }
+
     /// Labels every picture.
     pub(super) fn label_all(&mut self, tell: impl Fn(u64, &str) -> bool) {
         self.label(0..self.images, tell);

@@ -31,7 +31,7 @@ settings! {
         labels: LabelsConfig = LabelsConfig::default(),
         /// The HTTP port for health, metrics and information.
         http: HttpConfig = HttpConfig::default(),
-        /// Logs.
+        /// How log lines look, and which are written.
         log: LogConfig = LogConfig::default(),
         /// Credentials and options of object stores, by URL scheme; where a key is missing the
         /// usual environment variables count.
@@ -201,7 +201,7 @@ settings! {
         /// `ready`, each as soon as it is made, so that a slow image holds up no other's. Files are
         /// in the order of offsets either way.
         predictions_order: PredictionsOrder = PredictionsOrder::Offset,
-        /// Topic for dead letters.
+        /// Topic that gets each message without a row, with the reason in its headers.
         dead_letter_topic: String = "dead-letters".into(),
         /// Whether messages of the predictions topic carry the embedding.
         embedding_in_topic: bool = false,
@@ -240,6 +240,9 @@ settings! {
         broker_check_ms: u64 = 5_000,
         /// Most connections at a time; above it the one that has been quiet for longest is closed.
         max_connections: usize = 64,
+        /// Most connections that one address (of IPv6: one /64) may open a second; those beyond are
+        /// closed unread and counted. 0: as many as it likes.
+        connections_per_second: u32 = 64,
         /// A connection on which no answer was sent for this long is closed, whatever it waits for.
         idle_timeout_ms: u64 = 30_000,
     }
@@ -258,7 +261,7 @@ choice! {
 }
 
 settings! {
-    /// Logs.
+    /// How log lines look, and which are written.
     LogConfig {
         /// `auto`, `text` or `json`.
         format: LogFormat = LogFormat::Auto,

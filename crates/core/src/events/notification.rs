@@ -58,7 +58,7 @@ pub struct Notification {
     pub command: String,
     /// The machine that it runs on.
     pub host: String,
-    /// Its build.
+    /// Version and revision of the build that sends it.
     pub build: String,
     /// All of it in a sentence, for people; chat services show a field of this name.
     pub text: String,

@@ -64,11 +64,11 @@ type HeaderBytes<'a> = &'a [(String, Option<Bytes>)];
 /// A message, as far as a mapping may look into it.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageParts<'a> {
-    /// Its key.
+    /// As the topic has it; `None`: null.
     pub key: Option<&'a [u8]>,
-    /// Its value.
+    /// As the topic has it; `None`: null, a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Its headers.
+    /// In the message's order; a name may stand there twice.
     pub headers: HeaderBytes<'a>,
 }
 

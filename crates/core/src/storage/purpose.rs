@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Limits {
     /// One try, from the first byte sent to the last received.
     pub request: Duration,
-    /// Connecting.
+    /// Longest wait for a connection.
     pub connect: Duration,
     /// Tries after the first.
     pub retries: usize,
@@ -15,7 +15,7 @@ pub struct Limits {
     pub within: Duration,
     /// The pause before the second try; it doubles, with some randomness.
     pub first_pause: Duration,
-    /// The longest pause.
+    /// Pauses between tries double up to this.
     pub longest_pause: Duration,
 }
 
@@ -56,7 +56,7 @@ impl Purpose {
         }
     }
 
-    /// Its limits.
+    /// How long and how often it may try.
     pub fn limits(self) -> Limits {
         match self {
             Purpose::Tables => Limits::of(300, 10, 180),

@@ -2,6 +2,7 @@
 
 use super::error::DecodeError;
 use super::size::ImageSize;
+use crate::helper;
 
 /// What a picture may cost, checked against what its header declares, and what may read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +45,15 @@ impl DecodeLimits {
         Ok(())
     }
 
+    /// Before so much is allocated.
     pub(crate) fn check_alloc(&self, bytes: u64) -> Result<(), DecodeError> {
         if bytes > self.max_alloc_bytes {
             return Err(DecodeError::TooMuchMemory {
                 max_alloc_bytes: self.max_alloc_bytes,
             });
+        }
+        if bytes > self.max_alloc_bytes / 2 {
+            helper::make_room();
         }
         Ok(())
     }

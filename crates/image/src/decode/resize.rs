@@ -24,9 +24,9 @@ pub(super) struct Window {
     pub left: f64,
     /// Upper edge.
     pub top: f64,
-    /// Width.
+    /// Of the part, source pixels.
     pub width: f64,
-    /// Height.
+    /// Of the part, source pixels.
     pub height: f64,
     /// Size it is resampled to, before it is turned upright.
     pub target: ImageSize,

@@ -56,7 +56,7 @@ impl Decoders {
         }
     }
 
-    /// The settings.
+    /// The limits by which it decodes.
     pub fn settings(&self) -> &DecoderSettings {
         self.pool.settings()
     }

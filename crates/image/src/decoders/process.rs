@@ -44,7 +44,6 @@ pub(super) enum Loss {
     Memory,
     /// Somebody killed it, who was not this process.
     Killed(String),
-    /// It died.
     Died(String),
 }
 

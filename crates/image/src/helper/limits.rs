@@ -14,6 +14,10 @@ const OVERHEAD_BYTES: u64 = 16 << 20;
 const LEAST_BYTES: u64 = 8 << 20;
 /// What may be left behind by pictures before a new helper is better than this one.
 const WORN_BYTES: u64 = 6 << 20;
+/// Most free memory that stays for the next picture, because clearing new pages is a fifth to a
+/// third of what a picture of a megapixel costs; of small caps an eighth. A picture that may need
+/// most of the cap gets it back first ([`super::make_room`]).
+const KEPT_BYTES: u64 = 8 << 20;
 /// Open files: input and output as one socket, nothing, errors, and the file that says how much
 /// memory is taken.
 const FILES: u64 = 4;
@@ -22,7 +26,10 @@ const FILES: u64 = 4;
 pub(super) struct Cage {
     /// `/proc/self/statm`.
     memory: File,
-    resident_at_start: u64,
+    /// Addresses, and memory behind them, before the first picture.
+    at_start: [u64; 2],
+    /// Free memory that may stay.
+    kept: u64,
 }
 
 impl Cage {
@@ -33,7 +40,8 @@ impl Cage {
     pub(super) fn enter(settings: &HelperSettings) -> Result<Self, String> {
         die_with(settings.parent)?;
         outlive_requests_to_end();
-        keep_allocator_small();
+        let kept = KEPT_BYTES.min(settings.limits.max_alloc_bytes / 8);
+        keep_allocator_small(kept);
         close_inherited();
         let path = "/proc/self/statm";
         let memory = File::open(path).map_err(|e| format!("{path}: {e}"))?;
@@ -48,7 +56,8 @@ impl Cage {
         system_calls::restrict()?;
         Ok(Cage {
             memory,
-            resident_at_start: 0,
+            at_start: [0; 2],
+            kept,
         })
     }
 
@@ -60,7 +69,7 @@ impl Cage {
     pub(super) fn close(&mut self, settings: &HelperSettings) -> Result<(), String> {
         give_back_memory();
         let [size, resident] = self.taken().map_err(|e| format!("its own memory: {e}"))?;
-        self.resident_at_start = resident;
+        self.at_start = [size, resident];
         let cap = settings
             .limits
             .max_alloc_bytes
@@ -88,11 +97,18 @@ impl Cage {
 
     /// Whether so much was left behind by pictures that a new process is better.
     pub(super) fn is_worn(&self) -> bool {
-        give_back_memory();
-        match self.taken() {
-            Ok([_, resident]) => resident > self.resident_at_start + WORN_BYTES,
+        let grown_beyond = |most: u64| match self.taken() {
+            Ok(taken) => taken
+                .iter()
+                .zip(self.at_start)
+                .any(|(&now, then)| now > then + most),
             Err(_) => true,
+        };
+        if !grown_beyond(self.kept) {
+            return false;
         }
+        give_back_memory();
+        grown_beyond(WORN_BYTES)
     }
 
     /// Bytes of addresses, and of memory behind them.
@@ -133,19 +149,20 @@ fn outlive_requests_to_end() {
     }
 }
 
-/// Large blocks come from the kernel and go back to it, so that what a picture took is not missing
-/// to the next one, and one that is freed leaves no hole.
-fn keep_allocator_small() {
+/// The largest blocks come from the kernel and go back to it, so that what a picture took is not
+/// missing to the next one, and one that is freed leaves no hole. A few megabytes of smaller ones
+/// stay.
+fn keep_allocator_small(kept: u64) {
     #[cfg(target_env = "gnu")]
     // SAFETY: plain numbers to the C library's allocator, before any other thread runs.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 10);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, kept as libc::c_int);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, kept as libc::c_int);
     }
 }
 
-fn give_back_memory() {
+pub(super) fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes no pointers; it only touches free memory.
     unsafe {

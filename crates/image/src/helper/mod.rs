@@ -24,14 +24,17 @@ pub(crate) use settings::{HelperSettings, SUBCOMMAND};
 use crate::decode::{DecodeError, DecodeLimits};
 use crate::wire::{self, Answer, Task};
 #[cfg(target_os = "linux")]
-use limits::Cage;
+use limits::{Cage, give_back_memory};
 #[cfg(not(target_os = "linux"))]
-use no_limits::Cage;
+use no_limits::{Cage, give_back_memory};
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether this program began with [`run_if_asked`], so that it can be started as a helper.
 static SERVES: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process is a helper with its limits.
+static HELPS: AtomicBool = AtomicBool::new(false);
 
 /// Exit code of a helper that was called wrongly or could not set its limits.
 const REFUSED: i32 = 2;
@@ -66,6 +69,14 @@ pub(crate) fn own_program_serves() -> bool {
     SERVES.load(Ordering::Relaxed)
 }
 
+/// Gives back the free memory of a helper before a picture that may need all that it is allowed;
+/// does nothing in other processes.
+pub(crate) fn make_room() {
+    if HELPS.load(Ordering::Relaxed) {
+        give_back_memory();
+    }
+}
+
 /// Answers until nobody asks any more, or until the memory that pictures left behind would be
 /// missing to the next one.
 fn serve(settings: &HelperSettings) -> Result<(), String> {
@@ -76,6 +87,7 @@ fn serve(settings: &HelperSettings) -> Result<(), String> {
     let mut cage = Cage::enter(settings)?;
     warm_up(heic)?;
     cage.close(settings)?;
+    HELPS.store(true, Ordering::Relaxed);
     let mut door = cage.door();
     let lost = |error: io::Error| format!("the socket: {error}");
     door.write_all(&wire::GREETING).map_err(lost)?;

@@ -29,3 +29,5 @@ impl Cage {
         match *self {}
     }
 }
+
+pub(super) fn give_back_memory() {}

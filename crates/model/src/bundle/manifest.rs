@@ -48,7 +48,7 @@ pub struct Manifest {
     pub lineage: Lineage,
 }
 
-/// One category.
+/// What a model can say of a picture, with the words that it is looked for by.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Category {

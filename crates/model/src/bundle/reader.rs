@@ -68,7 +68,7 @@ impl Bundle {
         directory.as_ref().join(MANIFEST_FILE).is_file()
     }
 
-    /// The manifest.
+    /// What `manifest.json` says.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }

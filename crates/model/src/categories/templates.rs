@@ -46,7 +46,7 @@ impl TemplateSet {
         ("eighty", TemplateSet::Eighty),
     ];
 
-    /// Its templates.
+    /// Sentences with `{}` where the word goes.
     pub fn templates(self) -> &'static [&'static str] {
         match self {
             TemplateSet::None => &[PLACE],

@@ -35,7 +35,7 @@ struct Header {
 pub struct NamedTensor {
     /// Name in the file.
     pub name: String,
-    /// Shape.
+    /// Lengths of the axes, outermost first.
     pub shape: Vec<usize>,
     /// Row-major content.
     pub data: Vec<f32>,

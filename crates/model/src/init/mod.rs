@@ -41,7 +41,7 @@ pub struct Init<'a> {
     pub name: &'a str,
     /// Where the weights come from, for people.
     pub source: &'a str,
-    /// The categories.
+    /// What the new model looks for.
     pub categories: &'a CategoryList,
     /// How the vision tower is written. A ready-made encoder takes the defaults only.
     pub tower: TowerOptions,

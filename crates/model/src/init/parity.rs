@@ -13,9 +13,9 @@ const TOP: usize = 5;
 /// Cosines between features of two encoders.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cosines {
-    /// The least.
+    /// Of the picture that agrees worst.
     pub least: f64,
-    /// The mean.
+    /// Over all pictures.
     pub mean: f64,
 }
 

@@ -27,7 +27,7 @@ pub struct VersionRecord {
     pub created: DateTime<Utc>,
     /// Who registered it.
     pub who: String,
-    /// Why.
+    /// In the words of whoever decided.
     pub why: String,
     /// The run of the retraining job that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,7 +75,7 @@ pub struct HistoryEntry {
     pub time: DateTime<Utc>,
     /// Who decided.
     pub who: String,
-    /// Why.
+    /// In the words of whoever decided.
     pub why: String,
     /// What was decided.
     pub action: Action,
@@ -158,7 +158,7 @@ pub struct Registration<'a> {
     pub attachments: &'a [(String, std::path::PathBuf)],
     /// Who registers.
     pub who: &'a str,
-    /// Why.
+    /// In the words of whoever decides.
     pub why: &'a str,
     /// The run of the retraining job that made it.
     pub run: Option<&'a str>,
@@ -173,7 +173,7 @@ pub struct Decision {
     pub version: u64,
     /// Who decides.
     pub who: String,
-    /// Why.
+    /// In the words of whoever decided.
     pub why: String,
     /// The judge's verdict, where there was one.
     pub verdict: Option<Verdict>,

@@ -31,6 +31,21 @@ pub fn visible_part(preprocessing: &Preprocessing, (width, height): (u32, u32)) 
     BoundingBox { x, y, w, h }
 }
 
+/// How much each location stands out in a saliency map, 0 to 1: the logarithm of its share between
+/// the middle one's and the largest, as boxes are found. The share itself falls off so fast that
+/// one location would glow alone.
+pub fn levels(map: &[f32]) -> Vec<f32> {
+    let logs: Vec<f32> = map.iter().map(|share| share.max(1e-12).ln()).collect();
+    let mut sorted = logs.clone();
+    sorted.sort_unstable_by(f32::total_cmp);
+    let (Some(top), Some(middle)) = (sorted.last(), sorted.get(sorted.len() / 2)) else {
+        return Vec::new();
+    };
+    let span = (top - middle).max(f32::MIN_POSITIVE);
+    let level = |log: &f32| ((log - middle) / span).clamp(0.0, 1.0);
+    logs.iter().map(level).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,6 +53,17 @@ mod tests {
 
     fn bounds(b: BoundingBox) -> [f32; 4] {
         [b.x, b.y, b.w, b.h]
+    }
+
+    #[test]
+    fn what_lies_below_the_middle_does_not_stand_out() {
+        let shares = [0.0, 0.1, 0.1, 0.1, 0.7 / 7_f32.sqrt(), 0.7];
+        let found = levels(&shares);
+        assert_eq!((found[0], found[1], found[5]), (0.0, 0.0, 1.0));
+        // Half way in logarithms.
+        assert!((found[4] - 0.5).abs() < 1e-5, "{found:?}");
+        assert_eq!(levels(&[0.25; 4]), [0.0; 4]);
+        assert!(levels(&[]).is_empty());
     }
 
     #[test]

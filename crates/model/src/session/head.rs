@@ -8,6 +8,7 @@ use crate::runtime::Runtime;
 use bytes::Bytes;
 use ort::session::Session;
 use ort::value::{DynTensor, Tensor, TensorElementType};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,6 +28,20 @@ pub struct HeadOutputs {
     pub region: Vec<f32>,
     /// `[B, D]`, L2-normalised.
     pub embedding: Vec<f32>,
+}
+
+impl HeadOutputs {
+    /// The categories that have a row of `saliency` and `region` for an image of the batch, and
+    /// which; `None` where all have one, in their order.
+    pub fn own_rows(&self, image: usize) -> Option<HashMap<usize, usize>> {
+        let rows = self.rows.as_ref()?;
+        let k = rows.len() / self.batch;
+        let own = rows[image * k..(image + 1) * k].iter().zip(image * k..);
+        Some(
+            own.map(|(category, row)| (*category as usize, row))
+                .collect(),
+        )
+    }
 }
 
 /// `head.onnx` with its weights, read once.

@@ -124,17 +124,29 @@ impl LoadedModel {
         regions
     }
 
+    /// Where the evidence for a category lies in one image of a batch, `[N]`; it sums to 1. `None`
+    /// where the head gives rows to tags only and the category is none. `inference` is the image's.
+    pub fn saliency(
+        &self,
+        outputs: &HeadOutputs,
+        image: usize,
+        category: usize,
+        inference: &Inference,
+    ) -> Option<Vec<f32>> {
+        let (c, n) = (self.categories(), self.shape.locations);
+        let evidence = self.decision.evidence(category, &inference.scores);
+        let row = match outputs.own_rows(image) {
+            None => image * c + evidence,
+            Some(own) => *own.get(&evidence)?,
+        };
+        Some(outputs.saliency[row * n..(row + 1) * n].to_vec())
+    }
+
     /// The categories that become tags of an image, best first, each with the row of its evidence.
     fn hits(&self, outputs: &HeadOutputs, image: usize, scores: &[f32]) -> Vec<(usize, usize)> {
         let c = self.categories();
         let reached = |i: &usize| scores[*i] >= self.manifest.categories[*i].threshold;
-        // Every category has a row, or those have one that can be tags.
-        let own: Option<HashMap<usize, usize>> = outputs.rows.as_ref().map(|rows| {
-            let k = rows.len() / outputs.batch;
-            let own = rows[image * k..(image + 1) * k].iter().zip(image * k..);
-            own.map(|(category, row)| (*category as usize, row))
-                .collect()
-        });
+        let own = outputs.own_rows(image);
         let most = own.as_ref().map_or(c, HashMap::len);
         let row = |category: usize| match &own {
             None => Some(image * c + category),

@@ -49,7 +49,7 @@ pub trait ImageBytes: Sync {
 /// What identifies an image, and its bytes if they had to be read for that.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The key.
+    /// What they were made of: picture, encoder and preprocessing.
     pub key: FeatureKey,
     /// The image, if it was read.
     pub bytes: Option<Bytes>,

@@ -30,7 +30,6 @@ pub(super) enum Statement {
     Known(LabelState),
     /// `retract`: what was said before is taken back.
     Retracted,
-    /// `unknown`.
     Unknown,
 }
 

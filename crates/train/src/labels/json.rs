@@ -4,7 +4,7 @@
 use super::error::{LabelsError, record};
 use serde_json::{Map, Value};
 
-/// An object.
+/// Keys in the file's order.
 pub(super) type Object = Map<String, Value>;
 
 /// What a value is, for messages; never the value, which may be an address.

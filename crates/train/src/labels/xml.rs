@@ -10,7 +10,7 @@ use std::fmt::Display;
 /// The deepest nesting that is read.
 const DEEPEST: usize = 32;
 
-/// An element.
+/// A tag with what stands in it.
 #[derive(Debug, Default)]
 pub(super) struct Element {
     pub(super) name: String,

@@ -119,7 +119,7 @@ pub(crate) enum Answer {
 /// What a seat is shown.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Shown {
-    /// The question.
+    /// What is asked.
     pub question: Question,
     /// The answer that was given before, where somebody went back.
     pub answer: Option<Answer>,

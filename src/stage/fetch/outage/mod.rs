@@ -73,7 +73,7 @@ pub struct OpenOutage {
     pub reason: String,
 }
 
-/// One place.
+/// A host, bucket or folder that images are fetched from.
 #[derive(Debug)]
 pub(super) struct Place {
     pub name: String,

@@ -91,7 +91,7 @@ pub struct Line<M: RowMaker> {
     pub logs: Arc<dyn Logs>,
     /// Bytes of messages and rows.
     pub budget: Budget,
-    /// The settings.
+    /// What the configuration says of this line.
     pub settings: LineSettings,
     /// What it shows of itself.
     pub status: Arc<StageStatus>,

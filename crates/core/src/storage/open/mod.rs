@@ -98,7 +98,7 @@ pub struct Storage {
 /// A store that is a folder of this machine.
 #[derive(Debug, Clone)]
 pub struct Disk {
-    /// The folder.
+    /// An absolute path on the local disk.
     pub folder: PathBuf,
     /// The same as a store.
     pub files: LocalFileSystem,

@@ -39,7 +39,7 @@ impl Chroma {
 }
 
 impl Coded {
-    /// Bytes of a sample.
+    /// 1 or 2, by the bit depth.
     pub(super) fn sample_bytes(&self) -> u64 {
         if self.bits > 8 { 2 } else { 1 }
     }

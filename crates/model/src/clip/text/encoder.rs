@@ -27,7 +27,6 @@ pub(in crate::clip) struct BertEncoder {
 /// What is read of a text's tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::clip) enum BertPooling {
-    /// The first.
     First,
     /// Their mean.
     Mean,

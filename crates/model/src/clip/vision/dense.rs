@@ -15,9 +15,7 @@ const NEIGHBOURHOOD: f64 = 5.0;
 /// The tokens that the whole picture's feature is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whole {
-    /// The class token.
     ClassToken,
-    /// All.
     All,
 }
 

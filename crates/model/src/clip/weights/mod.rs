@@ -344,11 +344,11 @@ impl WeightFiles {
 /// A tensor as its file has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawTensor<'a> {
-    /// Its name.
+    /// As the file has it, with its prefix.
     pub name: &'a str,
     /// The type of its numbers.
     pub dtype: Dtype,
-    /// Its shape.
+    /// Lengths of the axes, outermost first.
     pub shape: &'a [usize],
     /// The numbers, row-major, little-endian.
     pub bytes: Vec<u8>,

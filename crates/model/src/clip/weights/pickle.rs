@@ -15,7 +15,6 @@ pub(super) type Id = usize;
 pub(super) enum Node {
     /// A number.
     Int(i64),
-    /// A text.
     Text(String),
     /// A function or class of Python: module and name.
     Global(String, String),

@@ -175,7 +175,7 @@ impl ClipFolder {
         }
     }
 
-    /// The folder.
+    /// Where the files were found.
     pub fn folder(&self) -> &Path {
         match &self.content {
             Content::Weights { folder, .. } => folder,

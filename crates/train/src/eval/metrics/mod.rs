@@ -205,7 +205,7 @@ pub fn sigmoid(logit: f64) -> f64 {
 /// One category's line of an [`EvalReport`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CategoryReport {
-    /// The category.
+    /// Its name in the model.
     pub category: String,
     /// Average precision in percent; none if no known entry is positive or none is negative.
     pub ap_plain: Option<f64>,
@@ -236,7 +236,7 @@ pub struct EvalReport {
     pub of1: f64,
     /// Expected calibration error, a fraction of 1.
     pub ece: f64,
-    /// Images.
+    /// How many were measured.
     pub images: usize,
     /// Entries with a known label.
     pub known_entries: usize,

@@ -35,7 +35,7 @@ pub struct TagMeasures {
 pub struct ImageTags {
     /// Tags that are right.
     pub right: f64,
-    /// Tags.
+    /// Tags given to all measured images together.
     pub tags: f64,
     /// Presences.
     pub present: f64,

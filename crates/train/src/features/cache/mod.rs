@@ -95,7 +95,7 @@ impl FeatureCache {
         Ok(cache)
     }
 
-    /// Bytes of one record.
+    /// Length of a record in a segment; all are equal.
     pub fn record_bytes(&self) -> usize {
         2 * self.dense + 4 * self.global
     }

@@ -33,7 +33,7 @@ pub struct ExtractionProgress {
 pub struct Skipped {
     /// Its index in the list of ids.
     pub row: usize,
-    /// Its id.
+    /// `image_id` of the label table.
     pub id: String,
     /// Why.
     pub error: ImageError,

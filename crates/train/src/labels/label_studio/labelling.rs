@@ -6,7 +6,7 @@ use super::super::xml::{self, Element};
 /// A control that asks about a picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageControl {
-    /// Its name.
+    /// The control's `name` in the labelling configuration.
     pub name: String,
     /// The name of what shows the picture.
     pub to_name: String,

@@ -82,7 +82,7 @@ impl DatasetLayout {
 /// A data set: all images of all splits with all labels, and which image is in which split.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataSet {
-    /// Labels.
+    /// What is known of each image, in the order of the images.
     pub labels: LabelMatrix,
     /// The split of every image of `labels`.
     pub splits: Vec<&'static str>,

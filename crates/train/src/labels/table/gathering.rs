@@ -229,7 +229,7 @@ pub struct Gathering {
 /// What one event says, as columns hold it.
 #[derive(Debug, Clone, Copy)]
 pub struct Said<'a> {
-    /// The image.
+    /// As the event names it.
     pub image_id: &'a str,
     /// Where it is; may be empty.
     pub uri: &'a str,

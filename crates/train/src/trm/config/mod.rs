@@ -127,7 +127,7 @@ settings! {
         /// The weight is multiplied by the unknown share to this power: where labels are known,
         /// they are the better teacher.
         unknown_power: f64 = 1.0,
-        /// The form.
+        /// What of the two branches is compared.
         form: Distillation = Distillation::Class,
         /// T.
         temperature: f64 = 4.0,
@@ -159,9 +159,9 @@ choice! {
 settings! {
     /// Targets for unknown entries.
     PseudoConfig {
-        /// The form.
+        /// Where targets for what is unknown come from.
         form: PseudoForm = PseudoForm::Ensemble,
-        /// Weight.
+        /// Weight of unknown entries in the supervised loss; 0 switches it off.
         weight: f64 = 1.0,
         /// The weight is multiplied by (1 - known share) to this power.
         unknown_power: f64 = 2.0,
@@ -219,7 +219,7 @@ settings! {
         region: f64 = 1.0,
         /// Query-level.
         query: f64 = 1.0,
-        /// Global.
+        /// Of the similarity to the whole picture.
         global: f64 = 1.0,
         /// Memory of whole images.
         memory: f64 = 3.0,
@@ -232,7 +232,7 @@ settings! {
     /// Everything about a method. `--set key=value` changes one setting by its path, for example
     /// `distillation.weight=0`.
     MethodConfig {
-        /// Prompts.
+        /// The learnt context in front of each category's name.
         prompts: PromptConfig = PromptConfig::default(),
         /// Saliency and region-level branch.
         region: RegionConfig = RegionConfig::default(),
@@ -246,11 +246,11 @@ settings! {
         regional: RegionalConfig = RegionalConfig::default(),
         /// Supervised loss.
         loss: LossConfig = LossConfig::default(),
-        /// Distillation.
+        /// Region-level to query-level distillation.
         distillation: DistillationConfig = DistillationConfig::default(),
         /// Contrastive loss.
         contrastive: ContrastiveConfig = ContrastiveConfig::default(),
-        /// Prototypes.
+        /// The visual prototypes of each category.
         prototypes: PrototypeConfig = PrototypeConfig::default(),
         /// Targets for unknown entries.
         pseudo: PseudoConfig = PseudoConfig::default(),
