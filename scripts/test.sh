@@ -7,8 +7,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 setup=$(scripts/setup.sh test); eval "$setup"
 
 step() { echo; echo "== $*"; }
-# Failpoints are compiled in for tests only; traces are not in the default build.
-cargo="cargo test --workspace --locked --features failpoints,otlp"
+# Failpoints are compiled in for tests only; traces and the search index are not in the default
+# build.
+cargo="cargo test --workspace --locked --features failpoints,otlp,search-index"
 
 step "build"
 $cargo --no-run

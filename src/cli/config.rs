@@ -233,6 +233,24 @@ fn redact_addresses(config: &mut toml::Table) {
             *address = shown(address);
         }
     }
+    config.iter_mut().for_each(|(_, value)| redact_users(value));
+}
+
+/// Whatever its key: an address with a user may have a password.
+fn redact_users(value: &mut toml::Value) {
+    match value {
+        toml::Value::String(text) if names_a_user(text) => *text = shown(text),
+        toml::Value::Array(values) => values.iter_mut().for_each(redact_users),
+        toml::Value::Table(table) => table.iter_mut().for_each(|(_, value)| redact_users(value)),
+        _ => {}
+    }
+}
+
+/// Whether the text is an address with an `@` before its path.
+fn names_a_user(text: &str) -> bool {
+    let authority = text.split_once("://").map(|(_, rest)| rest);
+    let authority = authority.and_then(|rest| rest.split(['/', '?', '#']).next());
+    authority.is_some_and(|authority| authority.contains('@'))
 }
 
 /// An address without what may be a secret; the version behind a registry's stays.

@@ -28,6 +28,7 @@ mod retrain;
 mod run;
 #[cfg(feature = "demo")]
 mod scenes;
+mod search_index;
 mod serve;
 mod source;
 mod table;
@@ -85,6 +86,8 @@ enum Command {
     Registry(registry::RegistryArgs),
     /// Pages on which people see what the stages do and decide about models.
     Serve(serve::ServeArgs),
+    /// Write, or bring up to date, the index that searches of more than a million rows go through.
+    SearchIndex(search_index::SearchIndexArgs),
     /// What is done to the files of a table, beside writing them: expiry.
     Table(table::TableArgs),
     /// Draw synthetic labelled scenes.
@@ -149,6 +152,7 @@ pub(crate) fn main() -> Exit {
         Command::Labels(args) => labels::run(args),
         Command::Registry(args) => registry::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::SearchIndex(args) => search_index::run(args),
         Command::Table(args) => table::run(args),
         #[cfg(feature = "demo")]
         Command::Scenes(args) => scenes::run(args),

@@ -34,6 +34,7 @@ mod visitor;
 
 pub use access::TokenFileError;
 pub use live::LiveError;
+pub use search::index::{IndexReport, SearchIndexError, bring_up_to_date};
 
 use crate::labelling::PublishError;
 use crate::ops::connections::{Bounded, ConnectionLimits, Peer};

@@ -205,7 +205,11 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a dyn Array, Strin
     found.ok_or_else(|| format!("it has no column `{name}`"))
 }
 
-fn strings<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray, String> {
+/// The strings of a column.
+///
+/// # Errors
+/// As [`PictureRows::of`].
+pub(crate) fn strings<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray, String> {
     let found = column(batch, name)?.as_string_opt::<i32>();
     found.ok_or_else(|| format!("its column `{name}` holds no strings"))
 }

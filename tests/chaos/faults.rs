@@ -1,5 +1,6 @@
 //! The faults of a round, drawn from its seed.
 
+use crate::image_host::HostFault;
 use crate::proxy::{Plan, S3Fault};
 use anyhow::{Result, bail};
 use rand::RngExt;
@@ -37,6 +38,8 @@ pub enum Fault {
     LeaderMove,
     /// The S3 server misbehaves.
     S3(Plan),
+    /// Images come from a web server that is slow or down.
+    ImageHost(HostFault),
     /// SIGKILL the S3 server and start it again.
     S3Restart,
     /// The images topic is deleted and created again under the running stages. They must stop; an
@@ -79,7 +82,8 @@ impl Fault {
             66..70 => Fault::BrokerFrozen,
             70..73 => Fault::PartitionAdded,
             73..78 => Fault::Transactions,
-            78..93 => Fault::S3(Plan {
+            78..82 => Fault::ImageHost(*HostFault::ALL.choose(dice).expect("not empty")),
+            82..93 => Fault::S3(Plan {
                 fault: *S3Fault::ALL.choose(dice).expect("not empty"),
                 share: *[0.2, 0.5, 0.9].choose(dice).expect("not empty"),
             }),
@@ -94,6 +98,7 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Fault::ImageHost(fault) => write!(f, "images-{fault:?}"),
             Fault::S3(plan) => write!(f, "s3-{:?}@{}", plan.fault, plan.share),
             other => write!(f, "{other:?}"),
         }

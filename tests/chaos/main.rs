@@ -10,6 +10,7 @@
 mod checker;
 mod exits;
 mod faults;
+mod image_host;
 mod matrix;
 mod operator;
 mod options;
@@ -25,6 +26,7 @@ use checker::{Checker, Verdict};
 use clap::Parser;
 use exits::Allowed;
 use faults::Fault;
+use image_host::ImageHost;
 use options::Options;
 use predictions::PredictionReader;
 use proxy::Proxy;
@@ -126,7 +128,9 @@ async fn run(options: Options) -> Result<Verdict> {
         model,
     );
     launcher.failpoints = options.failpoints.clone();
+    let images = ImageHost::start(traffic::picture()?).await?;
     let mut arena = Arena {
+        images,
         producer: Producer::new(&servers.bootstrap)?,
         dead: DeadLetterReader::new(&servers.bootstrap)?,
         predictions: PredictionReader::new(&servers.bootstrap, options.partitions)?,
@@ -188,6 +192,7 @@ struct Arena {
     options: Options,
     servers: Servers,
     proxy: Proxy,
+    images: ImageHost,
     launcher: Launcher,
     stages: Vec<Stage>,
     /// How processes ended that nobody told to end.
@@ -351,6 +356,19 @@ impl Arena {
                 Ok(())
             }
             Fault::LeaderMove => self.servers.move_leaders(self.options.partitions, dice),
+            Fault::ImageHost(fault) => {
+                self.images.set(Some(fault));
+                self.producer.elsewhere = Some(self.images.folder());
+                let sent = self.produce(TRANSACTION, dice).await;
+                self.producer.elsewhere = None;
+                sent?;
+                let (started, before) = (Instant::now(), self.images.hits());
+                // A host that nobody asks is no fault.
+                while self.images.hits() == before && started.elapsed() < ZOMBIE_SLEEP {
+                    world::pause().await;
+                }
+                Ok(())
+            }
             Fault::S3(plan) => {
                 self.hits_before.get_or_insert(self.proxy.hits());
                 self.proxy.set(Some(plan));
@@ -386,6 +404,7 @@ impl Arena {
             stage.wake()?;
         }
         self.proxy.set(None);
+        self.images.set(None);
         self.replenish()
     }
 

@@ -23,6 +23,8 @@ pub struct Producer {
     producer: FutureProducer,
     bootstrap: String,
     good: String,
+    /// Where images are instead of in the messages themselves.
+    pub elsewhere: Option<String>,
     pub produced: HashMap<String, Produced>,
     places: HashSet<(usize, i32, i64)>,
     /// How often the topic was created again.
@@ -40,6 +42,17 @@ fn producer(bootstrap: &str) -> Result<FutureProducer> {
         .set("linger.ms", "0")
         .set("reconnect.backoff.max.ms", "500")
         .create()?)
+}
+
+/// The picture of all good messages, as PNG.
+pub fn picture() -> Result<Vec<u8>> {
+    let mut picture = image::RgbImage::new(40, 30);
+    for (x, y, pixel) in picture.enumerate_pixels_mut() {
+        *pixel = image::Rgb([(x * 6) as u8, (y * 8) as u8, ((x + y) * 3) as u8]);
+    }
+    let mut png = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut png, image::ImageFormat::Png)?;
+    Ok(png.into_inner())
 }
 
 /// Sends one message. A partition that was just added is unknown to a broker that has not heard of
@@ -71,17 +84,12 @@ async fn deliver(
 
 impl Producer {
     pub fn new(bootstrap: &str) -> Result<Producer> {
-        let mut picture = image::RgbImage::new(40, 30);
-        for (x, y, pixel) in picture.enumerate_pixels_mut() {
-            *pixel = image::Rgb([(x * 6) as u8, (y * 8) as u8, ((x + y) * 3) as u8]);
-        }
-        let mut png = std::io::Cursor::new(Vec::new());
-        picture.write_to(&mut png, image::ImageFormat::Png)?;
-        let base64 = base64::engine::general_purpose::STANDARD.encode(png.into_inner());
+        let base64 = base64::engine::general_purpose::STANDARD.encode(picture()?);
         Ok(Producer {
             producer: producer(bootstrap)?,
             bootstrap: bootstrap.to_string(),
             good: format!("data:image/png;base64,{base64}"),
+            elsewhere: None,
             produced: HashMap::new(),
             places: HashSet::new(),
             incarnation: 0,
@@ -200,7 +208,10 @@ impl Producer {
                 reference(&self.good[..self.good.len() / 2 / 4 * 4]),
                 Some("bad_image"),
             ),
-            _ => (reference(&self.good), None),
+            _ => match &self.elsewhere {
+                Some(folder) => (reference(&format!("{folder}/{image_id}.png")), None),
+                None => (reference(&self.good), None),
+            },
         };
         (image_id, value, expected)
     }

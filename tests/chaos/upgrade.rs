@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ impl Arena {
     /// next round, and so on; ends at the first finding.
     pub(super) async fn upgrade(&mut self, old: &Path) -> Result<Verdict> {
         let new = self.launcher.binary.clone();
+        let versions = [version(old)?, version(&new)?];
         let mut verdict = Verdict::default();
         let mut dice = StdRng::seed_from_u64(self.options.seed);
         self.allowed = Allowed::default();
@@ -53,7 +55,8 @@ impl Arena {
                 started.elapsed().as_secs_f64(),
             );
             self.log(&serde_json::json!({
-                "upgrade": way, "stages": self.options.stages, "longest_gap_ms": gap,
+                "upgrade": way, "old": versions[0], "new": versions[1],
+                "stages": self.options.stages, "longest_gap_ms": gap,
                 "messages": self.producer.produced.len(), "rows": rows, "files": files,
                 "told_again": told_again, "lost": verdict.lost, "doubled": verdict.doubled,
                 "misordered": verdict.misordered, "unexpected": verdict.unexpected,
@@ -78,6 +81,12 @@ impl Arena {
         self.objections.extend(objections?);
         Ok(())
     }
+}
+
+/// What a build says of itself.
+fn version(binary: &Path) -> Result<String> {
+    let said = Command::new(binary).arg("--version").output()?;
+    Ok(String::from_utf8(said.stdout)?.trim().to_owned())
 }
 
 /// Sends until `done`, and one burst more.

@@ -295,7 +295,10 @@ message_timeout_ms = 30000
 images_topic = "{IMAGES}"
 
 [fetch]
-allow_schemes = ["data"]
+allow_schemes = ["data", "http"]
+allow_hosts = ["127.0.0.1"]
+allow_networks = ["127.0.0.1/32"]
+timeout_ms = 4000
 
 [model]
 path = "{model}"

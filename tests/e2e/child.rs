@@ -105,12 +105,24 @@ impl World {
 
     /// Starts `tagstream serve` with this configuration. `name` names its log.
     pub(crate) fn serve(&self, name: &str, config: &ServeConfig) -> Stage {
+        self.serve_with(name, config, None)
+    }
+
+    /// As [`World::serve`], with a cache of its own if one is given.
+    pub(crate) fn serve_with(
+        &self,
+        name: &str,
+        config: &ServeConfig,
+        cache: Option<&Path>,
+    ) -> Stage {
         let path = self.folder.path().join(format!("{name}.toml"));
         std::fs::write(&path, toml::to_string(config).unwrap()).unwrap();
         let log = self.folder.path().join(format!("{name}.log"));
         let child = Command::new(env!("CARGO_BIN_EXE_tagstream"))
             .args(["serve", "--config"])
             .arg(&path)
+            .envs(cache.map(|cache| ("TAGSTREAM_CACHE", cache)))
+            .envs(self.credentials())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()

@@ -66,3 +66,25 @@ async fn every_flaw_is_a_dead_letter_of_its_kind_and_the_stage_goes_on() {
     }
     assert!(failures.is_empty(), "{failures:#?}");
 }
+
+/// A producer with another serialiser: everything is garbage. Whoever reads the log must learn of
+/// it, and not in as many lines.
+#[test]
+fn a_topic_of_garbage_is_told_in_few_lines_and_counted() {
+    let world = World::new("all-garbage", 1);
+    let framed = b"\x00\x00\x00\x00\x07avroavro".to_vec();
+    world.produce_bytes((0..300).map(|_| (0, Some(framed.clone()))));
+    let mut stage = world.start("stage", "");
+    let status = stage.wait();
+    assert!(status.success(), "{status}: {}", stage.log());
+    let log = stage.log();
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .filter(|line| line.contains("dead letters"))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(lines.iter().all(|l| l["level"] == "WARN"), "{log}");
+    let counts = lines.iter().map(|l| l["count"].as_u64().unwrap());
+    assert_eq!(counts.sum::<u64>(), 300, "{log}");
+    assert!(lines.len() <= 4, "{log}");
+}

@@ -33,6 +33,7 @@ mod memory;
 mod news;
 mod outages;
 mod outgoing;
+mod own_brokers;
 mod pages;
 mod poison;
 mod readers;
@@ -42,6 +43,8 @@ mod refusals;
 mod registry;
 mod registry_tls;
 mod relay;
+#[cfg(feature = "search-index")]
+mod search_index;
 mod secrets;
 mod secure;
 mod serve;
@@ -54,4 +57,5 @@ mod topics;
 #[cfg(feature = "otlp")]
 mod traces;
 mod truncation;
+mod unclean_election;
 mod zombie;

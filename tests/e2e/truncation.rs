@@ -4,13 +4,11 @@
 use crate::child::Launch;
 use crate::edges::named;
 use crate::harness::{World, is_real_broker, not_tested};
+use crate::own_brokers::OwnBrokers;
 use crate::refusals::command;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use tagstream::stage::pipeline::RunOptions;
 use tagstream::stage::sink::begun::FirstOffset;
 use tagstream::stage::sink::files::{Committed, Fence, FileSink};
@@ -22,83 +20,9 @@ use tagstream_core::config::FileFormat;
 use tagstream_core::events::{Offset, OffsetRange, PartitionId};
 use tagstream_core::storage::store::TableStore;
 
-/// A broker that a test may break.
-struct OwnBroker {
-    folder: tempfile::TempDir,
-    bootstrap: String,
-}
-
-/// A port that is free, and so is the one for the controller.
-fn free_port() -> u16 {
-    loop {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        if let Some(other) = port.checked_add(100)
-            && TcpListener::bind(("127.0.0.1", other)).is_ok()
-        {
-            return port;
-        }
-    }
-}
-
-impl OwnBroker {
-    fn start() -> OwnBroker {
-        let mut broker = OwnBroker {
-            folder: tempfile::tempdir().unwrap(),
-            bootstrap: String::new(),
-        };
-        let port = free_port().to_string();
-        broker.bootstrap = broker.script(&["start", "--port", &port]);
-        broker
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("kafka")
-    }
-
-    fn script(&self, arguments: &[&str]) -> String {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka.sh");
-        let output = Command::new(script)
-            .args(arguments)
-            .env("TAGSTREAM_KAFKA_DIR", self.data())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {said}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-
-    /// Removes what partition 0 of `topic` has from `offset` on.
-    fn cut(&self, topic: &str, offset: i64) {
-        self.script(&["kill", "1"]);
-        let log = self.data().join(format!("node-1/{topic}-0"));
-        let segment = log.join(format!("{:020}.log", 0));
-        let bytes = std::fs::read(&segment).unwrap();
-        let mut at = 0;
-        // A batch: its first offset, the length of the rest, the rest.
-        while at < bytes.len() {
-            let first = i64::from_be_bytes(bytes[at..at + 8].try_into().unwrap());
-            if first >= offset {
-                break;
-            }
-            let length = u32::from_be_bytes(bytes[at + 8..at + 12].try_into().unwrap());
-            at += 12 + length as usize;
-        }
-        assert!(at < bytes.len(), "there is nothing to cut");
-        std::fs::write(&segment, &bytes[..at]).unwrap();
-        self.script(&["restart", "1"]);
-    }
-}
-
-impl Drop for OwnBroker {
-    fn drop(&mut self) {
-        self.script(&["stop"]);
-    }
-}
-
 /// A world on a broker of its own, with 20 messages in batches of one.
-async fn world(name: &str) -> (World, OwnBroker) {
-    let broker = OwnBroker::start();
+async fn world(name: &str) -> (World, OwnBrokers) {
+    let broker = OwnBrokers::start(1);
     let mut world = World::new(name, 1);
     world.config.kafka.brokers = broker.bootstrap.clone();
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
@@ -119,7 +43,7 @@ async fn world(name: &str) -> (World, OwnBroker) {
     (world, broker)
 }
 
-fn write(world: &World, prefix: &str, count: usize) {
+pub(crate) fn write(world: &World, prefix: &str, count: usize) {
     let producer = world.producer(&[]);
     for name in named(prefix, count) {
         world.send_images(&producer, [name]);
@@ -127,7 +51,7 @@ fn write(world: &World, prefix: &str, count: usize) {
 }
 
 /// Each name once, and all of them.
-fn assert_rows(world: &World, of: &[(&str, usize)]) {
+pub(crate) fn assert_rows(world: &World, of: &[(&str, usize)]) {
     let mut wanted: Vec<_> = of.iter().flat_map(|(p, count)| named(p, *count)).collect();
     wanted.sort();
     assert_eq!(world.image_names(), wanted);

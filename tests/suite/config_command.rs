@@ -307,6 +307,15 @@ fn addresses_are_printed_without_their_passwords() {
     let variables = [
         ("TAGSTREAM_OUTPUT__URL", "s3://AKIA:hunter2@bucket/tables"),
         ("TAGSTREAM_KAFKA__BROKERS", "user:hunter2@host:9092"),
+        (
+            "TAGSTREAM_SOURCE__REGISTRY__URL",
+            "http://user:hunter2@host",
+        ),
+        ("TAGSTREAM_TRACE__ENDPOINT", "http://user:hunter2@host:4318"),
+        (
+            "TAGSTREAM_SOURCE__MAPPING__URI",
+            "https://user:hunter2@host/a",
+        ),
     ];
     let output = config(&["print"], &variables);
     let printed = String::from_utf8(output.stdout).unwrap();

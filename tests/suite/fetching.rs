@@ -125,6 +125,55 @@ async fn every_redirect_is_resolved_and_checked_again() {
     assert_eq!((front.requests(), inside.requests()), (1, 0));
 }
 
+/// What servers do that is odd and that browsers bear.
+#[tokio::test]
+async fn answers_with_many_headers_and_redirects_to_raw_letters_are_followed() {
+    let ok = || Answer::ok("text/plain", "here");
+    let many: String = (0..900).map(|i| format!("X-{i}: y\r\n")).collect();
+    let raw = format!("HTTP/1.1 200 OK\r\n{many}Connection: close\r\n\r\nhere");
+    // As the page's own encoding has it, which need not be UTF-8.
+    let latin = b"HTTP/1.1 301 Moved\r\nLocation: /\xfc\r\nContent-Length: 0\r\n\r\n";
+    let server = WebServer::start(
+        "127.0.0.1",
+        0,
+        served(&[
+            ("/many", Answer::Raw(raw.into_bytes())),
+            ("/utf8", Answer::redirect("/ü")),
+            ("/latin", Answer::Raw(latin.to_vec())),
+            ("/%C3%BC", ok()),
+            ("/%FC", ok()),
+        ]),
+    )
+    .await;
+    let fetcher = fetcher(&config(), Script::new(&[&["127.0.0.1"]]));
+    for path in ["/many", "/utf8", "/latin"] {
+        assert_eq!(get(&fetcher, &server.url(path)).await.unwrap(), b"here");
+    }
+}
+
+/// Answers for `localhost` alone, as a file of hosts does.
+struct HostsFile;
+
+impl Lookup for HostsFile {
+    fn lookup<'a>(&'a self, host: &'a str) -> LookupFuture<'a> {
+        let known = host == "localhost";
+        let unknown = || std::io::Error::new(std::io::ErrorKind::NotFound, "no such name");
+        let answer = known.then(|| vec!["127.0.0.1".parse().unwrap()]);
+        Box::pin(async move { answer.ok_or_else(unknown) })
+    }
+}
+
+#[tokio::test]
+async fn localhost_with_a_dot_is_localhost() {
+    let page = [("/", Answer::ok("text/plain", "here"))];
+    let server = WebServer::start("127.0.0.1", 0, served(&page)).await;
+    let fetcher = fetcher(&config(), Arc::new(HostsFile));
+    for host in ["localhost", "localhost.", "LOCALHOST."] {
+        let url = format!("http://{host}:{}/", server.address.port());
+        assert_eq!(get(&fetcher, &url).await.unwrap(), b"here", "{host}");
+    }
+}
+
 #[tokio::test]
 async fn mapped_addresses_are_judged_by_what_they_carry() {
     let fetcher = fetcher(

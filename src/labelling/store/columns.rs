@@ -27,16 +27,16 @@ use tagstream_core::storage::store::{StoreError, TableStore};
 use tokio::task::JoinHandle;
 
 /// Files of this size are read whole: two requests take longer.
-const WHOLE: u64 = 256 << 10;
+pub(super) const WHOLE: u64 = 256 << 10;
 /// What is read first of a larger one; its footer mostly fits.
-const TAIL: u64 = 64 << 10;
+pub(super) const TAIL: u64 = 64 << 10;
 /// Bytes between two columns that are read along: a request takes longer.
 const GAP: u64 = 64 << 10;
 /// Files that are fetched while another is decoded, and how large they may be together.
 const FILES_AHEAD: usize = 16;
 const BYTES_AHEAD: u64 = 64 << 20;
 /// Ranges of one file that are fetched at once.
-const RANGES: usize = 4;
+pub(super) const RANGES: usize = 4;
 
 /// The entries of a file's footer.
 pub type Footer = HashMap<String, String>;
@@ -107,7 +107,7 @@ const KNOWN_SCHEMA: u32 = if LabelRow::SCHEMA_VERSION > PredictionRow::SCHEMA_VE
 };
 
 /// A newer build may mean something else by a column of the same name.
-fn refuse_newer(footer: &Footer) -> Result<(), String> {
+pub(super) fn refuse_newer(footer: &Footer) -> Result<(), String> {
     let version = footer.get("tagstream.schema_version");
     let version = version.and_then(|version| version.parse::<u64>().ok());
     match version.filter(|version| *version > u64::from(KNOWN_SCHEMA)) {
@@ -187,7 +187,7 @@ impl Drop for Ahead {
 }
 
 /// What was read of a file.
-enum Fetched {
+pub(super) enum Fetched {
     Whole(Bytes),
     Parts(Arc<ParquetMetaData>, Parts),
 }
@@ -303,7 +303,7 @@ fn ranges(metadata: &ParquetMetaData, columns: &[String]) -> Vec<Range<u64>> {
 }
 
 /// The bytes of some ranges of a file.
-struct Parts {
+pub(super) struct Parts {
     size: u64,
     /// With where they begin, ascending.
     parts: Vec<(u64, Bytes)>,
@@ -344,10 +344,14 @@ impl ChunkReader for Parts {
     }
 }
 
-type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
+pub(super) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
 
 impl Fetched {
-    fn decode(self, path: &ObjectPath, columns: &[String]) -> Result<(Batches, Footer), String> {
+    pub(super) fn decode(
+        self,
+        path: &ObjectPath,
+        columns: &[String],
+    ) -> Result<(Batches, Footer), String> {
         let error = |e: ParquetError| e.to_string();
         match self {
             Fetched::Whole(bytes) if path.as_ref().ends_with(".arrow") => {

@@ -8,14 +8,16 @@ mod addresses;
 mod columns;
 mod embeddings;
 mod events;
+mod rows;
 mod sampled;
 mod snapshot;
 
 pub use addresses::{join_uris, join_uris_and_remember};
 pub use columns::{Footer, Taken, read_columns, read_files};
 pub use embeddings::newest_embeddings;
+pub use rows::{FewRows, read_rows};
 pub use sampled::sampled_pictures;
-pub use snapshot::{read_labels, read_labels_and_keep};
+pub use snapshot::{KnownFile, read_labels, read_labels_and_keep};
 
 mod known;
 

@@ -38,20 +38,22 @@ const MAGIC: &[u8; 8] = b"tssnap01";
 const WORTH_FILES: usize = 16;
 const WORTH_BYTES: u64 = 8 << 20;
 
-/// A file as a snapshot knows it.
+/// A file as what is kept beside a table knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct KnownFile {
+pub struct KnownFile {
     path: String,
     size: u64,
     mark: String,
 }
 
 impl KnownFile {
-    pub(super) fn path(&self) -> &str {
+    /// The file.
+    pub fn path(&self) -> &str {
         &self.path
     }
 
-    pub(super) fn of(file: &ObjectMeta) -> Self {
+    /// A file as it was listed.
+    pub fn of(file: &ObjectMeta) -> Self {
         KnownFile {
             path: file.location.to_string(),
             size: file.size,

@@ -1,5 +1,6 @@
 //! Pictures of the predictions table by words, by likeness, by tag and by time.
 
+pub(super) mod index;
 mod scan;
 mod view;
 
@@ -14,6 +15,7 @@ use axum::{Extension, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, NaiveDate, Utc};
+use index::IndexShelf;
 pub(super) use scan::newest_first;
 use scan::{Found, Wanted};
 use serde::Deserialize;
@@ -30,7 +32,8 @@ const LONGEST_VECTOR: usize = 8_192;
 
 /// What the search page needs.
 pub(crate) struct Search {
-    store: Option<TableStore>,
+    /// The store, and the index that may stand beside the table.
+    store: Option<(TableStore, Arc<IndexShelf>)>,
     table: String,
     predictor: Option<Arc<Predictor>>,
     pictures: Arc<Pictures>,
@@ -45,6 +48,10 @@ impl Search {
         predictor: Option<Arc<Predictor>>,
         pictures: Arc<Pictures>,
     ) -> Arc<Self> {
+        let store = store.map(|store| {
+            let shelf = IndexShelf::new(&store, table);
+            (store, Arc::new(shelf))
+        });
         Arc::new(Search {
             store,
             table: table.to_owned(),
@@ -107,7 +114,7 @@ async fn page(
 impl Search {
     /// What was found; why nothing was, for people.
     async fn find(&self, asked: &Asked) -> Result<Found, String> {
-        let store = self
+        let (store, shelf) = self
             .store
             .clone()
             .ok_or("No tables are named in `tables.url`.")?;
@@ -145,7 +152,7 @@ impl Search {
         let table = self.table.clone();
         // Reading a table is work for a thread of its own.
         let runtime = tokio::runtime::Handle::current();
-        let scanned = blocking::run(move || {
+        let found = blocking::run(move || {
             runtime.block_on(async {
                 if wanted.near.is_none() && !image.is_empty() {
                     let vector = scan::vector_of(&store, &table, &image).await;
@@ -154,11 +161,11 @@ impl Search {
                     wanted.near = Some(vector.ok_or_else(missing)?);
                     wanted.itself = Some(image);
                 }
-                let scanned = scan::scan(&store, &table, &wanted).await;
-                scanned.map_err(|error| error.to_string())
+                let found = scan::search(&store, &table, &wanted, &shelf).await;
+                found.map_err(|error| error.to_string())
             })
         });
-        scanned.await.map_err(|error| error.to_string())?
+        found.await.map_err(|error| error.to_string())?
     }
 }
 

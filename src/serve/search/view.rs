@@ -54,6 +54,27 @@ pub(super) fn page(
     }
 }
 
+/// What was looked at, for people.
+fn looked_at(found: &Found) -> String {
+    let rows = |rows: usize| format!("{} rows", format::count(rows as f64));
+    let rest = match found.is_whole() {
+        true => String::new(),
+        false => format!(
+            ", the newest of {}: the rest was not looked at",
+            found.all_files
+        ),
+    };
+    match &found.by_index {
+        None => format!("{} in {} files{rest}", rows(found.rows), found.files),
+        Some(by_index) => format!(
+            "{} by the index of {}, {} newer files scanned{rest}",
+            rows(by_index.rows),
+            by_index.made.format("%Y-%m-%d"),
+            found.files,
+        ),
+    }
+}
+
 fn field(name: &str, label: &str, value: &str, example: &str, off: bool) -> Markup {
     html! {
         div {
@@ -69,12 +90,16 @@ fn results(found: &Found, pictures: &Pictures) -> Markup {
         section {
             div.spread {
                 h2 { (found.pictures.len()) " pictures" }
-                span.soft.small {
-                    (format::count(found.rows as f64)) " rows in " (found.files) " files"
-                    @if !found.is_whole() {
-                        ", the newest of " (found.all_files) ": the rest was not looked at"
-                    }
+                span.soft.small { (looked_at(found)) }
+            }
+            @if let Some(by_index) = found.by_index.as_ref().filter(|by| by.is_short) {
+                p.soft.small {
+                    "Of the " (format::count(by_index.read as f64))
+                    " nearest rows in the index; what is farther away was not looked at."
                 }
+            }
+            @if let Some(trouble) = &found.trouble {
+                p.bad.small role="status" { "The search index was not asked: " (trouble) }
             }
             @if found.pictures.is_empty() { p.soft { "Nothing was found." } }
             div.pictures {
@@ -89,5 +114,34 @@ fn results(found: &Found, pictures: &Pictures) -> Markup {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::search::scan::ByIndex;
+
+    #[test]
+    fn what_was_looked_at_is_said() {
+        let mut found = Found {
+            rows: 1200,
+            files: 12,
+            all_files: 12,
+            ..Found::default()
+        };
+        assert_eq!(looked_at(&found), "1\u{2009}200 rows in 12 files");
+        found.by_index = Some(ByIndex {
+            made: "2026-11-29T10:00:00Z".parse().unwrap(),
+            rows: 1_203_400,
+            read: 120,
+            is_short: false,
+        });
+        let whole =
+            "1\u{2009}203\u{2009}400 rows by the index of 2026-11-29, 12 newer files scanned";
+        assert_eq!(looked_at(&found), whole);
+        found.all_files = 20;
+        let part = format!("{whole}, the newest of 20: the rest was not looked at");
+        assert_eq!(looked_at(&found), part);
     }
 }

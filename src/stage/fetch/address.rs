@@ -142,7 +142,8 @@ impl Names {
     }
 
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, NameError> {
-        let all = self.lookup.lookup(host).await.map_err(|error| NameError {
+        let asked = without_dot(host);
+        let all = self.lookup.lookup(asked).await.map_err(|error| NameError {
             symptom: of_lookup(&error),
             reason: error.to_string(),
         })?;
@@ -169,6 +170,15 @@ impl Names {
             }
         }
         false
+    }
+}
+
+/// `localhost.` is `localhost` (RFC 6761), but the file that has its address rarely says so. Of
+/// other names the dot at the end matters: no domain is searched for them.
+fn without_dot(host: &str) -> &str {
+    match host.strip_suffix('.') {
+        Some(name) if name == "localhost" || name.ends_with(".localhost") => name,
+        _ => host,
     }
 }
 

@@ -10,8 +10,10 @@ use super::collect::Collector;
 use super::error::Failure;
 use super::fault::{Symptom, of_chain};
 use super::policy::UriPolicy;
-use reqwest::header::{ACCEPT, HeaderMap, LOCATION, RETRY_AFTER};
+use percent_encoding::{AsciiSet, percent_encode};
+use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode};
+use std::borrow::Cow;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +21,10 @@ use tagstream_core::config::{ConfigError, FetchConfig};
 use tagstream_core::redact::scrub;
 use tagstream_core::tls::{http_client, no_authorities};
 use url::Url;
+
+/// Headers that an answer may have; what the HTTP library takes by itself (100) is less than some
+/// servers send. All of them together have its own limit of bytes.
+const MOST_HEADERS: usize = 1_000;
 
 /// The HTTP client and its rules.
 pub(super) struct WebClient {
@@ -51,6 +57,7 @@ impl WebClient {
             .referer(false)
             .no_proxy()
             .http1_only()
+            .http1_max_headers(MOST_HEADERS)
             .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
             .pool_max_idle_per_host(8)
             .pool_idle_timeout(Duration::from_secs(30))
@@ -104,11 +111,9 @@ impl WebClient {
                     format!("more than {most} redirects (`fetch.max_redirects`)"),
                 ));
             }
-            let next = location
-                .to_str()
-                .ok()
-                .and_then(|location| url.join(location).ok())
-                .ok_or_else(|| Failure::of(Symptom::Redirects, "it redirects to what is no URI"))?;
+            let next = url
+                .join(&text_of(location))
+                .map_err(|_| Failure::of(Symptom::Redirects, "it redirects to what is no URI"))?;
             self.check_redirect(&url, &next)?;
             url = next;
         }
@@ -136,6 +141,17 @@ impl WebClient {
             Failure::Forbidden(reason) => forbidden(reason),
             other => other,
         })
+    }
+}
+
+/// A header's text, of which servers send any bytes: UTF-8, or else each byte that is not ASCII in
+/// its percent-encoded form, as browsers do.
+fn text_of(value: &HeaderValue) -> Cow<'_, str> {
+    match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => text.into(),
+        Err(_) => percent_encode(value.as_bytes(), &AsciiSet::EMPTY)
+            .to_string()
+            .into(),
     }
 }
 

@@ -1,11 +1,12 @@
 //! What a line needs around it: that the store and the brokers answer, asked every so often for
 //! `/health/readyz`, and what the brokers are told.
 
+use super::dead_letter_news::TELL_EVERY;
 use super::{LineError, StageStatus};
 use crate::stage::source::Broker;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tagstream_core::config::{KafkaConfig, StageConfig};
 use tagstream_core::process::blocking;
 use tagstream_core::storage::store::TableStore;
@@ -47,6 +48,16 @@ impl Watched<'_> {
                 }
             }
             tokio::time::sleep(every).await;
+        }
+    }
+
+    /// Tells of dead letters that no later one told of.
+    pub(super) async fn watch_dead_letters(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(TELL_EVERY).await;
+            if let Some(before) = Instant::now().checked_sub(TELL_EVERY) {
+                self.status.tell_dead_letters(before);
+            }
         }
     }
 

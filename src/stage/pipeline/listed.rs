@@ -11,6 +11,7 @@ use crate::stage::sink::files::FileSink;
 use crate::stage::sink::letter_file::LetterFile;
 use crate::stage::source::{Admission, Listing, Source, SourceError};
 use std::sync::Arc;
+use std::time::Instant;
 use tagstream_core::config::StageConfig;
 use tagstream_core::storage::store::TableStore;
 use tokio::sync::watch;
@@ -86,8 +87,10 @@ pub async fn run_listing<T: ImageModel>(
     };
     let outcome = tokio::select! {
         outcome = line.run(source, shared.control.clone()) => outcome,
+        never = watched.watch_dead_letters() => match never {},
         never = watched.watch_store() => match never {},
     };
+    shared.status.tell_dead_letters(Instant::now());
     options.lives.end_all().await;
     Ok(outcome?)
 }

@@ -8,6 +8,7 @@
 
 mod around;
 mod commit;
+mod dead_letter_news;
 mod engine_model;
 mod framed;
 mod images;

@@ -27,7 +27,7 @@ use crate::stage::source::{
 use crate::stage::trace::Traces;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tagstream_core::config::{ConfigError, StageConfig, StartAt};
 use tagstream_core::events::PartitionId;
 use tagstream_core::mapping::MappingError;
@@ -250,7 +250,11 @@ impl<'a> LineContext<'a> {
             status: &self.status,
         };
         tokio::select! {
-            outcome = line.run(source, self.control.clone()) => Ok(outcome?),
+            outcome = line.run(source, self.control.clone()) => {
+                self.status.tell_dead_letters(Instant::now());
+                Ok(outcome?)
+            }
+            never = watched.watch_dead_letters() => match never {},
             never = watched.watch_store() => match never {},
             never = watched.watch_broker(probe) => match never {},
             // What is not in a file is read again by the next run, if it is still there.

@@ -1,9 +1,11 @@
 //! What the stage shows of itself while it runs: for health checks, pages and progress bars.
 
+use super::dead_letter_news::DeadLetterNews;
 use crate::stage::fetch::{OpenOutage, Outages};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 use tagstream_core::events::{DeadLetterKind, Offset, PartitionId};
 use tagstream_image::decoders::Decoders;
 
@@ -36,6 +38,7 @@ pub struct StageStatus {
     begun: AtomicBool,
     conditions: Mutex<BTreeMap<&'static str, Option<String>>>,
     dead_letters: Mutex<BTreeMap<DeadLetterKind, u64>>,
+    news: Mutex<DeadLetterNews>,
     partitions: Mutex<BTreeMap<PartitionId, Offset>>,
     outages: OnceLock<Arc<Outages>>,
 }
@@ -89,13 +92,25 @@ impl StageStatus {
             .store(chrono::Utc::now().timestamp_millis(), Ordering::Relaxed);
     }
 
-    pub(super) fn dead_letter(&self, kind: DeadLetterKind) {
-        *self
-            .dead_letters
-            .lock()
-            .expect("no panic while locked")
-            .entry(kind)
-            .or_default() += 1;
+    /// Counts a dead letter. Returns how many to tell of, this one included, if it is time to.
+    pub(super) fn dead_letter(&self, kind: DeadLetterKind) -> Option<u64> {
+        let mut all = self.dead_letters.lock().expect("no panic while locked");
+        *all.entry(kind).or_default() += 1;
+        drop(all);
+        let mut news = self.news.lock().expect("no panic while locked");
+        news.count(kind, Instant::now())
+    }
+
+    /// Tells of dead letters that nobody was told of, of kinds that were not told of since
+    /// `before`.
+    pub(super) fn tell_dead_letters(&self, before: Instant) {
+        let rest = {
+            let mut news = self.news.lock().expect("no panic while locked");
+            news.rest(before)
+        };
+        for (kind, count) in rest {
+            tracing::warn!(%kind, count, "more messages became dead letters");
+        }
     }
 
     pub(super) fn owns(&self, partition: &PartitionId, end: Offset) {

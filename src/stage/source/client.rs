@@ -3,6 +3,7 @@
 use super::asking::{ANSWER, Asker, PATIENCE, code_passes, leaders, passes};
 use super::log_ends::{EndOfLog, LogEnd, log_ends};
 use super::reading::{LogRecord, Read, Reading};
+use super::trouble::answered;
 use super::{ClientSettings, Covering, SourceError, topic_identity};
 use crate::stage::sink::chain::TopicIdentity;
 use crate::stage::sink::hint::CommitHint;
@@ -175,6 +176,9 @@ impl Broker {
             };
             asker.ask(ask).map_err(|e| asker.at_its_address(e, None))?;
             asker.troubles.clear();
+            let learned = metadata.brokers().iter();
+            let learned = learned.map(|broker| format!("{}:{}", broker.host(), broker.port()));
+            answered(learned);
             Ok(Reached {
                 brokers: metadata.brokers().len(),
                 partitions: partitions_in(&metadata, &self.topic).len(),

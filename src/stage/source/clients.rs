@@ -250,8 +250,11 @@ impl Covering {
     /// Takes an error that librdkafka reports beside the answers to questions.
     pub fn report(&self, error: &KafkaError, reason: &str) {
         let reason = self.cover(reason);
-        let known = self.troubles.note(&reason)
-            || error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        // That a partition is read to its end is asked for, and no trouble.
+        let known = matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::PartitionEOF)
+        ) || self.troubles.note(&reason);
         if !known && is_news(&format!("{error}: {reason}"), Instant::now()) {
             tracing::warn!(target: "librdkafka", %error, reason, "librdkafka has trouble");
         }

@@ -4,7 +4,7 @@
 //! time is over. What it says meanwhile of each connection tells a name that does not resolve from
 //! a listener that wants TLS; [`Troubles`] keeps the latest word on each address.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -225,6 +225,10 @@ impl Troubles {
         let Some(mut trouble) = Trouble::parse(words) else {
             return false;
         };
+        // Who has answered needs neither TLS nor a login that is not configured: it goes down.
+        if trouble.cause.is_guessed() && has_answered(&trouble.address) {
+            trouble.cause = Cause::Closed;
+        }
         let now = Instant::now();
         {
             let mut all = self.0.lock().expect("no panic while locked");
@@ -306,6 +310,26 @@ impl Troubles {
     pub(super) fn clear(&self) {
         self.0.lock().expect("no panic while locked").clear();
     }
+}
+
+/// Brokers that have answered this process, which has one configuration for all clients.
+static ANSWERED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+/// So many of them are remembered.
+const MOST_BROKERS: usize = 1_024;
+
+/// The brokers at these addresses (`host:port`) have answered.
+pub(super) fn answered(addresses: impl IntoIterator<Item = String>) {
+    let mut all = ANSWERED.lock().expect("no panic while locked");
+    for address in addresses {
+        if all.len() < MOST_BROKERS {
+            all.insert(address);
+        }
+    }
+}
+
+fn has_answered(address: &str) -> bool {
+    let all = ANSWERED.lock().expect("no panic while locked");
+    all.contains(address)
 }
 
 /// Whether something is worth a line: not if any client of this process had one for it a moment
@@ -448,6 +472,27 @@ mod tests {
         assert_eq!(troubles.at("h:1"), Some(Cause::Refused));
         troubles.clear();
         assert_eq!(troubles.told(), None);
+    }
+
+    /// A broker that dies closes young connections, too: what it wanted before is known.
+    #[test]
+    fn who_has_answered_wants_nothing_that_is_not_configured() {
+        let closed = [
+            "Disconnected: connection closed by peer: receive 0 after POLLIN (after 1ms in state \
+             UP)",
+            "Disconnected (after 1ms in state APIVERSION_QUERY)",
+            "SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener? (after \
+             1ms in state SSL_HANDSHAKE)",
+        ];
+        answered(["answered.example:1".to_owned()]);
+        for words in closed {
+            for (address, is_mistake) in [("answered.example:1", false), ("new.example:1", true)] {
+                let troubles = Troubles::default();
+                assert!(troubles.note(&format!("{address}/1: {words}")));
+                let found = troubles.mistake(Duration::ZERO);
+                assert_eq!(found.is_some(), is_mistake, "{address} {words}: {found:?}");
+            }
+        }
     }
 
     #[test]

@@ -45,6 +45,11 @@ impl Cache {
         Cache::at(root.join("models"))
     }
 
+    /// The folder in which something else of this name is kept, beside the models.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.root.with_file_name(name)
+    }
+
     /// The cached blob of `entry`, verified; fetched if it is missing or damaged.
     async fn blob(&self, registry: &Registry, entry: &FileEntry) -> Result<PathBuf, RegistryError> {
         let folder = self.root.join("blobs");

@@ -2,6 +2,7 @@
 
 use super::address::AddressRule;
 use super::error::Failure;
+use std::net::Ipv6Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -391,8 +392,13 @@ impl HostRule {
             Some(domain) => (domain, true),
             None => (rule, false),
         };
+        // In addresses an IPv6 address stands in brackets; people write it with and without.
+        let host = match domain.parse::<Ipv6Addr>() {
+            Ok(address) => Host::Ipv6(address),
+            Err(_) => Host::parse(domain).ok()?,
+        };
         // Buckets may have underscores and capitals; what is left must be a host.
-        let host = match Host::parse(domain).ok()? {
+        let host = match host {
             Host::Domain(domain) => domain,
             address if below => {
                 let _ = address;

@@ -61,10 +61,14 @@ fn hosts_match_whole_names_only() {
             "*.cdn.net".into(),
             "My_Bucket".into(),
             "bücher.de".into(),
+            "2606:4700::1111".into(),
+            "[2606:4700::2222]".into(),
         ];
         c.allow_buckets.clear();
     });
     for uri in [
+        "https://[2606:4700:0:0:0:0:0:1111]/a",
+        "https://[2606:4700::2222]:8443/a",
         "https://example.org/a",
         "https://EXAMPLE.org./a",
         "https://a.cdn.net/a",
@@ -86,6 +90,7 @@ fn hosts_match_whole_names_only() {
         "https://evil.net\\@example.org/a",
         "https://evil.net#@example.org/",
         "https://evil.net?@example.org/",
+        "https://[2606:4700::3333]/a",
         "s3://other/a",
     ] {
         assert_eq!(check(&policy, uri), Err(ForbiddenUri), "{uri}");

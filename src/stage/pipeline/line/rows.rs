@@ -149,7 +149,7 @@ fn nothing<R>() -> Finished<R> {
 
 fn count_dead_letter(status: &StageStatus, message: &SourceMessage, refused: &RecordsRefused) {
     let (kind, reason) = (refused.kind, &refused.reason);
-    status.dead_letter(kind);
+    let news = status.dead_letter(kind);
     let topic = message.partition.topic.to_string();
     metrics::counter!(
         "tagstream_dead_letters_total", "topic" => topic, "kind" => kind.as_str()
@@ -157,4 +157,14 @@ fn count_dead_letter(status: &StageStatus, message: &SourceMessage, refused: &Re
     .increment(1);
     let (partition, offset) = (&message.partition, message.offset);
     tracing::debug!(%partition, %offset, %kind, reason, "dead letter");
+    if let Some(count) = news {
+        tracing::warn!(
+            %kind,
+            count,
+            %partition,
+            %offset,
+            reason,
+            "messages become dead letters; this is the newest of its kind"
+        );
+    }
 }

@@ -35,7 +35,7 @@ pub enum StoreError {
         reason: String,
     },
     /// A request failed in a way that repeating may cure.
-    #[error("{action} {path}: {source}")]
+    #[error("{action} {path}: {}", with_cause(source))]
     Transient {
         /// What was tried.
         action: &'static str,
@@ -45,7 +45,7 @@ pub enum StoreError {
         source: object_store::Error,
     },
     /// A request failed in a way that repeating cannot cure.
-    #[error("{action} {path}: {source}")]
+    #[error("{action} {path}: {}", with_cause(source))]
     Permanent {
         /// What was tried.
         action: &'static str,
@@ -107,14 +107,11 @@ pub(super) fn classified(
         | E::PermissionDenied { .. }
         | E::Unauthenticated { .. }
         | E::UnknownConfigurationKey { .. } => true,
-        // A full or read-only disk cures itself only by a person; the process manager starts us
-        // again.
+        // A full disk is often emptied by others, and a mount comes back; a read-only one needs a
+        // person.
         E::Generic { source, .. } => io_kind(source.as_ref()).is_some_and(|kind| {
             use std::io::ErrorKind::*;
-            matches!(
-                kind,
-                PermissionDenied | StorageFull | ReadOnlyFilesystem | NotADirectory
-            )
+            matches!(kind, PermissionDenied | ReadOnlyFilesystem | NotADirectory)
         }),
         _ => false,
     };
@@ -133,6 +130,21 @@ pub(super) fn classified(
     }
 }
 
+/// What a store says of a request that did not get through ends before the cause (the name is not
+/// known, nobody listens), which stands at the end of its sources.
+fn with_cause(error: &object_store::Error) -> String {
+    let text = error.to_string();
+    let mut last: &dyn std::error::Error = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    let cause = last.to_string();
+    match text.contains(&cause) {
+        true => text,
+        false => format!("{text}: {cause}"),
+    }
+}
+
 fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKind> {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -148,19 +160,52 @@ fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKi
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_server_that_cannot_be_reached_is_told_with_the_cause() {
+        use object_store::ObjectStoreExt;
+        crate::tls::use_ring();
+        let port = {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            free.local_addr().unwrap().port()
+        };
+        let store = object_store::aws::AmazonS3Builder::new()
+            .with_bucket_name("b")
+            .with_endpoint(format!("http://127.0.0.1:{port}"))
+            .with_allow_http(true)
+            .with_access_key_id("a")
+            .with_secret_access_key("s")
+            .with_retry(object_store::RetryConfig {
+                max_retries: 0,
+                ..Default::default()
+            })
+            .build()
+            .unwrap();
+        let source = store.head(&Path::from("a")).await.unwrap_err();
+        let told = classified("ask for", &Path::from("a"), source).to_string();
+        assert!(told.contains("Connection refused"), "{told}");
+    }
+
     #[test]
-    fn a_place_that_cannot_do_what_is_asked_is_the_wrong_one_and_a_full_disk_is_not() {
+    fn a_place_that_cannot_do_what_is_asked_is_the_wrong_one_and_a_full_disk_is_waited_for() {
         let unfit = object_store::Error::NotSupported {
             source: "no hard links".into(),
         };
         let error = classified("put", &Path::from("a"), unfit);
         assert!(error.is_usage() && !error.is_transient(), "{error}");
         assert!(error.to_string().contains("no hard links"), "{error}");
-        let full = object_store::Error::Generic {
-            store: "local folder",
-            source: std::io::Error::from(std::io::ErrorKind::StorageFull).into(),
-        };
-        let error = classified("put", &Path::from("a"), full);
-        assert!(!error.is_usage() && !error.is_transient(), "{error}");
+        use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        for (kind, passes) in [
+            (StorageFull, true),
+            (QuotaExceeded, true),
+            (ReadOnlyFilesystem, false),
+        ] {
+            let failed = object_store::Error::Generic {
+                store: "local folder",
+                source: std::io::Error::from(kind).into(),
+            };
+            let error = classified("put", &Path::from("a"), failed);
+            assert!(!error.is_usage(), "{error}");
+            assert_eq!(error.is_transient(), passes, "{error}");
+        }
     }
 }
