@@ -3,7 +3,7 @@
 //! Each open connection is a descriptor of the process, and whoever reaches the port can open as
 //! many as it likes. When the bound is reached the connection that has been quiet for longest is
 //! closed, so that a probe is heard although others hold theirs open. One address may open only so
-//! many a second: those beyond are closed unread, unless they begin as a request must that is always
+//! many a second: those beyond are closed unread, unless they begin as a request that is always
 //! heard. So a flood of garbage costs the work of the process next to nothing, and a probe is heard
 //! in the midst of it.
 
