@@ -5,7 +5,7 @@
 #   docker build -t tagstream .                              from the sources
 #   make dist && docker build --build-arg FROM=archive -t tagstream .     from the archive in dist/
 #
-# The same for GPUs: Dockerfile.cuda.
+# HEIC is decoded by libde265 of the distribution. The same for GPUs: Dockerfile.cuda.
 ARG FROM=sources
 
 FROM rust:1-bookworm AS sources
@@ -29,7 +29,7 @@ FROM ${FROM} AS made
 
 FROM debian:bookworm-slim
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates libstdc++6 \
+    && apt-get install -y --no-install-recommends ca-certificates libde265-0 libstdc++6 \
     && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/* \
     && useradd --system --uid 10001 --home-dir /nonexistent tagstream \
     && install -d -o tagstream /var/cache/tagstream

@@ -34,6 +34,8 @@ case $what in build | test | readers) ;; *) die "build, test or readers, not $wh
 with_tests=
 [ "$what" = build ] || with_tests=yes
 if [ -n "$with_tests" ]; then
+    # HEIC is decoded by it.
+    ldconfig -p | grep -q libde265.so.0 || missing+=(libde265-0)
     need java openjdk-17-jre-headless; need mvn maven; need go golang-go; need npm npm
     if ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
         need chromium chromium

@@ -24,6 +24,15 @@ use tagstream_core::process::priority;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+/// How requests begin that are heard however many connections their address opens.
+const ALWAYS: [&str; 5] = [
+    "GET /health/",
+    "GET /metrics",
+    "GET /info",
+    "HEAD /health/",
+    "HEAD /metrics",
+];
+
 /// How long ago each loop moved.
 pub type Ages = BTreeMap<String, Duration>;
 /// What must hold before work is sent here; `Some` says why it does not.
@@ -119,7 +128,7 @@ impl Server {
 /// Answers until the listener fails, which it says.
 async fn serve(listener: std::net::TcpListener, limits: ConnectionLimits, view: View) {
     let served = async {
-        let listener = Bounded::new(TcpListener::from_std(listener)?, limits);
+        let listener = Bounded::new(listener, limits, &ALWAYS)?;
         axum::serve(listener, routes(view)).await
     };
     if let Err(error) = served.await {

@@ -29,9 +29,9 @@ impl<K: Hash + Eq> TokenBuckets<K> {
         Self::new(f64::from(most), f64::from(most) / 60.0)
     }
 
-    /// Buckets of `most` tokens that are full again after a second.
-    pub fn a_second(most: u32) -> Self {
-        Self::new(f64::from(most), f64::from(most))
+    /// Buckets that get `most` tokens a second, and hold what comes in so many `seconds`.
+    pub fn a_second(most: u32, seconds: u32) -> Self {
+        Self::new(f64::from(most) * f64::from(seconds), f64::from(most))
     }
 
     fn new(capacity: f64, a_second: f64) -> Self {

@@ -119,9 +119,8 @@ impl Pages {
             bind: config.serve.bind.clone(),
             source,
         };
-        let listener = TcpListener::bind(&config.serve.bind)
-            .await
-            .map_err(failed)?;
+        let listener = TcpListener::bind(&config.serve.bind).await;
+        let listener = listener.and_then(TcpListener::into_std).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let routes = routes(config, address)?;
         let limits = ConnectionLimits {
@@ -129,7 +128,7 @@ impl Pages {
             a_second: config.serve.connections_per_second,
             idle: Duration::from_millis(config.serve.idle_timeout_ms),
         };
-        let listener = Bounded::new(listener, limits);
+        let listener = Bounded::new(listener, limits, &[]).map_err(failed)?;
         let service = routes.into_make_service_with_connect_info::<Peer>();
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, service).await {

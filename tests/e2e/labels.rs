@@ -32,7 +32,7 @@ fn event(
     }
 }
 
-async fn drain(config: &StageConfig) {
+pub(crate) async fn drain(config: &StageConfig) {
     let (_keep, control) = watch::channel(Control::Run);
     let options = RunOptions {
         until_drained: true,

@@ -41,6 +41,7 @@ mod real_label_studio;
 mod rebalance;
 mod refusals;
 mod registry;
+mod registry_tls;
 mod relay;
 #[cfg(feature = "search-index")]
 mod search_index;

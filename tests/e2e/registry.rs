@@ -2,14 +2,16 @@
 //! that docs/sources.md shows; what does not fit is a dead letter, a registry that is away is none.
 
 use crate::common::web_server::{Answer, WebServer};
-use crate::harness::World;
+use crate::harness::{World, create_topic, unique};
 use crate::topics::{Sent, repository, run, send, text};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
+use tagstream::labelling::store::read_labels;
 use tagstream::stage::pipeline::RunOptions;
 use tagstream_core::config::{StageConfig, UnknownId, read_with};
+use tagstream_core::storage::store::TableStore;
 
-const AVRO: &str = r#"{"type":"record","name":"Picture","fields":[
+pub(crate) const AVRO: &str = r#"{"type":"record","name":"Picture","fields":[
     {"name":"asset","type":{"type":"record","name":"Asset","fields":[
         {"name":"number","type":"long"},{"name":"file","type":"string"}]}},
     {"name":"taken","type":["null",{"type":"long","logicalType":"timestamp-millis"}]}]}"#;
@@ -54,7 +56,7 @@ async fn registry(more: &[(&str, Answer)]) -> WebServer {
 }
 
 /// A world with the configuration of docs/sources.md, its registry at `url`.
-fn world(name: &str, url: &str) -> World {
+pub(crate) fn world(name: &str, url: &str) -> World {
     let text = std::fs::read_to_string(repository().join("docs/sources.md")).unwrap();
     let mut blocks = text.split("```toml\n").skip(1);
     let block = blocks.find_map(|block| {
@@ -76,7 +78,7 @@ fn world(name: &str, url: &str) -> World {
     world
 }
 
-fn uri(world: &World, shade: u8) -> String {
+pub(crate) fn uri(world: &World, shade: u8) -> String {
     format!("file://{}", world.picture(shade).display())
 }
 
@@ -97,7 +99,7 @@ fn varint(mut number: u64) -> Vec<u8> {
 /// 2026-01-31T12:00:00Z, in seconds.
 const TAKEN: u64 = 1_769_860_800;
 
-fn avro(number: u64, uri: &str) -> Vec<u8> {
+pub(crate) fn avro(number: u64, uri: &str) -> Vec<u8> {
     let (number, length) = (varint(2 * number), varint(2 * uri.len() as u64));
     let taken = varint(2 * 1_000 * TAKEN);
     framed(
@@ -127,7 +129,7 @@ fn json_schema(number: u64, uri: &str) -> Vec<u8> {
     framed(3, value.to_string().as_bytes())
 }
 
-fn send_all(world: &World, values: &[Vec<u8>]) {
+pub(crate) fn send_all(world: &World, values: &[Vec<u8>]) {
     let headers = BTreeMap::new();
     let messages: Vec<Sent<'_>> = values
         .iter()
@@ -249,6 +251,104 @@ async fn a_schema_that_a_header_names_is_asked_for_by_its_guid() {
     let letters = letters(&world);
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert!(letters[0].1.contains("AWS Glue"), "{letters:?}");
+}
+
+/// A key with a frame is taken out of it where the mapping reads it, whatever its schema is of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_framed_names_the_image_as_text() {
+    let text_schema = says(json!({"schema": "\"string\""}));
+    let server = registry(&[("/schemas/ids/4", text_schema)]).await;
+    let mut world = world("keys", &server.url(""));
+    world.config.source.mapping.image_id = "key".into();
+    let value = avro(5, &uri(&world, 0));
+    let none = BTreeMap::new();
+    // Avro's text (twice its length before it), JSON by JSON Schema, no frame, and one cut short.
+    let keys = [
+        "\0\0\0\0\u{4}\u{e}photo-7",
+        "\0\0\0\0\u{3}\"photo-8\"",
+        "photo-9",
+        "\0\0\0\0\u{4}\u{40}short",
+    ];
+    let messages = keys.map(|key| Sent {
+        key: Some(key),
+        value: &value,
+        headers: &none,
+    });
+    send(&world.config.source.images_topic, &messages);
+    let checked = run(&world, &["source", "check", "--json"]);
+    let out = text(&checked.stdout);
+    assert!(
+        out.contains("photo-7") && out.contains("the key: with schema 4"),
+        "{out}"
+    );
+    world.drain().await.unwrap();
+    let mut ids: Vec<String> = world.rows().into_iter().map(|row| row.image_id).collect();
+    ids.sort();
+    assert_eq!(ids, ["photo-7", "photo-8", "photo-9"]);
+    let letters = letters(&world);
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert!(
+        letters[0].1.contains("the key, with schema 4"),
+        "{letters:?}"
+    );
+}
+
+const LABELS_AVRO: &str = r#"{"type":"record","name":"Label","fields":[
+    {"name":"image_id","type":"string"},
+    {"name":"present","type":{"type":"array","items":"string"}},
+    {"name":"event_time","type":["null",{"type":"long","logicalType":"timestamp-millis"}]},
+    {"name":"annotator","type":["null","string"],"default":null}]}"#;
+const LABELS_PROTOBUF: &str = r#"syntax = "proto3";
+    message Label {
+        string image_id = 1; repeated string present = 2; repeated string absent = 3;
+    }"#;
+
+/// Label events in every form, framed or not, are the same labels.
+#[tokio::test(flavor = "multi_thread")]
+async fn label_events_behind_a_registry_are_labels() {
+    let protobuf = json!({"schema": LABELS_PROTOBUF, "schemaType": "PROTOBUF"});
+    let server = registry(&[
+        ("/schemas/ids/5", says(json!({"schema": LABELS_AVRO}))),
+        ("/schemas/ids/6", says(protobuf)),
+    ])
+    .await;
+    let mut world = world("label-events", &server.url(""));
+    world.config.labels.topic = unique("framed-labels");
+    create_topic(&world.config.labels.topic, 1);
+    // Text and lists with twice their lengths before them; the list's end; two unions.
+    let mut avro = b"\x02a\x02\x06cat\0\x02".to_vec();
+    avro.extend(varint(2 * 1_767_225_600_000));
+    avro.push(0);
+    let protobuf = b"\0\x0a\x01b\x12\x03cat\x1a\x03dog";
+    let values = [
+        framed(5, &avro),
+        framed(6, protobuf),
+        framed(3, br#"{"image_id":"c","absent":["cat"]}"#),
+        br#"{"image_id":"d","present":["cat"]}"#.to_vec(),
+        framed(5, b"\x40short"),
+    ];
+    let none = BTreeMap::new();
+    let messages: Vec<Sent<'_>> = values
+        .iter()
+        .map(|value| Sent {
+            key: None,
+            value,
+            headers: &none,
+        })
+        .collect();
+    send(&world.config.labels.topic, &messages);
+    crate::labels::drain(&world.config).await;
+    let config = &world.config;
+    let store = TableStore::open_for_reading(&config.output.url, &config.object_store).unwrap();
+    let counts = read_labels(&store, &config.labels.table)
+        .await
+        .unwrap()
+        .counts();
+    assert_eq!((counts["cat"].present, counts["cat"].absent), (3, 1));
+    assert_eq!((counts["dog"].present, counts["dog"].absent), (0, 1));
+    let letters = letters(&world);
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert!(letters[0].1.contains("with schema 5"), "{letters:?}");
 }
 
 /// Neither a registry that is away nor a schema that it does not have costs a message.

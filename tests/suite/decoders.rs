@@ -106,11 +106,10 @@ fn every_format_comes_back_from_the_helper_as_it_is_decoded_here() {
         .map(|format| encoded(50, format))
         .collect();
     files.push(progressive_jpeg(48));
-    let avif = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/photographs/avif-10-420"
-    );
-    files.push(std::fs::read(avif).unwrap());
+    let photographs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/photographs");
+    for name in ["avif-10-420", "heic", "heic-grid", "jxl-container"] {
+        files.push(std::fs::read(format!("{photographs}/{name}")).unwrap());
+    }
     for file in files {
         let whole = decoders.decode_rgb(&file).unwrap();
         #[allow(

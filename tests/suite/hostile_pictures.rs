@@ -132,7 +132,7 @@ fn a_picture_of_many_small_costs_ends_by_the_cap_on_time() {
 fn an_avif_of_12_megapixels_is_decoded_within_what_was_reckoned() {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/avif/12-megapixels.avif"
+        "/tests/fixtures/heif/12-megapixels.avif"
     );
     let bytes = std::fs::read(path).unwrap();
     let allowing = |max_alloc_bytes| {
@@ -165,6 +165,45 @@ fn an_avif_of_12_megapixels_is_decoded_within_what_was_reckoned() {
     println!("{most:?}");
     assert!(most.values().any(|&bytes| bytes > 50 * MIB), "{most:?}");
     assert!(most.values().all(|&bytes| bytes <= 82 * MIB), "{most:?}");
+}
+
+/// HEIC and JPEG XL of one colour: what was reckoned is enough, and less is refused.
+#[test]
+fn heic_and_jpeg_xl_of_12_megapixels_are_decoded_within_what_was_reckoned() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/heif");
+    for (name, too_little, enough) in [
+        ("12-megapixels.heic", 130 * MIB, 150 * MIB),
+        ("12-megapixels.jxl", 150 * MIB, 640 * MIB),
+    ] {
+        let bytes = std::fs::read(format!("{folder}/{name}")).unwrap();
+        let allowing = |max_alloc_bytes| {
+            Decoders::new(DecoderSettings {
+                limits: DecodeLimits {
+                    max_alloc_bytes,
+                    ..DecodeLimits::default()
+                },
+                timeout: Duration::from_secs(120),
+                ..strict()
+            })
+        };
+        let error = decoded(&allowing(too_little), &bytes).unwrap_err();
+        assert!(
+            matches!(error, DecodeError::TooMuchMemory { .. }),
+            "{name}: {error}"
+        );
+        let decoders = allowing(enough);
+        let (result, most) = measured(&decoders, || decoded(&decoders, &bytes));
+        assert_eq!(
+            result.map(|size| (size.width, size.height)),
+            Ok((4_000, 3_000)),
+            "{name}"
+        );
+        println!("{name}: {most:?}");
+        assert!(
+            most.values().all(|&bytes| bytes <= enough + 16 * MIB),
+            "{most:?}"
+        );
+    }
 }
 
 /// What the runbook's formula reckons for a picture, with the caps as they are by default.

@@ -160,7 +160,7 @@ mod tests {
             picture.save_with_format(at(name), format).unwrap();
         }
         fs::write(at("page.jpg"), "<!doctype html><html>").unwrap();
-        fs::write(at("phone.heic"), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
+        fs::write(at("scan.jp2"), b"\0\0\0\x0cjP  \r\n\x87\n").unwrap();
         fs::write(at("empty.png"), "").unwrap();
         fs::write(at("notes.txt"), "notes").unwrap();
         // A link back to where it lies, and one that leads nowhere.
@@ -174,7 +174,7 @@ mod tests {
         for part in [
             "5 left out",
             "1 HTML",
-            "1 HEIC",
+            "1 JPEG 2000",
             "1 empty",
             "1 unreadable",
             "gone.jpg",

@@ -91,6 +91,7 @@ pub(super) async fn examine(config: &StageConfig, demo_clip: &Path) -> Vec<Findi
         findings.push(configured_model(runtime, config).await);
         findings.push(demo_model(runtime, demo_clip));
     }
+    findings.push(heic());
     findings.push(security());
     findings.push(broker(config).await);
     findings.push(store(config).await);
@@ -281,6 +282,15 @@ fn found_of_present(
         return Err(error);
     }
     Ok(tally.into_inner().unwrap_or_else(|e| e.into_inner()))
+}
+
+/// Whether HEIC is read here: the only format that takes a library of the system's.
+fn heic() -> Finding {
+    const SUBJECT: &str = "HEIC";
+    match tagstream::image::decoders::heic_library() {
+        Ok(version) => Finding::of::<String>(SUBJECT, Ok(format!("libde265 {version}"))),
+        Err(reason) => Finding::unused(SUBJECT, format!("refused by name: {reason}")),
+    }
 }
 
 /// Which ways to speak to brokers this build has.

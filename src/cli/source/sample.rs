@@ -17,9 +17,9 @@ pub(super) struct Sampled {
     pub partition: PartitionId,
     pub offset: i64,
     time: i64,
-    key: Option<Bytes>,
+    pub key: Option<Bytes>,
     pub value: Option<Bytes>,
-    /// Why its value cannot be taken out of its frame.
+    /// Why its value or key cannot be taken out of its frame.
     pub unreadable: Option<String>,
     pub headers: HeaderList,
 }

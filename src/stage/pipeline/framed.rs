@@ -27,36 +27,53 @@ pub struct Framing {
     pub patience: Option<Duration>,
 }
 
-/// How the value of a message is read.
-#[derive(Debug, Clone)]
-pub(super) enum Framed {
-    /// As it is.
-    Not,
-    /// By this schema.
-    By(Arc<MessageSchema>),
-    /// By one that was not asked for yet.
-    Unknown,
+/// The schemas of a message's parts; `None` for what is read as it is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Framed {
+    /// That of its value.
+    pub value: Option<Arc<MessageSchema>>,
+    /// That of its key, where the mapping reads it.
+    pub key: Option<Arc<MessageSchema>>,
 }
 
 impl Framing {
-    /// How a message's value is read, as far as that is known.
-    pub(super) fn known(&self, message: &SourceMessage) -> Framed {
-        match id_of(message) {
-            None => Framed::Not,
-            Some(id) => self.registry.known(id).map_or(Framed::Unknown, Framed::By),
-        }
+    /// How a message is read; `None` if not all of its schemas were asked for yet.
+    pub(super) fn known(&self, message: &SourceMessage, with_key: bool) -> Option<Framed> {
+        let known = |id: Option<SchemaId>| match id {
+            None => Some(None),
+            Some(id) => self.registry.known(id).map(Some),
+        };
+        Some(Framed {
+            value: known(id_of_value(message))?,
+            key: known(id_of_key(message, with_key))?,
+        })
     }
 
-    /// How a message's value is read. Waits for the registry.
+    /// How a message is read. Waits for the registry.
     pub(super) async fn of(
         &self,
         message: &SourceMessage,
+        with_key: bool,
         status: &StageStatus,
         leave: &Leave,
     ) -> Result<Framed, NoRow> {
-        let Some(id) = id_of(message) else {
-            return Ok(Framed::Not);
-        };
+        let mut framed = Framed::default();
+        if let Some(id) = id_of_value(message) {
+            framed.value = Some(self.schema(id, status, leave).await?);
+        }
+        if let Some(id) = id_of_key(message, with_key) {
+            framed.key = Some(self.schema(id, status, leave).await?);
+        }
+        Ok(framed)
+    }
+
+    /// The schema of this id. Waits for the registry.
+    async fn schema(
+        &self,
+        id: SchemaId,
+        status: &StageStatus,
+        leave: &Leave,
+    ) -> Result<Arc<MessageSchema>, NoRow> {
         let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
         loop {
             let asked = tokio::select! {
@@ -68,7 +85,7 @@ impl Framing {
                     if pause > FIRST_PAUSE && status.report(StageStatus::SCHEMAS_KNOWN, None) {
                         tracing::info!(schema = %id, "the schema registry answers");
                     }
-                    return Ok(Framed::By(schema));
+                    return Ok(schema);
                 }
                 Err(error @ SchemaRegistryError::UnknownId { .. })
                     if self.unknown_id == UnknownId::DeadLetter =>
@@ -93,7 +110,12 @@ impl Framing {
     }
 }
 
-fn id_of(message: &SourceMessage) -> Option<SchemaId> {
+fn id_of_value(message: &SourceMessage) -> Option<SchemaId> {
     let payload = message.payload.as_ref()?;
     Frame::of(payload, &message.headers).map(|frame| frame.id)
+}
+
+fn id_of_key(message: &SourceMessage, with_key: bool) -> Option<SchemaId> {
+    let key = message.key.as_ref().filter(|_| with_key)?;
+    Frame::of_key(key, &message.headers).map(|frame| frame.id)
 }

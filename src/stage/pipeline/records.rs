@@ -9,6 +9,7 @@ use crate::stage::schemas::Frame;
 use crate::stage::sink::outgoing::Outgoing;
 use crate::stage::sink::predictions::{PredictionLayout, PredictionRow};
 use crate::stage::source::SourceMessage;
+use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,7 @@ use tagstream_core::events::{DeadLetterKind, header, listed_records};
 use tagstream_core::mapping::{MappedRecord, Mapping, MessageParts};
 
 /// What a message comes to that gives no row.
-pub(super) fn outcome_of(none: NoRow) -> Result<RowOutcome<PredictionRow>, MakeError> {
+pub(super) fn outcome_of<R>(none: NoRow) -> Result<RowOutcome<R>, MakeError> {
     match none {
         NoRow::DeadLetter(kind, reason) => Ok(RowOutcome::DeadLetter { kind, reason }),
         NoRow::Left => Ok(RowOutcome::Left),
@@ -43,7 +44,7 @@ pub(super) struct Records {
 /// The making of a message's rows.
 pub(super) struct Work<'a, M, P> {
     pub message: &'a SourceMessage,
-    /// How its value is read.
+    /// How it is read.
     pub framed: &'a Framed,
     /// How many records are worked on at once.
     pub at_once: usize,
@@ -73,7 +74,7 @@ impl Records {
         self.layouts.of(told)
     }
 
-    /// How a message's value is read. Waits for a schema registry.
+    /// How a message is read. Waits for a schema registry.
     pub(super) async fn framed(
         &self,
         message: &SourceMessage,
@@ -81,8 +82,11 @@ impl Records {
         leave: &Leave,
     ) -> Result<Framed, NoRow> {
         match &self.framing {
-            None => Ok(Framed::Not),
-            Some(framing) => framing.of(message, status, leave).await,
+            None => Ok(Framed::default()),
+            Some(framing) => {
+                let with_key = self.mapping.reads_key();
+                framing.of(message, with_key, status, leave).await
+            }
         }
     }
 
@@ -92,11 +96,15 @@ impl Records {
             return 1;
         }
         let framing = self.framing.as_ref();
-        match framing.map_or(Framed::Not, |framing| framing.known(message)) {
+        let known = match framing {
+            None => Some(Framed::default()),
+            Some(framing) => framing.known(message, self.mapping.reads_key()),
+        };
+        match known {
             // What cannot be looked into yet may hold as many as any.
-            Framed::Unknown => self.most,
+            None => self.most,
             // What is more than may be is a dead letter, which takes no more than one row.
-            known => self.of(message, &known).map_or(1, |all| all.len()).max(1),
+            Some(known) => self.of(message, &known).map_or(1, |all| all.len()).max(1),
         }
     }
 
@@ -107,27 +115,17 @@ impl Records {
         framed: &Framed,
     ) -> Result<Vec<MappedRecord>, Refusal> {
         let bad = |reason: String| (DeadLetterKind::BadMessage, reason);
-        let opened;
-        let value = match (framed, &message.payload) {
-            (Framed::By(schema), Some(payload)) => {
-                let frame = Frame::of(payload, &message.headers);
-                let value = frame.map_or_else(|| payload.clone(), |frame| frame.value);
-                let told = |e| bad(format!("with schema {}: {e}", schema.id()));
-                opened = schema.json_of(&value).map_err(told)?;
-                Some(&opened[..])
-            }
-            _ => message.payload.as_deref(),
-        };
+        let (value, key) = opened(message, framed).map_err(bad)?;
         let parts = MessageParts {
-            key: message.key.as_deref(),
-            value,
+            key: key.as_deref(),
+            value: value.as_deref(),
             headers: &message.headers,
         };
         let read = self.mapping.read(&parts);
         let mut records = read.map_err(|error| {
-            let alike = match framed {
-                Framed::Not => Frame::alike(parts.value.unwrap_or_default(), parts.headers),
-                _ => None,
+            let alike = match &framed.value {
+                None => Frame::alike(parts.value.unwrap_or_default(), parts.headers),
+                Some(_) => None,
             };
             bad(alike.map_or_else(|| error.to_string(), |alike| format!("{error}: {alike}")))
         })?;
@@ -203,6 +201,27 @@ impl Records {
         }
         Ok(RowOutcome::Records { rows, refused })
     }
+}
+
+/// Value and key of a message out of their frames; or why that cannot be.
+pub(super) fn opened(
+    message: &SourceMessage,
+    framed: &Framed,
+) -> Result<(Option<Bytes>, Option<Bytes>), String> {
+    let (mut value, mut key) = (message.payload.clone(), message.key.clone());
+    if let (Some(schema), Some(payload)) = (&framed.value, &value) {
+        let frame = Frame::of(payload, &message.headers);
+        let inside = frame.map_or_else(|| payload.clone(), |frame| frame.value);
+        let told = |e| format!("with schema {}: {e}", schema.id());
+        value = Some(schema.json_of(&inside).map_err(told)?);
+    }
+    if let (Some(schema), Some(bytes)) = (&framed.key, &key) {
+        let frame = Frame::of_key(bytes, &message.headers);
+        let inside = frame.map_or_else(|| bytes.clone(), |frame| frame.value);
+        let told = |e| format!("the key, with schema {}: {e}", schema.id());
+        key = Some(schema.text_of(&inside).map_err(told)?);
+    }
+    Ok((value, key))
 }
 
 /// The records of the rows whose layout is not that of the row made last.

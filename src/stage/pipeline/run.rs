@@ -157,6 +157,13 @@ impl<'a> LineContext<'a> {
         })
     }
 
+    /// How long what is missing is waited for; `None`: as long as it takes. A run that reads to the
+    /// end has somebody who waits for it.
+    pub(super) fn own_wait(&self) -> Option<Duration> {
+        let wait = Duration::from_millis(self.config.fetch.outage_wait_ms);
+        self.options.until_drained.then_some(wait)
+    }
+
     /// Runs one line: checks the topic, ends the chains that it was told to end, reads until told
     /// to stop.
     ///
@@ -353,7 +360,7 @@ fn bad_mapping(error: MappingError) -> ConfigError {
     }
 }
 
-fn framing(
+pub(super) fn framing(
     config: &StageConfig,
     patience: Option<Duration>,
 ) -> Result<Option<Framing>, ConfigError> {
@@ -379,11 +386,7 @@ pub(super) async fn image_rows<T: ImageModel>(
     let decoders = decoding::started(&config.decode).await?;
     // A process has one line of images.
     let _ = shared.status.decoders.set(decoders.clone());
-    // A run that reads to the end has somebody who waits for it.
-    let own_wait = shared
-        .options
-        .until_drained
-        .then(|| Duration::from_millis(config.fetch.outage_wait_ms));
+    let own_wait = shared.own_wait();
     let settings = ImageSettings {
         decoders,
         status: Arc::clone(&shared.status),

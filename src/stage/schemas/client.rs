@@ -110,6 +110,32 @@ struct Missing {
     code: u32,
 }
 
+/// What is shown to a registry that asks for a certificate; or which key is wrong, and why.
+fn identity(
+    certificate: &[u8],
+    key: &[u8],
+) -> Result<reqwest::Identity, (&'static str, &'static str)> {
+    let has = |pem: &[u8], word: &[u8]| pem.windows(word.len()).any(|some| some == word);
+    if !has(certificate, b"-BEGIN CERTIFICATE-") {
+        return Err(("certificate_file", "holds no certificate in PEM"));
+    }
+    if has(key, b"ENCRYPTED") {
+        let reason = "holds a key with a password, which is not asked for: `openssl pkey` writes \
+                      it without one";
+        return Err(("key_file", reason));
+    }
+    if !has(key, b"PRIVATE KEY-") {
+        return Err(("key_file", "holds no private key in PEM"));
+    }
+    // What the library says of a key is not repeated: it may hold a part of it.
+    reqwest::Identity::from_pem(&[certificate, b"\n", key].concat()).map_err(|_| {
+        (
+            "key_file",
+            "holds no key that `certificate_file` could go with",
+        )
+    })
+}
+
 enum Login {
     None,
     Basic(String, Secret),
@@ -158,9 +184,11 @@ impl SchemaRegistry {
             url.set_path(&path);
         }
         let mut client = tls::http_client().timeout(REQUEST);
+        let read = |key: &str, path: &str| {
+            std::fs::read(path).map_err(|e| bad(key, format!("cannot be read: {e}")))
+        };
         if !config.ca_file.is_empty() {
-            let pem = std::fs::read(&config.ca_file);
-            let pem = pem.map_err(|e| bad("ca_file", format!("cannot be read: {e}")))?;
+            let pem = read("ca_file", &config.ca_file)?;
             let none = || bad("ca_file", "holds no certificate in PEM".into());
             let all = reqwest::Certificate::from_pem_bundle(&pem).map_err(|_| none())?;
             if all.is_empty() {
@@ -169,6 +197,12 @@ impl SchemaRegistry {
             for certificate in all {
                 client = client.add_root_certificate(certificate);
             }
+        }
+        if !config.certificate_file.is_empty() {
+            let certificate = read("certificate_file", &config.certificate_file)?;
+            let key = read("key_file", &config.key_file)?;
+            let identity = identity(&certificate, &key);
+            client = client.identity(identity.map_err(|(key, why)| bad(key, why.into()))?);
         }
         let login = match (config.user.as_str(), config.token.expose()) {
             ("", "") => Login::None,
@@ -289,9 +323,16 @@ impl SchemaRegistry {
 
     /// What the registry says of a schema; `None` if it says that it has none.
     async fn ask(&self, path: &str) -> Result<Option<Registered>, SchemaRegistryError> {
-        let unreachable = |reason: String| SchemaRegistryError::Unreachable {
-            url: self.place(),
-            reason,
+        let unreachable = |mut reason: String| {
+            // The alert's name in TLS.
+            if reason.contains("CertificateRequired") {
+                reason += ": it asks for a certificate, which `source.registry.certificate_file` \
+                           and `key_file` name";
+            }
+            SchemaRegistryError::Unreachable {
+                url: self.place(),
+                reason,
+            }
         };
         let no_registry = |reason: String| SchemaRegistryError::NoRegistry {
             url: self.place(),

@@ -5,8 +5,9 @@
 use bytes::Bytes;
 use std::fmt;
 
-/// The header that names the value's schema.
+/// The headers that name the schemas of value and key.
 const HEADER: &str = "__value_schema_id";
+const KEY_HEADER: &str = "__key_schema_id";
 /// What stands before a number, and how long both are.
 const NUMBER: (u8, usize) = (0, 5);
 /// What stands before a GUID, and how long both are.
@@ -68,7 +69,16 @@ pub struct Frame {
 impl Frame {
     /// What the frame of a message says; `None` if it has none.
     pub fn of(payload: &Bytes, headers: &[(String, Option<Bytes>)]) -> Option<Self> {
-        let said = headers.iter().rev().find(|(name, _)| name == HEADER);
+        Frame::told_by(HEADER, payload, headers)
+    }
+
+    /// What the frame of a message's key says; `None` if it has none. No text begins as one does.
+    pub fn of_key(key: &Bytes, headers: &[(String, Option<Bytes>)]) -> Option<Self> {
+        Frame::told_by(KEY_HEADER, key, headers)
+    }
+
+    fn told_by(header: &str, payload: &Bytes, headers: &[(String, Option<Bytes>)]) -> Option<Self> {
+        let said = headers.iter().rev().find(|(name, _)| name == header);
         let said = said.and_then(|(_, said)| said.as_ref());
         if let Some(said) = said
             && let Some((id, length)) = SchemaId::before(said)
@@ -143,6 +153,23 @@ mod tests {
         // A header of something else is none.
         assert_eq!(of(b"{}", &header(b"7")), None);
         assert_eq!(of(&[0, 0, 0, 0, 7], &header(&guid[..9])), number(7, b""));
+    }
+
+    #[test]
+    fn a_key_has_a_frame_and_a_header_of_its_own() {
+        let key = Bytes::from_static(&[0, 0, 0, 1, 2, 9]);
+        let of_value = header(&[0, 0, 0, 0, 3]);
+        assert_eq!(
+            Frame::of_key(&key, &of_value).unwrap().id,
+            SchemaId::Number(258)
+        );
+        let of_key = vec![(
+            KEY_HEADER.to_owned(),
+            Some(Bytes::from_static(&[0, 0, 0, 0, 4])),
+        )];
+        let found = Frame::of_key(&key, &of_key).unwrap();
+        assert_eq!((found.id, found.value), (SchemaId::Number(4), key));
+        assert_eq!(Frame::of_key(&Bytes::from_static(b"photo-1"), &[]), None);
     }
 
     #[test]

@@ -111,6 +111,18 @@ impl MessageSchema {
         })
     }
 
+    /// The key that stood in a frame, as text: what is text in JSON, without its quotes.
+    ///
+    /// # Errors
+    /// [`MisfitError`].
+    pub fn text_of(&self, key: &Bytes) -> Result<Bytes, MisfitError> {
+        let json = self.json_of(key)?;
+        Ok(match &self.form {
+            Form::Json => serde_json::from_slice::<String>(&json).map_or(json, Bytes::from),
+            _ => json,
+        })
+    }
+
     /// What the registry knows it by.
     pub fn id(&self) -> SchemaId {
         self.id

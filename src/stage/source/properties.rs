@@ -4,6 +4,7 @@
 //! refused with the password. [`Refusal`] names the property, the nearest one known and what it
 //! takes, never a value.
 
+use super::security::missing_login;
 use super::token_keys::{AWS_MSK_IAM, is_taken};
 use rdkafka::ClientConfig;
 use rdkafka::bindings::rd_kafka_conf_properties_show;
@@ -71,10 +72,35 @@ pub fn check_properties(properties: &BTreeMap<String, Secret>) -> Result<(), Ref
 
 /// Checks one property, which the user knows as `shown`.
 pub(super) fn check_property(key: &str, value: &str, shown: &str) -> Result<(), Refusal> {
+    if matches!(key, "sasl.mechanism" | "sasl.mechanisms") {
+        check_mechanism(value, shown)?;
+    }
     let tried = ClientConfig::new().set(key, value).create_native_config();
     tried
         .map(drop)
         .map_err(|error| refusal(&error, |_| shown.to_owned(), &Hidden::of([(key, value)])))
+}
+
+/// Checks a way to log in, of which librdkafka would tell only when a client is made.
+fn check_mechanism(value: &str, shown: &str) -> Result<(), Refusal> {
+    let reason = match missing_login(value) {
+        Some(reason) => reason,
+        None if value.is_empty() || MECHANISMS.contains(&value) => return Ok(()),
+        None => match MECHANISMS
+            .iter()
+            .find(|known| known.eq_ignore_ascii_case(value))
+        {
+            Some(known) => format!("it is written in capitals: `{known}`"),
+            None => format!(
+                "its value is no way to log in that is known here (it is not shown); there are {}",
+                MECHANISMS.join(", ")
+            ),
+        },
+    };
+    Err(Refusal::Unsupported {
+        property: shown.to_owned(),
+        reason,
+    })
 }
 
 /// Turns what a client's making was answered with into words without values: the only place where
@@ -314,6 +340,31 @@ mod tests {
     fn check(key: &str, value: &str) -> Result<(), Refusal> {
         let properties = BTreeMap::from([(key.to_owned(), Secret::from(value.to_owned()))]);
         check_properties(&properties)
+    }
+
+    #[test]
+    fn a_way_to_log_in_is_refused_where_it_would_fail_later() {
+        for right in [
+            "PLAIN",
+            "SCRAM-SHA-256",
+            "SCRAM-SHA-512",
+            "OAUTHBEARER",
+            AWS_MSK_IAM,
+        ] {
+            assert_eq!(check("sasl.mechanism", right), Ok(()));
+            let lower = right.to_ascii_lowercase();
+            let said = check("sasl.mechanisms", &lower).unwrap_err().to_string();
+            assert!(said.contains(&format!("in capitals: `{right}`")), "{said}");
+        }
+        for wrong in ["SCRAM", "SCRAM-SHA512", "EXTERNAL", "hunter2-MARK"] {
+            let said = check("sasl.mechanism", wrong).unwrap_err().to_string();
+            assert!(said.contains("there are GSSAPI, PLAIN"), "{said}");
+            assert!(!said.contains("MARK"), "{said}");
+        }
+        for kerberos in ["GSSAPI", "gssapi"] {
+            let said = check("sasl.mechanism", kerberos).unwrap_err().to_string();
+            assert!(said.contains("no login by GSSAPI (Kerberos)"), "{said}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! AVIF.
+//! AVIF, HEIC and JPEG XL.
 
 use super::Named;
 use std::path::Path;
@@ -24,12 +24,26 @@ fn saying(mut file: Vec<u8>, width: u32, height: u32) -> Vec<u8> {
 }
 
 pub(super) fn all() -> Vec<Named> {
-    let large = || fixture("avif/12-megapixels.avif");
+    let large = || fixture("heif/12-megapixels.avif");
     // Its first part over and over: as many as a grid can have.
     let mut grid = fixture("photographs/avif-grid");
     let layout = grid.windows(4).position(|four| four == b"idat").unwrap() + 4;
     grid[layout + 2..layout + 4].fill(0xff);
+    let heic = || fixture("heif/12-megapixels.heic");
     vec![
+        ("HEIC, 12 megapixels in a few hundred bytes", heic()),
+        (
+            "HEIC, 900 x 900 around a coded picture of 12 megapixels",
+            saying(heic(), 900, 900),
+        ),
+        (
+            "HEIC, 4 gigapixels to a side",
+            saying(heic(), u32::MAX, u32::MAX),
+        ),
+        (
+            "JPEG XL, 12 megapixels in a few hundred bytes",
+            fixture("heif/12-megapixels.jxl"),
+        ),
         ("AVIF, 12 megapixels in a few hundred bytes", large()),
         (
             "AVIF, 900 x 900 around a coded picture of 12 megapixels",

@@ -18,14 +18,15 @@ settings! {
         statistics_interval_ms: u64 = 5_000,
         /// How the messages of the images topic name images (docs/sources.md).
         mapping: MappingConfig = MappingConfig::default(),
-        /// The schema registry that messages of the images topic are framed for.
+        /// The schema registry that messages of the images and labels topics are framed for.
         registry: SchemaRegistryConfig = SchemaRegistryConfig::default(),
     }
 }
 
 settings! {
-    /// The schema registry that messages of the images topic are framed for (Confluent's wire
-    /// format). Their values, in Avro, Protobuf or JSON by JSON Schema, are JSON to the mapping.
+    /// The schema registry that messages of the images and labels topics are framed for
+    /// (Confluent's wire format). Their values, in Avro, Protobuf or JSON by JSON Schema, are read
+    /// as JSON, keys as text.
     SchemaRegistryConfig {
         /// Its address, as `https://registry:8081`; empty: none, and framed messages are refused.
         url: String = String::new(),
@@ -38,6 +39,11 @@ settings! {
         /// File of certificates (PEM) that its own is checked by, beside those of the system;
         /// empty: none.
         ca_file: String = String::new(),
+        /// File of the certificate (PEM) that is shown to a registry that asks for one, with
+        /// `key_file`; empty: none.
+        certificate_file: String = String::new(),
+        /// File of the private key (PEM, without a password) of `certificate_file`.
+        key_file: String = String::new(),
         /// What becomes of messages whose schema the registry does not know: `wait`, for most
         /// likely it is the wrong registry, or `dead_letter`.
         unknown_id: UnknownId = UnknownId::Wait,
@@ -143,8 +149,10 @@ impl SourceConfig {
 impl SchemaRegistryConfig {
     fn flaw(&self) -> Option<Flaw> {
         let (user, token) = (!self.user.is_empty(), !self.token.expose().is_empty());
+        let own = (!self.certificate_file.is_empty(), !self.key_file.is_empty());
+        let files = own.0 || own.1 || !self.ca_file.is_empty();
         let (key, reason) = match &*self.url {
-            "" if user || token || !self.ca_file.is_empty() => (
+            "" if user || token || files => (
                 "url",
                 "is empty, but other keys of [source.registry] are not",
             ),
@@ -157,6 +165,12 @@ impl SchemaRegistryConfig {
                 "holds a user name or a password: they belong into `source.registry.user` and \
                  `password`",
             ),
+            url if own.0 && url.starts_with("http://") => (
+                "url",
+                "must begin with https:// where `certificate_file` is set",
+            ),
+            _ if own == (true, false) => ("key_file", "is empty: `certificate_file` needs it"),
+            _ if own == (false, true) => ("certificate_file", "is empty: `key_file` needs it"),
             _ if user && token => ("token", "cannot stand beside `source.registry.user`"),
             _ if !user && !self.password.expose().is_empty() => {
                 ("password", "needs `source.registry.user`")

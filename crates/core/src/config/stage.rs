@@ -240,9 +240,10 @@ settings! {
         broker_check_ms: u64 = 5_000,
         /// Most connections at a time; above it the one that has been quiet for longest is closed.
         max_connections: usize = 64,
-        /// Most connections that one address (of IPv6: one /64) may open a second; those beyond are
-        /// closed unread and counted. 0: as many as it likes.
-        connections_per_second: u32 = 64,
+        /// Most connections that one address (of IPv6: one /64) may open a second, over 16 seconds;
+        /// those beyond are closed unread and counted, but for health, metrics and information.
+        /// 0: as many as it likes.
+        connections_per_second: u32 = 32,
         /// A connection on which no answer was sent for this long is closed, whatever it waits for.
         idle_timeout_ms: u64 = 30_000,
     }

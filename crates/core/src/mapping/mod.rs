@@ -225,6 +225,24 @@ impl Mapping {
         self.records != Records::One
     }
 
+    /// Whether anything is made of the message's key.
+    pub fn reads_key(&self) -> bool {
+        let fields = [
+            Some(&self.image_id),
+            Some(&self.uri),
+            self.event_time.as_ref(),
+        ];
+        let envelope = match &self.envelope {
+            Envelope::At(field) => Some(field),
+            Envelope::None | Envelope::CloudEvent => None,
+        };
+        let conditions = self.when.iter().chain(&self.passed_over);
+        let all = fields.into_iter().flatten().chain(envelope);
+        let all = all.chain(self.attributes.iter().map(|(_, field)| field));
+        let mut all = all.chain(conditions.map(Condition::field));
+        all.any(|field| field.sources().any(|source| *source == Source::Key))
+    }
+
     /// Whether anything looks into the value as JSON.
     fn needs_value(&self) -> bool {
         let fields = [

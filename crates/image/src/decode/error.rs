@@ -1,5 +1,13 @@
 //! Why a picture could not be decoded.
 
+/// What this build reads, for people.
+const SUPPORTED: &str = match (cfg!(feature = "heic"), cfg!(feature = "jpeg-xl")) {
+    (true, true) => "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC and JPEG XL",
+    (true, false) => "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC",
+    (false, true) => "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and JPEG XL",
+    (false, false) => "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF",
+};
+
 /// Why a picture could not be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -7,10 +15,7 @@ pub enum DecodeError {
     #[error("the image is empty (0 bytes)")]
     Empty,
     /// The bytes are of no format that is decoded here.
-    #[error(
-        "not a supported image ({looks_like}); supported are JPEG, PNG, WebP, GIF, BMP, TIFF and \
-         AVIF"
-    )]
+    #[error("not a supported image ({looks_like}); supported are {SUPPORTED}")]
     UnknownFormat {
         /// What the first bytes suggest.
         looks_like: String,

@@ -8,6 +8,8 @@ pub(super) const SOF0: u8 = 0xc0;
 pub(super) const SOF1: u8 = 0xc1;
 /// Start of a progressive frame, Huffman-coded.
 pub(super) const SOF2: u8 = 0xc2;
+/// Start of a frame, lossless.
+pub(super) const SOF3: u8 = 0xc3;
 /// Huffman tables.
 pub(super) const DHT: u8 = 0xc4;
 /// Start of a differential sequential frame, Huffman-coded: the first of those that need another
@@ -55,5 +57,7 @@ pub(super) const APP1: u8 = 0xe1;
 pub(super) const APP14: u8 = 0xee;
 /// The last of the application segments.
 pub(super) const APP15: u8 = 0xef;
+/// Start of a frame of JPEG-LS (T.87).
+pub(super) const SOF55: u8 = 0xf7;
 /// Comment.
 pub(super) const COM: u8 = 0xfe;

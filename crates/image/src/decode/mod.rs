@@ -30,13 +30,14 @@
 //! | file | what happens there |
 //! |---|---|
 //! | `mod` | the entry points: [`decode_into`], [`decode_rgb`], [`fit_rgb`], [`probe`] |
-//! | `format` | the first bytes say which format it is, or what it looks like instead |
+//! | `format`, `foreign` | the first bytes say which format it is, or what it looks like instead |
 //! | `jpeg` | a JPEG's header is read, and one of the two ways below is chosen; `jpeg::plain` for files that need no helper |
 //! | `sequential` | plain JPEGs much larger than needed: coefficients straight to the wanted size |
 //! | `jpeg` again | all other JPEGs: libjpeg-turbo, at a reduced size where that is enough |
 //! | `tiff` | TIFF: its directory by own code, its strips and tiles by a crate for each packing |
 //! | `webp` | WebP: its container by own code, the picture in it by libwebp |
-//! | `avif` | AVIF: its container by own code, the picture in it by rav1d |
+//! | `heif` | AVIF and HEIC: their container by own code, the picture in it by rav1d or libde265 |
+//! | `jxl` | JPEG XL by jxl-oxide |
 //! | `raster`, `gif_screen` | PNG, GIF and BMP by the `image` crate |
 //! | `metadata` | what EXIF and XMP say of how the picture is to be turned |
 //! | `resize` | the window that the preprocessing wants is resampled to the model's input |
@@ -46,11 +47,14 @@
 //! `picture` what is known of one, `marker` how JPEG's segments are numbered, `segments` where they
 //! are, `scratch` keeps memory from one picture to the next.
 
-mod avif;
 mod error;
+mod foreign;
 mod format;
 mod gif_screen;
+mod heif;
 mod jpeg;
+#[cfg(feature = "jpeg-xl")]
+mod jxl;
 mod limits;
 mod marker;
 mod metadata;
@@ -67,13 +71,14 @@ mod webp;
 
 pub use error::{DecodeError, DecodeFault};
 pub(crate) use format::{index_of_name, name_at};
+pub use heif::heic_library;
 pub use limits::DecodeLimits;
 pub use orientation::Orientation;
 pub use picture::ImageInfo;
 pub use size::ImageSize;
 
 use crate::preprocessing::Preprocessing;
-use image::ImageFormat;
+use format::Format;
 use picture::{Decoded, Stored};
 use scratch::Scratch;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -168,7 +173,7 @@ pub fn seen_part(preprocessing: &Preprocessing, size: ImageSize) -> [f64; 4] {
     ]
 }
 
-fn upright_info(format: ImageFormat, size: ImageSize) -> ImageInfo {
+fn upright_info(format: Format, size: ImageSize) -> ImageInfo {
     Stored::whole(size, Orientation::Upright).info(format)
 }
 
@@ -403,10 +408,12 @@ pub fn probe(bytes: &[u8], limits: &DecodeLimits) -> Result<ImageInfo, DecodeErr
     let format = format::sniff(bytes)?;
     contained(format, |scratch| {
         let (stored, orientation) = match format {
-            ImageFormat::Jpeg => jpeg::probe(bytes, scratch)?,
-            ImageFormat::Tiff => tiff::probe(bytes)?,
-            ImageFormat::WebP => webp::probe(bytes)?,
-            ImageFormat::Avif => avif::probe(bytes, limits)?,
+            Format::Jpeg => jpeg::probe(bytes, scratch)?,
+            Format::Tiff => tiff::probe(bytes)?,
+            Format::WebP => webp::probe(bytes)?,
+            Format::Avif | Format::Heic => heif::probe(bytes, format, limits)?,
+            #[cfg(feature = "jpeg-xl")]
+            Format::JpegXl => jxl::probe(bytes, limits)?,
             _ => raster::probe(bytes, format, limits)?,
         };
         limits.check_pixels(stored)?;
@@ -421,22 +428,27 @@ pub fn probe(bytes: &[u8], limits: &DecodeLimits) -> Result<ImageInfo, DecodeErr
 /// pixels.
 fn decode(
     bytes: &[u8],
-    format: ImageFormat,
+    format: Format,
     limits: &DecodeLimits,
     fit: Option<(&Preprocessing, &mut [u8])>,
     scratch: &mut Scratch,
 ) -> Result<Decoded, DecodeError> {
     match format {
-        ImageFormat::Jpeg => jpeg::decode(bytes, limits, fit, scratch),
-        ImageFormat::WebP => {
+        Format::Jpeg => jpeg::decode(bytes, limits, fit, scratch),
+        Format::WebP => {
             let fit = fit.map(|(preprocessing, _)| preprocessing);
             webp::decode(bytes, limits, fit, scratch).map(Decoded::Stored)
         }
-        ImageFormat::Avif => {
+        Format::Avif | Format::Heic => {
             let fit = fit.map(|(preprocessing, _)| preprocessing);
-            avif::decode(bytes, limits, fit, scratch).map(Decoded::Stored)
+            heif::decode(bytes, format, limits, fit, scratch).map(Decoded::Stored)
         }
-        ImageFormat::Tiff => {
+        #[cfg(feature = "jpeg-xl")]
+        Format::JpegXl => {
+            let fit = fit.map(|(preprocessing, _)| preprocessing);
+            jxl::decode(bytes, limits, fit, scratch).map(Decoded::Stored)
+        }
+        Format::Tiff => {
             let fit = fit.map(|(preprocessing, _)| preprocessing);
             tiff::decode(bytes, limits, fit, scratch).map(Decoded::Stored)
         }
@@ -449,13 +461,13 @@ fn decode(
 
 /// Runs a decoder such that a panic inside it costs this picture only.
 fn contained<T>(
-    format: ImageFormat,
+    format: Format,
     work: impl FnOnce(&mut Scratch) -> Result<T, DecodeError>,
 ) -> Result<T, DecodeError> {
     // The scratch buffers promise nothing but their length, so using them after a panic is safe.
     catch_unwind(AssertUnwindSafe(|| scratch::with(work))).unwrap_or_else(|_| {
         Err(DecodeError::Damaged {
-            format: format::name(format),
+            format: format.name(),
             reason: "the decoder panicked".into(),
         })
     })

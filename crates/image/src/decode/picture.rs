@@ -1,9 +1,8 @@
 //! A picture on the way: what its file says of it, and where its pixels are.
 
-use super::format::name;
+use super::format::Format;
 use super::orientation::Orientation;
 use super::size::ImageSize;
-use image::ImageFormat;
 
 /// What a file says of itself, without decoding it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,9 +49,9 @@ impl Stored {
     }
 
     /// What is known of it once it is upright.
-    pub(super) fn info(&self, format: ImageFormat) -> ImageInfo {
+    pub(super) fn info(&self, format: Format) -> ImageInfo {
         ImageInfo {
-            format: name(format),
+            format: format.name(),
             size: self.upright_size(),
             orientation: Orientation::Upright,
             damaged_percent: self.damaged_percent,

@@ -1,7 +1,7 @@
 //! PNG, GIF and BMP by the `image` crate.
 
 use super::error::DecodeError;
-use super::format::name;
+use super::format::Format;
 use super::gif_screen::FirstFrame;
 use super::limits::DecodeLimits;
 use super::orientation::Orientation;
@@ -20,17 +20,17 @@ const OVERHEAD_BYTES: u64 = 16 << 20;
 /// Decodes into `scratch.rgb`, from where `fit` says how it goes on.
 pub(super) fn decode(
     bytes: &[u8],
-    format: ImageFormat,
+    format: Format,
     limits: &DecodeLimits,
     fit: Option<&Preprocessing>,
     scratch: &mut Scratch,
 ) -> Result<Stored, DecodeError> {
-    if format == ImageFormat::Png {
+    if format == Format::Png {
         check_palette(bytes)?;
     }
     let ended;
     let bytes = match format {
-        ImageFormat::Png if lacks_only_its_end(bytes) => {
+        Format::Png if lacks_only_its_end(bytes) => {
             limits.check_alloc(bytes.len() as u64)?;
             ended = [bytes, PNG_END].concat();
             &ended
@@ -63,11 +63,11 @@ pub(super) fn decode(
         decoder.read_image(samples).map_err(refused)?;
         let rgb = scratch::sized(&mut scratch.rgb, rgb_len);
         to_rgb(samples, color, rgb).ok_or_else(|| DecodeError::UnsupportedFeature {
-            format: name(format),
+            format: format.name(),
             reason: format!("samples of type {color:?}"),
         })?;
     }
-    if format == ImageFormat::Gif
+    if format == Format::Gif
         && let Some(frame) = FirstFrame::of(bytes)
         && !frame.covers(size.width as usize, size.height as usize)
     {
@@ -80,7 +80,7 @@ pub(super) fn decode(
 /// Reads stored size and orientation.
 pub(super) fn probe(
     bytes: &[u8],
-    format: ImageFormat,
+    format: Format,
     limits: &DecodeLimits,
 ) -> Result<(ImageSize, Orientation), DecodeError> {
     let decoder = open(bytes, format, limits)?;
@@ -104,7 +104,7 @@ fn check_palette(bytes: &[u8]) -> Result<(), DecodeError> {
         match kind {
             b"PLTE" if !length.is_multiple_of(3) || !(1..=256).contains(&(length / 3)) => {
                 return Err(DecodeError::Damaged {
-                    format: name(ImageFormat::Png),
+                    format: Format::Png.name(),
                     reason: format!("its palette has {length} bytes, not 1 to 256 colours of 3"),
                 });
             }
@@ -137,10 +137,21 @@ fn lacks_only_its_end(bytes: &[u8]) -> bool {
 
 fn open<'a>(
     bytes: &'a [u8],
-    format: ImageFormat,
+    format: Format,
     limits: &DecodeLimits,
 ) -> Result<impl ImageDecoder + 'a, DecodeError> {
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    if format == Format::Png && bytes.get(12..16) == Some(b"CgBI") {
+        return Err(DecodeError::UnsupportedFeature {
+            format: format.name(),
+            reason: "Apple's own form of PNG (CgBI)".into(),
+        });
+    }
+    let library = match format {
+        Format::Gif => ImageFormat::Gif,
+        Format::Bmp => ImageFormat::Bmp,
+        _ => ImageFormat::Png,
+    };
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), library);
     let mut reader_limits = Limits::default();
     reader_limits.max_alloc = Some(limits.max_alloc_bytes + OVERHEAD_BYTES);
     reader.limits(reader_limits);
@@ -149,11 +160,11 @@ fn open<'a>(
         .map_err(|e| refusal(e, format, limits))
 }
 
-fn size_of(decoder: &impl ImageDecoder, format: ImageFormat) -> Result<ImageSize, DecodeError> {
+fn size_of(decoder: &impl ImageDecoder, format: Format) -> Result<ImageSize, DecodeError> {
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err(DecodeError::Damaged {
-            format: name(format),
+            format: format.name(),
             reason: format!("it declares {width} x {height} pixels"),
         });
     }
@@ -189,17 +200,17 @@ fn to_rgb(samples: &[u8], color: ColorType, rgb: &mut [u8]) -> Option<()> {
 }
 
 /// What the `image` crate refuses, as this room's error.
-fn refusal(error: ImageError, format: ImageFormat, limits: &DecodeLimits) -> DecodeError {
+fn refusal(error: ImageError, format: Format, limits: &DecodeLimits) -> DecodeError {
     match error {
         ImageError::Limits(_) => DecodeError::TooMuchMemory {
             max_alloc_bytes: limits.max_alloc_bytes,
         },
         ImageError::Unsupported(e) => DecodeError::UnsupportedFeature {
-            format: name(format),
+            format: format.name(),
             reason: e.to_string(),
         },
         other => DecodeError::Damaged {
-            format: name(format),
+            format: format.name(),
             reason: other.to_string(),
         },
     }

@@ -23,6 +23,7 @@ mod process;
 mod settings;
 mod starter;
 
+pub use crate::decode::heic_library;
 pub use counts::JpegsDecoded;
 pub use settings::DecoderSettings;
 

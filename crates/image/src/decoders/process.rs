@@ -20,8 +20,8 @@ const END: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(1);
 /// Longest part of what it said that is repeated.
 const WORDS: usize = 200;
-/// What the standard library says when it is refused memory, before it aborts.
-const NO_MEMORY: &str = "memory allocation of";
+/// What the standard library says when it is refused memory, before it aborts, and what C++'s does.
+const NO_MEMORY: [&str; 2] = ["memory allocation of", "std::bad_alloc"];
 
 /// A process that decodes one picture at a time.
 #[derive(Debug)]
@@ -162,7 +162,7 @@ impl Helper {
     fn loss(&mut self, error: &io::Error) -> Loss {
         match self.cause_of_death() {
             Some((status, _)) if status.success() => Loss::Retired,
-            Some((_, words)) if words.contains(NO_MEMORY) => Loss::Memory,
+            Some((_, words)) if NO_MEMORY.iter().any(|no| words.contains(no)) => Loss::Memory,
             Some((status, words)) => match status.signal() {
                 Some(libc::SIGXCPU) => Loss::Time,
                 // Its own limits do not kill in this way.

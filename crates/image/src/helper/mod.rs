@@ -82,8 +82,10 @@ pub(crate) fn make_room() {
 fn serve(settings: &HelperSettings) -> Result<(), String> {
     // A panic is told by the answer.
     std::panic::set_hook(Box::new(|_| ()));
+    // Where there is none, pictures that need it are refused by name.
+    let heic = crate::decode::heic_library().is_ok();
     let mut cage = Cage::enter(settings)?;
-    warm_up()?;
+    warm_up(heic)?;
     cage.close(settings)?;
     HELPS.store(true, Ordering::Relaxed);
     let mut door = cage.door();
@@ -160,11 +162,15 @@ const LOSSY_WEBP: &[u8] =
 /// An AVIF of 40 x 28 pixels; nothing here writes one.
 const AVIF: &[u8] = include_bytes!("small.avif");
 
+/// The same as HEIC and as JPEG XL.
+const HEIC: &[u8] = include_bytes!("small.heic");
+const JPEG_XL: &[u8] = include_bytes!("small.jxl");
+
 /// Decodes a small picture of every format: what decoders need once (pages of the program, tables)
 /// is there before memory is measured and capped, and a system call that one of them needs and does
 /// not get shows now.
-fn warm_up() -> Result<(), String> {
-    use image::ImageFormat::{Avif, Bmp, Gif, Jpeg, Png, Tiff, WebP};
+fn warm_up(heic: bool) -> Result<(), String> {
+    use image::ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
     let preprocessing = crate::preprocessing::Preprocessing {
         height: 8,
         width: 8,
@@ -173,19 +179,25 @@ fn warm_up() -> Result<(), String> {
     };
     let picture = image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([(x * 6) as u8, y as u8, 9]));
     let task = Task::Fit(preprocessing);
-    let try_one = |format: image::ImageFormat, file: &[u8]| {
+    let try_one = |name: &str, file: &[u8]| {
         let (answer, _) = decode(file, &task, &DecodeLimits::default());
-        answer.map_err(|e: DecodeError| format!("{format:?} cannot be decoded here: {e}"))
+        answer.map_err(|e: DecodeError| format!("{name} cannot be decoded here: {e}"))
     };
     for format in [Jpeg, Png, WebP, Gif, Bmp, Tiff] {
         let mut file = io::Cursor::new(Vec::new());
         picture
             .write_to(&mut file, format)
             .map_err(|e| format!("{format:?} cannot be written here: {e}"))?;
-        try_one(format, file.get_ref())?;
+        try_one(&format!("{format:?}"), file.get_ref())?;
     }
-    try_one(WebP, LOSSY_WEBP)?;
-    try_one(Avif, AVIF)?;
+    try_one("WebP", LOSSY_WEBP)?;
+    try_one("AVIF", AVIF)?;
+    if heic {
+        try_one("HEIC", HEIC)?;
+    }
+    if cfg!(feature = "jpeg-xl") {
+        try_one("JPEG XL", JPEG_XL)?;
+    }
     crate::decode::forget_scratch();
     Ok(())
 }

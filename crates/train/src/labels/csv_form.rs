@@ -116,6 +116,10 @@ impl Columns {
                 one_hot(headers, (0..headers.len()).filter(free))?
             }
         };
+        if let Labels::Rows(label, state) = &labels {
+            let used = may.iter().flatten().chain(state).chain([&id, label]);
+            refuse_twins(headers, used.copied())?;
+        }
         Ok(Columns {
             id,
             is_file: Some(id) != usual,
@@ -123,6 +127,22 @@ impl Columns {
             may,
         })
     }
+}
+
+/// Refuses a column that is there once more: nobody can say which one counts.
+fn refuse_twins(
+    headers: &csv::StringRecord,
+    used: impl Iterator<Item = usize>,
+) -> Result<(), LabelsError> {
+    for at in used {
+        let name = headers[at].trim();
+        if headers.iter().filter(|other| other.trim() == name).count() > 1 {
+            let found = file::shown(headers);
+            let reason = format!("the column `{name}` is there more than once; found: {found}");
+            return Err(line(1, reason));
+        }
+    }
+    Ok(())
 }
 
 impl Labels {

@@ -74,6 +74,7 @@ impl Markers {
                 {
                     markers.read_frame_header(code, body);
                 }
+                marker::SOF55 if body.len() > 5 => markers.read_frame_header(code, body),
                 marker::SOS => {
                     // A sequential file in several scans is buffered like a progressive one.
                     let components = body.first();
@@ -110,6 +111,13 @@ impl Markers {
         match self.process {
             marker::SOF5..=marker::SOF7 | marker::SOF13..=marker::SOF15 => {
                 return Some("hierarchical coding".into());
+            }
+            marker::SOF55 => return Some("JPEG-LS".into()),
+            // Of what libjpeg-turbo reads without loss it converts no colours.
+            marker::SOF3
+                if self.components != 3 || self.jfif.is_some() || self.adobe == Some(1) =>
+            {
+                return Some(format!("lossless coding of {} components", self.components));
             }
             marker::SOF11 => return Some("lossless arithmetic coding".into()),
             _ => {}

@@ -18,10 +18,10 @@ mod exif;
 mod raw_profile;
 mod xmp;
 
+use super::format::Format;
 use super::marker;
 use super::orientation::Orientation;
 use super::segments::{Segment, Segments};
-use image::ImageFormat;
 
 /// Largest metadata that are unpacked, bytes.
 const LARGEST: u64 = 1 << 20;
@@ -72,11 +72,11 @@ pub(super) fn of_jpeg(bytes: &[u8]) -> Orientation {
 }
 
 /// Of a file of another format; TIFF's own directory is not read here.
-pub(super) fn of(bytes: &[u8], format: ImageFormat) -> Orientation {
+pub(super) fn of(bytes: &[u8], format: Format) -> Orientation {
     match format {
-        ImageFormat::Jpeg => of_jpeg(bytes),
-        ImageFormat::Png => of_png(bytes),
-        ImageFormat::WebP => of_webp(bytes),
+        Format::Jpeg => of_jpeg(bytes),
+        Format::Png => of_png(bytes),
+        Format::WebP => of_webp(bytes),
         _ => Orientation::Upright,
     }
 }

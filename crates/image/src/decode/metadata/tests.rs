@@ -107,15 +107,11 @@ fn pngs_have_it_in_a_chunk_or_in_texts() {
         let picture = (b"IDAT", vec![1, 2, 3]);
         for order in [[chunk.clone(), picture.clone()], [picture, chunk.clone()]] {
             let file = png(&order);
-            assert_eq!(
-                of(&file, ImageFormat::Png),
-                Orientation::Turn90,
-                "{chunk:?}"
-            );
+            assert_eq!(of(&file, Format::Png), Orientation::Turn90, "{chunk:?}");
         }
     }
     let both = png(&[(b"iTXt", international(0, XMP_3)), (b"eXIf", SIX.to_vec())]);
-    assert_eq!(of(&both, ImageFormat::Png), Orientation::Turn90);
+    assert_eq!(of(&both, Format::Png), Orientation::Turn90);
 }
 
 #[test]
@@ -123,10 +119,10 @@ fn webps_have_it_in_chunks_with_and_without_a_prefix() {
     let with_prefix = [b"Exif\0\0", SIX].concat();
     for chunk in [(b"EXIF", SIX), (b"EXIF", &with_prefix), (b"XMP ", XMP)] {
         let file = webp(&[(b"VP8X", &[0; 9]), chunk]);
-        assert_eq!(of(&file, ImageFormat::WebP), Orientation::Turn90);
+        assert_eq!(of(&file, Format::WebP), Orientation::Turn90);
     }
     let both = webp(&[(b"XMP ", XMP_3), (b"EXIF", SIX)]);
-    assert_eq!(of(&both, ImageFormat::WebP), Orientation::Turn90);
+    assert_eq!(of(&both, Format::WebP), Orientation::Turn90);
 }
 
 #[test]

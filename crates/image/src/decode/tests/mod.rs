@@ -7,6 +7,7 @@ mod photographs;
 
 use super::*;
 use crate::preprocessing::{Filter, Fit};
+use image::ImageFormat;
 
 fn preprocessing(side: usize) -> Preprocessing {
     Preprocessing {
@@ -68,11 +69,8 @@ fn what_is_no_image_is_named_by_its_kind_and_not_by_its_bytes() {
         (b"{\"error\":\"no such key\"}", "JSON"),
         (b"%PDF-1.7", "PDF"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video"),
-        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
-        (b"\xff\x0a\x10\x20", "JPEG XL"),
         (b"8BPS\0\x01", "Photoshop"),
-        (b"\0\0\x01\0\x01\0", "Ico"),
+        (b"\0\0\x01\0\x01\0", "ICO"),
         (b"\x7fELF\x02\x01", "like no file known here"),
         (b"hunter2", "like no file known here"),
     ] {
@@ -131,7 +129,10 @@ fn declared_sizes_are_checked_before_decoding() {
 fn the_header_has_format_and_size() {
     for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif] {
         let info = probe(&encoded(64, 48, format), &DecodeLimits::default()).unwrap();
-        assert_eq!(info.format, format::name(format));
+        assert_eq!(
+            info.format,
+            format.extensions_str()[0].replace("jpg", "jpeg")
+        );
         assert_eq!((info.size.width, info.size.height), (64, 48));
         assert_eq!(info.orientation, Orientation::Upright);
     }

@@ -25,8 +25,6 @@ struct Case {
     unknown: Option<String>,
     #[serde(default)]
     damaged: bool,
-    /// Of a format that only some builds read.
-    modern: Option<String>,
 }
 
 fn root() -> PathBuf {
@@ -45,7 +43,15 @@ fn cases() -> Vec<Case> {
 /// What is wrong with how a file is decoded; and what the table says of it.
 fn verdict(case: &Case) -> Result<String, String> {
     let decoded = decode_rgb(&read(&case.file), &DecodeLimits::default());
-    let refused = [&case.unsupported, &case.unknown, &case.modern];
+    let lacking = match case.kind.as_str() {
+        "HEIC" if !cfg!(feature = "heic") => Some("`heic`".to_owned()),
+        "JPEG XL" if !cfg!(feature = "jpeg-xl") => Some("`jpeg-xl`".to_owned()),
+        _ => None,
+    };
+    let refused = match lacking {
+        Some(_) => [&lacking, &None],
+        None => [&case.unsupported, &case.unknown],
+    };
     if let Some(words) = refused.into_iter().flatten().next() {
         return match decoded {
             Err(error)
@@ -100,6 +106,8 @@ fn photographs_are_read_as_they_are_or_refused_by_name() {
     assert!(wrong.is_empty(), "\n{wrong}");
 }
 
+/// Of a build that reads them all.
+#[cfg(all(feature = "heic", feature = "jpeg-xl"))]
 #[test]
 fn the_table_of_formats_is_what_is_read() {
     let mut table = String::from("| format | file | what becomes of it |\n|---|---|---|\n");
@@ -118,6 +126,36 @@ fn the_table_of_formats_is_what_is_read() {
         return;
     }
     assert_eq!(page, expected, "stale: UPDATE_DOCS=1 writes it");
+}
+
+/// A raw file's first picture is small; nobody means that one.
+#[test]
+fn raw_files_of_cameras_are_refused_by_name_and_not_read_as_their_thumbnails() {
+    for name in ["raw.nef", "raw.dng"] {
+        let error = decode_rgb(&read(&format!("../raw/{name}")), &DecodeLimits::default());
+        let error = error.unwrap_err();
+        assert_eq!(error.fault(), DecodeFault::Unsupported, "{error}");
+        assert!(error.to_string().contains("a camera's raw file"), "{error}");
+    }
+}
+
+/// What no reader of the format itself takes for one, but looks like it by its first bytes.
+#[test]
+fn relatives_of_formats_are_refused_by_name() {
+    for (name, says) in [
+        ("jpeg-ls", "JPEG-LS"),
+        ("jpeg-lossless-grey", "lossless coding of 1 components"),
+        ("png-cgbi", "CgBI"),
+    ] {
+        let bytes = read(&format!("../raw/{name}"));
+        for error in [
+            decode_rgb(&bytes, &DecodeLimits::default()).unwrap_err(),
+            probe(&bytes, &DecodeLimits::default()).unwrap_err(),
+        ] {
+            assert_eq!(error.fault(), DecodeFault::Unsupported, "{name}: {error}");
+            assert!(error.to_string().contains(says), "{name}: {error}");
+        }
+    }
 }
 
 /// Whatever is read whole is read when it is fitted, too, and its header says the same size.

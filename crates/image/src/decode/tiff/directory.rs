@@ -33,16 +33,38 @@ impl<'a> Directory<'a> {
             big_endian: bytes.starts_with(b"MM"),
             entries: BTreeMap::new(),
         };
-        directory
-            .read()
-            .ok_or_else(|| damaged("it ends before its directory"))?;
+        let read = directory.first_at().and_then(|at| directory.read(at));
+        read.ok_or_else(|| damaged("it ends before its directory"))?;
         Ok(directory)
     }
 
-    fn read(&mut self) -> Option<()> {
-        let big = self.number(2, 2)? == 43;
+    /// The directories that a tag names, as far as they can be read.
+    pub(super) fn named_by(&self, tag: u16) -> impl Iterator<Item = Directory<'a>> {
+        const MOST: u64 = 16;
+        (0..self.count(tag).min(MOST)).filter_map(move |index| {
+            let mut inner = Directory {
+                bytes: self.bytes,
+                big_endian: self.big_endian,
+                entries: BTreeMap::new(),
+            };
+            inner.read(self.value(tag, index)?)?;
+            Some(inner)
+        })
+    }
+
+    fn is_big(&self) -> Option<bool> {
+        Some(self.number(2, 2)? == 43)
+    }
+
+    /// Where the first one begins.
+    fn first_at(&self) -> Option<u64> {
+        let offset_bytes = if self.is_big()? { 8 } else { 4 };
+        self.number(offset_bytes, offset_bytes)
+    }
+
+    fn read(&mut self, at: u64) -> Option<()> {
+        let big = self.is_big()?;
         let offset_bytes = if big { 8 } else { 4 };
-        let at = self.number(if big { 8 } else { 4 }, offset_bytes)?;
         let count_bytes = if big { 8 } else { 2 };
         let count = self.number(at, count_bytes)?;
         for index in 0..count.min(MOST_ENTRIES) {

@@ -18,6 +18,9 @@ pub(super) mod tag {
     pub(in super::super) const SAMPLES: u16 = 277;
     pub(in super::super) const ROWS_PER_STRIP: u16 = 278;
     pub(in super::super) const STRIP_BYTES: u16 = 279;
+    /// More directories that belong to this one.
+    pub(in super::super) const DIRECTORIES: u16 = 330;
+    pub(in super::super) const DNG_VERSION: u16 = 50_706;
     pub(in super::super) const PLANAR: u16 = 284;
     pub(in super::super) const T4_OPTIONS: u16 = 292;
     pub(in super::super) const PREDICTOR: u16 = 317;
@@ -120,8 +123,24 @@ pub(super) enum Colour {
     Lab,
 }
 
+/// Refuses a camera's raw file, whose first picture is a small one of what lies further inside.
+fn refuse_raw(directory: &Directory<'_>) -> Result<(), DecodeError> {
+    /// Colour filter array, and what was made linear of one.
+    const RAW: [u64; 2] = [32_803, 34_892];
+    if directory.count(tag::DNG_VERSION) > 0 {
+        return Err(unsupported("a camera's raw file (DNG)"));
+    }
+    let mut inner = directory.named_by(tag::DIRECTORIES);
+    let kind = |inner: Directory<'_>| inner.value(tag::PHOTOMETRIC, 0);
+    match inner.any(|inner| kind(inner).is_some_and(|kind| RAW.contains(&kind))) {
+        true => Err(unsupported("a camera's raw file (NEF, ARW and the like)")),
+        false => Ok(()),
+    }
+}
+
 impl Colour {
     fn of(directory: &Directory<'_>, samples: u64) -> Result<Self, DecodeError> {
+        refuse_raw(directory)?;
         // Not everybody writes it.
         let usual = if samples >= 3 { 2 } else { 0 };
         let name = match directory.value(tag::PHOTOMETRIC, 0).unwrap_or(usual) {

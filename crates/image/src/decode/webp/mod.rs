@@ -14,6 +14,7 @@ mod container;
 mod library;
 
 use super::error::DecodeError;
+use super::format::Format;
 use super::limits::DecodeLimits;
 use super::orientation::Orientation;
 use super::picture::Stored;
@@ -23,7 +24,6 @@ use super::size::ImageSize;
 use super::{metadata, resize, scratch};
 use crate::preprocessing::Preprocessing;
 use container::Picture;
-use image::ImageFormat;
 use library::{Fault, Pixels};
 
 /// Decodes into `scratch.rgb`, from where `fit` says how it goes on.
@@ -35,7 +35,7 @@ pub(super) fn decode(
 ) -> Result<Stored, DecodeError> {
     let picture = Picture::of(bytes).map_err(damaged)?;
     limits.check_pixels(picture.canvas)?;
-    let orientation = metadata::of(bytes, ImageFormat::WebP);
+    let orientation = metadata::of(bytes, Format::WebP);
     let resampled = fit.map_or(0, |preprocessing| {
         let window = Window::of(picture.canvas, orientation, preprocessing);
         resize::working_bytes(picture.canvas, window.target)
@@ -55,7 +55,7 @@ pub(super) fn decode(
 /// Reads stored size and orientation.
 pub(super) fn probe(bytes: &[u8]) -> Result<(ImageSize, Orientation), DecodeError> {
     let picture = Picture::of(bytes).map_err(damaged)?;
-    Ok((picture.canvas, metadata::of(bytes, ImageFormat::WebP)))
+    Ok((picture.canvas, metadata::of(bytes, Format::WebP)))
 }
 
 /// The canvas to `scratch.rgb`: black, as in Pillow, where the frame leaves it free.

@@ -7,6 +7,7 @@
 
 use super::super::{decode_rgb, probe};
 use super::*;
+use image::ImageFormat;
 use std::path::Path;
 
 fn fixture(name: &str) -> Vec<u8> {

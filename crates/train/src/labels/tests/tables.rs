@@ -24,6 +24,19 @@ fn states_and_columns_may_be_written_otherwise() {
 }
 
 #[test]
+fn a_column_that_is_there_twice_is_refused_by_its_name() {
+    let text = "image_id,label,label,state\na,cat,dog,present\n";
+    let error = refused(Form::Csv, text, &ImportOptions::default());
+    assert!(
+        error.contains("line 1") && error.contains("`label` is there more"),
+        "{error}"
+    );
+    // One that nothing is read from may be.
+    let imported = plain("image_id,label,state,note,note\na,cat,present,x,y\n");
+    assert_eq!(said(&imported), ["a: +cat"]);
+}
+
+#[test]
 fn columns_are_told() {
     let options = ImportOptions {
         id_column: Some("picture".into()),

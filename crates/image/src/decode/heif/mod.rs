@@ -1,6 +1,7 @@
-//! AVIF: its container by own code, the picture in it by rav1d, dav1d in Rust.
+//! AVIF and HEIC: their container (HEIF) by own code, the picture in it by rav1d, dav1d in Rust,
+//! or by libde265 (feature `heic`).
 //!
-//! Own code reads the boxes, so that the decoder gets nothing but the coded data of one picture of
+//! Own code reads the boxes, so that a decoder gets nothing but the coded data of one picture of
 //! a size that was checked: later pictures, thumbnails, depth maps and metadata it never sees, and
 //! transparency only where colours were multiplied with it. It runs in helpers only, under their
 //! limits, as every decoder but that of plain JPEGs.
@@ -10,17 +11,23 @@
 //! | `mod` | what a picture costs, and its rows of pixels |
 //! | `boxes`, `items` | the container: items, where their data lie, what is said of them |
 //! | `picture` | the item that the file is about: one coded picture, or a grid of them |
-//! | `library` | the calls of rav1d |
+//! | `part`, `coded` | a coded picture of either kind: what its headers say, its planes |
+//! | `av1` | the calls of rav1d |
+//! | `hevc` | HEVC's headers, and the calls of libde265 |
 //! | `colour` | samples to RGB |
 
+mod av1;
 mod boxes;
+mod coded;
 mod colour;
 mod fault;
+mod hevc;
 mod items;
-mod library;
+mod part;
 mod picture;
 
 use super::error::DecodeError;
+use super::format::Format;
 use super::limits::DecodeLimits;
 use super::orientation::Orientation;
 use super::picture::Stored;
@@ -31,17 +38,19 @@ use super::{resize, scratch};
 use crate::preprocessing::Preprocessing;
 use colour::{Converter, Rows, colour_rows, divide};
 use fault::Fault;
+pub use hevc::heic_library;
 use items::Items;
-use picture::{Grid, Picture};
+use picture::{Aperture, Grid, Picture};
 
 /// Decodes into `scratch.rgb`, from where `fit` says how it goes on.
 pub(super) fn decode(
     bytes: &[u8],
+    format: Format,
     limits: &DecodeLimits,
     fit: Option<&Preprocessing>,
     scratch: &mut Scratch,
 ) -> Result<Stored, DecodeError> {
-    let refused = |fault| refusal(fault, limits);
+    let refused = |fault| refusal(fault, format, limits);
     let items = Items::of(bytes).map_err(refused)?;
     let picture = Picture::of(&items).map_err(refused)?;
     limits.check_pixels(picture.size)?;
@@ -59,23 +68,38 @@ pub(super) fn decode(
             .saturating_add(planes)
             .saturating_add(resampled),
     )?;
-    let converter = Converter::new(&color.coded()).map_err(refused)?;
     let color = color.decode().map_err(refused)?;
+    let converter = Converter::new(&color.coded, color.is_smooth()).map_err(refused)?;
     let alpha = alpha.map(picture::Prepared::decode).transpose();
     let alpha = alpha.map_err(refused)?;
     let rgb = scratch::sized(&mut scratch.rgb, 3 * pixels as usize);
     write(picture.size, &converter, &color, alpha.as_ref(), rgb).map_err(refused)?;
-    Ok(Stored::whole(picture.size, picture.orientation))
+    crop(rgb, picture.size, picture.aperture);
+    Ok(Stored::whole(picture.aperture.size, picture.orientation))
+}
+
+/// Moves the rows of a part of the picture to the beginning.
+fn crop(rgb: &mut [u8], whole: ImageSize, part: Aperture) {
+    if part.size == whole {
+        return;
+    }
+    let bytes = |columns: u32| 3 * columns as usize;
+    for row in 0..part.size.height {
+        let from = bytes(whole.width) * (part.top + row) as usize + bytes(part.left);
+        let length = bytes(part.size.width);
+        rgb.copy_within(from..from + length, length * row as usize);
+    }
 }
 
 /// Reads stored size and orientation.
 pub(super) fn probe(
     bytes: &[u8],
+    format: Format,
     limits: &DecodeLimits,
 ) -> Result<(ImageSize, Orientation), DecodeError> {
     let picture = Items::of(bytes).and_then(|items| Picture::of(&items));
-    let picture = picture.map_err(|fault| refusal(fault, limits))?;
-    Ok((picture.size, picture.orientation))
+    let picture = picture.map_err(|fault| refusal(fault, format, limits))?;
+    Ok((picture.aperture.size, picture.orientation))
 }
 
 /// Writes all rows of pixels.
@@ -87,7 +111,7 @@ fn write(
     rgb: &mut [u8],
 ) -> Result<(), Fault> {
     let width = size.width as usize;
-    let (shift_x, shift_y) = color.coded().chroma.shifts();
+    let (shift_x, shift_y) = color.coded.chroma.shifts();
     let columns = width.div_ceil(1 << shift_x);
     let rows = size.height.div_ceil(1 << shift_y) as usize;
     let mut luma = vec![0; width];
@@ -96,7 +120,7 @@ fn write(
         [vec![0; columns], vec![0; columns]],
     ];
     let mut alpha = match alpha {
-        Some(grid) => Some((grid, Converter::new(&grid.coded())?, vec![0.0; width])),
+        Some(grid) => Some((grid, Converter::new(&grid.coded, true)?, vec![0.0; width])),
         None => None,
     };
     for (y, rgb) in rgb.chunks_exact_mut(3 * width).enumerate() {
@@ -128,18 +152,15 @@ fn write(
     Ok(())
 }
 
-fn refusal(fault: Fault, limits: &DecodeLimits) -> DecodeError {
-    const FORMAT: &str = "avif";
+fn refusal(fault: Fault, format: Format, limits: &DecodeLimits) -> DecodeError {
+    let format = format.name();
     match fault {
         Fault::Memory => DecodeError::TooMuchMemory {
             max_alloc_bytes: limits.max_alloc_bytes,
         },
-        Fault::Unsupported(reason) => DecodeError::UnsupportedFeature {
-            format: FORMAT,
-            reason,
-        },
+        Fault::Unsupported(reason) => DecodeError::UnsupportedFeature { format, reason },
         Fault::Damaged(reason) => DecodeError::Damaged {
-            format: FORMAT,
+            format,
             reason: reason.into(),
         },
     }

@@ -1,4 +1,4 @@
-//! What can be wrong with an AVIF file.
+//! What can be wrong with a HEIF file.
 
 /// Why it is not decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -94,7 +94,7 @@ fn what_is_sound_and_not_read_is_named() {
         refused(&file)
     );
     for (from, to, says) in [
-        (&b"av01"[..], &b"hvc1"[..], "a picture of the kind hvc1"),
+        (&b"av01"[..], &b"j2k1"[..], "a picture of the kind j2k1"),
         (
             b"nclx\0\x01\0\x0d\0\x06",
             b"nclx\0\x01\0\x0d\0\x0e",

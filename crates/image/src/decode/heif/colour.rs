@@ -1,8 +1,9 @@
 //! Luma and two planes of colour to RGB of 8 bits, as libavif does it for Pillow: the matrix of
-//! ITU-T H.273, colour in between by 9, 3, 3 and 1 sixteenths of its neighbours.
+//! ITU-T H.273, colour in between by 9, 3, 3 and 1 sixteenths of its neighbours. Of HEIC it is that
+//! of the nearest sample, as libheif does it for Pillow.
 
+use super::coded::{Chroma, Coded};
 use super::fault::Fault;
-use super::library::{Chroma, Coded};
 
 /// How samples become red, green and blue.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,6 +43,8 @@ pub(super) struct Converter {
     /// The sample that is no colour, and the range of all.
     colour: (f32, f32),
     full_range: bool,
+    /// Whether colour between samples lies between them, too; else it is the nearest sample's.
+    smooth: bool,
 }
 
 /// The rows of samples that one row of pixels is made of.
@@ -54,7 +57,7 @@ pub(super) struct Rows<'a> {
 impl Converter {
     /// # Errors
     /// For matrices that are not done here, or not of such planes.
-    pub(super) fn new(coded: &Coded) -> Result<Self, Fault> {
+    pub(super) fn new(coded: &Coded, smooth: bool) -> Result<Self, Fault> {
         let matrix = Matrix::of(coded.matrix)?;
         if matrix == Matrix::Identity && !matches!(coded.chroma, Chroma::Full | Chroma::None) {
             return Err(Fault::Damaged("its planes are RGB and not of one size"));
@@ -72,6 +75,7 @@ impl Converter {
             luma,
             colour,
             full_range: coded.full_range,
+            smooth,
         })
     }
 
@@ -123,10 +127,13 @@ impl Converter {
 
     /// Both samples of colour at a column of pixels.
     fn colours_at(&self, rows: &Rows<'_>, x: usize) -> [f32; 2] {
+        let (shift_x, _) = self.chroma.shifts();
+        if !self.smooth {
+            return rows.colour.map(|[near, _]| f32::from(near[x >> shift_x]));
+        }
         rows.colour.map(|[near, far]| {
             // Weighed by quarters from row to row and from column to column.
             let column = |x: usize| 3 * u32::from(near[x]) + u32::from(far[x]);
-            let (shift_x, _) = self.chroma.shifts();
             if shift_x == 0 {
                 return column(x) as f32 / 4.0;
             }

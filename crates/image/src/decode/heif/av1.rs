@@ -2,6 +2,7 @@
 //! code has read, and one thread, which is the caller's.
 
 use super::super::size::ImageSize;
+use super::coded::{Chroma, Coded};
 use super::fault::Fault;
 use re_rav1d::include::dav1d::data::Dav1dData;
 use re_rav1d::include::dav1d::dav1d::{Dav1dContext, Dav1dLogger, Dav1dSettings};
@@ -14,99 +15,44 @@ use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
-/// What the coded data say of a picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Coded {
-    pub size: ImageSize,
-    /// Bits of a sample: 8, 10 or 12.
-    pub bits: u8,
-    pub chroma: Chroma,
-    /// Matrix coefficients (ITU-T H.273).
-    pub matrix: u16,
-    pub full_range: bool,
-}
-
-/// How much less there is of the two planes of colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Chroma {
-    /// They are not there.
-    None,
-    /// 4:2:0.
-    Quarter,
-    /// 4:2:2.
-    Half,
-    /// 4:4:4.
-    Full,
-}
-
-impl Chroma {
-    /// By how many bits columns and rows are fewer.
-    pub(super) fn shifts(self) -> (u32, u32) {
-        match self {
-            Chroma::Quarter => (1, 1),
-            Chroma::Half => (1, 0),
-            Chroma::None | Chroma::Full => (0, 0),
-        }
+/// Reads the first header of coded data.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn coded_of(data: &[u8]) -> Result<Coded, Fault> {
+    const NONE: Fault = Fault::Damaged("its coded data have no header");
+    let first = data.first().ok_or(NONE)?;
+    let mut header = MaybeUninit::<Dav1dSequenceHeader>::uninit();
+    // SAFETY: the data are a slice that is only read; the header is written as a whole if the
+    // result says so.
+    let result = unsafe {
+        sys::dav1d_parse_sequence_header(
+            NonNull::new(header.as_mut_ptr()),
+            Some(NonNull::from(first)),
+            data.len(),
+        )
+    };
+    if result.0 != 0 {
+        return Err(NONE);
     }
-}
-
-impl Coded {
-    /// Reads the first header of coded data.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub(super) fn of(data: &[u8]) -> Result<Self, Fault> {
-        const NONE: Fault = Fault::Damaged("its coded data have no header");
-        let first = data.first().ok_or(NONE)?;
-        let mut header = MaybeUninit::<Dav1dSequenceHeader>::uninit();
-        // SAFETY: the data are a slice that is only read; the header is written as a whole if the
-        // result says so.
-        let result = unsafe {
-            sys::dav1d_parse_sequence_header(
-                NonNull::new(header.as_mut_ptr()),
-                Some(NonNull::from(first)),
-                data.len(),
-            )
-        };
-        if result.0 != 0 {
-            return Err(NONE);
-        }
-        // SAFETY: it was written.
-        let header = unsafe { header.assume_init() };
-        let side = |side: c_int| u32::try_from(side).map_err(|_| NONE);
-        Ok(Coded {
-            size: ImageSize {
-                width: side(header.max_width)?,
-                height: side(header.max_height)?,
-            },
-            bits: 8 + 2 * header.hbd,
-            chroma: match header.layout {
-                DAV1D_PIXEL_LAYOUT_I400 => Chroma::None,
-                DAV1D_PIXEL_LAYOUT_I420 => Chroma::Quarter,
-                DAV1D_PIXEL_LAYOUT_I422 => Chroma::Half,
-                _ => Chroma::Full,
-            },
-            matrix: header.mtrx as u16,
-            full_range: header.color_range != 0,
-        })
-    }
-
-    /// 1 or 2, by the bit depth.
-    pub(super) fn sample_bytes(&self) -> u64 {
-        if self.bits > 8 { 2 } else { 1 }
-    }
-
-    /// Bytes of all planes, whose sides the library rounds up.
-    pub(super) fn bytes(&self) -> u64 {
-        let side = |side: u32| u64::from(side).next_multiple_of(128);
-        let pixels = side(self.size.width) * side(self.size.height);
-        let (x, y) = self.chroma.shifts();
-        let colour = match self.chroma {
-            Chroma::None => 0,
-            _ => 2 * (pixels >> (x + y)),
-        };
-        (pixels + colour) * self.sample_bytes()
-    }
+    // SAFETY: it was written.
+    let header = unsafe { header.assume_init() };
+    let side = |side: c_int| u32::try_from(side).map_err(|_| NONE);
+    Ok(Coded {
+        size: ImageSize {
+            width: side(header.max_width)?,
+            height: side(header.max_height)?,
+        },
+        bits: 8 + 2 * header.hbd,
+        chroma: match header.layout {
+            DAV1D_PIXEL_LAYOUT_I400 => Chroma::None,
+            DAV1D_PIXEL_LAYOUT_I420 => Chroma::Quarter,
+            DAV1D_PIXEL_LAYOUT_I422 => Chroma::Half,
+            _ => Chroma::Full,
+        },
+        matrix: header.mtrx as u16,
+        full_range: header.color_range != 0,
+    })
 }
 
 /// The planes of a decoded picture.

@@ -4,29 +4,30 @@
 use super::super::orientation::Orientation;
 use super::super::size::ImageSize;
 use super::boxes::Reader;
+use super::coded::{Chroma, Codec, Coded};
 use super::fault::Fault;
 use super::items::{ItemId, Items};
-use super::library::{Chroma, Coded, Planes};
-
-/// What decoding a picture takes beside its planes and for its time: tables of its blocks, filters.
-const WORKING_BYTES_PER_PIXEL: u64 = 1;
+use super::part::{Part, Planes};
 
 /// What is known before anything is decoded.
 #[derive(Debug)]
-pub(super) struct Picture {
+pub(super) struct Picture<'a> {
+    /// Of what is coded.
     pub size: ImageSize,
+    /// The part of it that is the picture.
+    pub aperture: Aperture,
     pub orientation: Orientation,
-    pub colour: Layout,
+    pub colour: Layout<'a>,
     /// Where colours have to be divided by it.
-    pub alpha: Option<Layout>,
+    pub alpha: Option<Layout<'a>>,
 }
 
-impl Picture {
+impl<'a> Picture<'a> {
     /// Reads what a file says of its picture.
     ///
     /// # Errors
     /// If it contradicts itself, or is of a kind that is not read here.
-    pub(super) fn of(items: &Items<'_>) -> Result<Self, Fault> {
+    pub(super) fn of(items: &Items<'a>) -> Result<Self, Fault> {
         let said = Said::of(items, items.primary)?;
         let colour = Layout::of(items, items.primary, &said)?;
         let mut of_alpha = items.referred(items.primary, b"prem").iter();
@@ -43,8 +44,16 @@ impl Picture {
                 Some(Layout::of(items, item, &said)?)
             }
         };
+        // Where libheif reads for Pillow it is minded, where libavif does it is not.
+        let aperture = match said.aperture {
+            Some(numbers) if colour.tiles[0].codec == Codec::Hevc => {
+                Aperture::of(numbers, colour.size)?
+            }
+            _ => Aperture::whole(colour.size),
+        };
         Ok(Picture {
             size: colour.size,
+            aperture,
             orientation: said.orientation(),
             colour,
             alpha,
@@ -52,9 +61,49 @@ impl Picture {
     }
 }
 
+/// A part of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Aperture {
+    pub left: u32,
+    pub top: u32,
+    pub size: ImageSize,
+}
+
+impl Aperture {
+    fn whole(size: ImageSize) -> Self {
+        Aperture {
+            left: 0,
+            top: 0,
+            size,
+        }
+    }
+
+    /// By the property `clap` (ISO/IEC 14496-12, 12.1.4): width, height and how far the middle lies
+    /// from that of the whole, each with what it is divided by.
+    fn of(numbers: [u32; 8], whole: ImageSize) -> Result<Self, Fault> {
+        const OUTSIDE: Fault = Fault::Damaged("the part of it that is the picture lies outside");
+        let [width, by, height, and_by, x, x_by, y, y_by] = numbers;
+        let side = |side: u32, by: u32, offset: u32, offset_by: u32, whole: u32| {
+            let size = side.checked_div(by).filter(|size| *size > 0)?;
+            let offset = f64::from(offset as i32) / f64::from(offset_by);
+            let start = f64::from(whole - 1) / 2.0 + offset - f64::from(size - 1) / 2.0;
+            let start = start.round();
+            let inside = start >= 0.0 && start + f64::from(size) <= f64::from(whole);
+            inside.then_some((start as u32, size))
+        };
+        let (left, width) = side(width, by, x, x_by, whole.width).ok_or(OUTSIDE)?;
+        let (top, height) = side(height, and_by, y, y_by, whole.height).ok_or(OUTSIDE)?;
+        Ok(Aperture {
+            left,
+            top,
+            size: ImageSize { width, height },
+        })
+    }
+}
+
 /// What is said of an item.
 #[derive(Debug, Default)]
-struct Said {
+struct Said<'a> {
     size: Option<ImageSize>,
     /// Quarters that it is turned to the left by.
     turned: u8,
@@ -62,10 +111,14 @@ struct Said {
     mirrored: Option<bool>,
     /// Matrix coefficients and whether samples use their whole range.
     colour: Option<(u16, bool)>,
+    /// The property `hvcC`.
+    hevc: Option<&'a [u8]>,
+    /// The numbers of the property `clap`.
+    aperture: Option<[u32; 8]>,
 }
 
-impl Said {
-    fn of(items: &Items<'_>, item: ItemId) -> Result<Self, Fault> {
+impl<'a> Said<'a> {
+    fn of(items: &Items<'a>, item: ItemId) -> Result<Self, Fault> {
         let mut said = Said::default();
         for property in items.properties(item) {
             let (property, essential) = property?;
@@ -85,13 +138,21 @@ impl Said {
                     let matrix = content.u16()?;
                     said.colour = Some((matrix, content.u8()? & 0x80 != 0));
                 }
+                b"clap" => {
+                    let mut numbers = [0; 8];
+                    for number in &mut numbers {
+                        *number = content.u32()?;
+                    }
+                    said.aperture = Some(numbers);
+                }
+                b"hvcC" => said.hevc = Some(property.content),
                 b"a1op" if content.u8()? != 0 => {
                     return Err(Fault::Unsupported("an operating point of its own".into()));
                 }
                 b"lsel" if content.u16()? != u16::MAX => {
                     return Err(Fault::Unsupported("a layer of its own".into()));
                 }
-                b"colr" | b"a1op" | b"lsel" | b"av1C" | b"pixi" | b"pasp" | b"clap" | b"auxC" => {}
+                b"colr" | b"a1op" | b"lsel" | b"av1C" | b"pixi" | b"pasp" | b"auxC" => {}
                 kind if essential => {
                     let name = String::from_utf8_lossy(kind);
                     let reason = format!("a property that must be known and is not: {name}");
@@ -120,18 +181,28 @@ impl Said {
 
 /// The coded pictures that make one.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(super) struct Layout<'a> {
     /// Size of the whole.
     pub size: ImageSize,
     columns: u32,
-    /// Each with the size that is said of it.
-    tiles: Vec<(ItemId, ImageSize)>,
+    tiles: Vec<Tile<'a>>,
     /// Said of the whole.
     colour: Option<(u16, bool)>,
 }
 
-impl Layout {
-    fn of(items: &Items<'_>, item: ItemId, said: &Said) -> Result<Self, Fault> {
+/// One coded picture of it.
+#[derive(Debug, Clone, Copy)]
+struct Tile<'a> {
+    item: ItemId,
+    codec: Codec,
+    /// The size that is said of it.
+    size: ImageSize,
+    /// Its property `hvcC`.
+    hevc: Option<&'a [u8]>,
+}
+
+impl<'a> Layout<'a> {
+    fn of(items: &Items<'a>, item: ItemId, said: &Said<'a>) -> Result<Self, Fault> {
         let size = sound(said.size)?;
         let layout = |columns, tiles| Layout {
             size,
@@ -139,32 +210,49 @@ impl Layout {
             tiles,
             colour: said.colour,
         };
-        match &items.kind(item)? {
-            b"av01" => Ok(layout(1, vec![(item, size)])),
-            b"grid" => {
+        let kind = items.kind(item)?;
+        match (Codec::of(&kind), &kind) {
+            (Some(codec), _) => {
+                let hevc = said.hevc;
+                Ok(layout(
+                    1,
+                    vec![Tile {
+                        item,
+                        codec,
+                        size,
+                        hevc,
+                    }],
+                ))
+            }
+            (None, b"grid") => {
                 let data = items.data(item)?;
                 let (rows, columns) = grid(&data, size)?;
                 let tiles = items.referred(item, b"dimg");
                 if tiles.len() as u64 != u64::from(rows) * u64::from(columns) {
                     return Err(Fault::Damaged("its grid has not as many parts as it says"));
                 }
-                let tile = |&tile: &ItemId| {
-                    if &items.kind(tile)? != b"av01" {
-                        return Err(Fault::Unsupported("a grid of something else".into()));
-                    }
-                    Ok((tile, sound(Said::of(items, tile)?.size)?))
+                let tile = |&item: &ItemId| {
+                    let codec = Codec::of(&items.kind(item)?)
+                        .ok_or_else(|| Fault::Unsupported("a grid of something else".into()))?;
+                    let said = Said::of(items, item)?;
+                    Ok(Tile {
+                        item,
+                        codec,
+                        size: sound(said.size)?,
+                        hevc: said.hevc,
+                    })
                 };
                 let tiles = tiles.iter().map(tile).collect::<Result<Vec<_>, Fault>>()?;
                 let covers = |tile: u32, count: u32, whole: u32| {
                     let all = u64::from(tile) * u64::from(count);
                     all >= u64::from(whole) && all - u64::from(tile) < u64::from(whole)
                 };
-                let first = tiles[0].1;
+                let first = tiles[0].size;
                 // Else very many of them could stand for few pixels (ISO/IEC 23000-22, 7.3.11.4.2).
                 if tiles.len() > 1 && first.width.min(first.height) < 64 {
                     return Err(Fault::Unsupported("a grid of parts below 64 pixels".into()));
                 }
-                let even = tiles.iter().all(|(_, tile)| *tile == first);
+                let even = tiles.iter().all(|tile| tile.size == first);
                 if !even
                     || !covers(first.width, columns, size.width)
                     || !covers(first.height, rows, size.height)
@@ -173,7 +261,7 @@ impl Layout {
                 }
                 Ok(layout(columns, tiles))
             }
-            kind => {
+            (None, kind) => {
                 let name = String::from_utf8_lossy(kind);
                 Err(Fault::Unsupported(format!("a picture of the kind {name}")))
             }
@@ -181,37 +269,30 @@ impl Layout {
     }
 
     /// Finds the coded data and reads their headers.
-    pub(super) fn prepare<'a>(&self, items: &Items<'a>) -> Result<Prepared<'_, 'a>, Fault> {
-        let coded = |(item, said): &(ItemId, ImageSize)| {
-            let data = items.data(*item)?;
-            let mut coded = Coded::of(&data)?;
-            if coded.size != *said {
-                return Err(Fault::Damaged(
+    pub(super) fn prepare(&self, items: &Items<'a>) -> Result<Prepared<'a>, Fault> {
+        let part = |tile: &Tile<'a>| {
+            let part = Part::of(tile.codec, items.data(tile.item)?, tile.hevc)?;
+            match part.coded.size == tile.size {
+                true => Ok(part),
+                false => Err(Fault::Damaged(
                     "its coded picture is not of the size that it says",
-                ));
+                )),
             }
-            if let Some((matrix, full_range)) = self.colour {
-                (coded.matrix, coded.full_range) = (matrix, full_range);
-            }
-            Ok((data, coded))
         };
-        let tiles = self
-            .tiles
-            .iter()
-            .map(coded)
-            .collect::<Result<Vec<_>, _>>()?;
-        let first = tiles[0].1;
-        if tiles.iter().any(|(_, coded)| *coded != first) {
+        let parts = self.tiles.iter().map(part).collect::<Result<Vec<_>, _>>()?;
+        let first = parts[0].coded;
+        if parts.iter().any(|part| part.coded != first) {
             return Err(Fault::Damaged("the parts of its grid differ"));
         }
         let (x, y) = first.chroma.shifts();
         let odd = |side: u32, shift: u32| shift > 0 && side % 2 == 1;
-        if tiles.len() > 1 && (odd(first.size.width, x) || odd(first.size.height, y)) {
+        if parts.len() > 1 && (odd(first.size.width, x) || odd(first.size.height, y)) {
             return Err(Fault::Unsupported("a grid of parts with odd sides".into()));
         }
         Ok(Prepared {
-            layout: self,
-            tiles,
+            columns: self.columns as usize,
+            colour: self.colour,
+            parts,
         })
     }
 }
@@ -241,39 +322,34 @@ fn sound(size: Option<ImageSize>) -> Result<ImageSize, Fault> {
 }
 
 /// A layout with its coded data, whose headers are what is said of them.
-pub(super) struct Prepared<'l, 'a> {
-    layout: &'l Layout,
-    tiles: Vec<(std::borrow::Cow<'a, [u8]>, Coded)>,
+pub(super) struct Prepared<'a> {
+    columns: usize,
+    colour: Option<(u16, bool)>,
+    parts: Vec<Part<'a>>,
 }
 
-impl Prepared<'_, '_> {
-    pub(super) fn coded(&self) -> Coded {
-        self.tiles[0].1
-    }
-
+impl Prepared<'_> {
     /// What decoding will take at most, coded data that had to be joined included.
     pub(super) fn bytes(&self) -> u64 {
-        let planes = self
-            .tiles
-            .iter()
-            .map(|(data, coded)| coded.bytes() + data.len() as u64);
-        let size = self.coded().size;
-        let pixels = u64::from(size.width) * u64::from(size.height);
-        let working = WORKING_BYTES_PER_PIXEL * self.coded().sample_bytes();
-        planes
-            .sum::<u64>()
-            .saturating_add(working.saturating_mul(pixels))
+        let planes: u64 = self.parts.iter().map(Part::bytes).sum();
+        planes.saturating_add(self.parts[0].working_bytes())
     }
 
     /// Decodes all parts.
     pub(super) fn decode(self) -> Result<Grid, Fault> {
-        let tiles = self
-            .tiles
-            .iter()
-            .map(|(data, coded)| Planes::decode(data, *coded));
+        let tiles = self.parts.iter().map(Part::decode);
+        let tiles = tiles.collect::<Result<Vec<_>, _>>()?;
+        let mut coded = tiles[0].coded();
+        if tiles.iter().any(|tile| tile.coded() != coded) {
+            return Err(Fault::Damaged("the parts of its grid differ"));
+        }
+        if let Some((matrix, full_range)) = self.colour {
+            (coded.matrix, coded.full_range) = (matrix, full_range);
+        }
         Ok(Grid {
-            columns: self.layout.columns as usize,
-            tiles: tiles.collect::<Result<_, _>>()?,
+            columns: self.columns,
+            coded,
+            tiles,
         })
     }
 }
@@ -281,21 +357,24 @@ impl Prepared<'_, '_> {
 /// Decoded pictures that make one.
 pub(super) struct Grid {
     columns: usize,
+    /// What is known of each, with the colours that are said of the whole.
+    pub coded: Coded,
     tiles: Vec<Planes>,
 }
 
 impl Grid {
-    pub(super) fn coded(&self) -> Coded {
-        self.tiles[0].coded
+    pub(super) fn has_colour(&self) -> bool {
+        self.coded.chroma != Chroma::None
     }
 
-    pub(super) fn has_colour(&self) -> bool {
-        self.coded().chroma != Chroma::None
+    /// Whether colour between samples lies between them, too.
+    pub(super) fn is_smooth(&self) -> bool {
+        matches!(self.tiles[0], Planes::Av1(_))
     }
 
     /// Copies a row of a plane of the whole, as far as `out` goes.
     pub(super) fn copy_row(&self, plane: usize, row: usize, out: &mut [u16]) {
-        let coded = self.coded();
+        let coded = self.coded;
         let (x, y) = match plane {
             0 => (0, 0),
             _ => coded.chroma.shifts(),
