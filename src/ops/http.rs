@@ -9,8 +9,8 @@
 
 use super::connections::{Bounded, ConnectionLimits};
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -142,15 +142,7 @@ fn routes(view: View) -> Router {
         .route("/health/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/info", get(info))
-        .layer(axum::middleware::map_response(closing))
         .with_state(view)
-}
-
-/// One connection, one answer: what bounds connections bounds what is asked.
-async fn closing(mut response: Response) -> Response {
-    let close = HeaderValue::from_static("close");
-    response.headers_mut().insert(header::CONNECTION, close);
-    response
 }
 
 fn verdict(good: bool, body: Value) -> (StatusCode, Json<Value>) {
@@ -212,8 +204,6 @@ mod tests {
     use crate::ops::metrics::recorder;
     use std::sync::atomic::Ordering::SeqCst;
     use std::sync::atomic::{AtomicBool, AtomicU64};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
 
     const LIMITS: ConnectionLimits = ConnectionLimits {
         most: 8,
@@ -308,21 +298,6 @@ mod tests {
             error.contains(&bind) && error.contains("http.bind"),
             "{error}"
         );
-    }
-
-    #[tokio::test]
-    async fn an_answer_ends_its_connection() {
-        let server = Server::start("127.0.0.1:0", LIMITS, empty_view()).await;
-        let server = server.unwrap();
-        for path in ["/health/livez", "/metrics", "/info", "/nothing"] {
-            let mut stream = TcpStream::connect(server.address()).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(2);
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let mut answers = String::new();
-            stream.read_to_string(&mut answers).await.unwrap();
-            assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{answers}");
-            assert!(answers.contains("connection: close"), "{answers}");
-        }
     }
 
     #[tokio::test]
