@@ -113,7 +113,7 @@ impl Drawing {
         self.push(format_args!("<g><title>{}</title>", escape(title)));
     }
 
-    /// Closes what [`Chart::group`] opened.
+    /// Closes the group that was opened last.
     pub fn end_group(&mut self) {
         self.svg.push_str("</g>");
     }

@@ -31,6 +31,10 @@ const PICTURE_HEADER: u8 = 34;
 /// An item's property `hvcC` (ISO/IEC 14496-15, 8.3.3.1): its headers, and what they say.
 pub(super) struct Config<'a> {
     /// Units without a picture in them.
+    #[cfg_attr(
+        not(feature = "heic"),
+        expect(dead_code, reason = "read by the library")
+    )]
     headers: Vec<&'a [u8]>,
     /// Bytes of the length before each unit of the item's data.
     length_bytes: usize,
