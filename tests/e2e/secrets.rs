@@ -149,7 +149,8 @@ fn what_librdkafka_logs_of_right_properties_has_no_values() {
         ("debug", "all"),
         ("sasl.username", MARK),
         ("sasl.password", MARK),
-        ("sasl.mechanism", MARK),
+        // Not marked: what is no mechanism is refused before librdkafka hears of it.
+        ("sasl.mechanism", "PLAIN"),
         ("client.rack", MARK),
         ("ssl.key.password", MARK),
         ("ssl.ca.location", MARK),
