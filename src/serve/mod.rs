@@ -18,6 +18,7 @@
 mod access;
 mod addresses;
 mod api;
+mod body;
 pub mod config;
 mod format;
 mod frame;

@@ -156,7 +156,7 @@ fn an_avif_of_12_megapixels_is_decoded_within_what_was_reckoned() {
         "{error}"
     );
     // What was reckoned is enough: the kernel, too, gives no more.
-    let decoders = allowing(66 * MIB);
+    let decoders = allowing(68 * MIB);
     let (result, most) = measured(&decoders, || decoded(&decoders, &bytes));
     assert_eq!(
         result.map(|size| (size.width, size.height)),
@@ -164,7 +164,7 @@ fn an_avif_of_12_megapixels_is_decoded_within_what_was_reckoned() {
     );
     println!("{most:?}");
     assert!(most.values().any(|&bytes| bytes > 50 * MIB), "{most:?}");
-    assert!(most.values().all(|&bytes| bytes <= 82 * MIB), "{most:?}");
+    assert!(most.values().all(|&bytes| bytes <= 84 * MIB), "{most:?}");
 }
 
 /// HEIC and JPEG XL of one colour: what was reckoned is enough, and less is refused.

@@ -5,10 +5,11 @@ use super::tokens::digest_of;
 use super::{Access, is_name, same};
 use crate::ops::connections::Peer;
 use crate::ops::token_buckets::TokenBuckets;
+use crate::serve::body;
 use crate::serve::frame::{self, Trouble};
 use crate::serve::studio::{is_of_label_studio, takes_labels};
 use crate::serve::visitor::{Role, Visitor};
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE as COOKIES, HOST,
@@ -306,7 +307,7 @@ async fn form(headers: &HeaderMap, body: Body) -> Result<ActForm, Response> {
             "Send it as one.",
         ));
     }
-    let bytes = to_bytes(body, LARGEST_FORM).await.map_err(|_| {
+    let bytes = body::whole(body, LARGEST_FORM).await.ok_or_else(|| {
         let what = "This form is too large";
         refuse(StatusCode::PAYLOAD_TOO_LARGE, what, "It may have 256 KiB.")
     })?;

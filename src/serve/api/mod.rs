@@ -11,7 +11,7 @@ mod predictor;
 pub(crate) use error::ApiError;
 pub(crate) use predictor::{Predictor, Saliency};
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::{MethodRouter, get, post};
@@ -133,9 +133,8 @@ pub(super) fn in_base64(most: usize) -> usize {
 }
 
 async fn body(body: Body, most: usize) -> Result<Bytes, ApiError> {
-    to_bytes(body, most)
-        .await
-        .map_err(|_| ApiError::TooLarge(most))
+    let read = super::body::whole(body, most).await;
+    read.ok_or(ApiError::TooLarge(most))
 }
 
 fn json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {

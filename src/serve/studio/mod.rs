@@ -12,7 +12,6 @@ use super::api::Predictor;
 use super::config::{LabelStudioConfig, ServeConfig};
 use super::visitor::Visitor;
 use crate::labelling::PublishError;
-use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::{MethodRouter, get, post};
@@ -115,8 +114,8 @@ async fn body(request: Request, most: usize) -> Result<Bytes, StudioError> {
     if !kind.to_ascii_lowercase().starts_with("application/json") {
         return Err(StudioError::MediaType);
     }
-    let read = to_bytes(request.into_body(), most).await;
-    read.map_err(|_| StudioError::TooLarge(most))
+    let read = super::body::whole(request.into_body(), most).await;
+    read.ok_or(StudioError::TooLarge(most))
 }
 
 /// A request of the webhook.

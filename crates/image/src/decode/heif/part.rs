@@ -8,6 +8,8 @@ use std::borrow::Cow;
 /// What decoding an AV1 picture takes beside its planes and for its time: tables of its blocks,
 /// filters.
 const AV1_WORKING_BYTES: u64 = 1;
+/// And whatever its size: tables, and the decoder's own pages, which it touches then.
+const AV1_FIXED_BYTES: u64 = 2 << 20;
 
 /// A picture with its coded data, whose headers were read.
 pub(super) struct Part<'a> {
@@ -54,7 +56,7 @@ impl<'a> Part<'a> {
         let pixels = u64::from(size.width) * u64::from(size.height);
         match &self.config {
             Some(config) => config.working_bytes(),
-            None => AV1_WORKING_BYTES * self.coded.sample_bytes() * pixels,
+            None => AV1_FIXED_BYTES + AV1_WORKING_BYTES * self.coded.sample_bytes() * pixels,
         }
     }
 
