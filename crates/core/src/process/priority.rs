@@ -16,8 +16,8 @@ pub fn lower() {
     }
 }
 
-/// From now on this thread, and those that it starts, get only what the others leave, and where they
-/// leave nothing a few hundredths of a core.
+/// From now on this thread, and those that it starts, get only what the others leave, and where
+/// they leave nothing a few hundredths of a core.
 pub fn lowest() {
     #[cfg(target_os = "linux")]
     // SAFETY: as in [`lower`].
