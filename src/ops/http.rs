@@ -106,7 +106,7 @@ impl Server {
         std::thread::Builder::new()
             .name("http".to_owned())
             .spawn(move || {
-                priority::lowest();
+                priority::lower();
                 runtime.block_on(async {
                     tokio::select! {
                         () = serve(listener, limits, view) => {}

@@ -16,16 +16,6 @@ pub fn lower() {
     }
 }
 
-/// From now on this thread, and those that it starts, get only what the others leave, and where
-/// they leave nothing a few hundredths of a core.
-pub fn lowest() {
-    #[cfg(target_os = "linux")]
-    // SAFETY: as in [`lower`].
-    unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, 19);
-    }
-}
-
 /// From now on this thread, and those that it starts, are scheduled for throughput (`SCHED_BATCH`):
 /// when one of them has something to do again, it waits until the thread that has the core is
 /// through with its share, instead of taking the core at once. A picture makes a dozen threads wake
