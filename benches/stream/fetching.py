@@ -9,12 +9,11 @@ turns, `--rounds` times. A row a subject and case is appended to the log.
 import argparse
 import datetime
 import json
-import pathlib
 import random
 import statistics
 
 from host import host
-from subjects import PARTITIONS, Pictures, Subject, draw_pictures
+from subjects import PARTITIONS, Pictures, Subject, arguments_of, draw_pictures
 
 SUBJECTS = {"stage": ("file", "http", "s3"), "peer": ("file", "http")}
 DELAYS = [5, 20, 100]
@@ -39,14 +38,7 @@ def flood(subject: Subject, pictures: Pictures, case: tuple[str, int], count: in
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--binary", type=pathlib.Path, required=True)
-    parser.add_argument("--brokers", required=True)
-    parser.add_argument("--model", type=pathlib.Path, required=True)
-    parser.add_argument("--work", type=pathlib.Path, required=True)
-    parser.add_argument("--log", type=pathlib.Path)
+    parser = arguments_of(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a flood, about")
     return parser.parse_args()

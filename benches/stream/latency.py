@@ -14,11 +14,10 @@ import argparse
 import datetime
 import json
 import math
-import pathlib
 import random
 
 from host import host
-from subjects import PARTITIONS, Pictures, Subject, draw_pictures
+from subjects import PARTITIONS, Pictures, Subject, arguments_of, draw_pictures
 
 SUBJECTS = ["stage", "stage-ready", "peer"]
 LOADS = [0.05, 0.3, 0.7]
@@ -76,14 +75,7 @@ def capacities(subjects: list[Subject], pictures: Pictures, seconds: float) -> l
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--binary", type=pathlib.Path, required=True)
-    parser.add_argument("--brokers", required=True)
-    parser.add_argument("--model", type=pathlib.Path, required=True)
-    parser.add_argument("--work", type=pathlib.Path, required=True)
-    parser.add_argument("--log", type=pathlib.Path)
+    parser = arguments_of(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=18.0, help="of a load in a round")
     parser.add_argument("--flood", type=float, default=6.0, help="seconds of a flood, about")

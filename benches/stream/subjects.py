@@ -2,6 +2,7 @@
 an answer time, topics of a real Kafka, the stage and the Python peer as processes of their own, and
 a clock at both ends of them."""
 
+import argparse
 import collections
 import json
 import os
@@ -55,6 +56,19 @@ bind = ""
 format = "text"
 filter = "warn"
 """
+
+
+def arguments_of(description: str) -> argparse.ArgumentParser:
+    """What every measurement is told: program, brokers, model, a folder for work, a log of rows."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--binary", type=pathlib.Path, required=True)
+    parser.add_argument("--brokers", required=True)
+    parser.add_argument("--model", type=pathlib.Path, required=True)
+    parser.add_argument("--work", type=pathlib.Path, required=True)
+    parser.add_argument("--log", type=pathlib.Path)
+    return parser
 
 
 def draw_pictures(folder: pathlib.Path, count: int, megapixels: tuple[float, float]) -> None:

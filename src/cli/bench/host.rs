@@ -84,3 +84,16 @@ impl Host {
         }
     }
 }
+
+/// What was typed, for a row: of a path from the root its last name, which says enough elsewhere.
+pub(super) fn command() -> String {
+    let typed = std::env::args().skip(1).map(|argument| {
+        let path = std::path::Path::new(&argument);
+        let name = path.is_absolute().then(|| path.file_name()).flatten();
+        name.map_or_else(
+            || argument.clone(),
+            |name| name.to_string_lossy().into_owned(),
+        )
+    });
+    typed.collect::<Vec<_>>().join(" ")
+}

@@ -356,7 +356,7 @@ impl Figures<'_> {
             "time": chrono::Utc::now().to_rfc3339(),
             "version": build::VERSION,
             "revision": build::revision(),
-            "command": std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+            "command": super::host::command(),
             "host": Host::this(),
             "model": {
                 "id": bundle.id(),

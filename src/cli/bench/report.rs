@@ -163,7 +163,7 @@ impl Report<'_> {
             "time": chrono::Utc::now().to_rfc3339(),
             "version": build::VERSION,
             "revision": build::revision(),
-            "command": std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+            "command": super::host::command(),
             "host": Host::this(),
             "overrides": overrides,
             "broker": self.broker,
